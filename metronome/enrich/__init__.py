@@ -1,0 +1,1 @@
+"""What Metronome works out of an event: pure functions of their arguments."""

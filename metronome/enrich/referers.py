@@ -1,0 +1,42 @@
+"""Referers, as the short names that answers group by."""
+
+import re
+from functools import lru_cache
+from urllib.parse import urlsplit
+
+_WEB = ("http", "https")
+_BARE = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)+(:\d+)?(/.*)?", re.IGNORECASE)
+
+
+@lru_cache(maxsize=65_536)
+def normalise_referer(url: str, own_hosts: frozenset[str]) -> str | None:
+    """Cut a referer down to its host and path: ``washingtonpost.com/articles/dc-news``.
+
+    The host is in lower case, without port and one leading ``www.``; the path without trailing
+    slashes, query and fragment. A bare host with or without a path is taken as it were a web address,
+    so that what this function returns, it returns again.
+
+    Args:
+        url: what the sender gave.
+        own_hosts: hosts in lower case, without ``www.``, whose referers do not count.
+
+    Returns:
+        The short name, or None where there is none to count: no web address, or one's own.
+
+    """
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}" if _BARE.fullmatch(url) else "")
+        host = parts.hostname
+    except ValueError:
+        return None
+    if parts.scheme not in _WEB or not host:
+        return None
+    host = host.removeprefix("www.")
+    if not host or host in own_hosts:
+        return None
+    return host + parts.path.rstrip("/")
+
+
+def own_hosts(hosts: tuple[str, ...]) -> frozenset[str]:
+    """Bring the names of one's own hosts into the form that `normalise_referer` compares with."""
+    return frozenset(host.strip().lower().removeprefix("www.") for host in hosts if host.strip())

@@ -1,0 +1,119 @@
+"""Every error that Metronome raises on purpose, in one tree.
+
+::
+
+    MetronomeError
+    ├── CallerError             the request is wrong: sending it again unchanged fails again
+    │   ├── Malformed           it cannot be read, or says something that cannot be
+    │   ├── TooLarge            it is over a limit
+    │   ├── UnknownEncoding     its Content-Encoding is not one that is spoken here
+    │   ├── Unaskable           the question names something that cannot be asked
+    │   ├── NoSuchPage          nothing answers at this address
+    │   └── WrongMethod         this address does not take this method
+    ├── Away                    try again later: nothing is wrong with the request
+    │   ├── SpoolFull           no room on the disk for more events
+    │   ├── StoreAway           the store does not answer
+    │   └── ServerAway          the Metronome server that a command sends to does not answer
+    └── OperatorError           somebody has to change the installation
+        ├── Misconfigured       a setting has a value that cannot be
+        ├── StoreDenied         the store does not accept these credentials
+        └── DataFolderTaken     another Metronome works in this data folder
+
+``retry`` says whether the same call may succeed later. ``advice`` is a sentence for whoever has to
+act: the caller of a ``CallerError``, else the operator. The message itself says what is wrong.
+"""
+
+from typing import ClassVar
+
+
+class MetronomeError(Exception):
+    """Anything that Metronome raises on purpose."""
+
+    retry: ClassVar[bool] = False
+    advice: ClassVar[str] = "report this to the maintainers, with the log lines around it"
+
+
+class CallerError(MetronomeError):
+    """The request is wrong; sending it again unchanged fails again."""
+
+    advice = "change the request as the message says"
+
+
+class Malformed(CallerError):
+    """A request, an event or a line cannot be read, or says something that cannot be."""
+
+
+class TooLarge(CallerError):
+    """A request or an event is over a limit."""
+
+    advice = "send less at once, or raise the limit that the message names"
+
+
+class UnknownEncoding(CallerError):
+    """The Content-Encoding of a request is not one that is spoken here."""
+
+    advice = "send the body plain, or as gzip, deflate or zstd"
+
+
+class Unaskable(CallerError):
+    """A question names something that cannot be asked."""
+
+
+class NoSuchPage(CallerError):
+    """Nothing answers at this address."""
+
+    advice = "the README lists what can be asked"
+
+
+class WrongMethod(CallerError):
+    """This address does not take this method."""
+
+    advice = "the Allow header lists the methods that it takes"
+
+
+class Away(MetronomeError):
+    """Something is not there for the moment; the same call may succeed later."""
+
+    retry = True
+    advice = "try again later"
+
+
+class SpoolFull(Away):
+    """There is no room on the disk for more events, so none was taken."""
+
+    advice = "bring the store back, raise spool_max_bytes, or make room on the disk"
+
+
+class StoreAway(Away):
+    """The store does not answer, or is too busy to; the spool keeps the events until it does."""
+
+    advice = "see that the store runs and can be reached; no event is lost meanwhile"
+
+
+class ServerAway(Away):
+    """The Metronome server that a command sends to does not answer."""
+
+    advice = "start it with `metronome serve`, or name another with --url; then run the same command again"
+
+
+class OperatorError(MetronomeError):
+    """Somebody has to change the installation before this can succeed."""
+
+
+class Misconfigured(OperatorError):
+    """A setting has a value that cannot be."""
+
+    advice = "correct the setting that the message names"
+
+
+class StoreDenied(OperatorError):
+    """The store does not accept these credentials, or they lack a right."""
+
+    retry = True
+    advice = "give Metronome credentials with the rights that docs/operations.md lists; the spool keeps the events"
+
+
+class DataFolderTaken(OperatorError):
+    """Another Metronome works in this data folder."""
+
+    advice = "stop the other one, or give this one a data folder of its own with METRONOME_DATA"

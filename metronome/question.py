@@ -1,0 +1,277 @@
+"""What a store can be asked, and what it answers.
+
+A question counts or measures events, grouped by fields or by time, of those that a filter and a range
+of time let through. Every report is made of questions, and every store answers each alike.
+
+What holds for all of them:
+
+* A field is named as its sender named it. A name that no document has at its top level (a dotted one)
+  is looked for in ``params``.
+* Values compare as text: ``1`` and ``"1"`` are the same. A value of over 1,024 characters counts as missing.
+* Numbers are what a field holds as a number (or as a number's text); measures skip everything else.
+* A group that lacks a value in one of its ``by`` fields is left out.
+* Days, weeks (from Monday) and months are those of ``tz``; hours and minutes carry its offset.
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+from zoneinfo import ZoneInfo
+
+from metronome.errors import Unaskable
+
+TIME_UNITS: Final = ("minute", "hour", "day", "week", "month")
+"""The ``by`` names that group by time: a field of one of these names cannot be grouped by."""
+
+MAX_GROUPS: Final = 100_000
+"""A question that would make more groups than this is not asked to its end: its answer is not exact."""
+
+_METRIC = re.compile(
+    r"(?P<kind>count|visitors|sessions|unique|sum|avg|min|max|p(?P<percent>\d{1,2}(?:\.\d+)?))(?::(?P<field>.+))?"
+)
+_SHORT = {"visitors": "visitor", "sessions": "session"}
+
+
+class Kind(StrEnum):
+    """How a metric makes one number of many events."""
+
+    COUNT = "count"
+    UNIQUE = "unique"
+    SUM = "sum"
+    AVG = "avg"
+    MIN = "min"
+    MAX = "max"
+    PERCENTILE = "percentile"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One number to work out for each group.
+
+    Attributes:
+        kind: how.
+        field: of which field; empty for ``count``.
+        percent: which percentile, above 0 and below 100; 0 for every other kind.
+        name: how the answer's column is called, as it was asked for.
+
+    """
+
+    kind: Kind
+    field: str = ""
+    percent: float = 0.0
+    name: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> "Metric":
+        """Read ``count``, ``visitors``, ``sessions``, ``unique:F``, ``sum|avg|min|max:F`` or ``pNN:F``.
+
+        Raises:
+            Unaskable: it is none of these.
+
+        """
+        match = _METRIC.fullmatch(text)
+        if match is None:
+            raise Unaskable(_no_metric(text))
+        kind, name, percent = match["kind"], match["field"] or "", match["percent"]
+        plain = kind == "count" or kind in _SHORT
+        if plain == bool(name):
+            raise Unaskable(_no_metric(text))
+        if percent is not None:
+            if not 0 < float(percent) < 100:
+                raise Unaskable(_no_metric(text))
+            return cls(Kind.PERCENTILE, name, float(percent), text)
+        if kind in _SHORT:
+            return cls(Kind.UNIQUE, _SHORT[kind], name=text)
+        return cls(Kind(kind), name, name=text)
+
+
+def _no_metric(text: str) -> str:
+    return f"{text!r} is no metric: ask for count, visitors, sessions, or unique|sum|avg|min|max|pNN:FIELD"
+
+
+COUNT: Final = Metric(Kind.COUNT, name="count")
+
+
+@dataclass(frozen=True, slots=True)
+class Equals:
+    """The field's text is *value*."""
+
+    field: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class OneOf:
+    """The field's text is one of *values*; never, if there are none."""
+
+    field: str
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """The field's text begins with *text*."""
+
+    field: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exists:
+    """The field has a value."""
+
+    field: str
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The field's number lies within the bounds that are given."""
+
+    field: str
+    above: float | None = None
+    at_least: float | None = None
+    below: float | None = None
+    at_most: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    """The inner filter does not hold; so it does for an event that lacks the field."""
+
+    inner: "Filter"
+
+
+@dataclass(frozen=True, slots=True)
+class AllOf:
+    """Each of the inner filters holds; so it does if there are none."""
+
+    inner: tuple["Filter", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AnyOf:
+    """At least one of the inner filters holds; never, if there are none."""
+
+    inner: tuple["Filter", ...]
+
+
+Filter = Equals | OneOf | Prefix | Exists | Range | Not | AllOf | AnyOf
+
+NO_BOTS: Final = Not(Exists("bot"))
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One column to sort by: a ``by`` name or a metric's name."""
+
+    column: str
+    descending: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> "Order":
+        """Read ``column`` or, to sort from the greatest down, ``-column``."""
+        return cls(text.removeprefix("-"), text.startswith("-"))
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question to a store.
+
+    Attributes:
+        metrics: at least one.
+        by: fields and time units to group by; none makes one row of everything.
+        where: which events count; None for all.
+        start: aware; events from then on count. None for all that are older.
+        end: aware; events before then count. None for all that are newer.
+        tz: the IANA name of the zone that days belong to.
+        order: columns to sort rows by; rows that are equal in these come in the order of their
+            groups, smallest text first.
+        limit: how many rows at most; None for all.
+        offset: how many of the first rows to leave out.
+
+    Raises:
+        Unaskable: it has no metric, names an unknown zone or column, or a negative limit.
+
+    """
+
+    metrics: tuple[Metric, ...] = (COUNT,)
+    by: tuple[str, ...] = ()
+    where: Filter | None = None
+    start: datetime | None = None
+    end: datetime | None = None
+    tz: str = "UTC"
+    order: tuple[Order, ...] = ()
+    limit: int | None = None
+    offset: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what no store could answer."""
+        if not self.metrics:
+            raise Unaskable("a question needs a metric, such as count")
+        read_zone(self.tz)
+        if (self.limit is not None and self.limit < 0) or self.offset < 0:
+            raise Unaskable("limit and offset count rows: they cannot be negative")
+        columns = self.columns
+        if len(set(columns)) < len(columns):
+            raise Unaskable(f"each column can be asked for once: {', '.join(columns)}")
+        for order in self.order:
+            if order.column not in columns:
+                raise Unaskable(f"{order.column!r} is no column of this question: order by one of {', '.join(columns)}")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the answer's columns: what it is grouped by, then the metrics."""
+        return (*self.by, *(metric.name for metric in self.metrics))
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a store answers to one question.
+
+    Attributes:
+        columns: the question's `Question.columns`.
+        rows: one for each group, values in the order of *columns*: text for what it is grouped by (days
+            as ``2015-01-22``, weeks by their Monday, months as ``2015-01``, hours and minutes as
+            ``2015-01-22T09:00:00+01:00``, with ``Z`` for UTC), whole numbers for ``count`` and
+            ``unique``, else numbers, or None where no event had one (a sum is then 0.0).
+        total: how many rows there are without limit and offset.
+        exact: whether each number and the choice of rows is right to the last count.
+
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str | int | float | None, ...], ...]
+    total: int
+    exact: bool = True
+
+
+def read_zone(name: str) -> ZoneInfo:
+    """Return the time zone of that IANA name.
+
+    Raises:
+        Unaskable: there is none.
+
+    """
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        raise Unaskable(f"{name[:60]!r} is no time zone: name one as Europe/Zurich or UTC") from None
+
+
+def arrange(question: Question, rows: list[tuple[str | int | float | None, ...]], *, exact: bool = True) -> Answer:
+    """Make the answer of a question's unsorted rows: sort them, and cut out what was asked for."""
+    width = len(question.by)
+    rows.sort(key=lambda row: tuple(str(value) for value in row[:width]))
+    for order in reversed(question.order):
+        at = question.columns.index(order.column)
+        rows.sort(key=lambda row, at=at: _sortable(row[at]), reverse=order.descending)  # type: ignore[misc]
+    end = None if question.limit is None else question.offset + question.limit
+    return Answer(question.columns, tuple(rows[question.offset : end]), len(rows), exact=exact)
+
+
+def _sortable(value: str | float | None) -> tuple[int, float, str]:
+    if isinstance(value, str):
+        return (1, 0.0, value)
+    return (0, 0.0, "") if value is None else (1, value, "")

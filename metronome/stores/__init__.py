@@ -1,0 +1,1 @@
+"""Where events end and questions are answered: one port, several back ends."""

@@ -1,0 +1,125 @@
+"""The port that every store stands behind.
+
+What each back end promises, `metronome.stores.conformance` tests on all of them.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import ClassVar
+
+from metronome.question import Answer, Filter, Question
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Documents on their way into a store.
+
+    Attributes:
+        body: each document as one line of UTF-8 JSON that ends in a line feed, as
+            `metronome.event.document` encodes them.
+        count: how many there are.
+
+    """
+
+    body: bytes
+    count: int
+
+    @classmethod
+    def of(cls, documents: list[bytes]) -> "Batch":
+        """Make a batch of single documents, none with its line's end."""
+        return cls(b"".join(line + b"\n" for line in documents), len(documents))
+
+    def documents(self) -> list[bytes]:
+        """Return the documents singly, without their lines' ends."""
+        return self.body.split(b"\n")[:-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A document that a store will never take, and why."""
+
+    document: bytes
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """What became of the documents of one batch.
+
+    Attributes:
+        stored: how many are new in the store.
+        duplicates: how many were there already, or twice in the batch.
+        refused: those that the store will never take.
+        again: those that it was too busy for; they are to be written again, later. None if there are none.
+
+    """
+
+    stored: int
+    duplicates: int = 0
+    refused: tuple[Refusal, ...] = ()
+    again: Batch | None = None
+
+
+class Store(ABC):
+    """Where events end and questions are answered.
+
+    All methods may be called from one event loop at the same time. Each may raise
+    `StoreAway` (try again: nothing is known of what was under way) and `StoreDenied` (somebody has to
+    change credentials first), and besides these only what it names.
+    """
+
+    batch_bytes: ClassVar[int]
+    """How large a batch this store takes best, in bytes; larger ones are taken too."""
+
+    @abstractmethod
+    async def setup(self) -> None:
+        """Prepare the store to be written and asked; idempotent, and safe beside other nodes."""
+
+    @abstractmethod
+    async def write(self, batch: Batch) -> Verdicts:
+        """Write documents, each exactly once however often it comes.
+
+        Two documents are the same if their ``event_id`` and UTC day are; the first one stays. So writing
+        a batch again, wholly or in part, in any order, adds nothing. When this returns, what is said to
+        be stored survives the death of the process and of the machine, and questions see it, at
+        the latest after the back end's refresh (`refresh`).
+        A document that cannot be taken is refused alone; its neighbours are stored.
+        """
+
+    @abstractmethod
+    async def ask(self, *questions: Question) -> tuple[Answer, ...]:
+        """Answer questions, in their order, all from the same moment's events as far as the back end can.
+
+        Raises:
+            Unaskable: a question names something that cannot be asked.
+
+        """
+
+    @abstractmethod
+    def documents(
+        self, where: Filter | None = None, start: datetime | None = None, end: datetime | None = None
+    ) -> AsyncIterator[bytes]:
+        """Yield the documents that a filter and a range of time let through, oldest first, as they were written."""
+
+    @abstractmethod
+    async def forget(
+        self, *, before: datetime | None = None, item: str | None = None, visitor: str | None = None
+    ) -> int:
+        """Delete every event from before a time, of an item, or of a visitor: just one of these is given.
+
+        Idempotent. Returns how many events were deleted.
+        """
+
+    @abstractmethod
+    async def refresh(self) -> None:
+        """Make what was written visible to questions at once, where the back end would take its time."""
+
+    @abstractmethod
+    async def ping(self) -> None:
+        """Return if the store answers; raise if it does not."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Let go of connections and files; idempotent. Nothing else may be called afterwards."""

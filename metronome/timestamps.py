@@ -1,0 +1,89 @@
+"""The times that senders write, as the one form that documents have.
+
+A *stamp* is a UTC time as ``2015-01-22T09:30:00.000Z``: 24 characters, so that stamps sort as text
+and their first ten characters are the UTC day.
+"""
+
+import math
+from datetime import UTC, datetime, timedelta
+
+from metronome.errors import Malformed
+
+_STAMP_LENGTH = 24
+_SECONDS_END = 19
+_MILLISECONDS_FROM = 100_000_000_000
+"""Numbers from here on are milliseconds: as seconds they would lie beyond the year 5138."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SHOWN = 60
+
+
+def stamp_of(moment: datetime) -> str:
+    """Write an aware *moment* as a stamp; what is finer than a millisecond is cut off."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+
+
+def read_stamp(value: object) -> str:
+    """Read a time as senders write it and return its stamp.
+
+    Args:
+        value: ISO 8601 text (without a zone it is UTC, without a time midnight), or seconds or
+            milliseconds since 1970 as a number or as text.
+
+    Raises:
+        Malformed: it is none of these, or lies before 1970 or after the year 9999.
+
+    """
+    if isinstance(value, str):
+        return _from_text(value)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return _from_number(value)
+    raise Malformed(_complaint(value))
+
+
+def _from_text(text: str) -> str:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return _from_digits(text)
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    elif len(text) == _STAMP_LENGTH and text[-1] == "Z" and text[10] == "T" and text[_SECONDS_END] == ".":
+        return _after_1970(text, text)
+    try:
+        return _after_1970(stamp_of(moment), text)
+    except OverflowError:
+        raise Malformed(_complaint(text)) from None
+
+
+def _from_digits(text: str) -> str:
+    try:
+        number = float(text)
+    except ValueError:
+        raise Malformed(_complaint(text)) from None
+    return _from_number(number)
+
+
+def _from_number(number: float) -> str:
+    try:
+        seconds = number / 1000 if abs(number) >= _MILLISECONDS_FROM else number
+        if not math.isfinite(seconds):
+            raise Malformed(_complaint(number))
+        moment = _EPOCH + timedelta(milliseconds=round(seconds * 1000))
+    except OverflowError:
+        raise Malformed(_complaint(number)) from None
+    return _after_1970(stamp_of(moment), number)
+
+
+def _after_1970(stamp: str, value: object) -> str:
+    if stamp < "1970" or len(stamp) != _STAMP_LENGTH:
+        raise Malformed(_complaint(value))
+    return stamp
+
+
+def _complaint(value: object) -> str:
+    try:
+        text = repr(value)
+    except ValueError:
+        text = "a number of thousands of digits"
+    shown = text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+    return f"{shown} is no time: write ISO 8601 (2015-01-22T09:30:00Z), or seconds or milliseconds since 1970"
