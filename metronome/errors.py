@@ -6,6 +6,7 @@
     ├── CallerError             the request is wrong: sending it again unchanged fails again
     │   ├── Malformed           it cannot be read, or says something that cannot be
     │   ├── TooLarge            it is over a limit
+    │   ├── TooSlow             its body did not come in time
     │   ├── UnknownEncoding     its Content-Encoding is not one that is spoken here
     │   ├── Unaskable           the question names something that cannot be asked
     │   ├── NoSuchPage          nothing answers at this address
@@ -47,6 +48,13 @@ class TooLarge(CallerError):
     """A request or an event is over a limit."""
 
     advice = "send less at once, or raise the limit that the message names"
+
+
+class TooSlow(CallerError):
+    """The body of a request did not come in time."""
+
+    retry = True
+    advice = "send it again, over a better line or in smaller parts"
 
 
 class UnknownEncoding(CallerError):

@@ -13,7 +13,6 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -42,7 +41,11 @@ HEAD_PATTERN: Final = rb'\{"@timestamp":"(\d{4})-(\d\d)-(\d\d)T[0-9:.]+Z","event
 
 _RESERVED = frozenset({"@timestamp", "@version", "params", "event.original"})
 _PLAIN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,99}")
+_KNOWN = frozenset({"id", "event", "format", "event_id", "session", "visitor", "bot", *TIME_NAMES, *REFERER_NAMES})
+_NO_BOT = (None, False, "", 0, "0", "false")
 _LONG_MAX = 2**63
+_SURELY_SHORT = NAME_MAX_BYTES // 4
+"""So many characters are within `NAME_MAX_BYTES` in any case."""
 _NUL_STAND_IN = "\ufffd"
 _UNNAMED_EVENT = "unknown"
 
@@ -97,28 +100,23 @@ def document(event: Event, door: Door, spare_id: str) -> bytes:
 
     """
     fields = event.fields
-    doc: dict[str, Any] = {"@timestamp": "", "event_id": spare_id, "@version": "1"}
+    shape = _SHAPES[tuple(fields)]
     odd: dict[str, Any] = {}
-    for name, value in fields.items():
-        if _is_plain(name) and _is_scalar(value):
-            doc[name] = value
-        else:
-            odd[name] = value
-    if len(doc) > TOP_LEVEL_MAX_FIELDS:
-        _move_surplus(doc, odd)
-    doc["@timestamp"] = _take_time(fields, doc, odd, door)
-    _name_event(doc, odd)
-    if "event_id" in fields:
+    if shape.plain and _all_scalar(fields):
+        doc = {"@timestamp": door.arrival, "event_id": spare_id, "@version": "1", **fields}
+    else:
+        doc = _set_apart(fields, odd)
+    if shape.times:
+        doc["@timestamp"] = _take_time(shape.times, doc, odd, door)
+    if shape.identified:
         _identify(doc, spare_id)
-    for name in REFERER_NAMES:
-        if doc.get(name):
-            _shorten_referer(doc, odd, name, door)
-            break
-    if "clientip" in doc:
-        _read_clientip(doc, odd, door)
-    for name in NUMBER_NAMES:
-        if type(doc.get(name)) is str:
-            _read_number(doc, name)
+    _name_item(doc)
+    if shape.classified or "event" not in doc:
+        _classify(doc, odd)
+    for name in shape.referers:
+        _shorten_referer(doc, odd, name, door)
+    if shape.measured:
+        _read_measures(doc, odd, door)
     if odd:
         doc["params"] = _params(odd)
         doc["event.original"] = _original(event)
@@ -128,122 +126,170 @@ def document(event: Event, door: Door, spare_id: str) -> bytes:
         return orjson.dumps({_printable(name): _printable(value) for name, value in doc.items()})
 
 
-@lru_cache(maxsize=16_384)
-def _is_plain(name: str) -> bool:
-    return _PLAIN_NAME.fullmatch(name) is not None and name not in _RESERVED
+class _Shape(NamedTuple):
+    """What an event's names alone say of it: events of one sender mostly have the same ones."""
+
+    plain: bool
+    times: tuple[str, ...]
+    referers: tuple[str, ...]
+    identified: bool
+    classified: bool
+    measured: bool
 
 
-def _is_scalar(value: object) -> bool:
-    kind = type(value)
-    if kind is str or value is None or kind is bool:
-        return True
-    if kind is int or kind is float:
-        return -_LONG_MAX < value < _LONG_MAX  # type: ignore[operator]
-    return False
+class _Shapes(dict[tuple[str, ...], _Shape]):
+    """The shapes seen lately, in bounded memory whatever strangers send."""
+
+    MAX_SHAPES = 4096
+    MAX_CHARACTERS = 2048
+
+    def __missing__(self, names: tuple[str, ...]) -> _Shape:
+        here = frozenset(names)
+        shape = _Shape(
+            plain=len(names) <= TOP_LEVEL_MAX_FIELDS
+            and all(_PLAIN_NAME.fullmatch(name) and name not in _RESERVED for name in here - {"@timestamp"}),
+            times=tuple(name for name in TIME_NAMES if name in here),
+            referers=tuple(name for name in REFERER_NAMES if name in here)[:1],
+            identified="event_id" in here,
+            classified=not here.isdisjoint(("format", "bot", "event")),
+            measured=not here.isdisjoint(("clientip", *NUMBER_NAMES)),
+        )
+        if sum(map(len, names)) <= self.MAX_CHARACTERS:
+            if len(self) >= self.MAX_SHAPES:
+                self.clear()
+            self[names] = shape
+        return shape
 
 
-def _move_surplus(doc: dict[str, Any], odd: dict[str, Any]) -> None:
-    known = {"id", "event", "format", "event_id", "session", "visitor", "bot", *TIME_NAMES, *REFERER_NAMES}
-    for name in list(doc)[TOP_LEVEL_MAX_FIELDS:]:
-        if name not in known:
-            odd[name] = doc.pop(name)
+_SHAPES = _Shapes()
 
 
-def _take_time(fields: Mapping[str, Any], doc: dict[str, Any], odd: dict[str, Any], door: Door) -> str:
-    for name in TIME_NAMES:
-        value = fields.get(name)
+def _all_scalar(fields: Mapping[str, Any]) -> bool:
+    for value in fields.values():
+        kind = type(value)
+        if kind is str or value is None or kind is bool:
+            continue
+        if not ((kind is int or kind is float) and -_LONG_MAX < value < _LONG_MAX):
+            return False
+    return True
+
+
+def _set_apart(fields: Mapping[str, Any], odd: dict[str, Any]) -> dict[str, Any]:
+    """Return what may stand at a document's top level, and put the rest into *odd*."""
+    doc: dict[str, Any] = {"@timestamp": None, "event_id": None, "@version": "1"}
+    room = TOP_LEVEL_MAX_FIELDS
+    for name, value in fields.items():
+        known = name in _KNOWN
+        plain = known or (room > 0 and name not in _RESERVED and _PLAIN_NAME.fullmatch(name) is not None)
+        if plain and _all_scalar({name: value}):
+            doc[name] = value
+            room -= 1
+        elif name in TIME_NAMES and name not in odd:
+            doc[name] = value
+        else:
+            odd[name] = value
+    return doc
+
+
+def _take_time(names: tuple[str, ...], doc: dict[str, Any], odd: dict[str, Any], door: Door) -> str:
+    for name in names:
+        value = doc.get(name)
         if value is not None:
             break
     else:
-        odd.pop("@timestamp", None)
         return door.arrival
-    (odd if name in odd else doc).pop(name, None)
     stamp = read_stamp(value)
+    del doc[name]
+    for other in names:
+        if type(doc.get(other)) in (dict, list):
+            odd[other] = doc.pop(other)
     if stamp > door.latest:
-        message = f"{name} is {stamp}, more than a day ahead of this server's clock: send the time at which it happened"
-        raise Malformed(message)
-    if door.earliest is not None and stamp < door.earliest:
-        message = (
-            f"{name} is {stamp}, and events from before {door.earliest} are not taken here: "
-            "set METRONOME_TICK_MAX_AGE to take older ones"
+        raise Malformed(
+            f"{name} is {stamp}, more than a day ahead of this server's clock: send the time at which it happened"
         )
-        raise Malformed(message)
+    if door.earliest is not None and stamp < door.earliest:
+        raise Malformed(
+            f"{name} is {stamp}, and events from before {door.earliest} are not taken here: "
+            "raise tick_max_age to take older ones"
+        )
     return stamp
 
 
-def _name_event(doc: dict[str, Any], odd: dict[str, Any]) -> None:
+def _name_item(doc: dict[str, Any]) -> None:
     item = doc.get("id")
-    if item is not None and type(item) is not str:
-        item = doc["id"] = _text(item)
-    if not item:
+    if type(item) is str and 0 < len(item) <= _SURELY_SHORT:
+        return
+    if item is None or item == "":
         doc.pop("id", None)
-    elif len(item) > NAME_MAX_BYTES or len(item.encode(errors="replace")) > NAME_MAX_BYTES:
-        raise Malformed(_too_long("id", NAME_MAX_BYTES))
+    else:
+        doc["id"] = _short_text("id", item, NAME_MAX_BYTES)
+
+
+def _classify(doc: dict[str, Any], odd: dict[str, Any]) -> None:
     form = doc.get("format")
-    if form is not None:
-        form = doc["format"] = _name("format", form).lower()
-    if not form:
+    if form is not None and form != "":
+        doc["format"] = _short_text("format", form, NAME_MAX_BYTES).lower()
+    else:
         doc.pop("format", None)
     event = doc.get("event")
-    if type(event) is str and event and len(event) < NAME_MAX_BYTES // 4:
-        pass
-    elif event is None or event == "":
-        doc["event"] = _UNNAMED_EVENT if odd.get("event") is not None else "download" if form else "view"
-    else:
-        doc["event"] = _name("event", event)
-    if "bot" in doc and doc["bot"] in (None, False, "", 0, "0", "false"):
-        del doc["bot"]
-
-
-def _name(field: str, value: object) -> str:
-    text = _text(value)
-    if len(text.encode(errors="replace")) > NAME_MAX_BYTES:
-        raise Malformed(_too_long(field, NAME_MAX_BYTES))
-    return text
-
-
-def _too_long(field: str, limit: int) -> str:
-    return f"{field} is over {limit} bytes: shorten it, or send a hash of it and the whole under another name"
+    if event is None or event == "":
+        doc["event"] = _UNNAMED_EVENT if odd.get("event") is not None else "download" if "format" in doc else "view"
+    elif type(event) is not str or len(event) > _SURELY_SHORT:
+        doc["event"] = _short_text("event", event, NAME_MAX_BYTES)
+    if "bot" in doc:
+        if doc["bot"] in _NO_BOT:
+            del doc["bot"]
+        else:
+            doc["bot"] = _short_text("bot", doc["bot"], NAME_MAX_BYTES)
 
 
 def _identify(doc: dict[str, Any], spare_id: str) -> None:
-    given = doc.get("event_id")
-    text = spare_id if given is None or given == "" else _text(given)
-    if len(text.encode(errors="replace")) > EVENT_ID_MAX_BYTES:
-        raise Malformed(_too_long("event_id", EVENT_ID_MAX_BYTES))
-    doc["event_id"] = text
+    given = doc["event_id"]
+    doc["event_id"] = spare_id if given is None or given == "" else _short_text("event_id", given, EVENT_ID_MAX_BYTES)
+
+
+def _short_text(name: str, value: object, limit: int) -> str:
+    text = _text(value)
+    if len(text) > limit or len(text.encode(errors="replace")) > limit:
+        raise Malformed(
+            f"{name} is over {limit} bytes: shorten it, or send a hash of it and the whole under another name"
+        )
+    return text
 
 
 def _shorten_referer(doc: dict[str, Any], odd: dict[str, Any], name: str, door: Door) -> None:
-    url = _text(doc.pop(name))
+    given = doc.pop(name, None)
+    if given is None or given == "":
+        return
+    url = _text(given)
     short = normalise_referer(url, door.own_hosts)
-    if "referer" in doc:
-        odd["referer"] = doc.pop("referer")
     if short is not None and len(short) <= NAME_MAX_BYTES:
         doc["referer"] = short
     if short != url:
-        if "referer_url" in doc:
-            odd[name] = url
+        (odd if "referer_url" in doc else doc)["referer_url"] = url
+
+
+def _read_measures(doc: dict[str, Any], odd: dict[str, Any], door: Door) -> None:
+    for name in NUMBER_NAMES:
+        if type(doc.get(name)) is str:
+            doc[name] = _number(doc[name])
+    address = doc.pop("clientip", None)
+    if address is not None:
+        plain = (cut_address if door.cut_addresses else read_address)(_text(address))
+        if plain is None:
+            odd["clientip"] = address
         else:
-            doc["referer_url"] = url
+            doc["clientip"] = plain
 
 
-def _read_clientip(doc: dict[str, Any], odd: dict[str, Any], door: Door) -> None:
-    address = _text(doc.pop("clientip"))
-    plain = cut_address(address) if door.cut_addresses else read_address(address)
-    if plain is None:
-        odd["clientip"] = address
-    else:
-        doc["clientip"] = plain
-
-
-def _read_number(doc: dict[str, Any], name: str) -> None:
+def _number(text: str) -> str | int | float:
     try:
-        number = float(doc[name])
+        number = float(text)
     except ValueError:
-        return
-    if math.isfinite(number) and abs(number) < _LONG_MAX:
-        doc[name] = int(number) if number.is_integer() else number
+        return text
+    if not math.isfinite(number) or abs(number) >= _LONG_MAX:
+        return text
+    return int(number) if number.is_integer() else number
 
 
 def _params(odd: Mapping[str, Any]) -> dict[str, str]:

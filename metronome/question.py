@@ -246,6 +246,10 @@ class Answer:
     total: int
     exact: bool = True
 
+    def mapping(self) -> dict[str, int | float | None]:
+        """Return the rows of a question with one group and one metric as a mapping, in their order."""
+        return {str(row[0]): row[1] for row in self.rows}  # type: ignore[misc]  # a metric's value is a number
+
 
 def read_zone(name: str) -> ZoneInfo:
     """Return the time zone of that IANA name.

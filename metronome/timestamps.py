@@ -19,7 +19,7 @@ _SHOWN = 60
 
 def stamp_of(moment: datetime) -> str:
     """Write an aware *moment* as a stamp; what is finer than a millisecond is cut off."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds")[:23] + "Z"
 
 
 def read_stamp(value: object) -> str:

@@ -3,10 +3,10 @@
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
 
+_LONGEST = 64
 _KEPT_BITS = {4: 24, 6: 48}
 
 
-@lru_cache(maxsize=65_536)
 def cut_address(address: str) -> str | None:
     """Return an address without the part that names a single household: its /24, or its /48 for IPv6.
 
@@ -14,16 +14,25 @@ def cut_address(address: str) -> str | None:
         The cut address, or None where *address* is none.
 
     """
-    plain = read_address(address)
+    return _cut(address) if len(address) <= _LONGEST else None
+
+
+@lru_cache(maxsize=32_768)
+def _cut(address: str) -> str | None:
+    plain = _read(address)
     if plain is None:
         return None
     bits = _KEPT_BITS[ip_address(plain).version]
     return str(ip_network(f"{plain}/{bits}", strict=False).network_address)
 
 
-@lru_cache(maxsize=65_536)
 def read_address(address: str) -> str | None:
     """Return an address in its usual form, or None where *address* is none."""
+    return _read(address) if len(address) <= _LONGEST else None
+
+
+@lru_cache(maxsize=32_768)
+def _read(address: str) -> str | None:
     try:
         parsed = ip_address(address.partition("%")[0])
     except ValueError:

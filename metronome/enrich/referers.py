@@ -5,10 +5,11 @@ from functools import lru_cache
 from urllib.parse import urlsplit
 
 _WEB = ("http", "https")
+_REMEMBERED_CHARACTERS = 256
+"""Longer ones are worked out each time: strangers must not fill the memory."""
 _BARE = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)+(:\d+)?(/.*)?", re.IGNORECASE)
 
 
-@lru_cache(maxsize=65_536)
 def normalise_referer(url: str, own_hosts: frozenset[str]) -> str | None:
     """Cut a referer down to its host and path: ``washingtonpost.com/articles/dc-news``.
 
@@ -24,6 +25,10 @@ def normalise_referer(url: str, own_hosts: frozenset[str]) -> str | None:
         The short name, or None where there is none to count: no web address, or one's own.
 
     """
+    return _remembered(url, own_hosts) if len(url) <= _REMEMBERED_CHARACTERS else _normalise(url, own_hosts)
+
+
+def _normalise(url: str, own_hosts: frozenset[str]) -> str | None:
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}" if _BARE.fullmatch(url) else "")
         host = parts.hostname
@@ -35,6 +40,9 @@ def normalise_referer(url: str, own_hosts: frozenset[str]) -> str | None:
     if not host or host in own_hosts:
         return None
     return host + parts.path.rstrip("/")
+
+
+_remembered = lru_cache(maxsize=32_768)(_normalise)
 
 
 def own_hosts(hosts: tuple[str, ...]) -> frozenset[str]:

@@ -1,0 +1,20 @@
+"""The command line: one file for each command."""
+
+import typer
+
+from metronome.cli.import_ import import_logs
+from metronome.cli.serve import serve_command
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.command("serve")(serve_command)
+app.command("import")(import_logs)
+
+
+@app.callback()
+def metronome() -> None:
+    """Count how things that people publish are used."""
+
+
+def main() -> None:
+    """Run the command that the arguments name."""
+    app()

@@ -1,0 +1,194 @@
+"""Sends batches of events to a Metronome server, and again where it is busy or away.
+
+Sending a batch again does no harm: the events carry their own identities. The network has a thread of
+its own, so that whoever reads the log can be interrupted at any time and compresses nothing.
+"""
+
+import asyncio
+import sys
+from collections import deque
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from random import SystemRandom
+from threading import Thread
+from types import TracebackType
+from typing import Any, Final, NamedTuple, Self, TypeVar
+
+import aiohttp
+import orjson
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+from metronome.cli.log_batches import Batch
+from metronome.errors import CallerError, Misconfigured, ServerAway
+
+T = TypeVar("T")
+
+PATIENCE_SECONDS: Final = 30.0
+_IN_FLIGHT = 2
+_ZSTD_LEVEL = 1
+_REQUEST_SECONDS = 60
+_FIRST_PAUSE_SECONDS = 0.25
+_LONGEST_PAUSE_SECONDS = 8.0
+_HEADERS = {"Content-Type": "application/x-ndjson", "Content-Encoding": "zstd"}
+_OK = 200
+_CALLER_ERRORS = range(400, 500)
+_WRONG_ADDRESS = frozenset({404, 405})
+_TOO_MANY_REQUESTS = 429
+_SERVER_ERRORS = range(500, 600)
+_SHOWN = 300
+
+
+class Answer(NamedTuple):
+    """What the server said to one batch.
+
+    Attributes:
+        batch: what was sent.
+        accepted: how many of its events are on the server's disk.
+        rejected: the lines of the others, each with the server's reason.
+
+    """
+
+    batch: Batch
+    accepted: int
+    rejected: list[tuple[int, str]]
+
+
+class _Busy(NamedTuple):
+    """The server may take the same request later."""
+
+    reason: str
+    retry_after: float
+
+
+class Sender:
+    """Sends batches, two at a time, and hands on what the server answers.
+
+    Args:
+        url: the server's address.
+        answered: is called with each answer, in the thread that calls `send` or `finish`.
+        patience: for how many seconds a batch is sent again to a server that is busy or away.
+
+    """
+
+    def __init__(self, url: str, answered: Callable[[Answer], None], patience: float = PATIENCE_SECONDS) -> None:
+        self._url = url.rstrip("/")
+        self._answered = answered
+        self._patience = patience
+        self._random = SystemRandom()
+        self._flights: deque[Future[Answer]] = deque()
+        self._loop = asyncio.new_event_loop()
+        self._thread = Thread(target=self._loop.run_forever, name="sender", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._session = self._submit(_open_session()).result()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._submit(self._close()).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def send(self, batch: Batch) -> None:
+        """Send a batch as soon as fewer than two are on their way.
+
+        Raises:
+            ServerAway: an earlier batch was not taken for as long as there was patience.
+            CallerError: the server refuses to take anything of the kind; the message has its reason.
+            Misconfigured: there is no Metronome at this address.
+
+        """
+        while len(self._flights) >= _IN_FLIGHT:
+            self._land()
+        self._flights.append(self._submit(self._deliver(batch)))
+
+    def finish(self) -> None:
+        """Wait until all that was sent is answered; raises as `send` does."""
+        while self._flights:
+            self._land()
+
+    def _land(self) -> None:
+        flight = self._flights.popleft()
+        try:
+            self._answered(flight.result())
+        except (ServerAway, CallerError, Misconfigured):
+            for other in self._flights:
+                if other.done() and other.exception() is None:
+                    self._answered(other.result())
+            raise
+
+    def _submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    async def _deliver(self, batch: Batch) -> Answer:
+        body = zstd.compress(batch.body, _ZSTD_LEVEL)
+        pause = _FIRST_PAUSE_SECONDS
+        deadline = None
+        while isinstance(reply := await self._post(body), _Busy):
+            now = self._loop.time()
+            deadline = deadline or now + self._patience
+            if now >= deadline:
+                raise ServerAway(f"{self._url} does not take events: {reply.reason}")
+            wait = max(reply.retry_after, pause * self._random.uniform(0.5, 1))
+            await asyncio.sleep(min(wait, deadline - now))
+            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+        return self._answer(batch, reply)
+
+    async def _post(self, body: bytes) -> bytes | _Busy:
+        request = self._session.post(f"{self._url}/tick", data=body, headers=_HEADERS, allow_redirects=False)
+        try:
+            async with request as response:
+                text = await response.read()
+        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
+            raise Misconfigured(f"--url {self._url} is no web address: write it as http://host:port") from None
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            return _Busy(str(error) or type(error).__name__, 0)
+        status = response.status
+        if status == _OK:
+            return text
+        reason = f"{status} {_detail(text, response.reason)}"
+        if status == _TOO_MANY_REQUESTS or status in _SERVER_ERRORS:
+            return _Busy(reason, _seconds(response.headers.get("Retry-After", "")))
+        if status in _CALLER_ERRORS and status not in _WRONG_ADDRESS:
+            raise CallerError(f"{self._url} refuses the events: {reason}")
+        raise Misconfigured(f"--url {self._url} is no Metronome: POST {self._url}/tick answers {reason}")
+
+    def _answer(self, batch: Batch, text: bytes) -> Answer:
+        try:
+            reply = orjson.loads(text)
+            rejected = [(batch.lines[one["index"]], str(one["error"])) for one in reply["rejected"]]
+            return Answer(batch, int(reply["accepted"]), rejected)
+        except (ValueError, TypeError, LookupError):
+            raise Misconfigured(f"--url {self._url} is no Metronome: its answer cannot be read") from None
+
+    async def _close(self) -> None:
+        flights = asyncio.all_tasks() - {asyncio.current_task()}
+        for flight in flights:
+            flight.cancel()
+        await asyncio.gather(*flights, return_exceptions=True)
+        await self._session.close()
+
+
+async def _open_session() -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_REQUEST_SECONDS))
+
+
+def _seconds(retry_after: str) -> float:
+    return float(retry_after) if retry_after.isascii() and retry_after.isdigit() else 0.0
+
+
+def _detail(text: bytes, reason: str | None) -> str:
+    """Return the sentence of a problem+json answer, or what the status is called."""
+    try:
+        problem = orjson.loads(text)
+        detail = problem.get("detail") or problem["title"]
+    except (ValueError, LookupError, AttributeError):
+        return reason or ""
+    return str(detail)[:_SHOWN]

@@ -1,0 +1,50 @@
+"""``metronome serve``: run the service, with an option for each setting."""
+
+import inspect
+from typing import Annotated, Any
+
+import typer
+from pydantic_core import PydanticUndefined
+from rich.console import Console
+
+from metronome.config import PREFIX, Settings, read_settings
+from metronome.errors import MetronomeError
+from metronome.service.logs import set_up_logs
+from metronome.service.process import run
+from metronome.service.serve import serve
+
+
+def serve_command(**given: Any) -> None:
+    """Take events and answer for them, until stopped by SIGTERM or Ctrl-C."""
+    try:
+        settings = read_settings(given)
+        set_up_logs(settings)
+        run(lambda stop: serve(settings, stop))
+    except MetronomeError as error:
+        _complain(f"{error}; {error.advice}")
+    except OSError as error:
+        _complain(f"{error}; see that METRONOME_DATA can be written and that METRONOME_PORT is free")
+
+
+def _complain(sentence: str) -> None:
+    Console(stderr=True, soft_wrap=True).print(f"metronome: {sentence}", markup=False, highlight=False)
+    raise typer.Exit(2)
+
+
+def _option(name: str) -> inspect.Parameter:
+    field = Settings.model_fields[name]
+    default = "" if field.default is PydanticUndefined or field.default is None else _shown(field.default)
+    help_text = f"{field.description} [{PREFIX}{name.upper()}; default: {default or 'none'}]"
+    option = typer.Option(f"--{name.replace('_', '-')}", help=help_text, show_default=False)
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option]
+    )
+
+
+def _shown(default: object) -> str:
+    return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+
+
+_OPTIONS = [_option(name) for name in Settings.model_fields]
+serve_command.__signature__ = inspect.Signature(_OPTIONS)  # type: ignore[attr-defined]
+serve_command.__annotations__ = {option.name: option.annotation for option in _OPTIONS}

@@ -1,0 +1,150 @@
+"""Every setting, in one table: `Settings` feeds the command line, the environment and docs/configuration.md.
+
+A setting ``spool_max_bytes`` is ``METRONOME_SPOOL_MAX_BYTES`` in the environment and ``--spool-max-bytes`` on the
+command line, where the command line wins.
+"""
+
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BeforeValidator, ByteSize, Field, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from metronome.errors import Misconfigured
+
+PREFIX: Final = "METRONOME_"
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+_AGE = re.compile(r"(\d+)\s*([smhdw])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_STORE = re.compile(r"duckdb|https?://\S+")
+_INDEX_PREFIX = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+
+
+def read_age(value: object) -> object:
+    """Read an age such as ``7d``, ``12h`` or ``0``; what is no text passes."""
+    if not isinstance(value, str):
+        return value
+    if value.strip() == "0":
+        return timedelta(0)
+    match = _AGE.fullmatch(value.strip().lower())
+    if match is None:
+        raise ValueError("write a number and s, m, h, d or w, as 7d; or 0 for any age")
+    return timedelta(seconds=int(match[1]) * _SECONDS[match[2]])
+
+
+def _split(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _read_store(value: object) -> object:
+    if not isinstance(value, str) or _STORE.fullmatch(value) is None:
+        raise ValueError("write duckdb, or the address of an Elasticsearch as http://user:password@host:9200")
+    return value
+
+
+def _read_index_prefix(value: object) -> object:
+    if not isinstance(value, str) or _INDEX_PREFIX.fullmatch(value) is None:
+        raise ValueError("write lower-case letters, digits, _ and -, beginning with a letter or digit")
+    return value
+
+
+def _read_pattern(value: object) -> object:
+    try:
+        groups = re.compile(str(value)).groupindex if value else {"id": 1}
+    except re.error as error:
+        raise ValueError(f"this is no regular expression: {error}") from None
+    if "id" not in groups:
+        raise ValueError("the regular expression needs a group named id: (?P<id>…)")
+    return value
+
+
+class Settings(BaseSettings):
+    """The settings of one installation, checked."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True, env_ignore_empty=True)
+
+    host: str = Field("127.0.0.1", description="Address to listen on. Beyond the loopback, put a proxy in front.")
+    port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs which.")
+    data: Path = Field(Path("data"), description="Folder for the spool, dead letters and the embedded store.")
+    store: Annotated[str, BeforeValidator(_read_store)] = Field(
+        "duckdb",
+        description="Where events end: `duckdb`, a file in the data folder, or the address of an Elasticsearch, "
+        "`http(s)://[user:password@]host:9200`.",
+    )
+    store_api_key: str = Field("", description="API key for Elasticsearch, instead of user and password.")
+    store_ca: Path | None = Field(None, description="File with the certificate that signed Elasticsearch's own.")
+    index_prefix: Annotated[str, BeforeValidator(_read_index_prefix)] = Field(
+        "metronome", description="Elasticsearch indices are named with it: `metronome-2015.01.22`."
+    )
+    duckdb_memory: str = Field(
+        "1GB", pattern=r"^\d+(\.\d+)?\s*([KMGT]i?B)$", description="What the embedded store may take of memory."
+    )
+    workers: int = Field(
+        1, ge=1, le=64, description="Processes that take events; with more than one, one more ships and answers."
+    )
+    item_pattern: Annotated[str, BeforeValidator(_read_pattern)] = Field(
+        "",
+        description="Regular expression that finds the item in the path of an access log: groups `id` and, for "
+        "downloads, `format`. Empty: an item is the whole path.",
+    )
+    own_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
+        (), description="Your own host names, with commas between: as referers they do not count."
+    )
+    addresses: Literal["cut", "keep"] = Field(
+        "cut", description="Whether client addresses are cut to /24 (IPv6: /48) or kept whole."
+    )
+    tick_max_age: Annotated[timedelta, BeforeValidator(read_age)] = Field(
+        timedelta(days=7),
+        description="How old an event may be, where the service listens beyond the loopback: `7d`, `12h`; `0` for any "
+        "age. On the loopback any age is taken.",
+    )
+    spool_max_bytes: ByteSize = Field(
+        ByteSize(8 * 2**30),
+        gt=0,
+        description="What all spools may hold on disk together; past it events are refused with 503.",
+    )
+    body_max_bytes: ByteSize = Field(
+        ByteSize(16 * 2**20), gt=0, description="How large a request may be, as it comes and decompressed."
+    )
+    batch_max_events: int = Field(10_000, ge=1, description="How many events a request may hold.")
+    event_max_bytes: ByteSize = Field(ByteSize(2**20), gt=0, description="How large a single event may be.")
+    stop_seconds: float = Field(
+        10.0, ge=0, description="How long a stop may take to finish replies and to ship what is in the spool."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged.")
+    log_format: Literal["auto", "console", "json"] = Field(
+        "auto", description="How it is logged: `auto` is `console` in a terminal, else `json`."
+    )
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether only this machine can reach the service."""
+        return self.host in _LOOPBACK
+
+    @property
+    def door_max_age(self) -> timedelta | None:
+        """How old an event may be; None for any age."""
+        return None if self.on_loopback or not self.tick_max_age else self.tick_max_age
+
+
+def read_settings(given: Mapping[str, Any] | None = None) -> Settings:
+    """Read the settings from the environment, and from what was given on the command line.
+
+    Args:
+        given: settings by their names; those that are None were not given.
+
+    Raises:
+        Misconfigured: one has a value that cannot be; the message names it.
+
+    """
+    chosen = {name: value for name, value in (given or {}).items() if value is not None}
+    try:
+        return Settings(**chosen)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = str(problem["loc"][0]) if problem["loc"] else "?"
+        reason = problem["msg"].removeprefix("Value error, ")
+        raise Misconfigured(f"{PREFIX}{name.upper()} is {problem['input']!r}: {reason}") from None

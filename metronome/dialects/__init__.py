@@ -1,0 +1,1 @@
+"""How others write events: one pure parser for each protocol."""

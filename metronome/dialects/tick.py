@@ -1,0 +1,180 @@
+"""The native protocol: flat JSON, alone, in an array, as lines (NDJSON), or as a form.
+
+What a body holds is told from its first bytes, whatever its content type says: ``sendBeacon`` sends
+``text/plain``. Only a form must call itself one, and a single line that calls itself NDJSON is answered as a batch.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+from urllib.parse import parse_qsl
+
+import orjson
+
+from metronome.dialects.dialect import Outcome, Reading, Readings, Reply, Request
+from metronome.errors import Malformed, TooLarge
+from metronome.event import Event
+
+FORM = "application/x-www-form-urlencoded"
+LINES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"})
+_FORM_MAX_FIELDS = 1000
+_WHITE = b" \t\r\n"
+_DONE = Reply(204)
+
+
+def read(request: Request) -> Readings:
+    """Read the events of a ``POST /tick`` (see `Dialect.read`)."""
+    body = request.body
+    if request.content_type == FORM and not body.lstrip(_WHITE).startswith((b"{", b"[")):
+        return Readings([_from_form(body)], batch=False)
+    if request.content_type in LINES:
+        return Readings(_from_lines(body, request.max_events), batch=True)
+    try:
+        found = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        return Readings(_from_broken(body, request.max_events, error), batch=True)
+    if type(found) is dict:
+        return Readings([_event(found, body)], batch=False)
+    if type(found) is list:
+        return Readings(_from_array(found, body, request.max_events), batch=True)
+    raise Malformed("the body is JSON but holds no event: send an object, an array of objects, or lines of objects")
+
+
+def reply(readings: Readings, outcome: Outcome) -> Reply:
+    """Answer a single event with 204, or its error; a batch with what became of each (see `Dialect.reply`)."""
+    if readings.batch:
+        rejected = [{"index": index, "error": str(error)} for index, error in sorted(outcome.rejected.items())]
+        answer = orjson.dumps({"accepted": outcome.accepted, "rejected": rejected})
+        return Reply(200, answer, "application/json")
+    for error in outcome.rejected.values():
+        raise error
+    return _DONE
+
+
+def _event(found: dict[str, Any], text: bytes) -> Reading:
+    if text.count(b'":') == len(found):
+        return Event(found, text)
+    return _looked_at_closely(found, text)
+
+
+def _looked_at_closely(found: dict[str, Any], text: bytes) -> Reading:
+    """Keep what parsing an object loses: of two fields of one name, the parser gives the last only."""
+    names: list[str] = []
+
+    def note(pairs: list[tuple[str, Any]]) -> None:
+        # Called innermost first: what it holds after the last call are the outer object's names.
+        names[:] = [name for name, _ in pairs]
+
+    try:
+        json.JSONDecoder(object_pairs_hook=note, parse_int=float).decode(text.decode())
+    except (ValueError, RecursionError):
+        return Event(found, text)
+    twice = {name: found[name] for name in names if names.count(name) > 1} if len(names) > len(found) else {}
+    if not twice:
+        return Event(found, text)
+    # A name in brackets is no plain one, so the whole event is kept beside it.
+    return Event({**found, "[repeated]": sorted(twice)}, text)
+
+
+def _from_form(body: bytes) -> Reading:
+    try:
+        pairs = parse_qsl(body.decode(errors="replace"), keep_blank_values=True, max_num_fields=_FORM_MAX_FIELDS)
+    except ValueError:
+        return TooLarge(f"the form has over {_FORM_MAX_FIELDS} fields: send fewer, or send JSON")
+    if not pairs:
+        return Malformed("the form holds no field: send id=…&event=…")
+    return Event(dict(pairs))
+
+
+def _from_lines(body: bytes, max_events: int) -> Sequence[Reading]:
+    lines = body.split(b"\n")
+    if len(lines) > max_events and sum(1 for line in lines if line.strip(_WHITE)) > max_events:
+        raise TooLarge(f"the body holds over {max_events} lines: send fewer at once, or raise batch_max_events")
+    readings: list[Reading] = []
+    for line in lines:
+        try:
+            found = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            if line.strip(_WHITE):
+                readings.append(_no_json(error))
+            continue
+        if type(found) is not dict:
+            readings.append(_no_object(found))
+        elif line.count(b'":') == len(found):
+            readings.append(Event(found, line))
+        else:
+            readings.append(_looked_at_closely(found, line))
+    return readings
+
+
+def _from_array(found: list[Any], body: bytes, max_events: int) -> Sequence[Reading]:
+    if len(found) > max_events:
+        raise _too_many(max_events)
+    if body.count(b'":') == sum([len(inner) for inner in found if type(inner) is dict]):
+        return [Event(inner) if type(inner) is dict else _no_object(inner) for inner in found]
+    return list(_one_by_one(body, max_events))
+
+
+def _from_broken(body: bytes, max_events: int, error: ValueError) -> Sequence[Reading]:
+    """Read what is no JSON as a whole: lines, or an array in which an element is broken."""
+    start = body.lstrip(_WHITE)
+    if start.startswith(b"["):
+        return list(_one_by_one(body, max_events))
+    if start.startswith(b"{") and b"\n" in start.rstrip(_WHITE):
+        return _from_lines(body, max_events)
+    raise _no_json(error)
+
+
+def _one_by_one(body: bytes, max_events: int) -> Iterator[Reading]:
+    """Read an array by its elements' own texts, so that a broken element fails no other."""
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as error:
+        raise Malformed(f"the body is no UTF-8: {error.reason} at byte {error.start}") from None
+    decoder = json.JSONDecoder(parse_int=float)
+    at = _skip_white(text, text.index("[") + 1)
+    count = 0
+    while text[at : at + 1] != "]" or count == 0:
+        if text[at : at + 1] == "]":
+            break
+        try:
+            _, end = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError) as error:
+            raise Malformed(f"the body is no JSON array: {error}") from None
+        count += 1
+        if count > max_events:
+            raise _too_many(max_events)
+        yield _element(text[at:end].encode(errors="surrogatepass"))
+        at = _skip_white(text, end)
+        if text[at : at + 1] == ",":
+            at = _skip_white(text, at + 1)
+        elif text[at : at + 1] != "]":
+            raise Malformed(f"the body is no JSON array: ',' or ']' is missing at character {at}")
+    if text[at + 1 :].strip():
+        raise Malformed(f"the body goes on behind its array, at character {at + 1}")
+
+
+def _element(text: bytes) -> Reading:
+    try:
+        found = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        return _no_json(error)
+    return _event(found, text) if type(found) is dict else _no_object(found)
+
+
+def _skip_white(text: str, at: int) -> int:
+    while text[at : at + 1] and text[at] in " \t\r\n":
+        at += 1
+    return at
+
+
+def _no_json(error: ValueError) -> Malformed:
+    return Malformed(f"not JSON: {error}; numbers are finite, texts UTF-8 without lone surrogates")
+
+
+def _no_object(found: object) -> Malformed:
+    return Malformed(f"an event is a JSON object, and this is {type(found).__name__}")
+
+
+def _too_many(max_events: int) -> TooLarge:
+    return TooLarge(f"the body holds over {max_events} events: send fewer at once, or raise batch_max_events")

@@ -1,0 +1,44 @@
+"""Folders that one process at a time may work in."""
+
+import fcntl
+import os
+import time
+from pathlib import Path
+from typing import Final
+
+from metronome.errors import DataFolderTaken
+
+_WAIT_SECONDS: Final = 5.0
+"""How long a process that was just ended may take to go away."""
+
+
+class FolderLock:
+    """A lock on a folder, held until it is released or its process ends, however that happens.
+
+    Raises:
+        DataFolderTaken: another process holds it, and did not end within a few seconds.
+
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        deadline = time.monotonic() + _WAIT_SECONDS
+        while not self._try():
+            if time.monotonic() > deadline:
+                os.close(self._file)
+                raise DataFolderTaken(f"another process works in {folder}")
+            time.sleep(0.05)
+
+    def _try(self) -> bool:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def release(self) -> None:
+        """Let others work there; idempotent."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1

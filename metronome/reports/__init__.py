@@ -1,0 +1,1 @@
+"""What users ask: each report asks a store questions, and knows no store."""

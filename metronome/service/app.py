@@ -1,0 +1,57 @@
+"""One HTTP server: routes, and an answer for every address that has none."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from aiohttp import hdrs, web
+
+from metronome.errors import NoSuchPage, WrongMethod
+from metronome.service.problems import problem
+
+_PREFLIGHT: Final = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Headers": "Content-Type, Content-Encoding, Idempotency-Key, If-None-Match",
+    "Access-Control-Max-Age": "86400",
+}
+_KEEP_ALIVE_SECONDS: Final = 75.0
+
+
+def make_app(routes: Sequence[web.RouteDef], max_bytes: int, fallback: web.RouteDef | None = None) -> web.Application:
+    """Make an application of routes.
+
+    Args:
+        routes: what it answers.
+        max_bytes: how large a request may be, as it comes.
+        fallback: what answers everything else; without it, that is answered with 404 or 405.
+
+    """
+    app = web.Application(client_max_size=max_bytes)
+    app.add_routes(routes)
+    app.add_routes([fallback or web.route("*", "/{rest:.*}", _no_route)])
+    return app
+
+
+def make_runner(app: web.Application, stop_seconds: float) -> web.AppRunner:
+    """Make what runs an application; it leaves bodies as they come, so that what they become can be limited."""
+    return web.AppRunner(
+        app,
+        access_log=None,
+        auto_decompress=False,
+        keepalive_timeout=_KEEP_ALIVE_SECONDS,
+        shutdown_timeout=stop_seconds,
+    )
+
+
+async def _no_route(request: web.Request) -> web.Response:
+    allowed: set[str] = set()
+    for resource in request.app.router.resources():
+        if resource.canonical != "/{rest}":
+            allowed |= (await resource.resolve(request))[1]
+    if not allowed:
+        return problem(NoSuchPage(f"nothing answers at {request.path[:100]}"))
+    methods = ", ".join(sorted(allowed | {hdrs.METH_OPTIONS}))
+    if request.method == hdrs.METH_OPTIONS:
+        return web.Response(status=204, headers={**_PREFLIGHT, "Access-Control-Allow-Methods": methods})
+    answer = problem(WrongMethod(f"{request.path[:100]} takes {methods}, not {request.method[:20]}"))
+    answer.headers[hdrs.ALLOW] = methods
+    return answer

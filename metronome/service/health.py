@@ -1,0 +1,100 @@
+"""The routes that tell how Metronome is."""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import orjson
+from aiohttp import web
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+
+from metronome.errors import MetronomeError
+from metronome.ship import Shipper
+from metronome.spool import Depth
+from metronome.stores.store import Store
+
+_METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+_NEARLY_FULL: Final = 0.95
+
+
+class Health:
+    """What is known of the parts.
+
+    Args:
+        store: is asked whether it answers.
+        shippers: tell how much their spools hold.
+        spool_max_bytes: how much that may be.
+        registries: called for the registries of all processes.
+
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        shippers: Sequence[Shipper],
+        spool_max_bytes: int,
+        registries: Callable[[], Sequence[CollectorRegistry]],
+    ) -> None:
+        self._store = store
+        self._shippers = shippers
+        self._spool_max_bytes = spool_max_bytes
+        self._registries = registries
+        depths = CollectorRegistry()
+        self._events = Gauge("metronome_spool_events", "Events on disk that the store has not taken.", registry=depths)
+        self._bytes = Gauge("metronome_spool_bytes", "How large they are.", registry=depths)
+        self._age = Gauge("metronome_spool_oldest_seconds", "How long the oldest has waited.", registry=depths)
+        self._depths = depths
+
+    def routes(self) -> list[web.RouteDef]:
+        """List the routes."""
+        return [
+            web.get("/health/live", self._live),
+            web.get("/health/ready", self._ready),
+            web.get("/health/ready/{part}", self._ready),
+            web.get("/metrics", self._metrics),
+        ]
+
+    async def _live(self, _: web.Request) -> web.Response:
+        return web.json_response({"status": "ok"})
+
+    async def _ready(self, request: web.Request) -> web.Response:
+        depth = await self._depth()
+        room = depth.bytes < self._spool_max_bytes * _NEARLY_FULL
+        parts: dict[str, dict[str, object]] = {
+            "spool": {
+                "status": "ok" if room else "full",
+                "events": depth.events,
+                "bytes": depth.bytes,
+                "oldest_seconds": round(depth.oldest_seconds, 1),
+            },
+            "store": await self._store_state(),
+        }
+        part = request.match_info.get("part")
+        if part is not None and part not in parts:
+            raise web.HTTPNotFound
+        # Ticks are taken while the store is away: as a whole, the service is ready as long as the spool has room.
+        ready = parts[part or "spool"]["status"] == "ok"
+        body = {"status": "ok" if ready else "not ready", **({part: parts[part]} if part else parts)}
+        return web.Response(status=200 if ready else 503, body=orjson.dumps(body), content_type="application/json")
+
+    async def _store_state(self) -> dict[str, object]:
+        try:
+            await self._store.ping()
+        except MetronomeError as error:
+            return {"status": "away", "error": str(error), "advice": error.advice}
+        return {"status": "ok"}
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        depth = await self._depth()
+        self._events.set(depth.events)
+        self._bytes.set(depth.bytes)
+        self._age.set(depth.oldest_seconds)
+        body = b"".join(generate_latest(registry) for registry in (*self._registries(), self._depths))
+        return web.Response(body=body, headers={"Content-Type": _METRICS_TYPE})
+
+    async def _depth(self) -> Depth:
+        depths = [await shipper.depth() for shipper in self._shippers]
+        return Depth(
+            sum(depth.events for depth in depths),
+            sum(depth.bytes for depth in depths),
+            max((depth.oldest_seconds for depth in depths), default=0.0),
+        )

@@ -1,0 +1,54 @@
+"""One worker process: it takes ticks into its spool and hands everything else to the main process."""
+
+import asyncio
+import os
+from pathlib import Path
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from metronome.config import Settings, read_settings
+from metronome.service.logs import set_up_logs
+from metronome.service.process import run
+from metronome.service.relay import Relay
+from metronome.service.serve import listening, write_routes
+from metronome.service.workers import FOLDER_VARIABLE, SOCKET_VARIABLE
+from metronome.spool import Spool
+from metronome.telemetry import Telemetry
+
+
+async def work(settings: Settings, folder: Path, main_socket: str, stop: asyncio.Event) -> None:
+    """Take ticks until *stop* is set or the main process is gone."""
+    _stop_with_main(stop)
+    telemetry = Telemetry(CollectorRegistry())
+    spool = Spool(folder, settings.spool_max_bytes, telemetry.commit)
+    try:
+        async with Relay(main_socket, settings.body_max_bytes) as relay:
+            fallback = web.route("*", "/{rest:.*}", relay.handle)
+            async with listening(settings, write_routes(settings, spool, telemetry), fallback, shared=True):
+                await stop.wait()
+    finally:
+        await spool.close()
+
+
+def _stop_with_main(stop: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+
+    def look() -> None:
+        if not os.read(0, 1):
+            loop.remove_reader(0)
+            stop.set()
+
+    loop.add_reader(0, look)
+
+
+def main() -> None:
+    """Run a worker as its environment says."""
+    settings = read_settings()
+    set_up_logs(settings)
+    folder, main_socket = Path(os.environ[FOLDER_VARIABLE]), os.environ[SOCKET_VARIABLE]
+    run(lambda stop: work(settings, folder, main_socket, stop))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""The crew of worker processes, as the main process sees it."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import structlog
+from prometheus_client import CollectorRegistry
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from metronome.config import PREFIX, Settings
+from metronome.spool import Outlet
+
+log = structlog.get_logger()
+
+FOLDER_VARIABLE = "METRONOME_WORKER_FOLDER"
+SOCKET_VARIABLE = "METRONOME_WORKER_SOCKET"
+_METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+_RESTART_SECONDS = 0.5
+
+
+class Crew:
+    """Worker processes that are started again when they die.
+
+    Args:
+        settings: what they are started with.
+        folders: the spool of each.
+        scratch: a folder for what lives as long as the crew: the main process's socket, the workers' metrics.
+
+    """
+
+    def __init__(self, settings: Settings, folders: Sequence[Path], scratch: Path) -> None:
+        self.socket = scratch / "main.sock"
+        self._settings = settings
+        self._folders = folders
+        self._metrics = scratch / "metrics"
+        self._metrics.mkdir()
+        self._stopping = False
+        self._keepers: list[asyncio.Task[None]] = []
+        self._processes: dict[Path, asyncio.subprocess.Process] = {}
+
+    async def start(self) -> None:
+        """Start the workers, once the address is known to be free.
+
+        Raises:
+            OSError: it is not.
+
+        """
+        # Workers share the port, and so would a stranger who has it already: look before they leap.
+        family = socket.AF_INET6 if ":" in self._settings.host else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((self._settings.host, self._settings.port))
+        self._keepers = [asyncio.create_task(self._keep(folder)) for folder in self._folders]
+
+    async def stop(self) -> None:
+        """Let the workers finish their replies, and end them."""
+        self._stopping = True
+        for process in self._processes.values():
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+        _, late = await asyncio.wait(self._keepers, timeout=self._settings.stop_seconds + 1)
+        for process in self._processes.values() if late else ():
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+        await asyncio.gather(*self._keepers, return_exceptions=True)
+
+    def collect(self) -> CollectorRegistry:
+        """Return what the workers count, added up."""
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry, path=str(self._metrics))  # type: ignore[no-untyped-call]
+        return registry
+
+    async def _keep(self, folder: Path) -> None:
+        environment = {
+            **os.environ,
+            **_as_environment(self._settings),
+            FOLDER_VARIABLE: str(folder),
+            SOCKET_VARIABLE: str(self.socket),
+            _METRICS_VARIABLE: str(self._metrics),
+        }
+        while not self._stopping:
+            process = await asyncio.create_subprocess_exec(
+                # It reads nothing, but sees the end of the pipe when this process is no more.
+                sys.executable,
+                "-m",
+                "metronome.service.worker",
+                env=environment,
+                stdin=asyncio.subprocess.PIPE,
+            )
+            self._processes[folder] = process
+            if self._stopping:
+                process.terminate()
+            code = await process.wait()
+            mark_process_dead(process.pid, path=str(self._metrics))  # type: ignore[no-untyped-call]
+            if not self._stopping:
+                log.error("worker_died", spool=str(folder), code=code)
+                await asyncio.sleep(_RESTART_SECONDS)
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings, folders: Sequence[Path]) -> AsyncIterator[Crew]:
+    """Make a crew, not started yet, and the folder that it needs while the block runs."""
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Shippers look into each spool from the start.
+        Outlet(folder).close()
+    # Not in the data folder: the path of a Unix socket must be short.
+    scratch = Path(tempfile.mkdtemp(prefix="metronome-"))
+    try:
+        yield Crew(settings, folders, scratch)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _as_environment(settings: Settings) -> dict[str, str]:
+    values = settings.model_dump()
+    values["own_hosts"] = ",".join(settings.own_hosts)
+    values["tick_max_age"] = f"{int(settings.tick_max_age.total_seconds())}s"
+    values["spool_max_bytes"] = settings.spool_max_bytes // settings.workers
+    return {f"{PREFIX}{name.upper()}": "" if value is None else str(value) for name, value in values.items()}

@@ -1,0 +1,172 @@
+"""The drain loop: from a spool into the store, exactly once in effect.
+
+As soon as one shipment ends, the next begins with all that has gathered: light load makes small and quick
+ones, heavy load large ones. A document leaves the spool only when the store has it, or when it was
+refused for good and lies among the dead letters; so a shipment that is cut off is made again, and the store knows
+what it has already.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+import structlog
+
+from metronome.dead import bury
+from metronome.errors import MetronomeError, StoreDenied
+from metronome.spool import Depth, Outlet, Taken
+from metronome.stores.store import Batch, Store
+from metronome.telemetry import Telemetry
+
+log = structlog.get_logger()
+
+Result = TypeVar("Result")
+
+_FIRST_PAUSE_SECONDS = 0.25
+_LONGEST_PAUSE_SECONDS = 30.0
+_LOOK_SECONDS = 0.05
+"""How often a spool is looked at that another process writes."""
+_REST_SHARE = 4
+"""A small shipment is followed by a rest of so many times its length: light load must not keep a core busy."""
+_LONGEST_REST_SECONDS = 1.0
+
+
+class Shipper:
+    """Ship one spool's documents into the store.
+
+    Args:
+        outlet: the spool's reading end, which the shipper owns.
+        store: where they go.
+        dead_folder: where refused documents go.
+        telemetry: where they are counted.
+        on_failure: called with the error each time a shipment has to be made again, and with None as one succeeds.
+
+    """
+
+    def __init__(
+        self,
+        outlet: Outlet,
+        store: Store,
+        dead_folder: Path,
+        telemetry: Telemetry,
+        on_failure: Callable[[MetronomeError | None], None] = lambda _: None,
+    ) -> None:
+        self._outlet = outlet
+        self._store = store
+        self._dead_folder = dead_folder
+        self._telemetry = telemetry
+        self._on_failure = on_failure
+        self._woken = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._shipped_upto = 0
+
+    def wake(self) -> None:
+        """Tell that the spool has something new."""
+        self._woken.set()
+
+    async def depth(self) -> Depth:
+        """Measure what is left to ship."""
+        return await asyncio.to_thread(self._outlet.depth)
+
+    async def run(self) -> None:
+        """Ship until `stop` is called and the spool is empty, or for as long as the task lives."""
+        while True:
+            try:
+                return await self._drain()
+            except Exception:
+                # No event is lost by it: they are in the spool still.
+                log.exception("shipper_failed")
+                await self._sleep(_LONGEST_PAUSE_SECONDS)
+
+    async def _drain(self) -> None:
+        await self._insist(self._store.setup)
+        while True:
+            taken = await asyncio.to_thread(self._outlet.take, self._shipped_upto, self._store.batch_bytes)
+            if taken is not None:
+                await self._ship(taken)
+            elif self._stopping.is_set():
+                return
+            else:
+                await self._wait()
+
+    def close(self) -> None:
+        """Let go of the spool, once `run` has ended."""
+        self._outlet.close()
+
+    def stop(self) -> None:
+        """Let `run` end as soon as the spool is empty."""
+        self._stopping.set()
+        self._woken.set()
+
+    async def _wait(self) -> None:
+        self._woken.clear()
+        try:
+            await asyncio.wait_for(self._woken.wait(), _LOOK_SECONDS)
+        except TimeoutError:
+            return
+
+    async def _ship(self, taken: Taken) -> None:
+        began = time.perf_counter()
+        batch: Batch | None = taken.batch
+        while batch is not None:
+            batch = await self._write(batch)
+        await asyncio.to_thread(self._outlet.drop, taken.upto)
+        self._shipped_upto = taken.upto
+        seconds = time.perf_counter() - began
+        self._telemetry.shipments.observe(seconds)
+        if len(taken.batch.body) < self._store.batch_bytes // 8 and not self._stopping.is_set():
+            await asyncio.sleep(min(seconds * _REST_SHARE, _LONGEST_REST_SECONDS))
+
+    async def _write(self, batch: Batch) -> Batch | None:
+        """Write a batch, however long that takes; return what the store was too busy for."""
+        verdicts = await self._insist(lambda: self._store.write(batch))
+        if verdicts.refused:
+            await asyncio.to_thread(bury, self._dead_folder, verdicts.refused, datetime.now(UTC))
+            log.warning("dead_letters", count=len(verdicts.refused), reason=verdicts.refused[0].reason)
+        self._telemetry.shipped.inc(verdicts.stored)
+        self._telemetry.duplicates.inc(verdicts.duplicates)
+        self._telemetry.dead.inc(len(verdicts.refused))
+        if verdicts.again is not None:
+            self._telemetry.ship_failures.labels("busy").inc()
+            await self._sleep(_jittered(_FIRST_PAUSE_SECONDS))
+        return verdicts.again
+
+    async def _insist(self, work: Callable[[], Awaitable[Result]]) -> Result:
+        """Do what may fail for a while again and again, until it succeeds."""
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                result = await work()
+            except MetronomeError as error:
+                if not error.retry:
+                    raise
+                pause = self._note_failure(error, pause)
+                await self._sleep(pause)
+            else:
+                self._on_failure(None)
+                return result
+
+    def _note_failure(self, error: MetronomeError, pause: float) -> float:
+        """Tell of a failed shipment, and return how long to wait: longer each time, for ever."""
+        self._on_failure(error)
+        self._telemetry.ship_failures.labels(type(error).__name__).inc()
+        level = log.error if isinstance(error, StoreDenied) else log.warning
+        level("shipment_failed", error=str(error), advice=error.advice, retry_seconds=round(pause, 1))
+        return min(_jittered(pause * 2), _LONGEST_PAUSE_SECONDS)
+
+    async def _sleep(self, seconds: float) -> None:
+        """Wait; but once a stop has begun, try again soon."""
+        if self._stopping.is_set():
+            await asyncio.sleep(min(seconds, _FIRST_PAUSE_SECONDS))
+            return
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        await asyncio.wait([stopping], timeout=seconds)
+        stopping.cancel()
+
+
+def _jittered(seconds: float) -> float:
+    return seconds * random.uniform(0.75, 1.25)  # noqa: S311  # spreads retries, hides nothing

@@ -1,0 +1,71 @@
+"""The tables of the embedded store, and the statements that fill them.
+
+``events`` holds each event: what reports ask for as columns, and its whole document. ``rollup`` counts
+them by item, UTC day, event, format, referer and bot; each batch adds its own counts in the same transaction,
+so the rollup is never behind. Its rows are merged and sorted by item now and then, so that asking for one
+item reads little however many events there are; ``progress`` says how many rows the last merge left.
+"""
+
+from typing import Final
+
+COLUMNS: Final = ("id", "event", "format", "referer", "bot", "visitor", "session")
+"""The fields that have a column of their own."""
+
+ROLLUP_COLUMNS: Final = ("id", "event", "format", "referer", "bot")
+"""The fields that the rollup can answer for, besides the day."""
+
+TABLES: Final = """
+CREATE TABLE IF NOT EXISTS events(
+    key UHUGEINT, ts TIMESTAMP,
+    id VARCHAR, event VARCHAR, format VARCHAR, referer VARCHAR, bot VARCHAR, visitor VARCHAR, session VARCHAR,
+    doc JSON);
+CREATE TABLE IF NOT EXISTS rollup(
+    id VARCHAR, day DATE, event VARCHAR, format VARCHAR, referer VARCHAR, bot VARCHAR, n BIGINT);
+CREATE TABLE IF NOT EXISTS progress(merged_rows BIGINT);
+INSERT INTO progress SELECT 0 WHERE NOT EXISTS (FROM progress);
+"""
+
+READ_BATCH: Final = f"""
+CREATE OR REPLACE TEMP TABLE batch AS
+SELECT md5_number(f[2] || f[1][:10]) AS key, f[1]::TIMESTAMP AS ts,
+    {", ".join(f"f[{at}] AS {name}" for at, name in enumerate(COLUMNS, start=3))}, doc
+FROM (
+    SELECT line::JSON AS doc, json_extract_string(line, ['/@timestamp', '/event_id', {", ".join(f"'/{name}'" for name in COLUMNS)}]) AS f
+    FROM (SELECT unnest(string_split(?, chr(10))) AS line) WHERE line <> '')
+"""
+"""Read documents, given as one text of lines. An event's key is its identity: ``event_id`` and UTC day."""
+
+SURVEY_BATCH: Final = """
+SELECT count(*), count(DISTINCT key), min(ts)::DATE::TIMESTAMP, max(ts)::DATE::TIMESTAMP + INTERVAL 1 DAY FROM batch
+"""
+
+COUNT_KNOWN: Final = """
+SELECT count(*) FROM events WHERE ts >= $1 AND ts < $2 AND key IN (SELECT key FROM batch)
+"""
+"""Without an index: one on random keys would cost more than all else, and the days bound what is read."""
+
+DROP_KNOWN: Final = """
+DELETE FROM batch WHERE key IN (SELECT key FROM events WHERE ts >= $1 AND ts < $2)
+"""
+
+DROP_REPEATED: Final = """
+DELETE FROM batch WHERE rowid NOT IN (SELECT min(rowid) FROM batch GROUP BY key)
+"""
+
+STORE_BATCH: Final = f"INSERT INTO events SELECT key, ts, {', '.join(COLUMNS)}, doc FROM batch"
+
+_COUNTS = "id, ts::DATE AS day, event, format, referer, bot, count(*) AS n"
+
+COUNT_BATCH: Final = f"INSERT INTO rollup SELECT {_COUNTS} FROM batch GROUP BY ALL ORDER BY id, day"
+
+UNMERGED: Final = "SELECT (SELECT count(*) FROM rollup) - merged_rows, merged_rows FROM progress"
+
+MERGE: Final = """
+CREATE OR REPLACE TABLE rollup AS
+SELECT id, day, event, format, referer, bot, sum(n)::BIGINT AS n FROM rollup GROUP BY ALL ORDER BY id, day
+"""
+
+REBUILD: Final = f"CREATE OR REPLACE TABLE rollup AS SELECT {_COUNTS} FROM events GROUP BY ALL ORDER BY id, day"
+"""Count everything anew, after events were deleted."""
+
+NOTE_MERGED: Final = "UPDATE progress SET merged_rows = (SELECT count(*) FROM rollup)"

@@ -1,0 +1,221 @@
+"""The embedded store behind the port: connections, threads and transactions."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, ClassVar, Final, TypeVar
+
+import duckdb
+
+from metronome.errors import StoreAway
+from metronome.question import AllOf, Answer, Equals, Filter, Question, arrange
+from metronome.stores.duckdb import schema
+from metronome.stores.duckdb.questions import condition, select, select_sorted, show
+from metronome.stores.store import Batch, Refusal, Store, Verdicts
+
+Result = TypeVar("Result")
+
+FILE_NAME: Final = "metronome.duckdb"
+_MERGE_ROWS = (50_000, 500_000)
+"""The rollup is merged as it has grown by an eighth, but by no fewer and no more rows than these."""
+_SORTED_HERE = 10_000
+"""Up to so many rows are sorted sooner in Python than DuckDB plans how."""
+_DOCUMENTS_AT_ONCE = 10_000
+_REFUSED = (duckdb.ConversionException, duckdb.InvalidInputException, duckdb.OutOfRangeException)
+
+
+class DuckDBStore(Store):
+    """A store in one file, which belongs to one process.
+
+    Args:
+        folder: where the file is, or will be.
+        memory: how much DuckDB may take, as ``1GB``.
+        merge_rows: see `_MERGE_ROWS`.
+
+    """
+
+    batch_bytes: ClassVar[int] = 8 * 2**20
+
+    def __init__(self, folder: Path, memory: str = "1GB", merge_rows: tuple[int, int] = _MERGE_ROWS) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / FILE_NAME
+        self._memory = memory
+        self._merge_rows = merge_rows
+        self._database: duckdb.DuckDBPyConnection | None = None
+        self._writer = ThreadPoolExecutor(1, "duckdb-write")
+        self._readers = ThreadPoolExecutor(2, "duckdb-read")
+
+    async def setup(self) -> None:
+        """Open the file and make its tables (see `Store.setup`)."""
+        await self._run(self._writer, self._open)
+
+    async def write(self, batch: Batch) -> Verdicts:
+        """Write documents, each exactly once (see `Store.write`)."""
+        return await self._run(self._writer, lambda: self._write(batch))
+
+    async def ask(self, *questions: Question) -> tuple[Answer, ...]:
+        """Answer questions from one snapshot (see `Store.ask`)."""
+        return await self._run(self._readers, lambda: self._ask(questions))
+
+    async def documents(
+        self, where: Filter | None = None, start: datetime | None = None, end: datetime | None = None
+    ) -> AsyncIterator[bytes]:
+        """Yield documents (see `Store.documents`)."""
+        values: list[object] = []
+        sql = f"SELECT doc FROM events WHERE {condition(where, start, end, values)} ORDER BY ts, rowid"
+        cursor = await self._run(self._readers, lambda: self._cursor().execute(sql, values))
+        while rows := await self._run(self._readers, lambda: cursor.fetchmany(_DOCUMENTS_AT_ONCE)):
+            for (doc,) in rows:
+                yield doc.encode()
+
+    async def forget(
+        self, *, before: datetime | None = None, item: str | None = None, visitor: str | None = None
+    ) -> int:
+        """Delete events, and count the rest anew (see `Store.forget`)."""
+        chosen: list[Filter] = [
+            Equals(name, value) for name, value in (("id", item), ("visitor", visitor)) if value is not None
+        ]
+        return await self._run(self._writer, lambda: self._forget(AllOf(tuple(chosen)), before))
+
+    async def refresh(self) -> None:
+        """Do nothing: what is committed can be seen."""
+
+    async def ping(self) -> None:
+        """Ask DuckDB for nothing at all (see `Store.ping`)."""
+        await self._run(self._readers, lambda: self._cursor().execute("SELECT 1").fetchall())
+
+    async def close(self) -> None:
+        """Close the file (see `Store.close`)."""
+        await asyncio.to_thread(self._close)
+
+    async def _run(self, threads: ThreadPoolExecutor, work: Callable[[], Result]) -> Result:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(threads, work)
+        except duckdb.FatalException as error:
+            # DuckDB answers nothing more over connections that saw a fatal error.
+            self._database = None
+            raise StoreAway(f"{self._path}: {error}") from error
+        except duckdb.Error as error:
+            raise StoreAway(f"{self._path}: {error}") from error
+
+    def _open(self) -> duckdb.DuckDBPyConnection:
+        if self._database is None:
+            database = duckdb.connect(self._path, config={"memory_limit": self._memory})
+            database.execute("SET TimeZone = 'UTC'; SET checkpoint_threshold = '128MB'")
+            database.execute(schema.TABLES)
+            self._database = database
+        return self._database
+
+    def _cursor(self) -> duckdb.DuckDBPyConnection:
+        return (self._database or self._open()).cursor()
+
+    def _close(self) -> None:
+        self._writer.shutdown()
+        self._readers.shutdown()
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
+    def _write(self, batch: Batch) -> Verdicts:
+        database = self._open()
+        try:
+            stored = self._in_transaction(database, lambda: self._store(database, batch))
+        except _REFUSED as error:
+            return self._write_halves(batch, error)
+        if stored:
+            self._merge(database)
+        return Verdicts(stored, batch.count - stored)
+
+    def _store(self, database: duckdb.DuckDBPyConnection, batch: Batch) -> int:
+        database.execute(schema.READ_BATCH, [batch.body.decode()])
+        count, distinct, first_day, end = _one(database.execute(schema.SURVEY_BATCH))
+        if distinct < count:
+            database.execute(schema.DROP_REPEATED)
+        (known,) = _one(database.execute(schema.COUNT_KNOWN, [first_day, end]))
+        if known:
+            database.execute(schema.DROP_KNOWN, [first_day, end])
+        (stored,) = _one(database.execute(schema.STORE_BATCH))
+        if stored:
+            database.execute(schema.COUNT_BATCH)
+        return int(stored)
+
+    def _write_halves(self, batch: Batch, error: duckdb.Error) -> Verdicts:
+        """Find the document that cannot be taken by writing each half alone."""
+        documents = batch.documents()
+        if len(documents) == 1:
+            return Verdicts(0, 0, (Refusal(documents[0], str(error)),))
+        middle = len(documents) // 2
+        one, other = (self._write(Batch.of(half)) for half in (documents[:middle], documents[middle:]))
+        return Verdicts(one.stored + other.stored, one.duplicates + other.duplicates, one.refused + other.refused)
+
+    def _merge(self, database: duckdb.DuckDBPyConnection) -> None:
+        unmerged, merged = _one(database.execute(schema.UNMERGED))
+        least, most = self._merge_rows
+        if unmerged < min(max(merged // 8, least), most):
+            return
+
+        def merge() -> None:
+            database.execute(schema.MERGE)
+            database.execute(schema.NOTE_MERGED)
+
+        self._in_transaction(database, merge)
+
+    def _forget(self, chosen: Filter, before: datetime | None) -> int:
+        database = self._open()
+        values: list[object] = []
+        where = condition(chosen, None, before, values)
+
+        def delete() -> int:
+            (deleted,) = _one(database.execute(f"DELETE FROM events WHERE {where}", values))
+            if deleted:
+                database.execute(schema.REBUILD)
+                database.execute(schema.NOTE_MERGED)
+            return int(deleted)
+
+        return self._in_transaction(database, delete)
+
+    def _in_transaction(self, database: duckdb.DuckDBPyConnection, work: Callable[[], Result]) -> Result:
+        database.execute("BEGIN")
+        try:
+            result = work()
+        except BaseException:
+            database.execute("ROLLBACK")
+            raise
+        database.execute("COMMIT")
+        return result
+
+    def _ask(self, questions: tuple[Question, ...]) -> tuple[Answer, ...]:
+        cursor = self._cursor()
+        cursor.execute("BEGIN")
+        try:
+            return tuple(self._answer(cursor, question) for question in questions)
+        finally:
+            cursor.execute("ROLLBACK")
+            cursor.close()
+
+    def _answer(self, cursor: duckdb.DuckDBPyConnection, question: Question) -> Answer:
+        statement = select(question)
+        rows = cursor.execute(f"{statement.sql} LIMIT {_SORTED_HERE + 1}", statement.values).fetchall()
+        if len(rows) <= _SORTED_HERE:
+            return arrange(question, [_shown(question, row) for row in rows])
+        statement = select_sorted(question)
+        rows = cursor.execute(statement.sql, statement.values).fetchall()
+        if not rows:
+            # Behind the last row there is none that could say how many there are.
+            return replace(self._answer(cursor, replace(question, limit=1, offset=0)), rows=())
+        return Answer(question.columns, tuple(_shown(question, row[:-1]) for row in rows), rows[0][-1])
+
+
+def _shown(question: Question, row: tuple[Any, ...]) -> tuple[Any, ...]:
+    width = len(question.by)
+    return (*(show(name, raw) for name, raw in zip(question.by, row, strict=False)), *row[width:])
+
+
+def _one(result: duckdb.DuckDBPyConnection) -> tuple[int, ...]:
+    row = result.fetchone()
+    if row is None:
+        raise duckdb.InternalException("a statement that has one row gave none")
+    return row

@@ -1,0 +1,162 @@
+"""The connection to Elasticsearch: how it is configured, and what its failures mean."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+from elastic_transport import AiohttpHttpNode, HttpHeaders, OrjsonSerializer
+from elastic_transport.client_utils import DEFAULT, DefaultType
+from elasticsearch import ApiError, AsyncElasticsearch, TransportError
+
+from metronome.errors import Malformed, Misconfigured, StoreAway, StoreDenied
+from metronome.stores.elasticsearch.bulk import reason_of
+
+DEFAULT_PORT: Final = 9200
+REQUEST_SECONDS: Final = 60.0
+
+_PREFIX = re.compile(r"[a-z0-9][a-z0-9_.-]{0,99}")
+_DENIED = (401, 403)
+_BAD_REQUEST = 400
+_TOO_LARGE = 413
+
+
+@dataclass(frozen=True, slots=True)
+class ElasticsearchConfig:
+    """Where Elasticsearch is, and as whom to speak to it.
+
+    Attributes:
+        url: its address; may hold ``user:password@``, each percent-encoded.
+        api_key: the encoded API key to use instead of a user.
+        ca_certs: the file with the certificates of those who may vouch for the server.
+        prefix: what the names of the events' indices begin with.
+
+    Raises:
+        Misconfigured: the address or the prefix cannot be one.
+
+    """
+
+    url: str = field(repr=False)
+    api_key: str | None = field(default=None, repr=False)
+    ca_certs: str | None = None
+    prefix: str = "metronome"
+
+    def __post_init__(self) -> None:
+        """Refuse what no server could have."""
+        try:
+            parts = urlsplit(self.url)
+            known = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            known = False
+        if not known:
+            raise Misconfigured("the address of Elasticsearch is not like https://user:password@host:9200")
+        if _PREFIX.fullmatch(self.prefix) is None:
+            raise Misconfigured(
+                f"{self.prefix!r} cannot begin the name of an index: use lower-case letters, digits, and -_. between"
+            )
+
+
+class NotUnderstood(Malformed):
+    """Elasticsearch does not take this request; the message holds its reason."""
+
+
+class BodyTooLarge(Malformed):
+    """A request is larger than Elasticsearch's ``http.max_content_length``."""
+
+
+class _Node(AiohttpHttpNode):
+    async def perform_request(  # type: ignore[override]  # as its own parent does: it is the asynchronous one
+        self,
+        method: str,
+        target: str,
+        body: bytes | None = None,
+        headers: HttpHeaders | None = None,
+        request_timeout: DefaultType | float | None = DEFAULT,
+    ) -> Any:
+        # aiohttp sends bytes in one go, and warns that this holds up all else; a file it sends bit by bit.
+        bits: Any = BytesIO(body) if body else None
+        return await super().perform_request(method, target, bits, headers, request_timeout)
+
+    def _log_request(  # type: ignore[override]  # it is called by names only
+        self, *, body: Any = None, response: Any = None, **request: Any
+    ) -> None:
+        # Events are nobody's business in a log.
+        del body, response
+        super()._log_request(**request, body=None, response=None)
+
+
+class _Json(OrjsonSerializer):
+    mimetype = "application/vnd.elasticsearch+json"
+
+
+def connect(config: ElasticsearchConfig) -> AsyncElasticsearch:
+    """Make a client that never tries a request again: backing off is the shipper's.
+
+    Raises:
+        Misconfigured: there is no such file of certificates.
+
+    """
+    parts = urlsplit(config.url)
+    host = parts.hostname or ""
+    host = f"[{host}]" if ":" in host else host
+    options: dict[str, Any] = {}
+    if config.api_key is not None:
+        options["api_key"] = config.api_key
+    elif parts.username is not None:
+        options["basic_auth"] = (unquote(parts.username), unquote(parts.password or ""))
+    if config.ca_certs is not None:
+        if not Path(config.ca_certs).is_file():
+            raise Misconfigured(f"{config.ca_certs} is no file with certificates")
+        options["ca_certs"] = config.ca_certs
+    return AsyncElasticsearch(
+        f"{parts.scheme}://{host}:{parts.port or DEFAULT_PORT}{parts.path.rstrip('/')}",
+        node_class=_Node,
+        max_retries=0,
+        retry_on_timeout=False,
+        retry_on_status=(),
+        request_timeout=REQUEST_SECONDS,
+        serializers={"application/json": OrjsonSerializer(), _Json.mimetype: _Json()},
+        **options,
+    )
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Turn the client's errors into those that a store may raise.
+
+    Raises:
+        StoreAway: it did not answer, or not in time, or was too busy.
+        StoreDenied: it did not accept the credentials, or they lack a right.
+        NotUnderstood: it does not take this request.
+        BodyTooLarge: the request has too many bytes.
+
+    """
+    try:
+        yield
+    except ApiError as error:
+        raise error_of(error.status_code, error.body) from error
+    except TransportError as error:
+        raise StoreAway(f"Elasticsearch does not answer: {error.message}") from error
+
+
+def error_of(status: int, body: Any) -> StoreAway | StoreDenied | NotUnderstood | BodyTooLarge:
+    """Return the error that an answer with that status means.
+
+    Args:
+        status: the HTTP status, or the one of a single search among many.
+        body: what came with it.
+
+    """
+    error = body.get("error", body) if isinstance(body, dict) else body
+    reason = f"{status} {reason_of(error)}"
+    if status in _DENIED:
+        return StoreDenied(f"Elasticsearch does not allow this: {reason}")
+    if status == _TOO_LARGE:
+        return BodyTooLarge(f"this is too large for Elasticsearch: {reason}")
+    if status == _BAD_REQUEST:
+        return NotUnderstood(reason)
+    return StoreAway(f"Elasticsearch cannot do this now: {reason}")

@@ -1,0 +1,55 @@
+"""What Metronome counts of itself, for Prometheus.
+
+The metrics are listed in docs/operations.md, and a test holds that list to this file.
+"""
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from metronome.errors import MetronomeError
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Telemetry:
+    """The counters of one process.
+
+    Args:
+        registry: where they are registered.
+
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self.accepted = Counter("metronome_events_accepted", "Events that were answered as on disk.", registry=registry)
+        self._refused = Counter(
+            "metronome_refused", "Requests and events that were refused, by reason.", ["reason"], registry=registry
+        )
+        self.commits = Histogram(
+            "metronome_commit_seconds",
+            "How long the disk took for a group of events.",
+            registry=registry,
+            buckets=_SECONDS,
+        )
+        self.shipped = Counter("metronome_events_shipped", "Events that the store has taken as new.", registry=registry)
+        self.duplicates = Counter("metronome_events_duplicate", "Events that the store had already.", registry=registry)
+        self.dead = Counter(
+            "metronome_events_dead", "Events that the store refused for good: see the dead folder.", registry=registry
+        )
+        self.shipments = Histogram(
+            "metronome_shipment_seconds", "How long the store took for a batch.", registry=registry, buckets=_SECONDS
+        )
+        self.ship_failures = Counter(
+            "metronome_shipment_failures", "Batches to be tried again, by reason.", ["reason"], registry=registry
+        )
+        self.answers = Histogram(
+            "metronome_answer_seconds", "How long a report took.", ["report"], registry=registry, buckets=_SECONDS
+        )
+
+    def commit(self, seconds: float, events: int) -> None:
+        """Count a group of events that is on disk."""
+        self.commits.observe(seconds)
+        self.accepted.inc(events)
+
+    def refuse(self, error: MetronomeError) -> None:
+        """Count a refusal by the error's kind."""
+        self._refused.labels(type(error).__name__).inc()

@@ -1,0 +1,353 @@
+"""``metronome import``, run against a small server that speaks the reply of ``POST /tick``."""
+
+import asyncio
+import gzip
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer, unused_port
+from typer.testing import CliRunner, Result
+
+from metronome.cli import app
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+LOG = Path(__file__).parents[1] / "data" / "access.log"
+LINES = 62
+READABLE = 59
+PATTERN = r"^/datasets/(?P<id>[^/]+)(?:/.*?(?:\.(?P<format>csv|geojson|tar\.gz|KML)))?$"
+MAIN = "from metronome.cli import main; main()"
+
+
+@dataclass
+class Server:
+    """A server that keeps what it is sent, after it has given the answers that it was told to give first."""
+
+    url: str = ""
+    first: list[web.Response] = field(default_factory=list)
+    reject: Callable[[dict[str, Any]], str | None] = lambda _: None
+    events: dict[str, dict[str, Any]] = field(default_factory=dict)
+    sizes: list[int] = field(default_factory=list)
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    held: asyncio.Event | None = None
+    busy_after: int | None = None
+
+    async def tick(self, request: web.Request) -> web.Response:
+        self.asked.set()
+        if self.held is not None:
+            await self.held.wait()
+        assert request.content_type == "application/x-ndjson"
+        assert request.headers["Content-Encoding"] == "zstd"
+        events = [json.loads(line) for line in (await request.read()).splitlines()]
+        if self.busy_after is not None and len(self.sizes) >= self.busy_after:
+            return web.Response(status=503)
+        if self.first:
+            return self.first.pop(0)
+        self.sizes.append(len(events))
+        rejected = []
+        for index, event in enumerate(events):
+            if error := self.reject(event):
+                rejected.append({"index": index, "error": error})
+            else:
+                self.events[event["event_id"]] = event
+        return web.json_response({"accepted": len(events) - len(rejected), "rejected": rejected})
+
+    def count(self, event: str) -> int:
+        return sum(one["event"] == event for one in self.events.values())
+
+
+ServerFactory = Callable[[web.Application], Awaitable[TestServer]]
+
+
+@pytest.fixture
+async def server(aiohttp_server: ServerFactory) -> Server:
+    server = Server()
+    application = web.Application(client_max_size=1 << 25)
+    application.router.add_post("/tick", server.tick)
+    server.url = str((await aiohttp_server(application)).make_url("/"))
+    return server
+
+
+async def run(*arguments: str | Path, stdin: bytes = b"", env: dict[str, str] | None = None) -> Result:
+    words = ["import", *map(str, arguments)]
+    return await asyncio.to_thread(CliRunner().invoke, app, words, input=stdin, env=env)
+
+
+def rows(result: Result) -> dict[str, str]:
+    return dict(re.findall(r"^ *([a-z ]+?) {2,}([\d,]+)$", result.stdout, re.MULTILINE))
+
+
+async def test_every_hit_arrives_as_what_it_is(server: Server) -> None:
+    result = await run(LOG, "--url", server.url, "--item-pattern", PATTERN, "--own-host", "data.example.net")
+    assert result.exit_code == 0, result.output
+    assert rows(result) == {
+        "lines read": "62",
+        "views": str(server.count("view")),
+        "downloads": str(server.count("download")),
+        "errors": str(server.count("error")),
+        "other requests": str(server.count("request")),
+        "unreadable": "3",
+        "accepted by the server": str(READABLE),
+        "rejected by the server": "0",
+    }
+    assert len(server.events) == READABLE
+    assert {"rivers", "trees-2024", "cafés", "air-quality"} <= {event.get("id") for event in server.events.values()}
+    assert not any("data.example.net" in event.get("referer", "") for event in server.events.values())
+    assert result.stderr == ""
+
+
+async def test_lines_that_cannot_be_read_are_told_with_their_reasons(server: Server) -> None:
+    result = await run(LOG, "--url", server.url)
+    assert f"{LOG}, line 60: '04/Mrz/2025:02:58:15 +0200' is no time" in result.stdout
+    assert f"{LOG}, line 61: it has no time in brackets" in result.stdout
+    assert f"{LOG}, line 62: it has no whole request in quotes" in result.stdout
+
+
+async def test_settings_come_from_the_environment_too(server: Server) -> None:
+    env = {"METRONOME_ITEM_PATTERN": PATTERN, "METRONOME_OWN_HOSTS": "data.example.net, www.example.org"}
+    assert (await run(LOG, "--url", server.url, env=env)).exit_code == 0
+    referers = " ".join(event.get("referer", "") for event in server.events.values())
+    assert "search.example" in referers
+    assert "example.net" not in referers
+    assert "example.org" not in referers
+    assert "rivers" in {event.get("id") for event in server.events.values()}
+
+
+@pytest.fixture(params=["gzip", "gzip, two members", "zstd", "zstd, two frames"])
+def compressed(request: pytest.FixtureRequest) -> bytes:
+    log = LOG.read_bytes()
+    whole: Callable[[bytes], bytes] = gzip.compress if request.param.startswith("gzip") else zstd.compress
+    return whole(log[:500]) + whole(log[500:]) if "two" in request.param else whole(log)
+
+
+async def test_twice_compressed_or_through_standard_input_adds_nothing(
+    server: Server, compressed: bytes, tmp_path: Path
+) -> None:
+    await run(LOG, "--url", server.url)
+    before = dict(server.events)
+    file = tmp_path / "access.log.1"
+    file.write_bytes(compressed)
+    assert (await run(LOG, "--url", server.url)).exit_code == 0
+    assert rows(await run(file, "--url", server.url))["lines read"] == "62"
+    assert rows(await run("-", "--url", server.url, stdin=compressed))["lines read"] == "62"
+    assert rows(await run("-", "--url", server.url, stdin=LOG.read_bytes()))["lines read"] == "62"
+    assert server.events == before
+
+
+@pytest.mark.parametrize("cut", [700, 760, 800, 850, 900])
+async def test_a_log_that_has_grown_adds_only_what_is_new(server: Server, tmp_path: Path, cut: int) -> None:
+    file = tmp_path / "access.log"
+    file.write_bytes(LOG.read_bytes()[:cut])
+    await run(file, "--url", server.url)
+    file.write_bytes(LOG.read_bytes())
+    await run(file, "--url", server.url)
+    assert len(server.events) == READABLE
+
+
+async def test_a_log_without_its_last_line_feed_is_read_to_its_end(server: Server, tmp_path: Path) -> None:
+    file = tmp_path / "access.log"
+    file.write_bytes(LOG.read_bytes().rstrip(b"\n"))
+    await run(file, "--url", server.url)
+    assert len(server.events) == READABLE
+
+
+async def test_several_logs_are_imported_together(server: Server, tmp_path: Path) -> None:
+    other = tmp_path / "other.log"
+    other.write_bytes(b"\n\n" + b'192.0.2.1 - - [17/May/2015:10:05:03 +0000] "GET /a HTTP/1.1" 200 5\n')
+    empty = tmp_path / "empty.log"
+    empty.touch()
+    result = await run(LOG, other, empty, "--url", server.url)
+    assert (result.exit_code, len(server.events)) == (0, READABLE + 1)
+
+
+async def test_batches_are_as_large_as_asked(server: Server) -> None:
+    await run(LOG, "--url", server.url, "--batch", "25")
+    assert sorted(server.sizes) == [9, 25, 25]
+
+
+async def test_batches_are_cut_by_size_too(server: Server, tmp_path: Path) -> None:
+    line = '192.0.2.1 - - [17/May/2015:10:05:03 +0000] "GET /a?{} HTTP/1.1" 200 5\n'.format("x" * 60_000)
+    file = tmp_path / "long.log"
+    file.write_text(line * 300)
+    assert (await run(file, "--url", server.url)).exit_code == 0
+    assert len(server.sizes) == 3
+    assert sum(server.sizes) == 300
+
+
+async def test_a_line_without_end_is_unreadable_and_hides_no_other(server: Server, tmp_path: Path) -> None:
+    log = LOG.read_bytes()
+    file = tmp_path / "access.log"
+    file.write_bytes(log + b"\0x" * 1_000_000 + b"\n" + log.splitlines(keepends=True)[0])
+    result = await run(file, "--url", server.url)
+    assert (rows(result)["lines read"], len(server.events)) == ("64", READABLE + 1)
+    assert f"{file}, line 64: it is over 65,536 bytes" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "busy",
+    [
+        {"status": 503, "headers": {"Retry-After": "1"}},
+        {"status": 503},
+        {"status": 429, "headers": {"Retry-After": "tomorrow"}},
+        {"status": 502, "text": "<html>"},
+    ],
+)
+async def test_a_busy_server_gets_the_batch_again(server: Server, busy: dict[str, Any]) -> None:
+    server.first = [web.Response(**busy)]
+    result = await run(LOG, "--url", server.url, "--batch", "20")
+    assert (result.exit_code, len(server.events)) == (0, READABLE)
+
+
+async def test_a_server_that_stays_busy_ends_the_import(server: Server) -> None:
+    problem = {"title": "Service Unavailable", "detail": "the spool is full"}
+    server.first = [web.json_response(problem, status=503) for _ in range(50)]
+    result = await run(LOG, "--url", server.url, "--patience", "0.3")
+    assert result.exit_code == 1
+    assert "503 the spool is full; 0 lines were acknowledged; run the same command again" in result.stderr
+
+
+async def test_a_server_that_is_away_ends_the_import() -> None:
+    result = await run(LOG, "--url", f"http://127.0.0.1:{unused_port()}", "--patience", "0.1")
+    assert result.exit_code == 1
+    assert "does not take events" in result.stderr
+    assert "nothing is counted twice" in result.stderr
+
+
+async def test_what_was_acknowledged_before_the_server_went_away_is_told(server: Server) -> None:
+    server.busy_after = 3
+    result = await run(LOG, "--url", server.url, "--batch", "1", "--patience", "0.1")
+    assert (result.exit_code, len(server.events)) == (1, 3)
+    assert f"; {len(server.events)} lines were acknowledged" in result.stderr
+
+
+async def test_what_the_server_rejects_is_told_with_its_line(server: Server) -> None:
+    server.reject = lambda event: "no \x1b[31mrivers" if event.get("id") == "/datasets/rivers" else None
+    result = await run(LOG, "--url", server.url, "--batch", "10")
+    rejected = READABLE - len(server.events)
+    assert result.exit_code == 1
+    assert rows(result)["rejected by the server"] == str(rejected)
+    assert "no \ufffd[31mrivers" in result.stdout
+    assert f"and {rejected - 5} more" in result.stdout
+    shown = [int(line) for line in re.findall(r"line (\d+): no \ufffd", result.stdout)]
+    text = LOG.read_bytes().split(b"\n")
+    assert len(shown) == 5
+    assert all(b"/datasets/rivers" in text[line - 1] for line in shown)
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "says"),
+    [
+        ({"status": 401, "text": '{"detail":"send a key"}'}, 1, "refuses the events: 401 send a key"),
+        ({"status": 413}, 1, "refuses the events: 413"),
+        ({"status": 404}, 2, "is no Metronome: POST"),
+        ({"status": 302, "headers": {"Location": "/"}}, 2, "is no Metronome: POST"),
+        ({"text": "welcome"}, 2, "its answer cannot be read"),
+        ({"text": '{"accepted":1,"rejected":[{"index":99,"error":""}]}'}, 2, "its answer cannot be read"),
+    ],
+)
+async def test_a_server_that_takes_nothing_ends_the_import(
+    server: Server, answer: dict[str, Any], code: int, says: str
+) -> None:
+    server.first = [web.Response(**answer)]
+    result = await run(LOG, "--url", server.url)
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert says in result.stderr
+
+
+async def test_a_url_that_is_none_is_refused() -> None:
+    result = await run(LOG, "--url", "localhost:8080")
+    assert result.exit_code == 2
+    assert "--url localhost:8080 is no web address" in result.stderr
+
+
+async def test_a_dry_run_sends_nothing(server: Server) -> None:
+    result = await run(LOG, "--url", server.url, "--dry-run")
+    assert result.exit_code == 0
+    assert rows(result)["unreadable"] == "3"
+    assert "nothing was sent" in result.stdout
+    assert not server.asked.is_set()
+
+
+@pytest.mark.parametrize("whole", [gzip.compress, zstd.compress])
+@pytest.mark.parametrize("damage", ["cut", "overwritten"])
+async def test_of_a_damaged_log_what_is_whole_is_sent(
+    server: Server, tmp_path: Path, whole: Callable[[bytes], bytes], damage: str
+) -> None:
+    first = whole(LOG.read_bytes())
+    file = tmp_path / "access.log.gz"
+    file.write_bytes(first + (first[:-900] if damage == "cut" else b"\0\1\2\3" * 300))
+    result = await run(file, "--url", server.url)
+    assert result.exit_code == 1
+    assert f"{file} is damaged or not whole" in result.stderr
+    assert len(server.events) >= READABLE
+    assert rows(result)["accepted by the server"] == str(len(server.events))
+
+
+async def test_the_line_at_which_a_damaged_log_breaks_off_is_not_sent(server: Server, tmp_path: Path) -> None:
+    file = tmp_path / "access.log.gz"
+    file.write_bytes(gzip.compress(LOG.read_bytes()[:780]) + b"\x1f\x8b")
+    await run(file, "--url", server.url)
+    assert len(server.events) == LOG.read_bytes()[:780].count(b"\n")
+
+
+@pytest.mark.parametrize("options", [[], ["--format", "combined"]])
+async def test_a_log_of_which_no_line_can_be_read_fails(server: Server, tmp_path: Path, options: list[str]) -> None:
+    file = tmp_path / "notes.txt"
+    file.write_text("dear diary\n" * 300)
+    result = await run(file, "--url", server.url, *options)
+    assert result.exit_code == 1
+    assert "the formats known are vhost-combined, common, combined" in result.stderr
+    assert (await run(file, LOG, "--url", server.url)).exit_code == 1
+    assert len(server.events) == READABLE
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nowhere.log"], "nowhere.log cannot be read: there is no such file"),
+        ([LOG.parent], "it is a folder"),
+        ([LOG, "--format", "morse"], "no log format is called 'morse'"),
+        ([LOG, "--item-pattern", "("], "METRONOME_ITEM_PATTERN is no regular expression"),
+        ([LOG, "--item-pattern", "x"], "METRONOME_ITEM_PATTERN needs a group named id"),
+    ],
+)
+async def test_a_wrong_argument_sends_nothing(server: Server, arguments: list[str | Path], says: str) -> None:
+    result = await run(LOG, *arguments, "--url", server.url)
+    assert result.exit_code == 2
+    assert says in result.stderr
+    assert not server.asked.is_set()
+
+
+@pytest.mark.parametrize("log", [str(LOG), "-"])
+async def test_an_interrupt_ends_the_import_with_a_sentence(server: Server, log: str) -> None:
+    server.held = asyncio.Event()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", MAIN, "import", log, "--url", server.url, "--batch", "10"),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "NO_COLOR": "1"},
+    )
+    assert process.stdin is not None
+    # More than a block, so that standard input is read on, and then waits for more.
+    process.stdin.write(LOG.read_bytes() * 50)
+    await server.asked.wait()
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    said = await process.stderr.read()
+    server.held.set()
+    process.stdin.close()
+    assert await process.wait() == 130
+    assert b"interrupted; 0 lines were acknowledged; run the same command again" in said

@@ -1,0 +1,250 @@
+"""A real Elasticsearch for tests and benchmarks, from wherever one can be had.
+
+In this order: the node whose address ``METRONOME_TEST_ELASTICSEARCH`` holds; a container, where there
+is Docker; Elastic's own distribution from Maven, which is unpacked once into ``.cache`` of the checkout
+and started on free ports with its data in a temporary folder.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.request
+import zipfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+ADDRESS_VARIABLE: Final = "METRONOME_TEST_ELASTICSEARCH"
+VERSION: Final = "8.19.21"
+IMAGE: Final = f"docker.elastic.co/elasticsearch/elasticsearch:{VERSION}"
+ARTIFACT: Final = f"org.elasticsearch.distribution.integ-test-zip:elasticsearch:{VERSION}:zip"
+
+CACHE: Final = Path(__file__).parents[1] / ".cache"
+JAVA_VERSIONS: Final = range(17, 25)
+START_SECONDS: Final = 120
+STOP_SECONDS: Final = 20
+DOWNLOAD_SECONDS: Final = 600
+NOBODY: Final = 65534
+"""Elasticsearch refuses to run as root: this user's number does for a node that owns one folder."""
+
+CONFIGURATION: Final = """\
+cluster.name: metronome-tests
+discovery.type: single-node
+network.host: 127.0.0.1
+http.port: {http_port}
+transport.port: {transport_port}
+path.data: {folder}/data
+path.logs: {folder}/logs
+cluster.routing.allocation.disk.threshold_enabled: false
+cluster.max_shards_per_node: 20000
+xpack.security.enabled: false
+"""
+
+
+class NoNodeError(Exception):
+    """There is no Elasticsearch to be had on this machine; the message says what was tried."""
+
+
+@pytest.fixture(scope="session")
+def elasticsearch_url() -> Iterator[str]:
+    """The address of the node that all tests of this run share; without one they are skipped."""
+    with ExitStack() as stack:
+        try:
+            url = stack.enter_context(elasticsearch_node())
+        except NoNodeError as error:
+            if os.environ.get("CI") == "true":
+                pytest.fail(f"no Elasticsearch: {error}")
+            pytest.skip(f"no Elasticsearch: {error}")
+        yield url
+
+
+@contextmanager
+def elasticsearch_node(memory: str = "512m") -> Iterator[str]:
+    """Provide a node while the context lasts, and end it after, if it was started here.
+
+    Args:
+        memory: the heap of a node that is started here, as Java writes it.
+
+    Returns:
+        The node's address.
+
+    Raises:
+        NoNodeError: there is none to be had.
+
+    """
+    given = os.environ.get(ADDRESS_VARIABLE)
+    if given:
+        _wait_for(given, None)
+        yield given
+        return
+    with ExitStack() as stack:
+        url = _container(stack, memory) or stack.enter_context(_unpacked_node(memory))
+        yield url
+
+
+def _container(stack: ExitStack, memory: str) -> str | None:
+    try:
+        from docker.errors import DockerException  # type: ignore[import-untyped]  # noqa: PLC0415  # both come with testcontainers
+        from testcontainers.community.elasticsearch import ElasticSearchContainer  # noqa: PLC0415
+    except ImportError:
+        return None
+    try:
+        container: Any = ElasticSearchContainer(IMAGE, mem_limit="2g")
+    except DockerException:
+        return None
+    container.with_env("xpack.security.enabled", "false")
+    container.with_env("ES_JAVA_OPTS", f"-Xms{memory} -Xmx{memory}")
+    started: Any = stack.enter_context(container)
+    return f"http://{started.get_container_host_ip()}:{started.get_exposed_port(9200)}"
+
+
+@contextmanager
+def _unpacked_node(memory: str) -> Iterator[str]:
+    java_home = _java_home()
+    with tempfile.TemporaryDirectory(prefix="metronome-elasticsearch-") as name:
+        folder = Path(name)
+        home = _distribution(folder)
+        http_port, transport_port = _free_ports()
+        (folder / "tmp").mkdir()
+        shutil.copytree(home / "config", folder / "config")
+        (folder / "config" / "elasticsearch.yml").write_text(
+            CONFIGURATION.format(http_port=http_port, transport_port=transport_port, folder=folder)
+        )
+        environment = {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "ES_JAVA_HOME": str(java_home),
+            "ES_JAVA_OPTS": f"-Xms{memory} -Xmx{memory}",
+            "ES_PATH_CONF": str(folder / "config"),
+            "ES_TMPDIR": str(folder / "tmp"),
+            "HOME": str(folder),
+        }
+        command = [*_as_nobody(folder), str(home / "bin" / "elasticsearch")]
+        with (folder / "output").open("wb") as output:
+            node = subprocess.Popen(
+                command, cwd=folder, env=environment, stdout=output, stderr=output, start_new_session=True
+            )
+        try:
+            url = f"http://127.0.0.1:{http_port}"
+            _wait_for(url, node, folder / "output")
+            yield url
+        finally:
+            _end(node)
+
+
+def _end(node: "subprocess.Popen[bytes]") -> None:
+    # The launcher leads a session of its own, in which the server is its child: both end by its number.
+    try:
+        os.killpg(node.pid, signal.SIGTERM)
+        node.wait(STOP_SECONDS)
+    except ProcessLookupError:
+        pass
+    except subprocess.TimeoutExpired:
+        os.killpg(node.pid, signal.SIGKILL)
+        node.wait()
+
+
+def _wait_for(url: str, node: "subprocess.Popen[bytes] | None", output: Path | None = None) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            with urllib.request.urlopen(f"{url}/_cluster/health?timeout=5s", timeout=10) as reply:  # noqa: S310  # our own node
+                if json.load(reply)["status"] in {"green", "yellow"}:
+                    return
+        except OSError:
+            pass
+        ended = node is not None and node.poll() is not None
+        if ended or time.monotonic() > deadline:
+            said = output.read_text(errors="replace")[-2000:] if output else ""
+            raise NoNodeError(f"{url} {'ended' if ended else 'did not answer'}: {said}")
+        time.sleep(0.2)
+
+
+def _as_nobody(folder: Path) -> list[str]:
+    if os.geteuid() != 0:
+        return []
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, NOBODY, NOBODY)
+    return ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+
+
+def _distribution(folder: Path) -> Path:
+    cached = CACHE / f"elasticsearch-{VERSION}"
+    if not cached.exists():
+        archive = _downloaded()
+        CACHE.mkdir(exist_ok=True)
+        # Unpacked aside and renamed whole, so that two runs at once cannot see each other's half.
+        with tempfile.TemporaryDirectory(dir=CACHE) as aside:
+            _unpack(archive, Path(aside))
+            try:
+                (Path(aside) / cached.name).rename(cached)
+            except OSError:
+                if not cached.exists():
+                    raise
+    if os.geteuid() != 0 or _readable_by_all(cached):
+        return cached
+    shutil.copytree(cached, folder / cached.name)
+    return folder / cached.name
+
+
+def _readable_by_all(path: Path) -> bool:
+    return all(parent.stat().st_mode & 0o001 for parent in (path, *path.parents))
+
+
+def _unpack(archive: Path, into: Path) -> None:
+    with zipfile.ZipFile(archive) as members:
+        for member in members.infolist():
+            path = Path(members.extract(member, into))
+            path.chmod(0o755 if path.is_dir() or (member.external_attr >> 16) & 0o100 else 0o644)
+
+
+def _downloaded() -> Path:
+    group, name, version, _ = ARTIFACT.split(":")
+    local = Path.home() / ".m2" / "repository" / group.replace(".", "/") / name / version / f"{name}-{version}.zip"
+    if not local.exists():
+        maven = shutil.which("mvn")
+        if maven is None:
+            raise NoNodeError(f"set {ADDRESS_VARIABLE}, or install Docker or Maven")
+        command = [maven, "-q", "-B", "dependency:get", f"-Dartifact={ARTIFACT}", "-Dtransitive=false"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=DOWNLOAD_SECONDS, check=False)
+        if done.returncode != 0 or not local.exists():
+            raise NoNodeError(f"{' '.join(command)} failed: {(done.stdout + done.stderr)[-1000:]}")
+    return local
+
+
+def _java_home() -> Path:
+    homes = [Path(os.environ["JAVA_HOME"])] if "JAVA_HOME" in os.environ else []
+    on_path = shutil.which("java")
+    if on_path is not None:
+        homes.append(Path(on_path).resolve().parents[1])
+    homes.extend(sorted(Path("/usr/lib/jvm").glob("*")))
+    for home in homes:
+        if _java_version(home / "bin" / "java") in JAVA_VERSIONS:
+            return home
+    raise NoNodeError(
+        f"no Java {JAVA_VERSIONS.start} to {JAVA_VERSIONS.stop - 1} on the PATH, in JAVA_HOME or /usr/lib/jvm"
+    )
+
+
+def _java_version(java: Path) -> int:
+    try:
+        said = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=30, check=False).stderr
+    except OSError:
+        return 0
+    version = re.search(r'version "(\d+)', said)
+    return int(version[1]) if version else 0
+
+
+def _free_ports() -> tuple[int, int]:
+    with socket.socket() as one, socket.socket() as other:
+        one.bind(("127.0.0.1", 0))
+        other.bind(("127.0.0.1", 0))
+        return one.getsockname()[1], other.getsockname()[1]

@@ -1,0 +1,209 @@
+"""The store in a real Elasticsearch keeps what every store promises, and what only it does."""
+
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from elasticsearch import AsyncElasticsearch
+
+from metronome.errors import Misconfigured, StoreAway, Unaskable
+from metronome.question import AllOf, Equals, Filter, Question
+from metronome.stores.conformance import (
+    AskingTests,
+    FilterTests,
+    ForgettingTests,
+    PropertyTests,
+    WritingTests,
+    ZoneTests,
+)
+from metronome.stores.conformance.events import encode, event, fill, rows, write
+from metronome.stores.conformance.writing import HOSTILE
+from metronome.stores.elasticsearch import ElasticsearchConfig, ElasticsearchStore
+from metronome.stores.elasticsearch.connection import connect
+from metronome.stores.elasticsearch.template import VERSION, index_template
+from metronome.stores.store import Batch, Store, Verdicts
+
+on_a_node = pytest.mark.elasticsearch
+
+
+class OnElasticsearch:
+    """Gives each test indices of its own on the node that all share, and deletes them afterwards."""
+
+    @pytest.fixture
+    def prefix(self) -> str:
+        return f"test{uuid4().hex[:12]}"
+
+    @pytest.fixture
+    async def client(self, elasticsearch_url: str, prefix: str) -> AsyncIterator[AsyncElasticsearch]:
+        client = connect(ElasticsearchConfig(elasticsearch_url))
+        yield client
+        found = await client.indices.get(index=f"{prefix}-*", filter_path="*.aliases", expand_wildcards="all")
+        for name in found.body:
+            await client.indices.delete(index=name)
+        await client.options(ignore_status=404).indices.delete_index_template(name=prefix)
+        await client.close()
+
+    @pytest.fixture
+    async def store(
+        self, elasticsearch_url: str, prefix: str, client: AsyncElasticsearch
+    ) -> AsyncIterator[ElasticsearchStore]:
+        del client  # only so that it outlives the store, and then deletes what the test wrote
+        store = ElasticsearchStore(ElasticsearchConfig(elasticsearch_url, prefix=prefix))
+        await store.setup()
+        yield store
+        await store.close()
+
+
+@on_a_node
+class TestWriting(OnElasticsearch, WritingTests):
+    pass
+
+
+@on_a_node
+class TestAsking(OnElasticsearch, AskingTests):
+    pass
+
+
+@on_a_node
+class TestFilters(OnElasticsearch, FilterTests):
+    pass
+
+
+@on_a_node
+class TestZones(OnElasticsearch, ZoneTests):
+    pass
+
+
+@on_a_node
+class TestForgetting(OnElasticsearch, ForgettingTests):
+    pass
+
+
+@on_a_node
+class TestProperties(OnElasticsearch, PropertyTests):
+    pass
+
+
+@on_a_node
+class TestIndices(OnElasticsearch):
+    async def test_each_utc_day_is_an_index(
+        self, store: ElasticsearchStore, client: AsyncElasticsearch, prefix: str
+    ) -> None:
+        await fill(store, event("2015-01-22T23:59:59.999Z"), event("2015-01-23T01:00:00+02:00"), event("2015-01-23"))
+        found = await client.indices.get(index=f"{prefix}-*")
+        assert sorted(found.body) == [f"{prefix}-2015.01.22", f"{prefix}-2015.01.23"]
+
+    async def test_fields_are_mapped_as_the_template_says(
+        self, store: ElasticsearchStore, client: AsyncElasticsearch, prefix: str
+    ) -> None:
+        odd = {"a.b": 1, "price": 5, "rate": 0.5, "when": "2015-01-22", "ok": True}
+        await fill(store, event(clientip="192.0.2.55", duration=1, **odd))
+        caps = (await client.field_caps(index=f"{prefix}-*", fields="*")).body["fields"]
+        types = {name: next(iter(kinds)) for name, kinds in caps.items() if not name.startswith("_")}
+        assert types["clientip"] == types["price"] == types["when"] == types["ok"] == types["event_id"] == "keyword"
+        assert types["clientip.ip"] == "ip"
+        assert types["duration.num"] == types["price.num"] == types["rate.num"] == "double"
+        assert types["params"] == "flattened"
+        assert types["@timestamp"] == "date"
+        assert not caps["event_id"]["keyword"]["searchable"]
+        assert not caps["event.original"]["keyword"]["aggregatable"]
+
+    async def test_the_template_is_put_once_and_never_over_a_newer_one(
+        self, store: ElasticsearchStore, client: AsyncElasticsearch, prefix: str
+    ) -> None:
+        async def version() -> Any:
+            found = await client.indices.get_index_template(name=prefix)
+            return found["index_templates"][0]["index_template"]["version"]
+
+        assert await version() == VERSION
+        for given, kept in ((VERSION + 1, VERSION + 1), (0, VERSION)):
+            template = index_template(prefix)
+            await client.indices.put_index_template(
+                name=prefix, index_patterns=template["index_patterns"], priority=300, version=given
+            )
+            await store.setup()
+            assert await version() == kept
+
+    async def test_a_template_that_is_in_the_way_is_the_operators(
+        self, elasticsearch_url: str, client: AsyncElasticsearch, prefix: str
+    ) -> None:
+        await client.indices.put_index_template(name=prefix, index_patterns=[f"{prefix}x-*"], priority=300)
+        store = ElasticsearchStore(ElasticsearchConfig(elasticsearch_url, prefix=f"{prefix}x"))
+        with pytest.raises(Misconfigured, match="template"):
+            await store.setup()
+        await store.close()
+
+    async def test_an_identity_that_is_too_long_is_refused_alone(self, store: ElasticsearchStore) -> None:
+        documents = [event(event_id=str(number)) for number in range(100)]
+        documents[37] = documents[37].replace(b'"37"', b'"' + b"x" * 513 + b'"')
+        verdicts = await write(store, documents)
+        assert (verdicts.stored, verdicts.again) == (99, None)
+        assert [refusal.document for refusal in verdicts.refused] == [documents[37]]
+
+    async def test_a_batch_over_the_size_of_a_request_is_taken_in_parts(self, store: ElasticsearchStore) -> None:
+        documents = [event(event_id=str(number), note="x" * 100_000) for number in range(150)]
+        assert len(Batch.of(documents).body) > 3 * 4_200_000
+        assert await write(store, documents) == Verdicts(150)
+
+    async def test_a_document_that_is_too_large_is_refused_alone(self, store: ElasticsearchStore) -> None:
+        small, large = event(event_id="small"), event(event_id="large", note="x" * 105_000_000)
+        verdicts = await write(store, [small, large])
+        assert (verdicts.stored, [refusal.document[:80] for refusal in verdicts.refused]) == (1, [large[:80]])
+
+    async def test_a_closed_index_refuses_its_day_only(
+        self, store: ElasticsearchStore, client: AsyncElasticsearch, prefix: str
+    ) -> None:
+        await fill(store, event("2015-01-22"), event("2015-01-23"))
+        await client.indices.close(index=f"{prefix}-2015.01.22")
+        verdicts = await write(store, [event("2015-01-22"), event("2015-01-23")])
+        assert (verdicts.stored, len(verdicts.refused)) == (1, 1)
+        assert "closed" in verdicts.refused[0].reason
+        assert await rows(store, Question(by=("day",))) == [("2015-01-23", 2)]
+
+    async def test_what_elasticsearch_cannot_answer_is_unaskable(self, store: ElasticsearchStore) -> None:
+        await fill(store, event())
+        deep: Filter = Equals("id", "x")
+        for _ in range(100):
+            deep = AllOf((deep,))
+        for question in (Question(where=deep), Question(by=("day",), tz="Factory")):
+            with pytest.raises(Unaskable):
+                await store.ask(question)
+
+    async def test_hostile_names_leave_the_known_fields_countable(self, store: ElasticsearchStore) -> None:
+        await fill(
+            store, *[encode({**fields, **{f"f{at}-{n}": n for n in range(80)}}) for at, fields in enumerate(HOSTILE)]
+        )
+        await fill(store, event(id="known", session="s", duration=5))
+        question = Question(by=("id", "session", "duration"), where=Equals("id", "known"))
+        assert await rows(store, question) == [("known", "s", "5", 1)]
+
+
+async def _read(store: Store) -> None:
+    async for _ in store.documents():
+        pass
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda store: store.setup(),
+        lambda store: store.write(Batch.of([event()])),
+        lambda store: store.ask(Question()),
+        _read,
+        lambda store: store.forget(item="x"),
+        lambda store: store.forget(before=datetime(2015, 1, 22, tzinfo=UTC)),
+        lambda store: store.refresh(),
+        lambda store: store.ping(),
+    ],
+)
+async def test_where_nothing_listens_the_store_is_away(call: Callable[[Store], Awaitable[Any]]) -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        store = ElasticsearchStore(ElasticsearchConfig(f"http://127.0.0.1:{bound.getsockname()[1]}"))
+        with pytest.raises(StoreAway):
+            await call(store)
+        await store.close()
+        await store.close()
