@@ -105,7 +105,8 @@ def document(event: Event, door: Door, spare_id: str) -> bytes:
     if shape.plain and _all_scalar(fields):
         doc = {"@timestamp": door.arrival, "event_id": spare_id, "@version": "1", **fields}
     else:
-        doc = _set_apart(fields, odd)
+        doc = {"@timestamp": door.arrival, "event_id": spare_id, "@version": "1"}
+        _set_apart(fields, doc, odd)
     if shape.times:
         doc["@timestamp"] = _take_time(shape.times, doc, odd, door)
     if shape.identified:
@@ -124,6 +125,22 @@ def document(event: Event, door: Door, spare_id: str) -> bytes:
         return orjson.dumps(doc)
     except TypeError:
         return orjson.dumps({_printable(name): _printable(value) for name, value in doc.items()})
+
+
+def is_plain(name: str) -> bool:
+    """Tell whether a field of that name may stand at a document's top level; else it is in ``params``."""
+    return _PLAIN_NAME.fullmatch(name) is not None and name not in _RESERVED
+
+
+def param_name(name: str) -> str:
+    """Return how a field is called in ``params``."""
+    cut = name.replace("\0", _NUL_STAND_IN)[:PARAM_NAME_MAX_CHARACTERS]
+    return cut if cut.strip() else f"_{cut}"
+
+
+def param_value(text: str) -> str:
+    """Return what of a field's text stands in ``params``."""
+    return text.replace("\0", _NUL_STAND_IN)[:PARAM_MAX_CHARACTERS]
 
 
 class _Shape(NamedTuple):
@@ -146,8 +163,7 @@ class _Shapes(dict[tuple[str, ...], _Shape]):
     def __missing__(self, names: tuple[str, ...]) -> _Shape:
         here = frozenset(names)
         shape = _Shape(
-            plain=len(names) <= TOP_LEVEL_MAX_FIELDS
-            and all(_PLAIN_NAME.fullmatch(name) and name not in _RESERVED for name in here - {"@timestamp"}),
+            plain=len(names) <= TOP_LEVEL_MAX_FIELDS and all(map(is_plain, here - {"@timestamp"})),
             times=tuple(name for name in TIME_NAMES if name in here),
             referers=tuple(name for name in REFERER_NAMES if name in here)[:1],
             identified="event_id" in here,
@@ -174,13 +190,12 @@ def _all_scalar(fields: Mapping[str, Any]) -> bool:
     return True
 
 
-def _set_apart(fields: Mapping[str, Any], odd: dict[str, Any]) -> dict[str, Any]:
-    """Return what may stand at a document's top level, and put the rest into *odd*."""
-    doc: dict[str, Any] = {"@timestamp": None, "event_id": None, "@version": "1"}
+def _set_apart(fields: Mapping[str, Any], doc: dict[str, Any], odd: dict[str, Any]) -> None:
+    """Put what may stand at a document's top level into *doc*, and the rest into *odd*."""
     room = TOP_LEVEL_MAX_FIELDS
     for name, value in fields.items():
         known = name in _KNOWN
-        plain = known or (room > 0 and name not in _RESERVED and _PLAIN_NAME.fullmatch(name) is not None)
+        plain = known or (room > 0 and is_plain(name))
         if plain and _all_scalar({name: value}):
             doc[name] = value
             room -= 1
@@ -188,7 +203,6 @@ def _set_apart(fields: Mapping[str, Any], odd: dict[str, Any]) -> dict[str, Any]
             doc[name] = value
         else:
             odd[name] = value
-    return doc
 
 
 def _take_time(names: tuple[str, ...], doc: dict[str, Any], odd: dict[str, Any], door: Door) -> str:
@@ -293,15 +307,7 @@ def _number(text: str) -> str | int | float:
 
 
 def _params(odd: Mapping[str, Any]) -> dict[str, str]:
-    return {
-        _param_name(name): _text(value).replace("\0", _NUL_STAND_IN)[:PARAM_MAX_CHARACTERS]
-        for name, value in odd.items()
-    }
-
-
-def _param_name(name: str) -> str:
-    cut = name.replace("\0", _NUL_STAND_IN)[:PARAM_NAME_MAX_CHARACTERS]
-    return cut if cut.strip() else f"_{cut}"
+    return {param_name(name): param_value(_text(value)) for name, value in odd.items()}
 
 
 def _text(value: object) -> str:

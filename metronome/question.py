@@ -26,7 +26,7 @@ TIME_UNITS: Final = ("minute", "hour", "day", "week", "month")
 """The ``by`` names that group by time: a field of one of these names cannot be grouped by."""
 
 MAX_GROUPS: Final = 100_000
-"""A question that would make more groups than this is not asked to its end: its answer is not exact."""
+"""A store may stop at so many groups; its answer is then not exact."""
 
 _METRIC = re.compile(
     r"(?P<kind>count|visitors|sessions|unique|sum|avg|min|max|p(?P<percent>\d{1,2}(?:\.\d+)?))(?::(?P<field>.+))?"
@@ -79,7 +79,7 @@ class Metric:
         if plain == bool(name):
             raise Unaskable(_no_metric(text))
         if percent is not None:
-            if not 0 < float(percent) < 100:
+            if not 0 < float(percent):  # The pattern has two digits at most before the point.
                 raise Unaskable(_no_metric(text))
             return cls(Kind.PERCENTILE, name, float(percent), text)
         if kind in _SHORT:

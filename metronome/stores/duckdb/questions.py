@@ -1,11 +1,12 @@
 """Questions as SQL: pure functions."""
 
+import math
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta, timezone
 from typing import Any
 
-from metronome.event import PARAM_NAME_MAX_CHARACTERS
+from metronome.event import is_plain, param_name, param_value
 from metronome.question import (
     TIME_UNITS,
     AllOf,
@@ -23,7 +24,7 @@ from metronome.question import (
 )
 from metronome.stores.duckdb.schema import COLUMNS, ROLLUP_COLUMNS
 
-_PLAIN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,99}")
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _COUNTED_CHARACTERS = 1024
 _ALWAYS_SHORT = frozenset({"id", "event", "format", "referer", "bot"})
 """The door takes these only where they are short enough to be counted."""
@@ -158,17 +159,16 @@ def _metric(metric: Metric, count: str) -> str:
             return f"{kind}({_number(metric.field)})"
 
 
-def _filter(where: Filter, values: list[object]) -> str:
+def _filter(where: Filter, values: list[object]) -> str:  # noqa: PLR0911  # one for each kind
     match where:
         case Equals(name, value):
-            values.append(value)
-            return f"{_text(name)} = ?"
+            return _one_of(name, (value,), values)
         case OneOf(name, options):
-            values.extend(options)
-            return f"{_text(name)} IN ({', '.join('?' * len(options))})" if options else "false"
+            return _one_of(name, options, values)
         case Prefix(name, text):
-            values.append(text)
-            return f"starts_with({_text(name)}, ?)"
+            possible = _possible(name, (text,))
+            values.extend(possible)
+            return f"starts_with({_text(name)}, ?)" if possible else "false"
         case Exists(name):
             return f"{_text(name)} IS NOT NULL"
         case Range():
@@ -183,11 +183,25 @@ def _filter(where: Filter, values: list[object]) -> str:
             return "(" + (" OR ".join(_filter(inner, values) for inner in inners) or "false") + ")"
 
 
+def _one_of(name: str, options: tuple[str, ...], values: list[object]) -> str:
+    possible = _possible(name, options)
+    values.extend(possible)
+    return f"{_text(name)} IN ({', '.join('?' * len(possible))})" if possible else "false"
+
+
+def _possible(name: str, options: tuple[str, ...]) -> list[str]:
+    """Leave out what no document holds, since UTF-8 cannot say it, and ask in ``params`` for what stands there."""
+    sayable = [option for option in options if option.isascii() or _LONE_SURROGATE.search(option) is None]
+    return sayable if is_plain(name) else [param_value(option) for option in sayable]
+
+
 def _range(where: Range, values: list[object]) -> str:
     number = _number(where.field)
     parts = [f"{number} IS NOT NULL"]
     for bound, sign in ((where.above, ">"), (where.at_least, ">="), (where.below, "<"), (where.at_most, "<=")):
-        if bound is not None:
+        if bound is not None and math.isnan(bound):
+            parts.append("false")
+        elif bound is not None:
             parts.append(f"{number} {sign} ?")
             values.append(float(bound))
     return "(" + " AND ".join(parts) + ")"
@@ -202,17 +216,17 @@ def _text(name: str) -> str:
 
 
 def _number(name: str) -> str:
-    if _PLAIN_NAME.fullmatch(name) is None:
+    if not is_plain(name):
         return "NULL::DOUBLE"
     number = f"try_cast({_text(name)} AS DOUBLE)"
     return f"CASE WHEN isfinite({number}) THEN {number} END"
 
 
 def _pointer(name: str) -> str:
-    if _PLAIN_NAME.fullmatch(name):
+    if is_plain(name):
         return f"/{name}"
-    cut = name.replace("\0", "\ufffd")[:PARAM_NAME_MAX_CHARACTERS]
-    return "/params/" + (cut if cut.strip() else f"_{cut}").replace("~", "~0").replace("/", "~1")
+    sayable = _LONE_SURROGATE.sub("\ufffd", param_name(name))
+    return "/params/" + sayable.replace("~", "~0").replace("/", "~1")
 
 
 def _quoted(text: str) -> str:

@@ -25,18 +25,22 @@ CREATE TABLE IF NOT EXISTS progress(merged_rows BIGINT);
 INSERT INTO progress SELECT 0 WHERE NOT EXISTS (FROM progress);
 """
 
+_FIELDS = ", ".join(f"f[{at}] AS {name}" for at, name in enumerate(COLUMNS, start=3))
+_POINTERS = ", ".join(f"'/{name}'" for name in COLUMNS)
+
 READ_BATCH: Final = f"""
 CREATE OR REPLACE TEMP TABLE batch AS
-SELECT md5_number(f[2] || f[1][:10]) AS key, f[1]::TIMESTAMP AS ts,
-    {", ".join(f"f[{at}] AS {name}" for at, name in enumerate(COLUMNS, start=3))}, doc
+SELECT md5_number(f[2] || f[1][:10]) AS key, f[1]::TIMESTAMP AS ts, {_FIELDS}, doc
 FROM (
-    SELECT line::JSON AS doc, json_extract_string(line, ['/@timestamp', '/event_id', {", ".join(f"'/{name}'" for name in COLUMNS)}]) AS f
+    SELECT line::JSON AS doc, json_extract_string(line, ['/@timestamp', '/event_id', {_POINTERS}]) AS f
     FROM (SELECT unnest(string_split(?, chr(10))) AS line) WHERE line <> '')
 """
 """Read documents, given as one text of lines. An event's key is its identity: ``event_id`` and UTC day."""
 
 SURVEY_BATCH: Final = """
-SELECT count(*), count(DISTINCT key), min(ts)::DATE::TIMESTAMP, max(ts)::DATE::TIMESTAMP + INTERVAL 1 DAY FROM batch
+SELECT count(*), count(key) = count(*), count(DISTINCT key),
+    min(ts)::DATE::TIMESTAMP, max(ts)::DATE::TIMESTAMP + INTERVAL 1 DAY
+FROM batch
 """
 
 COUNT_KNOWN: Final = """

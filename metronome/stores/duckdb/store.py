@@ -131,7 +131,9 @@ class DuckDBStore(Store):
 
     def _store(self, database: duckdb.DuckDBPyConnection, batch: Batch) -> int:
         database.execute(schema.READ_BATCH, [batch.body.decode()])
-        count, distinct, first_day, end = _one(database.execute(schema.SURVEY_BATCH))
+        count, identified, distinct, first_day, end = _one(database.execute(schema.SURVEY_BATCH))
+        if not identified:
+            raise duckdb.InvalidInputException("a document needs @timestamp and event_id")
         if distinct < count:
             database.execute(schema.DROP_REPEATED)
         (known,) = _one(database.execute(schema.COUNT_KNOWN, [first_day, end]))

@@ -1,0 +1,134 @@
+"""The embedded store keeps what every store promises, and what only it does."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from metronome.errors import StoreAway
+from metronome.event import Door, Event, document
+from metronome.question import AllOf, Equals, Question
+from metronome.stores.conformance import (
+    AskingTests,
+    FilterTests,
+    ForgettingTests,
+    PropertyTests,
+    WritingTests,
+    ZoneTests,
+)
+from metronome.stores.duckdb import DuckDBStore
+from metronome.stores.duckdb.questions import fits_rollup
+from metronome.stores.store import Batch
+
+DOOR = Door("2026-03-01T00:00:00.000Z", None, "2027-01-01T00:00:00.000Z")
+
+
+class OnDuckDB:
+    """Gives each test a file of its own."""
+
+    @pytest.fixture
+    async def store(self, tmp_path: Path) -> AsyncIterator[DuckDBStore]:
+        store = DuckDBStore(tmp_path)
+        await store.setup()
+        yield store
+        await store.close()
+
+
+class TestWriting(OnDuckDB, WritingTests):
+    pass
+
+
+class TestAsking(OnDuckDB, AskingTests):
+    pass
+
+
+class TestFilters(OnDuckDB, FilterTests):
+    pass
+
+
+class TestZones(OnDuckDB, ZoneTests):
+    pass
+
+
+class TestForgetting(OnDuckDB, ForgettingTests):
+    pass
+
+
+class TestProperties(OnDuckDB, PropertyTests):
+    pass
+
+
+class OnDuckDBThatMergesEachBatch(OnDuckDB):
+    """Rewrites the rollup after each batch, which usually happens once in a hundred thousand events."""
+
+    @pytest.fixture
+    async def store(self, tmp_path: Path) -> AsyncIterator[DuckDBStore]:
+        store = DuckDBStore(tmp_path, merge_rows=(1, 1))
+        await store.setup()
+        yield store
+        await store.close()
+
+
+class TestAskingAfterMerges(OnDuckDBThatMergesEachBatch, AskingTests):
+    pass
+
+
+class TestForgettingAfterMerges(OnDuckDBThatMergesEachBatch, ForgettingTests):
+    pass
+
+
+def _batch(*names: str) -> Batch:
+    return Batch.of([document(Event({"id": name, "event_id": name}), DOOR, "") for name in names])
+
+
+async def test_what_is_written_is_there_after_closing_and_opening_again(tmp_path: Path) -> None:
+    store = DuckDBStore(tmp_path)
+    await store.setup()
+    await store.write(_batch("a", "b"))
+    await store.close()
+    again = DuckDBStore(tmp_path)
+    await again.setup()
+    verdicts = await again.write(_batch("b", "c"))
+    (answer,) = await again.ask(Question())
+    await again.close()
+    assert (verdicts.stored, verdicts.duplicates) == (1, 1)
+    assert answer.rows == ((3,),)
+
+
+async def test_a_line_that_is_no_document_is_refused_and_its_neighbours_are_stored(tmp_path: Path) -> None:
+    store = DuckDBStore(tmp_path)
+    await store.setup()
+    good = _batch("a", "b", "c").documents()
+    verdicts = await store.write(Batch.of([good[0], b'{"@timestamp":"2026', good[1], b"[]", good[2]]))
+    (answer,) = await store.ask(Question())
+    await store.close()
+    assert verdicts.stored == 3
+    assert [refusal.document for refusal in verdicts.refused] == [b'{"@timestamp":"2026', b"[]"]
+    assert all(refusal.reason for refusal in verdicts.refused)
+    assert answer.rows == ((3,),)
+
+
+async def test_a_folder_that_another_store_holds_is_away_until_it_lets_go(tmp_path: Path) -> None:
+    holder = DuckDBStore(tmp_path / "held")
+    await holder.setup()
+    blocked = DuckDBStore(tmp_path / "blocked")
+    (tmp_path / "blocked" / "metronome.duckdb").mkdir()
+    with pytest.raises(StoreAway):
+        await blocked.setup()
+    (tmp_path / "blocked" / "metronome.duckdb").rmdir()
+    await blocked.setup()
+    assert (await blocked.write(_batch("a"))).stored == 1
+    await blocked.close()
+    await holder.close()
+
+
+def test_what_the_rollup_can_answer_is_counted_from_it() -> None:
+    midnight, noon = datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 3, 1, 12, tzinfo=UTC)
+    only_doc = AllOf((Equals("id", "doc"),))
+    assert fits_rollup(Question(by=("day",), where=only_doc, start=midnight))
+    assert not fits_rollup(Question(by=("day",), where=only_doc, start=noon))
+    assert not fits_rollup(Question(by=("day",), tz="Europe/Zurich"))
+    assert not fits_rollup(Question(by=("hour",)))
+    assert not fits_rollup(Question(by=("title",)))
+    assert not fits_rollup(Question(where=Equals("title", "x")))
