@@ -11,7 +11,7 @@ index and identity from its head without parsing the rest (`head_pattern`).
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -36,14 +36,18 @@ TOP_LEVEL_MAX_FIELDS: Final = 100
 PARAM_MAX_CHARACTERS: Final = 1024
 PARAM_NAME_MAX_CHARACTERS: Final = 256
 
-HEAD_PATTERN: Final = rb'\{"@timestamp":"(\d{4})-(\d\d)-(\d\d)T[0-9:.]+Z","event_id":("(?:[^"\\]|\\.)+")'
+HEAD_PATTERN: Final = rb'\{"@timestamp":"(\d{4})-(\d\d)-(\d\d)T[0-9:.]++Z","event_id":("(?:[^"\\]++|\\.)++")'
 """How each document begins: year, month and day of its UTC day, and its identity as JSON text."""
 
 _RESERVED = frozenset({"@timestamp", "@version", "params", "event.original"})
 _PLAIN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,99}")
-_KNOWN = frozenset({"id", "event", "format", "event_id", "session", "visitor", "bot", *TIME_NAMES, *REFERER_NAMES})
+_NAMING = frozenset({"id", "event", "format", "event_id", "session", "visitor", "bot"})
+"""Known fields that are texts, if need be those of a number."""
+_KNOWN = frozenset({*_NAMING, *TIME_NAMES, *REFERER_NAMES})
 _NO_BOT = (None, False, "", 0, "0", "false")
 _LONG_MAX = 2**63
+_LONGER_MAX = 2**64
+"""Whole numbers below this one are read digit by digit."""
 _SURELY_SHORT = NAME_MAX_BYTES // 4
 """So many characters are within `NAME_MAX_BYTES` in any case."""
 _NUL_STAND_IN = "\ufffd"
@@ -55,12 +59,13 @@ class Event(NamedTuple):
 
     Attributes:
         fields: its parameters, under the names that the sender or the dialect gave them.
-        original: the JSON that came in, where it can say more than *fields* (a number of thirty digits).
+        original: what came in, where it can say more than *fields* (a number of thirty digits); or what finds it
+            when it is asked for, with *fields*.
 
     """
 
     fields: Mapping[str, Any]
-    original: bytes | None = None
+    original: bytes | Callable[[Mapping[str, Any]], bytes] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,13 +119,13 @@ def document(event: Event, door: Door, spare_id: str) -> bytes:
     _name_item(doc)
     if shape.classified or "event" not in doc:
         _classify(doc, odd)
-    for name in shape.referers:
-        _shorten_referer(doc, odd, name, door)
+    if shape.referers:
+        _shorten_referer(shape.referers, doc, odd, door)
     if shape.measured:
         _read_measures(doc, odd, door)
     if odd:
         doc["params"] = _params(odd)
-        doc["event.original"] = _original(event)
+        doc["event.original"] = _original(event, door)
     try:
         return orjson.dumps(doc)
     except TypeError:
@@ -165,7 +170,7 @@ class _Shapes(dict[tuple[str, ...], _Shape]):
         shape = _Shape(
             plain=len(names) <= TOP_LEVEL_MAX_FIELDS and all(map(is_plain, here - {"@timestamp"})),
             times=tuple(name for name in TIME_NAMES if name in here),
-            referers=tuple(name for name in REFERER_NAMES if name in here)[:1],
+            referers=tuple(name for name in REFERER_NAMES if name in here),
             identified="event_id" in here,
             classified=not here.isdisjoint(("format", "bot", "event")),
             measured=not here.isdisjoint(("clientip", *NUMBER_NAMES)),
@@ -199,8 +204,12 @@ def _set_apart(fields: Mapping[str, Any], doc: dict[str, Any], odd: dict[str, An
         if plain and _all_scalar({name: value}):
             doc[name] = value
             room -= 1
-        elif name in TIME_NAMES and name not in odd:
+        elif name in TIME_NAMES:
             doc[name] = value
+        elif name in _NAMING and type(value) is int and abs(value) < _LONGER_MAX:
+            doc[name] = str(value)
+        elif name == "@version" and value == doc[name]:
+            continue
         else:
             odd[name] = value
 
@@ -213,9 +222,11 @@ def _take_time(names: tuple[str, ...], doc: dict[str, Any], odd: dict[str, Any],
     else:
         return door.arrival
     stamp = read_stamp(value)
-    del doc[name]
+    if name != "@timestamp":
+        # That one keeps its place at the head.
+        del doc[name]
     for other in names:
-        if type(doc.get(other)) in (dict, list):
+        if other in doc and not _all_scalar({other: doc[other]}):
             odd[other] = doc.pop(other)
     if stamp > door.latest:
         raise Malformed(
@@ -242,7 +253,7 @@ def _name_item(doc: dict[str, Any]) -> None:
 def _classify(doc: dict[str, Any], odd: dict[str, Any]) -> None:
     form = doc.get("format")
     if form is not None and form != "":
-        doc["format"] = _short_text("format", form, NAME_MAX_BYTES).lower()
+        doc["format"] = _short_text("format", _text(form).lower(), NAME_MAX_BYTES)
     else:
         doc.pop("format", None)
     event = doc.get("event")
@@ -271,14 +282,23 @@ def _short_text(name: str, value: object, limit: int) -> str:
     return text
 
 
-def _shorten_referer(doc: dict[str, Any], odd: dict[str, Any], name: str, door: Door) -> None:
-    given = doc.pop(name, None)
-    if given is None or given == "":
+def _shorten_referer(names: tuple[str, ...], doc: dict[str, Any], odd: dict[str, Any], door: Door) -> None:
+    for name in names:
+        given = doc.pop(name, None)
+        if given is not None and given != "":
+            break
+    else:
         return
     url = _text(given)
     short = normalise_referer(url, door.own_hosts)
+    if short != url and "referer_url" in doc and normalise_referer(_text(doc["referer_url"]), door.own_hosts) == url:
+        # A document that is sent again: this was made of the address beside it.
+        short = url
     if short is not None and len(short) <= NAME_MAX_BYTES:
         doc["referer"] = short
+    else:
+        # None of the others may take its place when the document is sent again.
+        odd.update({other: doc.pop(other) for other in names if other in doc})
     if short != url:
         (odd if "referer_url" in doc else doc)["referer_url"] = url
 
@@ -299,11 +319,12 @@ def _read_measures(doc: dict[str, Any], odd: dict[str, Any], door: Door) -> None
 def _number(text: str) -> str | int | float:
     try:
         number = float(text)
+        if not math.isfinite(number) or abs(number) >= _LONG_MAX:
+            return text
+        # Of a whole number, a float may lack the last digits.
+        return int(number if "." in text or "e" in text.lower() else text) if number.is_integer() else number
     except ValueError:
         return text
-    if not math.isfinite(number) or abs(number) >= _LONG_MAX:
-        return text
-    return int(number) if number.is_integer() else number
 
 
 def _params(odd: Mapping[str, Any]) -> dict[str, str]:
@@ -316,13 +337,24 @@ def _text(value: object) -> str:
     try:
         return orjson.dumps(value).decode()
     except TypeError:
+        pass
+    try:
         return json.dumps(value, default=str)
+    except RecursionError:
+        raise Malformed("the event is nested too deeply to be read: send it with fewer levels") from None
 
 
-def _original(event: Event) -> str:
-    if event.original is not None:
-        return event.original.decode(errors="replace")
-    return _text(dict(event.fields))
+def _original(event: Event, door: Door) -> str:
+    original = event.original(event.fields) if callable(event.original) else event.original
+    address = event.fields.get("clientip")
+    cut = cut_address(_text(address)) if door.cut_addresses and address is not None else None
+    if cut is not None and cut != address:
+        # What is cut must not stand here whole.
+        quoted = orjson.dumps(address)
+        if original is None or original.count(quoted) != 1:
+            return _text({**event.fields, "clientip": cut})
+        original = original.replace(quoted, orjson.dumps(cut))
+    return _text(dict(event.fields)) if original is None else original.decode(errors="replace")
 
 
 def _printable(value: object) -> Any:

@@ -13,8 +13,9 @@ A back end's test file makes a class of each of these and overrides one fixture:
 The store is empty and set up. The tests need pytest in asyncio's automatic mode, and hypothesis.
 """
 
-from metronome.stores.conformance.asking import AskingTests, FilterTests
+from metronome.stores.conformance.asking import AskingTests
 from metronome.stores.conformance.events import StoreTests
+from metronome.stores.conformance.filtering import FilterTests
 from metronome.stores.conformance.forgetting import ForgettingTests
 from metronome.stores.conformance.properties import PropertyTests
 from metronome.stores.conformance.writing import WritingTests

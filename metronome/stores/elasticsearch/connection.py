@@ -1,28 +1,36 @@
 """The connection to Elasticsearch: how it is configured, and what its failures mean."""
 
+import asyncio
 import re
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from elastic_transport import AiohttpHttpNode, HttpHeaders, OrjsonSerializer
 from elastic_transport.client_utils import DEFAULT, DefaultType
 from elasticsearch import ApiError, AsyncElasticsearch, TransportError
 
-from metronome.errors import Malformed, Misconfigured, StoreAway, StoreDenied
+from metronome.errors import Malformed, MetronomeError, Misconfigured, StoreAway, StoreDenied
 from metronome.stores.elasticsearch.bulk import reason_of
 
 DEFAULT_PORT: Final = 9200
 REQUEST_SECONDS: Final = 60.0
 
+NEW_INDEX_PAUSES: Final = (0.05, 0.1, 0.2, 0.4, 0.8)
+"""How many seconds to wait for a new index, again and again, before its shards count as missing."""
+
 _PREFIX = re.compile(r"[a-z0-9][a-z0-9_.-]{0,99}")
 _DENIED = (401, 403)
 _BAD_REQUEST = 400
 _TOO_LARGE = 413
+_UNAVAILABLE = 503
+
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +66,10 @@ class ElasticsearchConfig:
             raise Misconfigured(
                 f"{self.prefix!r} cannot begin the name of an index: use lower-case letters, digits, and -_. between"
             )
+
+
+class ShardsMissing(StoreAway):
+    """Some data cannot be searched: for a moment, since an index is new, or since a machine is away."""
 
 
 class NotUnderstood(Malformed):
@@ -143,7 +155,17 @@ def refusals() -> Iterator[None]:
         raise StoreAway(f"Elasticsearch does not answer: {error.message}") from error
 
 
-def error_of(status: int, body: Any) -> StoreAway | StoreDenied | NotUnderstood | BodyTooLarge:
+async def once_there(search: Callable[[], Awaitable[Found]]) -> Found:
+    """Search, and again a few times where shards are missing: each day's new index takes a moment."""
+    for pause in NEW_INDEX_PAUSES:
+        try:
+            return await search()
+        except ShardsMissing:
+            await asyncio.sleep(pause)
+    return await search()
+
+
+def error_of(status: int, body: Any) -> MetronomeError:
     """Return the error that an answer with that status means.
 
     Args:
@@ -159,4 +181,6 @@ def error_of(status: int, body: Any) -> StoreAway | StoreDenied | NotUnderstood 
         return BodyTooLarge(f"this is too large for Elasticsearch: {reason}")
     if status == _BAD_REQUEST:
         return NotUnderstood(reason)
+    if status == _UNAVAILABLE and isinstance(error, dict) and error.get("type") == "search_phase_execution_exception":
+        return ShardsMissing(f"Elasticsearch cannot search all events now: {reason}")
     return StoreAway(f"Elasticsearch cannot do this now: {reason}")

@@ -2,13 +2,14 @@
 
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 from elasticsearch import AsyncElasticsearch
 
 from metronome.errors import StoreAway
 from metronome.stores.elasticsearch.bulk import reason_of
-from metronome.stores.elasticsearch.connection import refusals
+from metronome.stores.elasticsearch.connection import once_there, refusals
 from metronome.stores.elasticsearch.filters import Query
 
 PAGE_DOCUMENTS: Final = 2_000
@@ -28,11 +29,7 @@ async def pages_of_hits(
         source: whether hits come with their documents, or just with where they lie.
 
     """
-    with refusals():
-        opened = await client.open_point_in_time(
-            index=pattern, keep_alive=KEEP_ALIVE, ignore_unavailable=True, allow_partial_search_results=False
-        )
-    moment = opened["id"]
+    moment = await once_there(partial(_open, client, pattern))
     after = None
     try:
         while True:
@@ -57,6 +54,14 @@ async def pages_of_hits(
         # Elasticsearch forgets it by itself; a failure here must not hide what was read.
         with suppress(Exception):
             await client.close_point_in_time(id=moment)
+
+
+async def _open(client: AsyncElasticsearch, pattern: str) -> str:
+    with refusals():
+        opened = await client.open_point_in_time(
+            index=pattern, keep_alive=KEEP_ALIVE, ignore_unavailable=True, allow_partial_search_results=False
+        )
+    return str(opened["id"])
 
 
 def check_shards(response: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
+from functools import partial
 from itertools import chain
 from typing import Any, ClassVar, Final
 
@@ -27,12 +28,13 @@ from metronome.stores.elasticsearch.connection import (
     NotUnderstood,
     connect,
     error_of,
+    once_there,
     refusals,
 )
 from metronome.stores.elasticsearch.filters import EVERYTHING, Query, query_of
 from metronome.stores.elasticsearch.forgetting import delete_body, indices_before, named_at_once, read_deletions
 from metronome.stores.elasticsearch.hits import check_shards, pages_of_hits
-from metronome.stores.elasticsearch.questions import Tree, search_body
+from metronome.stores.elasticsearch.questions import search_body
 from metronome.stores.elasticsearch.template import VERSION, index_pattern, index_template
 from metronome.stores.store import Batch, Refusal, Store, Verdicts
 
@@ -85,12 +87,11 @@ class ElasticsearchStore(Store):
         """Answer questions: all in one request, and what needs more searches again together."""
         readings = [Reading(question) for question in questions]
         while open_ones := [reading for reading in readings if reading.step is not None]:
-            responses = await self._search(open_ones)
+            responses = await once_there(partial(self._search, open_ones))
             for reading, response in zip(open_ones, responses, strict=True):
-                if _has_too_many_groups(response) and isinstance(reading.step, Tree):
+                if _has_too_many_groups(response):
                     reading.widen()
                 else:
-                    _check(response)
                     reading.take(response)
         return tuple(reading.answer() for reading in readings)
 
@@ -185,6 +186,9 @@ class ElasticsearchStore(Store):
         except NotUnderstood as error:
             raise Unaskable(f"Elasticsearch cannot answer this: {error}") from error
         found: list[dict[str, Any]] = response["responses"]
+        for each in found:
+            if not _has_too_many_groups(each):
+                _check(each)
         return found
 
     async def _delete_indices(self, before: datetime) -> int:

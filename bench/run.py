@@ -1,0 +1,88 @@
+"""Measure Metronome beside its limits, and print the table that the README shows.
+
+Each row is a ratio of two figures of the same run, or a figure beside its bound, so that it means something on any
+machine. ``python bench/run.py`` runs all; ``python bench/run.py tick tock`` runs some;
+``--write FILE`` puts the table between the marks ``<!-- bench -->`` of a file.
+"""
+
+import argparse
+import os
+import platform
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
+
+import away  # noqa: E402  # they lie beside this script
+import batches  # noqa: E402
+import elastic  # noqa: E402
+import tick  # noqa: E402
+import tocks  # noqa: E402
+from figures import Row  # noqa: E402
+
+PARTS: Final[dict[str, Callable[[], list[Row]]]] = {
+    "tick": tick.measure,
+    "batches": batches.measure,
+    "elasticsearch": elastic.measure,
+    "tock": tocks.measure,
+    "away": away.measure,
+}
+_MARKS: Final = ("<!-- bench -->", "<!-- /bench -->")
+
+
+def table(rows: list[Row]) -> str:
+    """Write rows as a table in Markdown, and say where they were measured."""
+    lines = ["| what | Metronome | beside it | ratio | wanted |", "|---|---|---|---|---|"]
+    lines += [f"| {row.what} | {row.measured} | {row.limit} | {row.ratio} | {row.wanted} |" for row in rows]
+    return "\n".join([*lines, "", _machine()])
+
+
+def _machine() -> str:
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    models = [line.partition(":")[2].strip() for line in _cpu_lines() if line.startswith("model name")]
+    return (
+        f"Measured by `make bench` on {datetime.now(UTC):%Y-%m-%d}: {os.cpu_count()} cores"
+        f"{f' ({models[0]})' if models else ''}, {round(pages / 2**30)} GiB, {platform.system()}, "
+        f"Python {platform.python_version()}; clients and servers on the same machine."
+    )
+
+
+def _cpu_lines() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def write_into(path: Path, text: str) -> None:
+    """Put a table between the marks of a file."""
+    before, mark, rest = path.read_text().partition(_MARKS[0])
+    _, end, after = rest.partition(_MARKS[1])
+    if not (mark and end):
+        raise SystemExit(f"{path} has no marks {_MARKS[0]} and {_MARKS[1]}")
+    path.write_text(f"{before}{mark}\n{text}\n{end}{after}")
+
+
+def main() -> None:
+    """Measure what the arguments name."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"any of {', '.join(PARTS)}; all if none")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="a file with the marks to put the table between")
+    asked = parser.parse_args()
+    if unknown := set(asked.parts) - set(PARTS):
+        parser.error(f"there is no {', '.join(unknown)}; choose of {', '.join(PARTS)}")
+    rows: list[Row] = []
+    for name in asked.parts or PARTS:
+        print(f"measuring {name} …", file=sys.stderr, flush=True)
+        found = PARTS[name]()
+        rows += found
+        print("\n".join(f"  {row.what}: {row.measured}, {row.ratio}" for row in found), file=sys.stderr, flush=True)
+    text = table(rows)
+    print(text)
+    if asked.write:
+        write_into(asked.write, text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""Tock of an item with a tenth of a million events over ninety days, on the embedded store."""
+
+import statistics
+import time
+import urllib.request
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import orjson
+from events import events
+from figures import Row, scratch
+from tests.servers import Server, serving
+
+EVENTS: Final = 1_000_000
+DAYS: Final = 90
+EACH: Final = 5000
+ASKED: Final = 200
+
+
+def measure() -> list[Row]:
+    """Fill a store and ask it."""
+    with scratch() as folder, serving(folder / "data") as server:
+        _fill(server)
+        server.wait_until_shipped(600)
+        took = [_seconds(f"{server.url}/tock/doc0.json") for _ in range(ASKED)]
+        views = sum(server.get("/tock/doc0.json")["views"].values())
+    p50, p95 = statistics.median(took) * 1000, statistics.quantiles(took, n=20)[-1] * 1000
+    return [
+        Row(
+            f"tock of an item with 10 % of {EVENTS:,} events ({views:,} views), DuckDB, over HTTP",
+            f"p50 {p50:.1f} ms, p95 {p95:.1f} ms",
+            "",
+            "",
+            "p50 < 5 ms",
+        )
+    ]
+
+
+def _fill(server: Server) -> None:
+    start = datetime.now(UTC) - timedelta(days=DAYS)
+    step = timedelta(days=DAYS) / EVENTS
+    made = events(100_000)
+    for first in range(0, EVENTS, EACH):
+        batch = [
+            made[number % len(made)][:-1] + f',"ts":"{(start + step * number).isoformat()}"}}'.encode()
+            for number in range(first, first + EACH)
+        ]
+        server.tick(b"\n".join(batch), content_type="application/x-ndjson")
+
+
+def _seconds(url: str) -> float:
+    began = time.perf_counter()
+    with urllib.request.urlopen(url) as answer:
+        orjson.loads(answer.read())
+    return time.perf_counter() - began
