@@ -2,9 +2,10 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import orjson
 
@@ -24,17 +25,44 @@ def bury(folder: Path, refused: Sequence[Refusal], now: datetime) -> None:
         + b"\n"
         for refusal in refused
     ]
-    with (folder / f"{now.astimezone(UTC):%Y-%m-%d}.ndjson").open("ab") as file:
+    path = folder / f"{now.astimezone(UTC):%Y-%m-%d}.ndjson"
+    with path.open("a+b") as file:
+        if file.tell() and not _ends_a_line(file):
+            lines.insert(0, b"\n")
         file.write(b"".join(lines))
         file.flush()
         os.fsync(file.fileno())
+    _sync(folder)
 
 
 def exhume(folder: Path) -> Iterator[Refusal]:
-    """Yield the dead letters, oldest first; a last line that was torn is left out."""
+    """Yield the dead letters, oldest first; lines that were torn are left out: what they held was written again."""
     for path in sorted(folder.glob("*.ndjson")):
         with path.open("rb") as file:
             for line in file:
-                if line.endswith(b"\n"):
+                with suppress(orjson.JSONDecodeError):
                     letter = orjson.loads(line)
                     yield Refusal(letter["document"].encode(), letter["reason"])
+
+
+def lay_aside(folder: Path) -> None:
+    """Take all dead letters out of the count, because the store gets them once more; their files stay beside it."""
+    aside = folder / "given-again"
+    aside.mkdir(exist_ok=True)
+    for path in folder.glob("*.ndjson"):
+        number = sum(1 for _ in aside.glob(f"{path.stem}*"))
+        path.rename(aside / f"{path.stem}.{number}.ndjson")
+
+
+def _ends_a_line(file: BinaryIO) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
+
+
+def _sync(folder: Path) -> None:
+    """Bring the folder's list of files to the disk as well."""
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)

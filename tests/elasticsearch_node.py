@@ -5,6 +5,7 @@ is Docker; Elastic's own distribution from Maven, which is unpacked once into ``
 and started on free ports with its data in a temporary folder.
 """
 
+import gc
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import subprocess
 import tempfile
 import time
 import urllib.request
+import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -97,13 +99,22 @@ def _container(stack: ExitStack, memory: str) -> str | None:
         from testcontainers.community.elasticsearch import ElasticSearchContainer  # noqa: PLC0415
     except ImportError:
         return None
-    try:
-        container: Any = ElasticSearchContainer(IMAGE, mem_limit="2g")
-    except DockerException:
+    with warnings.catch_warnings():
+        # Where there is no Docker, its client leaves a socket open for the garbage collector to complain of.
+        warnings.simplefilter("ignore", ResourceWarning)
+        try:
+            container: Any = ElasticSearchContainer(IMAGE, mem_limit="2g")
+        except DockerException:
+            container = None
+        gc.collect()
+    if container is None:
         return None
     container.with_env("xpack.security.enabled", "false")
     container.with_env("ES_JAVA_OPTS", f"-Xms{memory} -Xmx{memory}")
-    started: Any = stack.enter_context(container)
+    try:
+        started: Any = stack.enter_context(container)
+    except DockerException:
+        return None
     return f"http://{started.get_container_host_ip()}:{started.get_exposed_port(9200)}"
 
 
@@ -127,10 +138,15 @@ def _unpacked_node(memory: str) -> Iterator[str]:
             "ES_TMPDIR": str(folder / "tmp"),
             "HOME": str(folder),
         }
-        command = [*_as_nobody(folder), str(home / "bin" / "elasticsearch")]
         with (folder / "output").open("wb") as output:
             node = subprocess.Popen(
-                command, cwd=folder, env=environment, stdout=output, stderr=output, start_new_session=True
+                [str(home / "bin" / "elasticsearch")],
+                cwd=folder,
+                env=environment,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                **_not_root(folder),
             )
         try:
             url = f"http://127.0.0.1:{http_port}"
@@ -168,12 +184,12 @@ def _wait_for(url: str, node: "subprocess.Popen[bytes] | None", output: Path | N
         time.sleep(0.2)
 
 
-def _as_nobody(folder: Path) -> list[str]:
+def _not_root(folder: Path) -> dict[str, Any]:
     if os.geteuid() != 0:
-        return []
+        return {}
     for path in (folder, *folder.rglob("*")):
         os.chown(path, NOBODY, NOBODY)
-    return ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+    return {"user": NOBODY, "group": NOBODY, "extra_groups": []}
 
 
 def _distribution(folder: Path) -> Path:
@@ -214,7 +230,10 @@ def _downloaded() -> Path:
         if maven is None:
             raise NoNodeError(f"set {ADDRESS_VARIABLE}, or install Docker or Maven")
         command = [maven, "-q", "-B", "dependency:get", f"-Dartifact={ARTIFACT}", "-Dtransitive=false"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=DOWNLOAD_SECONDS, check=False)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=DOWNLOAD_SECONDS, check=False)
+        except subprocess.TimeoutExpired:
+            raise NoNodeError(f"{' '.join(command)} took over {DOWNLOAD_SECONDS} s") from None
         if done.returncode != 0 or not local.exists():
             raise NoNodeError(f"{' '.join(command)} failed: {(done.stdout + done.stderr)[-1000:]}")
     return local

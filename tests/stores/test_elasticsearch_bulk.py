@@ -1,7 +1,6 @@
 """Batches become ``_bulk`` bodies, and responses verdicts."""
 
 from datetime import date
-from typing import Any
 
 import orjson
 import pytest
@@ -21,7 +20,7 @@ from metronome.stores.elasticsearch.bulk import (
     split,
     split_headless,
 )
-from metronome.stores.elasticsearch.connection import BodyTooLarge, NotUnderstood, error_of
+from metronome.stores.elasticsearch.connection import BodyTooLarge, NotUnderstood, ShardsMissing, error_of, once_there
 from metronome.stores.elasticsearch.forgetting import delete_body, read_deletions
 from metronome.stores.store import Batch, Refusal, Verdicts
 
@@ -152,6 +151,25 @@ def test_each_status_of_an_answer_has_its_error(status: int, expected: type[Exce
         error = error_of(status, body)
         assert type(error) is expected
         assert str(status) in str(error)
+
+
+async def test_a_new_index_is_waited_for_a_moment_and_a_lost_one_not_for_ever() -> None:
+    missing = error_of(503, {"error": {"type": "search_phase_execution_exception", "reason": "missing shards"}})
+    assert type(missing) is ShardsMissing
+    tries = 0
+
+    async def search(needed: int) -> str:
+        nonlocal tries
+        tries += 1
+        if tries < needed:
+            raise missing
+        return "found"
+
+    assert await once_there(lambda: search(3)) == "found"
+    tries = 0
+    with pytest.raises(StoreAway):
+        await once_there(lambda: search(100))
+    assert tries == 6
 
 
 def test_deletions_name_what_was_found() -> None:
