@@ -19,6 +19,7 @@ PREFIX: Final = "METRONOME_"
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _AGE = re.compile(r"(\d+)\s*([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_OLDEST_SECONDS = 36_500 * _SECONDS["d"]
 _STORE = re.compile(r"duckdb|https?://\S+")
 _INDEX_PREFIX = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
@@ -32,7 +33,10 @@ def read_age(value: object) -> object:
     match = _AGE.fullmatch(value.strip().lower())
     if match is None:
         raise ValueError("write a number and s, m, h, d or w, as 7d; or 0 for any age")
-    return timedelta(seconds=int(match[1]) * _SECONDS[match[2]])
+    seconds = int(match[1]) * _SECONDS[match[2]]
+    if seconds > _OLDEST_SECONDS:
+        raise ValueError("write at the most 36500d, or 0 for any age")
+    return timedelta(seconds=seconds)
 
 
 def _split(value: object) -> object:
@@ -54,7 +58,7 @@ def _read_index_prefix(value: object) -> object:
 def _read_pattern(value: object) -> object:
     try:
         groups = re.compile(str(value)).groupindex if value else {"id": 1}
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"this is no regular expression: {error}") from None
     if "id" not in groups:
         raise ValueError("the regular expression needs a group named id: (?P<id>…)")
@@ -112,7 +116,10 @@ class Settings(BaseSettings):
     batch_max_events: int = Field(10_000, ge=1, description="How many events a request may hold.")
     event_max_bytes: ByteSize = Field(ByteSize(2**20), gt=0, description="How large a single event may be.")
     stop_seconds: float = Field(
-        10.0, ge=0, description="How long a stop may take to finish replies and to ship what is in the spool."
+        10.0,
+        ge=0,
+        le=86_400,
+        description="How long a stop may take to finish replies and to ship what is in the spool.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged.")
     log_format: Literal["auto", "console", "json"] = Field(

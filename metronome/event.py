@@ -43,7 +43,7 @@ _RESERVED = frozenset({"@timestamp", "@version", "params", "event.original"})
 _PLAIN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,99}")
 _NAMING = frozenset({"id", "event", "format", "event_id", "session", "visitor", "bot"})
 """Known fields that are texts, if need be those of a number."""
-_KNOWN = frozenset({*_NAMING, *TIME_NAMES, *REFERER_NAMES})
+_KNOWN = frozenset({*_NAMING, *TIME_NAMES, *REFERER_NAMES, "referer_url"})
 _NO_BOT = (None, False, "", 0, "0", "false")
 _LONG_MAX = 2**63
 _LONGER_MAX = 2**64
@@ -116,8 +116,10 @@ def document(event: Event, door: Door, spare_id: str) -> bytes:
         doc["@timestamp"] = _take_time(shape.times, doc, odd, door)
     if shape.identified:
         _identify(doc, spare_id)
-    _name_item(doc)
-    if shape.classified or "event" not in doc:
+    item, event_name = doc.get("id"), doc.get("event")
+    if not (type(item) is str and 0 < len(item) <= _SURELY_SHORT):
+        _name_item(doc, item)
+    if shape.classified or not (type(event_name) is str and 0 < len(event_name) <= _SURELY_SHORT):
         _classify(doc, odd)
     if shape.referers:
         _shorten_referer(shape.referers, doc, odd, door)
@@ -172,7 +174,7 @@ class _Shapes(dict[tuple[str, ...], _Shape]):
             times=tuple(name for name in TIME_NAMES if name in here),
             referers=tuple(name for name in REFERER_NAMES if name in here),
             identified="event_id" in here,
-            classified=not here.isdisjoint(("format", "bot", "event")),
+            classified=not here.isdisjoint(("format", "bot")),
             measured=not here.isdisjoint(("clientip", *NUMBER_NAMES)),
         )
         if sum(map(len, names)) <= self.MAX_CHARACTERS:
@@ -203,7 +205,7 @@ def _set_apart(fields: Mapping[str, Any], doc: dict[str, Any], odd: dict[str, An
         plain = known or (room > 0 and is_plain(name))
         if plain and _all_scalar({name: value}):
             doc[name] = value
-            room -= 1
+            room -= not known
         elif name in TIME_NAMES:
             doc[name] = value
         elif name in _NAMING and type(value) is int and abs(value) < _LONGER_MAX:
@@ -240,10 +242,7 @@ def _take_time(names: tuple[str, ...], doc: dict[str, Any], odd: dict[str, Any],
     return stamp
 
 
-def _name_item(doc: dict[str, Any]) -> None:
-    item = doc.get("id")
-    if type(item) is str and 0 < len(item) <= _SURELY_SHORT:
-        return
+def _name_item(doc: dict[str, Any], item: object) -> None:
     if item is None or item == "":
         doc.pop("id", None)
     else:

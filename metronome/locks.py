@@ -15,15 +15,19 @@ _WAIT_SECONDS: Final = 5.0
 class FolderLock:
     """A lock on a folder, held until it is released or its process ends, however that happens.
 
+    Args:
+        folder: made if need be.
+        wait_seconds: how long another process may take to let go of it.
+
     Raises:
         DataFolderTaken: another process holds it, and did not end within a few seconds.
 
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, wait_seconds: float = _WAIT_SECONDS) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._file = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        deadline = time.monotonic() + _WAIT_SECONDS
+        deadline = time.monotonic() + wait_seconds
         while not self._try():
             if time.monotonic() > deadline:
                 os.close(self._file)

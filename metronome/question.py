@@ -79,7 +79,7 @@ class Metric:
         if plain == bool(name):
             raise Unaskable(_no_metric(text))
         if percent is not None:
-            if not 0 < float(percent):  # The pattern has two digits at most before the point.
+            if float(percent) == 0:  # The pattern has two digits at most before the point.
                 raise Unaskable(_no_metric(text))
             return cls(Kind.PERCENTILE, name, float(percent), text)
         if kind in _SHORT:

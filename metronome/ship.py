@@ -9,10 +9,11 @@ what it has already.
 import asyncio
 import random
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import structlog
 
@@ -28,11 +29,18 @@ Result = TypeVar("Result")
 
 _FIRST_PAUSE_SECONDS = 0.25
 _LONGEST_PAUSE_SECONDS = 30.0
+_UNDER_WAY = 2
+"""So many shipments at once: the store need not wait for the next."""
 _LOOK_SECONDS = 0.05
 """How often a spool is looked at that another process writes."""
 _REST_SHARE = 4
 """A small shipment is followed by a rest of so many times its length: light load must not keep a core busy."""
 _LONGEST_REST_SECONDS = 1.0
+
+
+class _Shipment(NamedTuple):
+    taken: Taken
+    task: "asyncio.Task[float]"
 
 
 class Shipper:
@@ -44,6 +52,7 @@ class Shipper:
         dead_folder: where refused documents go.
         telemetry: where they are counted.
         on_failure: called with the error each time a shipment has to be made again, and with None as one succeeds.
+        pauses: how long to wait before the first such time, and at the most, in seconds.
 
     """
 
@@ -54,15 +63,16 @@ class Shipper:
         dead_folder: Path,
         telemetry: Telemetry,
         on_failure: Callable[[MetronomeError | None], None] = lambda _: None,
+        pauses: tuple[float, float] = (_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS),
     ) -> None:
         self._outlet = outlet
         self._store = store
         self._dead_folder = dead_folder
         self._telemetry = telemetry
         self._on_failure = on_failure
+        self._first_pause, self._longest_pause = pauses
         self._woken = asyncio.Event()
         self._stopping = asyncio.Event()
-        self._shipped_upto = 0
 
     def wake(self) -> None:
         """Tell that the spool has something new."""
@@ -80,18 +90,40 @@ class Shipper:
             except Exception:
                 # No event is lost by it: they are in the spool still.
                 log.exception("shipper_failed")
-                await self._sleep(_LONGEST_PAUSE_SECONDS)
+                await self._sleep(self._longest_pause)
 
     async def _drain(self) -> None:
         await self._insist(self._store.setup)
-        while True:
-            taken = await asyncio.to_thread(self._outlet.take, self._shipped_upto, self._store.batch_bytes)
-            if taken is not None:
-                await self._ship(taken)
-            elif self._stopping.is_set():
-                return
-            else:
-                await self._wait()
+        under_way: deque[_Shipment] = deque()
+        try:
+            while True:
+                # Known before the look: what was put before the stop is then seen by it.
+                stopping = self._stopping.is_set()
+                taken = await self._take(under_way) if self._has_room_for_one_more(under_way) else None
+                if taken is not None:
+                    under_way.append(_Shipment(taken, asyncio.create_task(self._ship(taken.batch))))
+                elif under_way:
+                    await self._land(under_way[0])
+                    under_way.popleft()
+                elif stopping:
+                    return
+                else:
+                    await self._wait()
+        finally:
+            for _, task in under_way:
+                task.cancel()
+            await asyncio.gather(*(task for _, task in under_way), return_exceptions=True)
+
+    def _has_room_for_one_more(self, under_way: "deque[_Shipment]") -> bool:
+        """Tell whether to ship something beside what is under way: only where so much has gathered."""
+        if not under_way:
+            return True
+        return len(under_way) < _UNDER_WAY and len(under_way[-1].taken.batch.body) > self._store.batch_bytes // 2
+
+    async def _take(self, under_way: "deque[_Shipment]") -> Taken | None:
+        # From the start where nothing is under way: a worker that comes back to an empty spool counts anew.
+        after = under_way[-1].taken.upto if under_way else 0
+        return await asyncio.to_thread(self._outlet.take, after, self._store.batch_bytes)
 
     def close(self) -> None:
         """Let go of the spool, once `run` has ended."""
@@ -109,16 +141,20 @@ class Shipper:
         except TimeoutError:
             return
 
-    async def _ship(self, taken: Taken) -> None:
+    async def _ship(self, batch: Batch) -> float:
+        """Ship a batch, and return the seconds that it took."""
         began = time.perf_counter()
-        batch: Batch | None = taken.batch
-        while batch is not None:
-            batch = await self._write(batch)
-        await asyncio.to_thread(self._outlet.drop, taken.upto)
-        self._shipped_upto = taken.upto
-        seconds = time.perf_counter() - began
+        left: Batch | None = batch
+        while left is not None:
+            left = await self._write(left)
+        return time.perf_counter() - began
+
+    async def _land(self, shipment: "_Shipment") -> None:
+        """Wait for a shipment, and let go of what it held."""
+        seconds = await shipment.task
         self._telemetry.shipments.observe(seconds)
-        if len(taken.batch.body) < self._store.batch_bytes // 8 and not self._stopping.is_set():
+        await asyncio.to_thread(self._outlet.drop, shipment.taken.upto)
+        if len(shipment.taken.batch.body) < self._store.batch_bytes // 8 and not self._stopping.is_set():
             await asyncio.sleep(min(seconds * _REST_SHARE, _LONGEST_REST_SECONDS))
 
     async def _write(self, batch: Batch) -> Batch | None:
@@ -132,36 +168,36 @@ class Shipper:
         self._telemetry.dead.inc(len(verdicts.refused))
         if verdicts.again is not None:
             self._telemetry.ship_failures.labels("busy").inc()
-            await self._sleep(_jittered(_FIRST_PAUSE_SECONDS))
+            await self._sleep(_jittered(self._first_pause))
         return verdicts.again
 
     async def _insist(self, work: Callable[[], Awaitable[Result]]) -> Result:
         """Do what may fail for a while again and again, until it succeeds."""
-        pause = _FIRST_PAUSE_SECONDS
+        pause = _jittered(self._first_pause)
         while True:
             try:
                 result = await work()
             except MetronomeError as error:
                 if not error.retry:
                     raise
-                pause = self._note_failure(error, pause)
+                self._note_failure(error, pause)
                 await self._sleep(pause)
+                pause = min(_jittered(pause * 2), self._longest_pause)
             else:
                 self._on_failure(None)
                 return result
 
-    def _note_failure(self, error: MetronomeError, pause: float) -> float:
-        """Tell of a failed shipment, and return how long to wait: longer each time, for ever."""
+    def _note_failure(self, error: MetronomeError, pause: float) -> None:
+        """Tell of a failed shipment, and how long it will be until the next."""
         self._on_failure(error)
         self._telemetry.ship_failures.labels(type(error).__name__).inc()
         level = log.error if isinstance(error, StoreDenied) else log.warning
         level("shipment_failed", error=str(error), advice=error.advice, retry_seconds=round(pause, 1))
-        return min(_jittered(pause * 2), _LONGEST_PAUSE_SECONDS)
 
     async def _sleep(self, seconds: float) -> None:
         """Wait; but once a stop has begun, try again soon."""
         if self._stopping.is_set():
-            await asyncio.sleep(min(seconds, _FIRST_PAUSE_SECONDS))
+            await asyncio.sleep(min(seconds, self._first_pause))
             return
         stopping = asyncio.ensure_future(self._stopping.wait())
         await asyncio.wait([stopping], timeout=seconds)

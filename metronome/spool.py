@@ -34,7 +34,10 @@ _FREE_DISK_BYTES = 256 * 2**20
 """What is left free on the disk: a full one would stop the store as well."""
 _WAITING_MAX_BYTES = 64 * 2**20
 """What may wait in memory for a commit: more only gathers where the disk has all but stopped."""
+_LOOK_SECONDS = 0.05
+"""How often it is measured whether there is room, near the limit."""
 _STOPPING = "the server is stopping"
+_DISK_IS_FULL = "the disk that the spool is on is full"
 _BUSY_SECONDS = 30
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS commits(
@@ -103,6 +106,7 @@ class Spool:
             self._seq, self._total_events, self._total_bytes = (value or 0 for value in rows.fetchone())
         self._held_bytes = self._measure_held()
         self._measured_at = 0.0
+        self._disk_is_full = False
         self._refuses = ""
         self._thread = threading.Thread(target=self._commit_forever, name=f"spool {folder.name}", daemon=True)
         self._thread.start()
@@ -123,8 +127,10 @@ class Spool:
         """
         size = len(body)
         if self._held_bytes + self._waiting_bytes + size > self._max_bytes or self._waiting_bytes > _WAITING_MAX_BYTES:
+            self._look_again()
             raise SpoolFull(f"the spool is at its limit of {self._max_bytes} bytes, or its disk does not keep up")
         if self._refuses:
+            self._look_again()
             raise SpoolFull(self._refuses)
         done = self._loop.create_future()
         self._waiting.append(_Waiting(body, count, done))
@@ -140,6 +146,11 @@ class Spool:
         self._handed.put(None)
         await asyncio.to_thread(self._thread.join)
 
+    def _look_again(self) -> None:
+        """Measure whether there is room by now: while all is refused, no commit does."""
+        if self._idle.is_set() and self._refuses != _STOPPING and time.monotonic() - self._measured_at > _LOOK_SECONDS:
+            self._start()
+
     def _start(self) -> None:
         batch, self._waiting = self._waiting, []
         self._idle.clear()
@@ -147,6 +158,8 @@ class Spool:
 
     def _finish(self, batch: list[_Waiting], size: int, error: SpoolFull | None, seconds: float) -> None:
         self._waiting_bytes -= size
+        if self._refuses != _STOPPING:
+            self._refuses = _DISK_IS_FULL if self._disk_is_full else ""
         for _, _, done in batch:
             if done.done():
                 continue
@@ -159,7 +172,7 @@ class Spool:
             self._loop.call_soon(self._start)
         else:
             self._idle.set()
-        if error is None:
+        if error is None and batch:
             self._on_commit(seconds, sum([waiting.events for waiting in batch]))
 
     def _commit_forever(self) -> None:
@@ -170,14 +183,17 @@ class Spool:
 
     def _commit(self, batch: list[_Waiting]) -> None:
         began = time.perf_counter()
-        body = b"".join([waiting.body for waiting in batch]) if len(batch) > 1 else batch[0].body
+        body = batch[0].body if len(batch) == 1 else b"".join([waiting.body for waiting in batch])
         error: SpoolFull | None = None
         try:
-            self._insert(body, sum([waiting.events for waiting in batch]))
-            self._look_at_room()
+            if batch:
+                self._insert(body, sum([waiting.events for waiting in batch]))
         except (sqlite3.Error, OSError) as problem:
             log.error("spool_commit_failed", path=str(self._path), error=str(problem))  # noqa: TRY400  # no bug: no trace
             error = SpoolFull(f"the spool could not be written: {problem}")
+        # What is on disk by now is so, whatever the look finds.
+        with suppress(sqlite3.Error, OSError):
+            self._look_at_room()
         # The loop is closed already if the process is being torn down.
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._finish, batch, len(body), error, time.perf_counter() - began)
@@ -193,14 +209,12 @@ class Spool:
     def _look_at_room(self) -> None:
         """Measure what is held now and then, and always when it may have reached the limit."""
         now = time.monotonic()
-        if now - self._measured_at < (0.05 if self._held_bytes > self._max_bytes // 2 else 1.0):
+        if now - self._measured_at < (_LOOK_SECONDS if self._held_bytes > self._max_bytes // 2 else 1.0):
             return
         self._measured_at = now
         self._held_bytes = self._measure_held()
         disk = os.statvfs(self._path.parent)
-        full = disk.f_bavail * disk.f_frsize < _FREE_DISK_BYTES
-        if self._refuses != _STOPPING:
-            self._refuses = "the disk that the spool is on is full" if full else ""
+        self._disk_is_full = disk.f_bavail * disk.f_frsize < _FREE_DISK_BYTES
 
     def _measure_held(self) -> int:
         return _depth(self._database).bytes
@@ -223,11 +237,13 @@ class Taken:
 class Outlet:
     """The reading end of a spool; in the writer's process or another, one for each spool.
 
-    Its methods block, and may be called from any thread, one at a time.
+    Its methods block, and may be called from any thread.
     """
 
     def __init__(self, folder: Path) -> None:
         self._database = _connect(folder / FILE_NAME)
+        # A look at the depth amid a deletion would hold it to the look's old state of the file: SQLite refuses that.
+        self._one_at_a_time = threading.Lock()
 
     def take(self, after: int, max_bytes: int) -> Taken | None:
         """Read the oldest documents behind *after*, at least one commit and then up to *max_bytes*.
@@ -238,11 +254,8 @@ class Outlet:
         """
         bodies: list[bytes] = []
         size = count = upto = 0
-        with closing(
-            self._database.execute(
-                "SELECT seq, events, length(body), body FROM commits WHERE seq > ? ORDER BY seq", (after,)
-            )
-        ) as rows:
+        select = "SELECT seq, events, length(body), body FROM commits WHERE seq > ? ORDER BY seq"
+        with self._one_at_a_time, closing(self._database.execute(select, (after,))) as rows:
             for seq, events, length, body in rows:
                 if bodies and size + length > max_bytes:
                     break
@@ -254,15 +267,18 @@ class Outlet:
 
     def drop(self, upto: int) -> None:
         """Delete what has been shipped, up to and with *upto*; idempotent."""
-        self._database.execute("DELETE FROM commits WHERE seq <= ?", (upto,))
+        with self._one_at_a_time:
+            self._database.execute("DELETE FROM commits WHERE seq <= ?", (upto,))
 
     def depth(self) -> Depth:
         """Measure what the spool holds."""
-        return _depth(self._database)
+        with self._one_at_a_time:
+            return _depth(self._database)
 
     def close(self) -> None:
         """Let go of the file."""
-        self._database.close()
+        with self._one_at_a_time:
+            self._database.close()
 
     def __enter__(self) -> Self:
         """Return this outlet, to be closed at the block's end."""
@@ -275,8 +291,11 @@ class Outlet:
 
 def _connect(path: Path) -> sqlite3.Connection:
     database = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    # Large pages: half the time that a batch takes goes into single pages of the usual size.
+    database.execute("PRAGMA page_size = 16384")
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("PRAGMA synchronous = FULL")
+    database.execute("PRAGMA wal_autocheckpoint = 1024")
     database.execute("PRAGMA cache_size = -4096")
     database.execute(_SCHEMA)
     return database

@@ -10,7 +10,8 @@ from datetime import UTC, datetime, timedelta
 from metronome.errors import Malformed
 
 _STAMP_LENGTH = 24
-_SECONDS_END = 19
+_DAY_DIGITS = 8
+"""Digits alone are a day, as 20150122; more of them count seconds or milliseconds."""
 _MILLISECONDS_FROM = 100_000_000_000
 """Numbers from here on are milliseconds: as seconds they would lie beyond the year 5138."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -46,8 +47,10 @@ def _from_text(text: str) -> str:
     except ValueError:
         return _from_digits(text)
     if moment.tzinfo is None:
+        if len(text) > _DAY_DIGITS and text.isdigit():
+            return _from_digits(text)
         moment = moment.replace(tzinfo=UTC)
-    elif len(text) == _STAMP_LENGTH and text[-1] == "Z" and text[10] == "T" and text[_SECONDS_END] == ".":
+    elif len(text) == _STAMP_LENGTH and text[-1] == "Z" and text[7:20:3] == "-T::.":
         return _after_1970(text, text)
     try:
         return _after_1970(stamp_of(moment), text)

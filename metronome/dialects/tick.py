@@ -5,7 +5,8 @@ What a body holds is told from its first bytes, whatever its content type says: 
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -19,6 +20,8 @@ FORM = "application/x-www-form-urlencoded"
 LINES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"})
 _FORM_MAX_FIELDS = 1000
 _WHITE = b" \t\r\n"
+_EXACT_MAX = 2.0**53
+"""A float from here on may be a whole number that has lost its last digits."""
 _DONE = Reply(204)
 
 
@@ -69,11 +72,15 @@ def _looked_at_closely(found: dict[str, Any], text: bytes) -> Reading:
         json.JSONDecoder(object_pairs_hook=note, parse_int=float).decode(text.decode())
     except (ValueError, RecursionError):
         return Event(found, text)
-    twice = {name: found[name] for name in names if names.count(name) > 1} if len(names) > len(found) else {}
-    if not twice:
+    return _marked(found, names, text)
+
+
+def _marked(found: dict[str, Any], names: list[str], text: bytes) -> Reading:
+    """Make an event of fields of which some may have been given twice: the last one counts, the text keeps all."""
+    if len(names) == len(found):
         return Event(found, text)
     # A name in brackets is no plain one, so the whole event is kept beside it.
-    return Event({**found, "[repeated]": sorted(twice)}, text)
+    return Event({**found, "[repeated]": sorted(name for name, times in Counter(names).items() if times > 1)}, text)
 
 
 def _from_form(body: bytes) -> Reading:
@@ -83,7 +90,7 @@ def _from_form(body: bytes) -> Reading:
         return TooLarge(f"the form has over {_FORM_MAX_FIELDS} fields: send fewer, or send JSON")
     if not pairs:
         return Malformed("the form holds no field: send id=…&event=…")
-    return Event(dict(pairs))
+    return _marked(dict(pairs), [name for name, _ in pairs], body)
 
 
 def _from_lines(body: bytes, max_events: int) -> Sequence[Reading]:
@@ -111,7 +118,8 @@ def _from_array(found: list[Any], body: bytes, max_events: int) -> Sequence[Read
     if len(found) > max_events:
         raise _too_many(max_events)
     if body.count(b'":') == sum([len(inner) for inner in found if type(inner) is dict]):
-        return [Event(inner) if type(inner) is dict else _no_object(inner) for inner in found]
+        texts = _Texts(found, body)
+        return [Event(inner, texts) if type(inner) is dict else _no_object(inner) for inner in found]
     return list(_one_by_one(body, max_events))
 
 
@@ -121,17 +129,23 @@ def _from_broken(body: bytes, max_events: int, error: ValueError) -> Sequence[Re
     if start.startswith(b"["):
         return list(_one_by_one(body, max_events))
     if start.startswith(b"{") and b"\n" in start.rstrip(_WHITE):
-        return _from_lines(body, max_events)
+        readings = _from_lines(body, max_events)
+        if any(type(reading) is Event for reading in readings):
+            return readings
     raise _no_json(error)
 
 
 def _one_by_one(body: bytes, max_events: int) -> Iterator[Reading]:
     """Read an array by its elements' own texts, so that a broken element fails no other."""
+    return map(_element, _split(body, max_events))
+
+
+def _split(body: bytes, max_events: int) -> Iterator[bytes]:
     try:
         text = body.decode()
     except UnicodeDecodeError as error:
         raise Malformed(f"the body is no UTF-8: {error.reason} at byte {error.start}") from None
-    decoder = json.JSONDecoder(parse_int=float)
+    decoder = json.JSONDecoder(parse_int=float, strict=False)
     at = _skip_white(text, text.index("[") + 1)
     count = 0
     while text[at : at + 1] != "]" or count == 0:
@@ -144,7 +158,7 @@ def _one_by_one(body: bytes, max_events: int) -> Iterator[Reading]:
         count += 1
         if count > max_events:
             raise _too_many(max_events)
-        yield _element(text[at:end].encode(errors="surrogatepass"))
+        yield text[at:end].encode()
         at = _skip_white(text, end)
         if text[at : at + 1] == ",":
             at = _skip_white(text, at + 1)
@@ -152,6 +166,27 @@ def _one_by_one(body: bytes, max_events: int) -> Iterator[Reading]:
             raise Malformed(f"the body is no JSON array: ',' or ']' is missing at character {at}")
     if text[at + 1 :].strip():
         raise Malformed(f"the body goes on behind its array, at character {at + 1}")
+
+
+class _Texts:
+    """The texts of an array's elements, told apart only if one of them is needed."""
+
+    def __init__(self, found: list[Any], body: bytes) -> None:
+        self._found = found
+        self._body = body
+        self._texts: dict[int, bytes] = {}
+
+    def __call__(self, fields: Mapping[str, Any]) -> bytes:
+        """Return the text that an element was read from, or one that says the same."""
+        if all(map(_is_exact, fields.values())):
+            return orjson.dumps(fields)
+        if not self._texts:
+            self._texts = dict(zip(map(id, self._found), _split(self._body, len(self._found)), strict=True))
+        return self._texts[id(fields)]
+
+
+def _is_exact(value: object) -> bool:
+    return type(value) not in (float, list) or (isinstance(value, float) and abs(value) < _EXACT_MAX)
 
 
 def _element(text: bytes) -> Reading:

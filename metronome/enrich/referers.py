@@ -7,15 +7,20 @@ from urllib.parse import urlsplit
 _WEB = ("http", "https")
 _REMEMBERED_CHARACTERS = 256
 """Longer ones are worked out each time: strangers must not fill the memory."""
-_BARE = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)+(:\d+)?(/.*)?", re.IGNORECASE)
+_SCHEME = re.compile(r"[\0- ]*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_LABEL = r"[^\s\0-\x1f/?#@:\[\]%.]+"
+_ADDRESS = r"\[[0-9a-f:.]+\]"
+_HOST = re.compile(rf"{_LABEL}(\.{_LABEL})*|{_ADDRESS}")
+_BARE = re.compile(rf"({_LABEL}(\.{_LABEL})+\.?|{_ADDRESS})(:\d+)?(/.*)?", re.IGNORECASE | re.DOTALL)
 
 
 def normalise_referer(url: str, own_hosts: frozenset[str]) -> str | None:
     """Cut a referer down to its host and path: ``washingtonpost.com/articles/dc-news``.
 
-    The host is in lower case, without port and one leading ``www.``; the path without trailing
-    slashes, query and fragment. A bare host with or without a path is taken as it were a web address,
-    so that what this function returns, it returns again.
+    The host is in lower case, without port and ``www.``; the path without trailing slashes, query and
+    fragment. A bare host with or without a path is taken as it were a web address, so that what this
+    function returns, it returns again. Only a host without a dot (``intranet``) needs its ``http://``: alone it
+    could be any word.
 
     Args:
         url: what the sender gave.
@@ -30,14 +35,14 @@ def normalise_referer(url: str, own_hosts: frozenset[str]) -> str | None:
 
 def _normalise(url: str, own_hosts: frozenset[str]) -> str | None:
     try:
-        parts = urlsplit(url if "://" in url else f"http://{url}" if _BARE.fullmatch(url) else "")
+        parts = urlsplit(url if _SCHEME.match(url) else f"http://{url}" if _BARE.fullmatch(url) else "")
         host = parts.hostname
     except ValueError:
         return None
     if parts.scheme not in _WEB or not host:
         return None
-    host = host.removeprefix("www.")
-    if not host or host in own_hosts:
+    host = _plain(f"[{host}]" if ":" in host else host)
+    if host in own_hosts or _HOST.fullmatch(host) is None:
         return None
     return host + parts.path.rstrip("/")
 
@@ -47,4 +52,12 @@ _remembered = lru_cache(maxsize=32_768)(_normalise)
 
 def own_hosts(hosts: tuple[str, ...]) -> frozenset[str]:
     """Bring the names of one's own hosts into the form that `normalise_referer` compares with."""
-    return frozenset(host.strip().lower().removeprefix("www.") for host in hosts if host.strip())
+    return frozenset(_plain(host.strip().lower()) for host in hosts if host.strip())
+
+
+def _plain(host: str) -> str:
+    """Take away the root's dot at the end, and ``www.`` where a host with a dot is left."""
+    host = host.rstrip(".")
+    while host.startswith("www.") and "." in host[4:]:
+        host = host[4:]
+    return host

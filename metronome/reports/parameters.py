@@ -83,9 +83,9 @@ def read_parameters(query: Mapping[str, str], now: datetime, known: frozenset[st
 def _moment(name: str, text: str | None, zone: ZoneInfo, now: datetime, whole_days: int) -> datetime | None:
     if not text:
         return None
-    if ago := _AGO.fullmatch(text):
-        return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
     try:
+        if ago := _AGO.fullmatch(text):
+            return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
         if _DAY.fullmatch(text):
             return datetime.combine(date.fromisoformat(text) + timedelta(days=whole_days), time(), zone).astimezone(UTC)
         # In an address a + that was not encoded arrives as a space.

@@ -14,6 +14,7 @@ _PREFLIGHT: Final = {
     "Access-Control-Max-Age": "86400",
 }
 _KEEP_ALIVE_SECONDS: Final = 75.0
+_REST: Final = r"/{rest:[\s\S]*}"
 
 
 def make_app(routes: Sequence[web.RouteDef], max_bytes: int, fallback: web.RouteDef | None = None) -> web.Application:
@@ -22,12 +23,21 @@ def make_app(routes: Sequence[web.RouteDef], max_bytes: int, fallback: web.Route
     Args:
         routes: what it answers.
         max_bytes: how large a request may be, as it comes.
-        fallback: what answers everything else; without it, that is answered with 404 or 405.
+        fallback: what answers at all other addresses; without it, that is answered with 404.
 
     """
+
+    async def rest(request: web.Request) -> web.StreamResponse:
+        allowed = await _methods_of(request)
+        if allowed:
+            return _no_such_method(request, allowed)
+        if fallback is not None:
+            return await fallback.handler(request)
+        return problem(NoSuchPage(f"nothing answers at {request.path[:100]}"))
+
     app = web.Application(client_max_size=max_bytes)
     app.add_routes(routes)
-    app.add_routes([fallback or web.route("*", "/{rest:.*}", _no_route)])
+    app.add_routes([web.route("*", _REST, rest)])
     return app
 
 
@@ -42,13 +52,16 @@ def make_runner(app: web.Application, stop_seconds: float) -> web.AppRunner:
     )
 
 
-async def _no_route(request: web.Request) -> web.Response:
+async def _methods_of(request: web.Request) -> set[str]:
+    """Return the methods that the address takes."""
     allowed: set[str] = set()
     for resource in request.app.router.resources():
         if resource.canonical != "/{rest}":
             allowed |= (await resource.resolve(request))[1]
-    if not allowed:
-        return problem(NoSuchPage(f"nothing answers at {request.path[:100]}"))
+    return allowed
+
+
+def _no_such_method(request: web.Request, allowed: set[str]) -> web.Response:
     methods = ", ".join(sorted(allowed | {hdrs.METH_OPTIONS}))
     if request.method == hdrs.METH_OPTIONS:
         return web.Response(status=204, headers={**_PREFLIGHT, "Access-Control-Allow-Methods": methods})

@@ -18,6 +18,9 @@ else:
 ENCODINGS: Final = ("gzip", "deflate", "zstd")
 _BODY_SECONDS = 60.0
 _GZIP = 16 + zlib.MAX_WBITS
+_STEP_BYTES = 16 * 1024
+"""What is decoded at a time: what a decoder leaves of it is copied, once for each of what may be a million parts."""
+_MAX_ENCODINGS = 4
 _IN_A_THREAD_FROM = 64 * 1024
 """Smaller bodies are decoded sooner than a thread takes them over."""
 
@@ -46,10 +49,14 @@ async def read_body(request: web.Request, max_bytes: int) -> bytes:
         raise _too_large(max_bytes) from None
     except TimeoutError:
         raise TooSlow(f"the body did not come within {_BODY_SECONDS:.0f} seconds") from None
+    except (ConnectionError, web.RequestPayloadError):
+        raise Malformed("the body breaks off: send it again, whole") from None
     encoding = request.headers.get("Content-Encoding")
     if encoding is None:
         return body
     names = [name.strip().lower() for name in encoding.split(",")]
+    if len(names) > _MAX_ENCODINGS:
+        raise UnknownEncoding(f"the body is encoded {len(names)} times over, and {_MAX_ENCODINGS} are enough")
     for name in reversed(names):
         if name in {"", "identity"}:
             continue
@@ -82,17 +89,20 @@ def _inflate(body: bytes, window: int, max_bytes: int) -> bytes:
 def _members(body: bytes, decoder_of_one: Callable[[], "zlib._Decompress | ZstdDecompressor"], max_bytes: int) -> bytes:
     """Decode what may be several compressed parts, one behind the other."""
     parts: list[bytes] = []
-    left = max_bytes
-    while body:
+    left, at, whole = max_bytes, 0, memoryview(body)
+    while at < len(whole):
         decoder = decoder_of_one()
-        part = decoder.decompress(body, left + 1)
-        left -= len(part)
-        if left < 0:
-            raise _too_large(max_bytes)
-        if not decoder.eof:
-            raise Malformed("the compressed body breaks off: send it again, whole")
-        parts.append(part)
-        body = decoder.unused_data
+        while not decoder.eof:
+            step = whole[at : at + _STEP_BYTES]
+            if not step:
+                raise Malformed("the compressed body breaks off: send it again, whole")
+            part = decoder.decompress(step, left + 1)
+            left -= len(part)
+            if left < 0:
+                raise _too_large(max_bytes)
+            parts.append(part)
+            at += len(step)
+        at -= len(decoder.unused_data)
     return b"".join(parts)
 
 

@@ -1,19 +1,45 @@
 """The routes that tell how Metronome is."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import orjson
 from aiohttp import web
-from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, Gauge, Metric, generate_latest
+from prometheus_client.registry import Collector
 
-from metronome.errors import MetronomeError
+from metronome.errors import MetronomeError, NoSuchPage
+from metronome.service.problems import problem
 from metronome.ship import Shipper
 from metronome.spool import Depth
 from metronome.stores.store import Store
 
 _METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _NEARLY_FULL: Final = 0.95
+
+
+class _Sum(Collector):
+    """Counts of several processes, added up: each family and each of its samples once."""
+
+    def __init__(self, registries: Sequence[CollectorRegistry]) -> None:
+        self._registries = registries
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the families."""
+        families: dict[str, Metric] = {}
+        counts: dict[str, dict[tuple[str, frozenset[tuple[str, str]]], tuple[dict[str, str], float]]] = {}
+        for registry in self._registries:
+            for metric in registry.collect():
+                families.setdefault(metric.name, Metric(metric.name, metric.documentation, metric.type, metric.unit))
+                samples = counts.setdefault(metric.name, {})
+                for sample in metric.samples:
+                    key = (sample.name, frozenset(sample.labels.items()))
+                    _, before = samples.get(key, ({}, 0.0))
+                    samples[key] = (sample.labels, before + sample.value)
+        for name, family in families.items():
+            for (sample_name, _), (labels, value) in counts[name].items():
+                family.add_sample(sample_name, labels, value)
+            yield family
 
 
 class Health:
@@ -70,7 +96,7 @@ class Health:
         }
         part = request.match_info.get("part")
         if part is not None and part not in parts:
-            raise web.HTTPNotFound
+            return problem(NoSuchPage(f"nothing answers at {request.path[:100]}: there are {', '.join(parts)}"))
         # Ticks are taken while the store is away: as a whole, the service is ready as long as the spool has room.
         ready = parts[part or "spool"]["status"] == "ok"
         body = {"status": "ok" if ready else "not ready", **({part: parts[part]} if part else parts)}
@@ -88,7 +114,7 @@ class Health:
         self._events.set(depth.events)
         self._bytes.set(depth.bytes)
         self._age.set(depth.oldest_seconds)
-        body = b"".join(generate_latest(registry) for registry in (*self._registries(), self._depths))
+        body = generate_latest(_Sum((*self._registries(), self._depths)))
         return web.Response(body=body, headers={"Content-Type": _METRICS_TYPE})
 
     async def _depth(self) -> Depth:

@@ -53,7 +53,8 @@ def problem(error: MetronomeError) -> web.Response:
         "type": f"urn:metronome:error:{name}",
         "title": name,
         "status": status,
-        "detail": f"{error}; {error.advice}",
+        # What the message quotes may hold lone surrogates, which have no bytes.
+        "detail": f"{error}; {error.advice}".encode(errors="backslashreplace").decode(),
     }
     return web.Response(
         status=status, body=orjson.dumps(body), content_type="application/problem+json", headers=headers

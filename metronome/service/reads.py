@@ -25,7 +25,7 @@ def read_routes(store: Store, telemetry: Telemetry, clock: Callable[[], float]) 
     """List the routes that answer reports."""
 
     async def get_tock(request: web.Request) -> dict[str, Any]:
-        item = item_of(request.raw_path)
+        item = item_of(request.rel_url.raw_path)
         asked = read_parameters(request.query, _now(clock), tock.PARAMETERS)
         return await tock.tock(store, item, asked)
 
@@ -34,7 +34,8 @@ def read_routes(store: Store, telemetry: Telemetry, clock: Callable[[], float]) 
         return await items.items(store, asked)
 
     return [
-        web.get("/tock/{id:.+}.json", _answering("tock", get_tock, telemetry)),
+        # Not `.+`: an id may hold line feeds.
+        web.get(r"/tock/{id:[\s\S]+}.json", _answering("tock", get_tock, telemetry)),
         web.get("/items.json", _answering("items", get_items, telemetry)),
     ]
 
@@ -48,7 +49,7 @@ def item_of(raw_path: str) -> str:
     """
     path = raw_path.partition("?")[0]
     try:
-        return unquote(path[len(_TOCK) : -len(_JSON)], errors="strict")
+        return unquote(path, errors="strict")[len(_TOCK) : -len(_JSON)]
     except UnicodeDecodeError:
         raise Malformed("the id in the address is no UTF-8: encode it with encodeURIComponent") from None
 

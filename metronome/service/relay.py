@@ -57,7 +57,8 @@ class Relay:
 
     async def _ask(self, request: web.Request, body: bytes) -> web.Response:
         headers = {name: request.headers[name] for name in _PASSED_IN if name in request.headers}
-        url = URL(f"http://main{request.raw_path}", encoded=True)
+        # Not the raw path: that may begin with a scheme and a host.
+        url = URL(f"http://main{request.rel_url.raw_path_qs}", encoded=True)
         try:
             async with self._session.request(
                 request.method, url, data=body or None, headers=headers, allow_redirects=False

@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import shutil
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -23,6 +25,7 @@ FOLDER_VARIABLE = "METRONOME_WORKER_FOLDER"
 SOCKET_VARIABLE = "METRONOME_WORKER_SOCKET"
 _METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _RESTART_SECONDS = 0.5
+_FREE_SECONDS = 5.0
 
 
 class Crew:
@@ -41,6 +44,7 @@ class Crew:
         self._folders = folders
         self._metrics = scratch / "metrics"
         self._metrics.mkdir()
+        self._port = settings.port
         self._stopping = False
         self._keepers: list[asyncio.Task[None]] = []
         self._processes: dict[Path, asyncio.subprocess.Process] = {}
@@ -53,10 +57,7 @@ class Crew:
 
         """
         # Workers share the port, and so would a stranger who has it already: look before they leap.
-        family = socket.AF_INET6 if ":" in self._settings.host else socket.AF_INET
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((self._settings.host, self._settings.port))
+        self._port = await _port_to_have(self._settings)
         self._keepers = [asyncio.create_task(self._keep(folder)) for folder in self._folders]
 
     async def stop(self) -> None:
@@ -81,6 +82,7 @@ class Crew:
         environment = {
             **os.environ,
             **_as_environment(self._settings),
+            f"{PREFIX}PORT": str(self._port),
             FOLDER_VARIABLE: str(folder),
             SOCKET_VARIABLE: str(self.socket),
             _METRICS_VARIABLE: str(self._metrics),
@@ -117,6 +119,26 @@ async def running(settings: Settings, folders: Sequence[Path]) -> AsyncIterator[
         yield Crew(settings, folders, scratch)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+async def _port_to_have(settings: Settings) -> int:
+    """Return the port to listen on, once nobody else does.
+
+    Workers whose main process was killed need a moment to go away.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    deadline = time.monotonic() + _FREE_SECONDS
+    while True:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((settings.host, settings.port))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
+                    raise
+            else:
+                return int(probe.getsockname()[1])
+        await asyncio.sleep(_RESTART_SECONDS)
 
 
 def _as_environment(settings: Settings) -> dict[str, str]:

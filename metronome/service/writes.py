@@ -34,7 +34,7 @@ def tick_handler(intake: Intake, telemetry: Telemetry, max_bytes: int, max_event
             headers = request.headers
             content_type = headers.get("Content-Type", "").partition(";")[0].strip().lower()
             read = Request(body, content_type, max_events)
-            answer = await intake.take(tick, read, headers.get("Idempotency-Key", ""))
+            answer = await intake.take(tick, read, _printable(headers.get("Idempotency-Key", "")))
         except MetronomeError as error:
             telemetry.refuse(error)
             return problem(error)
@@ -45,3 +45,8 @@ def tick_handler(intake: Intake, telemetry: Telemetry, max_bytes: int, max_event
         return web.Response(status=answer.status, headers=ANY_ORIGIN)
 
     return post_tick
+
+
+def _printable(key: str) -> str:
+    """Write out the bytes of a header that are no UTF-8: they come as lone surrogates, which nothing can encode."""
+    return key if key.isascii() else key.encode(errors="backslashreplace").decode()

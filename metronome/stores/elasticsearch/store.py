@@ -38,9 +38,9 @@ from metronome.stores.elasticsearch.questions import search_body
 from metronome.stores.elasticsearch.template import VERSION, index_pattern, index_template
 from metronome.stores.store import Batch, Refusal, Store, Verdicts
 
-BATCH_BYTES: Final = 8_000_000
-BULK_BYTES: Final = 4_200_000
-"""How large a request is, about: a full batch makes two."""
+BATCH_BYTES: Final = 4_200_000
+BULK_BYTES: Final = 4_300_000
+"""How large a request is at the most, about; a larger batch is sent in parts."""
 BULKS_AT_ONCE: Final = 2
 """While Elasticsearch works on one request, the next is on its way."""
 PING_SECONDS: Final = 5.0

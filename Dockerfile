@@ -1,0 +1,22 @@
+# The wheels are built in a first stage: the image that runs holds no compiler, no cache and no source.
+FROM python:3.13-slim AS build
+WORKDIR /source
+COPY . .
+RUN pip wheel --no-cache-dir --wheel-dir /wheels .
+
+FROM python:3.13-slim
+RUN --mount=type=bind,from=build,source=/wheels,target=/wheels \
+    pip install --no-cache-dir --no-index --find-links /wheels metronome \
+    && useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin metronome \
+    && install --directory --owner metronome --group metronome /data
+ENV METRONOME_HOST=0.0.0.0 \
+    METRONOME_DATA=/data \
+    PYTHONDONTWRITEBYTECODE=1
+USER metronome
+VOLUME /data
+EXPOSE 8080
+# The port is asked for as it is set: METRONOME_PORT may name another.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 \
+    CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen(f\"http://127.0.0.1:{os.environ.get('METRONOME_PORT') or 8080}/health/live\", timeout=4)"]
+ENTRYPOINT ["metronome"]
+CMD ["serve"]

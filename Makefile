@@ -1,0 +1,70 @@
+# One command does each thing, on a fresh machine too: what it needs is made first, in .venv, and found again the
+# next time. Settings (METRONOME_…) are taken from the environment; see docs/configuration.md.
+
+PYTHON ?= python3
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+# What is installed is known by what was asked for and where: nothing is installed again for a new file date.
+WANTED := $(shell (pwd; cat pyproject.toml) | cksum | cut -d ' ' -f 1)
+INSTALLED := $(VENV)/installed-$(WANTED)
+INSTALLED_DEV := $(VENV)/installed-dev-$(WANTED)
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: serve
+serve: $(INSTALLED) ## run Metronome, with ARGS="--port 9000" as options
+	@exec $(BIN)/metronome serve $(ARGS)
+
+.PHONY: test
+test: $(INSTALLED_DEV) ## run all tests, or some: ARGS="tests/cli -k gzip"
+	$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: check
+check: lint test ## lint, types, generated docs, tests
+
+.PHONY: lint
+lint: $(INSTALLED_DEV) ## check style, types and that generated docs are up to date
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/mypy docs/generate.py
+	$(BIN)/python docs/generate.py --check
+
+.PHONY: format
+format: $(INSTALLED_DEV) ## put the code in order
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+.PHONY: docs
+docs: $(INSTALLED) ## write the generated docs anew
+	$(BIN)/python docs/generate.py
+
+.PHONY: bench
+bench: $(INSTALLED_DEV) ## measure, and print the table
+	$(BIN)/python bench/run.py $(ARGS)
+
+.PHONY: clean
+clean: ## delete what was made here, but no data
+	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo 'Metronome needs Python 3.11 or newer: name one, as in make PYTHON=python3.12 serve' >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --upgrade 'pip>=25.1'
+	@# Setuptools warns of what every editable installation is.
+	PYTHONWARNINGS=ignore $(PIP) install --editable .
+	@rm -f $(VENV)/installed-*
+	@touch $@
+
+$(INSTALLED_DEV): $(INSTALLED)
+	$(PIP) install --group dev
+	@touch $@

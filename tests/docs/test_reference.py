@@ -1,0 +1,153 @@
+"""What the code has, the docs name; and what the docs name, the code has."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from metronome.cli import app
+from metronome.config import PREFIX, Settings, read_settings
+from metronome.errors import MetronomeError, Misconfigured, OperatorError, ServerAway
+from metronome.event import NUMBER_NAMES, REFERER_NAMES, TIME_NAMES
+from metronome.reports import items, tock
+from metronome.service.health import Health
+from metronome.service.problems import status_of
+from metronome.service.reads import read_routes
+from metronome.service.serve import open_store, write_routes
+from metronome.spool import Spool
+from metronome.telemetry import Telemetry
+from tests.docs.pages import PAGES, ROOT, first_cells, section, text_of
+
+
+def test_the_page_of_settings_is_up_to_date() -> None:
+    done = subprocess.run(
+        [sys.executable, "docs/generate.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_each_setting_is_described_with_its_option(name: str) -> None:
+    assert Settings.model_fields[name].description
+    row = f"| `{PREFIX}{name.upper()}` | `--{name.replace('_', '-')}` |"
+    assert row in text_of("docs/configuration.md")
+
+
+def test_no_page_names_a_setting_that_is_none() -> None:
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    # Those of the tests and of docker-compose.yml.
+    known |= {f"{PREFIX}{name}" for name in ("TEST_ELASTICSEARCH", "LOGS")}
+    named = {name for page in PAGES for name in re.findall(rf"{PREFIX}[A-Z_]+", page.read_text())}
+    assert named <= known
+
+
+async def all_routes(folder: Path) -> list[web.RouteDef]:
+    settings = read_settings({"data": folder, "store": "duckdb"})
+    telemetry = Telemetry(CollectorRegistry())
+    spool = Spool(folder / "spool", settings.spool_max_bytes)
+    store = open_store(settings)
+    health = Health(store, [], settings.spool_max_bytes, lambda: [telemetry.registry])
+    routes = [*write_routes(settings, spool, telemetry), *read_routes(store, telemetry, lambda: 0.0), *health.routes()]
+    await spool.close()
+    await store.close()
+    return routes
+
+
+async def test_each_route_is_listed_and_no_other(tmp_path: Path) -> None:
+    routes = {f"{route.method} {re.sub(r':[^}]*', '', route.path)}" for route in await all_routes(tmp_path)}
+    assert first_cells(section("docs/operations.md", "Routes")) == routes
+
+
+async def test_the_readme_names_no_route_that_is_none(tmp_path: Path) -> None:
+    routes = {f"{route.method} {re.sub(r':[^}]*', '', route.path)}" for route in await all_routes(tmp_path)}
+    assert first_cells(section("README.md", "What can be sent and asked")) <= routes
+
+
+def exposed_names(registry: CollectorRegistry) -> set[str]:
+    return {f"{metric.name}_total" if metric.type == "counter" else metric.name for metric in registry.collect()}
+
+
+def test_each_metric_is_listed_and_no_other(tmp_path: Path) -> None:
+    telemetry = Telemetry(CollectorRegistry())
+    store = open_store(read_settings({"data": tmp_path, "store": "duckdb"}))
+    health = Health(store, [], 1, lambda: [telemetry.registry])
+    # The gauges of the spool are made where they are shown, and no other way leads to them without a server.
+    names = exposed_names(telemetry.registry) | exposed_names(health._depths)
+    assert {
+        name for name in first_cells(section("docs/operations.md", "Metrics")) if name.startswith("metronome_")
+    } == names
+
+
+def test_each_line_that_is_logged_is_listed_and_no_other() -> None:
+    sources = "".join(path.read_text() for path in (ROOT / "metronome").rglob("*.py"))
+    logged = set(re.findall(r"\b(?:log\.\w+|level)\(\s*\"(\w+)\"", sources))
+    assert first_cells(section("docs/operations.md", "Logs")) == logged
+
+
+def kinds_of(error: type[MetronomeError]) -> list[type[MetronomeError]]:
+    kinds = error.__subclasses__()
+    return [leaf for kind in kinds for leaf in kinds_of(kind)] if kinds else [error]
+
+
+def answered_errors() -> list[type[MetronomeError]]:
+    """List the errors that a request can be answered with."""
+    at_start_only = (ServerAway, Misconfigured, *(kind for kind in OperatorError.__subclasses__() if not kind.retry))
+    return [
+        kind
+        for kind in kinds_of(MetronomeError)
+        if kind not in at_start_only and kind.__module__ == MetronomeError.__module__
+    ]
+
+
+@pytest.mark.parametrize("kind", answered_errors(), ids=lambda kind: kind.__name__)
+def test_each_error_is_listed_with_its_status(kind: type[MetronomeError]) -> None:
+    rows = [row for row in section("docs/api.md", "Errors").splitlines() if f"`{kind.__name__}`" in row]
+    assert [row.split("|")[1].strip() for row in rows] == [str(status_of(kind("it")))]
+
+
+def test_each_known_field_is_described() -> None:
+    described = first_cells(section("docs/api.md", "What an event may hold"))
+    known = {"id", "event", "format", "event_id", "clientip", "visitor", "session", "bot"}
+    assert described >= known | {*TIME_NAMES, *REFERER_NAMES, *NUMBER_NAMES}
+
+
+def test_each_parameter_of_a_report_is_described() -> None:
+    assert first_cells(section("docs/api.md", "GET /tock/{id}.json")) == tock.PARAMETERS
+    about_items = section("docs/api.md", "GET /items.json")
+    assert [name for name in sorted(items.PARAMETERS) if f"`{name}`" not in about_items] == []
+
+
+def options_of(command: Any) -> list[str]:
+    return [
+        name for parameter in command.params for name in parameter.opts if name.startswith("--") and name != "--help"
+    ]
+
+
+PAGE_OF_COMMAND = {"serve": "docs/configuration.md", "import": "docs/import.md", "dead": "docs/operations.md"}
+
+
+def test_each_command_has_its_page_and_is_named_there() -> None:
+    commands: Any = typer.main.get_command(app)
+    assert commands.commands.keys() == PAGE_OF_COMMAND.keys()
+    assert [name for name, page in PAGE_OF_COMMAND.items() if f"`metronome {name}" not in text_of(page)] == []
+    assert all(command.help for command in commands.commands.values())
+
+
+@pytest.mark.parametrize(("name", "page"), PAGE_OF_COMMAND.items())
+def test_each_option_of_a_command_is_documented(name: str, page: str) -> None:
+    commands: Any = typer.main.get_command(app)
+    options = options_of(commands.commands[name])
+    assert options
+    assert [option for option in options if f"`{option}`" not in text_of(page)] == []
+
+
+def test_each_make_target_has_its_help() -> None:
+    makefile = text_of("Makefile")
+    targets = re.findall(r"^\.PHONY: (\S+)$", makefile, re.MULTILINE)
+    assert [target for target in targets if not re.search(rf"^{target}:.*## \S", makefile, re.MULTILINE)] == []

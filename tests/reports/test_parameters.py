@@ -1,0 +1,121 @@
+"""The parameters of reports are read from a query string, or refused by name."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metronome.errors import Unaskable
+from metronome.question import NO_BOTS, AllOf, Exists
+from metronome.reports.parameters import Parameters, read_parameters
+
+NOW = datetime(2015, 1, 22, 12, tzinfo=UTC)
+KNOWN = frozenset({"from", "to", "tz", "interval", "limit", "bots", "order"})
+
+
+def read(**query: str) -> Parameters:
+    return read_parameters({name.rstrip("_"): text for name, text in query.items()}, NOW, KNOWN)
+
+
+def at(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def test_nothing_asked_is_everything_by_day_without_bots() -> None:
+    assert read() == Parameters(None, None, "UTC", "day", 100, bots=False, order="")
+    assert read(from_="", to="", tz="", interval="", limit="", order="") == read()
+
+
+@pytest.mark.parametrize(
+    ("text", "start", "end"),
+    [
+        ("2015-01-22", "2015-01-22T00:00Z", "2015-01-23T00:00Z"),
+        ("1969-07-20", "1969-07-20T00:00Z", "1969-07-21T00:00Z"),
+        ("2015-01-22T09:30:00Z", "2015-01-22T09:30Z", "2015-01-22T09:30Z"),
+        ("2015-01-22T09:30:00+01:00", "2015-01-22T08:30Z", "2015-01-22T08:30Z"),
+        ("2015-01-22T09:30:00 01:00", "2015-01-22T08:30Z", "2015-01-22T08:30Z"),
+        ("2015-01-22 09:30", "2015-01-22T09:30Z", "2015-01-22T09:30Z"),
+        ("1421919000", "2015-01-22T09:30Z", "2015-01-22T09:30Z"),
+        ("1421919000000", "2015-01-22T09:30Z", "2015-01-22T09:30Z"),
+        ("-30s", "2015-01-22T11:59:30Z", "2015-01-22T11:59:30Z"),
+        ("-5m", "2015-01-22T11:55Z", "2015-01-22T11:55Z"),
+        ("-12h", "2015-01-22T00:00Z", "2015-01-22T00:00Z"),
+        ("-30d", "2014-12-23T12:00Z", "2014-12-23T12:00Z"),
+        ("-2w", "2015-01-08T12:00Z", "2015-01-08T12:00Z"),
+    ],
+)
+def test_a_range_is_of_days_times_or_relative_to_now(text: str, start: str, end: str) -> None:
+    assert (read(from_=text).start, read(to=text).end) == (at(start), at(end))
+
+
+@pytest.mark.parametrize(
+    ("day", "start", "end"),
+    [
+        ("2015-01-22", "2015-01-21T23:00Z", "2015-01-22T23:00Z"),
+        ("2015-03-29", "2015-03-28T23:00Z", "2015-03-29T22:00Z"),
+        ("2015-10-25", "2015-10-24T22:00Z", "2015-10-25T23:00Z"),
+    ],
+)
+def test_days_belong_to_the_zone(day: str, start: str, end: str) -> None:
+    asked = read(from_=day, to=day, tz="Europe/Zurich")
+    assert (asked.start, asked.end, asked.tz) == (at(start), at(end), "Europe/Zurich")
+
+
+@pytest.mark.parametrize(
+    ("text", "limit"), [("1", 1), ("0", None), ("000", None), ("100", 100), ("999999999", 999_999_999)]
+)
+def test_a_limit_of_nought_is_none(text: str, limit: int | None) -> None:
+    assert read(limit=text).limit == limit
+
+
+@pytest.mark.parametrize(
+    ("text", "bots"),
+    [("1", True), ("true", True), ("YES", True), ("", True), ("0", False), ("False", False), ("no", False)],
+)
+def test_bots_are_switched_on(text: str, *, bots: bool) -> None:
+    assert read(bots=text).bots == bots
+
+
+@pytest.mark.parametrize(
+    ("query", "complaint"),
+    [
+        ({"form": "x"}, "'form' is no parameter here: there are bots, from, interval, limit, order, to, tz"),
+        ({"x" * 1000: ""}, "x' is no parameter here"),
+        ({"tz": "Mars"}, "'Mars' is no time zone"),
+        ({"interval": "year"}, "interval=year is not known: choose one of minute, hour, day, week, month"),
+        ({"limit": "-1"}, "limit=-1 is no number"),
+        ({"limit": "1.5"}, "limit=1.5 is no number"),
+        ({"limit": "٣"}, "limit=٣ is no number"),
+        ({"limit": "1234567890"}, "is no number: write 10, or 0 for no limit"),
+        ({"bots": "maybe"}, "bots=maybe is neither 1 nor 0"),
+        *(
+            ({name: text}, f"{name}={text[:60]} is no time")
+            for name in ("from", "to")
+            for text in ["yesterday", "2015-02-29", "2015-1-2", "-999999w", "-1y", "-1234567d", "30d", "1" * 5000]
+        ),
+        ({"to": "9999-12-31"}, "to=9999-12-31 is no time"),
+        ({"from": "0001-01-01", "tz": "Asia/Tokyo"}, "from=0001-01-01 is no time"),
+        ({"from": "1969-12-31T23:00:00Z"}, "is no time"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(query: dict[str, str], complaint: str) -> None:
+    with pytest.raises(Unaskable) as caught:
+        read_parameters(query, NOW, KNOWN)
+    assert complaint in str(caught.value)
+    assert len(str(caught.value)) < 250
+
+
+@given(st.dictionaries(st.sampled_from(sorted(KNOWN)), st.text() | st.from_regex(r"-?[0-9TZ:dhmsw-]+"), max_size=3))
+def test_any_query_is_read_or_refused(query: dict[str, Any]) -> None:
+    try:
+        asked = read_parameters(query, NOW, KNOWN)
+    except Unaskable:
+        return
+    assert all(moment is None or moment.tzinfo is not None for moment in (asked.start, asked.end))
+
+
+def test_bots_are_left_out_of_every_filter_unless_they_are_asked_for() -> None:
+    assert Parameters().only(Exists("id")) == AllOf((Exists("id"), NO_BOTS))
+    assert Parameters(bots=True).only(Exists("id")) == AllOf((Exists("id"),))

@@ -1,0 +1,124 @@
+"""Tock: an item's views by day, downloads by format, and referers of both."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from metronome.event import Door, Event, document
+from metronome.question import Answer, Question
+from metronome.reports.parameters import Parameters
+from metronome.reports.tock import tock
+from metronome.stores.duckdb import DuckDBStore
+from metronome.stores.store import Batch, Store
+
+DOOR = Door(arrival="2015-01-22T12:00:00.000Z", earliest=None, latest="2030-01-01T00:00:00.000Z")
+EVENTS: list[dict[str, Any]] = [
+    {"id": "doc1", "ts": "2015-01-20T23:30:00Z", "referer": "arcgis.com"},
+    {"id": "doc1", "ts": "2015-01-22T00:30:00Z", "referer": "https://www.arcgis.com/"},
+    {"id": "doc1", "ts": "2015-01-22T09:30:00Z", "referer": "https://news.example/a?b=c"},
+    {"id": "doc1", "ts": "2015-01-22T10:00:00Z"},
+    {"id": "doc1", "ts": "2015-01-22T11:00:00Z", "bot": "Googlebot", "referer": "google.com"},
+    {"id": "doc1", "ts": "2015-01-21T10:00:00Z", "format": "KML", "referer": "arcgis.com"},
+    {"id": "doc1", "ts": "2015-01-21T10:00:00Z", "format": "kml"},
+    {"id": "doc1", "ts": "2015-01-21T10:00:00Z", "format": "csv"},
+    {"id": "doc1", "ts": "2015-01-21T10:00:00Z", "event": "error", "referer": "broken.example"},
+    {"id": "doc1/data", "ts": "2015-01-22T10:00:00Z"},
+    {"id": 7, "ts": "2015-01-22T10:00:00Z"},
+    {"ts": "2015-01-22T10:00:00Z", "referer": "arcgis.com"},
+]
+
+
+class Estimating(DuckDBStore):
+    """A store that does not vouch for its answers."""
+
+    async def ask(self, *questions: Question) -> tuple[Answer, ...]:
+        return tuple(replace(answer, exact=False) for answer in await super().ask(*questions))
+
+
+async def filled(store: Store) -> Store:
+    await store.setup()
+    lines = [document(Event(fields), DOOR, str(number)) for number, fields in enumerate(EVENTS)]
+    await store.write(Batch.of(lines))
+    return store
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    store = await filled(DuckDBStore(tmp_path))
+    yield store
+    await store.close()
+
+
+async def test_days_come_newest_first_and_rankings_most_first(store: Store) -> None:
+    found = await tock(store, "doc1", Parameters())
+    assert found == {
+        "views": {"2015-01-22": 3, "2015-01-20": 1},
+        "downloads": {"kml": 2, "csv": 1},
+        "referers": {"arcgis.com": 3, "news.example/a": 1},
+    }
+    assert [list(found[name]) for name in ("views", "downloads", "referers")] == [
+        ["2015-01-22", "2015-01-20"],
+        ["kml", "csv"],
+        ["arcgis.com", "news.example/a"],
+    ]
+
+
+async def test_an_item_that_was_never_seen_has_three_empty_answers(store: Store) -> None:
+    assert await tock(store, "doc", Parameters()) == {"views": {}, "downloads": {}, "referers": {}}
+
+
+@pytest.mark.parametrize("item", ["doc1/data", "7"])
+async def test_any_id_can_be_asked_for(store: Store, item: str) -> None:
+    assert (await tock(store, item, Parameters()))["views"] == {"2015-01-22": 1}
+
+
+async def test_bots_count_where_they_are_asked_for(store: Store) -> None:
+    found = await tock(store, "doc1", Parameters(bots=True))
+    assert found["views"] == {"2015-01-22": 4, "2015-01-20": 1}
+    assert found["referers"]["google.com"] == 1
+
+
+async def test_days_are_those_of_the_zone(store: Store) -> None:
+    found = await tock(store, "doc1", Parameters(tz="America/New_York"))
+    assert found["views"] == {"2015-01-22": 2, "2015-01-21": 1, "2015-01-20": 1}
+
+
+@pytest.mark.parametrize(
+    ("interval", "views"),
+    [
+        ("hour", {f"2015-01-{hour}:00:00Z": 1 for hour in ("22T10", "22T09", "22T00", "20T23")}),
+        ("week", {"2015-01-19": 4}),
+        ("month", {"2015-01": 4}),
+    ],
+)
+async def test_views_are_counted_by_any_interval(store: Store, interval: str, views: dict[str, int]) -> None:
+    assert (await tock(store, "doc1", Parameters(interval=interval)))["views"] == views
+
+
+async def test_a_range_cuts_all_three(store: Store) -> None:
+    asked = Parameters(
+        start=datetime.fromisoformat("2015-01-21T10:00:00Z"), end=datetime.fromisoformat("2015-01-22T09:30:00Z")
+    )
+    assert await tock(store, "doc1", asked) == {
+        "views": {"2015-01-22": 1},
+        "downloads": {"kml": 2, "csv": 1},
+        "referers": {"arcgis.com": 2},
+    }
+
+
+async def test_a_limit_cuts_the_rankings_and_not_the_days(store: Store) -> None:
+    assert await tock(store, "doc1", Parameters(limit=1)) == {
+        "views": {"2015-01-22": 3, "2015-01-20": 1},
+        "downloads": {"kml": 2},
+        "referers": {"arcgis.com": 3},
+    }
+
+
+async def test_an_estimate_says_so(tmp_path: Path) -> None:
+    store = await filled(Estimating(tmp_path))
+    assert (await tock(store, "doc1", Parameters()))["exact"] is False
+    await store.close()

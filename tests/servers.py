@@ -1,0 +1,281 @@
+"""Real Metronome servers: processes of their own, with a data folder, on a port of the loopback.
+
+Tests and benchmarks start them here, and end only what they started, by its number.
+"""
+
+import contextlib
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+COMMAND: Final = (sys.executable, "-c", "from metronome.cli import main; main()")
+START_SECONDS: Final = 30.0
+STOP_SECONDS: Final = 30.0
+REQUEST_SECONDS: Final = 30.0
+SHIPPED_SECONDS: Final = 60.0
+_LOOK_SECONDS: Final = 0.02
+_SHOWN_LOG: Final = 4000
+
+
+class ServerError(Exception):
+    """A server did not do what a test needs it to; the message ends with what it logged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a command ended, and what it said."""
+
+    code: int
+    output: str
+    errors: str
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def environment(**settings: object) -> dict[str, str]:
+    """Return this process's environment with no other settings than these, named as in `Settings`."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("METRONOME_")}
+    return plain | {f"METRONOME_{name.upper()}": str(value) for name, value in settings.items()}
+
+
+def run_metronome(*arguments: object, seconds: float = 60.0, **settings: object) -> Ended:
+    """Run a command of Metronome's to its end."""
+    done = subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        env=environment(**settings),
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
+class Server:
+    """A ``metronome serve`` of its own; it can be started, stopped and killed any number of times.
+
+    Args:
+        data: its data folder; what it logs gathers in a file beside it.
+        settings: other settings, named as in `Settings`.
+
+    """
+
+    def __init__(self, data: Path, **settings: object) -> None:
+        self.data = data
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.settings = settings
+        self._log = data.with_name(f"{data.name}.log")
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The number of its (main) process."""
+        return self._running().pid
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its process is alive."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def log(self) -> str:
+        """All that it has logged, over all its lives."""
+        return self._log.read_text(errors="replace") if self._log.exists() else ""
+
+    def start(self) -> None:
+        """Start it and wait until it answers.
+
+        Raises:
+            ServerError: it ended, or does not answer.
+
+        """
+        self.launch()
+        self.wait_until_live()
+
+    def launch(self) -> None:
+        """Start it, and wait for nothing."""
+        if self.is_running:
+            raise ServerError("the server runs already")
+        self.data.parent.mkdir(parents=True, exist_ok=True)
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*COMMAND, "serve"],
+                env=environment(data=self.data, port=self.port, **self.settings),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    def wait_until_live(self) -> None:
+        """Wait until it answers; raises as `start` does."""
+        deadline = time.monotonic() + START_SECONDS
+        while not self._is_live():
+            if not self.is_running:
+                raise ServerError(self._told(f"the server ended with {self._running().returncode}"))
+            if time.monotonic() > deadline:
+                self.kill()
+                raise ServerError(self._told("the server did not answer"))
+            time.sleep(_LOOK_SECONDS)
+
+    def stop(self) -> int:
+        """End it with SIGTERM and return its exit code.
+
+        Raises:
+            ServerError: it did not end in time, and was killed.
+
+        """
+        process = self._running()
+        process.terminate()
+        return self.wait_for_end()
+
+    def wait_for_end(self) -> int:
+        """Wait until it has ended by itself, and return its exit code; raises as `stop` does."""
+        process = self._running()
+        try:
+            return process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise ServerError(self._told("the server did not end")) from None
+
+    def kill(self) -> None:
+        """End it with SIGKILL."""
+        process = self._running()
+        process.kill()
+        process.wait()
+
+    def worker_pids(self) -> list[int]:
+        """Return the numbers of its worker processes."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        return sorted(int(child) for child in children if _command_of(child).endswith("metronome.service.worker"))
+
+    def kill_worker(self, pid: int) -> None:
+        """End one of its worker processes with SIGKILL."""
+        if pid not in self.worker_pids():
+            raise ServerError(f"process {pid} is no worker of this server")
+        os.kill(pid, signal.SIGKILL)
+
+    def peak_memory(self) -> int:
+        """Return the most memory that its (main) process has had, in bytes."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
+
+    def get(self, path: str) -> Any:
+        """Return what it answers, as JSON, whatever the status."""
+        try:
+            with urllib.request.urlopen(self.url + path, timeout=REQUEST_SECONDS) as answer:  # noqa: S310  # our own server
+                return orjson.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                return orjson.loads(error.read())
+
+    def tick(self, body: bytes, **headers: str) -> bytes:
+        """Send events; raises where they are not taken."""
+        headers = {"Content-Type": "application/json", **headers}
+        request = urllib.request.Request(f"{self.url}/tick", body, headers)  # noqa: S310  # our own server
+        with urllib.request.urlopen(request, timeout=REQUEST_SECONDS) as answer:  # noqa: S310  # our own server
+            return bytes(answer.read())
+
+    def depth(self) -> int:
+        """Return how many events its spools hold."""
+        return int(self.get("/health/ready")["spool"]["events"])
+
+    def wait_until_shipped(self, seconds: float = SHIPPED_SECONDS) -> None:
+        """Wait until the store has all that was taken.
+
+        Raises:
+            ServerError: it does not in time.
+
+        """
+        deadline = time.monotonic() + seconds
+        while depth := self.depth():
+            if time.monotonic() > deadline:
+                raise ServerError(self._told(f"{depth} events are in the spool still"))
+            time.sleep(_LOOK_SECONDS)
+
+    def complaints(self) -> list[str]:
+        """Return the lines of its log that tell of a bug."""
+        return [line for line in self.log.splitlines() if "Traceback" in line or "shipper_failed" in line]
+
+    def _is_live(self) -> bool:
+        with contextlib.suppress(OSError, HTTPException, ValueError):
+            return bool(self.get("/health/live")["status"] == "ok")
+        return False
+
+    def _running(self) -> "subprocess.Popen[bytes]":
+        if self._process is None:
+            raise ServerError("the server was never started")
+        return self._process
+
+    def _told(self, sentence: str) -> str:
+        return f"{sentence}; it logged: {self.log[-_SHOWN_LOG:]}"
+
+
+@contextlib.contextmanager
+def serving(data: Path, **settings: object) -> Iterator[Server]:
+    """Have a server run while the context lasts; what it logs must tell of no bug.
+
+    Raises:
+        ServerError: it does not start, does not stop, or complained.
+
+    """
+    server = Server(data, **settings)
+    try:
+        server.start()
+        yield server
+        complaints = server.complaints()
+        code = server.stop() if server.is_running else 0
+    finally:
+        if server.is_running:
+            server.kill()
+    complaints = complaints or server.complaints()
+    if complaints or code:
+        raise ServerError(f"the server ended with {code}, and complained: {' '.join(complaints)[:_SHOWN_LOG]}")
+
+
+def unique_name(prefix: str = "x") -> str:
+    """Return a name that nothing else has."""
+    return f"{prefix}{secrets.token_hex(8)}"
+
+
+def delete_indices(elasticsearch: str, prefix: str) -> None:
+    """Delete an installation's indices and index template from a node."""
+    listed = f"{elasticsearch}/_cat/indices/{prefix}-*?h=index&format=json&expand_wildcards=all"
+    with urllib.request.urlopen(listed, timeout=REQUEST_SECONDS) as answer:  # noqa: S310  # our own node
+        names: Sequence[dict[str, str]] = orjson.loads(answer.read())
+    paths = [*(f"/{one['index']}" for one in names), f"/_index_template/{prefix}"]
+    for path in paths:
+        request = urllib.request.Request(elasticsearch + path, method="DELETE")  # noqa: S310  # our own node
+        with contextlib.suppress(urllib.error.HTTPError):
+            urllib.request.urlopen(request, timeout=REQUEST_SECONDS).close()  # noqa: S310  # our own node
+
+
+def refresh_indices(elasticsearch: str, prefix: str) -> None:
+    """Make what a node has taken visible to questions."""
+    request = urllib.request.Request(f"{elasticsearch}/{prefix}-*/_refresh", b"", method="POST")  # noqa: S310  # our own node
+    with urllib.request.urlopen(request, timeout=REQUEST_SECONDS):  # noqa: S310  # our own node
+        pass
+
+
+def _command_of(pid: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0")
+    except OSError:
+        return ""
