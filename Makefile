@@ -48,7 +48,7 @@ docs: $(INSTALLED) ## write the generated docs anew
 
 .PHONY: bench
 bench: $(INSTALLED_DEV) ## measure, and print the table
-	$(BIN)/python bench/run.py $(ARGS)
+	$(BIN)/python -m bench.run $(ARGS)
 
 .PHONY: clean
 clean: ## delete what was made here, but no data

@@ -5,9 +5,10 @@ import urllib.request
 from typing import Final
 
 import orjson
-from batches import EACH
-from events import lines
-from figures import Row, post, scratch
+
+from bench.batches import EACH
+from bench.events import lines
+from bench.figures import Row, post, scratch
 from tests.elasticsearch_node import elasticsearch_node
 from tests.servers import Server, delete_indices, free_port, refresh_indices, serving, unique_name
 from tests.wires import Wire
@@ -29,7 +30,7 @@ def measure() -> list[Row]:
             server.wait_until_shipped(3600)
             drained = sent / (time.monotonic() - began)
         refresh_indices(url, prefix)
-        with urllib.request.urlopen(f"{url}/{prefix}-*/_count") as answer:
+        with urllib.request.urlopen(f"{url}/{prefix}-*/_count") as answer:  # noqa: S310  # our own node
             found = orjson.loads(answer.read())["count"]
         delete_indices(url, prefix)
     return [

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Final
 
 import orjson
-from events import events, lines
-from figures import Row, post, scratch
-from tests.servers import serving
 
+from bench.events import events, lines
+from bench.figures import Row, post, scratch
 from metronome.event import Door, Event, document
 from metronome.stores.duckdb import DuckDBStore
 from metronome.stores.store import Batch, Store
+from tests.servers import serving
 
 EACH: Final = 1000
 SECONDS: Final = 20

@@ -2,17 +2,17 @@
 
 import asyncio
 import time
-from typing import Final
+from typing import Any, Final, cast
 
-from batches import EACH, ready_made
 from elasticsearch import AsyncElasticsearch
-from events import lines
-from figures import Row, post, scratch
-from tests.elasticsearch_node import elasticsearch_node
-from tests.servers import delete_indices, serving, unique_name
 
+from bench.batches import EACH, ready_made
+from bench.events import lines
+from bench.figures import Row, post, scratch
 from metronome.stores.elasticsearch import ElasticsearchConfig, ElasticsearchStore
 from metronome.stores.elasticsearch.bulk import bulk_body
+from tests.elasticsearch_node import elasticsearch_node
+from tests.servers import delete_indices, serving, unique_name
 
 EVENTS: Final = 600_000
 ROUNDS: Final = 2
@@ -50,7 +50,7 @@ async def _ready_made_rate(url: str) -> float:
 
     async def send() -> None:
         for body in waiting:
-            await client.bulk(operations=body, filter_path="errors,items.*.status,items.*.error")
+            await client.bulk(operations=cast("Any", body), filter_path="errors,items.*.status,items.*.error")
 
     await asyncio.gather(send(), send())
     rate = EVENTS / (time.monotonic() - began)

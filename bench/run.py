@@ -1,7 +1,7 @@
 """Measure Metronome beside its limits, and print the table that the README shows.
 
 Each row is a ratio of two figures of the same run, or a figure beside its bound, so that it means something on any
-machine. ``python bench/run.py`` runs all; ``python bench/run.py tick tock`` runs some;
+machine. ``python -m bench.run`` runs all; ``python -m bench.run tick tock`` runs some;
 ``--write FILE`` puts the table between the marks ``<!-- bench -->`` of a file.
 """
 
@@ -14,14 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
-
-import away  # noqa: E402  # they lie beside this script
-import batches  # noqa: E402
-import elastic  # noqa: E402
-import tick  # noqa: E402
-import tocks  # noqa: E402
-from figures import Row  # noqa: E402
+from bench import away, batches, elastic, tick, tocks
+from bench.figures import Row
 
 PARTS: Final[dict[str, Callable[[], list[Row]]]] = {
     "tick": tick.measure,

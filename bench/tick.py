@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from events import events
-from figures import Row, on_core, post, scratch
+from bench.events import events
+from bench.figures import Row, on_core, post, scratch
 from tests.servers import free_port, serving
 
 ROUNDS: Final = 5

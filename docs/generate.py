@@ -1,17 +1,14 @@
 """Writes docs/configuration.md from the table of settings; with --check, says whether it is up to date."""  # noqa: INP001  # a script of its own
 
 import sys
-from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-from pydantic import ByteSize
 from pydantic.fields import FieldInfo
 
-from metronome.config import PREFIX, Settings
+from metronome.config import PREFIX, Settings, shown_default
 
 PAGE: Final = Path(__file__).with_name("configuration.md")
-_AGES: Final = (("w", 7 * 86_400), ("d", 86_400), ("h", 3600), ("m", 60), ("s", 1))
 
 _HEAD: Final = f"""\
 # Configuration
@@ -50,7 +47,7 @@ def page() -> str:
 
 
 def _row(name: str, field: FieldInfo) -> str:
-    default = _shown(field.default)
+    default = shown_default(field.default)
     option = name.replace("_", "-")
     cells = [
         f"`{PREFIX}{name.upper()}`",
@@ -59,19 +56,6 @@ def _row(name: str, field: FieldInfo) -> str:
         field.description or "",
     ]
     return f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |\n"
-
-
-def _shown(default: object) -> str:
-    if default is None:
-        return ""
-    if isinstance(default, ByteSize):
-        return default.human_readable(separator="").replace(".0", "")
-    if isinstance(default, timedelta):
-        seconds = int(default.total_seconds())
-        return next(f"{seconds // size}{unit}" for unit, size in _AGES[1:] if seconds % size == 0)
-    if isinstance(default, tuple):
-        return ",".join(map(str, default))
-    return str(default)
 
 
 def main() -> int:

@@ -155,3 +155,15 @@ def read_settings(given: Mapping[str, Any] | None = None) -> Settings:
         name = str(problem["loc"][0]) if problem["loc"] else "?"
         reason = problem["msg"].removeprefix("Value error, ")
         raise Misconfigured(f"{PREFIX}{name.upper()} is {problem['input']!r}: {reason}") from None
+
+
+def shown_default(default: object) -> str:
+    """Write a setting's default as one would write it in the environment; nothing for None."""
+    if default is None:
+        return ""
+    if isinstance(default, ByteSize):
+        return default.human_readable(separator="").replace(".0", "")
+    if isinstance(default, timedelta):
+        seconds = int(default.total_seconds())
+        return next(f"{seconds // _SECONDS[unit]}{unit}" for unit in "dhms" if seconds % _SECONDS[unit] == 0)
+    return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)

@@ -21,7 +21,8 @@
         └── DataFolderTaken     another Metronome works in this data folder
 
 ``retry`` says whether the same call may succeed later. ``advice`` is a sentence for whoever has to
-act: the caller of a ``CallerError``, else the operator. The message itself says what is wrong.
+act: the caller of a ``CallerError``, else the operator. The message itself says what is wrong; where it may name
+what is behind the service, ``in_public`` is what strangers are told in its place.
 """
 
 from typing import ClassVar
@@ -32,6 +33,7 @@ class MetronomeError(Exception):
 
     retry: ClassVar[bool] = False
     advice: ClassVar[str] = "report this to the maintainers, with the log lines around it"
+    in_public: ClassVar[str] = ""
 
 
 class CallerError(MetronomeError):
@@ -96,6 +98,7 @@ class StoreAway(Away):
     """The store does not answer, or is too busy to; the spool keeps the events until it does."""
 
     advice = "see that the store runs and can be reached; no event is lost meanwhile"
+    in_public = "the store does not answer at the moment; no event is lost, ask again later"
 
 
 class ServerAway(Away):
@@ -106,6 +109,8 @@ class ServerAway(Away):
 
 class OperatorError(MetronomeError):
     """Somebody has to change the installation before this can succeed."""
+
+    in_public = "this service has to be set right by those who run it; no event is lost"
 
 
 class Misconfigured(OperatorError):

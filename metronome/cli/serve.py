@@ -4,10 +4,9 @@ import inspect
 from typing import Annotated, Any
 
 import typer
-from pydantic_core import PydanticUndefined
 from rich.console import Console
 
-from metronome.config import PREFIX, Settings, read_settings
+from metronome.config import PREFIX, Settings, read_settings, shown_default
 from metronome.errors import MetronomeError
 from metronome.service.logs import set_up_logs
 from metronome.service.process import run
@@ -33,16 +32,12 @@ def _complain(sentence: str) -> None:
 
 def _option(name: str) -> inspect.Parameter:
     field = Settings.model_fields[name]
-    default = "" if field.default is PydanticUndefined or field.default is None else _shown(field.default)
+    default = shown_default(field.default)
     help_text = f"{field.description} [{PREFIX}{name.upper()}; default: {default or 'none'}]"
     option = typer.Option(f"--{name.replace('_', '-')}", help=help_text, show_default=False)
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option]
     )
-
-
-def _shown(default: object) -> str:
-    return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
 
 
 _OPTIONS = [_option(name) for name in Settings.model_fields]

@@ -88,7 +88,7 @@ def _from_form(body: bytes) -> Reading:
         pairs = parse_qsl(body.decode(errors="replace"), keep_blank_values=True, max_num_fields=_FORM_MAX_FIELDS)
     except ValueError:
         return TooLarge(f"the form has over {_FORM_MAX_FIELDS} fields: send fewer, or send JSON")
-    if not pairs:
+    if not pairs or b"=" not in body:
         return Malformed("the form holds no field: send id=…&event=…")
     return _marked(dict(pairs), [name for name, _ in pairs], body)
 

@@ -3,7 +3,7 @@
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
 
-_LONGEST = 64
+_LONGEST = 128
 _KEPT_BITS = {4: 24, 6: 48}
 
 
@@ -33,8 +33,14 @@ def read_address(address: str) -> str | None:
 
 @lru_cache(maxsize=32_768)
 def _read(address: str) -> str | None:
+    # Proxies write lists of addresses, the client's first, and some add its port.
+    first = address.partition(",")[0].strip()
+    if first.startswith("["):
+        first = first[1:].partition("]")[0]
+    elif first.count(":") == 1:
+        first = first.partition(":")[0]
     try:
-        parsed = ip_address(address.partition("%")[0])
+        parsed = ip_address(first.partition("%")[0])
     except ValueError:
         return None
     mapped = getattr(parsed, "ipv4_mapped", None)

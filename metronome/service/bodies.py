@@ -19,7 +19,9 @@ ENCODINGS: Final = ("gzip", "deflate", "zstd")
 _BODY_SECONDS = 60.0
 _GZIP = 16 + zlib.MAX_WBITS
 _STEP_BYTES = 16 * 1024
-"""What is decoded at a time: what a decoder leaves of it is copied, once for each of what may be a million parts."""
+"""What is decoded at a time: what a decoder leaves of it is copied, once for each compressed part."""
+_MAX_PARTS = 10_000
+"""A decoder for each costs more than what is in it: a million of nine bytes would take half a minute."""
 _MAX_ENCODINGS = 4
 _IN_A_THREAD_FROM = 64 * 1024
 """Smaller bodies are decoded sooner than a thread takes them over."""
@@ -90,7 +92,11 @@ def _members(body: bytes, decoder_of_one: Callable[[], "zlib._Decompress | ZstdD
     """Decode what may be several compressed parts, one behind the other."""
     parts: list[bytes] = []
     left, at, whole = max_bytes, 0, memoryview(body)
+    decoders = 0
     while at < len(whole):
+        decoders += 1
+        if decoders > _MAX_PARTS:
+            raise Malformed(f"the body is in over {_MAX_PARTS} compressed parts: compress it as one")
         decoder = decoder_of_one()
         while not decoder.eof:
             step = whole[at : at + _STEP_BYTES]

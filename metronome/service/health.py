@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import orjson
+import structlog
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Gauge, Metric, generate_latest
 from prometheus_client.registry import Collector
@@ -13,6 +14,8 @@ from metronome.service.problems import problem
 from metronome.ship import Shipper
 from metronome.spool import Depth
 from metronome.stores.store import Store
+
+log = structlog.get_logger()
 
 _METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _NEARLY_FULL: Final = 0.95
@@ -106,7 +109,8 @@ class Health:
         try:
             await self._store.ping()
         except MetronomeError as error:
-            return {"status": "away", "error": str(error), "advice": error.advice}
+            log.warning("store_away", error=str(error), advice=error.advice)
+            return {"status": "away", "detail": error.in_public or type(error).__name__}
         return {"status": "ok"}
 
     async def _metrics(self, _: web.Request) -> web.Response:

@@ -3,6 +3,7 @@
 from typing import Final
 
 import orjson
+import structlog
 from aiohttp import web
 
 from metronome.errors import (
@@ -19,6 +20,8 @@ from metronome.errors import (
     UnknownEncoding,
     WrongMethod,
 )
+
+log = structlog.get_logger()
 
 _STATUS: Final[tuple[tuple[type[MetronomeError], int], ...]] = (
     (Malformed, 400),
@@ -49,12 +52,15 @@ def problem(error: MetronomeError) -> web.Response:
     if error.retry:
         headers["Retry-After"] = str(_RETRY_AFTER_SECONDS)
     name = type(error).__name__
+    detail = error.in_public or f"{error}; {error.advice}"
+    if error.in_public:
+        log.warning("answered_with_error", kind=name, error=str(error), advice=error.advice)
     body = {
         "type": f"urn:metronome:error:{name}",
         "title": name,
         "status": status,
         # What the message quotes may hold lone surrogates, which have no bytes.
-        "detail": f"{error}; {error.advice}".encode(errors="backslashreplace").decode(),
+        "detail": detail.encode(errors="backslashreplace").decode(),
     }
     return web.Response(
         status=status, body=orjson.dumps(body), content_type="application/problem+json", headers=headers

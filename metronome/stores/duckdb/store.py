@@ -49,6 +49,7 @@ class DuckDBStore(Store):
         self._memory = memory
         self._merge_rows = merge_rows
         self._database: duckdb.DuckDBPyConnection | None = None
+        self._opening = threading.Lock()
         self._writer = ThreadPoolExecutor(1, "duckdb-write", _give_way)
         self._readers = ThreadPoolExecutor(2, "duckdb-read")
 
@@ -106,12 +107,13 @@ class DuckDBStore(Store):
             raise StoreAway(f"{self._path}: {error}") from error
 
     def _open(self) -> duckdb.DuckDBPyConnection:
-        if self._database is None:
-            database = duckdb.connect(self._path, config={"memory_limit": self._memory})
-            database.execute("SET TimeZone = 'UTC'; SET checkpoint_threshold = '128MB'")
-            database.execute(schema.TABLES)
-            self._database = database
-        return self._database
+        with self._opening:
+            if self._database is None:
+                database = duckdb.connect(self._path, config={"memory_limit": self._memory})
+                database.execute("SET TimeZone = 'UTC'; SET checkpoint_threshold = '128MB'")
+                database.execute(schema.TABLES)
+                self._database = database
+            return self._database
 
     def _cursor(self) -> duckdb.DuckDBPyConnection:
         return (self._database or self._open()).cursor()
