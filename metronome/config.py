@@ -20,6 +20,8 @@ _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _AGE = re.compile(r"(\d+)\s*([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _OLDEST_SECONDS = 36_500 * _SECONDS["d"]
+_SECRET = frozenset({"store", "store_api_key"})
+"""Settings that may hold a password, and so are shown to nobody."""
 _STORE = re.compile(r"duckdb|https?://\S+")
 _INDEX_PREFIX = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
@@ -154,7 +156,8 @@ def read_settings(given: Mapping[str, Any] | None = None) -> Settings:
         problem = error.errors()[0]
         name = str(problem["loc"][0]) if problem["loc"] else "?"
         reason = problem["msg"].removeprefix("Value error, ")
-        raise Misconfigured(f"{PREFIX}{name.upper()} is {problem['input']!r}: {reason}") from None
+        shown = "not right" if name in _SECRET else repr(problem["input"])
+        raise Misconfigured(f"{PREFIX}{name.upper()} is {shown}: {reason}") from None
 
 
 def shown_default(default: object) -> str:

@@ -27,6 +27,9 @@ REFERER_NAMES: Final = ("referer", "referrer", "urlref")
 NUMBER_NAMES: Final = ("duration", "value")
 """Known fields that hold numbers: where a sender can only write text, it is read as a number."""
 
+REPEATED: Final = "[repeated]"
+"""Under this name a dialect lists fields that were given twice: no plain one, so that the event is kept whole."""
+
 NAME_MAX_BYTES: Final = 1024
 """The longest ``id``, ``event`` and ``format``: Elasticsearch does not count longer ones."""
 EVENT_ID_MAX_BYTES: Final = 512
@@ -290,7 +293,8 @@ def _shorten_referer(names: tuple[str, ...], doc: dict[str, Any], odd: dict[str,
         return
     url = _text(given)
     short = normalise_referer(url, door.own_hosts)
-    if short != url and "referer_url" in doc and normalise_referer(_text(doc["referer_url"]), door.own_hosts) == url:
+    whole = doc.get("referer_url")
+    if short != url and whole is not None and normalise_referer(_text(whole), door.own_hosts) == url:
         # A document that is sent again: this was made of the address beside it.
         short = url
     if short is not None and len(short) <= NAME_MAX_BYTES:
@@ -299,7 +303,7 @@ def _shorten_referer(names: tuple[str, ...], doc: dict[str, Any], odd: dict[str,
         # None of the others may take its place when the document is sent again.
         odd.update({other: doc.pop(other) for other in names if other in doc})
     if short != url:
-        (odd if "referer_url" in doc else doc)["referer_url"] = url
+        (doc if whole is None else odd)["referer_url"] = url
 
 
 def _read_measures(doc: dict[str, Any], odd: dict[str, Any], door: Door) -> None:
@@ -348,9 +352,9 @@ def _original(event: Event, door: Door) -> str:
     address = event.fields.get("clientip")
     cut = cut_address(_text(address)) if door.cut_addresses and address is not None else None
     if cut is not None and cut != address:
-        # What is cut must not stand here whole.
+        # What is cut must not stand here whole, not even in a field that was given twice.
         quoted = orjson.dumps(address)
-        if original is None or original.count(quoted) != 1:
+        if original is None or REPEATED in event.fields or original.count(quoted) != 1:
             return _text({**event.fields, "clientip": cut})
         original = original.replace(quoted, orjson.dumps(cut))
     return _text(dict(event.fields)) if original is None else original.decode(errors="replace")

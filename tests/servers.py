@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import orjson
 
@@ -100,6 +100,15 @@ class Server:
         """All that it has logged, over all its lives."""
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
+    def __enter__(self) -> Self:
+        """Return this server, which is killed at the block's end if it runs then; it is not started yet."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave no process behind."""
+        if self.is_running:
+            self.kill()
+
     def start(self) -> None:
         """Start it and wait until it answers.
 
@@ -127,7 +136,7 @@ class Server:
     def wait_until_live(self) -> None:
         """Wait until it answers; raises as `start` does."""
         deadline = time.monotonic() + START_SECONDS
-        while not self._is_live():
+        while not (self._is_live() and self._has_its_workers()):
             if not self.is_running:
                 raise ServerError(self._told(f"the server ended with {self._running().returncode}"))
             if time.monotonic() > deadline:
@@ -213,6 +222,12 @@ class Server:
     def complaints(self) -> list[str]:
         """Return the lines of its log that tell of a bug."""
         return [line for line in self.log.splitlines() if "Traceback" in line or "shipper_failed" in line]
+
+    def _has_its_workers(self) -> bool:
+        workers = int(str(self.settings.get("workers", 1)))
+        # Each has a socket of its own that listens at the port they share.
+        listening = f"0100007F:{self.port:04X} 00000000:0000 0A "
+        return workers == 1 or Path("/proc/net/tcp").read_text().count(listening) == workers
 
     def _is_live(self) -> bool:
         with contextlib.suppress(OSError, HTTPException, ValueError):

@@ -122,10 +122,17 @@ WRONG = [
 
 @pytest.mark.parametrize(("name", "text"), WRONG)
 def test_a_wrong_value_is_refused_by_the_setting_s_name(name: str, text: str) -> None:
-    with pytest.raises(Misconfigured, match=f"{PREFIX}{name.upper()} is '"):
+    shown = "not right: " if name == "store" else repr(text)[:1]
+    with pytest.raises(Misconfigured, match=f"{PREFIX}{name.upper()} is {shown}"):
         settings(**{name: text})
-    with environment(), pytest.raises(Misconfigured, match=f"{PREFIX}{name.upper()} is '"):
+    with environment(), pytest.raises(Misconfigured, match=f"{PREFIX}{name.upper()} is {shown}"):
         read_settings({name: text})
+
+
+def test_a_store_s_address_is_not_shown_since_it_may_hold_a_password() -> None:
+    with pytest.raises(Misconfigured) as caught:
+        settings(store="htp://me:secret@es.example:9200")
+    assert "secret" not in str(caught.value)
 
 
 def test_the_command_line_wins_and_what_is_not_given_there_does_not_count() -> None:

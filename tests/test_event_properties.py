@@ -152,9 +152,9 @@ def check_nothing_is_lost(body: bytes, doc: dict[str, Any]) -> None:
             assert value in (*NOTHING, False, 0, "0", "false") or found in (text_of(value), text_of(value).lower())
         elif name in {"duration", "value"} and isinstance(value, str) and value != doc[name]:
             assert float(value) == doc[name]
-        elif value is not None or name not in {"@timestamp", "clientip", *REFERER_NAMES}:
+        elif value not in NOTHING or name not in {"@timestamp", "clientip", "referer_url", *REFERER_NAMES}:
             assert name in doc
-            assert doc[name] == value or doc[name] == str(value) or name in REFERER_NAMES
+            assert doc[name] in (value, str(value)) or name in REFERER_NAMES
 
 
 @settings(max_examples=400)
@@ -172,7 +172,8 @@ def test_any_event_is_refused_in_words_or_becomes_a_document_that_loses_nothing(
 def test_a_document_that_is_sent_again_stays_what_it_is(fields: dict[str, Any]) -> None:
     event = read(json.dumps(fields).encode())
     doc = encode(event) if event is not None else None
-    if doc is None:
+    # A host without a dot is known as one by the address beside it, unless the sender has put something else there.
+    if doc is None or ("." not in doc.get("referer", ".").partition("/")[0] and "referer_url" in doc.get("params", ())):
         return
     body = orjson.dumps(doc)
     again = encode(Event(orjson.loads(body), body), "another")

@@ -129,7 +129,10 @@ def test_a_module_has_fewer_than_400_lines_and_says_what_it_is(module: str) -> N
 
 ALONE = """
 import importlib, os, sys
-import aiohttp.web, duckdb, elasticsearch, prometheus_client.multiprocess, pydantic_settings, rich.progress, structlog, typer
+import metronome.cli, metronome.service.worker  # What they need of others is loaded once, which saves seconds.
+for name in list(sys.modules):
+    if name.partition(".")[0] == "metronome":
+        del sys.modules[name]
 for name in sys.argv[1:]:
     child = os.fork()
     if not child:
@@ -140,7 +143,7 @@ for name in sys.argv[1:]:
         os._exit(0)
     os.waitpid(child, 0)
 """
-"""Import each module in a process that has imported nothing of the project before, only others' libraries."""
+"""Import each module in a process of its own that has nothing of the project yet."""
 
 
 def test_each_module_can_be_imported_alone() -> None:

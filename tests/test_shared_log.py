@@ -5,7 +5,8 @@ The small log of the project is counted by hand below; the real one beside the p
 
 import asyncio
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -81,6 +82,16 @@ def real_log() -> Log:
 def small_log() -> Log:
     pattern = r"^/datasets/(?P<id>[^/]+)(?:/.*?(?:\.(?P<format>csv|geojson|tar\.gz|KML)))?$"
     return Log(SMALL, pattern, ("data.example.net",), COUNTED_BY_HAND)
+
+
+NewServer = Callable[..., Server]
+
+
+@pytest.fixture
+def new_server() -> Iterator[NewServer]:
+    """Make servers as `Server` does; those that still run at the test's end are killed."""
+    with ExitStack() as stack:
+        yield lambda *arguments, **settings: stack.enter_context(Server(*arguments, **settings))
 
 
 @pytest.fixture(
@@ -160,10 +171,10 @@ async def test_every_item_is_counted_exactly_however_often_its_log_is_imported(
 
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_every_item_is_counted_exactly_where_the_server_was_killed_amid_an_import(
-    log: Log, store: dict[str, str], tmp_path: Path, workers: int
+    new_server: NewServer, log: Log, store: dict[str, str], tmp_path: Path, workers: int
 ) -> None:
     batch = "--batch=5" if log.path == SMALL else "--batch=100"
-    server = Server(tmp_path / "data", workers=workers, **store)
+    server = new_server(tmp_path / "data", workers=workers, **store)
     await asyncio.to_thread(server.start)
     importing = asyncio.create_task(asyncio.to_thread(log.import_into, server, batch, "--patience=0"))
     await until_some_are_accepted(server, importing)
@@ -180,9 +191,9 @@ async def test_every_item_is_counted_exactly_where_the_server_was_killed_amid_an
 
 
 async def test_an_import_has_patience_with_a_server_that_is_killed_and_comes_back(
-    log: Log, store: dict[str, str], tmp_path: Path
+    new_server: NewServer, log: Log, store: dict[str, str], tmp_path: Path
 ) -> None:
-    server = Server(tmp_path / "data", **store)
+    server = new_server(tmp_path / "data", **store)
     await asyncio.to_thread(server.start)
     run = partial(log.import_into, server, "--batch=5" if log.path == SMALL else "--batch=100")
     importing = asyncio.create_task(asyncio.to_thread(run))

@@ -14,7 +14,7 @@ import orjson
 
 from metronome.dialects.dialect import Outcome, Reading, Readings, Reply, Request
 from metronome.errors import Malformed, TooLarge
-from metronome.event import Event
+from metronome.event import REPEATED, Event
 
 FORM = "application/x-www-form-urlencoded"
 LINES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"})
@@ -79,8 +79,7 @@ def _marked(found: dict[str, Any], names: list[str], text: bytes) -> Reading:
     """Make an event of fields of which some may have been given twice: the last one counts, the text keeps all."""
     if len(names) == len(found):
         return Event(found, text)
-    # A name in brackets is no plain one, so the whole event is kept beside it.
-    return Event({**found, "[repeated]": sorted(name for name, times in Counter(names).items() if times > 1)}, text)
+    return Event({**found, REPEATED: sorted(name for name, times in Counter(names).items() if times > 1)}, text)
 
 
 def _from_form(body: bytes) -> Reading:

@@ -8,7 +8,7 @@ import contextlib
 import os
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -95,14 +95,26 @@ def finish(server: Server) -> None:
     assert server.complaints() == []
 
 
+NewServer = Callable[..., Server]
+
+
+@pytest.fixture
+def new_server() -> Iterator[NewServer]:
+    """Make servers as `Server` does; those that still run at the test's end are killed."""
+    with contextlib.ExitStack() as stack:
+        yield lambda *arguments, **settings: stack.enter_context(Server(*arguments, **settings))
+
+
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_a_server_that_is_killed_under_load_loses_nothing_that_it_acknowledged(data: Path, workers: int) -> None:
-    server, sent = Server(data, workers=workers), Sent()
+async def test_a_server_that_is_killed_under_load_loses_nothing_that_it_acknowledged(
+    new_server: NewServer, data: Path, workers: int
+) -> None:
+    server, sent = new_server(data, workers=workers), Sent()
     for _ in range(ROUNDS):
         await killed_under_load(server, sent, random.uniform(0.05, 1.2))
     await asyncio.to_thread(finish, server)
@@ -110,8 +122,8 @@ async def test_a_server_that_is_killed_under_load_loses_nothing_that_it_acknowle
     print(f"{ROUNDS} rounds, {workers} workers: {len(sent.acknowledged)} of {len(sent.tried)} acknowledged")  # noqa: T201  # for those who ask with -s
 
 
-async def test_a_server_that_is_killed_as_it_ships_ships_nothing_twice(data: Path) -> None:
-    server, sent = Server(data), Sent()
+async def test_a_server_that_is_killed_as_it_ships_ships_nothing_twice(new_server: NewServer, data: Path) -> None:
+    server, sent = new_server(data), Sent()
     for _ in range(ROUNDS):
         # Large batches make shipments of megabytes, in whose midst most of these moments are.
         await killed_under_load(server, sent, random.uniform(0.1, 0.8), batch=2000)
@@ -124,8 +136,8 @@ async def test_a_server_that_is_killed_as_it_ships_ships_nothing_twice(data: Pat
     print(f"{ROUNDS} rounds: {len(sent.acknowledged)} of {len(sent.tried)} acknowledged")  # noqa: T201  # likewise
 
 
-async def test_workers_that_are_killed_lose_nothing_that_they_acknowledged(data: Path) -> None:
-    server, sent = Server(data, workers=2), Sent()
+async def test_workers_that_are_killed_lose_nothing_that_they_acknowledged(new_server: NewServer, data: Path) -> None:
+    server, sent = new_server(data, workers=2), Sent()
     await asyncio.to_thread(server.start)
     for _ in range(ROUNDS):
         sending = asyncio.create_task(load(server, sent, random.uniform(0.5, 1.5)))
@@ -133,10 +145,10 @@ async def test_workers_that_are_killed_lose_nothing_that_they_acknowledged(data:
         for pid in server.worker_pids()[: random.randint(1, 2)]:
             server.kill_worker(pid)
         await sending
+        await asyncio.to_thread(server.wait_until_live)
         if random.random() < 0.5:
             # Now the next that dies leaves a spool that is empty.
             await asyncio.to_thread(server.wait_until_shipped)
-    await asyncio.to_thread(server.wait_until_live)
     await asyncio.to_thread(server.wait_until_shipped)
     assert await asyncio.to_thread(server.stop) == 0
     assert server.complaints() == []
@@ -144,8 +156,8 @@ async def test_workers_that_are_killed_lose_nothing_that_they_acknowledged(data:
     print(f"{ROUNDS} rounds: {len(sent.acknowledged)} of {len(sent.tried)} acknowledged")  # noqa: T201  # likewise
 
 
-async def test_a_batch_that_is_sent_again_after_a_crash_is_there_once(data: Path) -> None:
-    server, marks = Server(data), [unique_name() for _ in range(3000)]
+async def test_a_batch_that_is_sent_again_after_a_crash_is_there_once(new_server: NewServer, data: Path) -> None:
+    server, marks = new_server(data), [unique_name() for _ in range(3000)]
     batches = [marks[at : at + 100] for at in range(0, len(marks), 100)]
     for _ in range(min(ROUNDS, 10)):
         await asyncio.to_thread(server.start)
@@ -182,9 +194,9 @@ def prefix(elasticsearch_url: str) -> Iterator[str]:
 @pytest.mark.elasticsearch
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_nor_is_anything_lost_with_elasticsearch(
-    data: Path, elasticsearch_url: str, prefix: str, workers: int
+    new_server: NewServer, data: Path, elasticsearch_url: str, prefix: str, workers: int
 ) -> None:
-    server, sent = Server(data, store=elasticsearch_url, index_prefix=prefix, workers=workers), Sent()
+    server, sent = new_server(data, store=elasticsearch_url, index_prefix=prefix, workers=workers), Sent()
     for _ in range(max(2, ROUNDS // 3)):
         await killed_under_load(server, sent, random.uniform(0.1, 1.5), batch=400)
     await asyncio.to_thread(finish, server)

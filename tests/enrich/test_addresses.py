@@ -19,6 +19,9 @@ from metronome.enrich.addresses import cut_address, read_address
         ("::1", "::", "::1"),
         ("::ffff:203.0.113.77", "203.0.113.0", "203.0.113.77"),
         ("fe80::1%eth0", "fe80::", "fe80::1"),
+        ("203.0.113.77:4711", "203.0.113.0", "203.0.113.77"),
+        ("[2001:db8:1:2::3]:4711", "2001:db8:1::", "2001:db8:1:2::3"),
+        ("203.0.113.77, 198.51.100.9", "203.0.113.0", "203.0.113.77"),
     ],
 )
 def test_an_address_is_cut_or_kept_in_its_usual_form(address: str, cut: str, whole: str) -> None:
@@ -34,8 +37,8 @@ def test_an_address_is_cut_or_kept_in_its_usual_form(address: str, cut: str, who
         "203.0.113",
         "203.0.113.256",
         "0203.0.113.1",
-        "203.0.113.7:80",
-        "[::1]",
+        "203.0.113.7:80:90",
+        "[]",
         "1::2::3",
         "1" * 100_000,
     ],

@@ -29,6 +29,8 @@ STATUS = {
     "StoreDenied": 503,
     "DataFolderTaken": 503,
 }
+SECRETIVE = {"StoreAway", "OperatorError", "Misconfigured", "StoreDenied", "DataFolderTaken"}
+"""What strangers are not told: it may name what is behind the service."""
 RETRIED = {"TooSlow", "Away", "SpoolFull", "StoreAway", "ServerAway", "StoreDenied"}
 
 
@@ -64,8 +66,9 @@ def test_an_error_is_answered_with_its_status_what_is_wrong_and_what_to_do(kind:
         "type": f"urn:metronome:error:{name}",
         "title": name,
         "status": STATUS[name],
-        "detail": f"the cat is on the keyboard; {kind.advice}",
+        "detail": kind.in_public or f"the cat is on the keyboard; {kind.advice}",
     }
+    assert bool(kind.in_public) == (name in SECRETIVE)
     assert answer.headers["Access-Control-Allow-Origin"] == "*"
     assert ("Retry-After" in answer.headers) == kind.retry == (name in RETRIED)
 

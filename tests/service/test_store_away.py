@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -69,6 +69,16 @@ class Proxy:
         writer.transport.abort()
 
 
+NewServer = Callable[..., Server]
+
+
+@pytest.fixture
+def new_server() -> Iterator[NewServer]:
+    """Make servers as `Server` does; those that still run at the test's end are killed."""
+    with contextlib.ExitStack() as stack:
+        yield lambda *arguments, **settings: stack.enter_context(Server(*arguments, **settings))
+
+
 @pytest.fixture
 def prefix(elasticsearch_url: str) -> Iterator[str]:
     name = unique_name("away")
@@ -92,8 +102,10 @@ async def started(server: Server) -> Server:
 
 
 @pytest.fixture
-async def server(proxy: Proxy, prefix: str, tmp_path: Path) -> AsyncIterator[Server]:
-    server = await started(Server(tmp_path / "data", store=proxy.url, index_prefix=prefix, spool_max_bytes=1_000_000))
+async def server(new_server: NewServer, proxy: Proxy, prefix: str, tmp_path: Path) -> AsyncIterator[Server]:
+    server = await started(
+        new_server(tmp_path / "data", store=proxy.url, index_prefix=prefix, spool_max_bytes=1_000_000)
+    )
     yield server
     assert await asyncio.to_thread(server.stop) == 0
     assert server.complaints() == []
@@ -205,8 +217,10 @@ async def until_taken(http: aiohttp.ClientSession) -> list[str]:
     raise AssertionError("a spool that is empty takes no event")
 
 
-async def test_a_full_spool_of_one_worker_takes_again(proxy: Proxy, prefix: str, tmp_path: Path) -> None:
-    server = Server(tmp_path / "data", store=proxy.url, index_prefix=prefix, spool_max_bytes=200_000, workers=2)
+async def test_a_full_spool_of_one_worker_takes_again(
+    new_server: NewServer, proxy: Proxy, prefix: str, tmp_path: Path
+) -> None:
+    server = new_server(tmp_path / "data", store=proxy.url, index_prefix=prefix, spool_max_bytes=200_000, workers=2)
     await started(server)
     await proxy.cut()
     connector = aiohttp.TCPConnector(force_close=True)
@@ -224,10 +238,10 @@ async def test_a_full_spool_of_one_worker_takes_again(proxy: Proxy, prefix: str,
 
 
 async def test_a_server_may_be_started_while_the_store_is_away(
-    proxy: Proxy, elasticsearch_url: str, prefix: str, tmp_path: Path
+    new_server: NewServer, proxy: Proxy, elasticsearch_url: str, prefix: str, tmp_path: Path
 ) -> None:
     await proxy.cut()
-    server = await started(Server(tmp_path / "data", store=proxy.url, index_prefix=prefix))
+    server = await started(new_server(tmp_path / "data", store=proxy.url, index_prefix=prefix))
     async with aiohttp.ClientSession(server.url, timeout=SECONDS) as http:
         taken = await tick(http, 100)
         assert len(taken) == 100
@@ -242,10 +256,10 @@ async def test_a_server_may_be_started_while_the_store_is_away(
 
 
 async def test_what_a_server_left_that_was_stopped_meanwhile_arrives_after_the_next_start(
-    proxy: Proxy, elasticsearch_url: str, prefix: str, tmp_path: Path
+    new_server: NewServer, proxy: Proxy, elasticsearch_url: str, prefix: str, tmp_path: Path
 ) -> None:
     await proxy.cut()
-    server = await started(Server(tmp_path / "data", store=proxy.url, index_prefix=prefix, stop_seconds=1))
+    server = await started(new_server(tmp_path / "data", store=proxy.url, index_prefix=prefix, stop_seconds=1))
     async with aiohttp.ClientSession(server.url, timeout=SECONDS) as http:
         taken = await tick(http, 100)
     assert await asyncio.to_thread(server.stop) == 0

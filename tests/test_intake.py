@@ -1,0 +1,172 @@
+"""The intake: each request hears of its own events, once they are on disk."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from prometheus_client import CollectorRegistry
+
+from metronome.dialects import tick
+from metronome.dialects.dialect import Outcome, Readings, Reply, Request
+from metronome.errors import Malformed, SpoolFull, TooLarge
+from metronome.event import Event
+from metronome.intake import DoorPolicy, Intake
+from metronome.spool import Outlet, Spool
+from metronome.telemetry import Telemetry
+
+NOON = datetime(2015, 1, 22, 12, tzinfo=UTC).timestamp()
+POLICY = DoorPolicy(timedelta(days=7), 1000, frozenset(), cut_addresses=True)
+
+
+class Breaking:
+    """A dialect with a bug: it breaks amid a request, or amid its reply."""
+
+    def __init__(self, *, in_reply: bool) -> None:
+        self._in_reply = in_reply
+
+    def read(self, _: Request) -> Readings:
+        class Broken(dict[str, Any]):
+            def __iter__(self) -> Any:
+                raise RuntimeError("a bug in reading")
+
+        return Readings([Event({"id": "good"}), Event({} if self._in_reply else Broken())], batch=True)
+
+    def reply(self, _: Readings, __: Outcome) -> Reply:
+        raise RuntimeError("a bug in the reply")
+
+
+class Entrance:
+    """An intake on a spool of its own, with a clock that tests move."""
+
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        self.now = NOON
+        self.folder = folder
+        self.telemetry = Telemetry(CollectorRegistry())
+        self.spool = Spool(folder, max_bytes, self.telemetry.commit)
+        self.intake = Intake(self.spool, POLICY, lambda: self.now, self.telemetry)
+
+    async def tick(self, body: bytes | str, key: str = "") -> Reply:
+        request = Request(body.encode() if isinstance(body, str) else body, "", 10)
+        return await self.intake.take(tick, request, key)
+
+    def documents(self) -> list[dict[str, Any]]:
+        with Outlet(self.folder) as outlet:
+            taken = outlet.take(0, 10**9)
+        if taken is None:
+            return []
+        assert taken.batch.count == len(taken.batch.documents())
+        return [orjson.loads(line) for line in taken.batch.documents()]
+
+
+@asynccontextmanager
+async def opened(folder: Path, max_bytes: int = 10**9) -> AsyncIterator[Entrance]:
+    entrance = Entrance(folder, max_bytes)
+    try:
+        yield entrance
+    finally:
+        await entrance.spool.close()
+
+
+async def test_what_is_answered_as_accepted_is_on_disk(tmp_path: Path) -> None:
+    async with opened(tmp_path) as door:
+        assert (await door.tick('{"id":"a"}')).status == 204
+        assert [doc["id"] for doc in door.documents()] == ["a"]
+        listed = await door.tick('[{"id":"b"},7,{"id":"c","ts":"never"},{"id":"d"}]')
+        answer = orjson.loads(listed.body)
+        assert (answer["accepted"], [entry["index"] for entry in answer["rejected"]]) == (2, [1, 2])
+        assert [doc["id"] for doc in door.documents()] == ["a", "b", "d"]
+        assert door.telemetry.registry.get_sample_value("metronome_events_accepted_total") == 3
+
+
+async def test_requests_of_the_same_moment_each_hear_of_their_own(tmp_path: Path) -> None:
+    async with opened(tmp_path) as door:
+        bodies = ['{"id":"a"}', "rubbish", '{"ts":"never"}', '[{"id":"b"},1]', "[]", '{"id":"' + "x" * 1000 + '"}']
+        found = await asyncio.gather(*map(door.tick, bodies), return_exceptions=True)
+        kinds = [type(one) if isinstance(one, Exception) else one.status for one in found]  # type: ignore[union-attr]
+        assert kinds == [204, Malformed, Malformed, 200, 200, TooLarge]
+        assert [doc["id"] for doc in door.documents()] == ["a", "b"]
+
+
+@pytest.mark.parametrize(("in_reply", "kept"), [(False, ["a", "b"]), (True, ["a", "good", None, "b"])])
+async def test_a_bug_in_one_request_s_way_stops_no_other(tmp_path: Path, *, in_reply: bool, kept: list[str]) -> None:
+    async with opened(tmp_path) as door:
+        broken = door.intake.take(Breaking(in_reply=in_reply), Request(b"", "", 10))
+        async with asyncio.timeout(5):
+            found = await asyncio.gather(
+                door.tick('{"id":"a"}'), broken, door.tick('{"id":"b"}'), return_exceptions=True
+            )
+        assert isinstance(found[0], Reply)
+        assert isinstance(found[1], RuntimeError)
+        assert isinstance(found[2], Reply)
+        assert [doc.get("id") for doc in door.documents()] == kept
+
+
+async def test_what_has_no_name_gets_one_of_its_own(tmp_path: Path) -> None:
+    async with opened(tmp_path) as door:
+        await asyncio.gather(*(door.tick("[{},{},{}]") for _ in range(20)))
+        assert len({doc["event_id"] for doc in door.documents()}) == 60
+
+
+async def test_a_request_that_is_sent_again_with_its_key_has_the_same_names(tmp_path: Path) -> None:
+    async with opened(tmp_path) as door:
+        for key in ("k", "k", "other"):
+            await door.tick('[{"n":1},{"event_id":"mine"},{"n":3}]', key)
+        names = [doc["event_id"] for doc in door.documents()]
+        assert names[:3] == names[3:6]
+        assert names[1] == names[4] == names[7] == "mine"
+        assert len(set(names)) == 5
+
+
+@pytest.mark.parametrize(
+    ("move", "stamp"),
+    [(0, "2015-01-22T12:00:00.000Z"), (0.0015, "2015-01-22T12:00:00.001Z"), (86400, "2015-01-23T12:00:00.000Z")],
+)
+async def test_an_event_without_a_time_has_that_of_its_arrival(tmp_path: Path, move: float, stamp: str) -> None:
+    async with opened(tmp_path) as door:
+        await door.tick("{}")
+        door.now += move
+        await door.tick("{}")
+        assert [doc["@timestamp"] for doc in door.documents()] == ["2015-01-22T12:00:00.000Z", stamp]
+
+
+async def test_the_door_moves_with_the_clock(tmp_path: Path) -> None:
+    async with opened(tmp_path) as door:
+        for stamp in ("2015-01-15T11:59:59Z", "2015-01-23T12:00:01Z"):
+            with pytest.raises(Malformed):
+                await door.tick(f'{{"ts":"{stamp}"}}')
+        door.now += 2
+        assert (await door.tick('{"ts":"2015-01-23T12:00:01Z"}')).status == 204
+        with pytest.raises(Malformed, match="raise tick_max_age"):
+            await door.tick('{"ts":"2015-01-15T12:00:00Z"}')
+
+
+async def test_a_full_spool_takes_none_of_a_request(tmp_path: Path) -> None:
+    async with opened(tmp_path, max_bytes=300) as door:
+        await door.tick('{"id":"a"}')
+        with pytest.raises(SpoolFull):
+            await door.tick("[{},{},{},{}]")
+        assert (await door.tick("[]")).status == 200
+        assert [doc.get("id") for doc in door.documents()] == ["a"]
+
+
+async def test_those_who_go_away_before_their_reply_lose_nothing(tmp_path: Path) -> None:
+    async with opened(tmp_path) as door:
+        tasks = [asyncio.create_task(door.tick(f'{{"id":{number}}}')) for number in range(3)]
+        await asyncio.sleep(0)
+        tasks[1].cancel()
+        found = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(one) for one in found] == [Reply, asyncio.CancelledError, Reply]
+        assert [doc["id"] for doc in door.documents()] == ["0", "1", "2"]
+
+
+async def test_more_than_fits_one_turn_is_taken_in_several(tmp_path: Path) -> None:
+    async with opened(tmp_path) as door:
+        blank = b" " * 200_000
+        found = await asyncio.gather(*(door.tick(b'{"id":%d}' % number + blank) for number in range(10)))
+        assert [reply.status for reply in found] == [204] * 10
+        assert [doc["id"] for doc in door.documents()] == [str(number) for number in range(10)]
