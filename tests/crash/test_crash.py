@@ -21,7 +21,7 @@ import pytest
 from metronome.stores.elasticsearch import ElasticsearchConfig, ElasticsearchStore
 from tests.servers import Server, delete_indices, refresh_indices, unique_name
 
-ROUNDS: Final = int(os.environ.get("METRONOME_TEST_CRASH_ROUNDS", "6"))
+ROUNDS: Final = int(os.environ.get("METRONOME_TEST_CRASH_ROUNDS", "4"))
 CONNECTIONS: Final = 6
 SECONDS: Final = aiohttp.ClientTimeout(total=30)
 PER_ROUND_SECONDS: Final = 30
