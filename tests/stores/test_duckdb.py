@@ -1,6 +1,7 @@
 """The embedded store keeps what every store promises, and what only it does."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from metronome.errors import StoreAway
 from metronome.event import Door, Event, document
-from metronome.question import AllOf, Equals, Question
+from metronome.question import NO_BOTS, AllOf, Equals, Metric, Not, OneOf, Order, Question
 from metronome.stores.conformance import (
     AskingTests,
     FilterTests,
@@ -18,6 +19,7 @@ from metronome.stores.conformance import (
     ZoneTests,
 )
 from metronome.stores.duckdb import DuckDBStore
+from metronome.stores.duckdb.onepass import select_at_once
 from metronome.stores.duckdb.questions import fits_rollup
 from metronome.stores.store import Batch
 
@@ -132,3 +134,56 @@ def test_what_the_rollup_can_answer_is_counted_from_it() -> None:
     assert not fits_rollup(Question(by=("hour",)))
     assert not fits_rollup(Question(by=("title",)))
     assert not fits_rollup(Question(where=Equals("title", "x")))
+
+
+async def test_questions_about_one_item_that_are_answered_in_one_pass_are_answered_as_singly(tmp_path: Path) -> None:
+    store = DuckDBStore(tmp_path)
+    await store.setup()
+    fields = [
+        {"id": "doc", "event_id": f"{number}", "ts": f"2026-01-{1 + number % 20:02}T12:00:00Z", "event": event}
+        | ({"format": "KML"} if event == "download" else {"referer": f"https://r{number % 3}.org/"})
+        | ({"bot": "crawler"} if number % 7 == 0 else {})
+        for number, event in enumerate(["view", "download", "error", "view"] * 25)
+    ]
+    await store.write(
+        Batch.of(
+            [
+                document(Event({**each, "id": item, "event_id": f"{item}{each['event_id']}"}), DOOR, "")
+                for each in fields
+                for item in ("doc", "other")
+            ]
+        )
+    )
+    item = Equals("id", "doc")
+    start, end = datetime(2026, 1, 3, tzinfo=UTC), datetime(2026, 1, 15, tzinfo=UTC)
+    questions = tuple(
+        Question(
+            by=(by,), where=AllOf((item, *filters)), start=start, end=end, order=(Order("count", descending=True),)
+        )
+        for by in ("day", "week", "month", "format", "referer", "event", "id", "bot")
+        for filters in ((), (Equals("event", "view"),), (NO_BOTS, OneOf("event", ("view", "download"))))
+    )
+    assert select_at_once(questions) is not None
+    together = await store.ask(*questions)
+    singly = [(await store.ask(question))[0] for question in questions]
+    await store.close()
+    assert list(together) == singly
+    assert sum(int(row[1] or 0) for row in together[0].rows) == 60
+
+
+def test_only_questions_about_one_item_are_answered_in_one_pass() -> None:
+    item, view = Equals("id", "doc"), Equals("event", "view")
+    about = Question(by=("day",), where=AllOf((item, view)))
+    assert select_at_once((about, replace(about, by=("referer",)))) is not None
+    for other in (
+        replace(about, where=view),
+        replace(about, where=AllOf((Equals("id", "other"), view))),
+        replace(about, where=Not(item)),
+        replace(about, by=("hour",)),
+        replace(about, by=("day", "event")),
+        replace(about, tz="Europe/Zurich"),
+        replace(about, start=datetime(2026, 1, 1, tzinfo=UTC)),
+        replace(about, metrics=(Metric.parse("visitors"),)),
+    ):
+        assert select_at_once((about, other)) is None
+    assert select_at_once((about,)) is None

@@ -28,7 +28,7 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _COUNTED_CHARACTERS = 1024
 _ALWAYS_SHORT = frozenset({"id", "event", "format", "referer", "bot"})
 """The door takes these only where they are short enough to be counted."""
-_ROLLUP = f"(SELECT {', '.join(ROLLUP_COLUMNS)}, day AS ts, n FROM rollup)"
+ROLLUP = f"(SELECT {', '.join(ROLLUP_COLUMNS)}, day AS ts, n FROM rollup)"
 _ROLLUP_UNITS = frozenset({"day", "week", "month"})
 
 
@@ -49,14 +49,14 @@ def select(question: Question) -> Statement:
 
     """
     from_rollup = fits_rollup(question)
-    groups = [_group(name, question.tz) for name in question.by]
+    groups = [group_of(name, question.tz) for name in question.by]
     metrics = [_metric(metric, "sum(n)::BIGINT" if from_rollup else "count(*)") for metric in question.metrics]
     if from_rollup and not groups:
         metrics = [f"coalesce({metric}, 0)" for metric in metrics]
     columns = [f"{column} AS c{at}" for at, column in enumerate([*groups, *metrics])]
     result = Statement()
     where = condition(question.where, question.start, question.end, result.values)
-    result.sql = f"SELECT {', '.join(columns)} FROM {_ROLLUP if from_rollup else 'events'} WHERE {where}"
+    result.sql = f"SELECT {', '.join(columns)} FROM {ROLLUP if from_rollup else 'events'} WHERE {where}"
     if groups:
         result.sql += f" GROUP BY {', '.join(str(at + 1) for at in range(len(groups)))}"
         result.sql += f" HAVING {' AND '.join(f'c{at} IS NOT NULL' for at in range(len(groups)))}"
@@ -134,7 +134,8 @@ def _fields(where: Filter | None) -> frozenset[str]:
             return frozenset({where.field})
 
 
-def _group(name: str, tz: str) -> str:
+def group_of(name: str, tz: str) -> str:
+    """Write what rows are grouped by as SQL; its value is raw (see `show`)."""
     if name not in TIME_UNITS:
         return _text(name)
     local = "ts" if tz == "UTC" else f"timezone({_quoted(tz)}, timezone('UTC', ts))"

@@ -16,7 +16,8 @@ import duckdb
 from metronome.errors import StoreAway
 from metronome.question import AllOf, Answer, Equals, Filter, Question, arrange
 from metronome.stores.duckdb import schema
-from metronome.stores.duckdb.questions import condition, select, select_sorted, show
+from metronome.stores.duckdb.onepass import select_at_once
+from metronome.stores.duckdb.questions import Statement, condition, select, select_sorted, show
 from metronome.stores.store import Batch, Refusal, Store, Verdicts
 
 Result = TypeVar("Result")
@@ -197,12 +198,24 @@ class DuckDBStore(Store):
 
     def _ask(self, questions: tuple[Question, ...]) -> tuple[Answer, ...]:
         cursor = self._cursor()
-        cursor.execute("BEGIN")
         try:
-            return tuple(self._answer(cursor, question) for question in questions)
+            if statement := select_at_once(questions):
+                return self._answer_at_once(cursor, questions, statement)
+            cursor.execute("BEGIN")
+            try:
+                return tuple(self._answer(cursor, question) for question in questions)
+            finally:
+                cursor.execute("ROLLBACK")
         finally:
-            cursor.execute("ROLLBACK")
             cursor.close()
+
+    def _answer_at_once(
+        self, cursor: duckdb.DuckDBPyConnection, questions: tuple[Question, ...], statement: Statement
+    ) -> tuple[Answer, ...]:
+        rows: list[list[tuple[Any, ...]]] = [[] for _ in questions]
+        for at, *row in cursor.execute(statement.sql, statement.values).fetchall():
+            rows[at].append(tuple(row))
+        return tuple(arrange(question, found) for question, found in zip(questions, rows, strict=True))
 
     def _answer(self, cursor: duckdb.DuckDBPyConnection, question: Question) -> Answer:
         statement = select(question)
