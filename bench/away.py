@@ -27,7 +27,7 @@ def measure() -> list[Row]:
             memory = server.peak_memory()
             wire.connect()
             began = time.monotonic()
-            server.wait_until_shipped(3600)
+            server.wait_until_shipped(3600, 1.0)
             drained = sent / (time.monotonic() - began)
         refresh_indices(url, prefix)
         with urllib.request.urlopen(f"{url}/{prefix}-*/_count") as answer:  # noqa: S310  # our own node

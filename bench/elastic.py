@@ -65,7 +65,7 @@ def _whole_rate(url: str) -> float:
         bodies = lines(20 * EACH, EACH)
         began = time.monotonic()
         load = post(f"{server.url}/tick", bodies, "application/x-ndjson", 2, EVENTS // 60_000)
-        server.wait_until_shipped(600)
+        server.wait_until_shipped(600, 0.2)
         rate = load.requests * EACH / (time.monotonic() - began)
     delete_indices(url, prefix)
     return rate

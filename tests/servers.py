@@ -206,8 +206,8 @@ class Server:
         """Return how many events its spools hold."""
         return int(self.get("/health/ready")["spool"]["events"])
 
-    def wait_until_shipped(self, seconds: float = SHIPPED_SECONDS) -> None:
-        """Wait until the store has all that was taken.
+    def wait_until_shipped(self, seconds: float = SHIPPED_SECONDS, look_seconds: float = _LOOK_SECONDS) -> None:
+        """Wait until the store has all that was taken, and look each so many seconds.
 
         Raises:
             ServerError: it does not in time.
@@ -217,7 +217,7 @@ class Server:
         while depth := self.depth():
             if time.monotonic() > deadline:
                 raise ServerError(self._told(f"{depth} events are in the spool still"))
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(look_seconds)
 
     def complaints(self) -> list[str]:
         """Return the lines of its log that tell of a bug."""

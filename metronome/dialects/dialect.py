@@ -3,7 +3,7 @@
 A dialect is pure: it opens no socket, reads no clock and keeps nothing between two calls.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -18,12 +18,12 @@ class Readings(NamedTuple):
     """What a request holds.
 
     Attributes:
-        events: in their order.
+        events: in their order, to be gone through once.
         batch: whether the sender asked for several events, and so expects to hear of each.
 
     """
 
-    events: Sequence[Reading]
+    events: Iterable[Reading]
     batch: bool
 
 

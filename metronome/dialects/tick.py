@@ -6,7 +6,8 @@ What a body holds is told from its first bytes, whatever its content type says: 
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -92,25 +93,28 @@ def _from_form(body: bytes) -> Reading:
     return _marked(dict(pairs), [name for name, _ in pairs], body)
 
 
-def _from_lines(body: bytes, max_events: int) -> Sequence[Reading]:
+def _from_lines(body: bytes, max_events: int) -> Iterator[Reading]:
     lines = body.split(b"\n")
     if len(lines) > max_events and sum(1 for line in lines if line.strip(_WHITE)) > max_events:
         raise TooLarge(f"the body holds over {max_events} lines: send fewer at once, or raise batch_max_events")
-    readings: list[Reading] = []
+    return _read_lines(lines)
+
+
+def _read_lines(lines: list[bytes]) -> Iterator[Reading]:
+    """Read line by line as they are asked for: a batch is never there as objects all at once."""
     for line in lines:
         try:
             found = orjson.loads(line)
         except orjson.JSONDecodeError as error:
             if line.strip(_WHITE):
-                readings.append(_no_json(error))
+                yield _no_json(error)
             continue
         if type(found) is not dict:
-            readings.append(_no_object(found))
+            yield _no_object(found)
         elif line.count(b'":') == len(found):
-            readings.append(Event(found, line))
+            yield Event(found, line)
         else:
-            readings.append(_looked_at_closely(found, line))
-    return readings
+            yield _looked_at_closely(found, line)
 
 
 def _from_array(found: list[Any], body: bytes, max_events: int) -> Sequence[Reading]:
@@ -122,15 +126,18 @@ def _from_array(found: list[Any], body: bytes, max_events: int) -> Sequence[Read
     return list(_one_by_one(body, max_events))
 
 
-def _from_broken(body: bytes, max_events: int, error: ValueError) -> Sequence[Reading]:
+def _from_broken(body: bytes, max_events: int, error: ValueError) -> Iterable[Reading]:
     """Read what is no JSON as a whole: lines, or an array in which an element is broken."""
     start = body.lstrip(_WHITE)
     if start.startswith(b"["):
         return list(_one_by_one(body, max_events))
     if start.startswith(b"{") and b"\n" in start.rstrip(_WHITE):
         readings = _from_lines(body, max_events)
-        if any(type(reading) is Event for reading in readings):
-            return readings
+        before: list[Reading] = []
+        for reading in readings:
+            before.append(reading)
+            if type(reading) is Event:
+                return chain(before, readings)
     raise _no_json(error)
 
 

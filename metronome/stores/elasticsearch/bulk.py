@@ -65,6 +65,9 @@ def split(batch: Batch, size: int) -> Iterator[Batch]:
     """Yield a batch in parts of about the same length, as many as it has times *size* bytes."""
     body = batch.body
     parts = -(-len(body) // size)
+    if parts == 1:
+        yield batch
+        return
     at = 0
     for left in range(parts, 0, -1):
         end = body.find(b"\n", at + (len(body) - at) // left - 1) + 1 if left > 1 else len(body)
