@@ -23,7 +23,9 @@ def measure() -> list[Row]:
     with elasticsearch_node("1g") as url, scratch() as folder:
         wire = Wire(url, free_port())
         with wire, serving(folder / "data", store=wire.url, index_prefix=prefix) as server:
-            sent = _fill(server)
+            _fill(server)
+            # Not what the client counts: it hangs up on the last requests of each run, which are taken all the same.
+            sent = server.accepted()
             memory = server.peak_memory()
             wire.connect()
             began = time.monotonic()
@@ -44,9 +46,7 @@ def measure() -> list[Row]:
     ]
 
 
-def _fill(server: Server) -> int:
-    sent = 0
+def _fill(server: Server) -> None:
     bodies = lines(20 * EACH, EACH)
-    while sent < EVENTS:
-        sent += post(f"{server.url}/tick", bodies, "application/x-ndjson", 2, _LOOK_SECONDS).requests * EACH
-    return sent
+    while server.accepted() < EVENTS:
+        post(f"{server.url}/tick", bodies, "application/x-ndjson", 2, _LOOK_SECONDS)

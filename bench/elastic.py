@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from statistics import median
 from typing import Any, Final, cast
 
 from elasticsearch import AsyncElasticsearch
@@ -15,11 +16,12 @@ from tests.elasticsearch_node import elasticsearch_node
 from tests.servers import delete_indices, serving, unique_name
 
 EVENTS: Final = 600_000
-ROUNDS: Final = 2
+ROUNDS: Final = 3
+IN_FLIGHT: Final = 2
 
 
 def measure() -> list[Row]:
-    """Alternate between the two on one node, and compare the best of each."""
+    """Alternate between the two on one warm node, and compare the medians."""
     ready: list[float] = []
     whole: list[float] = []
     with elasticsearch_node("1g") as url:
@@ -30,9 +32,9 @@ def measure() -> list[Row]:
     return [
         Row(
             f"NDJSON, {EACH:,} events a request, end to end into Elasticsearch",
-            f"{max(whole):,.0f} events/s",
-            f"{max(ready):,.0f} (ready-made `_bulk` bodies)",
-            f"{max(whole) / max(ready):.2f}",
+            f"{median(whole):,.0f} events/s",
+            f"{median(ready):,.0f} (ready-made `_bulk` bodies)",
+            f"{median(whole) / median(ready):.2f}",
             "≥ 0.8",
         )
     ]
@@ -52,7 +54,7 @@ async def _ready_made_rate(url: str) -> float:
         for body in waiting:
             await client.bulk(operations=cast("Any", body), filter_path="errors,items.*.status,items.*.error")
 
-    await asyncio.gather(send(), send())
+    await asyncio.gather(*(send() for _ in range(IN_FLIGHT)))
     rate = EVENTS / (time.monotonic() - began)
     await client.close()
     delete_indices(url, prefix)

@@ -202,6 +202,13 @@ class Server:
         with urllib.request.urlopen(request, timeout=REQUEST_SECONDS) as answer:  # noqa: S310  # our own server
             return bytes(answer.read())
 
+    def accepted(self) -> int:
+        """Return how many events it says that it has taken."""
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=REQUEST_SECONDS) as answer:  # noqa: S310  # our own server
+            figures = answer.read().decode().splitlines()
+        name = "metronome_events_accepted_total "
+        return int(float(next(line for line in figures if line.startswith(name)).removeprefix(name)))
+
     def depth(self) -> int:
         """Return how many events its spools hold."""
         return int(self.get("/health/ready")["spool"]["events"])
