@@ -284,7 +284,8 @@ class TestStart:
     def test_a_wrong_setting_is_named(self, tmp_path: Path, name: str, value: str) -> None:
         ended = run_metronome("serve", f"--{name.replace('_', '-')}={value}", data=tmp_path / "data", port=free_port())
         assert_sentence(ended, f"METRONOME_{name.upper()}")
-        assert value in ended.errors
+        # The address of a store may hold a password.
+        assert (value in ended.errors) == (name != "store")
 
     def test_a_data_folder_that_cannot_be_is_told(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()

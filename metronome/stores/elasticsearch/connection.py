@@ -24,7 +24,7 @@ NEW_INDEX_PAUSES: Final = (0.05, 0.1, 0.2, 0.4, 0.8)
 """How many seconds to wait for a new index, again and again, before its shards count as missing."""
 
 _PREFIX = re.compile(r"[a-z0-9][a-z0-9_.-]{0,99}")
-_ALL_WENT_WELL = b'{"errors":false,'
+_ALL_WENT_WELL = b'{"errors":false,"items":[{"create":'
 _DENIED = (401, 403)
 _BAD_REQUEST = 400
 _TOO_LARGE = 413
