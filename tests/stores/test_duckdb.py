@@ -187,3 +187,14 @@ def test_only_questions_about_one_item_are_answered_in_one_pass() -> None:
     ):
         assert select_at_once((about, other)) is None
     assert select_at_once((about,)) is None
+
+
+async def test_forgetting_nothing_in_particular_does_not_forget_everything(tmp_path: Path) -> None:
+    store = DuckDBStore(tmp_path)
+    await store.setup()
+    await store.write(_batch("a"))
+    with pytest.raises(ValueError, match="say what to forget"):
+        await store.forget()
+    (answer,) = await store.ask(Question())
+    await store.close()
+    assert answer.rows == ((1,),)

@@ -81,6 +81,8 @@ class DuckDBStore(Store):
         self, *, before: datetime | None = None, item: str | None = None, visitor: str | None = None
     ) -> int:
         """Delete events, and count the rest anew (see `Store.forget`)."""
+        if before is None and item is None and visitor is None:
+            raise ValueError("say what to forget: before, item or visitor")
         chosen: list[Filter] = [
             Equals(name, value) for name, value in (("id", item), ("visitor", visitor)) if value is not None
         ]
