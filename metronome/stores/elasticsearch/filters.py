@@ -1,14 +1,13 @@
 """Filters and ranges of time as Elasticsearch queries, and fields as the names that it has for them."""
 
 import math
-import re
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from metronome.errors import Unaskable
-from metronome.event import PARAM_NAME_MAX_CHARACTERS
+from metronome.event import is_plain, param_name
 from metronome.question import AllOf, AnyOf, Equals, Exists, Filter, Not, OneOf, Prefix, Range
-from metronome.stores.elasticsearch.template import TOP_LEVEL_NAME, VALUE_MAX_CHARACTERS
+from metronome.stores.elasticsearch.template import VALUE_MAX_CHARACTERS
 
 Query = dict[str, Any]
 
@@ -21,27 +20,18 @@ TERMS_MAX: Final = 50_000
 PREFIX_MAX_BYTES: Final = 980
 """The longest prefix, with its key in ``params``: Elasticsearch's automata have up to 1,000 states."""
 
-_TOP_LEVEL = re.compile(TOP_LEVEL_NAME)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
 def field_name(field: str) -> str:
     """Return where a field lies: at the top level, or in ``params``."""
-    if _TOP_LEVEL.fullmatch(field) and field != "params":
-        return field
-    key = _printable(field).replace("\0", "\ufffd")[:PARAM_NAME_MAX_CHARACTERS]
-    return f"params.{key}" if key.strip() else f"params._{key}"
+    return field if is_plain(field) else f"params.{param_name(_printable(field))}"
 
 
 def number_name(field: str) -> str:
     """Return where the numbers of a field lie; values in ``params`` have none."""
-    return f"{field_name(field)}.num" if is_top_level(field) else "params_have_no_numbers"
-
-
-def is_top_level(field: str) -> bool:
-    """Return whether a field lies at the top level of a document."""
-    return not field_name(field).startswith("params.")
+    return f"{field_name(field)}.num" if is_plain(field) else "params_have_no_numbers"
 
 
 def group_name(field: str) -> str:
@@ -125,13 +115,13 @@ def _exists(field: str) -> Query:
         return EVERYTHING
     # `exists` would read a `*` in the name as a pattern, and does not find keys that have one.
     name = field_name(field)
-    return {"exists": {"field": name}} if is_top_level(field) else {"prefix": {name: ""}}
+    return {"exists": {"field": name}} if is_plain(field) else {"prefix": {name: ""}}
 
 
 def _range(where: Range) -> Query:
     bounds = {"gt": where.above, "gte": where.at_least, "lt": where.below, "lte": where.at_most}
     given = {name: bound for name, bound in bounds.items() if bound is not None}
-    if any(math.isnan(bound) for bound in given.values()) or not is_top_level(where.field):
+    if any(math.isnan(bound) for bound in given.values()) or not is_plain(where.field):
         return NOTHING
     # Stored numbers are finite; JSON has no infinity.
     if math.inf in (where.above, where.at_least) or -math.inf in (where.below, where.at_most):
@@ -142,7 +132,7 @@ def _range(where: Range) -> Query:
 
 def _value(field: str, value: str) -> str:
     printable = _printable(value)
-    return printable if is_top_level(field) else printable.replace("\0", "\ufffd")
+    return printable if is_plain(field) else printable.replace("\0", "\ufffd")
 
 
 def _printable(text: str) -> str:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
+from metronome.event import is_plain
 from metronome.question import MAX_GROUPS, TIME_UNITS, Kind, Metric, Question
-from metronome.stores.elasticsearch.filters import EVERYTHING, group_name, is_top_level, number_name, query_of
+from metronome.stores.elasticsearch.filters import EVERYTHING, group_name, number_name, query_of
 
 Body = dict[str, Any]
 
@@ -122,7 +123,7 @@ def measure_names(metrics: tuple[Metric, ...]) -> dict[tuple[str, str], str]:
 
 
 def _is_param(name: str) -> bool:
-    return name not in TIME_UNITS and not is_top_level(name)
+    return name not in TIME_UNITS and not is_plain(name)
 
 
 def _fits(question: Question) -> bool:

@@ -10,9 +10,6 @@ from typing import Any, Final
 VERSION: Final = 1
 """To be raised with each change: a node puts its template over an older one only."""
 
-TOP_LEVEL_NAME: Final = r"[A-Za-z][A-Za-z0-9_-]{0,99}"
-"""Names of fields that may stand at the top level of a document; all others are in ``params``."""
-
 VALUE_MAX_CHARACTERS: Final = 1024
 """Longer values are stored, but neither searched nor counted."""
 
