@@ -7,6 +7,7 @@ command line, where the command line wins.
 import re
 from collections.abc import Mapping
 from datetime import timedelta
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -14,15 +15,18 @@ from pydantic import BeforeValidator, ByteSize, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from metronome.errors import Misconfigured
+from metronome.keys import Scope
 
 PREFIX: Final = "METRONOME_"
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _AGE = re.compile(r"(\d+)\s*([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _OLDEST_SECONDS = 36_500 * _SECONDS["d"]
-_SECRET = frozenset({"store", "store_api_key"})
+_SECRET = frozenset({"store", "store_api_key", "forward_shared_key", "forward_users", "microticks_key"})
 """Settings that may hold a password, and so are shown to nobody."""
 _STORE = re.compile(r"duckdb|https?://\S+")
+_ADDRESS_PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
+_NONE = "none"
 _INDEX_PREFIX = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
@@ -43,6 +47,36 @@ def read_age(value: object) -> object:
 
 def _split(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _read_public(value: object) -> object:
+    scopes = () if value == _NONE else _split(value)
+    if not isinstance(scopes, tuple) or not set(scopes) <= set(Scope):
+        raise ValueError(f"write scopes with commas between, of {', '.join(Scope)}; or none")
+    return scopes
+
+
+def _read_networks(value: object) -> object:
+    networks = _split(value)
+    try:
+        for network in networks if isinstance(networks, tuple) else ():
+            ip_network(network, strict=False)
+    except ValueError as error:
+        raise ValueError(f"write addresses or networks with commas between, as 10.0.0.0/8: {error}") from None
+    return networks
+
+
+def _read_prefix(value: object) -> object:
+    if not isinstance(value, str) or _ADDRESS_PREFIX.fullmatch(value) is None:
+        raise ValueError("write a path without a slash at its end, as /hit")
+    return value
+
+
+def _read_users(value: object) -> object:
+    users = _split(value)
+    if not isinstance(users, tuple) or any(not all(user.partition(":")[::2]) for user in users):
+        raise ValueError("write name:password, with commas between several")
+    return users
 
 
 def _read_store(value: object) -> object:
@@ -88,6 +122,40 @@ class Settings(BaseSettings):
     duckdb_memory: str = Field(
         "1GB", pattern=r"^\d+(\.\d+)?\s*([KMGT]i?B)$", description="What the embedded store may take of memory."
     )
+    public: Annotated[tuple[Scope, ...], NoDecode, BeforeValidator(_read_public)] = Field(
+        (Scope.TICK, Scope.TOCK),
+        description="What may be done without a key, of the scopes `tick`, `import`, `tock`, `query` and `admin`; "
+        "`none` for nothing. On the loopback, before a key is made, everything may.",
+    )
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_read_networks)] = Field(
+        ("127.0.0.0/8", "::1/128"),
+        description="Networks of the proxies in front, whose `X-Forwarded-For` is believed.",
+    )
+    hit_prefix: Annotated[str, BeforeValidator(_read_prefix)] = Field(
+        "/hit", description="Where the protocol of true-micro-analytics is spoken."
+    )
+    hit_port: int | None = Field(
+        None, ge=1, le=65535, description="A port of its own for true-micro-analytics, spoken there at `/`."
+    )
+    microticks_key: str = Field(
+        "", description="A key that microticks' lists can be read with, beside those made here."
+    )
+    forward_port: int | None = Field(
+        None, ge=1, le=65535, description="Port for Fluentd's forward protocol, usually 24224; off without it."
+    )
+    forward_shared_key: str = Field(
+        "", description="What forward's clients must know; without it, whoever reaches the port may send."
+    )
+    forward_users: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_read_users)] = Field(
+        (), description="Users that forward's clients must be, beside knowing the shared key: `name:password,…`."
+    )
+    forward_certificate: Path | None = Field(
+        None, description="File with the certificate chain for forward over TLS; with it, TLS is all that is spoken."
+    )
+    forward_certificate_key: Path | None = Field(None, description="File with that certificate's private key.")
+    syslog_port: int | None = Field(
+        None, ge=1, le=65535, description="Port for syslog over TCP and UDP, usually 514 or 5514; off without it."
+    )
     workers: int = Field(
         1, ge=1, le=64, description="Processes that take events; with more than one, one more ships and answers."
     )
@@ -104,8 +172,8 @@ class Settings(BaseSettings):
     )
     tick_max_age: Annotated[timedelta, BeforeValidator(read_age)] = Field(
         timedelta(days=7),
-        description="How old an event may be, where the service listens beyond the loopback: `7d`, `12h`; `0` for any "
-        "age. On the loopback any age is taken.",
+        description="How old an event may be that comes without a key of the scope `import`: `7d`, `12h`; `0` for any "
+        "age.",
     )
     spool_max_bytes: ByteSize = Field(
         ByteSize(8 * 2**30),
@@ -135,8 +203,8 @@ class Settings(BaseSettings):
 
     @property
     def door_max_age(self) -> timedelta | None:
-        """How old an event may be; None for any age."""
-        return None if self.on_loopback or not self.tick_max_age else self.tick_max_age
+        """How old an event may be whose sender is not believed; None for any age."""
+        return self.tick_max_age or None
 
 
 def read_settings(given: Mapping[str, Any] | None = None) -> Settings:

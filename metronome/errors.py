@@ -9,6 +9,8 @@
     │   ├── TooSlow             its body did not come in time
     │   ├── UnknownEncoding     its Content-Encoding is not one that is spoken here
     │   ├── Unaskable           the question names something that cannot be asked
+    │   ├── NoKey               a key is needed here, and none came or none that is known
+    │   ├── NotAllowed          the key does not allow this
     │   ├── NoSuchPage          nothing answers at this address
     │   └── WrongMethod         this address does not take this method
     ├── Away                    try again later: nothing is wrong with the request
@@ -67,6 +69,18 @@ class UnknownEncoding(CallerError):
 
 class Unaskable(CallerError):
     """A question names something that cannot be asked."""
+
+
+class NoKey(CallerError):
+    """A key is needed, and none came, or one that is unknown, has expired or was revoked."""
+
+    advice = "send a key as `Authorization: Bearer …`; whoever runs this service makes one with `metronome keys create`"
+
+
+class NotAllowed(CallerError):
+    """The key is known, but does not allow this."""
+
+    advice = "use a key with the scope that the message names, from an origin that it is for"
 
 
 class NoSuchPage(CallerError):

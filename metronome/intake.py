@@ -1,18 +1,16 @@
 """The narrow waist: every event goes in here, and what comes out is on disk."""
 
 import asyncio
-import hashlib
-import secrets
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from itertools import count
 from typing import NamedTuple
 
 from metronome.dialects.dialect import Dialect, Outcome, Readings, Reply, Request
 from metronome.errors import Malformed, SpoolFull, TooLarge
 from metronome.event import Door, Event, document
+from metronome.identities import own_identities
 from metronome.spool import Spool
 from metronome.telemetry import Telemetry
 from metronome.timestamps import stamp_of
@@ -27,7 +25,7 @@ class DoorPolicy:
     """What is taken at the door, and how.
 
     Attributes:
-        max_age: how old an event may be; None for any age.
+        max_age: how old an event may be, unless its sender is believed; None for any age.
         event_max_bytes: how large a single document may be.
         own_hosts: see `Door`.
         cut_addresses: see `Door`.
@@ -43,7 +41,6 @@ class DoorPolicy:
 class _Arrival(NamedTuple):
     dialect: Dialect
     request: Request
-    key: str
     reply: "asyncio.Future[Reply]"
 
 
@@ -71,18 +68,17 @@ class Intake:
         self._telemetry = telemetry
         self._loop = asyncio.get_running_loop()
         self._arrivals: list[_Arrival] = []
-        self._identities = _own_identities()
-        self._door_at = 0
-        self._door = self._open_door(0)
+        self._identities = own_identities()
+        self._door_at = -1
+        self._look_at_clock()
 
-    async def take(self, dialect: Dialect, request: Request, idempotency_key: str = "") -> Reply:
+    async def take(self, dialect: Dialect, request: Request) -> Reply:
         """Take a request's events, each whatever its neighbours are.
 
         Args:
             dialect: what the request is written in.
-            request: what came in.
-            idempotency_key: what a sender that sends the same request again says again. Events without an
-                ``event_id`` of their own are known by it and their position.
+            request: what came in. Events without an ``event_id`` of their own are known by its ``identities``,
+                where it has any.
 
         Returns:
             What to answer. The events that it calls accepted are on disk.
@@ -93,7 +89,7 @@ class Intake:
 
         """
         reply: asyncio.Future[Reply] = self._loop.create_future()
-        self._arrivals.append(_Arrival(dialect, request, idempotency_key, reply))
+        self._arrivals.append(_Arrival(dialect, request, reply))
         if len(self._arrivals) == 1:
             self._loop.call_soon(self._work)
         return await reply
@@ -130,10 +126,11 @@ class Intake:
                 _fail(arrival.reply, error)
 
     def _read(self, arrival: "_Arrival", lines: list[bytes]) -> "_Kept":
-        dialect, request, key, _ = arrival
+        dialect, request, _ = arrival
         readings = dialect.read(request)
-        door, limit, before = self._door, self._policy.event_max_bytes, len(lines)
-        identities = _identities_of(key) if key else self._identities
+        door = self._open_door if request.believed else self._door
+        limit, before = self._policy.event_max_bytes, len(lines)
+        identities = request.identities or self._identities
         rejected: dict[int, Malformed | TooLarge] = {}
         for index, reading in enumerate(readings.events):
             identity = next(identities)
@@ -151,43 +148,33 @@ class Intake:
 
     def _answer(self, kept: list["_Kept"], commit: "asyncio.Future[None] | None") -> None:
         error = commit.exception() if commit is not None else None
-        for (dialect, _, _, reply), readings, outcome in kept:
+        for (dialect, request, reply), readings, outcome in kept:
             if error is not None:
                 _fail(reply, error)
             elif not reply.done():
                 try:
-                    reply.set_result(dialect.reply(readings, outcome))
+                    reply.set_result(dialect.reply(request, readings, outcome))
                 except Exception as rejection:  # noqa: BLE001  # the others wait for their replies
                     _fail(reply, rejection)
 
     def _look_at_clock(self) -> None:
         at = int(self._clock() * 1000)
         if at != self._door_at:
-            self._door_at, self._door = at, self._open_door(at)
-
-    def _open_door(self, at_ms: int) -> Door:
-        now = datetime.fromtimestamp(at_ms / 1000, UTC)
-        policy = self._policy
-        return Door(
-            arrival=stamp_of(now),
-            earliest=None if policy.max_age is None or at_ms == 0 else stamp_of(now - policy.max_age),
-            latest=stamp_of(now + _AHEAD),
-            own_hosts=policy.own_hosts,
-            cut_addresses=policy.cut_addresses,
-        )
+            now = datetime.fromtimestamp(at / 1000, UTC)
+            max_age = self._policy.max_age
+            self._door_at = at
+            self._open_door = Door(
+                arrival=stamp_of(now),
+                earliest=None,
+                latest=stamp_of(now + _AHEAD),
+                own_hosts=self._policy.own_hosts,
+                cut_addresses=self._policy.cut_addresses,
+            )
+            self._door = (
+                self._open_door if max_age is None else replace(self._open_door, earliest=stamp_of(now - max_age))
+            )
 
 
 def _fail(reply: "asyncio.Future[Reply]", error: BaseException) -> None:
     if not reply.done():
         reply.set_exception(error)
-
-
-def _own_identities() -> Iterator[str]:
-    """Name events that bring no name: unique for ever by 80 random bits of this process, in order within it."""
-    process = secrets.token_hex(10)
-    return map(f"{process}-%08x".__mod__, count())
-
-
-def _identities_of(key: str) -> Iterator[str]:
-    """Name a request's events by its idempotency key and their position."""
-    return map(f"{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}-%d".__mod__, count())

@@ -36,7 +36,7 @@ def test_without_any_setting_only_this_machine_is_served_and_addresses_are_cut()
     found = settings()
     assert (found.host, found.port, found.data, found.store) == ("127.0.0.1", 8080, Path("data"), "duckdb")
     assert (found.addresses, found.own_hosts, found.workers) == ("cut", (), 1)
-    assert (found.on_loopback, found.door_max_age) == (True, None)
+    assert (found.on_loopback, found.door_max_age) == (True, timedelta(days=7))
     assert found.tick_max_age == timedelta(days=7)
     assert (found.body_max_bytes, found.spool_max_bytes) == (16 * 2**20, 8 * 2**30)
 

@@ -13,8 +13,9 @@ from prometheus_client import CollectorRegistry
 
 from metronome.dialects import tick
 from metronome.dialects.dialect import Outcome, Readings, Reply, Request
-from metronome.errors import Malformed, SpoolFull, TooLarge
+from metronome.errors import Malformed, MetronomeError, SpoolFull, TooLarge
 from metronome.event import Event
+from metronome.identities import identities_of
 from metronome.intake import DoorPolicy, Intake
 from metronome.spool import Outlet, Spool
 from metronome.telemetry import Telemetry
@@ -29,6 +30,12 @@ class Breaking:
     def __init__(self, *, in_reply: bool) -> None:
         self._in_reply = in_reply
 
+    def key(self, _: Request) -> str:
+        return ""
+
+    def refuse(self, _: Request, error: MetronomeError, status: int) -> Reply:
+        raise AssertionError(error, status)
+
     def read(self, _: Request) -> Readings:
         class Broken(dict[str, Any]):
             def __iter__(self) -> Any:
@@ -36,7 +43,7 @@ class Breaking:
 
         return Readings([Event({"id": "good"}), Event({} if self._in_reply else Broken())], batch=True)
 
-    def reply(self, _: Readings, __: Outcome) -> Reply:
+    def reply(self, _: Request, __: Readings, ___: Outcome) -> Reply:
         raise RuntimeError("a bug in the reply")
 
 
@@ -51,8 +58,9 @@ class Entrance:
         self.intake = Intake(self.spool, POLICY, lambda: self.now, self.telemetry)
 
     async def tick(self, body: bytes | str, key: str = "") -> Reply:
-        request = Request(body.encode() if isinstance(body, str) else body, "", 10)
-        return await self.intake.take(tick, request, key)
+        identities = identities_of(key) if key else None
+        request = Request(body.encode() if isinstance(body, str) else body, "", 10, identities=identities)
+        return await self.intake.take(tick, request)
 
     def documents(self) -> list[dict[str, Any]]:
         with Outlet(self.folder) as outlet:

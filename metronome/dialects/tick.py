@@ -13,8 +13,10 @@ from urllib.parse import parse_qsl
 
 import orjson
 
+from metronome.dialects.credentials import bearer
 from metronome.dialects.dialect import Outcome, Reading, Readings, Reply, Request
-from metronome.errors import Malformed, TooLarge
+from metronome.dialects.problems import problem
+from metronome.errors import Malformed, MetronomeError, TooLarge
 from metronome.event import REPEATED, Event
 
 FORM = "application/x-www-form-urlencoded"
@@ -24,6 +26,11 @@ _WHITE = b" \t\r\n"
 _EXACT_MAX = 2.0**53
 """A float from here on may be a whole number that has lost its last digits."""
 _DONE = Reply(204)
+
+
+def key(request: Request) -> str:
+    """Return the key of the request (see `Dialect.key`)."""
+    return bearer(request.headers)
 
 
 def read(request: Request) -> Readings:
@@ -44,7 +51,7 @@ def read(request: Request) -> Readings:
     raise Malformed("the body is JSON but holds no event: send an object, an array of objects, or lines of objects")
 
 
-def reply(readings: Readings, outcome: Outcome) -> Reply:
+def reply(_: Request, readings: Readings, outcome: Outcome) -> Reply:
     """Answer a single event with 204, or its error; a batch with what became of each (see `Dialect.reply`)."""
     if readings.batch:
         rejected = [{"index": index, "error": str(error)} for index, error in sorted(outcome.rejected.items())]
@@ -53,6 +60,11 @@ def reply(readings: Readings, outcome: Outcome) -> Reply:
     for error in outcome.rejected.values():
         raise error
     return _DONE
+
+
+def refuse(_: Request, error: MetronomeError, status: int) -> Reply:
+    """Describe the error (see `Dialect.refuse`)."""
+    return problem(error, status)
 
 
 def _event(found: dict[str, Any], text: bytes) -> Reading:

@@ -10,7 +10,7 @@ from metronome.service.problems import problem
 
 _PREFLIGHT: Final = {
     "Access-Control-Allow-Origin": "*",
-    "Access-Control-Allow-Headers": "Content-Type, Content-Encoding, Idempotency-Key, If-None-Match",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, Content-Encoding, Idempotency-Key, If-None-Match",
     "Access-Control-Max-Age": "86400",
 }
 _KEEP_ALIVE_SECONDS: Final = 75.0

@@ -9,7 +9,10 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Gauge, Metric, generate_latest
 from prometheus_client.registry import Collector
 
-from metronome.errors import MetronomeError, NoSuchPage
+from metronome.dialects.credentials import bearer
+from metronome.errors import CallerError, MetronomeError, NoSuchPage
+from metronome.keys import Scope
+from metronome.service.guard import Guard
 from metronome.service.problems import problem
 from metronome.ship import Shipper
 from metronome.spool import Depth
@@ -52,6 +55,7 @@ class Health:
         store: is asked whether it answers.
         shippers: tell how much their spools hold.
         spool_max_bytes: how much that may be.
+        guard: says who may see the metrics.
         registries: called for the registries of all processes.
 
     """
@@ -61,11 +65,13 @@ class Health:
         store: Store,
         shippers: Sequence[Shipper],
         spool_max_bytes: int,
+        guard: Guard,
         registries: Callable[[], Sequence[CollectorRegistry]],
     ) -> None:
         self._store = store
         self._shippers = shippers
         self._spool_max_bytes = spool_max_bytes
+        self._guard = guard
         self._registries = registries
         depths = CollectorRegistry()
         self._events = Gauge("metronome_spool_events", "Events on disk that the store has not taken.", registry=depths)
@@ -113,7 +119,11 @@ class Health:
             return {"status": "away", "detail": error.in_public or type(error).__name__}
         return {"status": "ok"}
 
-    async def _metrics(self, _: web.Request) -> web.Response:
+    async def _metrics(self, request: web.Request) -> web.Response:
+        try:
+            await self._guard.admit(Scope.QUERY, bearer(request.headers))
+        except CallerError as error:
+            return problem(error)
         depth = await self._depth()
         self._events.set(depth.events)
         self._bytes.set(depth.bytes)

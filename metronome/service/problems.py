@@ -2,16 +2,19 @@
 
 from typing import Final
 
-import orjson
 import structlog
 from aiohttp import web
 
+from metronome.dialects import problems
+from metronome.dialects.dialect import Dialect, Reply, Request
 from metronome.errors import (
     Away,
     CallerError,
     Malformed,
     MetronomeError,
+    NoKey,
     NoSuchPage,
+    NotAllowed,
     OperatorError,
     SpoolFull,
     TooLarge,
@@ -26,6 +29,8 @@ log = structlog.get_logger()
 _STATUS: Final[tuple[tuple[type[MetronomeError], int], ...]] = (
     (Malformed, 400),
     (Unaskable, 400),
+    (NoKey, 401),
+    (NotAllowed, 403),
     (NoSuchPage, 404),
     (WrongMethod, 405),
     (TooSlow, 408),
@@ -37,7 +42,7 @@ _STATUS: Final[tuple[tuple[type[MetronomeError], int], ...]] = (
     (OperatorError, 503),
     (MetronomeError, 500),
 )
-_RETRY_AFTER_SECONDS: Final = 5
+ANY_ORIGIN: Final = {"Access-Control-Allow-Origin": "*"}
 
 
 def status_of(error: MetronomeError) -> int:
@@ -47,21 +52,24 @@ def status_of(error: MetronomeError) -> int:
 
 def problem(error: MetronomeError) -> web.Response:
     """Answer with an error as ``application/problem+json`` (RFC 9457)."""
-    status = status_of(error)
-    headers = {"Access-Control-Allow-Origin": "*"}
-    if error.retry:
-        headers["Retry-After"] = str(_RETRY_AFTER_SECONDS)
-    name = type(error).__name__
-    detail = error.in_public or f"{error}; {error.advice}"
+    _log(error)
+    return response(problems.problem(error, status_of(error)))
+
+
+def refusal(dialect: Dialect, request: Request, error: MetronomeError) -> web.Response:
+    """Answer with an error in the way of the protocol that the request is in."""
+    _log(error)
+    return response(dialect.refuse(request, error, status_of(error)))
+
+
+def response(reply: Reply) -> web.Response:
+    """Answer over HTTP with what a dialect replies; any origin may read it unless the reply says otherwise."""
+    headers = {**ANY_ORIGIN, **reply.headers} if reply.headers else ANY_ORIGIN
+    if reply.body:
+        return web.Response(status=reply.status, body=reply.body, content_type=reply.content_type, headers=headers)
+    return web.Response(status=reply.status, headers=headers)
+
+
+def _log(error: MetronomeError) -> None:
     if error.in_public:
-        log.warning("answered_with_error", kind=name, error=str(error), advice=error.advice)
-    body = {
-        "type": f"urn:metronome:error:{name}",
-        "title": name,
-        "status": status,
-        # What the message quotes may hold lone surrogates, which have no bytes.
-        "detail": detail.encode(errors="backslashreplace").decode(),
-    }
-    return web.Response(
-        status=status, body=orjson.dumps(body), content_type="application/problem+json", headers=headers
-    )
+        log.warning("answered_with_error", kind=type(error).__name__, error=str(error), advice=error.advice)

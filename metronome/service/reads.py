@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import unquote
@@ -9,11 +10,14 @@ from urllib.parse import unquote
 import orjson
 from aiohttp import web
 
+from metronome.dialects.credentials import bearer
 from metronome.errors import Malformed, MetronomeError
+from metronome.keys import Scope
 from metronome.reports import items, tock
 from metronome.reports.parameters import read_parameters
-from metronome.service.problems import problem
-from metronome.service.writes import ANY_ORIGIN, Handler
+from metronome.service.guard import Grant, Guard
+from metronome.service.problems import ANY_ORIGIN, problem
+from metronome.service.writes import Handler
 from metronome.stores.store import Store
 from metronome.telemetry import Telemetry
 
@@ -21,22 +25,49 @@ _TOCK: Final = "/tock/"
 _JSON: Final = ".json"
 
 
-def read_routes(store: Store, telemetry: Telemetry, clock: Callable[[], float]) -> list[web.RouteDef]:
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """What every route that answers reports needs.
+
+    Attributes:
+        store: is asked.
+        guard: says who may ask.
+        telemetry: where answers and refusals are counted.
+        clock: seconds since 1970.
+
+    """
+
+    store: Store
+    guard: Guard
+    telemetry: Telemetry
+    clock: Callable[[], float]
+
+    def now(self) -> datetime:
+        """Return the time, in UTC."""
+        return datetime.fromtimestamp(self.clock(), UTC)
+
+    async def admit(self, request: web.Request, scope: Scope) -> Grant:
+        """Return what a request may do by its ``Authorization`` (see `Guard.admit`)."""
+        return await self.guard.admit(scope, bearer(request.headers), request.headers.get("Origin", ""))
+
+
+def read_routes(answering: Answering) -> list[web.RouteDef]:
     """List the routes that answer reports."""
+    store = answering.store
 
     async def get_tock(request: web.Request) -> dict[str, Any]:
         item = item_of(request.rel_url.raw_path)
-        asked = read_parameters(request.query, _now(clock), tock.PARAMETERS)
+        asked = read_parameters(request.query, answering.now(), tock.PARAMETERS)
         return await tock.tock(store, item, asked)
 
     async def get_items(request: web.Request) -> dict[str, Any]:
-        asked = read_parameters(request.query, _now(clock), items.PARAMETERS)
+        asked = read_parameters(request.query, answering.now(), items.PARAMETERS)
         return await items.items(store, asked)
 
     return [
         # Not `.+`: an id may hold line feeds.
-        web.get(r"/tock/{id:[\s\S]+}.json", _answering("tock", get_tock, telemetry)),
-        web.get("/items.json", _answering("items", get_items, telemetry)),
+        web.get(r"/tock/{id:[\s\S]+}.json", _report("tock", Scope.TOCK, get_tock, answering)),
+        web.get("/items.json", _report("items", Scope.TOCK, get_items, answering)),
     ]
 
 
@@ -54,15 +85,16 @@ def item_of(raw_path: str) -> str:
         raise Malformed("the id in the address is no UTF-8: encode it with encodeURIComponent") from None
 
 
-def _answering(report: str, ask: Callable[[web.Request], Any], telemetry: Telemetry) -> Handler:
-    took = telemetry.answers.labels(report)
+def _report(name: str, scope: Scope, ask: Callable[[web.Request], Any], answering: Answering) -> Handler:
+    took = answering.telemetry.answers.labels(name)
 
     async def handle(request: web.Request) -> web.StreamResponse:
         try:
+            await answering.admit(request, scope)
             with took.time():
                 answer = orjson.dumps(await ask(request))
         except MetronomeError as error:
-            telemetry.refuse(error)
+            answering.telemetry.refuse(error)
             return problem(error)
         tag = f'"{hashlib.blake2b(answer, digest_size=12).hexdigest()}"'
         headers = {**ANY_ORIGIN, "ETag": tag, "Cache-Control": "no-cache"}
@@ -71,7 +103,3 @@ def _answering(report: str, ask: Callable[[web.Request], Any], telemetry: Teleme
         return web.Response(body=answer, content_type="application/json", headers=headers)
 
     return handle
-
-
-def _now(clock: Callable[[], float]) -> datetime:
-    return datetime.fromtimestamp(clock(), UTC)

@@ -9,6 +9,7 @@ from yarl import URL
 from metronome.errors import MetronomeError, StoreAway
 from metronome.service.bodies import read_body
 from metronome.service.problems import problem
+from metronome.service.senders import FORWARDED, Senders
 
 _SECONDS: Final = 60.0
 _PASSED_IN: Final = (
@@ -28,11 +29,13 @@ class Relay:
     Args:
         path: the main process's Unix socket.
         max_bytes: how large a request may be.
+        senders: tells where a request came from, which the main process is told.
 
     """
 
-    def __init__(self, path: str, max_bytes: int) -> None:
+    def __init__(self, path: str, max_bytes: int, senders: Senders) -> None:
         self._max_bytes = max_bytes
+        self._senders = senders
         self._session = ClientSession(
             connector=UnixConnector(path), timeout=ClientTimeout(total=_SECONDS), auto_decompress=False
         )
@@ -57,6 +60,7 @@ class Relay:
 
     async def _ask(self, request: web.Request, body: bytes) -> web.Response:
         headers = {name: request.headers[name] for name in _PASSED_IN if name in request.headers}
+        headers[FORWARDED] = self._senders.address(request)
         # Not the raw path: that may begin with a scheme and a host.
         url = URL(f"http://main{request.rel_url.raw_path_qs}", encoded=True)
         try:

@@ -16,16 +16,24 @@ from prometheus_client import CollectorRegistry
 
 from metronome.config import Settings
 from metronome.dead import FOLDER_NAME as DEAD_FOLDER
+from metronome.dialects.items import item_rule
+from metronome.dialects.protocols import PROTOCOLS
+from metronome.dialects.site import Site
 from metronome.enrich.referers import own_hosts
 from metronome.intake import DoorPolicy, Intake
 from metronome.locks import FolderLock
 from metronome.service import workers
 from metronome.service.app import make_app, make_runner
+from metronome.service.guard import Guard
 from metronome.service.health import Health
-from metronome.service.reads import read_routes
-from metronome.service.writes import tick_handler
+from metronome.service.keyring import Keyring
+from metronome.service.reads import Answering, read_routes
+from metronome.service.senders import Senders
+from metronome.service.writes import Doorway, route_of
 from metronome.ship import Shipper
 from metronome.spool import FILE_NAME, Outlet, Spool
+from metronome.state.sqlite import SQLiteState
+from metronome.state.state import State
 from metronome.stores.duckdb import DuckDBStore
 from metronome.stores.elasticsearch import ElasticsearchConfig, ElasticsearchStore
 from metronome.stores.store import Store
@@ -50,6 +58,25 @@ def open_store(settings: Settings) -> Store:
     )
 
 
+def open_state(settings: Settings) -> State:
+    """Make the keeper of keys that goes with the store; it is not set up yet."""
+    return SQLiteState(settings.data)
+
+
+@contextlib.asynccontextmanager
+async def guarding(settings: Settings, state: State) -> AsyncIterator[Guard]:
+    """Know the keys while the block runs."""
+    keyring = Keyring(state)
+    await keyring.read()
+    keeping = asyncio.create_task(keyring.run())
+    try:
+        yield Guard(keyring, frozenset(settings.public), time.time, on_loopback=settings.on_loopback)
+    finally:
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+        await state.close()
+
+
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Serve until *stop* is set, then end cleanly: stop listening, finish replies, ship what is in the spool.
 
@@ -68,17 +95,30 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         lock.release()
 
 
-def write_routes(settings: Settings, spool: Spool, telemetry: Telemetry) -> list[web.RouteDef]:
-    """List the routes that take events into a spool."""
+def open_doorway(settings: Settings, spool: Spool, guard: Guard, telemetry: Telemetry) -> Doorway:
+    """Make what all routes need that take events into a spool."""
+    hosts = own_hosts(settings.own_hosts)
     policy = DoorPolicy(
         max_age=settings.door_max_age,
         event_max_bytes=settings.event_max_bytes,
-        own_hosts=own_hosts(settings.own_hosts),
+        own_hosts=hosts,
         cut_addresses=settings.addresses == "cut",
     )
-    intake = Intake(spool, policy, time.time, telemetry)
-    handler = tick_handler(intake, telemetry, settings.body_max_bytes, settings.batch_max_events)
-    return [web.post("/tick", handler)]
+    return Doorway(
+        Intake(spool, policy, time.time, telemetry),
+        guard,
+        Senders(settings.trusted_proxies),
+        telemetry,
+        Site(item_rule(settings.item_pattern), hosts),
+        time.time,
+        settings.body_max_bytes,
+        settings.batch_max_events,
+    )
+
+
+def write_routes(doorway: Doorway) -> list[web.RouteDef]:
+    """List the routes that take events."""
+    return [route_of(address, doorway) for address in PROTOCOLS]
 
 
 async def _serve_alone(settings: Settings, stop: asyncio.Event) -> None:
@@ -93,11 +133,12 @@ async def _serve_alone(settings: Settings, stop: asyncio.Event) -> None:
 
     spool = Spool(folder, settings.spool_max_bytes, committed)
     shippers += [_shipper(path, store, settings, telemetry) for path in _spool_folders(settings, folder)]
-    health = Health(store, shippers, settings.spool_max_bytes, lambda: [telemetry.registry])
-    routes = [*write_routes(settings, spool, telemetry), *read_routes(store, telemetry, time.time), *health.routes()]
-    async with _shipping(shippers, store, settings):
+    async with guarding(settings, open_state(settings)) as guard, _shipping(shippers, store, settings):
         try:
-            async with listening(settings, routes):
+            doorway = open_doorway(settings, spool, guard, telemetry)
+            health = Health(store, shippers, settings.spool_max_bytes, guard, lambda: [telemetry.registry])
+            answering = Answering(store, guard, telemetry, time.time)
+            async with listening(settings, [*write_routes(doorway), *read_routes(answering), *health.routes()]):
                 await stop.wait()
         finally:
             await spool.close()
@@ -107,10 +148,10 @@ async def _serve_with_workers(settings: Settings, stop: asyncio.Event) -> None:
     telemetry = Telemetry(CollectorRegistry())
     store = open_store(settings)
     folders = [settings.data / SPOOL_FOLDER / str(number) for number in range(settings.workers)]
-    async with workers.running(settings, folders) as crew:
+    async with workers.running(settings, folders) as crew, guarding(settings, open_state(settings)) as guard:
         shippers = [_shipper(path, store, settings, telemetry) for path in _spool_folders(settings, *folders)]
-        health = Health(store, shippers, settings.spool_max_bytes, lambda: [telemetry.registry, crew.collect()])
-        routes = [*read_routes(store, telemetry, time.time), *health.routes()]
+        health = Health(store, shippers, settings.spool_max_bytes, guard, lambda: [telemetry.registry, crew.collect()])
+        routes = [*read_routes(Answering(store, guard, telemetry, time.time)), *health.routes()]
         async with _shipping(shippers, store, settings):
             runner = make_runner(make_app(routes, settings.body_max_bytes), settings.stop_seconds)
             await runner.setup()

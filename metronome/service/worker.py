@@ -11,7 +11,8 @@ from metronome.config import Settings, read_settings
 from metronome.service.logs import set_up_logs
 from metronome.service.process import run
 from metronome.service.relay import Relay
-from metronome.service.serve import listening, write_routes
+from metronome.service.senders import Senders
+from metronome.service.serve import guarding, listening, open_doorway, open_state, write_routes
 from metronome.service.workers import FOLDER_VARIABLE, SOCKET_VARIABLE
 from metronome.spool import Spool
 from metronome.telemetry import Telemetry
@@ -23,9 +24,13 @@ async def work(settings: Settings, folder: Path, main_socket: str, stop: asyncio
     telemetry = Telemetry(CollectorRegistry())
     spool = Spool(folder, settings.spool_max_bytes, telemetry.commit)
     try:
-        async with Relay(main_socket, settings.body_max_bytes) as relay:
+        async with (
+            guarding(settings, open_state(settings)) as guard,
+            Relay(main_socket, settings.body_max_bytes, Senders(settings.trusted_proxies)) as relay,
+        ):
             fallback = web.route("*", "/{rest:.*}", relay.handle)
-            async with listening(settings, write_routes(settings, spool, telemetry), fallback, shared=True):
+            routes = write_routes(open_doorway(settings, spool, guard, telemetry))
+            async with listening(settings, routes, fallback, shared=True):
                 await stop.wait()
     finally:
         await spool.close()

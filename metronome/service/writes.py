@@ -1,52 +1,127 @@
 """The routes that take events."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
 
 from aiohttp import web
 
 from metronome.dialects import tick
+from metronome.dialects.credentials import bearer
 from metronome.dialects.dialect import Request
+from metronome.dialects.protocols import TICK, Address
+from metronome.dialects.site import Site
 from metronome.errors import MetronomeError
+from metronome.identities import identities_of, own_identities
 from metronome.intake import Intake
+from metronome.keys import Scope
 from metronome.service.bodies import read_body
-from metronome.service.problems import problem
+from metronome.service.guard import Guard
+from metronome.service.problems import refusal, response
+from metronome.service.senders import Senders
 from metronome.telemetry import Telemetry
+from metronome.timestamps import stamp_of
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-ANY_ORIGIN: Final = {"Access-Control-Allow-Origin": "*"}
+
+_IDEMPOTENCY_KEY: Final = "Idempotency-Key"
+_AUTHORIZATION: Final = "Authorization"
+_NO_REQUEST: Final = Request(b"", "", 0)
 
 
-def tick_handler(intake: Intake, telemetry: Telemetry, max_bytes: int, max_events: int) -> Handler:
-    """Make the handler of ``POST /tick``.
+@dataclass(frozen=True, slots=True)
+class Doorway:
+    """What every route that takes events needs.
 
-    Args:
+    Attributes:
         intake: where the events go.
+        guard: says who may send.
+        senders: tells where a request came from.
         telemetry: where refused requests are counted.
+        site: what the operator says of what they publish.
+        clock: seconds since 1970.
         max_bytes: how large a body may be.
         max_events: how many events it may hold.
 
     """
 
+    intake: Intake
+    guard: Guard
+    senders: Senders
+    telemetry: Telemetry
+    site: Site
+    clock: Callable[[], float]
+    max_bytes: int
+    max_events: int
+
+
+def route_of(address: Address, doorway: Doorway) -> web.RouteDef:
+    """Make the route of an address that takes events."""
+    handler = _tick_handler(doorway) if address is TICK else dialect_handler(address, doorway)
+    # Not web.get: that would take a HEAD as well, and count it.
+    return web.route(address.method, address.prefix + address.path, handler)
+
+
+def dialect_handler(address: Address, doorway: Doorway) -> Handler:
+    """Make the handler of an address at which any dialect is spoken."""
+    dialect, guard = address.dialect, doorway.guard
+    identities = own_identities()
+
+    async def handle(request: web.Request) -> web.Response:
+        again = request.headers.get(_IDEMPOTENCY_KEY)
+        read = Request(
+            b"",
+            _content_type(request),
+            doorway.max_events,
+            request.method,
+            request.rel_url.raw_path[len(address.prefix) :],
+            request.rel_url.raw_query_string,
+            request.headers,
+            doorway.senders.address(request),
+            stamp_of(datetime.fromtimestamp(doorway.clock(), UTC)),
+            identities_of(again) if again else identities,
+            site=doorway.site,
+        )
+        try:
+            read = read._replace(body=await read_body(request, doorway.max_bytes))
+            origin = request.headers.get("Origin", "")
+            grant = await guard.admit(address.scope, dialect.key(read), origin, lenient=address.lenient)
+            read = read._replace(believed=Scope.IMPORT in grant.scopes)
+            return response(await doorway.intake.take(dialect, read))
+        except MetronomeError as error:
+            doorway.telemetry.refuse(error)
+            return refusal(dialect, read, error)
+
+    return handle
+
+
+def _tick_handler(doorway: Doorway) -> Handler:
+    """Make the handler of ``POST /tick``: as any dialect's, but it prepares only what that one looks at."""
+    guard, intake, max_bytes, max_events = doorway.guard, doorway.intake, doorway.max_bytes, doorway.max_events
+
     async def post_tick(request: web.Request) -> web.Response:
+        headers = request.headers
         try:
             body = await read_body(request, max_bytes)
-            headers = request.headers
-            content_type = headers.get("Content-Type", "").partition(";")[0].strip().lower()
-            read = Request(body, content_type, max_events)
-            answer = await intake.take(tick, read, _printable(headers.get("Idempotency-Key", "")))
-        except MetronomeError as error:
-            telemetry.refuse(error)
-            return problem(error)
-        if answer.body:
-            return web.Response(
-                status=answer.status, body=answer.body, content_type=answer.content_type, headers=ANY_ORIGIN
+            grant = guard.anonymous()
+            if _AUTHORIZATION in headers or Scope.TICK not in grant.scopes:
+                grant = await guard.admit(Scope.TICK, bearer(headers), headers.get("Origin", ""))
+            again = headers.get(_IDEMPOTENCY_KEY)
+            read = Request(
+                body,
+                _content_type(request),
+                max_events,
+                identities=identities_of(again) if again else None,
+                believed=Scope.IMPORT in grant.scopes,
             )
-        return web.Response(status=answer.status, headers=ANY_ORIGIN)
+            return response(await intake.take(tick, read))
+        except MetronomeError as error:
+            doorway.telemetry.refuse(error)
+            return refusal(tick, _NO_REQUEST, error)
 
     return post_tick
 
 
-def _printable(key: str) -> str:
-    """Write out the bytes of a header that are no UTF-8: they come as lone surrogates, which nothing can encode."""
-    return key if key.isascii() else key.encode(errors="backslashreplace").decode()
+def _content_type(request: web.Request) -> str:
+    return request.headers.get("Content-Type", "").partition(";")[0].strip().lower()

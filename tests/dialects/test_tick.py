@@ -21,6 +21,9 @@ DOOR = Door(arrival="2015-01-22T12:00:00.000Z", earliest=None, latest="2030-01-0
 TYPES = ("", "application/json", "text/plain", "image/png", "application/octet-stream")
 
 
+REQUEST = Request(b"", "", 10)
+
+
 def read(body: bytes | str, content_type: str = "", max_events: int = 100) -> Readings:
     return tick.read(Request(body.encode() if isinstance(body, str) else body, content_type, max_events))
 
@@ -230,19 +233,19 @@ def test_nested_events_are_kept_whole(levels: int) -> None:
 
 
 def test_a_single_event_is_answered_with_nothing_and_a_batch_with_what_became_of_each() -> None:
-    done = tick.reply(read("{}"), Outcome(1, {}))
+    done = tick.reply(REQUEST, read("{}"), Outcome(1, {}))
     assert (done.status, done.body) == (204, b"")
-    listed = tick.reply(read("[{},{},{}]"), Outcome(1, {2: TooLarge("too large"), 0: Malformed("é")}))
+    listed = tick.reply(REQUEST, read("[{},{},{}]"), Outcome(1, {2: TooLarge("too large"), 0: Malformed("é")}))
     assert (listed.status, listed.content_type) == (200, "application/json")
     rejected = [{"index": 0, "error": "é"}, {"index": 2, "error": "too large"}]
     assert orjson.loads(listed.body) == {"accepted": 1, "rejected": rejected}
-    empty = tick.reply(read("[]"), Outcome(0, {}))
+    empty = tick.reply(REQUEST, read("[]"), Outcome(0, {}))
     assert (empty.status, empty.body) == (200, b'{"accepted":0,"rejected":[]}')
 
 
 def test_a_single_event_that_was_rejected_is_answered_with_its_error() -> None:
     with pytest.raises(TooLarge, match="too large"):
-        tick.reply(read("{}"), Outcome(0, {0: TooLarge("too large")}))
+        tick.reply(REQUEST, read("{}"), Outcome(0, {0: TooLarge("too large")}))
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,14 @@ from metronome.config import PREFIX, Settings, read_settings
 from metronome.errors import MetronomeError, Misconfigured, OperatorError, ServerAway
 from metronome.event import NUMBER_NAMES, REFERER_NAMES, TIME_NAMES
 from metronome.reports import items, tock
+from metronome.service.guard import Guard
 from metronome.service.health import Health
+from metronome.service.keyring import Keyring
 from metronome.service.problems import status_of
-from metronome.service.reads import read_routes
-from metronome.service.serve import open_store, write_routes
+from metronome.service.reads import Answering, read_routes
+from metronome.service.serve import guarding, open_doorway, open_state, open_store, write_routes
 from metronome.spool import Spool
+from metronome.state.sqlite import SQLiteState
 from metronome.telemetry import Telemetry
 from tests.docs.pages import PAGES, ROOT, first_cells, section, text_of
 
@@ -52,11 +55,13 @@ async def all_routes(folder: Path) -> list[web.RouteDef]:
     telemetry = Telemetry(CollectorRegistry())
     spool = Spool(folder / "spool", settings.spool_max_bytes)
     store = open_store(settings)
-    health = Health(store, [], settings.spool_max_bytes, lambda: [telemetry.registry])
-    routes = [*write_routes(settings, spool, telemetry), *read_routes(store, telemetry, lambda: 0.0), *health.routes()]
+    async with guarding(settings, open_state(settings)) as guard:
+        health = Health(store, [], settings.spool_max_bytes, guard, lambda: [telemetry.registry])
+        writes = write_routes(open_doorway(settings, spool, guard, telemetry))
+        reads = read_routes(Answering(store, guard, telemetry, lambda: 0.0))
     await spool.close()
     await store.close()
-    return routes
+    return [*writes, *reads, *health.routes()]
 
 
 async def test_each_route_is_listed_and_no_other(tmp_path: Path) -> None:
@@ -76,7 +81,8 @@ def exposed_names(registry: CollectorRegistry) -> set[str]:
 def test_each_metric_is_listed_and_no_other(tmp_path: Path) -> None:
     telemetry = Telemetry(CollectorRegistry())
     store = open_store(read_settings({"data": tmp_path, "store": "duckdb"}))
-    health = Health(store, [], 1, lambda: [telemetry.registry])
+    guard = Guard(Keyring(SQLiteState(tmp_path)), frozenset(), lambda: 0.0, on_loopback=True)
+    health = Health(store, [], 1, guard, lambda: [telemetry.registry])
     # The gauges of the spool are made where they are shown, and no other way leads to them without a server.
     names = exposed_names(telemetry.registry) | exposed_names(health._depths)
     assert {

@@ -1,0 +1,133 @@
+"""Keys: who may do what.
+
+A key is 40 hexadecimal digits that are shown once and stored as a hash only. Its first eight digits find it, the
+hash of the whole proves it. The hash needs no salt and no slowness: nobody guesses 160 random bits.
+"""
+
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from hashlib import sha256
+from hmac import compare_digest
+from typing import Any, Final
+
+KIND: Final = "key"
+"""What keys are called in the state (see `metronome.state.state.State`), where their names are unique."""
+
+_TOKEN_BYTES: Final = 20
+_ID_DIGITS: Final = 8
+
+
+class Scope(StrEnum):
+    """One thing that a key may allow."""
+
+    TICK = "tick"
+    """Send events."""
+    IMPORT = "import"
+    """Send events of any age, and say where they came from."""
+    TOCK = "tock"
+    """Ask for the reports about one item."""
+    QUERY = "query"
+    """Ask for anything."""
+    ADMIN = "admin"
+    """Everything."""
+
+
+_IMPLIED: Final[Mapping[Scope, frozenset[Scope]]] = {
+    Scope.TICK: frozenset({Scope.TICK}),
+    Scope.IMPORT: frozenset({Scope.IMPORT, Scope.TICK}),
+    Scope.TOCK: frozenset({Scope.TOCK}),
+    Scope.QUERY: frozenset({Scope.QUERY, Scope.TOCK}),
+    Scope.ADMIN: frozenset(Scope),
+}
+
+
+def implied(scopes: Iterable[Scope]) -> frozenset[Scope]:
+    """Return all that *scopes* allow: ``import`` also sends, ``query`` also asks for items, ``admin`` does all."""
+    return frozenset().union(*(_IMPLIED[scope] for scope in scopes))
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key as it is stored.
+
+    Attributes:
+        name: what people call it, and what its consumer is called.
+        scopes: what it allows, as it was made.
+        id: the first digits of its token.
+        digest: the SHA-256 of its token, in hexadecimal digits.
+        origins: the web origins that it may be used from, as ``https://example.org``; none for anywhere.
+        created: when it was made, as a stamp.
+        expires: from when on it allows nothing, as a stamp; empty for never.
+        revoked: when it was revoked, as a stamp; empty if it was not.
+
+    """
+
+    name: str
+    scopes: tuple[Scope, ...]
+    id: str
+    digest: str
+    origins: tuple[str, ...]
+    created: str
+    expires: str = ""
+    revoked: str = ""
+
+    def is_active(self, now: str) -> bool:
+        """Tell whether it allows anything at the time of the stamp *now*."""
+        return not self.revoked and (not self.expires or now < self.expires)
+
+    def record(self) -> dict[str, Any]:
+        """Return what is stored of it under its name; `key_of` reads it."""
+        return {
+            "scopes": [scope.value for scope in self.scopes],
+            "id": self.id,
+            "digest": self.digest,
+            "origins": list(self.origins),
+            "created": self.created,
+            "expires": self.expires,
+            "revoked": self.revoked,
+        }
+
+
+def key_of(name: str, record: Mapping[str, Any]) -> Key:
+    """Return the key that was stored as *record* (see `Key.record`)."""
+    return Key(
+        name,
+        tuple(Scope(scope) for scope in record["scopes"]),
+        str(record["id"]),
+        str(record["digest"]),
+        tuple(record["origins"]),
+        str(record["created"]),
+        str(record["expires"]),
+        str(record["revoked"]),
+    )
+
+
+def make_token() -> str:
+    """Make the secret of a new key."""
+    return secrets.token_hex(_TOKEN_BYTES)
+
+
+def make_key(name: str, scopes: tuple[Scope, ...], token: str, created: str, **more: Any) -> Key:
+    """Make a key of its secret; *more* are its other attributes."""
+    return Key(name, scopes, token[:_ID_DIGITS], _digest(token), more.pop("origins", ()), created, **more)
+
+
+def find(keys: Mapping[str, tuple[Key, ...]], token: str) -> Key | None:
+    """Return the key of a token, whether it is active or not, comparing in constant time.
+
+    Args:
+        keys: by their ids.
+        token: what came with a request.
+
+    """
+    digest = _digest(token)
+    for key in keys.get(token[:_ID_DIGITS], ()):
+        if compare_digest(key.digest, digest):
+            return key
+    return None
+
+
+def _digest(token: str) -> str:
+    return sha256(token.encode(errors="backslashreplace")).hexdigest()

@@ -1,0 +1,118 @@
+"""State in an SQLite file of its own, so that the command line reaches it while the server runs."""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final, TypeVar
+
+import orjson
+
+from metronome.errors import StoreAway
+from metronome.state.state import Record, State
+
+FILE_NAME: Final = "state.sqlite"
+_BUSY_SECONDS: Final = 10.0
+_TABLE: Final = """
+CREATE TABLE IF NOT EXISTS records(
+    kind TEXT NOT NULL,
+    name BLOB NOT NULL,
+    record BLOB NOT NULL,
+    PRIMARY KEY (kind, name)) WITHOUT ROWID
+"""
+
+Result = TypeVar("Result")
+
+
+class SQLiteState(State):
+    """State in a file, for any number of processes of one machine.
+
+    Args:
+        folder: where the file is, or will be.
+
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / FILE_NAME
+        self._thread = ThreadPoolExecutor(1, "state")
+        self._database: sqlite3.Connection | None = None
+
+    async def setup(self) -> None:
+        """Open the file and make its table (see `State.setup`)."""
+        await self._run(lambda database: database)
+
+    async def get(self, kind: str, name: str) -> Record | None:
+        """Return a record (see `State.get`)."""
+        sql = "SELECT record FROM records WHERE kind = ? AND name = ?"
+        found = await self._run(lambda database: database.execute(sql, (kind, _bytes(name))).fetchone())
+        return None if found is None else _record(found[0])
+
+    async def all(self, kind: str) -> dict[str, Record]:
+        """Return all records of a kind (see `State.all`)."""
+        sql = "SELECT name, record FROM records WHERE kind = ? ORDER BY name"
+        rows = await self._run(lambda database: database.execute(sql, (kind,)).fetchall())
+        return {name.decode(errors="surrogatepass"): _record(record) for name, record in rows}
+
+    async def add(self, kind: str, name: str, record: Record) -> bool:
+        """Add a record (see `State.add`)."""
+        return await self._change(
+            "INSERT INTO records VALUES (?, ?, ?) ON CONFLICT DO NOTHING", kind, _bytes(name), _text(record)
+        )
+
+    async def swap(self, kind: str, name: str, before: Record, after: Record) -> bool:
+        """Replace a record (see `State.swap`)."""
+        return await self._change(
+            "UPDATE records SET record = ? WHERE kind = ? AND name = ? AND record = ?",
+            _text(after),
+            kind,
+            _bytes(name),
+            _text(before),
+        )
+
+    async def remove(self, kind: str, name: str) -> bool:
+        """Remove a record (see `State.remove`)."""
+        return await self._change("DELETE FROM records WHERE kind = ? AND name = ?", kind, _bytes(name))
+
+    async def close(self) -> None:
+        """Close the file (see `State.close`)."""
+        await asyncio.to_thread(self._close)
+
+    async def _change(self, sql: str, *values: str | bytes) -> bool:
+        return await self._run(lambda database: database.execute(sql, values).rowcount == 1)
+
+    async def _run(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: work(self._open()))
+        except sqlite3.Error as error:
+            raise StoreAway(f"{self._path}: {error}") from error
+
+    def _open(self) -> sqlite3.Connection:
+        if self._database is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            database = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute("PRAGMA synchronous = FULL")
+            database.execute(_TABLE)
+            self._database = database
+        return self._database
+
+    def _close(self) -> None:
+        self._thread.shutdown()
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
+
+def _bytes(name: str) -> bytes:
+    return name.encode(errors="surrogatepass")
+
+
+def _text(record: Record) -> bytes:
+    # Sorted, so that the same record has the same text.
+    return orjson.dumps(dict(record), option=orjson.OPT_SORT_KEYS)
+
+
+def _record(text: bytes) -> Record:
+    found: Record = orjson.loads(text)
+    return found
