@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 _PREPARED = """
 wrk.method = "POST"
@@ -17,7 +18,7 @@ wrk.headers["Host"] = "127.0.0.1"
 local bodies = {{}}
 for number = 0, {count} - 1 do
   local file = io.open("{folder}/" .. number, "rb")
-  bodies[number] = wrk.format(nil, "/tick", nil, file:read("*a"))
+  bodies[number] = wrk.format(nil, "{path}", nil, file:read("*a"))
   file:close()
 end
 local sent = 0
@@ -80,7 +81,8 @@ def post(url: str, bodies: Sequence[bytes], content_type: str, connections: int,
         for number, body in enumerate(bodies):
             (folder / str(number)).write_bytes(body)
         script = folder / "post.lua"
-        script.write_text(_PREPARED.format(content_type=content_type, count=len(bodies), folder=folder))
+        path = urlsplit(url).path
+        script.write_text(_PREPARED.format(content_type=content_type, path=path, count=len(bodies), folder=folder))
         command = [wrk, "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(script), url]
         report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     if "Non-2xx" in report or "Socket errors" in report:

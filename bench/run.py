@@ -14,12 +14,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from bench import away, batches, elastic, tick, tocks
+from bench import away, batches, elastic, imports, tick, tocks, wires
 from bench.figures import Row
 
 PARTS: Final[dict[str, Callable[[], list[Row]]]] = {
     "tick": tick.measure,
     "batches": batches.measure,
+    "wires": wires.measure,
+    "import": imports.measure,
     "elasticsearch": elastic.measure,
     "tock": tocks.measure,
     "away": away.measure,

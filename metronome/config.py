@@ -27,6 +27,7 @@ _SECRET = frozenset({"store", "store_api_key", "forward_shared_key", "forward_us
 _STORE = re.compile(r"duckdb|https?://\S+")
 _ADDRESS_PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
 _NONE = "none"
+_STATE = "state"
 _INDEX_PREFIX = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
@@ -57,12 +58,12 @@ def _read_public(value: object) -> object:
 
 
 def _read_networks(value: object) -> object:
-    networks = _split(value)
+    networks = () if value == _NONE else _split(value)
     try:
         for network in networks if isinstance(networks, tuple) else ():
             ip_network(network, strict=False)
     except ValueError as error:
-        raise ValueError(f"write addresses or networks with commas between, as 10.0.0.0/8: {error}") from None
+        raise ValueError(f"write addresses or networks with commas between, as 10.0.0.0/8, or none: {error}") from None
     return networks
 
 
@@ -88,6 +89,8 @@ def _read_store(value: object) -> object:
 def _read_index_prefix(value: object) -> object:
     if not isinstance(value, str) or _INDEX_PREFIX.fullmatch(value) is None:
         raise ValueError("write lower-case letters, digits, _ and -, beginning with a letter or digit")
+    if value == _STATE:
+        raise ValueError("indices of that name hold keys, and events must not take them for their own: choose another")
     return value
 
 
@@ -129,7 +132,7 @@ class Settings(BaseSettings):
     )
     trusted_proxies: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_read_networks)] = Field(
         ("127.0.0.0/8", "::1/128"),
-        description="Networks of the proxies in front, whose `X-Forwarded-For` is believed.",
+        description="Networks of the proxies in front, whose `X-Forwarded-For` is believed; `none` for nobody's.",
     )
     hit_prefix: Annotated[str, BeforeValidator(_read_prefix)] = Field(
         "/hit", description="Where the protocol of true-micro-analytics is spoken."

@@ -240,7 +240,7 @@ def _take_time(names: tuple[str, ...], doc: dict[str, Any], odd: dict[str, Any],
     if door.earliest is not None and stamp < door.earliest:
         raise Malformed(
             f"{name} is {stamp}, and events from before {door.earliest} are not taken here: "
-            "raise tick_max_age to take older ones"
+            "raise tick_max_age to take older ones, or send a key with the scope import"
         )
     return stamp
 

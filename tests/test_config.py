@@ -10,6 +10,7 @@ import pytest
 
 from metronome.config import PREFIX, Settings, read_settings
 from metronome.errors import Misconfigured
+from metronome.keys import Scope
 
 
 @contextmanager
@@ -37,6 +38,8 @@ def test_without_any_setting_only_this_machine_is_served_and_addresses_are_cut()
     assert (found.host, found.port, found.data, found.store) == ("127.0.0.1", 8080, Path("data"), "duckdb")
     assert (found.addresses, found.own_hosts, found.workers) == ("cut", (), 1)
     assert (found.on_loopback, found.door_max_age) == (True, timedelta(days=7))
+    assert (found.public, found.trusted_proxies) == ((Scope.TICK, Scope.TOCK), ("127.0.0.0/8", "::1/128"))
+    assert (found.forward_port, found.syslog_port, found.hit_port, found.hit_prefix) == (None, None, None, "/hit")
     assert found.tick_max_age == timedelta(days=7)
     assert (found.body_max_bytes, found.spool_max_bytes) == (16 * 2**20, 8 * 2**30)
 
@@ -50,6 +53,20 @@ VALUES = [
     ("store_ca", "/etc/ca.pem", Path("/etc/ca.pem")),
     ("index_prefix", "stats_2", "stats_2"),
     ("duckdb_memory", "512MiB", "512MiB"),
+    ("public", "tick", (Scope.TICK,)),
+    ("public", " query, tick,", (Scope.QUERY, Scope.TICK)),
+    ("public", "none", ()),
+    ("trusted_proxies", "192.0.2.1, 10.1.2.3/8,2001:db8::/32", ("192.0.2.1", "10.1.2.3/8", "2001:db8::/32")),
+    ("trusted_proxies", "none", ()),
+    ("hit_prefix", "/stats/hit", "/stats/hit"),
+    ("hit_port", "8000", 8000),
+    ("microticks_key", "abc", "abc"),
+    ("forward_port", "24224", 24224),
+    ("forward_shared_key", "abc", "abc"),
+    ("forward_users", "ann:a:b, bob:c", ("ann:a:b", "bob:c")),
+    ("forward_certificate", "/etc/chain.pem", Path("/etc/chain.pem")),
+    ("forward_certificate_key", "/etc/key.pem", Path("/etc/key.pem")),
+    ("syslog_port", "5514", 5514),
     ("workers", "4", 4),
     ("item_pattern", "^/(?P<id>[^/]+)", "^/(?P<id>[^/]+)"),
     ("own_hosts", " a.example, ,b.example ", ("a.example", "b.example")),
@@ -77,7 +94,8 @@ def test_a_setting_comes_from_the_environment_or_the_command_line(name: str, tex
 
 def test_every_setting_is_tried_here_with_a_good_and_a_wrong_value() -> None:
     assert {name for name, *_ in VALUES} == Settings.model_fields.keys()
-    free = {"host", "data", "store_api_key", "store_ca", "own_hosts"}
+    free = {"host", "data", "store_api_key", "store_ca", "own_hosts", "microticks_key"}
+    free |= {"forward_shared_key", "forward_certificate", "forward_certificate_key"}
     assert {name for name, *_ in WRONG} | free == Settings.model_fields.keys()
 
 
@@ -94,6 +112,23 @@ WRONG = [
     ("index_prefix", "a" * 65),
     ("duckdb_memory", "much"),
     ("duckdb_memory", "1GB; DROP TABLE events"),
+    ("index_prefix", "state"),
+    ("public", "all"),
+    ("public", "tick,none"),
+    ("public", "TICK"),
+    ("trusted_proxies", "proxy.example"),
+    ("trusted_proxies", "10.0.0.0/33"),
+    ("trusted_proxies", "10.0.0.1,*"),
+    ("hit_prefix", "hit"),
+    ("hit_prefix", "/"),
+    ("hit_prefix", "/hit/"),
+    ("hit_prefix", "/{id}"),
+    ("hit_port", "0"),
+    ("hit_port", "65536"),
+    ("forward_port", "-1"),
+    ("forward_users", "ann"),
+    ("forward_users", "ann:a,:b"),
+    ("syslog_port", "syslog"),
     ("workers", "0"),
     ("workers", "65"),
     ("item_pattern", "("),
@@ -122,16 +157,17 @@ WRONG = [
 
 @pytest.mark.parametrize(("name", "text"), WRONG)
 def test_a_wrong_value_is_refused_by_the_setting_s_name(name: str, text: str) -> None:
-    shown = "not right: " if name == "store" else repr(text)[:1]
+    shown = "not right: " if name in {"store", "forward_users"} else repr(text)[:1]
     with pytest.raises(Misconfigured, match=f"{PREFIX}{name.upper()} is {shown}"):
         settings(**{name: text})
     with environment(), pytest.raises(Misconfigured, match=f"{PREFIX}{name.upper()} is {shown}"):
         read_settings({name: text})
 
 
-def test_a_store_s_address_is_not_shown_since_it_may_hold_a_password() -> None:
+@pytest.mark.parametrize(("name", "text"), [("store", "htp://me:secret@es.example:9200"), ("forward_users", ":secret")])
+def test_what_may_hold_a_password_is_not_shown(name: str, text: str) -> None:
     with pytest.raises(Misconfigured) as caught:
-        settings(store="htp://me:secret@es.example:9200")
+        settings(**{name: text})
     assert "secret" not in str(caught.value)
 
 
@@ -151,19 +187,24 @@ def test_a_setting_that_there_is_not_is_refused_on_the_command_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "age", "max_age"),
+    ("host", "on_loopback"),
     [
-        ("0.0.0.0", "7d", timedelta(days=7)),  # noqa: S104  # nothing listens here
-        ("192.0.2.1", "0", None),
-        ("127.0.0.1", "7d", None),
-        ("::1", "7d", None),
-        ("localhost", "7d", None),
+        ("127.0.0.1", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),  # noqa: S104  # nothing listens here
+        ("::", False),
+        ("192.0.2.1", False),
+        ("localhost.example", False),
     ],
 )
-def test_old_events_are_refused_only_where_strangers_can_send_them(
-    host: str, age: str, max_age: timedelta | None
-) -> None:
-    assert settings(host=host, tick_max_age=age).door_max_age == max_age
+def test_only_the_loopback_is_called_one(host: str, on_loopback: bool) -> None:  # noqa: FBT001  # a row of the table
+    assert settings(host=host).on_loopback is on_loopback
+
+
+@pytest.mark.parametrize(("age", "max_age"), [("7d", timedelta(days=7)), ("0", None)])
+def test_old_events_are_refused_unless_any_age_is_asked_for(age: str, max_age: timedelta | None) -> None:
+    assert settings(tick_max_age=age).door_max_age == max_age
 
 
 def test_settings_do_not_change() -> None:

@@ -2,13 +2,16 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from time import monotonic
-from typing import Annotated, Final
+from typing import Annotated, Final, NamedTuple
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from metronome.cli.follow import Following, follow
+from metronome.cli.follow_positions import default_file
 from metronome.cli.log_batches import Batch, Plan, batches
 from metronome.cli.log_files import LogFile, stored_bytes
 from metronome.cli.sender import PATIENCE_SECONDS, Answer, Sender
@@ -60,6 +63,16 @@ def import_logs(  # noqa: PLR0913 - one argument for each option
     patience: Annotated[
         float, typer.Option(min=0, help="For how many seconds to try again where the server is busy or away.")
     ] = PATIENCE_SECONDS,
+    key: Annotated[
+        str | None, typer.Option(metavar="KEY", envvar="METRONOME_KEY", help="The key that the server asks for.")
+    ] = None,
+    follow_on: Annotated[
+        bool, typer.Option("--follow", help="Go on as the logs grow, through rotations, until interrupted.")
+    ] = False,
+    positions: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="With --follow: where it is kept how far the logs were taken."),
+    ] = None,
 ) -> None:
     """Import access logs: send each hit, as a view or download of its item, to a Metronome server.
 
@@ -74,9 +87,15 @@ def import_logs(  # noqa: PLR0913 - one argument for each option
             log_format=None if log_format == AUTO else format_named(log_format),
             batch_events=batch,
         )
-        size = stored_bytes(files)
-        with _outlet(None if dry_run else url, patience, tally) as outlet, _progress(size) as progress:
-            failures = _import_all(files, plan, tally, outlet, progress)
+        failures: list[str] = []
+        if follow_on:
+            exit_code = _follow(files, plan, tally, _Server(url, key, patience), positions, dry_run=dry_run)
+        else:
+            exit_code = 0
+            size = stored_bytes(files)
+            server = None if dry_run else _Server(url, key, patience)
+            with _outlet(server, tally) as outlet, _progress(size) as progress:
+                failures = _import_all(files, plan, tally, outlet, progress)
     except KeyboardInterrupt:
         _complain(f"interrupted; {_acknowledged(tally)}")
         raise typer.Exit(EXIT_INTERRUPTED) from None
@@ -92,8 +111,16 @@ def import_logs(  # noqa: PLR0913 - one argument for each option
     typer.echo(tally.summary(monotonic() - began, sent=not dry_run))
     for failure in failures:
         _complain(failure)
+    if follow_on:
+        raise typer.Exit(exit_code)
     if failures or tally.rejected.count:
         raise typer.Exit(EXIT_FAILED)
+
+
+class _Server(NamedTuple):
+    url: str
+    key: str | None
+    patience: float
 
 
 class _Outlet:
@@ -112,16 +139,16 @@ class _Outlet:
 
 
 @contextmanager
-def _outlet(url: str | None, patience: float, tally: Tally) -> Iterator[_Outlet]:
+def _outlet(server: _Server | None, tally: Tally) -> Iterator[_Outlet]:
     def count(answer: Answer) -> None:
         tally.accepted += answer.accepted
-        for line, reason in answer.rejected:
-            tally.rejected.add(answer.batch.log, line, reason)
+        for place, reason in answer.rejected:
+            tally.rejected.add(answer.batch.log, place, reason)
 
-    if url is None:
+    if server is None:
         yield _Outlet(None)
         return
-    with Sender(url, count, patience) as sender:
+    with Sender(server.url, count, server.patience, server.key) as sender:
         yield _Outlet(sender)
 
 
@@ -174,6 +201,15 @@ def _import_one(file: LogFile, plan: Plan, tally: Tally, outlet: _Outlet, meter:
     if file.damage is not None:
         failures.append(f"{file.damage}; the whole lines before that were taken")
     return failures
+
+
+def _follow(
+    files: list[str], plan: Plan, tally: Tally, server: _Server, positions: Path | None, *, dry_run: bool
+) -> int:
+    if dry_run:
+        raise Misconfigured("--dry-run and --follow exclude each other: a pattern is tried on what is there")
+    file = positions or default_file()
+    return follow(Following(files, plan, server.url, server.key, file, _complain), tally)
 
 
 def _acknowledged(tally: Tally) -> str:

@@ -123,6 +123,11 @@ class _Source(io.BufferedIOBase):
         return self.read(size)
 
 
+def is_compressed(first_bytes: bytes) -> bool:
+    """Tell from the first four bytes of a file whether it is gzip or zstd."""
+    return first_bytes.startswith((_GZIP, _ZSTD))
+
+
 def stored_bytes(paths: list[str]) -> int | None:
     """Return how many bytes these files have together, or None where one does not say.
 

@@ -8,7 +8,7 @@ import asyncio
 import sys
 from collections import deque
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from random import SystemRandom
 from threading import Thread
 from types import TracebackType
@@ -48,13 +48,13 @@ class Answer(NamedTuple):
     Attributes:
         batch: what was sent.
         accepted: how many of its events are on the server's disk.
-        rejected: the lines of the others, each with the server's reason.
+        rejected: the places of the others' lines, each with the server's reason.
 
     """
 
     batch: Batch
     accepted: int
-    rejected: list[tuple[int, str]]
+    rejected: list[tuple[str, str]]
 
 
 class _Busy(NamedTuple):
@@ -71,13 +71,24 @@ class Sender:
         url: the server's address.
         answered: is called with each answer, in the thread that calls `send` or `finish`.
         patience: for how many seconds a batch is sent again to a server that is busy or away.
+        key: is shown to the server, if it asks for one.
+        waiting: is called, in another thread, with the reason each time that a batch has to wait.
 
     """
 
-    def __init__(self, url: str, answered: Callable[[Answer], None], patience: float = PATIENCE_SECONDS) -> None:
+    def __init__(
+        self,
+        url: str,
+        answered: Callable[[Answer], None],
+        patience: float = PATIENCE_SECONDS,
+        key: str | None = None,
+        waiting: Callable[[str], None] | None = None,
+    ) -> None:
         self._url = url.rstrip("/")
         self._answered = answered
         self._patience = patience
+        self._headers = _HEADERS | ({"Authorization": f"Bearer {_checked(key)}"} if key else {})
+        self._waiting = waiting
         self._random = SystemRandom()
         self._flights: deque[Future[Answer]] = deque()
         self._loop = asyncio.new_event_loop()
@@ -114,15 +125,30 @@ class Sender:
         while self._flights:
             self._land()
 
+    def collect(self) -> None:
+        """Hand on the answers that are there, and wait for none; raises as `send` does."""
+        while self._flights and self._flights[0].done():
+            self._land()
+
+    def settle(self, seconds: float) -> None:
+        """Wait so long for what is on its way, hand on the answers that come, and give up the rest."""
+        wait([*self._flights], timeout=seconds)
+        while self._flights and self._flights[0].done() and self._flights[0].exception() is None:
+            self._land()
+
     def _land(self) -> None:
-        flight = self._flights.popleft()
+        # Whoever is interrupted here finds the batch still on its way.
+        flight = self._flights[0]
         try:
-            self._answered(flight.result())
+            answer = flight.result()
         except (ServerAway, CallerError, Misconfigured):
+            self._flights.popleft()
             for other in self._flights:
                 if other.done() and other.exception() is None:
                     self._answered(other.result())
             raise
+        self._flights.popleft()
+        self._answered(answer)
 
     def _submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
@@ -136,13 +162,15 @@ class Sender:
             deadline = deadline or now + self._patience
             if now >= deadline:
                 raise ServerAway(f"{self._url} does not take events: {reply.reason}")
-            wait = max(reply.retry_after, pause * self._random.uniform(0.5, 1))
-            await asyncio.sleep(min(wait, deadline - now))
+            if self._waiting is not None:
+                self._waiting(f"{self._url} does not take events: {reply.reason}")
+            rest = max(reply.retry_after, pause * self._random.uniform(0.5, 1))
+            await asyncio.sleep(min(rest, deadline - now))
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
         return self._answer(batch, reply)
 
     async def _post(self, body: bytes) -> bytes | _Busy:
-        request = self._session.post(f"{self._url}/tick", data=body, headers=_HEADERS, allow_redirects=False)
+        request = self._session.post(f"{self._url}/tick", data=body, headers=self._headers, allow_redirects=False)
         try:
             async with request as response:
                 text = await response.read()
@@ -163,7 +191,7 @@ class Sender:
     def _answer(self, batch: Batch, text: bytes) -> Answer:
         try:
             reply = orjson.loads(text)
-            rejected = [(batch.lines[one["index"]], str(one["error"])) for one in reply["rejected"]]
+            rejected = [(batch.place(one["index"]), str(one["error"])) for one in reply["rejected"]]
             return Answer(batch, int(reply["accepted"]), rejected)
         except (ValueError, TypeError, LookupError):
             raise Misconfigured(f"--url {self._url} is no Metronome: its answer cannot be read") from None
@@ -178,6 +206,12 @@ class Sender:
 
 async def _open_session() -> aiohttp.ClientSession:
     return aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_REQUEST_SECONDS))
+
+
+def _checked(key: str) -> str:
+    if not (key.isascii() and key.isprintable()):
+        raise Misconfigured("--key is no key: it holds what cannot stand in a header")
+    return key
 
 
 def _seconds(retry_after: str) -> float:

@@ -9,32 +9,41 @@ SHOWN: Final = 5
 
 
 class Note(NamedTuple):
-    """Why one line was not taken."""
+    """Why one line was not taken.
+
+    Attributes:
+        log: the name of its log.
+        place: where in it the line is: ``line 60``.
+        reason: why it was not taken.
+
+    """
 
     log: str
-    line: int
+    place: str
     reason: str
 
 
 @dataclass(slots=True)
 class Notes:
-    """How many lines were not taken, and the first of them."""
+    """How many lines were not taken, the first of them, and the last."""
 
     count: int = 0
     first: list[Note] = field(default_factory=list)
+    last: Note | None = None
 
-    def add(self, log: str, line: int, reason: str) -> None:
+    def add(self, log: str, place: str, reason: str) -> None:
         """Count one more line that was not taken."""
         self.count += 1
+        self.last = Note(log, place, reason)
         if len(self.first) < SHOWN:
-            self.first.append(Note(log, line, reason))
+            self.first.append(self.last)
 
     def told(self, title: str) -> list[str]:
         """Tell the first lines and their reasons, or nothing if there are none."""
         if not self.count:
             return []
         more = self.count - len(self.first)
-        lines = [f"  {note.log}, line {note.line:,}: {printable(note.reason)}" for note in self.first]
+        lines = [f"  {note.log}, {note.place}: {printable(note.reason)}" for note in self.first]
         return ["", f"{title}:", *lines, *([f"  and {more:,} more"] if more else [])]
 
 
@@ -44,6 +53,7 @@ class Tally:
 
     Attributes:
         lines: how many lines were read; empty ones do not count.
+        passed: how many of them are no hits and need not be: directives, and what else a server tells.
         events: how many hits were read, by the name of their event.
         unreadable: lines that are none of the log's format.
         accepted: how many events are on the server's disk.
@@ -52,6 +62,7 @@ class Tally:
     """
 
     lines: int = 0
+    passed: int = 0
     events: Counter[str] = field(default_factory=Counter)
     unreadable: Notes = field(default_factory=Notes)
     accepted: int = 0
@@ -82,6 +93,7 @@ class Tally:
             ("  downloads", self.events["download"]),
             ("  errors", self.events["error"]),
             ("  other requests", self.events["request"]),
+            *([("  no hits", self.passed)] if self.passed else []),
             ("  unreadable", self.unreadable.count),
             *(answered if sent else []),
         ]

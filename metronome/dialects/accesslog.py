@@ -1,49 +1,51 @@
 """Access logs of web servers, each line read as one hit.
 
-A format is a name and a function from a line to fields; `FORMATS` lists them all. What the formats
-share, the item, the referer and the identity of a hit, is added by `Log.event`.
+A format is a name and what reads a log of it to fields; `FORMATS` lists them all. What the formats
+share, the item, the referer and the identity of a hit, is added here.
 """
 
-import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from hashlib import blake2b
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from metronome.dialects.items import ItemRule
-from metronome.enrich.addresses import read_address
+from metronome.dialects.logs.caddy import CADDY_JSON, read_caddy_json, read_caddy_record
+from metronome.dialects.logs.combined import COMBINED, COMMON, VHOST_COMBINED, read_combined, read_vhost_combined
+from metronome.dialects.logs.form import LINE_MAX_BYTES, ODD_BYTES, LogFormat, Reader
+from metronome.dialects.logs.records import NGINX_JSON, read_nginx_json, read_record
+from metronome.dialects.logs.requests import path_of
+from metronome.dialects.logs.s3 import S3
+from metronome.dialects.logs.w3c import CLOUDFRONT, W3C
 from metronome.enrich.referers import normalise_referer
 from metronome.errors import Malformed, Misconfigured
-from metronome.timestamps import read_stamp
 
-LINE_MAX_BYTES: Final = 65_536
-"""The longest line that is read: web servers take no request as long as that."""
+__all__ = [
+    "FORMATS",
+    "LINE_MAX_BYTES",
+    "Log",
+    "LogFormat",
+    "detect",
+    "detect_begun",
+    "fingerprint",
+    "format_named",
+    "format_names",
+    "head",
+    "read_hit",
+    "read_line",
+    "web_fields",
+]
 
-_ODD_BYTES = "backslashreplace"
-"""Bytes that are no UTF-8 read as ``\\xHH``, as servers write them: so they stay apart, and nothing is lost."""
+FORMATS: Final = (VHOST_COMBINED, COMMON, COMBINED, NGINX_JSON, CADDY_JSON, W3C, CLOUDFRONT, S3)
+"""Every format known. Of those that get equally much out of a log, the first is taken."""
+
+_DIRECTIVE = b"#"
 
 
-class LogFormat(NamedTuple):
-    """One way to write an access log.
-
-    Attributes:
-        name: what the operator calls it.
-        read: turns a line into the fields of an event: ``@timestamp`` always; ``method``, ``url``,
-            ``status``, ``bytes``, ``referer``, ``agent``, ``clientip`` and others where the line has
-            them. Raises `Malformed` for a line that it cannot read.
-
-    """
-
-    name: str
-    read: Callable[[str], dict[str, Any]]
-
-
-@dataclass(frozen=True, slots=True)
 class Log:
-    """One access log, and what has to be known to read it.
+    """One access log, and what has to be known to read it, line by line from its beginning.
 
-    Attributes:
+    Args:
         log_format: how its lines are written.
         fingerprint: tells it from other logs (see `fingerprint`).
         rule: says what an item is.
@@ -51,13 +53,17 @@ class Log:
 
     """
 
-    log_format: LogFormat
-    fingerprint: bytes
-    rule: ItemRule
-    own_hosts: frozenset[str] = frozenset()
+    def __init__(
+        self, log_format: LogFormat, fingerprint: bytes, rule: ItemRule, own_hosts: frozenset[str] = frozenset()
+    ) -> None:
+        self.log_format = log_format
+        self.fingerprint = fingerprint
+        self._rule = rule
+        self._own_hosts = own_hosts
+        self._read = log_format.reader()
 
-    def event(self, line: bytes, offset: int) -> dict[str, Any]:
-        """Read one line as the fields of an event, its identity among them.
+    def event(self, line: bytes, offset: int) -> dict[str, Any] | None:
+        """Read one line as the fields of an event, its identity among them; None if it is no hit.
 
         Args:
             line: the line, with or without its end.
@@ -67,15 +73,43 @@ class Log:
             Malformed: the line cannot be read; the message says why.
 
         """
-        fields = read_line(line, self.log_format, self.rule, self.own_hosts)
-        place = b"%b %d %b" % (self.fingerprint, offset, _settled(line))
+        fields = _read_bytes(line, self._read)
+        if fields is None:
+            return None
+        _complete(fields, self.log_format, self._rule, self._own_hosts)
+        place = b"%b %d %b" % (self.fingerprint, offset, self.log_format.settle(line))
         fields["event_id"] = blake2b(place, digest_size=16).hexdigest()
         return fields
 
+    def pass_by(self, line: bytes) -> None:
+        """Take only from a line what it says of those that follow: its hit is known already."""
+        if self.log_format.directives and line.lstrip().startswith(_DIRECTIVE):
+            with suppress(Malformed):
+                _read_bytes(line, self._read)
 
-def fingerprint(first_line: bytes) -> bytes:
-    """Return what tells a log from others: a hash of its first line that is not empty."""
-    return blake2b(_settled(first_line), digest_size=16).digest()
+
+def head(lines: Iterable[bytes], log_format: LogFormat) -> bytes | None:
+    """Return what of a log's first lines tells it from others.
+
+    That is its first line that is not empty. Where lines may be directives, it is all lines up to the first that is
+    none: all logs of a server may begin with the same directives.
+
+    Returns:
+        The lines, without their ends, or None if there is no line yet that is no directive.
+
+    """
+    first: list[bytes] = []
+    for line in lines:
+        if line.strip():
+            first.append(line.strip())
+            if not (log_format.directives and line.lstrip().startswith(_DIRECTIVE)):
+                return b"\n".join(first)
+    return None
+
+
+def fingerprint(first_lines: bytes, log_format: LogFormat = COMBINED) -> bytes:
+    """Return what tells a log from others: a hash of its first lines (see `head`)."""
+    return blake2b(log_format.settle(first_lines), digest_size=16).digest()
 
 
 def detect(lines: Iterable[bytes]) -> LogFormat:
@@ -85,11 +119,17 @@ def detect(lines: Iterable[bytes]) -> LogFormat:
         Malformed: no format can read any of them.
 
     """
-    sample = [line.strip().decode(errors=_ODD_BYTES) for line in lines if len(line) <= LINE_MAX_BYTES]
+    sample = [line.strip().decode(errors=ODD_BYTES) for line in lines if len(line) <= LINE_MAX_BYTES]
     best = max(FORMATS, key=lambda log_format: _yield_of(log_format, sample))
     if not _yield_of(best, sample):
         raise Malformed(f"no line reads as an access log; the formats known are {format_names()}")
     return best
+
+
+def detect_begun(lines: Iterable[bytes]) -> LogFormat:
+    """Find the format of a log that has only begun; as `detect`, but what could be Combined later is Combined now."""
+    found = detect(lines)
+    return COMBINED if found is COMMON else found
 
 
 def format_named(name: str) -> LogFormat:
@@ -110,8 +150,8 @@ def format_names() -> str:
     return ", ".join(log_format.name for log_format in FORMATS)
 
 
-def read_line(line: bytes, log_format: LogFormat, rule: ItemRule, own_hosts: frozenset[str]) -> dict[str, Any]:
-    """Read one line as the fields of an event, without an identity.
+def read_line(line: bytes, log_format: LogFormat, rule: ItemRule, own_hosts: frozenset[str]) -> dict[str, Any] | None:
+    """Read one line alone as the fields of an event, without an identity; None if it is no hit.
 
     Args:
         line: the line, with or without its end.
@@ -123,10 +163,79 @@ def read_line(line: bytes, log_format: LogFormat, rule: ItemRule, own_hosts: fro
         Malformed: the line cannot be read; the message says why.
 
     """
+    fields = _read_bytes(line, log_format.reader())
+    return None if fields is None else _complete(fields, log_format, rule, own_hosts)
+
+
+def read_hit(line: str | bytes, rule: ItemRule, own_hosts: frozenset[str]) -> dict[str, Any] | None:
+    """Read a line that may be of an access log, of a format whose lines each stand alone.
+
+    These are Combined, Common, those with the virtual host before each line, and JSON of NGINX and Caddy.
+
+    Args:
+        line: the line, with or without its end.
+        rule: says what an item is.
+        own_hosts: hosts whose referers do not count.
+
+    Returns:
+        The fields of an event, without an identity; or None if the line is none of these.
+
+    """
+    text = line if isinstance(line, str) else line.decode(errors=ODD_BYTES)
+    if len(text) > LINE_MAX_BYTES:
+        return None
+    if not text.isascii():
+        # A text may hold lone surrogates, which have no bytes.
+        text = text.encode(errors=ODD_BYTES).decode()
+    text = text.strip()
+    for read in _JSON_HITS if text.startswith("{") else _TEXT_HITS if '] "' in text else ():
+        try:
+            fields = read(text)
+        except Malformed:
+            continue
+        if fields is not None:
+            return _complete(fields, COMBINED, rule, own_hosts)
+    return None
+
+
+def web_fields(record: Mapping[str, Any], rule: ItemRule, own_hosts: frozenset[str]) -> dict[str, Any] | None:
+    """Read a record that may tell of a hit, as shippers send them that have parsed a log already.
+
+    Args:
+        record: its fields, flat, with dotted names or nested, under the usual names of `read_record`; or
+            one of Caddy's.
+        rule: says what an item is.
+        own_hosts: hosts whose referers do not count.
+
+    Returns:
+        The fields of an event, those that are not known under their own names; or None if the record has
+        no request or path, or neither a method nor a status.
+
+    """
+    try:
+        nested = isinstance(record.get("request"), dict)
+        fields = read_caddy_record(record) if nested else read_record(record)
+    except Malformed:
+        return None
+    return None if fields is None else _complete(fields, COMBINED, rule, own_hosts)
+
+
+_TEXT_HITS = (read_vhost_combined, read_combined)
+_JSON_HITS = (read_caddy_json, read_nginx_json)
+
+
+def _read_bytes(line: bytes, read: Reader) -> dict[str, Any] | None:
     if len(line) > LINE_MAX_BYTES:
         raise Malformed(f"it is over {LINE_MAX_BYTES:,} bytes")
-    fields = log_format.read(line.strip().decode(errors=_ODD_BYTES))
-    event, item, form = rule.hit(fields.get("method"), fields.get("status"), _path(fields.get("url", "")))
+    return read(line.strip().decode(errors=ODD_BYTES))
+
+
+def _complete(
+    fields: dict[str, Any], log_format: LogFormat, rule: ItemRule, own_hosts: frozenset[str]
+) -> dict[str, Any]:
+    """Add to a hit what it counts as, and set apart a referer that does not count."""
+    method = fields.get("method") if log_format.shows_item(fields) else None
+    event, item, form = rule.hit(method, fields.get("status"), path_of(fields.get("url", "")))
     fields["event"] = event
     if item is not None:
         fields["id"] = item
@@ -138,148 +247,12 @@ def read_line(line: bytes, log_format: LogFormat, rule: ItemRule, own_hosts: fro
     return fields
 
 
-def _settled(line: bytes) -> bytes:
-    """Return the line up to its request's end, if it has one in quotes.
-
-    A line that is still being written can be read once it is past this point: what is appended to it
-    later must not make it another hit.
-    """
-    start = line.find(b'] "')
-    end = line.find(b'"', start + 3)
-    return line.strip() if start < 0 or end < 0 else line[:end].lstrip()
-
-
 def _yield_of(log_format: LogFormat, sample: list[str]) -> int:
+    read = log_format.reader()
     found = 0
     for line in sample:
         try:
-            found += len(log_format.read(line))
+            found += len(read(line) or ())
         except Malformed:
             continue
     return found
-
-
-def _path(target: str) -> str:
-    path = target.partition("?")[0]
-    if path.startswith("/"):
-        return path
-    # A proxy's request names the whole URL; `OPTIONS *` and `CONNECT host:port` name no path.
-    scheme, separator, rest = path.partition("://")
-    return "/" + rest.partition("/")[2] if separator and scheme.isalpha() else ""
-
-
-# Possessive quantifiers and atomic groups leave nothing to go back to: a line is read once, whatever is in it.
-_QUOTED = r'"((?:[^"\\]++|\\.)*+)'
-_HIT = rf'(\S++) \S++ (?>(.*?) \[)([^\]]++)\] {_QUOTED}" (\d{{3}}|-) (\d{{1,18}}|-)(?!\S)'
-_VISITOR = rf'(?: {_QUOTED}"(?: {_QUOTED})?)?'
-_COMMON = re.compile(_HIT, re.ASCII | re.DOTALL)
-_COMBINED = re.compile(_HIT + _VISITOR, re.ASCII | re.DOTALL)
-_METHOD = re.compile(r"[A-Za-z][A-Za-z_-]*+", re.ASCII)
-_PORT = re.compile(r":\d++\Z", re.ASCII)
-_MISSING = frozenset({"", "-", '""'})
-_VISITOR_FIELDS = ("referer", "agent")
-
-
-def _read_common(line: str) -> dict[str, Any]:
-    return _fields(_COMMON, line)
-
-
-def _read_combined(line: str) -> dict[str, Any]:
-    return _fields(_COMBINED, line)
-
-
-def _read_vhost_combined(line: str) -> dict[str, Any]:
-    host, _, rest = line.partition(" ")
-    # The client of a Combined line with a space in its user name stands where this has the host's
-    # name, and a hyphen, its identity, where this has the client.
-    if rest.startswith("- "):
-        raise Malformed("it has no client after the host")
-    fields = _fields(_COMBINED, rest)
-    fields["host"] = _PORT.sub("", host)
-    return fields
-
-
-def _fields(shape: re.Pattern[str], line: str) -> dict[str, Any]:
-    found = shape.match(line)
-    if found is None:
-        raise Malformed(_complaint(line))
-    client, user, time, request, status, size, *visitor = found.groups()
-    fields: dict[str, Any] = {"@timestamp": _stamp(time)}
-    if client != "-":
-        fields["clientip" if read_address(client) else "clienthost"] = client
-    if user not in _MISSING:
-        fields["user"] = _unescape(user)
-    _add_request(fields, _unescape(request))
-    if status != "-":
-        fields["status"] = int(status)
-    if size != "-":
-        fields["bytes"] = int(size)
-    for name, text in zip(_VISITOR_FIELDS, visitor, strict=False):
-        if text and text != "-":
-            fields[name] = _unescape(text)
-    return fields
-
-
-def _add_request(fields: dict[str, Any], request: str) -> None:
-    method, _, rest = request.partition(" ")
-    target, _, protocol = rest.rpartition(" ")
-    if not protocol.startswith("HTTP/"):
-        target = rest
-    if target and (method == "GET" or _METHOD.fullmatch(method)):
-        fields["method"] = method
-        fields["url"] = target
-    elif request not in _MISSING:
-        # Bytes that were no HTTP, as of a port scan.
-        fields["request"] = request
-
-
-_ESCAPE = re.compile(rb"\\(?:x([0-9A-Fa-f]{2})|([\"\\bnrtv]))")
-_ESCAPED = {b'"': b'"', b"\\": b"\\", b"b": b"\b", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
-
-
-def _unescape(text: str) -> str:
-    if "\\" not in text:
-        return text
-    return _ESCAPE.sub(_unescaped, text.encode()).decode(errors=_ODD_BYTES)
-
-
-def _unescaped(found: re.Match[bytes]) -> bytes:
-    return bytes.fromhex(found[1].decode()) if found[1] else _ESCAPED[found[2]]
-
-
-_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-_TIME = re.compile(r"(\d\d)/([A-Z][a-z]{2})/(\d{4}):(\d\d:\d\d:\d\d) ([+-]\d{4})", re.ASCII)
-
-
-@lru_cache(maxsize=4096)
-def _stamp(time: str) -> str:
-    found = _TIME.fullmatch(time)
-    if found is None or found[2] not in _MONTHS:
-        raise Malformed(_no_time(time))
-    day, month, year, clock, zone = found.groups()
-    try:
-        return read_stamp(f"{year}-{_MONTHS.index(month) + 1:02}-{day}T{clock}{zone}")
-    except Malformed:
-        raise Malformed(_no_time(time)) from None
-
-
-def _no_time(time: str) -> str:
-    return f"{time[:40]!r} is no time as in 17/May/2015:10:05:03 +0000"
-
-
-def _complaint(line: str) -> str:
-    bracket = line.find(" [")
-    request = line.find('] "', bracket)
-    if bracket < 0:
-        return "it has no time in brackets, as in [17/May/2015:10:05:03 +0000]"
-    if request < 0 or line.find('"', request + 3) < 0:
-        return "it has no whole request in quotes after the time"
-    return 'its parts are not client, identity, user, [time], "request", status and size'
-
-
-FORMATS: Final = (
-    LogFormat("vhost-combined", _read_vhost_combined),
-    LogFormat("common", _read_common),
-    LogFormat("combined", _read_combined),
-)
-"""Every format known. Of those that get equally much out of a log, the first is taken."""

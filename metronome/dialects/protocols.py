@@ -2,8 +2,14 @@
 
 from typing import Final, NamedTuple
 
-from metronome.dialects import tick
+from metronome.dialects import hit, pixel, tick
+from metronome.dialects.bulk.known import Known
+from metronome.dialects.bulk.protocol import Elasticsearch
 from metronome.dialects.dialect import Dialect
+from metronome.dialects.matomo import api, tracker
+from metronome.dialects.micrometrics import batch as track_batch
+from metronome.dialects.micrometrics import pixel as track_pixel
+from metronome.dialects.micrometrics import track
 from metronome.keys import Scope
 
 
@@ -17,6 +23,7 @@ class Address(NamedTuple):
         dialect: reads and answers what is sent there.
         scope: what a key must allow here.
         lenient: whether a key that is unknown counts as none, since trackers bring the key of another system.
+        credentials: whether pages of other origins send it with their cookies, as some trackers do; none is looked at.
 
     """
 
@@ -26,9 +33,37 @@ class Address(NamedTuple):
     dialect: Dialect
     scope: Scope = Scope.TICK
     lenient: bool = False
+    credentials: bool = False
 
+
+ELASTICSEARCH: Final = Elasticsearch(Known())
+"""What is spoken under ``/es``. Each process has one, and remembers for itself what it took."""
 
 TICK: Final = Address("POST", "", "/tick", tick)
 
-PROTOCOLS: Final = (TICK,)
-"""All addresses, those with fewer variables first."""
+PROTOCOLS: Final = (
+    TICK,
+    Address("GET", "", "/tick.gif", pixel),
+    Address("GET", "", "/matomo.php", tracker, lenient=True, credentials=True),
+    Address("POST", "", "/matomo.php", tracker, lenient=True, credentials=True),
+    Address("GET", "", "/piwik.php", tracker, lenient=True, credentials=True),
+    Address("POST", "", "/piwik.php", tracker, lenient=True, credentials=True),
+    Address("POST", "", "/api/track", track),
+    Address("POST", "", "/api/track/batch", track_batch),
+    Address("GET", "", "/t.gif", track_pixel),
+    Address("GET", "", "/", api),
+    Address("POST", "", "/", api),
+    Address("GET", "", "/index.php", api),
+    Address("POST", "", "/index.php", api),
+    *(
+        Address(method, "/es", path, ELASTICSEARCH)
+        for path in ("", r"/{path:[\s\S]*}")
+        for method in ("GET", "HEAD", "POST", "PUT", "DELETE")
+    ),
+)
+"""All addresses that are the same everywhere, those with fewer variables first."""
+
+
+def hit_address(prefix: str) -> Address:
+    """Return where true-micro-analytics is spoken: below a prefix that the operator chooses, or at the root."""
+    return Address("GET", prefix, r"/{path:[\s\S]*}", hit)

@@ -5,23 +5,21 @@ What a body holds is told from its first bytes, whatever its content type says: 
 """
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
-from urllib.parse import parse_qsl
 
 import orjson
 
 from metronome.dialects.credentials import bearer
 from metronome.dialects.dialect import Outcome, Reading, Readings, Reply, Request
+from metronome.dialects.forms import marked, read_form
 from metronome.dialects.problems import problem
 from metronome.errors import Malformed, MetronomeError, TooLarge
-from metronome.event import REPEATED, Event
+from metronome.event import Event
 
 FORM = "application/x-www-form-urlencoded"
 LINES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"})
-_FORM_MAX_FIELDS = 1000
 _WHITE = b" \t\r\n"
 _EXACT_MAX = 2.0**53
 """A float from here on may be a whole number that has lost its last digits."""
@@ -37,7 +35,7 @@ def read(request: Request) -> Readings:
     """Read the events of a ``POST /tick`` (see `Dialect.read`)."""
     body = request.body
     if request.content_type == FORM and not body.lstrip(_WHITE).startswith((b"{", b"[")):
-        return Readings([_from_form(body)], batch=False)
+        return Readings([read_form(body)], batch=False)
     if request.content_type in LINES:
         return Readings(_from_lines(body, request.max_events), batch=True)
     try:
@@ -85,24 +83,7 @@ def _looked_at_closely(found: dict[str, Any], text: bytes) -> Reading:
         json.JSONDecoder(object_pairs_hook=note, parse_int=float).decode(text.decode())
     except (ValueError, RecursionError):
         return Event(found, text)
-    return _marked(found, names, text)
-
-
-def _marked(found: dict[str, Any], names: list[str], text: bytes) -> Reading:
-    """Make an event of fields of which some may have been given twice: the last one counts, the text keeps all."""
-    if len(names) == len(found):
-        return Event(found, text)
-    return Event({**found, REPEATED: sorted(name for name, times in Counter(names).items() if times > 1)}, text)
-
-
-def _from_form(body: bytes) -> Reading:
-    try:
-        pairs = parse_qsl(body.decode(errors="replace"), keep_blank_values=True, max_num_fields=_FORM_MAX_FIELDS)
-    except ValueError:
-        return TooLarge(f"the form has over {_FORM_MAX_FIELDS} fields: send fewer, or send JSON")
-    if not pairs or b"=" not in body:
-        return Malformed("the form holds no field: send id=…&event=…")
-    return _marked(dict(pairs), [name for name, _ in pairs], body)
+    return marked(found, names, text)
 
 
 def _from_lines(body: bytes, max_events: int) -> Iterator[Reading]:

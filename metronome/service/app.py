@@ -5,6 +5,7 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
+from metronome.dialects.protocols import PROTOCOLS
 from metronome.errors import NoSuchPage, WrongMethod
 from metronome.service.problems import problem
 
@@ -13,6 +14,7 @@ _PREFLIGHT: Final = {
     "Access-Control-Allow-Headers": "Authorization, Content-Type, Content-Encoding, Idempotency-Key, If-None-Match",
     "Access-Control-Max-Age": "86400",
 }
+_WITH_CREDENTIALS: Final = frozenset(address.prefix + address.path for address in PROTOCOLS if address.credentials)
 _KEEP_ALIVE_SECONDS: Final = 75.0
 _REST: Final = r"/{rest:[\s\S]*}"
 
@@ -64,7 +66,16 @@ async def _methods_of(request: web.Request) -> set[str]:
 def _no_such_method(request: web.Request, allowed: set[str]) -> web.Response:
     methods = ", ".join(sorted(allowed | {hdrs.METH_OPTIONS}))
     if request.method == hdrs.METH_OPTIONS:
-        return web.Response(status=204, headers={**_PREFLIGHT, "Access-Control-Allow-Methods": methods})
+        return web.Response(status=204, headers=_preflight(request, methods))
     answer = problem(WrongMethod(f"{request.path[:100]} takes {methods}, not {request.method[:20]}"))
     answer.headers[hdrs.ALLOW] = methods
     return answer
+
+
+def _preflight(request: web.Request, methods: str) -> dict[str, str]:
+    headers = {**_PREFLIGHT, "Access-Control-Allow-Methods": methods}
+    origin = request.headers.get(hdrs.ORIGIN)
+    if origin and origin.isascii() and request.path in _WITH_CREDENTIALS:
+        # With credentials, browsers do not take `*` for an origin.
+        headers |= {"Access-Control-Allow-Origin": origin, "Access-Control-Allow-Credentials": "true", "Vary": "Origin"}
+    return headers

@@ -1,27 +1,13 @@
 """Request bodies: read with a cap, and freed of their Content-Encoding with a cap on what comes out."""
 
 import asyncio
-import sys
-import zlib
-from collections.abc import Callable
-from typing import Final
 
 from aiohttp import web
 
-from metronome.errors import Malformed, TooLarge, TooSlow, UnknownEncoding
+from metronome.dialects.encodings import decode, too_large
+from metronome.errors import Malformed, TooSlow, UnknownEncoding
 
-if sys.version_info >= (3, 14):
-    from compression.zstd import ZstdDecompressor, ZstdError
-else:
-    from backports.zstd import ZstdDecompressor, ZstdError
-
-ENCODINGS: Final = ("gzip", "deflate", "zstd")
 _BODY_SECONDS = 60.0
-_GZIP = 16 + zlib.MAX_WBITS
-_STEP_BYTES = 16 * 1024
-"""What is decoded at a time: what a decoder leaves of it is copied, once for each compressed part."""
-_MAX_PARTS = 10_000
-"""A decoder for each costs more than what is in it: a million of nine bytes would take half a minute."""
 _MAX_ENCODINGS = 4
 _IN_A_THREAD_FROM = 64 * 1024
 """Smaller bodies are decoded sooner than a thread takes them over."""
@@ -37,7 +23,7 @@ async def read_body(request: web.Request, max_bytes: int) -> bytes:
     Raises:
         TooLarge: it is larger.
         TooSlow: it does not come.
-        UnknownEncoding: its Content-Encoding is none of `ENCODINGS`.
+        UnknownEncoding: its Content-Encoding is none of `metronome.dialects.encodings.ENCODINGS`.
         Malformed: it is not what its Content-Encoding says.
 
     """
@@ -48,7 +34,7 @@ async def read_body(request: web.Request, max_bytes: int) -> bytes:
             async with asyncio.timeout(_BODY_SECONDS):
                 body = await request.read()
     except web.HTTPRequestEntityTooLarge:
-        raise _too_large(max_bytes) from None
+        raise too_large(max_bytes) from None
     except TimeoutError:
         raise TooSlow(f"the body did not come within {_BODY_SECONDS:.0f} seconds") from None
     except (ConnectionError, web.RequestPayloadError):
@@ -67,58 +53,3 @@ async def read_body(request: web.Request, max_bytes: int) -> bytes:
         else:
             body = await asyncio.to_thread(decode, body, name, max_bytes)
     return body
-
-
-def decode(body: bytes, encoding: str, max_bytes: int) -> bytes:
-    """Decode a body, taking no more memory than it may (see `read_body`)."""
-    try:
-        match encoding:
-            case "gzip" | "x-gzip":
-                return _inflate(body, _GZIP, max_bytes)
-            case "deflate":
-                return _deflate(body, max_bytes)
-            case "zstd":
-                return _members(body, ZstdDecompressor, max_bytes)
-    except (zlib.error, ZstdError) as error:
-        raise Malformed(f"the body is no {encoding}: {error}") from None
-    raise UnknownEncoding(f"Content-Encoding {encoding[:40]!r} is not spoken here, {', '.join(ENCODINGS)} are")
-
-
-def _inflate(body: bytes, window: int, max_bytes: int) -> bytes:
-    return _members(body, lambda: zlib.decompressobj(window), max_bytes)
-
-
-def _members(body: bytes, decoder_of_one: Callable[[], "zlib._Decompress | ZstdDecompressor"], max_bytes: int) -> bytes:
-    """Decode what may be several compressed parts, one behind the other."""
-    parts: list[bytes] = []
-    left, at, whole = max_bytes, 0, memoryview(body)
-    decoders = 0
-    while at < len(whole):
-        decoders += 1
-        if decoders > _MAX_PARTS:
-            raise Malformed(f"the body is in over {_MAX_PARTS} compressed parts: compress it as one")
-        decoder = decoder_of_one()
-        while not decoder.eof:
-            step = whole[at : at + _STEP_BYTES]
-            if not step:
-                raise Malformed("the compressed body breaks off: send it again, whole")
-            part = decoder.decompress(step, left + 1)
-            left -= len(part)
-            if left < 0:
-                raise _too_large(max_bytes)
-            parts.append(part)
-            at += len(step)
-        at -= len(decoder.unused_data)
-    return b"".join(parts)
-
-
-def _deflate(body: bytes, max_bytes: int) -> bytes:
-    """Decode zlib's format, which ``deflate`` means, or the raw one that some send by mistake."""
-    try:
-        return _inflate(body, zlib.MAX_WBITS, max_bytes)
-    except zlib.error:
-        return _inflate(body, -zlib.MAX_WBITS, max_bytes)
-
-
-def _too_large(max_bytes: int) -> TooLarge:
-    return TooLarge(f"the body is over body_max_bytes ({max_bytes} bytes, decoded)")

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from ipaddress import ip_address
 from typing import Final, NamedTuple
+from urllib.parse import urlsplit
 
-from metronome.errors import NoKey, NotAllowed
+from metronome.errors import Away, NoKey, NotAllowed
 from metronome.keys import Key, Scope, implied
 from metronome.service.keyring import Keyring
 from metronome.timestamps import stamp_of
-
-_ALL: Final = frozenset(Scope)
 
 
 class Grant(NamedTuple):
@@ -25,17 +25,21 @@ class Grant(NamedTuple):
     name: str = ""
 
 
+_EVERYTHING: Final = Grant(frozenset(Scope))
+
+
 class Guard:
     """Decides what each request may do.
 
-    While no key has been made and only this machine can reach the service, everyone has every scope, and keys
-    that come with requests are not looked at.
+    While no key has been made and only this machine can reach the service, everyone there has every scope, and keys
+    that come with requests are not looked at. Those who come through a proxy from elsewhere, and the pages of other
+    sites in a browser on this machine, are not there.
 
     Args:
         keyring: the keys.
         public: what may be done without a key.
-        on_loopback: whether only this machine can reach the service.
         clock: seconds since 1970.
+        on_loopback: whether only this machine can reach the service.
 
     """
 
@@ -49,32 +53,44 @@ class Guard:
 
     @property
     def is_open(self) -> bool:
-        """Whether everyone has every scope."""
+        """Whether everyone on this machine has every scope."""
         return self._on_loopback and self._keyring.is_read and self._keyring.is_empty
 
-    def anonymous(self) -> Grant:
-        """Return what a request without a key may do."""
-        return Grant(_ALL) if self.is_open else self._anyone
+    def anonymous(self, origin: str = "", sender: str = "") -> Grant:
+        """Return what a request without a key may do.
 
-    async def admit(self, scope: Scope, token: str, origin: str = "", *, lenient: bool = False) -> Grant:
+        Args:
+            origin: the web origin that it came from, or nothing.
+            sender: the address that it came from, or nothing where it came from this machine for sure.
+
+        """
+        return _EVERYTHING if self.is_open and _is_here(origin, sender) else self._anyone
+
+    async def admit(
+        self, scope: Scope, token: str, origin: str = "", *, sender: str = "", lenient: bool = False
+    ) -> Grant:
         """Return what a request may do, if *scope* is part of it.
+
+        A key allows what it is for, and what is public.
 
         Args:
             scope: what it needs.
             token: the key that came with it, or nothing.
             origin: the web origin that it came from, or nothing.
+            sender: the address that it came from, or nothing where it came from this machine for sure.
             lenient: whether a key that is unknown or no longer active counts as none.
 
         Raises:
             NoKey: a key is needed and none came, or the one that came is unknown, has expired or was revoked.
             NotAllowed: the key does not allow *scope*, or not from *origin*.
+            StoreAway: the key is not known, and the keys cannot be read.
 
         """
-        grant = self.anonymous()
-        if token and not self.is_open:
-            key = await self.find(token)
-            if key is not None and key.is_active(self._now()):
-                grant = _grant_of(key, origin)
+        grant = self.anonymous(origin, sender)
+        if token and grant is not _EVERYTHING:
+            key = await self._look_up(token, lenient=lenient and scope in grant.scopes)
+            if key is not None and self.is_active(key):
+                grant = self._grant_of(key, origin)
             elif not lenient:
                 raise NoKey(_complaint(key))
         if scope not in grant.scopes:
@@ -84,23 +100,48 @@ class Guard:
         return grant
 
     async def find(self, token: str) -> Key | None:
-        """Return the key of a token, active or not, or None if there is none."""
+        """Return the key of a token, active or not, or None if there is none.
+
+        Raises:
+            StoreAway: it is not known, and the keys cannot be read.
+
+        """
         return await self._keyring.find(token)
 
     def is_active(self, key: Key) -> bool:
         """Tell whether a key allows anything now."""
-        return key.is_active(self._now())
+        return key.is_active(stamp_of(datetime.fromtimestamp(self._clock(), UTC)))
 
-    def _now(self) -> str:
-        return stamp_of(datetime.fromtimestamp(self._clock(), UTC))
+    async def _look_up(self, token: str, *, lenient: bool) -> Key | None:
+        try:
+            return await self.find(token)
+        except Away:
+            if lenient:
+                return None
+            raise
+
+    def _grant_of(self, key: Key, origin: str) -> Grant:
+        if key.origins and origin not in key.origins:
+            raise NotAllowed(
+                f"the key {key.name!r} is for {', '.join(key.origins)} only, and this came from {origin or 'no origin'}"
+            )
+        return Grant(implied(key.scopes) | self._anyone.scopes, key.name)
 
 
-def _grant_of(key: Key, origin: str) -> Grant:
-    if key.origins and origin not in key.origins:
-        raise NotAllowed(
-            f"the key {key.name!r} is for {', '.join(key.origins)} only, and not for {origin or 'no origin'}"
-        )
-    return Grant(implied(key.scopes), key.name)
+def _is_here(origin: str, sender: str) -> bool:
+    """Tell whether a request comes from this machine, and of its own accord and not of another site's page."""
+    try:
+        host = (urlsplit(origin).hostname or "") if origin else "localhost"
+    except ValueError:
+        return False
+    return (host == "localhost" or _is_loopback(host)) and (not sender or _is_loopback(sender))
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:
+        return False
 
 
 def _complaint(key: Key | None) -> str:

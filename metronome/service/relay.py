@@ -50,19 +50,19 @@ class Relay:
         """Hang up."""
         await self._session.close()
 
-    async def handle(self, request: web.Request) -> web.Response:
-        """Answer what the main process answers."""
+    async def handle(self, request: web.Request, prefix: str = "") -> web.Response:
+        """Answer what the main process answers; *prefix* is put in front of the path that it sees."""
         try:
             body = await read_body(request, self._max_bytes)
-            return await self._ask(request, body)
+            return await self._ask(request, body, prefix)
         except MetronomeError as error:
             return problem(error)
 
-    async def _ask(self, request: web.Request, body: bytes) -> web.Response:
+    async def _ask(self, request: web.Request, body: bytes, prefix: str) -> web.Response:
         headers = {name: request.headers[name] for name in _PASSED_IN if name in request.headers}
         headers[FORWARDED] = self._senders.address(request)
         # Not the raw path: that may begin with a scheme and a host.
-        url = URL(f"http://main{request.rel_url.raw_path_qs}", encoded=True)
+        url = URL(f"http://main{prefix}{request.rel_url.raw_path_qs}", encoded=True)
         try:
             async with self._session.request(
                 request.method, url, data=body or None, headers=headers, allow_redirects=False

@@ -1,6 +1,7 @@
 """Who sent a request, where proxies stand between."""
 
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Final
 
@@ -9,6 +10,7 @@ from aiohttp import web
 from metronome.enrich.addresses import read_address
 
 FORWARDED: Final = "X-Forwarded-For"
+_REMEMBERED: Final = 4096
 
 
 class Senders:
@@ -21,18 +23,33 @@ class Senders:
 
     def __init__(self, proxies: Iterable[str]) -> None:
         self._proxies: list[IPv4Network | IPv6Network] = [ip_network(proxy, strict=False) for proxy in proxies]
+        self._is_trusted = lru_cache(_REMEMBERED)(self._lies_in_a_proxy_s_network)
 
     def address(self, request: web.Request) -> str:
         """Return the address of whoever sent a request, or nothing where it is not known.
 
-        Each proxy appends whom it heard it from, so the last address that is no trusted proxy's is right. What comes
-        over a Unix socket comes from a worker of our own.
+        What comes over a Unix socket, and so without an address, comes from a worker of our own, whose word counts.
         """
-        last = request.remote or ""
+        if request.remote is None:
+            # The line is gone already, and with it whose word this would be.
+            return ""
+        return self.sender_of(request.remote, request.headers.getall(FORWARDED, ()))
+
+    def sender_of(self, remote: str, forwarded: Iterable[str]) -> str:
+        """Return the address of whoever sent a request first.
+
+        Each proxy appends whom it heard it from, so the last address that is no trusted proxy's is right.
+
+        Args:
+            remote: who sent it to this process; nothing for one that is trusted in any case.
+            forwarded: the values of its ``X-Forwarded-For``, of which strangers can have written any.
+
+        """
+        last = read_address(remote) or remote
         if last and not self._is_trusted(last):
             return last
-        for given in reversed(",".join(request.headers.getall(FORWARDED, ())).split(",")):
-            address = read_address(given.strip())
+        for given in reversed(",".join(forwarded).split(",")):
+            address = read_address(given)
             if address is None:
                 return last
             if not self._is_trusted(address):
@@ -40,9 +57,9 @@ class Senders:
             last = address
         return last
 
-    def _is_trusted(self, address: str) -> bool:
+    def _lies_in_a_proxy_s_network(self, address: str) -> bool:
         try:
-            parsed = ip_address(address.partition("%")[0])
+            parsed = ip_address(address)
         except ValueError:
             return False
         return any(parsed in network for network in self._proxies if network.version == parsed.version)

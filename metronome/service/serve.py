@@ -22,16 +22,19 @@ from metronome.dialects.site import Site
 from metronome.enrich.referers import own_hosts
 from metronome.intake import DoorPolicy, Intake
 from metronome.locks import FolderLock
-from metronome.service import workers
+from metronome.service import micrometrics, microticks, workers
 from metronome.service.app import make_app, make_runner
 from metronome.service.guard import Guard
 from metronome.service.health import Health
+from metronome.service.hits import ask_handler, ask_routes, hit_routes
 from metronome.service.keyring import Keyring
 from metronome.service.reads import Answering, read_routes
 from metronome.service.senders import Senders
-from metronome.service.writes import Doorway, route_of
+from metronome.service.streams import check_streams, streaming
+from metronome.service.writes import Doorway, Handler, route_of
 from metronome.ship import Shipper
 from metronome.spool import FILE_NAME, Outlet, Spool
+from metronome.state.elasticsearch import ElasticsearchState
 from metronome.state.sqlite import SQLiteState
 from metronome.state.state import State
 from metronome.stores.duckdb import DuckDBStore
@@ -48,32 +51,34 @@ def open_store(settings: Settings) -> Store:
     """Make the store that the settings name; it is not set up yet."""
     if settings.store == "duckdb":
         return DuckDBStore(settings.data, settings.duckdb_memory)
-    return ElasticsearchStore(
-        ElasticsearchConfig(
-            settings.store,
-            settings.store_api_key or None,
-            str(settings.store_ca) if settings.store_ca else None,
-            settings.index_prefix,
-        )
-    )
+    return ElasticsearchStore(_elasticsearch(settings))
 
 
 def open_state(settings: Settings) -> State:
     """Make the keeper of keys that goes with the store; it is not set up yet."""
-    return SQLiteState(settings.data)
+    if settings.store == "duckdb":
+        return SQLiteState(settings.data)
+    return ElasticsearchState(_elasticsearch(settings))
+
+
+def _elasticsearch(settings: Settings) -> ElasticsearchConfig:
+    return ElasticsearchConfig(
+        settings.store,
+        settings.store_api_key or None,
+        str(settings.store_ca) if settings.store_ca else None,
+        settings.index_prefix,
+    )
 
 
 @contextlib.asynccontextmanager
 async def guarding(settings: Settings, state: State) -> AsyncIterator[Guard]:
     """Know the keys while the block runs."""
     keyring = Keyring(state)
-    await keyring.read()
-    keeping = asyncio.create_task(keyring.run())
     try:
-        yield Guard(keyring, frozenset(settings.public), time.time, on_loopback=settings.on_loopback)
+        await keyring.read()
+        async with keyring.kept():
+            yield Guard(keyring, frozenset(settings.public), time.time, on_loopback=settings.on_loopback)
     finally:
-        keeping.cancel()
-        await asyncio.gather(keeping, return_exceptions=True)
         await state.close()
 
 
@@ -133,12 +138,24 @@ async def _serve_alone(settings: Settings, stop: asyncio.Event) -> None:
 
     spool = Spool(folder, settings.spool_max_bytes, committed)
     shippers += [_shipper(path, store, settings, telemetry) for path in _spool_folders(settings, folder)]
-    async with guarding(settings, open_state(settings)) as guard, _shipping(shippers, store, settings):
+    state = open_state(settings)
+    async with guarding(settings, state) as guard, _shipping(shippers, store, settings):
         try:
+            check_streams(settings, guard)
             doorway = open_doorway(settings, spool, guard, telemetry)
             health = Health(store, shippers, settings.spool_max_bytes, guard, lambda: [telemetry.registry])
             answering = Answering(store, guard, telemetry, time.time)
-            async with listening(settings, [*write_routes(doorway), *read_routes(answering), *health.routes()]):
+            hits = hit_routes(settings.hit_prefix, doorway, ask_handler(settings.hit_prefix, answering))
+            exhibits = [
+                *microticks.write_routes(doorway, state),
+                *microticks.list_routes(answering, doorway.senders, settings.microticks_key),
+            ]
+            reports = [*read_routes(answering), *micrometrics.report_routes(answering)]
+            routes = [*write_routes(doorway), *exhibits, *hits, *reports, *health.routes()]
+            async with (
+                listening(settings, routes),
+                listening_beside(settings, doorway, ask_handler("", answering)),
+            ):
                 await stop.wait()
         finally:
             await spool.close()
@@ -149,9 +166,13 @@ async def _serve_with_workers(settings: Settings, stop: asyncio.Event) -> None:
     store = open_store(settings)
     folders = [settings.data / SPOOL_FOLDER / str(number) for number in range(settings.workers)]
     async with workers.running(settings, folders) as crew, guarding(settings, open_state(settings)) as guard:
+        check_streams(settings, guard)
         shippers = [_shipper(path, store, settings, telemetry) for path in _spool_folders(settings, *folders)]
         health = Health(store, shippers, settings.spool_max_bytes, guard, lambda: [telemetry.registry, crew.collect()])
-        routes = [*read_routes(Answering(store, guard, telemetry, time.time)), *health.routes()]
+        answering = Answering(store, guard, telemetry, time.time)
+        lists = microticks.list_routes(answering, Senders(settings.trusted_proxies), settings.microticks_key)
+        reports = [*read_routes(answering), *micrometrics.report_routes(answering)]
+        routes = [*ask_routes(settings.hit_prefix, answering), *lists, *reports, *health.routes()]
         async with _shipping(shippers, store, settings):
             runner = make_runner(make_app(routes, settings.body_max_bytes), settings.stop_seconds)
             await runner.setup()
@@ -194,14 +215,41 @@ async def _shipping(shippers: Sequence[Shipper], store: Store, settings: Setting
 
 
 @contextlib.asynccontextmanager
-async def listening(
-    settings: Settings, routes: Sequence[web.RouteDef], fallback: web.RouteDef | None = None, *, shared: bool = False
+async def listening_beside(
+    settings: Settings, doorway: Doorway, ask_hits: Handler, *, shared: bool = False
 ) -> AsyncIterator[None]:
-    """Listen at the settings' address while the block runs, and finish replies as it ends."""
+    """Listen at the ports of protocols that have their own, while the block runs.
+
+    Args:
+        settings: say which.
+        doorway: where events go.
+        ask_hits: answers what is asked at `Settings.hit_port`.
+        shared: whether other processes listen there too.
+
+    """
+    async with contextlib.AsyncExitStack() as listeners:
+        if settings.hit_port is not None:
+            routes = hit_routes("", doorway, ask_hits)
+            await listeners.enter_async_context(listening(settings, routes, port=settings.hit_port, shared=shared))
+        await listeners.enter_async_context(streaming(settings, doorway, shared=shared))
+        yield
+
+
+@contextlib.asynccontextmanager
+async def listening(
+    settings: Settings,
+    routes: Sequence[web.RouteDef],
+    fallback: web.RouteDef | None = None,
+    *,
+    port: int | None = None,
+    shared: bool = False,
+) -> AsyncIterator[None]:
+    """Listen at the settings' address, or another port of it, while the block runs, and finish replies as it ends."""
     runner = make_runner(make_app(routes, settings.body_max_bytes, fallback), settings.stop_seconds)
     await runner.setup()
     try:
-        await web.TCPSite(runner, settings.host, settings.port, reuse_port=shared or None, backlog=1024).start()
+        at = settings.port if port is None else port
+        await web.TCPSite(runner, settings.host, at, reuse_port=shared or None, backlog=1024).start()
         for address in runner.addresses:
             log.info("listening", url=f"http://{address[0]}:{address[1]}", store=settings.store.rpartition("@")[2])
         yield

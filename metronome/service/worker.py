@@ -2,17 +2,20 @@
 
 import asyncio
 import os
+from functools import partial
 from pathlib import Path
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from metronome.config import Settings, read_settings
+from metronome.service import microticks
+from metronome.service.hits import hit_routes
 from metronome.service.logs import set_up_logs
 from metronome.service.process import run
 from metronome.service.relay import Relay
 from metronome.service.senders import Senders
-from metronome.service.serve import guarding, listening, open_doorway, open_state, write_routes
+from metronome.service.serve import guarding, listening, listening_beside, open_doorway, open_state, write_routes
 from metronome.service.workers import FOLDER_VARIABLE, SOCKET_VARIABLE
 from metronome.spool import Spool
 from metronome.telemetry import Telemetry
@@ -24,13 +27,23 @@ async def work(settings: Settings, folder: Path, main_socket: str, stop: asyncio
     telemetry = Telemetry(CollectorRegistry())
     spool = Spool(folder, settings.spool_max_bytes, telemetry.commit)
     try:
+        state = open_state(settings)
         async with (
-            guarding(settings, open_state(settings)) as guard,
+            guarding(settings, state) as guard,
             Relay(main_socket, settings.body_max_bytes, Senders(settings.trusted_proxies)) as relay,
         ):
             fallback = web.route("*", "/{rest:.*}", relay.handle)
-            routes = write_routes(open_doorway(settings, spool, guard, telemetry))
-            async with listening(settings, routes, fallback, shared=True):
+            doorway = open_doorway(settings, spool, guard, telemetry)
+            routes = [
+                *write_routes(doorway),
+                *microticks.write_routes(doorway, state),
+                *(web.get(path, relay.handle) for path in microticks.LISTS),
+                *hit_routes(settings.hit_prefix, doorway, relay.handle),
+            ]
+            async with (
+                listening(settings, routes, fallback, shared=True),
+                listening_beside(settings, doorway, partial(relay.handle, prefix=settings.hit_prefix), shared=True),
+            ):
                 await stop.wait()
     finally:
         await spool.close()

@@ -57,7 +57,10 @@ class Crew:
 
         """
         # Workers share the port, and so would a stranger who has it already: look before they leap.
-        self._port = await _port_to_have(self._settings)
+        self._port = await _port_to_have(self._settings.host, self._settings.port)
+        for port in (self._settings.hit_port, self._settings.forward_port, self._settings.syslog_port):
+            if port is not None:
+                await _port_to_have(self._settings.host, port)
         self._keepers = [asyncio.create_task(self._keep(folder)) for folder in self._folders]
 
     async def stop(self) -> None:
@@ -121,18 +124,18 @@ async def running(settings: Settings, folders: Sequence[Path]) -> AsyncIterator[
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-async def _port_to_have(settings: Settings) -> int:
+async def _port_to_have(host: str, port: int) -> int:
     """Return the port to listen on, once nobody else does.
 
     Workers whose main process was killed need a moment to go away.
     """
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     deadline = time.monotonic() + _FREE_SECONDS
     while True:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind((settings.host, settings.port))
+                probe.bind((host, port))
             except OSError as error:
                 if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
                     raise

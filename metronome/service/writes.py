@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from metronome.dialects import tick
 from metronome.dialects.credentials import bearer
@@ -59,8 +59,9 @@ class Doorway:
 def route_of(address: Address, doorway: Doorway) -> web.RouteDef:
     """Make the route of an address that takes events."""
     handler = _tick_handler(doorway) if address is TICK else dialect_handler(address, doorway)
-    # Not web.get: that would take a HEAD as well, and count it.
-    return web.route(address.method, address.prefix + address.path, handler)
+    # A GET's route would take a HEAD as well, and count it.
+    more = {"allow_head": False} if address.method == hdrs.METH_GET else {}
+    return web.route(address.method, address.prefix + address.path, handler, **more)
 
 
 def dialect_handler(address: Address, doorway: Doorway) -> Handler:

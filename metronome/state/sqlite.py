@@ -1,19 +1,20 @@
 """State in an SQLite file of its own, so that the command line reaches it while the server runs."""
 
 import asyncio
+import os
 import sqlite3
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, TypeVar
 
-import orjson
-
 from metronome.errors import StoreAway
-from metronome.state.state import Record, State
+from metronome.state.state import Record, State, name_bytes, name_of, record_of, text_of
 
 FILE_NAME: Final = "state.sqlite"
 _BUSY_SECONDS: Final = 10.0
+_AGAIN_SECONDS: Final = 0.02
 _TABLE: Final = """
 CREATE TABLE IF NOT EXISTS records(
     kind TEXT NOT NULL,
@@ -45,34 +46,34 @@ class SQLiteState(State):
     async def get(self, kind: str, name: str) -> Record | None:
         """Return a record (see `State.get`)."""
         sql = "SELECT record FROM records WHERE kind = ? AND name = ?"
-        found = await self._run(lambda database: database.execute(sql, (kind, _bytes(name))).fetchone())
-        return None if found is None else _record(found[0])
+        found = await self._run(lambda database: database.execute(sql, (kind, name_bytes(name))).fetchone())
+        return None if found is None else record_of(found[0])
 
     async def all(self, kind: str) -> dict[str, Record]:
         """Return all records of a kind (see `State.all`)."""
         sql = "SELECT name, record FROM records WHERE kind = ? ORDER BY name"
         rows = await self._run(lambda database: database.execute(sql, (kind,)).fetchall())
-        return {name.decode(errors="surrogatepass"): _record(record) for name, record in rows}
+        return {name_of(name): record_of(record) for name, record in rows}
 
     async def add(self, kind: str, name: str, record: Record) -> bool:
         """Add a record (see `State.add`)."""
         return await self._change(
-            "INSERT INTO records VALUES (?, ?, ?) ON CONFLICT DO NOTHING", kind, _bytes(name), _text(record)
+            "INSERT INTO records VALUES (?, ?, ?) ON CONFLICT DO NOTHING", kind, name_bytes(name), text_of(record)
         )
 
     async def swap(self, kind: str, name: str, before: Record, after: Record) -> bool:
         """Replace a record (see `State.swap`)."""
         return await self._change(
             "UPDATE records SET record = ? WHERE kind = ? AND name = ? AND record = ?",
-            _text(after),
+            text_of(after),
             kind,
-            _bytes(name),
-            _text(before),
+            name_bytes(name),
+            text_of(before),
         )
 
     async def remove(self, kind: str, name: str) -> bool:
         """Remove a record (see `State.remove`)."""
-        return await self._change("DELETE FROM records WHERE kind = ? AND name = ?", kind, _bytes(name))
+        return await self._change("DELETE FROM records WHERE kind = ? AND name = ?", kind, name_bytes(name))
 
     async def close(self) -> None:
         """Close the file (see `State.close`)."""
@@ -84,16 +85,20 @@ class SQLiteState(State):
     async def _run(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: work(self._open()))
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise StoreAway(f"{self._path}: {error}") from error
 
     def _open(self) -> sqlite3.Connection:
         if self._database is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
+            # What lies beside it gets the same rights: names of sessions are nobody else's business.
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             database = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-            database.execute("PRAGMA journal_mode = WAL")
-            database.execute("PRAGMA synchronous = FULL")
-            database.execute(_TABLE)
+            try:
+                _prepare(database)
+            except BaseException:
+                database.close()
+                raise
             self._database = database
         return self._database
 
@@ -104,15 +109,16 @@ class SQLiteState(State):
             self._database = None
 
 
-def _bytes(name: str) -> bytes:
-    return name.encode(errors="surrogatepass")
-
-
-def _text(record: Record) -> bytes:
-    # Sorted, so that the same record has the same text.
-    return orjson.dumps(dict(record), option=orjson.OPT_SORT_KEYS)
-
-
-def _record(text: bytes) -> Record:
-    found: Record = orjson.loads(text)
-    return found
+def _prepare(database: sqlite3.Connection) -> None:
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+            break
+        except sqlite3.OperationalError:
+            # Of several that open a new file at once, SQLite lets one change this, and does not have the others wait.
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_AGAIN_SECONDS)
+    database.execute("PRAGMA synchronous = FULL")
+    database.execute(_TABLE)

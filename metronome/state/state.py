@@ -8,8 +8,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
+
+from metronome.errors import StoreAway
+
 Record = Mapping[str, Any]
-"""What is kept under a name: JSON."""
+"""What is kept under a name: JSON, whose texts have no lone surrogates and whose whole numbers have 64 bits."""
 
 
 class State(ABC):
@@ -19,7 +23,8 @@ class State(ABC):
     survives the death of the process and of the machine, and every other process sees it. Each may raise
     `StoreAway` (try again: nothing is known of what was under way) and `StoreDenied`.
 
-    A kind is a short word of our own; a name may be any text.
+    A kind is a short word of our own; a name may be any text. Records are the same where they hold the same, in
+    whatever order.
     """
 
     @abstractmethod
@@ -49,3 +54,34 @@ class State(ABC):
     @abstractmethod
     async def close(self) -> None:
         """Let go of connections and files; idempotent. Nothing else may be called afterwards."""
+
+
+def text_of(record: Record) -> bytes:
+    """Write a record as it is kept: the same record as the same text."""
+    return orjson.dumps(dict(record), option=orjson.OPT_SORT_KEYS)
+
+
+def record_of(text: bytes | str) -> Record:
+    """Read what `text_of` wrote.
+
+    Raises:
+        StoreAway: it is something else, so somebody else wrote it.
+
+    """
+    try:
+        found = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise StoreAway(f"a record cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise StoreAway("a record is no object")
+    return found
+
+
+def name_bytes(name: str) -> bytes:
+    """Write a name, whatever it holds; in their order, names are in the order of their characters."""
+    return name.encode(errors="surrogatepass")
+
+
+def name_of(text: bytes) -> str:
+    """Read what `name_bytes` wrote."""
+    return text.decode(errors="surrogatepass")

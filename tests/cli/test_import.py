@@ -43,6 +43,7 @@ class Server:
     asked: asyncio.Event = field(default_factory=asyncio.Event)
     held: asyncio.Event | None = None
     busy_after: int | None = None
+    key: str = ""
 
     async def tick(self, request: web.Request) -> web.Response:
         self.asked.set()
@@ -50,6 +51,9 @@ class Server:
             await self.held.wait()
         assert request.content_type == "application/x-ndjson"
         assert request.headers["Content-Encoding"] == "zstd"
+        if self.key and request.headers.get("Authorization") != f"Bearer {self.key}":
+            status = 403 if "Authorization" in request.headers else 401
+            return web.json_response({"title": "No", "detail": f"this takes a key ({status})"}, status=status)
         events = [json.loads(line) for line in (await request.read()).splitlines()]
         if self.busy_after is not None and len(self.sizes) >= self.busy_after:
             return web.Response(status=503)
@@ -264,6 +268,53 @@ async def test_a_server_that_takes_nothing_ends_the_import(
     result = await run(LOG, "--url", server.url)
     assert (result.exit_code, result.stdout) == (code, "")
     assert says in result.stderr
+
+
+async def test_the_key_is_shown_to_the_server(server: Server) -> None:
+    server.key = "mtk_right"
+    assert (await run(LOG, "--url", server.url, "--key", "mtk_right")).exit_code == 0
+    assert (await run(LOG, "--url", server.url, env={"METRONOME_KEY": "mtk_right"})).exit_code == 0
+    assert len(server.events) == READABLE
+
+
+@pytest.mark.parametrize(("options", "status"), [([], 401), (["--key", "mtk_wrong"], 403)])
+@pytest.mark.parametrize("follow", [False, True])
+async def test_without_the_right_key_the_import_ends_with_the_servers_sentence(
+    server: Server, tmp_path: Path, options: list[str], status: int, *, follow: bool
+) -> None:
+    server.key = "mtk_right"
+    words = ["import", str(LOG), "--url", server.url, *options]
+    words += ["--follow", "--positions", str(tmp_path / "positions.json")] if follow else []
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", MAIN, *words), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    output, errors = await process.communicate()
+    assert (process.returncode, output) == (1, b"")
+    assert f"refuses the events: {status} this takes a key ({status})".encode() in errors
+    assert b"Traceback" not in errors
+    assert server.events == {}
+
+
+async def test_a_key_that_no_header_can_hold_is_refused(server: Server) -> None:
+    result = await run(LOG, "--url", server.url, "--key", "a\nb")
+    assert result.exit_code == 2
+    assert "--key is no key" in result.stderr
+
+
+async def test_directives_are_no_hits_and_not_unreadable(server: Server, tmp_path: Path) -> None:
+    file = tmp_path / "u_ex250517.log"
+    file.write_text(
+        "#Version: 1.0\n#Fields: date time cs-method cs-uri-stem sc-status\n"
+        "2025-05-17 10:05:03 GET /a 200\n#Fields: date time cs-uri-stem\n2025-05-17 10:05:04 /b\n2025-05-17\n"
+    )
+    result = await run(file, "--url", server.url)
+    assert result.exit_code == 0
+    shown = rows(result)
+    assert (shown["lines read"], shown["no hits"], shown["unreadable"], shown["views"]) == ("6", "3", "1", "1")
+    assert f"{file}, line 6: it has 1 columns, and #Fields names 3" in result.stdout
+    file.write_bytes(gzip.compress(file.read_bytes() + b"2025-05-17 10:05:05 /c\n"))
+    await run(file, "--url", server.url)
+    assert [event["url"] for event in server.events.values()] == ["/a", "/b", "/c"]
 
 
 async def test_a_url_that_is_none_is_refused() -> None:

@@ -29,6 +29,7 @@ def counted(expected: dict[str, Any]) -> dict[str, dict[str, Counter[str]]]:
     offset = 0
     for line in lines:
         event = log.event(line, offset)
+        assert event is not None
         offset += len(line) + 1
         identities.add(event["event_id"])
         if event["event"] in {"view", "download"}:

@@ -13,9 +13,10 @@ from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 
+from metronome.dialects.encodings import decode
 from metronome.errors import Malformed, MetronomeError, TooLarge, UnknownEncoding
 from metronome.service.app import make_app, make_runner
-from metronome.service.bodies import decode, read_body
+from metronome.service.bodies import read_body
 from metronome.service.problems import problem
 
 LIMIT = 2**20

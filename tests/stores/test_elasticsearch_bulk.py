@@ -16,11 +16,17 @@ from metronome.stores.elasticsearch.bulk import (
     merge,
     read_heads,
     read_verdicts,
-    reason_of,
     split,
     split_headless,
 )
-from metronome.stores.elasticsearch.connection import BodyTooLarge, NotUnderstood, ShardsMissing, error_of, once_there
+from metronome.stores.elasticsearch.connection import (
+    BodyTooLarge,
+    NotUnderstood,
+    ShardsMissing,
+    error_of,
+    once_there,
+    reason_of,
+)
 from metronome.stores.elasticsearch.forgetting import delete_body, read_deletions
 from metronome.stores.store import Batch, Refusal, Verdicts
 

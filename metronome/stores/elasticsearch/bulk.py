@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from metronome.errors import StoreDenied
 from metronome.event import HEAD_PATTERN
+from metronome.stores.elasticsearch.connection import reason_of
 from metronome.stores.store import Batch, Refusal, Verdicts
 
 Head = tuple[bytes, bytes, bytes, bytes]
@@ -23,7 +24,6 @@ _DENIED = (401, 403)
 _REFUSED = (400, 404)
 _BUSY_TYPES = frozenset({"validation_exception"})
 """Errors that Elasticsearch calls the document's but that are the cluster's: no room for one more shard."""
-_REASON_MAX_CHARACTERS = 500
 
 HEADLESS: Final = "it does not begin with @timestamp and event_id"
 
@@ -124,12 +124,3 @@ def merge(verdicts: list[Verdicts]) -> Verdicts:
         refused=tuple(refusal for each in verdicts for refusal in each.refused),
         again=Batch(b"".join(each.body for each in again), sum(each.count for each in again)) if again else None,
     )
-
-
-def reason_of(error: Any) -> str:
-    """Return what an error in a response says, in one line."""
-    said = []
-    while isinstance(error, dict):
-        said.append(f"{error.get('type', 'error')}: {error.get('reason') or 'no reason given'}")
-        error = error.get("caused_by")
-    return (" — ".join(said) or str(error))[:_REASON_MAX_CHARACTERS]

@@ -15,7 +15,6 @@ from elastic_transport.client_utils import DEFAULT, DefaultType
 from elasticsearch import ApiError, AsyncElasticsearch, TransportError
 
 from metronome.errors import Malformed, MetronomeError, Misconfigured, StoreAway, StoreDenied
-from metronome.stores.elasticsearch.bulk import reason_of
 
 DEFAULT_PORT: Final = 9200
 REQUEST_SECONDS: Final = 60.0
@@ -29,7 +28,8 @@ _DENIED = (401, 403)
 _BAD_REQUEST = 400
 _TOO_LARGE = 413
 _UNAVAILABLE = 503
-
+_SHARDS_MISSING = ("search_phase_execution_exception", "no_shard_available_action_exception")
+_REASON_MAX_CHARACTERS = 500
 
 Found = TypeVar("Found")
 
@@ -189,6 +189,15 @@ def error_of(status: int, body: Any) -> MetronomeError:
         return BodyTooLarge(f"this is too large for Elasticsearch: {reason}")
     if status == _BAD_REQUEST:
         return NotUnderstood(reason)
-    if status == _UNAVAILABLE and isinstance(error, dict) and error.get("type") == "search_phase_execution_exception":
+    if status == _UNAVAILABLE and isinstance(error, dict) and error.get("type") in _SHARDS_MISSING:
         return ShardsMissing(f"Elasticsearch cannot search all events now: {reason}")
     return StoreAway(f"Elasticsearch cannot do this now: {reason}")
+
+
+def reason_of(error: Any) -> str:
+    """Return what an error in a response says, in one line."""
+    said = []
+    while isinstance(error, dict):
+        said.append(f"{error.get('type', 'error')}: {error.get('reason') or 'no reason given'}")
+        error = error.get("caused_by")
+    return (" — ".join(said) or str(error))[:_REASON_MAX_CHARACTERS]

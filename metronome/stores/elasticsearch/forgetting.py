@@ -8,7 +8,7 @@ from typing import Any, Final
 import orjson
 
 from metronome.errors import StoreAway, StoreDenied
-from metronome.stores.elasticsearch.bulk import reason_of
+from metronome.stores.elasticsearch.connection import reason_of
 
 NAMES_AT_ONCE: Final = 20
 """How many indices one request names: an HTTP line holds 4,096 bytes."""

@@ -8,8 +8,7 @@ from typing import Any, Final
 from elasticsearch import AsyncElasticsearch
 
 from metronome.errors import StoreAway
-from metronome.stores.elasticsearch.bulk import reason_of
-from metronome.stores.elasticsearch.connection import once_there, refusals
+from metronome.stores.elasticsearch.connection import once_there, reason_of, refusals
 from metronome.stores.elasticsearch.filters import Query
 
 PAGE_DOCUMENTS: Final = 2_000

@@ -1,0 +1,182 @@
+"""What became of each document of a request: how they are read, and how that is answered.
+
+Answers are put together of ready-made parts: most documents are taken, and of those one answer is like another.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import orjson
+
+from metronome.dialects.bulk.actions import AFTER_ID, CREATE, Action, Step
+from metronome.dialects.bulk.documents import read_sources
+from metronome.dialects.bulk.errors import BUSY, CONFLICT, busy_cause, conflict_cause, item_cause
+from metronome.dialects.bulk.known import Known, Name
+from metronome.dialects.bulk.shown import Shown
+from metronome.dialects.dialect import Outcome, Reading
+from metronome.dialects.site import Site
+
+_CREATED: Final = 201
+_REFUSED: Final = 400
+_TWIN: Final = "another document of this _id in the same request was refused: send this one again"
+
+
+class Failure:
+    """Why a document was not taken."""
+
+    __slots__ = ("cause", "status")
+
+    def __init__(self, status: int, cause: Mapping[str, str]) -> None:
+        self.status = status
+        self.cause = cause
+
+
+class Items:
+    """The documents of one request.
+
+    Args:
+        steps: the actions, each with its document.
+        known: which documents are on disk already.
+
+    """
+
+    def __init__(self, steps: list[Step], known: Known) -> None:
+        self.steps = steps
+        self.identities: list[str] = []
+        self._known = known
+        self._first: dict[Name, int] = {}
+        self._twins: dict[int, int] = {}
+        self._conflicts: set[int] = set()
+        self._find_conflicts()
+        self._left_out = self._conflicts | self._twins.keys()
+
+    def _find_conflicts(self) -> None:
+        """Find what ``create`` would create a second time."""
+        for position, (action, _) in enumerate(self.steps):
+            if action.id is None or action.wrong:
+                continue
+            name = (action.into, action.id)
+            earlier = self._first.setdefault(name, position)
+            if action.operation != CREATE:
+                continue
+            if name in self._known:
+                self._conflicts.add(position)
+            elif earlier != position:
+                self._twins[position] = earlier
+
+    def readings(self, site: Site, identities: Iterator[str]) -> Iterator[Reading]:
+        """Read the documents one by one, but those that are known."""
+        if not self._left_out:
+            return read_sources(self.steps, site, identities, self.identities)
+        return self._but_those(site, identities)
+
+    def _but_those(self, site: Site, identities: Iterator[str]) -> Iterator[Reading]:
+        for position, step in enumerate(self.steps):
+            if position in self._left_out:
+                self.identities.append(step[0].id or "")
+            else:
+                yield from read_sources((step,), site, identities, self.identities)
+
+    def settle(self, outcome: Outcome) -> dict[int, Failure]:
+        """Note what is on disk now, and return why the other documents are not, by their position."""
+        failures = self._failures(outcome)
+        for name, position in self._first.items():
+            if position not in failures:
+                self._known.add(name)
+        return failures
+
+    def _failures(self, outcome: Outcome) -> dict[int, Failure]:
+        failures: dict[int, Failure] = {}
+        if outcome.rejected:
+            read = [position for position in range(len(self.steps)) if position not in self._left_out]
+            for index, error in outcome.rejected.items():
+                position = read[index]
+                failures[position] = Failure(_REFUSED, item_cause(error, self.steps[position][0].wrong))
+        for position in self._conflicts:
+            failures[position] = Failure(CONFLICT, conflict_cause(self.identities[position]))
+        for position, earlier in self._twins.items():
+            # Only where the first one is on disk is the second one there already.
+            failures[position] = (
+                Failure(BUSY, busy_cause(_TWIN))
+                if earlier in failures and failures[earlier].status != CONFLICT
+                else Failure(CONFLICT, conflict_cause(self.identities[position]))
+            )
+        return failures
+
+
+def answer(items: Items, failures: Mapping[int, Failure], shown: Shown) -> bytes:
+    """Put together the answer to a bulk request."""
+    heads = [b'"took":0'] if "took" in shown.top else []
+    if "errors" in shown.top:
+        heads.append(b'"errors":true' if failures else b'"errors":false')
+    alike = _taken_alike(items, shown.fields) if not failures else b""
+    if alike:
+        heads.append(b'"items":[' + alike + b"]")
+    else:
+        _add_items(heads, items, failures, shown)
+    return b"{" + b",".join(heads) + b"}"
+
+
+def _add_items(heads: list[bytes], items: Items, failures: Mapping[int, Failure], shown: Shown) -> None:
+    parts = _taken(items, shown.fields)
+    for position, failure in failures.items():
+        action, identity = items.steps[position][0], items.identities[position]
+        parts[position] = _failed(action, identity, failure, shown.fields)
+    if shown.fields is not None:
+        parts = [part for part in parts if part]
+    if parts:
+        heads.append(b'"items":[' + b",".join(parts) + b"]")
+
+
+def _taken_alike(items: Items, fields: frozenset[str] | None) -> bytes:
+    """Answer documents that were all taken, by one action and under names of plain characters; else nothing."""
+    action, names = items.steps[0][0], "".join(items.identities)
+    if fields is not None or not (names.isascii() and names.isprintable()) or '"' in names or "\\" in names:
+        return b""
+    if any(other is not action for other, _ in items.steps):
+        return b""
+    between = b'"%b,%b"' % (AFTER_ID, action.before_id)
+    return action.before_id + b'"' + between.decode().join(items.identities).encode() + b'"' + AFTER_ID
+
+
+def _taken(items: Items, fields: frozenset[str] | None) -> list[bytes]:
+    """Answer each document as one that was taken."""
+    if fields is None:
+        dumps = orjson.dumps
+        return [
+            b"%b%b%b" % (action.before_id, dumps(identity), AFTER_ID)
+            for (action, _), identity in zip(items.steps, items.identities, strict=True)
+        ]
+    if fields <= {"status", "error"}:
+        part = b'{"%b":{"status":201}}' if "status" in fields else b""
+        ready = {action.operation: part for action, _ in items.steps}
+        ready = {name: part % name.encode() if part else b"" for name, part in ready.items()}
+        return [ready[action.operation] for action, _ in items.steps]
+    return [
+        _part(action, _only(_result(action, identity), fields))
+        for (action, _), identity in zip(items.steps, items.identities, strict=True)
+    ]
+
+
+def _result(action: Action, identity: str) -> dict[str, Any]:
+    whole: dict[str, Any] = orjson.loads(action.before_id + orjson.dumps(identity) + AFTER_ID)
+    result: dict[str, Any] = whole[action.operation]
+    return result
+
+
+def _failed(action: Action, identity: str, failure: Failure, fields: frozenset[str] | None) -> bytes:
+    found = {"_index": action.into, "_id": identity or None, "status": failure.status, "error": failure.cause}
+    return _part(action, found if fields is None else _only(found, fields))
+
+
+def _only(found: Mapping[str, Any], fields: frozenset[str]) -> dict[str, Any]:
+    return {name: value for name, value in found.items() if name in fields}
+
+
+def _part(action: Action, found: Mapping[str, Any]) -> bytes:
+    return orjson.dumps({action.operation: found}) if found else b""
+
+
+def created(action: Action, identity: str) -> dict[str, Any]:
+    """Describe a single document that was taken; some clients need a sequence number to be there."""
+    return {**{k: v for k, v in _result(action, identity).items() if k != "status"}, "_seq_no": 0, "_primary_term": 1}

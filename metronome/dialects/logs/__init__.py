@@ -1,0 +1,1 @@
+"""Formats of access logs: each module knows one way in which web servers write hits."""

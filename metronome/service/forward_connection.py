@@ -1,0 +1,305 @@
+"""One connection of the forward protocol: frames in, acknowledgements out, in their order."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import islice
+from typing import Final, NamedTuple
+
+import structlog
+
+from metronome.dialects.dialect import Outcome, Readings, Reply, Request
+from metronome.dialects.forward import handshake
+from metronome.dialects.forward.dialect import Forward
+from metronome.dialects.forward.frames import Frames
+from metronome.dialects.forward.handshake import Handshake
+from metronome.dialects.forward.transport import Transport, frame_of, joined, parts, plain, read_transport
+from metronome.errors import CallerError, Malformed, MetronomeError, NoKey, SpoolFull, TooLarge, TooSlow
+from metronome.identities import identities_of
+from metronome.keys import Scope
+from metronome.service.writes import Doorway
+
+log = structlog.get_logger()
+
+_READ_BYTES: Final = 256 * 1024
+_IN_FLIGHT_BYTES: Final = 1024 * 1024
+"""So much of one connection is in the intake at once, or else a single part of a frame."""
+_IN_A_THREAD_FROM: Final = 64 * 1024
+_MAX_SENSELESS: Final = 100
+"""Whoever sends so many frames that are none speaks another protocol."""
+_FIRST_PAUSE_SECONDS: Final = 0.1
+_LONGEST_PAUSE_SECONDS: Final = 2.0
+_CLOSE_SECONDS: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all connections share.
+
+    Attributes:
+        doorway: where events go.
+        dialect: reads frames.
+        stopping: set when the service stops.
+        frame_seconds: how long a handshake may take, a frame that has begun, or a client that takes no answers.
+        idle_seconds: how long nothing need come.
+
+    """
+
+    doorway: Doorway
+    dialect: Forward
+    stopping: asyncio.Event
+    frame_seconds: float = 60.0
+    idle_seconds: float = 600.0
+
+
+class _Taking(NamedTuple):
+    """A part of a frame on its way to the disk: what is answered then, or None if it never gets there."""
+
+    answer: "asyncio.Task[bytes | None]"
+    size: int
+
+
+class _Told:
+    """The dialect, which tells of entries that were rejected."""
+
+    def __init__(self, dialect: Forward, tell: Callable[[MetronomeError, int], None]) -> None:
+        self.key, self.read, self.refuse = dialect.key, dialect.read, dialect.refuse
+        self._dialect = dialect
+        self._tell = tell
+
+    def reply(self, request: Request, readings: Readings, outcome: Outcome) -> Reply:
+        for error in outcome.rejected.values():
+            self._tell(error, len(outcome.rejected))
+            break
+        return self._dialect.reply(request, readings, outcome)
+
+
+class Conversation:
+    """Serves one connection.
+
+    Args:
+        surroundings: what it shares with others.
+        shake: the handshake that has to come first, if any.
+        reader: what the client sends.
+        writer: what it is answered.
+
+    """
+
+    def __init__(
+        self,
+        surroundings: Surroundings,
+        shake: Handshake | None,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        self._doorway, self._stopping = surroundings.doorway, surroundings.stopping
+        self._dialect = _Told(surroundings.dialect, self._tell)
+        self._shake = shake
+        self._is_trusted = shake is not None
+        self._reader, self._writer = reader, writer
+        self._sender = str((writer.get_extra_info("peername") or ("",))[0])
+        self._loop = asyncio.get_running_loop()
+        self._frame_seconds, self._idle_seconds = surroundings.frame_seconds, surroundings.idle_seconds
+        self._deadline = self._loop.time() + self._frame_seconds
+        self._taking: asyncio.Queue[_Taking | None] = asyncio.Queue()
+        self._in_flight = 0
+        self._eased = asyncio.Event()
+        self._refused = self._senseless = 0
+        self._is_gone = self._ends = self._is_receiving = False
+        self._listening: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        """Serve the connection to its end."""
+        listening = self._listening = asyncio.create_task(self._listen())
+        answering = asyncio.create_task(self._answer())
+        try:
+            await asyncio.wait([listening, answering], return_when=asyncio.FIRST_COMPLETED)
+            self.stop()
+            await asyncio.wait([listening])
+            if not listening.cancelled():
+                listening.result()
+            self._taking.put_nowait(None)
+            await answering
+        finally:
+            listening.cancel()
+            answering.cancel()
+            while not self._taking.empty():
+                left = self._taking.get_nowait()
+                if left is not None:
+                    left.answer.cancel()
+            if self._refused > 1:
+                log.warning("forward_refused_in_all", sender=self._sender, refused=self._refused)
+            await self._close()
+
+    def stop(self) -> None:
+        """Read no more; what was read is finished."""
+        self._ends = True
+        if self._is_receiving and self._listening is not None:
+            self._listening.cancel()
+
+    async def _listen(self) -> None:
+        frames = Frames(handshake.MAX_BYTES if self._shake else self._doorway.max_bytes)
+        if self._shake is not None:
+            self._writer.write(self._shake.helo())
+        try:
+            while data := await self._receive(is_waited_for=frames.is_partial or self._shake is not None):
+                was_partial = frames.is_partial
+                whole, broken = self._gather(frames, data)
+                if frames.is_partial and (whole or not was_partial):
+                    self._deadline = self._loop.time() + self._frame_seconds
+                for transport in joined(whole):
+                    await self._submit(transport)
+                if broken is not None:
+                    raise broken
+        except CallerError as error:
+            self._refuse(error)
+
+    async def _receive(self, *, is_waited_for: bool) -> bytes:
+        """Return what comes, or nothing if the connection has ended or nothing more was to be expected of it."""
+        if self._ends:
+            return b""
+        seconds = self._deadline - self._loop.time() if is_waited_for else self._idle_seconds
+        self._is_receiving = True
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._reader.read(_READ_BYTES)
+        except TimeoutError:
+            if is_waited_for:
+                raise TooSlow(f"no whole frame came within {self._frame_seconds:.0f} seconds") from None
+        except OSError:
+            self._is_gone = True
+        finally:
+            self._is_receiving = False
+        return b""
+
+    def _gather(self, frames: Frames, data: bytes) -> tuple[list[Transport], CallerError | None]:
+        """Return the frames that are whole, and why there can be no more of them."""
+        whole: list[Transport] = []
+        try:
+            for frame in frames.feed(data):
+                if self._shake is not None:
+                    self._let_in(self._shake, frame)
+                    self._shake = None
+                    frames.max_bytes = self._doorway.max_bytes
+                    continue
+                try:
+                    whole.append(read_transport(frame))
+                except Malformed as error:
+                    self._senseless += 1
+                    if self._senseless >= _MAX_SENSELESS:
+                        raise
+                    self._refuse(error)
+        except CallerError as error:
+            return whole, error
+        return whole, None
+
+    def _let_in(self, shake: Handshake, frame: bytes) -> None:
+        pong, reason = shake.answer(frame)
+        self._writer.write(pong)
+        if reason:
+            raise NoKey(f"the client is not let in: {reason}")
+
+    async def _submit(self, transport: Transport) -> None:
+        """Send a frame's events to the intake, in parts if it has many."""
+        believed = self._is_believed()
+        try:
+            transport = await self._unpacked(transport)
+        except (Malformed, TooLarge) as error:
+            self._refuse(error)
+            return
+        # Not of what came: a client that compresses it again gets other bytes.
+        seed = blake2b(transport.chunk + transport.entries, digest_size=32).digest() if transport.chunk else b""
+        max_events, site = self._doorway.max_events, self._doorway.site
+        for first, part in parts(transport, max_events):
+            size = len(part.entries)
+            await self._wait_for_room(size)
+            request = Request(frame_of(part), "", max_events, sender=self._sender, believed=believed, site=site)
+            self._in_flight += size
+            self._taking.put_nowait(_Taking(asyncio.create_task(self._take(request, seed, first)), size))
+
+    def _is_believed(self) -> bool:
+        """Tell whether the client may send any time.
+
+        Raises:
+            NoKey: it may not send at all any more.
+
+        """
+        if self._is_trusted:
+            return True
+        scopes = self._doorway.guard.anonymous().scopes
+        if Scope.TICK not in scopes:
+            raise NoKey("this needs a shared key by now: set METRONOME_FORWARD_SHARED_KEY")
+        return Scope.IMPORT in scopes
+
+    async def _unpacked(self, transport: Transport) -> Transport:
+        if len(transport.entries) < _IN_A_THREAD_FROM or not transport.encoding:
+            return plain(transport, self._doorway.max_bytes)
+        return await asyncio.to_thread(plain, transport, self._doorway.max_bytes)
+
+    async def _wait_for_room(self, size: int) -> None:
+        while self._in_flight and self._in_flight + size > _IN_FLIGHT_BYTES:
+            self._eased.clear()
+            await self._eased.wait()
+            # What the client has sent meanwhile was not read.
+            self._deadline = self._loop.time() + self._frame_seconds
+
+    async def _take(self, request: Request, seed: bytes, first: int) -> bytes | None:
+        """Bring a part of a frame to the disk, and return the answer, or None if it was given up."""
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            named: Iterator[str] | None = islice(identities_of(seed), first, None) if seed else None
+            try:
+                return (await self._doorway.intake.take(self._dialect, request._replace(identities=named))).body
+            except SpoolFull as error:
+                if pause == _FIRST_PAUSE_SECONDS:
+                    self._refuse(error)
+                if self._stopping.is_set() or (self._is_gone and seed):
+                    return None
+            except CallerError as error:
+                self._refuse(error)
+                return b""
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._stopping.wait()
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+    async def _answer(self) -> None:
+        """Acknowledge what is on disk, in the order in which it came."""
+        while (taking := await self._taking.get()) is not None:
+            answer = await taking.answer
+            self._in_flight -= taking.size
+            self._eased.set()
+            if answer is None:
+                return
+            if answer and not self._is_gone:
+                await self._write(answer)
+
+    async def _write(self, answer: bytes) -> None:
+        try:
+            self._writer.write(answer)
+            async with asyncio.timeout(self._frame_seconds):
+                await self._writer.drain()
+        except (OSError, TimeoutError):
+            self._is_gone = True
+            self.stop()
+
+    def _refuse(self, error: MetronomeError) -> None:
+        self._doorway.telemetry.refuse(error)
+        self._tell(error, 1)
+
+    def _tell(self, error: MetronomeError, count: int) -> None:
+        """Log the first refusal of a connection; the others are only counted."""
+        if not self._refused:
+            kind = type(error).__name__
+            log.warning("forward_refused", sender=self._sender, kind=kind, error=str(error), advice=error.advice)
+        self._refused += count
+
+    async def _close(self) -> None:
+        try:
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                self._writer.close()
+                await self._writer.wait_closed()
+        except (OSError, TimeoutError):
+            self._writer.transport.abort()

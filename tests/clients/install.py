@@ -1,0 +1,118 @@
+"""Installs the real clients that Metronome is tried with, into a folder of their own.
+
+``python tests/clients/install.py FOLDER`` needs Node's npm, Debian's apt-get and dpkg-deb, and Go for Filebeat.
+Nothing is installed on the machine itself: Debian's packages are only unpacked. What is there already stays.
+"""
+
+import hashlib
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+PYTHON: Final[Mapping[str, Sequence[str]]] = {
+    "elasticsearch8": ("elasticsearch==8.19.3",),
+    "elasticsearch9": ("elasticsearch==9.5.1",),
+    "opensearch": ("opensearch-py==3.2.0",),
+    "fluent": ("fluent-logger==0.11.1",),
+}
+"""Each into a folder of its own, since there are several of one name."""
+
+NODE: Final = (
+    "@elastic/elasticsearch@9.4.3",
+    "@fluent-org/logger@1.0.10",
+    "matomo-tracker@2.2.4",
+    "pino@10.4.0",
+    "pino-elasticsearch@9.0.0",
+    "winston@3.19.0",
+    "winston-elasticsearch@0.19.0",
+)
+
+DEBIAN: Final[Mapping[str, Sequence[str]]] = {
+    "rsyslog": ("rsyslog", "rsyslog-elasticsearch"),
+    "syslog-ng": ("syslog-ng-core", "syslog-ng-mod-http"),
+    "nginx": ("nginx-light",),
+    "apache": ("apache2",),
+}
+"""Each into a folder of its own: rsyslog and syslog-ng do not suffer each other."""
+
+FILEBEAT: Final = "github.com/elastic/beats/v7@v7.17.29"
+
+_DONE: Final = ".installed"
+
+
+def main() -> None:
+    """Install what is not there yet."""
+    folder = Path(sys.argv[1]).resolve()
+    for name, packages in PYTHON.items():
+        _once(folder / "python" / name, packages, _install_python)
+    _once(folder / "node", NODE, _install_node)
+    for name, packages in DEBIAN.items():
+        _once(folder / "debian" / name, packages, _unpack_debian)
+    if shutil.which("go") is None:
+        print("Filebeat is left out: it is built by Go, and there is none", file=sys.stderr)
+    else:
+        _once(folder / "filebeat", [FILEBEAT], _build_filebeat)
+
+
+def _once(folder: Path, packages: Sequence[str], install: Callable[[Path, Sequence[str]], None]) -> None:
+    """Install, unless just that is there."""
+    wanted = hashlib.sha256(" ".join(packages).encode()).hexdigest()
+    mark = folder / _DONE
+    if mark.exists() and mark.read_text() == wanted:
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    print(f"installing {' '.join(packages)}", flush=True)
+    install(folder, packages)
+    mark.write_text(wanted)
+
+
+def _install_python(folder: Path, packages: Sequence[str]) -> None:
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    _run([*pip, "install", "--target", str(folder), *packages])
+
+
+def _install_node(folder: Path, packages: Sequence[str]) -> None:
+    _run(["npm", "install", "--prefix", str(folder), "--no-audit", "--no-fund", "--loglevel=error", *packages])
+
+
+def _unpack_debian(folder: Path, packages: Sequence[str]) -> None:
+    """Unpack packages, and those that they need and the machine lacks."""
+    simulated = _run(["apt-get", "-qq", "-s", "--no-install-recommends", "install", *packages])
+    needed = {line.split()[1] for line in simulated.splitlines() if line.startswith("Inst ")} | set(packages)
+    archives = folder / "archives"
+    archives.mkdir()
+    # As root, apt-get else warns that its own user cannot write here.
+    _run(["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", *sorted(needed)], archives)
+    for archive in sorted(archives.iterdir()):
+        _run(["dpkg-deb", "--extract", str(archive), str(folder)])
+    shutil.rmtree(archives)
+
+
+def _build_filebeat(folder: Path, packages: Sequence[str]) -> None:
+    environment = {**os.environ, "GOFLAGS": "-mod=mod", "CGO_ENABLED": "0"}
+    module = packages[0]
+    described = _run(["go", "mod", "download", "-json", module], folder, environment)
+    found = next(line.split('"')[3] for line in described.splitlines() if '"Dir"' in line)
+    source = folder / "source"
+    shutil.copytree(found, source)
+    for path in (source, *source.rglob("*")):
+        path.chmod(path.stat().st_mode | stat.S_IWUSR)
+    _run(["go", "build", "-o", str(folder / "filebeat"), "./filebeat"], source, environment)
+    shutil.rmtree(source)
+
+
+def _run(command: Sequence[str], folder: Path | None = None, environment: Mapping[str, str] | None = None) -> str:
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""The installed clients, as commands to start."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, NamedTuple
+
+INSTALLED: Final = Path(os.environ.get("METRONOME_CLIENTS", ".cache/clients")).resolve()
+"""Where install.py has put them."""
+
+INGEST: Final = Path(__file__).parents[2] / "ingest"
+SECONDS: Final = 60.0
+_DRIVERS: Final = Path(__file__).parent / "drivers"
+_LOOK_SECONDS: Final = 0.02
+
+
+class Command(NamedTuple):
+    """A program with its arguments, and what it needs in its environment."""
+
+    arguments: Sequence[str]
+    environment: Mapping[str, str]
+
+
+def python(library: str, driver: str, *arguments: object) -> Command:
+    """Run a driver with a library of Python's."""
+    command = [sys.executable, str(_DRIVERS / driver), *map(str, arguments)]
+    return Command(command, {"PYTHONPATH": str(INSTALLED / "python" / library)})
+
+
+def node(driver: str, *arguments: object, **environment: str) -> Command:
+    """Run a driver with the libraries of Node."""
+    command = ["node", str(_DRIVERS / driver), *map(str, arguments)]
+    return Command(command, {"NODE_PATH": str(INSTALLED / "node" / "node_modules"), **environment})
+
+
+def debian(package: str, program: str, *arguments: object) -> Command:
+    """Run a program of Debian's that was unpacked, not installed."""
+    root = INSTALLED / "debian" / package
+    libraries = [path for path in (*root.glob("usr/lib/*-linux-gnu*"), *root.glob("lib/*-linux-gnu")) if path.is_dir()]
+    libraries += [path.parent for path in root.glob("usr/lib/**/lib*.so.0")]
+    search = ":".join(map(str, dict.fromkeys(libraries)))
+    return Command([str(root / "usr/sbin" / program), *map(str, arguments)], {"LD_LIBRARY_PATH": search})
+
+
+def finish(command: Command) -> str:
+    """Run a command to its end and return what it said; it must end well."""
+    done = subprocess.run(
+        command.arguments,
+        env={**os.environ, **command.environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+@contextmanager
+def started(command: Command, folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """Have a program run in a folder while the block does, and end it then; what it says is in a file there."""
+    with (folder / "said").open("ab") as said:
+        process = subprocess.Popen(
+            command.arguments,
+            env={**os.environ, **command.environment},
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+        )
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def wait_until(holds: Callable[[], bool], what: Callable[[], str]) -> None:
+    """Wait until something holds; fails after a while with *what* there is instead."""
+    deadline = time.monotonic() + SECONDS
+    while not holds():
+        assert time.monotonic() < deadline, what()
+        time.sleep(_LOOK_SECONDS)
+
+
+def edited(name: str, folder: Path, replaced: Mapping[str, object]) -> Path:
+    """Write a configuration of ingest/ into a folder, with texts of it replaced, each of which must be there."""
+    text = (INGEST / name).read_text()
+    for before, after in replaced.items():
+        assert before in text, f"ingest/{name} has no {before!r}"
+        text = text.replace(before, str(after))
+    path = folder / Path(name).name
+    path.write_text(text)
+    return path
+
+
+HAS_FILEBEAT: Final = (INSTALLED / "filebeat" / "filebeat").exists() or shutil.which("go") is not None
