@@ -10,13 +10,14 @@ BIN := $(VENV)/bin
 WANTED := $(shell (pwd; cat pyproject.toml) | cksum | cut -d ' ' -f 1)
 INSTALLED := $(VENV)/installed-$(WANTED)
 INSTALLED_DEV := $(VENV)/installed-dev-$(WANTED)
+CLIENTS ?= .cache/clients
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
 
 .PHONY: help
 help: ## list what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: serve
 serve: $(INSTALLED) ## run Metronome, with ARGS="--port 9000" as options
@@ -25,6 +26,11 @@ serve: $(INSTALLED) ## run Metronome, with ARGS="--port 9000" as options
 .PHONY: test
 test: $(INSTALLED_DEV) ## run all tests, or some: ARGS="tests/cli -k gzip"
 	$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: test-clients
+test-clients: $(INSTALLED_DEV) ## install the real clients of other programs' protocols into .cache, and try them
+	$(BIN)/python tests/clients/install.py $(CLIENTS)
+	METRONOME_CLIENTS=$(CLIENTS) $(BIN)/python -m pytest tests/clients $(ARGS)
 
 .PHONY: check
 check: lint test ## lint, types, generated docs, tests

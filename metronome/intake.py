@@ -143,7 +143,6 @@ class Intake:
                 lines.append(line)
             except (Malformed, TooLarge) as error:
                 rejected[index] = error
-                self._telemetry.refuse(error)
         return _Kept(arrival, readings, Outcome(len(lines) - before, rejected))
 
     def _answer(self, kept: list["_Kept"], commit: "asyncio.Future[None] | None") -> None:
@@ -155,7 +154,11 @@ class Intake:
                 try:
                     reply.set_result(dialect.reply(request, readings, outcome))
                 except Exception as rejection:  # noqa: BLE001  # the others wait for their replies
+                    # Whoever is told of it counts it.
                     _fail(reply, rejection)
+                else:
+                    for one in outcome.rejected.values():
+                        self._telemetry.refuse(one)
 
     def _look_at_clock(self) -> None:
         at = int(self._clock() * 1000)

@@ -20,7 +20,7 @@ from metronome.dialects.forward.dialect import Forward
 from metronome.dialects.forward.handshake import Handshake
 from metronome.errors import Misconfigured
 from metronome.keys import Scope
-from metronome.service.forwarded import Conversation, Surroundings
+from metronome.service.forward_connection import Conversation, Surroundings
 from metronome.service.guard import Guard
 from metronome.service.writes import Doorway
 

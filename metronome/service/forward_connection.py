@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 import structlog
 
+from metronome.config import PREFIX
 from metronome.dialects.dialect import Outcome, Readings, Reply, Request
 from metronome.dialects.forward import handshake
 from metronome.dialects.forward.dialect import Forward
@@ -116,7 +117,8 @@ class Conversation:
         answering = asyncio.create_task(self._answer())
         try:
             await asyncio.wait([listening, answering], return_when=asyncio.FIRST_COMPLETED)
-            self.stop()
+            if answering.done():
+                listening.cancel()
             await asyncio.wait([listening])
             if not listening.cancelled():
                 listening.result()
@@ -230,7 +232,7 @@ class Conversation:
             return True
         scopes = self._doorway.guard.anonymous().scopes
         if Scope.TICK not in scopes:
-            raise NoKey("this needs a shared key by now: set METRONOME_FORWARD_SHARED_KEY")
+            raise NoKey(f"nobody may send without a key any more: set {PREFIX}FORWARD_SHARED_KEY")
         return Scope.IMPORT in scopes
 
     async def _unpacked(self, transport: Transport) -> Transport:
@@ -255,7 +257,7 @@ class Conversation:
             except SpoolFull as error:
                 if pause == _FIRST_PAUSE_SECONDS:
                     self._refuse(error)
-                if self._stopping.is_set() or (self._is_gone and seed):
+                if self._stopping.is_set() or (seed and self._has_left()):
                     return None
             except CallerError as error:
                 self._refuse(error)
@@ -264,6 +266,10 @@ class Conversation:
                 async with asyncio.timeout(pause):
                     await self._stopping.wait()
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+    def _has_left(self) -> bool:
+        """Tell whether the client waits for no answers any more; what it gets none for, it sends again."""
+        return self._is_gone or self._writer.transport.is_closing() or self._reader.at_eof()
 
     async def _answer(self) -> None:
         """Acknowledge what is on disk, in the order in which it came."""
@@ -293,7 +299,7 @@ class Conversation:
         """Log the first refusal of a connection; the others are only counted."""
         if not self._refused:
             kind = type(error).__name__
-            log.warning("forward_refused", sender=self._sender, kind=kind, error=str(error), advice=error.advice)
+            log.warning("forward_refused", sender=self._sender, kind=kind, error=str(error))
         self._refused += count
 
     async def _close(self) -> None:

@@ -27,12 +27,18 @@ class Client(NamedTuple):
     resends: bool
 
 
+def bulk_with(library: str, module: str) -> Callable[[str, int, str], Command]:
+    return lambda url, _, item: python(library, "bulk.py", module, f"{url}/es", item, COUNT)
+
+
 CLIENTS = {
     "elasticsearch 8": Client(
-        lambda url, _, item: python("elasticsearch8", "bulk.py", "elasticsearch", f"{url}/es", item, COUNT), resends=True
+        lambda url, _, item: python("elasticsearch8", "bulk.py", "elasticsearch", f"{url}/es", item, COUNT),
+        resends=True,
     ),
     "elasticsearch 9": Client(
-        lambda url, _, item: python("elasticsearch9", "bulk.py", "elasticsearch", f"{url}/es", item, COUNT), resends=True
+        lambda url, _, item: python("elasticsearch9", "bulk.py", "elasticsearch", f"{url}/es", item, COUNT),
+        resends=True,
     ),
     "opensearch-py": Client(
         lambda url, _, item: python("opensearch", "bulk.py", "opensearchpy", f"{url}/es", item, COUNT), resends=True

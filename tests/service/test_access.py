@@ -45,11 +45,15 @@ def ask(server: Server, path: str, token: str = "", origin: str = "", body: byte
             return Answer(answer.status, "")
     except HTTPError as error:
         with error:
-            assert error.headers["Content-Type"] == "application/problem+json"
-            assert (error.headers["WWW-Authenticate"] is not None) == (error.code == 401)
-            problem = orjson.loads(error.read())
-            assert problem["status"] == error.code
-            return Answer(error.code, problem["title"], problem["detail"])
+            return refusal(error)
+
+
+def refusal(error: HTTPError) -> Answer:
+    problem = orjson.loads(error.read())
+    assert error.headers["Content-Type"] == "application/problem+json"
+    assert (error.headers["WWW-Authenticate"] is not None) == (error.code == 401)
+    assert problem["status"] == error.code
+    return Answer(error.code, problem["title"], problem["detail"])
 
 
 def verdict(server: Server, path: str, token: str = "", origin: str = "") -> Answer:
@@ -230,7 +234,7 @@ def test_a_key_that_the_command_makes_works_at_once_and_one_that_it_revokes_no_m
 @pytest.mark.elasticsearch
 def test_with_elasticsearch_keys_are_kept_there(elasticsearch_url: str, tmp_path: Path) -> None:
     prefix = unique_name("test")
-    store = {"store": elasticsearch_url, "index_prefix": prefix}
+    store: dict[str, Any] = {"store": elasticsearch_url, "index_prefix": prefix}
     try:
         with serving(tmp_path / "data", workers=2, **store) as server:
             assert verdict(server, METRICS) == OK

@@ -578,7 +578,7 @@ def test_only_the_methods_of_the_protocol_are_taken(alone: Asking, path: str) ->
 def test_keys_are_asked_for_by_their_scopes(tmp_path: Path) -> None:
     data = tmp_path / "data"
     sender, reader = give_key(data, "shop", Scope.TICK), give_key(data, "board", Scope.QUERY)
-    with serving(data, public="") as running:
+    with serving(data, public="none") as running:
         ask = Asking(running)
         sent = {"type": "sale"}
         assert ask("/api/track", sent).status == 401

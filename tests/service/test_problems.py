@@ -18,6 +18,8 @@ STATUS = {
     "TooSlow": 408,
     "UnknownEncoding": 415,
     "Unaskable": 400,
+    "NoKey": 401,
+    "NotAllowed": 403,
     "NoSuchPage": 404,
     "WrongMethod": 405,
     "Away": 503,

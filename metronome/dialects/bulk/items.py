@@ -16,7 +16,7 @@ from metronome.dialects.bulk.shown import Shown
 from metronome.dialects.dialect import Outcome, Reading
 from metronome.dialects.site import Site
 
-_CREATED: Final = 201
+_AFTER_ID: Final = AFTER_ID.decode()
 _REFUSED: Final = 400
 _TWIN: Final = "another document of this _id in the same request was refused: send this one again"
 
@@ -109,15 +109,11 @@ def answer(items: Items, failures: Mapping[int, Failure], shown: Shown) -> bytes
     heads = [b'"took":0'] if "took" in shown.top else []
     if "errors" in shown.top:
         heads.append(b'"errors":true' if failures else b'"errors":false')
-    alike = _taken_alike(items, shown.fields) if not failures else b""
-    if alike:
-        heads.append(b'"items":[' + alike + b"]")
-    else:
-        _add_items(heads, items, failures, shown)
-    return b"{" + b",".join(heads) + b"}"
-
-
-def _add_items(heads: list[bytes], items: Items, failures: Mapping[int, Failure], shown: Shown) -> None:
+    if shown.fields is None and not failures and _are_alike(items):
+        before = items.steps[0][0].before_id.decode()
+        text = f'"{_AFTER_ID},{before}"'.join(items.identities)
+        heads.append(f'"items":[{before}"{text}"{_AFTER_ID}]'.encode())
+        return b"{%b}" % b",".join(heads)
     parts = _taken(items, shown.fields)
     for position, failure in failures.items():
         action, identity = items.steps[position][0], items.identities[position]
@@ -125,18 +121,15 @@ def _add_items(heads: list[bytes], items: Items, failures: Mapping[int, Failure]
     if shown.fields is not None:
         parts = [part for part in parts if part]
     if parts:
-        heads.append(b'"items":[' + b",".join(parts) + b"]")
+        heads.append(b'"items":[%b]' % b",".join(parts))
+    return b"{%b}" % b",".join(heads)
 
 
-def _taken_alike(items: Items, fields: frozenset[str] | None) -> bytes:
-    """Answer documents that were all taken, by one action and under names of plain characters; else nothing."""
+def _are_alike(items: Items) -> bool:
+    """Tell whether all documents came by one and the same action, and have names that are written as they are."""
     action, names = items.steps[0][0], "".join(items.identities)
-    if fields is not None or not (names.isascii() and names.isprintable()) or '"' in names or "\\" in names:
-        return b""
-    if any(other is not action for other, _ in items.steps):
-        return b""
-    between = b'"%b,%b"' % (AFTER_ID, action.before_id)
-    return action.before_id + b'"' + between.decode().join(items.identities).encode() + b'"' + AFTER_ID
+    plain = names.isascii() and names.isprintable() and '"' not in names and "\\" not in names
+    return plain and all(other is action for other, _ in items.steps)
 
 
 def _taken(items: Items, fields: frozenset[str] | None) -> list[bytes]:

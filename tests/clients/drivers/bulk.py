@@ -1,4 +1,4 @@
-"""Sends views with an official client of Elasticsearch or OpenSearch: bulk.py elasticsearch|opensearchpy URL ITEM COUNT.
+"""Sends views with an official client of Elasticsearch or OpenSearch: bulk.py MODULE URL ITEM COUNT.
 
 Events carry their ids, and what is not taken is sent again until it is, as a careful sender does.
 """
