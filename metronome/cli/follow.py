@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, NoReturn
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn
 
-from metronome.cli.follow_positions import Position, Positions
+from metronome.cli.follow_positions import Inode, Position, Positions
 from metronome.cli.follow_trail import Trail, Wire
 from metronome.cli.log_batches import Plan
 from metronome.cli.log_files import STANDARD_INPUT
@@ -111,18 +111,21 @@ def _run(following: Following, positions: Positions, tally: Tally) -> NoReturn:
 def _go_on(
     trails: list[Trail], sender: Sender, positions: Positions, tally: Tally, tell: Callable[[str], None]
 ) -> NoReturn:
-    saved = monotonic()
+    saved, logs = -math.inf, list[Inode]()
     unreadable, rejected = _seldom(tell), _seldom(tell)
     with _status(trails, tally) as show:
         while True:
-            news = [trail.poll() for trail in trails]
-            sender.collect()
-            if monotonic() - saved >= _SAVE_SECONDS:
-                positions.save(_positions(trails))
-                saved = monotonic()
+            found = _positions(trails)
+            is_due = monotonic() - saved >= _SAVE_SECONDS
+            if is_due or [one.inode for one in found] != logs:
+                # That a log is followed must be known before it can be rotated away.
+                positions.save(found)
+                saved, logs = monotonic(), [one.inode for one in found]
                 _tell_last(tally.unreadable, "could not be read", unreadable)
                 _tell_last(tally.rejected, "were rejected by the server", rejected)
             show()
+            news = [trail.poll() for trail in trails]
+            sender.collect()
             if not any(news):
                 sleep(_POLL_SECONDS)
 

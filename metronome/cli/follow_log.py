@@ -91,13 +91,11 @@ class GrowingLog:
         """Whether the file has no name any more."""
         return os.fstat(self._file).st_nlink == 0
 
-    def position(self, url: str, path: Path) -> Position | None:
-        """Return how far the server has acknowledged it, or None where it has not begun yet."""
-        if self._log is None:
-            return None
+    def position(self, url: str, path: Path) -> Position:
+        """Return how far the server has acknowledged it."""
         if self.is_acknowledged:
             self._acknowledged = self.offset
-        name = self._log.fingerprint.hex()
+        name = "" if self._log is None else self._log.fingerprint.hex()
         return Position(url, str(path), name, self.inode, self._acknowledged, self.changed)
 
     def close(self) -> None:
@@ -122,8 +120,8 @@ class GrowingLog:
             self._send_batch(self._batcher)
 
     def end(self) -> None:
-        """Take the last line as it is: nobody will end it any more."""
-        if self._batcher is not None and self._rest.strip():
+        """Take the last line as it is: nobody will end it any more. Of what was cut off, a copy has the whole line."""
+        if self._batcher is not None and self._rest.strip() and not self.truncated:
             self._rest += b"\n"
             self._take_lines()
         self.flush(is_quiet=True)

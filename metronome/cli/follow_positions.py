@@ -28,7 +28,7 @@ class Position(NamedTuple):
     Attributes:
         url: the server that has it.
         path: where the log was found, absolute.
-        fingerprint: of its first lines, in hexadecimal.
+        fingerprint: of its first lines, in hexadecimal; empty where there were none yet.
         inode: of the file.
         offset: how many bytes from the beginning the server has acknowledged.
         changed: when the file was written to last, as far as was seen, in nanoseconds since 1970.

@@ -1,14 +1,15 @@
 """What is written at one path, through all rotations: nothing is left out, and nothing read without need."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
+from time import monotonic, time
 from typing import Final, NamedTuple
 
-from metronome.cli.follow_log import GrowingLog
+from metronome.cli.follow_log import GrowingLog, Known
 from metronome.cli.follow_positions import Inode, Position, Positions
-from metronome.cli.follow_rotation import inode_at, rotated
+from metronome.cli.follow_rotation import Rotated, inode_at, rotated
 from metronome.cli.log_batches import Batch, Plan, batches
 from metronome.cli.log_files import LogFile
 from metronome.cli.tally import Tally
@@ -39,10 +40,10 @@ class Wire(NamedTuple):
 
 @dataclass(slots=True)
 class _Retired:
-    """A log that is written at its path no more, and since when nothing came."""
+    """A log that is written at its path no more, and when that was; never, if it was so when it was found."""
 
     log: GrowingLog
-    quiet_since: float
+    since: float = -math.inf
     has_ended: bool = False
 
 
@@ -68,6 +69,7 @@ class Trail:
         self._positions = positions
         self._wire = wire
         self._retired: list[_Retired] = []
+        self._since: int | None = None
         self._told = ""
         if not self._path.parent.is_dir():
             raise Misconfigured(f"{path} cannot be followed: there is no such folder")
@@ -85,16 +87,15 @@ class Trail:
         log = self._current
         if log is not None:
             log.identify()
+        here = None if log is None else log.position(self._wire.url, self._path)
         lost = [
             one
             for one in self._positions.of_path(self._wire.url, self._path)
-            if log is None
-            or log.fingerprint is None
-            or (one.inode, one.fingerprint) != (log.inode, log.fingerprint.hex())
+            if here is None or (one.inode, one.fingerprint) != (here.inode, here.fingerprint)
         ]
         if lost:
-            self._catch_up(min(one.changed for one in lost), frozenset(one.inode for one in lost))
-            self._wire.finish()
+            self._since = min(one.changed for one in lost)
+            self._catch_up(frozenset(one.inode for one in lost))
             for position in lost:
                 self._positions.drop(position)
 
@@ -111,8 +112,7 @@ class Trail:
 
     def positions(self) -> list[Position]:
         """Return how far the server has acknowledged each log that is open."""
-        found = (log.position(self._wire.url, self._path) for log in self._logs)
-        return [position for position in found if position is not None]
+        return [log.position(self._wire.url, self._path) for log in self._logs]
 
     def close(self) -> None:
         """Close all files."""
@@ -127,28 +127,27 @@ class Trail:
         """Take the log that is at the path now, if it is another one; tell whether it is."""
         old = self._current
         inode = inode_at(self._path)
-        if old is None:
-            self._current = None if inode is None else self._open(self._path)
-            return self._current is not None
-        if not old.truncated and inode in {None, old.inode}:
+        if inode == (None if old is None else old.inode) and not (old and old.truncated):
             return False
-        self._retired.append(_Retired(old, monotonic()))
-        self._current = None
-        # There may have been several rotations meanwhile, if the server was away.
-        self._catch_up(old.changed, frozenset())
-        self._wire.finish()
+        if old is not None:
+            if inode is None and not old.truncated:
+                # It is being rotated at this moment, and is read on until there is another.
+                return False
+            self._retired.append(_Retired(old, monotonic()))
+            self._since = old.changed
         self._current = self._open(self._path)
+        # There may have been several rotations since the last look, if the server was away.
+        self._catch_up()
         return True
 
     def _let_go(self) -> None:
         """Close the logs that nobody writes to any more, once the server has them to their ends."""
-        now = monotonic()
         for one in [*self._retired]:
             log = one.log
-            if log.behind and log.complaint is None:
-                one.quiet_since, one.has_ended = now, False
             linger = 0.0 if log.truncated else DELETED_LINGER_SECONDS if log.is_deleted else LINGER_SECONDS
-            if now - one.quiet_since < linger:
+            is_quiet = log.truncated or min(monotonic() - one.since, time() - log.changed / 1e9) >= linger
+            if not is_quiet or (log.behind and log.complaint is None):
+                one.has_ended = False
                 continue
             if not one.has_ended:
                 log.end()
@@ -157,43 +156,62 @@ class Trail:
                 log.close()
                 self._retired.remove(one)
 
-    def _catch_up(self, since: int, inodes: frozenset[Inode]) -> None:
-        """Read what the log was rotated to since then; a file that it was itself is read on as a log that may grow."""
-        for file in rotated(self._path, since, inodes):
-            if file.inode in {log.inode for log in self._logs if not log.truncated}:
-                continue
-            if file.inode not in inodes or not self._read_on(file.path):
-                self._import(file.path)
+    def _catch_up(self, inodes: frozenset[Inode] = frozenset()) -> None:
+        """Take up what the log was rotated to since something new was seen in it last."""
+        if self._since is None:
+            return
+        imported: set[tuple[Inode, int]] = set()
+        while news := self._not_taken(rotated(self._path, self._since, inodes), imported):
+            for file in news:
+                log = self._open_rotated(file)
+                # What is at that name now is another file if it is being rotated further: then it is looked for anew.
+                if log is not None and log.inode == file.inode:
+                    log.identify()
+                    self._retired.append(_Retired(log))
+                elif log is not None:
+                    log.close()
+                elif self._import(file):
+                    imported.add((file.inode, file.changed))
+        if imported:
+            self._wire.finish()
 
-    def _read_on(self, path: Path) -> bool:
+    def _not_taken(self, files: list[Rotated], imported: set[tuple[Inode, int]]) -> list[Rotated]:
+        held = {log.inode for log in self._logs if not log.truncated}
+        return [file for file in files if file.inode not in held and (file.inode, file.changed) not in imported]
+
+    def _open_rotated(self, file: Rotated) -> GrowingLog | None:
+        """Open an earlier part of the log; None if it has gone, or is compressed."""
         try:
-            log = self._open(path)
+            return self._open(file.path, self._known_anywhere)
         except Misconfigured:
-            # Another file has got its number.
-            return False
-        if log is not None:
-            log.identify()
-            self._retired.append(_Retired(log, monotonic()))
-        return log is not None
+            return None
 
-    def _import(self, path: Path) -> None:
+    def _import(self, part: Rotated) -> bool:
+        """Send what a file holds that nobody writes to, and tell whether it is that file still."""
         try:
-            with LogFile(str(path)) as file:
+            with LogFile(str(part.path)) as file:
+                if file.inode != part.inode:
+                    return False
                 for batch in batches(file, self._plan, self._tally, self._known_anywhere):
                     self._wire.send(batch)
+                if file.damage is not None:
+                    self._wire.tell(f"{file.damage}; the whole lines before that were taken")
+        except FileNotFoundError:
+            return False
         except (Malformed, OSError) as error:
-            self._wire.tell(f"{path}: {error}")
+            self._wire.tell(f"{part.path}: {error}")
+        return True
 
-    def _open(self, path: Path) -> GrowingLog | None:
+    def _open(self, path: Path, known: Known | None = None) -> GrowingLog | None:
         try:
-            return GrowingLog(path, self._plan, self._tally, self._known, self._wire.send)
+            return GrowingLog(path, self._plan, self._tally, known or self._known, self._wire.send)
         except FileNotFoundError:
             return None
 
     def _known(self, fingerprint: bytes, inode: Inode) -> int:
         return self._positions.known(self._wire.url, fingerprint, inode)
 
-    def _known_anywhere(self, fingerprint: bytes) -> int:
+    def _known_anywhere(self, fingerprint: bytes, _: Inode | None = None) -> int:
         read = [log.offset for log in self._logs if log.fingerprint == fingerprint]
         return max([self._positions.known(self._wire.url, fingerprint), *read])
 

@@ -31,10 +31,10 @@ Result = TypeVar("Result")
 _COLUMNS: Final = ("name", "scopes", "origins", "created", "expires", "state")
 _MINUTE: Final = len("2015-01-22T09:30")
 
-keys = typer.Typer(no_args_is_help=True)
+key_commands = typer.Typer(no_args_is_help=True)
 
 
-@keys.command("create")
+@key_commands.command("create")
 def create_key(
     name: Annotated[str, typer.Argument(help="What people and logs call it; no two keys ever have the same name.")],
     *,
@@ -74,7 +74,7 @@ def create_key(
     _run("create", data, store, create)
 
 
-@keys.command("list")
+@key_commands.command("list")
 def list_keys(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")] = False,
@@ -95,7 +95,7 @@ def list_keys(
     _run("list", data, store, list_them)
 
 
-@keys.command("revoke")
+@key_commands.command("revoke")
 def revoke_key(
     name: Annotated[str, typer.Argument(help="What it is called.")], *, data: Data = None, store: Store = None
 ) -> None:

@@ -59,6 +59,12 @@ class LogFile:
         """How many bytes of it, as it is stored, have been read."""
         return self._source.position
 
+    @property
+    def inode(self) -> tuple[int, int]:
+        """Which file it is, whatever it is called: its device and its number there."""
+        found = os.fstat(self._stream.fileno())
+        return found.st_dev, found.st_ino
+
     def lines(self) -> Iterator[tuple[int, bytes]]:
         """Yield each line, without its line feed, and how many uncompressed bytes come before it.
 

@@ -41,9 +41,10 @@ _HEADER: Final = re.compile(
     re.ASCII,
 )
 _OLD_TIME: Final = re.compile(
-    rf"(?P<iso>{_STAMP}) "
+    # Several spaces are an empty host, as NGINX writes it while it starts.
+    rf"(?:(?P<iso>{_STAMP})"
     r"|(?P<month>[A-Z][a-z]{2}) (?P<day>[ 0-3]?\d)(?: (?P<year>\d{4}))?"
-    r" (?P<clock>\d\d:\d\d:\d\d)(?P<fraction>\.\d{1,9})?:? ",
+    r" (?P<clock>\d\d:\d\d:\d\d)(?P<fraction>\.\d{1,9})?:?) +",
     re.ASCII,
 )
 _TAG: Final = re.compile(r"(?P<program>[^\s:\[\]]{1,128})(?:\[(?P<procid>[^\s\]]{0,128})\])?:(?: |\Z)")

@@ -11,7 +11,7 @@ import secrets
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 import structlog
 
@@ -153,10 +153,11 @@ class _Heartbeats(asyncio.DatagramProtocol):
     """Answers the heartbeats of old Fluentds, which come over UDP."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
+        # Not asked for its type: uvloop's has other ancestors.
+        self._transport = cast("asyncio.DatagramTransport", transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str | int, ...]) -> None:
-        if len(data) <= _HEARTBEAT_MAX_BYTES and isinstance(self._transport, asyncio.DatagramTransport):
+        if len(data) <= _HEARTBEAT_MAX_BYTES:
             self._transport.sendto(_HEARTBEAT, addr)
 
 

@@ -16,7 +16,7 @@ from metronome.dialects.forward import handshake
 from metronome.dialects.forward.dialect import Forward
 from metronome.dialects.forward.frames import Frames
 from metronome.dialects.forward.handshake import Handshake
-from metronome.dialects.forward.transport import Transport, frame_of, joined, parts, plain, read_transport
+from metronome.dialects.forward.transport import Transport, joined, parts, plain, read_transport
 from metronome.errors import CallerError, Malformed, MetronomeError, NoKey, SpoolFull, TooLarge, TooSlow
 from metronome.identities import identities_of
 from metronome.keys import Scope
@@ -62,13 +62,17 @@ class _Taking(NamedTuple):
     size: int
 
 
-class _Told:
-    """The dialect, which tells of entries that were rejected."""
+class _Carried:
+    """The dialect of one frame that was taken apart already; it tells of entries that were rejected."""
 
-    def __init__(self, dialect: Forward, tell: Callable[[MetronomeError, int], None]) -> None:
-        self.key, self.read, self.refuse = dialect.key, dialect.read, dialect.refuse
+    def __init__(self, dialect: Forward, transport: Transport, tell: Callable[[MetronomeError, int], None]) -> None:
+        self.key, self.refuse = dialect.key, dialect.refuse
         self._dialect = dialect
+        self._transport = transport
         self._tell = tell
+
+    def read(self, request: Request) -> Readings:
+        return self._dialect.read_carried(self._transport, request)
 
     def reply(self, request: Request, readings: Readings, outcome: Outcome) -> Reply:
         for error in outcome.rejected.values():
@@ -96,7 +100,7 @@ class Conversation:
         writer: asyncio.StreamWriter,
     ) -> None:
         self._doorway, self._stopping = surroundings.doorway, surroundings.stopping
-        self._dialect = _Told(surroundings.dialect, self._tell)
+        self._dialect = surroundings.dialect
         self._shake = shake
         self._is_trusted = shake is not None
         self._reader, self._writer = reader, writer
@@ -212,14 +216,15 @@ class Conversation:
             self._refuse(error)
             return
         # Not of what came: a client that compresses it again gets other bytes.
-        seed = blake2b(transport.chunk + transport.entries, digest_size=32).digest() if transport.chunk else b""
+        seed = _digest(transport) if transport.chunk else b""
         max_events, site = self._doorway.max_events, self._doorway.site
         for first, part in parts(transport, max_events):
             size = len(part.entries)
             await self._wait_for_room(size)
-            request = Request(frame_of(part), "", max_events, sender=self._sender, believed=believed, site=site)
+            carried = _Carried(self._dialect, part, self._tell)
+            request = Request(part.entries, "", max_events, sender=self._sender, believed=believed, site=site)
             self._in_flight += size
-            self._taking.put_nowait(_Taking(asyncio.create_task(self._take(request, seed, first)), size))
+            self._taking.put_nowait(_Taking(asyncio.create_task(self._take(carried, request, seed, first)), size))
 
     def _is_believed(self) -> bool:
         """Tell whether the client may send any time.
@@ -247,13 +252,13 @@ class Conversation:
             # What the client has sent meanwhile was not read.
             self._deadline = self._loop.time() + self._frame_seconds
 
-    async def _take(self, request: Request, seed: bytes, first: int) -> bytes | None:
+    async def _take(self, carried: _Carried, request: Request, seed: bytes, first: int) -> bytes | None:
         """Bring a part of a frame to the disk, and return the answer, or None if it was given up."""
         pause = _FIRST_PAUSE_SECONDS
         while True:
             named: Iterator[str] | None = islice(identities_of(seed), first, None) if seed else None
             try:
-                return (await self._doorway.intake.take(self._dialect, request._replace(identities=named))).body
+                return (await self._doorway.intake.take(carried, request._replace(identities=named))).body
             except SpoolFull as error:
                 if pause == _FIRST_PAUSE_SECONDS:
                     self._refuse(error)
@@ -309,3 +314,9 @@ class Conversation:
                 await self._writer.wait_closed()
         except (OSError, TimeoutError):
             self._writer.transport.abort()
+
+
+def _digest(transport: Transport) -> bytes:
+    content = blake2b(transport.chunk, digest_size=32)
+    content.update(transport.entries)
+    return content.digest()

@@ -79,7 +79,7 @@ def report_routes(answering: Answering) -> list[web.RouteDef]:
 
 
 def _handler(report: _Report, write: Callable[[_Report, Any], bytes], answering: Answering) -> Handler:
-    took = answering.telemetry.answers.labels(f"micrometrics {report.path.rpartition('/')[2]}")
+    took = answering.telemetry.answers.labels(f"micrometrics_{report.path.rpartition('/')[2]}")
     media, charset = (_CSV, "utf-8") if write is _in_csv else (_JSON, None)
 
     async def handle(request: web.Request) -> web.StreamResponse:

@@ -140,8 +140,12 @@ class Connections:
         server.close()
         self._ends_at = self._loop.time() + _LAST_SECONDS
         for reading in self._readings:
-            reading.reschedule(self._loop.time() + _QUIET_SECONDS)
-        if self._tasks:
+            # One that has just run out of time cannot be given less.
+            with contextlib.suppress(RuntimeError):
+                reading.reschedule(self._loop.time() + _QUIET_SECONDS)
+        # Those who have just come in have no task yet.
+        await asyncio.sleep(0)
+        while self._tasks:
             await asyncio.wait(self._tasks)
 
     async def _take_all(self, reader: asyncio.StreamReader, sender: str) -> None:
@@ -160,11 +164,9 @@ class Connections:
 
     async def _read(self, reader: asyncio.StreamReader) -> bytes | None:
         """Return what came: nothing if the sender has ended or is silent, None if the service stops."""
-        now = self._loop.time()
-        if now >= self._ends_at:
+        if self._loop.time() >= self._ends_at:
             return None
-        stopping = self._is_stopping
-        limit = asyncio.timeout(_QUIET_SECONDS if stopping else self._idle_seconds)
+        limit = asyncio.timeout(_QUIET_SECONDS if self._is_stopping else self._idle_seconds)
         self._readings.add(limit)
         try:
             async with limit:

@@ -58,9 +58,12 @@ class Crew:
         """
         # Workers share the port, and so would a stranger who has it already: look before they leap.
         self._port = await _port_to_have(self._settings.host, self._settings.port)
-        for port in (self._settings.hit_port, self._settings.forward_port, self._settings.syslog_port):
+        for port in (self._settings.hit_port, *_streams(self._settings)):
             if port is not None:
                 await _port_to_have(self._settings.host, port)
+        for port in _streams(self._settings):
+            if port is not None:
+                await _port_to_have(self._settings.host, port, socket.SOCK_DGRAM)
         self._keepers = [asyncio.create_task(self._keep(folder)) for folder in self._folders]
 
     async def stop(self) -> None:
@@ -124,7 +127,12 @@ async def running(settings: Settings, folders: Sequence[Path]) -> AsyncIterator[
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-async def _port_to_have(host: str, port: int) -> int:
+def _streams(settings: Settings) -> tuple[int | None, ...]:
+    """Return the ports that are listened at over UDP as well as TCP."""
+    return settings.forward_port, settings.syslog_port
+
+
+async def _port_to_have(host: str, port: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
     """Return the port to listen on, once nobody else does.
 
     Workers whose main process was killed need a moment to go away.
@@ -132,8 +140,10 @@ async def _port_to_have(host: str, port: int) -> int:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     deadline = time.monotonic() + _FREE_SECONDS
     while True:
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with socket.socket(family, kind) as probe:
+            # For datagrams this would mean that several may have the port.
+            if kind is socket.SOCK_STREAM:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((host, port))
             except OSError as error:

@@ -61,8 +61,7 @@ class Growing:
     def acknowledge(self) -> int:
         for batch in self.sent:
             batch.done()
-        position = self.log.position(URL, self.path)
-        return 0 if position is None else position.offset
+        return self.log.position(URL, self.path).offset
 
 
 PIECE = st.one_of(
@@ -102,9 +101,7 @@ def test_only_what_was_answered_is_passed_by(folder: Path) -> None:
     ends = [sum(map(len, LINES[:count])) for count in (3, 6, 7)]
 
     def offset() -> int:
-        position = growing.log.position(URL, growing.path)
-        assert position is not None
-        return position.offset
+        return growing.log.position(URL, growing.path).offset
 
     assert offset() == 0
     first.done()
@@ -158,6 +155,7 @@ def test_lines_that_tell_nothing_yet_are_waited_for(folder: Path) -> None:
     growing.write(b"#Software: a\n#Fields: date time cs-uri-stem\n")
     growing.read()
     assert growing.log.fingerprint is None
+    assert growing.log.position(URL, growing.path).fingerprint == ""
     growing.write(b"2025-05-17 10:05:03 /a\n")
     growing.read()
     growing.log.flush(is_quiet=True)

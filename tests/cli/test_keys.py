@@ -6,7 +6,6 @@ from typing import Any
 
 import orjson
 import pytest
-from click.testing import Result
 from typer.testing import CliRunner
 
 from metronome.cli import app
@@ -20,7 +19,7 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def keys(data: Path, *arguments: str) -> Result:
+def keys(data: Path, *arguments: str) -> Any:
     return CliRunner().invoke(app, ["keys", *arguments, "--data", str(data)], env={"METRONOME_STORE": ""})
 
 

@@ -349,6 +349,13 @@ def test_a_pixel_tells_who_asked_for_it_and_where() -> None:
     }
 
 
+def test_the_browser_librarys_pixel_is_an_event_of_its_page() -> None:
+    doc = stored(pixel, request(query="type=browser.performance&value=1234&tags=isMobile:false,url:%2Fabout"))
+    found = {name: doc.get(name) for name in ("event", "value", "id", "url")}
+    assert found == {"event": "browser.performance", "value": 1234, "id": "/about", "url": "/about"}
+    assert tracked_of(orjson.dumps(doc))["tags"] == {"isMobile": "false", "url": "/about"}
+
+
 @pytest.mark.parametrize(
     ("query", "value"),
     [

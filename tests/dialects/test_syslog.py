@@ -222,6 +222,18 @@ PROGRAMS = [
         "<13>Jan 22 09:30:00 ops[99]: hello: world",
         {**USER, "@timestamp": "2015-01-22T09:30:00.000Z", "program": "ops", "procid": "99", "message": "hello: world"},
     ),
+    # NGINX while it starts: its host is empty still
+    (
+        "<189>Jan 22 09:30:00  nginx: 2015/01/22 09:30:00 [notice] 5#5: start worker processes",
+        {
+            "@timestamp": "2015-01-22T09:30:00.000Z",
+            "facility": "local7",
+            "severity": "notice",
+            "program": "nginx",
+            "event": "log",
+            "message": "2015/01/22 09:30:00 [notice] 5#5: start worker processes",
+        },
+    ),
     # A switch: with the year, and a colon behind the time
     (
         "<189>Jan 22 2015 09:30:00: %ASA-6-302013: Built outbound TCP connection",

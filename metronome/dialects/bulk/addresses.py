@@ -75,7 +75,7 @@ _LINES: Final[tuple[tuple[str, str, Taking | Answer | None], ...]] = (
 
 _PATTERNS: Final = {
     "index": r"(?P<index>[^/_][^/]*)",
-    "type": r"(?P<type>[^/_][^/]*)",
+    "type": r"(?P<type>_doc|[^/_][^/]*)",
     "id": r"(?P<id>[^/]+)",
     "name": r"(?P<name>[^/]+)",
     "part": r"(?P<part>[^/]+)",

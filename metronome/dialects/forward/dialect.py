@@ -1,10 +1,12 @@
 """The forward protocol as a dialect: one frame in, an acknowledgement out."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 
-from metronome.dialects.dialect import Outcome, Readings, Reply, Request
+from metronome.dialects.dialect import Outcome, Reading, Readings, Reply, Request
 from metronome.dialects.forward.entries import read_entries
-from metronome.dialects.forward.transport import acknowledgement, entry_ends, plain, read_transport
+from metronome.dialects.forward.transport import Transport, acknowledgement, entry_ends, plain, read_transport
 from metronome.errors import MetronomeError, TooLarge
 
 _DONE = 200
@@ -29,15 +31,18 @@ class Forward:
 
     def read(self, request: Request) -> Readings:
         """Read the events of a frame (see `Dialect.read`); the notes are its chunk's id."""
-        transport = plain(read_transport(request.body), self.max_bytes)
-        # No entry has less than three bytes.
-        if len(transport.entries) > 3 * request.max_events:
-            ends, _ = entry_ends(transport.entries)
-            if len(ends) > request.max_events:
-                raise TooLarge(
-                    f"the frame holds over {request.max_events} entries: send fewer at once, or raise batch_max_events"
-                )
-        events = read_entries(transport.tag, transport.entries, request.site, self.event_max_bytes)
+        return self.read_carried(plain(read_transport(request.body), self.max_bytes), request)
+
+    def read_carried(self, transport: Transport, request: Request) -> Readings:
+        """Read the events of a frame that was taken apart already, and is not compressed (see `read`)."""
+        ends, broken = entry_ends(transport.entries)
+        if len(ends) > request.max_events:
+            raise TooLarge(
+                f"the frame holds over {request.max_events} entries: send fewer at once, or raise batch_max_events"
+            )
+        events: Iterable[Reading] = read_entries(transport, ends, request.site, self.event_max_bytes)
+        if broken is not None:
+            events = chain(events, [broken])
         return Readings(events, batch=True, notes=transport.chunk)
 
     def reply(self, _: Request, readings: Readings, __: Outcome) -> Reply:

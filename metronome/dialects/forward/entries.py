@@ -13,7 +13,7 @@ from msgpack import ExtType, Timestamp, unpackb
 
 from metronome.dialects.dialect import Reading
 from metronome.dialects.forward.heads import Kind, read_head
-from metronome.dialects.forward.transport import entry_ends
+from metronome.dialects.forward.transport import Transport
 from metronome.dialects.records import record_event
 from metronome.dialects.site import Site
 from metronome.errors import Malformed, TooLarge
@@ -27,6 +27,7 @@ _USUAL: Final = b"\x92\xd7\x00"
 _USUAL_RECORD: Final = len(_USUAL) + _SECONDS_AND_NANOSECONDS.size
 _NANOSECONDS: Final = 10**9
 _PER_MILLISECOND: Final = 10**6
+_MILLISECONDS: Final = tuple(f".{number:03d}Z" for number in range(1000))
 _SECONDS_END: Final = 2**32
 _NO_TIME: Final = "1970-01-01T00:00:00"
 """Fluentd, too, takes a time of zero seconds for none."""
@@ -39,52 +40,57 @@ _BESIDE_JSON: Final = 2
 """A value is at the most about so many times as large in msgpack as in JSON: a short float takes nine bytes."""
 
 
-def read_entries(tag: str, entries: bytes, site: Site, max_bytes: int) -> Iterator[Reading]:
+def read_entries(transport: Transport, ends: list[int], site: Site, max_bytes: int) -> Iterator[Reading]:
     """Read entries one by one as they are asked for.
 
     Args:
-        tag: becomes the ``type`` of events that have none.
-        entries: one behind the other.
+        transport: what has them, not compressed; its tag becomes the ``type`` of events that have none.
+        ends: where each of them ends.
         site: what the operator says of what they publish.
         max_bytes: how large a document may be; an entry that can only make a larger one is not unpacked.
 
     """
-    ends, broken = entry_ends(entries)
+    tag, entries = transport.tag, transport.entries
     begin, limit = 0, _BESIDE_JSON * max_bytes
     for end in ends:
         if end - begin > limit:
             yield TooLarge(f"an entry of {end - begin} bytes is over event_max_bytes ({max_bytes}): send less")
         else:
-            yield _reading(entries[begin:end], tag, site)
+            try:
+                yield _event(entries[begin:end], tag, site)
+            except Malformed as error:
+                yield error
+            except (ValueError, TypeError) as error:
+                yield Malformed(f"an entry cannot be unpacked: {error}")
+            except RecursionError:
+                yield Malformed("an entry is nested too deeply to be read: send it with fewer levels")
         begin = end
-    if broken is not None:
-        yield broken
 
 
-def _reading(entry: bytes, tag: str, site: Site) -> Reading:
-    try:
-        if entry.startswith(_USUAL):
-            record, metadata = _unpack(entry[_USUAL_RECORD:]), None
-            stamp = _event_stamp(*_SECONDS_AND_NANOSECONDS.unpack_from(entry, len(_USUAL)))
-        else:
-            time, metadata, record = _parts_of(_unpack(entry))
-            stamp = _stamp(time)
-        if type(record) is not dict:
-            return Malformed(f"a record is a map, and this is {type(record).__name__}")
-        original = None
-        if _count(entry) != len(record):
-            original = _told_apart(entry, record)
-        if metadata:
-            record.setdefault("metadata", metadata)
-        if not (_SIMPLE.issuperset(map(type, record.values())) and _NAMES.issuperset(map(type, record))):
-            record = _clean_map(record)
-        return _stamped(record_event(record, site, original), stamp, tag)
-    except Malformed as error:
-        return error
-    except (ValueError, TypeError) as error:
-        return Malformed(f"an entry cannot be unpacked: {error}")
-    except RecursionError:
-        return Malformed("an entry is nested too deeply to be read: send it with fewer levels")
+def _event(entry: bytes, tag: str, site: Site) -> Event:
+    if entry.startswith(_USUAL):
+        record, metadata = _unpack(entry[_USUAL_RECORD:]), None
+        stamp = _event_stamp(*_SECONDS_AND_NANOSECONDS.unpack_from(entry, len(_USUAL)))
+        head = entry[_USUAL_RECORD]
+        # So begins a map of fewer than 16 fields.
+        count = head & 0x0F if head & 0xF0 == 0x80 else _record_head(entry)[1]  # noqa: PLR2004
+    else:
+        time, metadata, record = _parts_of(_unpack(entry))
+        stamp, count = _stamp(time), _record_head(entry)[1]
+    if type(record) is not dict:
+        raise Malformed(f"a record is a map, and this is {type(record).__name__}")
+    original = _told_apart(entry, record) if count != len(record) else None
+    if metadata:
+        record.setdefault("metadata", metadata)
+    if not (_SIMPLE.issuperset(map(type, record.values())) and _NAMES.issuperset(map(type, record))):
+        record = _clean_map(record)
+    event = record_event(record, site, original)
+    fields = cast("dict[str, Any]", event.fields)
+    if tag and "type" not in fields:
+        fields["type"] = tag
+    if stamp is not None and (_TIMES.isdisjoint(fields) or not _has_time(fields)):
+        fields["@timestamp"] = stamp
+    return event
 
 
 def _unpack(packed: bytes) -> Any:
@@ -102,16 +108,6 @@ def _parts_of(entry: Any) -> tuple[Any, dict[Any, Any] | None, Any]:
         raise Malformed("an entry has no time")
     metadata = time[1] if len(time) > 1 else None
     return time[0], metadata if type(metadata) is dict else None, record
-
-
-def _stamped(event: Event, stamp: str | None, tag: str) -> Event:
-    """Set the entry's time, unless the record has one of its own, and its tag."""
-    fields = cast("dict[str, Any]", event.fields)
-    if tag and "type" not in fields:
-        fields["type"] = tag
-    if stamp is not None and (_TIMES.isdisjoint(fields) or not _has_time(fields)):
-        fields["@timestamp"] = stamp
-    return event
 
 
 def _has_time(fields: Mapping[str, Any]) -> bool:
@@ -138,26 +134,19 @@ def _extended(kind: int, content: bytes) -> object:
     if kind != _EVENT_TIME or len(content) != _SECONDS_AND_NANOSECONDS.size:
         return ExtType(kind, content) if kind >= 0 else _shown_ext(kind, content)
     seconds, nanoseconds = _SECONDS_AND_NANOSECONDS.unpack(content)
-    return _event_stamp(seconds, nanoseconds) or f"{_NO_TIME}.{nanoseconds // _PER_MILLISECOND % 1000:03d}Z"
+    return _event_stamp(seconds, nanoseconds) or _NO_TIME + _MILLISECONDS[nanoseconds // _PER_MILLISECOND]
 
 
 def _event_stamp(seconds: int, nanoseconds: int) -> str | None:
     if nanoseconds >= _NANOSECONDS:
         seconds += nanoseconds // _NANOSECONDS
         nanoseconds %= _NANOSECONDS
-    return f"{_second(seconds)}.{nanoseconds // _PER_MILLISECOND:03d}Z" if seconds else None
+    return _second(seconds) + _MILLISECONDS[nanoseconds // _PER_MILLISECOND] if seconds else None
 
 
 @lru_cache(maxsize=1024)
 def _second(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat()[: len(_NO_TIME)]
-
-
-def _count(entry: bytes) -> int:
-    """Return how many fields the record of an entry has, those of one name counted each."""
-    if entry.startswith(_USUAL) and entry[_USUAL_RECORD] & 0xF0 == 0x80:  # noqa: PLR2004  # a map of fewer than 16
-        return entry[_USUAL_RECORD] & 0x0F
-    return _record_head(entry)[1]
 
 
 def _record_head(entry: bytes) -> tuple[int, int]:

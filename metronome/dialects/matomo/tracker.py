@@ -99,7 +99,7 @@ def _bulk(request: Request, outcome: Outcome, *, silent: bool) -> Reply:
     if silent:
         return Reply(204, headers={**headers, **_credentials(request)})
     answer: dict[str, Any] = {"status": "success", "tracked": outcome.accepted, "invalid": len(rejected)}
-    if request.believed:
+    if request.believed and token(request):
         answer["invalid_indices"] = [index for index, _ in rejected]
     return _json(request, answer, 200, headers)
 

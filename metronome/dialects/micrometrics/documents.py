@@ -19,11 +19,12 @@ from metronome.event import NAME_MAX_BYTES, PARAM_MAX_CHARACTERS, Event
 MARK: Final = ("protocol", "micrometrics")
 """The field, and its value, that tell these events from others."""
 ANY_VALUE: Final = "metric.value"
-"""The field of a value that is no number."""
+"""The field of a value that is no number, or too large a one."""
 GROUPS: Final = ("tags", "fields", "data")
 _TAG_KEYS: Final = "tag.keys"
 _ORIGINAL: Final = "event.original"
 _SHOWN: Final = 200
+_MEASURES_BELOW: Final = 2**63
 _NO_HIT: Final = Hit("", None, None)
 
 
@@ -49,8 +50,7 @@ def event_of(tracked: Mapping[str, Any], rule: ItemRule, page: str = "") -> Even
         name: mark,
     }
     value = tracked["value"]
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    fields["value" if is_number else ANY_VALUE] = value
+    fields["value" if _is_measure(value) else ANY_VALUE] = value
     for given, known in (("userId", "user"), ("sessionId", "session")):
         if given in tracked:
             fields[known] = tracked[given]
@@ -117,6 +117,11 @@ def _derived(tracked: Mapping[str, Any], rule: ItemRule, page: str) -> Iterator[
     address = tracked["data"].get("ip")
     if isinstance(address, str) and read_address(address) is not None:
         yield "clientip", address
+
+
+def _is_measure(value: object) -> bool:
+    """Tell whether a value is a number that every store can work with."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _MEASURES_BELOW
 
 
 def _first(places: Iterable[Mapping[str, Any]], name: str) -> str:
