@@ -32,7 +32,7 @@ _MAX_SENSELESS: Final = 100
 """Whoever sends so many frames that are none speaks another protocol."""
 _FIRST_PAUSE_SECONDS: Final = 0.1
 _LONGEST_PAUSE_SECONDS: Final = 2.0
-_CLOSE_SECONDS: Final = 2.0
+_CLOSE_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,6 +310,11 @@ class Conversation:
     async def _close(self) -> None:
         try:
             async with asyncio.timeout(_CLOSE_SECONDS):
+                if self._writer.can_write_eof() and not self._has_left():
+                    self._writer.write_eof()
+                    # Left unread, it would reset the connection, and the answers on their way would be lost.
+                    while await self._reader.read(_READ_BYTES):
+                        pass
                 self._writer.close()
                 await self._writer.wait_closed()
         except (OSError, TimeoutError):

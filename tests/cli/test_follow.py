@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from metronome.cli import app
 from tests.servers import COMMAND, Server, environment, run_metronome, serving, unique_name
 
-SECONDS: Final = 20.0
+SECONDS: Final = 90.0
 QUIET_SECONDS: Final = 0.02
 
 

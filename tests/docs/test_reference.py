@@ -44,8 +44,8 @@ def test_each_setting_is_described_with_its_option(name: str) -> None:
 
 def test_no_page_names_a_setting_that_is_none() -> None:
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
-    # Those of the tests and of docker-compose.yml.
-    known |= {f"{PREFIX}{name}" for name in ("TEST_ELASTICSEARCH", "LOGS")}
+    # Those of the tests, of docker-compose.yml and of `metronome import`.
+    known |= {f"{PREFIX}{name}" for name in ("TEST_ELASTICSEARCH", "LOGS", "KEY", "CLIENTS")}
     named = {name for page in PAGES for name in re.findall(rf"{PREFIX}[A-Z_]+", page.read_text())}
     assert named <= known
 

@@ -11,7 +11,7 @@ import pytest
 from msgpack import packb, unpackb
 from prometheus_client import CollectorRegistry, generate_latest
 
-from metronome.config import Settings
+from metronome.config import read_settings
 from metronome.dialects.forward.dialect import Forward
 from metronome.dialects.forward.handshake import Handshake
 from metronome.service.forward_connection import Conversation, Surroundings
@@ -54,9 +54,10 @@ class Place:
     def ship(self) -> int:
         """Take everything out of the spool, as a shipper does, and return how many events that were."""
         outlet, count = Outlet(self.folder), 0
-        while (taken := outlet.take(MIB)) is not None:
-            count += len(taken.batch.documents)
-            outlet.drop(taken.upto)
+        upto = 0
+        while (taken := outlet.take(upto, MIB)) is not None:
+            count, upto = count + taken.batch.count, taken.upto
+            outlet.drop(upto)
         outlet.close()
         return count
 
@@ -71,7 +72,7 @@ async def listening(
     spool_max_bytes: int = 100 * MIB,
 ) -> AsyncIterator[Place]:
     place = Place(folder / "spool", Telemetry(CollectorRegistry()))
-    settings = Settings(data=folder)
+    settings = read_settings({"data": folder})
     spool = Spool(place.folder, spool_max_bytes, place.telemetry.commit)
     async with guarding(settings, open_state(settings)) as guard:
         doorway = open_doorway(settings, spool, guard, place.telemetry)
@@ -91,7 +92,7 @@ async def listening(
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    while not condition():
+    while not condition():  # noqa: ASYNC110  # it is of a thread, or of what tells nobody
         await asyncio.sleep(0.01)
 
 
