@@ -132,6 +132,9 @@ class _Listener:
         self._conversations[task] = conversation
         try:
             await conversation.run()
+        except asyncio.CancelledError:
+            # `stop` waits for it no longer. Streams would complain of a task that ends as cancelled.
+            writer.transport.abort()
         finally:
             del self._conversations[task]
 

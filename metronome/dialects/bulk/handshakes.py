@@ -19,6 +19,7 @@ Names = Mapping[str, str]
 Answer = Callable[[Request, Names], Any]
 """Makes an answer of a request and of what varied in its address: JSON, or plain text."""
 
+_NEVER: Final = 253402300799999
 _UUID: Final = "bWV0cm9ub21lLWlzLW9uZQ"
 _LICENSE: Final = {"status": "active", "uid": "6d657472-6f6e-4f6d-8500-000000000001", "type": "basic"}
 
@@ -47,14 +48,15 @@ def root(_: Request, __: Names) -> Any:
 def license_info(_: Request, __: Names) -> Any:
     """Say that nothing has to be paid for."""
     issued = {"issue_date": "2025-01-01T00:00:00.000Z", "issue_date_in_millis": 1735689600000}
-    return {"license": {**_LICENSE, **issued, "max_nodes": 1000, "issued_to": CLUSTER, "issuer": "metronome"}}
+    held = {"max_nodes": 1000, "issued_to": CLUSTER, "issuer": "metronome", "start_date_in_millis": -1}
+    return {"license": {**_LICENSE, **issued, **held}}
 
 
 def xpack(_: Request, __: Names) -> Any:
     """Say which paid features there are: none."""
     return {
         "build": {"hash": "metronome", "date": "2025-07-23T22:05:09.000Z"},
-        "license": {**_LICENSE, "mode": "basic"},
+        "license": {**_LICENSE, "mode": "basic", "expiry_date_in_millis": _NEVER},
         "features": {name: {"available": False, "enabled": False} for name in ("ilm", "monitoring", "security")},
         "tagline": "You know, for X",
     }
@@ -101,10 +103,15 @@ def nodes(request: Request, _: Names) -> Any:
     node = {
         "name": "metronome",
         "host": host,
+        "ip": host,
+        "transport_address": address,
         "version": VERSION,
         "build_flavor": "default",
+        "build_type": "tar",
+        "build_hash": "metronome",
+        "attributes": {},
         "roles": ["data", "ingest", "master"],
-        "http": {"bound_address": [address], "publish_address": address, "max_content_length_in_bytes": 16777216},
+        "http": {"bound_address": [address], "publish_address": address, "max_content_length_in_bytes": 16 * 2**20},
     }
     return {"_nodes": {"total": 1, "successful": 1, "failed": 0}, "cluster_name": CLUSTER, "nodes": {_UUID: node}}
 
@@ -173,8 +180,9 @@ def policy_status(_: Request, __: Names) -> Any:
 
 def data_stream(_: Request, names: Names) -> Any:
     """Show a data stream."""
+    flags = dict.fromkeys(("hidden", "system", "allow_custom_routing", "replicated", "prefer_ilm"), False)
     stream = {"timestamp_field": {"name": "@timestamp"}, "indices": [], "generation": 1, "status": "GREEN"}
-    return {"data_streams": [{"name": names["name"], **stream, "template": names["name"]}]}
+    return {"data_streams": [{"name": names["name"], **stream, **flags, "template": names["name"]}]}
 
 
 def alias(_: Request, names: Names) -> Any:
