@@ -31,11 +31,14 @@ http {{
     uwsgi_temp_path uwsgi;
     scgi_temp_path scgi;
     include {included};
-    server {{
-        listen 127.0.0.1:{port};
-        location / {{ return 200 here; }}
-        location /missing {{ return 404; }}
-    }}
+    {more}
+}}
+"""
+_SITE: Final = """
+server {{
+    listen 127.0.0.1:{port};
+    location / {{ return 200 here; }}
+    location /missing {{ return 404; }}
 }}
 """
 _APACHE: Final = """
@@ -58,13 +61,19 @@ Include "{included}"
 """
 
 
+def nginx_around(included: Path, folder: Path, more: str = "") -> Path:
+    """Write the rest of a configuration of NGINX, around what is included in its http block."""
+    user = "root" if os.geteuid() == 0 else "nobody"
+    main = folder / "nginx.conf"
+    main.write_text(_NGINX.format(user=user, included=included, more=more))
+    return main
+
+
 @contextmanager
 def nginx(name: str, folder: Path, replaced: Mapping[str, object]) -> Iterator[Visit]:
     """Run NGINX with a configuration of ingest/, with texts replaced (see `edited`)."""
     port = free_port()
-    user = "root" if os.geteuid() == 0 else "nobody"
-    main = folder / "nginx.conf"
-    main.write_text(_NGINX.format(user=user, port=port, included=edited(name, folder, replaced)))
+    main = nginx_around(edited(name, folder, replaced), folder, _SITE.format(port=port))
     with started(debian("nginx", "nginx", "-p", folder, "-c", main, "-e", "stderr"), folder):
         yield _visits(port, folder)
 

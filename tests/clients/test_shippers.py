@@ -1,5 +1,6 @@
 """Log shippers run with the files of ingest/: tock shows just what was visited, whatever happened to Metronome."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,10 @@ SYSLOG: dict[str, Shipper] = {
     "NGINX, syslog": shippers.nginx_syslog,
     "Apache, syslog": shippers.apache_syslog,
 }
+POSITIONS = {"rsyslog": "work", "Filebeat": "data", "NGINX, followed": "following", "Apache, followed": "following"}
+"""Where it is kept how far the logs were read, of those that name lines by their place."""
+KEYED = ("rsyslog", "syslog-ng", "Filebeat", "NGINX, followed")
+PATIENT = tuple(name for name in KEYED if name != "rsyslog")
 ALL = RESENDING | SYSLOG
 
 
@@ -90,3 +95,56 @@ def test_a_shipper_sends_again_what_was_not_answered_and_nothing_counts_twice(
             wait_until_counted(server, item, 2 * COUNT, folder)
         server.wait_until_shipped()
         assert counted(server, item) == (2 * COUNT, COUNT, 0)
+
+
+@pytest.mark.parametrize("name", POSITIONS)
+def test_what_is_read_once_more_counts_once(server: Server, folder: Path, item: str, name: str) -> None:
+    for times in (1, 2):
+        with RESENDING[name](Place(folder, server)) as visit:
+            visit(visits(item, COUNT))
+            wait_until_counted(server, item, times * COUNT, folder)
+        server.wait_until_shipped()
+        assert counted(server, item) == (times * COUNT, times * COUNT // 2, 0)
+        shutil.rmtree(folder / POSITIONS[name])
+
+
+@pytest.fixture(scope="module")
+def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, str]]:
+    """Return a server that takes nothing without a key, and a key."""
+    data = tmp_path_factory.mktemp("locked") / "data"
+    made = run_metronome("keys", "create", "shipper", "--scope", "import", data=data)
+    with serving(data, public="tock") as running:
+        yield running, made.output.split()[-1]
+
+
+@pytest.mark.parametrize("name", KEYED)
+def test_a_shipper_with_a_key_is_let_in(locked: tuple[Server, str], folder: Path, item: str, name: str) -> None:
+    server, key = locked
+    with RESENDING[name](Place(folder, server, key)) as visit:
+        visit(visits(item, COUNT))
+        wait_until_counted(server, item, COUNT, folder)
+
+
+@pytest.mark.parametrize("name", PATIENT)
+def test_without_a_key_a_shipper_is_refused_and_keeps_what_it_has(
+    locked: tuple[Server, str], folder: Path, item: str, name: str
+) -> None:
+    server, key = locked
+    with RESENDING[name](Place(folder, server)) as visit:
+        visit(visits(item, COUNT))
+        wait_until(lambda: "401" in said(folder) or "needs a key" in said(folder), lambda: said(folder))
+    assert counted(server, item) == (0, 0, 0)
+    with RESENDING[name](Place(folder, server, key)):
+        wait_until_counted(server, item, COUNT, folder)
+
+
+def test_without_a_key_rsyslog_is_refused_and_writes_down_what_it_could_not_send(
+    locked: tuple[Server, str], folder: Path, item: str
+) -> None:
+    server, _ = locked
+    unsent = folder / "metronome-unsent.log"
+    with shippers.rsyslog_elasticsearch(Place(folder, server)) as visit:
+        visit(visits(item, COUNT))
+        wait_until(lambda: unsent.exists() and unsent.read_text().count(item) > COUNT, lambda: said(folder))
+    assert "needs a key" in said(folder)
+    assert counted(server, item) == (0, 0, 0)
