@@ -11,4 +11,4 @@ __all__ = ["elasticsearch_url"]
 # They need what `make test-clients` installs, and run with it.
 collect_ignore = [] if "METRONOME_CLIENTS" in os.environ else ["clients"]
 
-pytest.register_assert_rewrite("metronome.stores.conformance")
+pytest.register_assert_rewrite("metronome.stores.conformance", "metronome.state.conformance")

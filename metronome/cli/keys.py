@@ -13,7 +13,7 @@ from metronome.cli.tally import printable
 from metronome.config import Settings, read_age, read_settings
 from metronome.errors import Away, CallerError, Malformed, MetronomeError
 from metronome.keys import KIND, Key, Scope, checked_name, key_of, make_key, make_token, read_origin
-from metronome.service.serve import open_state
+from metronome.service.parts import open_state
 from metronome.state.state import State
 from metronome.timestamps import stamp_of
 

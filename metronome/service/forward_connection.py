@@ -16,7 +16,7 @@ from metronome.dialects.forward import handshake
 from metronome.dialects.forward.dialect import Forward
 from metronome.dialects.forward.frames import Frames
 from metronome.dialects.forward.handshake import Handshake
-from metronome.dialects.forward.transport import Transport, joined, parts, plain, read_transport
+from metronome.dialects.forward.transport import Ends, Transport, entry_ends, joined, parts, plain, read_transport
 from metronome.errors import CallerError, Malformed, MetronomeError, NoKey, SpoolFull, TooLarge, TooSlow
 from metronome.identities import identities_of
 from metronome.keys import Scope
@@ -65,14 +65,16 @@ class _Taking(NamedTuple):
 class _Carried:
     """The dialect of one frame that was taken apart already; it tells of entries that were rejected."""
 
-    def __init__(self, dialect: Forward, transport: Transport, tell: Callable[[MetronomeError, int], None]) -> None:
+    def __init__(
+        self, dialect: Forward, transport: Transport, entries: Ends, tell: Callable[[MetronomeError, int], None]
+    ) -> None:
         self.key, self.refuse = dialect.key, dialect.refuse
         self._dialect = dialect
-        self._transport = transport
+        self._transport, self._entries = transport, entries
         self._tell = tell
 
     def read(self, request: Request) -> Readings:
-        return self._dialect.read_carried(self._transport, request)
+        return self._dialect.read_carried(self._transport, self._entries, request)
 
     def reply(self, request: Request, readings: Readings, outcome: Outcome) -> Reply:
         for error in outcome.rejected.values():
@@ -218,10 +220,12 @@ class Conversation:
         # Not of what came: a client that compresses it again gets other bytes.
         seed = _digest(transport) if transport.chunk else b""
         max_events, site = self._doorway.max_events, self._doorway.site
-        for first, part in parts(transport, max_events):
+        entries = entry_ends(transport.entries)
+        for first, part in parts(transport, entries[0], max_events):
             size = len(part.entries)
             await self._wait_for_room(size)
-            carried = _Carried(self._dialect, part, self._tell)
+            ends = entries if part is transport else entry_ends(part.entries)
+            carried = _Carried(self._dialect, part, ends, self._tell)
             request = Request(part.entries, "", max_events, sender=self._sender, believed=believed, site=site)
             self._in_flight += size
             self._taking.put_nowait(_Taking(asyncio.create_task(self._take(carried, request, seed, first)), size))

@@ -9,11 +9,10 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Gauge, Metric, generate_latest
 from prometheus_client.registry import Collector
 
-from metronome.dialects.credentials import bearer
-from metronome.errors import CallerError, MetronomeError, NoSuchPage
+from metronome.errors import MetronomeError, NoSuchPage
 from metronome.keys import Scope
-from metronome.service.guard import Guard
 from metronome.service.problems import problem
+from metronome.service.reads import Answering
 from metronome.ship import Shipper
 from metronome.spool import Depth
 from metronome.stores.store import Store
@@ -55,7 +54,7 @@ class Health:
         store: is asked whether it answers.
         shippers: tell how much their spools hold.
         spool_max_bytes: how much that may be.
-        guard: says who may see the metrics.
+        answering: says who may see the metrics.
         registries: called for the registries of all processes.
 
     """
@@ -65,13 +64,13 @@ class Health:
         store: Store,
         shippers: Sequence[Shipper],
         spool_max_bytes: int,
-        guard: Guard,
+        answering: Answering,
         registries: Callable[[], Sequence[CollectorRegistry]],
     ) -> None:
         self._store = store
         self._shippers = shippers
         self._spool_max_bytes = spool_max_bytes
-        self._guard = guard
+        self._answering = answering
         self._registries = registries
         depths = CollectorRegistry()
         self._events = Gauge("metronome_spool_events", "Events on disk that the store has not taken.", registry=depths)
@@ -121,8 +120,8 @@ class Health:
 
     async def _metrics(self, request: web.Request) -> web.Response:
         try:
-            await self._guard.admit(Scope.QUERY, bearer(request.headers))
-        except CallerError as error:
+            await self._answering.admit(request, Scope.QUERY)
+        except MetronomeError as error:
             return problem(error)
         depth = await self._depth()
         self._events.set(depth.events)

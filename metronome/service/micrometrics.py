@@ -8,7 +8,6 @@ from typing import Any, Final, NamedTuple
 import orjson
 from aiohttp import web
 
-from metronome.dialects.credentials import bearer
 from metronome.dialects.dialect import Request
 from metronome.dialects.micrometrics import track
 from metronome.dialects.micrometrics.answers import KEY
@@ -84,8 +83,7 @@ def _handler(report: _Report, write: Callable[[_Report, Any], bytes], answering:
 
     async def handle(request: web.Request) -> web.StreamResponse:
         try:
-            token = bearer(request.headers) or request.query.get(KEY, "")
-            await answering.guard.admit(Scope.QUERY, token, request.headers.get("Origin", ""))
+            await answering.admit(request, Scope.QUERY, request.query.get(KEY, ""))
             with took.time():
                 # Beside the loop: what is large takes a second to be written.
                 body = await asyncio.to_thread(write, report, await _ask(report, request, answering))

@@ -17,6 +17,7 @@ from metronome.reports import items, tock
 from metronome.reports.parameters import read_parameters
 from metronome.service.guard import Grant, Guard
 from metronome.service.problems import ANY_ORIGIN, problem
+from metronome.service.senders import Senders
 from metronome.service.writes import Handler
 from metronome.stores.store import Store
 from metronome.telemetry import Telemetry
@@ -32,6 +33,7 @@ class Answering:
     Attributes:
         store: is asked.
         guard: says who may ask.
+        senders: tells where a request came from.
         telemetry: where answers and refusals are counted.
         clock: seconds since 1970.
 
@@ -39,6 +41,7 @@ class Answering:
 
     store: Store
     guard: Guard
+    senders: Senders
     telemetry: Telemetry
     clock: Callable[[], float]
 
@@ -46,9 +49,14 @@ class Answering:
         """Return the time, in UTC."""
         return datetime.fromtimestamp(self.clock(), UTC)
 
-    async def admit(self, request: web.Request, scope: Scope) -> Grant:
-        """Return what a request may do by its ``Authorization`` (see `Guard.admit`)."""
-        return await self.guard.admit(scope, bearer(request.headers), request.headers.get("Origin", ""))
+    async def admit(self, request: web.Request, scope: Scope, token: str = "") -> Grant:
+        """Return what a request may do by its ``Authorization``, else by *token* (see `Guard.admit`)."""
+        return await self.guard.admit(
+            scope,
+            bearer(request.headers) or token,
+            request.headers.get("Origin", ""),
+            sender=self.senders.address(request),
+        )
 
 
 def read_routes(answering: Answering) -> list[web.RouteDef]:

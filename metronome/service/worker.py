@@ -9,13 +9,13 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from metronome.config import Settings, read_settings
-from metronome.service import microticks
-from metronome.service.hits import hit_routes
+from metronome.service import routes
+from metronome.service.listen import listening, listening_beside
 from metronome.service.logs import set_up_logs
+from metronome.service.parts import guarding, open_doorway, open_state
 from metronome.service.process import run
 from metronome.service.relay import Relay
 from metronome.service.senders import Senders
-from metronome.service.serve import guarding, listening, listening_beside, open_doorway, open_state, write_routes
 from metronome.service.workers import FOLDER_VARIABLE, SOCKET_VARIABLE
 from metronome.spool import Spool
 from metronome.telemetry import Telemetry
@@ -34,14 +34,9 @@ async def work(settings: Settings, folder: Path, main_socket: str, stop: asyncio
         ):
             fallback = web.route("*", "/{rest:.*}", relay.handle)
             doorway = open_doorway(settings, spool, guard, telemetry)
-            routes = [
-                *write_routes(doorway),
-                *microticks.write_routes(doorway, state),
-                *(web.get(path, relay.handle) for path in microticks.LISTS),
-                *hit_routes(settings.hit_prefix, doorway, relay.handle),
-            ]
+            own = routes.of_worker(settings, doorway, state, relay.handle)
             async with (
-                listening(settings, routes, fallback, shared=True),
+                listening(settings, own, fallback, shared=True),
                 listening_beside(settings, doorway, partial(relay.handle, prefix=settings.hit_prefix), shared=True),
             ):
                 await stop.wait()

@@ -158,6 +158,7 @@ def _as_environment(settings: Settings) -> dict[str, str]:
     values = settings.model_dump()
     values |= {name: ",".join(value) for name, value in values.items() if isinstance(value, tuple)}
     values["public"] = ",".join(settings.public) or "none"
+    values["trusted_proxies"] = ",".join(settings.trusted_proxies) or "none"
     values["tick_max_age"] = f"{int(settings.tick_max_age.total_seconds())}s"
     values["spool_max_bytes"] = settings.spool_max_bytes // settings.workers
     return {f"{PREFIX}{name.upper()}": "" if value is None else str(value) for name, value in values.items()}

@@ -1,6 +1,6 @@
 """The routes that take events."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -81,13 +81,17 @@ def dialect_handler(address: Address, doorway: Doorway) -> Handler:
             request.headers,
             doorway.senders.address(request),
             stamp_of(datetime.fromtimestamp(doorway.clock(), UTC)),
-            identities_of(again) if again else identities,
+            identities,
             site=doorway.site,
         )
         try:
             read = read._replace(body=await read_body(request, doorway.max_bytes))
+            if again:
+                read = read._replace(identities=_identities_again(again, request, read.body))
             origin = request.headers.get("Origin", "")
-            grant = await guard.admit(address.scope, dialect.key(read), origin, lenient=address.lenient)
+            grant = await guard.admit(
+                address.scope, dialect.key(read), origin, sender=read.sender, lenient=address.lenient
+            )
             read = read._replace(believed=Scope.IMPORT in grant.scopes)
             return response(await doorway.intake.take(dialect, read))
         except MetronomeError as error:
@@ -105,15 +109,17 @@ def _tick_handler(doorway: Doorway) -> Handler:
         headers = request.headers
         try:
             body = await read_body(request, max_bytes)
-            grant = guard.anonymous()
+            origin = headers.get("Origin", "")
+            sender = doorway.senders.address(request) if guard.is_open else ""
+            grant = guard.anonymous(origin, sender)
             if _AUTHORIZATION in headers or Scope.TICK not in grant.scopes:
-                grant = await guard.admit(Scope.TICK, bearer(headers), headers.get("Origin", ""))
+                grant = await guard.admit(Scope.TICK, bearer(headers), origin, sender=sender)
             again = headers.get(_IDEMPOTENCY_KEY)
             read = Request(
                 body,
                 _content_type(request),
                 max_events,
-                identities=identities_of(again) if again else None,
+                identities=_identities_again(again, request, body) if again else None,
                 believed=Scope.IMPORT in grant.scopes,
             )
             return response(await intake.take(tick, read))
@@ -122,6 +128,12 @@ def _tick_handler(doorway: Doorway) -> Handler:
             return refusal(tick, _NO_REQUEST, error)
 
     return post_tick
+
+
+def _identities_again(again: str, request: web.Request, body: bytes) -> Iterator[str]:
+    """Name the events of a request that may come again: two senders may well use the same ``Idempotency-Key``."""
+    address = f"{again}\n{request.rel_url.raw_path_qs}\n"
+    return identities_of(address.encode(errors="backslashreplace") + body)
 
 
 def _content_type(request: web.Request) -> str:

@@ -16,7 +16,7 @@ from msgpack import ExtType, packb
 
 from metronome.dialects.dialect import Outcome, Request
 from metronome.dialects.forward.dialect import Forward
-from metronome.dialects.forward.transport import Transport, frame_of, joined, parts, plain, read_transport
+from metronome.dialects.forward.transport import Transport, entry_ends, frame_of, joined, parts, plain, read_transport
 from metronome.errors import Malformed, SpoolFull, TooLarge, UnknownEncoding
 from metronome.event import Door, Event, document
 
@@ -357,7 +357,7 @@ def test_more_entries_than_allowed_are_refused_at_once() -> None:
 def test_parts_hold_all_that_the_whole_holds(count: int, most: int, tail: bytes) -> None:
     packed = [packb([SECONDS, {"n": n}]) for n in range(count)]
     whole = Transport("t", b"".join(packed) + tail, b"\xa1c")
-    cut = list(parts(whole, most))
+    cut = list(parts(whole, entry_ends(whole.entries)[0], most))
     assert b"".join(part.entries for _, part in cut) == whole.entries
     assert [part.chunk for _, part in cut] == [b""] * (len(cut) - 1) + [b"\xa1c"]
     assert [first for first, _ in cut] == list(range(0, max(count, 1), most))

@@ -16,12 +16,14 @@ from metronome.config import PREFIX, Settings, read_settings
 from metronome.errors import MetronomeError, Misconfigured, OperatorError, ServerAway
 from metronome.event import NUMBER_NAMES, REFERER_NAMES, TIME_NAMES
 from metronome.reports import items, tock
+from metronome.service import routes
 from metronome.service.guard import Guard
 from metronome.service.health import Health
 from metronome.service.keyring import Keyring
+from metronome.service.parts import guarding, open_doorway, open_state, open_store
 from metronome.service.problems import status_of
-from metronome.service.reads import Answering, read_routes
-from metronome.service.serve import guarding, open_doorway, open_state, open_store, write_routes
+from metronome.service.reads import Answering
+from metronome.service.senders import Senders
 from metronome.spool import Spool
 from metronome.state.sqlite import SQLiteState
 from metronome.telemetry import Telemetry
@@ -55,23 +57,27 @@ async def all_routes(folder: Path) -> list[web.RouteDef]:
     telemetry = Telemetry(CollectorRegistry())
     spool = Spool(folder / "spool", settings.spool_max_bytes)
     store = open_store(settings)
-    async with guarding(settings, open_state(settings)) as guard:
-        health = Health(store, [], settings.spool_max_bytes, guard, lambda: [telemetry.registry])
-        writes = write_routes(open_doorway(settings, spool, guard, telemetry))
-        reads = read_routes(Answering(store, guard, telemetry, lambda: 0.0))
+    state = open_state(settings)
+    async with guarding(settings, state) as guard:
+        doorway = open_doorway(settings, spool, guard, telemetry)
+        answering = Answering(store, guard, doorway.senders, telemetry, lambda: 0.0)
+        health = Health(store, [], settings.spool_max_bytes, answering, lambda: [telemetry.registry])
+        everything = [*routes.alone(settings, doorway, state, answering), *health.routes()]
     await spool.close()
     await store.close()
-    return [*writes, *reads, *health.routes()]
+    return everything
+
+
+async def all_addresses(folder: Path) -> set[str]:
+    return {f"{route.method} {re.sub(r':[^}]*', '', route.path)}" for route in await all_routes(folder)}
 
 
 async def test_each_route_is_listed_and_no_other(tmp_path: Path) -> None:
-    routes = {f"{route.method} {re.sub(r':[^}]*', '', route.path)}" for route in await all_routes(tmp_path)}
-    assert first_cells(section("docs/operations.md", "Routes")) == routes
+    assert first_cells(section("docs/operations.md", "Routes")) == await all_addresses(tmp_path)
 
 
 async def test_the_readme_names_no_route_that_is_none(tmp_path: Path) -> None:
-    routes = {f"{route.method} {re.sub(r':[^}]*', '', route.path)}" for route in await all_routes(tmp_path)}
-    assert first_cells(section("README.md", "What can be sent and asked")) <= routes
+    assert first_cells(section("README.md", "What can be sent and asked")) <= await all_addresses(tmp_path)
 
 
 def exposed_names(registry: CollectorRegistry) -> set[str]:
@@ -82,7 +88,8 @@ def test_each_metric_is_listed_and_no_other(tmp_path: Path) -> None:
     telemetry = Telemetry(CollectorRegistry())
     store = open_store(read_settings({"data": tmp_path, "store": "duckdb"}))
     guard = Guard(Keyring(SQLiteState(tmp_path)), frozenset(), lambda: 0.0, on_loopback=True)
-    health = Health(store, [], 1, guard, lambda: [telemetry.registry])
+    answering = Answering(store, guard, Senders(()), telemetry, lambda: 0.0)
+    health = Health(store, [], 1, answering, lambda: [telemetry.registry])
     # The gauges of the spool are made where they are shown, and no other way leads to them without a server.
     names = exposed_names(telemetry.registry) | exposed_names(health._depths)
     assert {
@@ -130,12 +137,18 @@ def test_each_parameter_of_a_report_is_described() -> None:
 
 
 def options_of(command: Any) -> list[str]:
-    return [
+    options = [
         name for parameter in command.params for name in parameter.opts if name.startswith("--") and name != "--help"
     ]
+    return options + [option for each in getattr(command, "commands", {}).values() for option in options_of(each)]
 
 
-PAGE_OF_COMMAND = {"serve": "docs/configuration.md", "import": "docs/import.md", "dead": "docs/operations.md"}
+PAGE_OF_COMMAND = {
+    "serve": "docs/configuration.md",
+    "import": "docs/import.md",
+    "dead": "docs/operations.md",
+    "keys": "docs/keys.md",
+}
 
 
 def test_each_command_has_its_page_and_is_named_there() -> None:

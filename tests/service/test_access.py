@@ -34,10 +34,13 @@ OK, SENT = Answer(200, ""), Answer(204, "")
 NO_KEY, NOT_ALLOWED = Answer(401, "NoKey"), Answer(403, "NotAllowed")
 
 
-def ask(server: Server, path: str, token: str = "", origin: str = "", body: bytes = b'{"id":"x"}') -> Answer:
-    """Ask with a key, and return the status and what error it tells of."""
+def ask(
+    server: Server, path: str, token: str = "", origin: str = "", sender: str = "", body: bytes = b'{"id":"x"}'
+) -> Answer:
+    """Ask with a key, as a proxy would for a sender, and return the status and what error it tells of."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     headers |= {"Origin": origin} if origin else {}
+    headers |= {"X-Forwarded-For": sender} if sender else {}
     request = urllib.request.Request(server.url + path, body if path == TICK else None, headers)  # noqa: S310  # our own server
     try:
         with urllib.request.urlopen(request, timeout=REQUEST_SECONDS) as answer:  # noqa: S310  # our own server
@@ -167,8 +170,8 @@ def test_where_nothing_is_public_workers_let_in_only_whom_a_key_allows(
 @pytest.mark.parametrize("origin", [SITE, "https://www.example.org", "http://example.org", "null"])
 def test_a_bound_key_is_taken_from_its_own_origin_only(keyed: Keyed, closed: Keyed, origin: str) -> None:
     for server, tokens in (keyed, closed):
-        expected = (SENT, OK, OK) if origin == SITE else (NOT_ALLOWED,) * 3
-        assert tuple(verdict(server, path, tokens["bound"], origin) for path in GUARDED[:3]) == expected
+        expected = (SENT, OK, OK, OK) if origin == SITE else (NOT_ALLOWED,) * 4
+        assert tuple(verdict(server, path, tokens["bound"], origin) for path in GUARDED) == expected
 
 
 @pytest.mark.parametrize("path", ALWAYS)
@@ -197,6 +200,21 @@ def test_only_the_scope_import_lets_old_events_in_where_there_are_keys(open_serv
     for kind in ("import", "admin"):
         assert ask(server, TICK, tokens[kind], body=old) == SENT
     assert ask(open_server, TICK, body=old) == SENT
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_whoever_comes_through_a_proxy_or_from_another_site_is_not_on_the_loopback(
+    tmp_path: Path, workers: int
+) -> None:
+    old = orjson.dumps({"id": "x", "ts": stamp_of(datetime.now(UTC) - timedelta(days=8))})
+    with serving(tmp_path / "data", workers=workers) as server:
+        for origin, sender in (("", "203.0.113.7"), (SITE, ""), ("null", ""), ("", "127.0.0.1, 203.0.113.7")):
+            assert ask(server, METRICS, "", origin, sender)[:2] == NO_KEY[:2]
+            assert ask(server, TICK, "", origin, sender) == SENT
+            assert ask(server, TICK, "", origin, sender, old)[:2] == (400, "Malformed")
+        for origin, sender in (("", ""), ("http://localhost:3000", ""), ("", "::1")):
+            assert ask(server, METRICS, "", origin, sender) == OK
+            assert ask(server, TICK, "", origin, sender, old) == SENT
 
 
 def test_beyond_the_loopback_nothing_but_what_is_public_is_open_without_keys(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from metronome.config import read_settings
 from metronome.dialects.forward.dialect import Forward
 from metronome.dialects.forward.handshake import Handshake
 from metronome.service.forward_connection import Conversation, Surroundings
-from metronome.service.serve import guarding, open_doorway, open_state
+from metronome.service.parts import guarding, open_doorway, open_state
 from metronome.spool import Outlet, Spool
 from metronome.telemetry import Telemetry
 

@@ -15,7 +15,7 @@ from metronome.config import read_settings
 from metronome.keys import Scope
 from metronome.service.guard import Guard
 from metronome.service.keyring import Keyring
-from metronome.service.serve import open_doorway
+from metronome.service.parts import open_doorway
 from metronome.service.syslog import FRAME_MAX_BYTES, Connections, listening_for_syslog
 from metronome.service.writes import Doorway
 from metronome.spool import Outlet, Spool

@@ -6,7 +6,7 @@ from itertools import chain
 
 from metronome.dialects.dialect import Outcome, Reading, Readings, Reply, Request
 from metronome.dialects.forward.entries import read_entries
-from metronome.dialects.forward.transport import Transport, acknowledgement, entry_ends, plain, read_transport
+from metronome.dialects.forward.transport import Ends, Transport, acknowledgement, entry_ends, plain, read_transport
 from metronome.errors import MetronomeError, TooLarge
 
 _DONE = 200
@@ -31,11 +31,17 @@ class Forward:
 
     def read(self, request: Request) -> Readings:
         """Read the events of a frame (see `Dialect.read`); the notes are its chunk's id."""
-        return self.read_carried(plain(read_transport(request.body), self.max_bytes), request)
+        transport = plain(read_transport(request.body), self.max_bytes)
+        return self.read_carried(transport, entry_ends(transport.entries), request)
 
-    def read_carried(self, transport: Transport, request: Request) -> Readings:
-        """Read the events of a frame that was taken apart already, and is not compressed (see `read`)."""
-        ends, broken = entry_ends(transport.entries)
+    def read_carried(self, transport: Transport, entries: Ends, request: Request) -> Readings:
+        """Read the events of a frame that was taken apart already, and is not compressed (see `read`).
+
+        Raises:
+            TooLarge: it holds more events than it may.
+
+        """
+        ends, broken = entries
         if len(ends) > request.max_events:
             raise TooLarge(
                 f"the frame holds over {request.max_events} entries: send fewer at once, or raise batch_max_events"

@@ -4,9 +4,9 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from struct import Struct
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import orjson
 from msgpack import ExtType, Timestamp, unpackb
@@ -24,7 +24,8 @@ _EVENT_TIME: Final = 0
 _SECONDS_AND_NANOSECONDS: Final = Struct(">II")
 _USUAL: Final = b"\x92\xd7\x00"
 """How nearly all entries begin: an array of two, the first an EventTime of eight bytes."""
-_USUAL_RECORD: Final = len(_USUAL) + _SECONDS_AND_NANOSECONDS.size
+_USUAL_TIME: Final = len(_USUAL)
+_USUAL_RECORD: Final = _USUAL_TIME + _SECONDS_AND_NANOSECONDS.size
 _NANOSECONDS: Final = 10**9
 _PER_MILLISECOND: Final = 10**6
 _MILLISECONDS: Final = tuple(f".{number:03d}Z" for number in range(1000))
@@ -70,7 +71,8 @@ def read_entries(transport: Transport, ends: list[int], site: Site, max_bytes: i
 def _event(entry: bytes, tag: str, site: Site) -> Event:
     if entry.startswith(_USUAL):
         record, metadata = _unpack(entry[_USUAL_RECORD:]), None
-        stamp = _event_stamp(*_SECONDS_AND_NANOSECONDS.unpack_from(entry, len(_USUAL)))
+        seconds, nanoseconds = _SECONDS_AND_NANOSECONDS.unpack_from(entry, _USUAL_TIME)
+        stamp = _event_stamp(seconds, nanoseconds)
         head = entry[_USUAL_RECORD]
         # So begins a map of fewer than 16 fields.
         count = head & 0x0F if head & 0xF0 == 0x80 else _record_head(entry)[1]  # noqa: PLR2004
@@ -85,16 +87,12 @@ def _event(entry: bytes, tag: str, site: Site) -> Event:
     if not (_SIMPLE.issuperset(map(type, record.values())) and _NAMES.issuperset(map(type, record))):
         record = _clean_map(record)
     event = record_event(record, site, original)
-    fields = cast("dict[str, Any]", event.fields)
+    fields: Any = event.fields
     if tag and "type" not in fields:
         fields["type"] = tag
     if stamp is not None and (_TIMES.isdisjoint(fields) or not _has_time(fields)):
         fields["@timestamp"] = stamp
     return event
-
-
-def _unpack(packed: bytes) -> Any:
-    return unpackb(packed, ext_hook=_extended, strict_map_key=False, unicode_errors="backslashreplace")
 
 
 def _parts_of(entry: Any) -> tuple[Any, dict[Any, Any] | None, Any]:
@@ -135,6 +133,9 @@ def _extended(kind: int, content: bytes) -> object:
         return ExtType(kind, content) if kind >= 0 else _shown_ext(kind, content)
     seconds, nanoseconds = _SECONDS_AND_NANOSECONDS.unpack(content)
     return _event_stamp(seconds, nanoseconds) or _NO_TIME + _MILLISECONDS[nanoseconds // _PER_MILLISECOND]
+
+
+_unpack: Final = partial(unpackb, ext_hook=_extended, strict_map_key=False, unicode_errors="backslashreplace")
 
 
 def _event_stamp(seconds: int, nanoseconds: int) -> str | None:

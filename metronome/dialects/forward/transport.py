@@ -4,7 +4,7 @@ All modes come to the same: the entries of Forward mode lie in the frame as thos
 Message is one entry without its array's head.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Final, NamedTuple
 
@@ -23,6 +23,10 @@ _PLAIN: Final = frozenset({"", "text"})
 _SPOKEN: Final = frozenset({"gzip", "zstd"})
 _PART_BYTES: Final = 16
 """Fluentd's buffer compresses what it takes at once, if need be a single entry, as a part of its own."""
+
+
+Ends = tuple[list[int], Malformed | None]
+"""Where each entry ends, and why what follows the last is none."""
 
 
 class Transport(NamedTuple):
@@ -110,7 +114,7 @@ def acknowledgement(chunk: bytes) -> bytes:
     return b"\x81\xa3ack" + chunk if chunk else b""
 
 
-def entry_ends(entries: bytes) -> tuple[list[int], Malformed | None]:
+def entry_ends(entries: bytes) -> Ends:
     """Find where each entry ends, and why what follows them is none."""
     unpacker = Unpacker(max_buffer_size=max(1, len(entries)))
     unpacker.feed(entries)
@@ -128,14 +132,18 @@ def entry_ends(entries: bytes) -> tuple[list[int], Malformed | None]:
         return ends, Malformed(f"entry {len(ends)} is no msgpack: {str(error) or type(error).__name__}")
 
 
-def parts(transport: Transport, max_entries: int) -> Iterator[tuple[int, Transport]]:
+def parts(transport: Transport, ends: Sequence[int], max_entries: int) -> Iterator[tuple[int, Transport]]:
     """Cut a transport that is not compressed into such as hold so many entries at the most.
+
+    Args:
+        transport: what is cut.
+        ends: where each of its entries ends.
+        max_entries: how many a part may have.
 
     Yields:
         The number of the first entry of a part, and the part. Only the last has the chunk's id.
 
     """
-    ends, _ = entry_ends(transport.entries)
     begin = 0
     for first in range(0, len(ends) - max_entries, max_entries):
         end = ends[first + max_entries - 1]

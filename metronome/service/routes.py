@@ -1,0 +1,54 @@
+"""All routes: those that take events, and those that answer for them, which may be in another process."""
+
+from aiohttp import web
+
+from metronome.config import Settings
+from metronome.dialects.protocols import PROTOCOLS
+from metronome.service import micrometrics, microticks
+from metronome.service.hits import ask_handler, ask_routes, hit_routes
+from metronome.service.reads import Answering, read_routes
+from metronome.service.writes import Doorway, Handler, route_of
+from metronome.state.state import State
+
+
+def taking(settings: Settings, doorway: Doorway, state: State, ask_hits: Handler) -> list[web.RouteDef]:
+    """List the routes that take events.
+
+    Args:
+        settings: of the installation.
+        doorway: where events go.
+        state: where sessions are kept.
+        ask_hits: answers what is asked at an address that takes events, too.
+
+    """
+    return [
+        *(route_of(address, doorway) for address in PROTOCOLS),
+        *microticks.write_routes(doorway, state),
+        *hit_routes(settings.hit_prefix, doorway, ask_hits),
+    ]
+
+
+def reporting(settings: Settings, answering: Answering) -> list[web.RouteDef]:
+    """List the routes that answer reports, as far as none of these addresses takes events."""
+    return [
+        *read_routes(answering),
+        *micrometrics.report_routes(answering),
+        *microticks.list_routes(answering, answering.senders, settings.microticks_key),
+    ]
+
+
+def alone(settings: Settings, doorway: Doorway, state: State, answering: Answering) -> list[web.RouteDef]:
+    """List all routes of a process that both takes events and answers."""
+    ask_hits = ask_handler(settings.hit_prefix, answering)
+    return [*taking(settings, doorway, state, ask_hits), *reporting(settings, answering)]
+
+
+def behind_workers(settings: Settings, answering: Answering) -> list[web.RouteDef]:
+    """List the routes of a process whose workers take the events."""
+    return [*ask_routes(settings.hit_prefix, answering), *reporting(settings, answering)]
+
+
+def of_worker(settings: Settings, doorway: Doorway, state: State, relay: Handler) -> list[web.RouteDef]:
+    """List the routes of a worker, which hands on to the main process what is asked at its own addresses."""
+    lists = [web.get(path, relay) for path in microticks.LISTS]
+    return [*taking(settings, doorway, state, relay), *lists]

@@ -1,0 +1,118 @@
+"""What docs/protocols.md says of each protocol is what the protocol does."""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+import pytest
+from msgpack import packb
+
+from metronome.dialects import hit, pixel, sessions, syslog
+from metronome.dialects.bulk.known import Known
+from metronome.dialects.bulk.protocol import Elasticsearch
+from metronome.dialects.dialect import Dialect, Request
+from metronome.dialects.forward.dialect import Forward
+from metronome.dialects.matomo import names, tracker
+from metronome.dialects.micrometrics import track
+from metronome.dialects.protocols import PROTOCOLS
+from metronome.event import Event
+from metronome.identities import own_identities
+from tests.docs.pages import first_cells, section, text_of
+
+PAGE: Final = "docs/protocols.md"
+READ_LIKE: Final = {"Forward": "Elasticsearch"}
+"""Protocols whose records are read as those of another are."""
+HEADERS: Final = {"User-Agent": "Mozilla/5.0", "Referer": "https://example.org/page", "Accept-Language": "de"}
+ARRIVAL: Final = "2026-11-22T10:00:00.000Z"
+
+
+def request(body: bytes = b"", path: str = "", query: str = "", content_type: str = "") -> Request:
+    method = "POST" if body else "GET"
+    identities = own_identities()
+    return Request(
+        body, content_type, 10, method, path, query, HEADERS, "203.0.113.9", ARRIVAL, identities, believed=True
+    )
+
+
+def fields_of(dialect: Dialect, asked: Request) -> Mapping[str, Any]:
+    (event,) = dialect.read(asked).events
+    assert isinstance(event, Event), event
+    return event.fields
+
+
+def described(heading: str) -> set[str]:
+    """Return the fields that a protocol's table names; those that end in dots stand for all that begin so."""
+    return first_cells(section(PAGE, heading)) | first_cells(section("docs/api.md", "What an event may hold"))
+
+
+def is_described(field: str, known: set[str]) -> bool:
+    return field in known or any(name.endswith("…") and field.startswith(name[:-1]) for name in known)
+
+
+TRACKED: Final = orjson.dumps(
+    {
+        "type": "download",
+        "tags": {"id": "x", "format": "csv"},
+        "data": {"userAgent": "a", "referrer": "https://example.org/", "ip": "203.0.113.9", "url": "/x"},
+        "value": 2,
+        "userId": "u",
+        "sessionId": "s",
+        "createdOn": "2026-11-22T09:00:00Z",
+    }
+)
+
+SESSION: Final = sessions.Session("hall", "2026-11-22T09:00:00.000Z", "2026-11-22T10:00:00.000Z")
+CLICK: Final = sessions.Happening("click", '{"id":"x"}', "2026-11-22T09:30:00.000Z")
+SYSLOG: Final = b'<165>1 2026-11-22T10:00:00Z host app 7 ID [e@32473 room="hall"] it rains'
+HIT: Final = b'{"remote_addr":"203.0.113.9","request":"GET /a.csv HTTP/1.1","status":"200","request_time":1}'
+BULK: Final = b'{"create":{}}\n' + HIT
+FRAME: Final = packb(["app.access", 1763805600, {"message": "it rains"}])
+MIB: Final = 2**20
+
+EXAMPLES: Final = {
+    "Pixel": fields_of(pixel, request(query="id=x&event=view")),
+    "true-micro-analytics": fields_of(hit, request(path="/docs/intro", query="a=b")),
+    "micro-metrics": {
+        name.split(".")[0] if "." in name else name: value
+        for name, value in fields_of(track, request(TRACKED)).items()
+        if not name.startswith(("tags.", "fields.", "data.", "tag.keys", "metric."))
+    },
+    "microticks": {
+        **sessions.start_event("t", SESSION).fields,
+        **sessions.stop_event("t", SESSION).fields,
+        **sessions.happened("t", SESSION, CLICK, "e").fields,
+    },
+    "Matomo": dict.fromkeys(
+        {
+            *names.TEXTS.values(),
+            *names.NUMBERS.values(),
+            *fields_of(tracker, request(query="idsite=1&rec=1&url=http%3A%2F%2Fexample.org%2Fx&_id=1&cip=203.0.113.9")),
+        }
+    ),
+    "Elasticsearch": fields_of(Elasticsearch(Known()), request(BULK, path="/_bulk")),
+    "Syslog": {name: value for name, value in fields_of(syslog, request(SYSLOG)).items() if name != "room"},
+    "Forward": fields_of(Forward(MIB, MIB), request(FRAME)),
+}
+
+
+@pytest.mark.parametrize("heading", EXAMPLES)
+def test_each_field_that_a_protocol_sets_is_in_its_table(heading: str) -> None:
+    known = described(heading) | (described(READ_LIKE[heading]) if heading in READ_LIKE else set())
+    assert [field for field in EXAMPLES[heading] if not is_described(field, known)] == []
+
+
+def test_each_address_of_a_protocol_is_on_the_page() -> None:
+    text = text_of(PAGE) + text_of("docs/operations.md")
+    addresses = {address.prefix + re.sub(r":[^}]*", "", address.path) for address in PROTOCOLS}
+    assert [address for address in addresses if f"{address}`" not in text] == []
+
+
+def test_each_protocol_of_the_table_has_its_section() -> None:
+    rows = re.findall(r"^\| \[[^]]+\]\((?:protocols\.md)?#?([\w.-]+)\)", text_of(PAGE), re.MULTILINE)
+    assert len(rows) == 10
+    headings = {
+        re.sub(r"[^\w-]", "", heading.lower().replace(" ", "-"))
+        for heading in re.findall(r"^## (.+)$", text_of(PAGE), re.MULTILINE)
+    }
+    assert {row for row in rows if not row.endswith(".md")} <= headings
