@@ -53,6 +53,7 @@ _LONGER_MAX = 2**64
 """Whole numbers below this one are read digit by digit."""
 _SURELY_SHORT = NAME_MAX_BYTES // 4
 """So many characters are within `NAME_MAX_BYTES` in any case."""
+_SURELY_SHORT_ID = EVENT_ID_MAX_BYTES // 4
 _NUL_STAND_IN = "\ufffd"
 _UNNAMED_EVENT = "unknown"
 
@@ -272,6 +273,8 @@ def _classify(doc: dict[str, Any], odd: dict[str, Any]) -> None:
 
 def _identify(doc: dict[str, Any], spare_id: str) -> None:
     given = doc["event_id"]
+    if type(given) is str and 0 < len(given) <= _SURELY_SHORT_ID:
+        return
     doc["event_id"] = spare_id if given is None or given == "" else _short_text("event_id", given, EVENT_ID_MAX_BYTES)
 
 

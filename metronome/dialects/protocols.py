@@ -36,9 +36,6 @@ class Address(NamedTuple):
     credentials: bool = False
 
 
-ELASTICSEARCH: Final = Elasticsearch(Known())
-"""What is spoken under ``/es``. Each process has one, and remembers for itself what it took."""
-
 TICK: Final = Address("POST", "", "/tick", tick)
 
 PROTOCOLS: Final = (
@@ -55,13 +52,18 @@ PROTOCOLS: Final = (
     Address("POST", "", "/", api),
     Address("GET", "", "/index.php", api),
     Address("POST", "", "/index.php", api),
-    *(
-        Address(method, "/es", path, ELASTICSEARCH)
-        for path in ("", r"/{path:[\s\S]*}")
-        for method in ("GET", "HEAD", "POST", "PUT", "DELETE")
-    ),
 )
 """All addresses that are the same everywhere, those with fewer variables first."""
+
+
+def elasticsearch_addresses(known: Known) -> tuple[Address, ...]:
+    """Return where Elasticsearch's protocol is spoken, by a process that remembers what it took lately."""
+    dialect = Elasticsearch(known)
+    return tuple(
+        Address(method, "/es", path, dialect)
+        for path in ("", r"/{path:[\s\S]*}")
+        for method in ("GET", "HEAD", "POST", "PUT", "DELETE")
+    )
 
 
 def hit_address(prefix: str) -> Address:

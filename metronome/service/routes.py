@@ -3,7 +3,8 @@
 from aiohttp import web
 
 from metronome.config import Settings
-from metronome.dialects.protocols import PROTOCOLS
+from metronome.dialects.bulk.known import Known
+from metronome.dialects.protocols import PROTOCOLS, elasticsearch_addresses
 from metronome.service import micrometrics, microticks
 from metronome.service.hits import ask_handler, ask_routes, hit_routes
 from metronome.service.reads import Answering, read_routes
@@ -22,7 +23,7 @@ def taking(settings: Settings, doorway: Doorway, state: State, ask_hits: Handler
 
     """
     return [
-        *(route_of(address, doorway) for address in PROTOCOLS),
+        *(route_of(address, doorway) for address in (*PROTOCOLS, *elasticsearch_addresses(Known()))),
         *microticks.write_routes(doorway, state),
         *hit_routes(settings.hit_prefix, doorway, ask_hits),
     ]

@@ -48,11 +48,11 @@ def debian(package: str, program: str, *arguments: object) -> Command:
     return Command([str(root / "usr/sbin" / program), *map(str, arguments)], {"LD_LIBRARY_PATH": search})
 
 
-def filebeat(configuration: Path, folder: Path) -> Command:
+def filebeat(configuration: Path, folder: Path, *arguments: str) -> Command:
     """Run Filebeat with a configuration; all that it keeps is in a folder."""
     program = INSTALLED / "filebeat" / "filebeat"
     paths = [f"--path.{name}={folder / name}" for name in ("home", "data", "logs")]
-    return Command([str(program), "-e", "--strict.perms=false", "-c", str(configuration), *paths], {})
+    return Command([str(program), *arguments, "-e", "--strict.perms=false", "-c", str(configuration), *paths], {})
 
 
 def finish(command: Command) -> str:

@@ -143,7 +143,8 @@ def _rsyslog(name: str, place: Place, replaced: dict[str, object]) -> Iterator[V
 @contextmanager
 def _syslog_ng(name: str, place: Place, replaced: dict[str, object]) -> Iterator[Visit]:
     visit = log_of(place.logs / "access.log")
-    included = edited(name, place.folder, {"/var/log/nginx": place.logs, "/var/lib/syslog-ng": place.folder, **replaced})
+    here = {"/var/log/nginx": place.logs, "/var/lib/syslog-ng": place.folder}
+    included = edited(name, place.folder, {**here, **replaced})
     main = place.folder / "syslog-ng.conf"
     main.write_text(f'@version: 3.38\n@include "{included}"\n')
     modules = next((INSTALLED / "debian" / "syslog-ng").glob("usr/lib/syslog-ng/[0-9]*"))
