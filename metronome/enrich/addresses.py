@@ -1,9 +1,13 @@
 """Network addresses, cut so that they no longer name a person."""
 
+import re
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
 
 _LONGEST = 128
+_BYTE = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
+_PLAIN_IPV4 = re.compile(rf"({_BYTE}\.{_BYTE}\.{_BYTE}\.){_BYTE}", re.ASCII)
+"""How most addresses are written: these are cut sooner than they are remembered."""
 _KEPT_BITS = {4: 24, 6: 48}
 
 
@@ -14,6 +18,9 @@ def cut_address(address: str) -> str | None:
         The cut address, or None where *address* is none.
 
     """
+    plain = _PLAIN_IPV4.fullmatch(address)
+    if plain is not None:
+        return plain[1] + "0"
     return _cut(address) if len(address) <= _LONGEST else None
 
 
@@ -28,6 +35,8 @@ def _cut(address: str) -> str | None:
 
 def read_address(address: str) -> str | None:
     """Return an address in its usual form, or None where *address* is none."""
+    if _PLAIN_IPV4.fullmatch(address) is not None:
+        return address
     return _read(address) if len(address) <= _LONGEST else None
 
 

@@ -1,6 +1,7 @@
 """Log shippers run with the files of ingest/: tock shows just what was visited, whatever happened to Metronome."""
 
 import shutil
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,6 +61,12 @@ def counted(server: Server, item: str) -> tuple[int, int, int]:
     """Return the views, the downloads, and what is counted of what is not there."""
     seen, downloaded, missing = (server.get(f"/tock/{path}.json") for path in visits(item, 2)[-3:])
     return sum(seen["views"].values()), downloaded["downloads"].get("csv", 0), sum(missing["views"].values())
+
+
+def has_refused(server: Server) -> bool:
+    """Tell whether a server had no room for something."""
+    with urllib.request.urlopen(f"{server.url}/metrics", timeout=30) as answer:  # noqa: S310  # our own server
+        return b'metronome_refused_total{reason="SpoolFull"}' in answer.read()
 
 
 def said(folder: Path) -> str:
@@ -148,3 +155,23 @@ def test_without_a_key_rsyslog_is_refused_and_writes_down_what_it_could_not_send
         wait_until(lambda: unsent.exists() and unsent.read_text().count(item) > COUNT, lambda: said(folder))
     assert "needs a key" in said(folder)
     assert counted(server, item) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("name", [name for name in RESENDING if name != "syslog-ng"])
+def test_what_comes_while_the_spool_is_full_is_sent_again_and_counted_once(
+    tmp_path: Path, folder: Path, item: str, name: str
+) -> None:
+    store = f"http://127.0.0.1:{free_port()}"
+    full = {"store": store, "spool_max_bytes": 20_000, "stop_seconds": 1, "public": "tick,tock,admin"}
+    with serving(tmp_path / "data", **full) as server:
+        with RESENDING[name](Place(folder, server)) as visit:
+            for _ in range(3):
+                visit(visits(item, COUNT))
+            wait_until(lambda: has_refused(server), lambda: said(folder))
+            # The store is there again.
+            server.stop()
+            server.settings = {}
+            server.start()
+            wait_until_counted(server, item, 3 * COUNT, folder)
+        server.wait_until_shipped()
+        assert counted(server, item) == (3 * COUNT, 3 * COUNT // 2, 0)
