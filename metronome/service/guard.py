@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
@@ -25,6 +26,7 @@ class Grant(NamedTuple):
     name: str = ""
 
 
+_LONGEST_ADDRESS: Final = 64
 _EVERYTHING: Final = Grant(frozenset(Scope))
 
 
@@ -130,13 +132,18 @@ class Guard:
 
 def _is_here(origin: str, sender: str) -> bool:
     """Tell whether a request comes from this machine, and of its own accord and not of another site's page."""
+    if sender and not _is_loopback(sender):
+        return False
+    if not origin:
+        return True
     try:
-        host = (urlsplit(origin).hostname or "") if origin else "localhost"
+        host = urlsplit(origin).hostname or ""
     except ValueError:
         return False
-    return (host == "localhost" or _is_loopback(host)) and (not sender or _is_loopback(sender))
+    return host == "localhost" or (len(host) <= _LONGEST_ADDRESS and _is_loopback(host))
 
 
+@lru_cache(maxsize=4096)
 def _is_loopback(address: str) -> bool:
     try:
         return ip_address(address).is_loopback

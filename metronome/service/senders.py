@@ -1,6 +1,6 @@
 """Who sent a request, where proxies stand between."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Final
@@ -35,7 +35,7 @@ class Senders:
             return ""
         return self.sender_of(request.remote, request.headers.getall(FORWARDED, ()))
 
-    def sender_of(self, remote: str, forwarded: Iterable[str]) -> str:
+    def sender_of(self, remote: str, forwarded: Sequence[str]) -> str:
         """Return the address of whoever sent a request first.
 
         Each proxy appends whom it heard it from, so the last address that is no trusted proxy's is right.
@@ -47,6 +47,8 @@ class Senders:
         """
         last = read_address(remote) or remote
         if last and not self._is_trusted(last):
+            return last
+        if not forwarded:
             return last
         for given in reversed(",".join(forwarded).split(",")):
             address = read_address(given)

@@ -1,6 +1,6 @@
 """The routes that take events."""
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -19,7 +19,7 @@ from metronome.keys import Scope
 from metronome.service.bodies import read_body
 from metronome.service.guard import Guard
 from metronome.service.problems import refusal, response
-from metronome.service.senders import Senders
+from metronome.service.senders import FORWARDED, Senders
 from metronome.telemetry import Telemetry
 from metronome.timestamps import stamp_of
 
@@ -27,6 +27,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _IDEMPOTENCY_KEY: Final = "Idempotency-Key"
 _AUTHORIZATION: Final = "Authorization"
+_ORIGIN: Final = "Origin"
 _NO_REQUEST: Final = Request(b"", "", 0)
 
 
@@ -88,7 +89,7 @@ def dialect_handler(address: Address, doorway: Doorway) -> Handler:
             read = read._replace(body=await read_body(request, doorway.max_bytes))
             if again:
                 read = read._replace(identities=_identities_again(again, request, read.body))
-            origin = request.headers.get("Origin", "")
+            origin = request.headers.get(_ORIGIN, "")
             grant = await guard.admit(
                 address.scope, dialect.key(read), origin, sender=read.sender, lenient=address.lenient
             )
@@ -109,10 +110,9 @@ def _tick_handler(doorway: Doorway) -> Handler:
         headers = request.headers
         try:
             body = await read_body(request, max_bytes)
-            origin = headers.get("Origin", "")
-            sender = doorway.senders.address(request) if guard.is_open else ""
-            grant = guard.anonymous(origin, sender)
-            if _AUTHORIZATION in headers or Scope.TICK not in grant.scopes:
+            grant = guard.anonymous()
+            if _tells_of_its_sender(headers) or Scope.TICK not in grant.scopes:
+                sender, origin = doorway.senders.address(request), headers.get(_ORIGIN, "")
                 grant = await guard.admit(Scope.TICK, bearer(headers), origin, sender=sender)
             again = headers.get(_IDEMPOTENCY_KEY)
             read = Request(
@@ -134,6 +134,11 @@ def _identities_again(again: str, request: web.Request, body: bytes) -> Iterator
     """Name the events of a request that may come again: two senders may well use the same ``Idempotency-Key``."""
     address = f"{again}\n{request.rel_url.raw_path_qs}\n"
     return identities_of(address.encode(errors="backslashreplace") + body)
+
+
+def _tells_of_its_sender(headers: Mapping[str, str]) -> bool:
+    """Tell whether a request says who sent it; else it is of nobody in particular, from right here if all is open."""
+    return FORWARDED in headers or _ORIGIN in headers or _AUTHORIZATION in headers
 
 
 def _content_type(request: web.Request) -> str:

@@ -20,17 +20,19 @@ class Place(NamedTuple):
         folder: holds its configuration, what it keeps, and what it says (``said``).
         server: takes what it sends.
         key: what it shows, if anything.
+        proxy: the port of a proxy in front of the server, if there is one.
 
     """
 
     folder: Path
     server: Server
     key: str = ""
+    proxy: int | None = None
 
     @property
     def door(self) -> str:
-        """The server's host and port."""
-        return self.server.url.removeprefix("http://")
+        """The host and port to send to."""
+        return f"127.0.0.1:{self.proxy or self.server.port}"
 
     @property
     def syslog_port(self) -> int:

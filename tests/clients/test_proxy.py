@@ -11,12 +11,15 @@ import duckdb
 import orjson
 import pytest
 
+from tests.clients import shippers
 from tests.clients.programs import debian, edited, started, wait_until
 from tests.clients.sites import AGENT, nginx_around
 from tests.servers import Server, free_port, serving, unique_name
 
 VISITOR: Final = "127.0.0.2"
 FORGED: Final = "198.51.100.7"
+COMPLAINTS: Final = ("Empty reply from server", "Server returned nothing", "EOF")
+"""What shippers say of a connection that ends without an answer."""
 
 
 class Proxy:
@@ -28,11 +31,11 @@ class Proxy:
     """
 
     def __init__(self, port: int) -> None:
-        self._port = port
+        self.port = port
 
     def ask(self, method: str, path: str, body: bytes = b"", sender: str = VISITOR) -> int:
         """Send a request that claims to come from elsewhere, and return the status of its answer."""
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30, source_address=(sender, 0))
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30, source_address=(sender, 0))
         headers = {"User-Agent": AGENT, "X-Forwarded-For": FORGED, "Content-Type": "application/json"}
         try:
             connection.request(method, path, body or None, headers)
@@ -104,3 +107,27 @@ def test_whoever_sends_too_fast_is_told_so_by_the_proxy_and_others_are_not(tmp_p
     with serving(tmp_path / "data") as server, proxied(folder, server, **slow) as proxy:
         assert [proxy.ask("POST", "/tick", b'{"id":"a"}') for _ in range(5)] == [204, 204, 204, 204, 429]
         assert proxy.ask("POST", "/tick", b'{"id":"a"}', sender="127.0.0.3") == 204
+
+
+@pytest.mark.parametrize(
+    "ship", [shippers.rsyslog_elasticsearch, shippers.syslog_ng_http, shippers.filebeat_elasticsearch]
+)
+def test_shippers_send_again_through_the_proxy_what_came_while_metronome_was_away(
+    tmp_path: Path, folder: Path, ship: shippers.Shipper
+) -> None:
+    item = unique_name("item-")
+    shipping = tmp_path / "shipping"
+    shipping.mkdir()
+    with serving(tmp_path / "data") as server, proxied(folder, server) as proxy:
+        server.kill()
+        with ship(shippers.Place(shipping, server, proxy=proxy.port)) as visit:
+            visit([f"/{item}"] * 100)
+            wait_until(
+                lambda: any(word in (shipping / "said").read_text() for word in COMPLAINTS),
+                (shipping / "said").read_text,
+            )
+            server.start()
+            wait_until(
+                lambda: sum(server.get(f"/tock//{item}.json")["views"].values()) == 100,
+                (shipping / "said").read_text,
+            )
