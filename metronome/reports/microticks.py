@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import orjson
 
-from metronome.dialects.sessions import (
+from metronome.dialects.microticks.sessions import (
     ACTION,
     CLICKED,
     CLICKS,

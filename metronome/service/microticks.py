@@ -10,7 +10,18 @@ from aiohttp import web
 from metronome import keys
 from metronome.dialects.credentials import bearer
 from metronome.dialects.dialect import Reply, Request
-from metronome.dialects.microticks import (
+from metronome.dialects.microticks.sessions import (
+    KIND,
+    STOPPED_ALREADY,
+    Session,
+    check_running,
+    happened,
+    identity_of,
+    new_token,
+    start_event,
+    stop_event,
+)
+from metronome.dialects.microticks.wire import (
     INACTIVE_CONSUMER,
     NO_KEY,
     UNKNOWN_CONSUMER,
@@ -22,17 +33,6 @@ from metronome.dialects.microticks import (
     read_fields,
     time_of,
     token_of,
-)
-from metronome.dialects.sessions import (
-    KIND,
-    STOPPED_ALREADY,
-    Session,
-    check_running,
-    happened,
-    identity_of,
-    new_token,
-    start_event,
-    stop_event,
 )
 from metronome.errors import CallerError, Malformed, MetronomeError, NoKey, NotAllowed
 from metronome.identities import own_identities

@@ -15,9 +15,9 @@ from typing import Final
 import structlog
 
 from metronome.config import PREFIX
-from metronome.dialects import syslog
 from metronome.dialects.dialect import Request
-from metronome.dialects.syslog_frames import Frames, plain
+from metronome.dialects.syslog import messages as syslog
+from metronome.dialects.syslog.frames import Frames, plain
 from metronome.enrich.addresses import read_address
 from metronome.errors import Away, MetronomeError, Misconfigured, NoKey, SpoolFull, TooLarge
 from metronome.keys import Scope

@@ -8,7 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metronome.dialects.dialect import Outcome, Request
-from metronome.dialects.microticks import (
+from metronome.dialects.microticks.sessions import (
+    Happening,
+    Session,
+    check_running,
+    happened,
+    identity_of,
+    new_token,
+    shown_data,
+    start_event,
+    stop_event,
+)
+from metronome.dialects.microticks.wire import (
     INACTIVE_CONSUMER,
     NO_KEY,
     UNKNOWN_CONSUMER,
@@ -20,17 +31,6 @@ from metronome.dialects.microticks import (
     read_fields,
     time_of,
     token_of,
-)
-from metronome.dialects.sessions import (
-    Happening,
-    Session,
-    check_running,
-    happened,
-    identity_of,
-    new_token,
-    shown_data,
-    start_event,
-    stop_event,
 )
 from metronome.errors import Malformed, MetronomeError, NoKey, NotAllowed, SpoolFull, TooLarge
 from metronome.event import Door, Event, document

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.dialects import syslog
 from metronome.dialects.dialect import Outcome, Readings, Request
 from metronome.dialects.items import item_rule
 from metronome.dialects.site import Site
+from metronome.dialects.syslog import messages as syslog
 from metronome.errors import Malformed, SpoolFull
 from metronome.event import Door, Event, document
 from metronome.timestamps import read_stamp

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.dialects.syslog_frames import Frames
+from metronome.dialects.syslog.frames import Frames
 
 MAX = 40
 

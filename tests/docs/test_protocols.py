@@ -8,14 +8,16 @@ import orjson
 import pytest
 from msgpack import packb
 
-from metronome.dialects import hit, pixel, sessions, syslog
+from metronome.dialects import hit, pixel
 from metronome.dialects.bulk.known import Known
 from metronome.dialects.bulk.protocol import Elasticsearch
 from metronome.dialects.dialect import Dialect, Request
 from metronome.dialects.forward.dialect import Forward
 from metronome.dialects.matomo import names, tracker
 from metronome.dialects.micrometrics import track
+from metronome.dialects.microticks import sessions
 from metronome.dialects.protocols import PROTOCOLS
+from metronome.dialects.syslog import messages as syslog
 from metronome.event import Event
 from metronome.identities import own_identities
 from tests.docs.pages import first_cells, section, text_of

@@ -9,7 +9,7 @@ import orjson
 import pytest
 import pytest_asyncio
 
-from metronome.dialects.sessions import Happening, Session, happened, start_event, stop_event
+from metronome.dialects.microticks.sessions import Happening, Session, happened, start_event, stop_event
 from metronome.errors import Unaskable
 from metronome.event import Door, Event, document
 from metronome.question import MAX_GROUPS

@@ -13,7 +13,7 @@ import orjson
 import pytest
 
 from metronome import keys
-from metronome.dialects.sessions import Session, start_event, stop_event
+from metronome.dialects.microticks.sessions import Session, start_event, stop_event
 from metronome.event import Door, document
 from metronome.keys import Scope, make_key, make_token
 from metronome.state.sqlite import SQLiteState

@@ -24,7 +24,7 @@ from metronome.event import NUMBER_NAMES, REFERER_NAMES, TIME_NAMES, Event, is_p
 from metronome.timestamps import read_stamp
 
 SEPARATOR: Final = b"\0"
-"""Stands between the messages of one request: none has it in itself (see `syslog_frames`)."""
+"""Stands between the messages of one request: none has it in itself (see `metronome.dialects.syslog.frames`)."""
 
 SEVERITIES: Final = ("emerg", "alert", "crit", "err", "warning", "notice", "info", "debug")
 FACILITIES: Final = (

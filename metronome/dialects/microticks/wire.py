@@ -3,7 +3,7 @@
 A consumer, that is an app, starts a session with its key and is given a token; with the token alone it sends events
 and stops the session. Form fields or JSON come in, JSON goes out, and each reply says its ``status`` in its body too.
 The names of fields, replies and errors are those of https://github.com/scriptotek/microticks; what becomes of them is
-said in `metronome.dialects.sessions`.
+said in `metronome.dialects.microticks.sessions`.
 """
 
 import re
@@ -14,8 +14,8 @@ from urllib.parse import parse_qsl
 import orjson
 
 from metronome.dialects.dialect import Outcome, Readings, Reply, Request
+from metronome.dialects.microticks.sessions import NOT_FOUND, Happening
 from metronome.dialects.problems import headers_of, sentence
-from metronome.dialects.sessions import NOT_FOUND, Happening
 from metronome.errors import Malformed, MetronomeError, NoKey, NotAllowed, TooLarge
 from metronome.event import Event
 from metronome.timestamps import read_stamp

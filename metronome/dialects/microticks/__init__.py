@@ -1,0 +1,1 @@
+"""The protocol of microticks: sessions of visitors at exhibits, and what happens in them."""

@@ -1,0 +1,1 @@
+"""Syslog: how its messages are told apart, and what each of them says."""
