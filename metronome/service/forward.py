@@ -81,11 +81,10 @@ async def forwarding(settings: Settings, doorway: Doorway, *, shared: bool = Fal
         shared: whether other processes listen there too.
 
     Raises:
-        Misconfigured: the settings do not go together.
+        Misconfigured: the certificate cannot be read.
         OSError: the port cannot be listened on.
 
     """
-    check_forward(settings, doorway.guard)
     context = _tls(settings)
     listener = _Listener(settings, doorway)
     loop = asyncio.get_running_loop()
