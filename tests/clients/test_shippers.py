@@ -157,7 +157,7 @@ def test_without_a_key_rsyslog_is_refused_and_writes_down_what_it_could_not_send
     assert counted(server, item) == (0, 0, 0)
 
 
-@pytest.mark.parametrize("name", [name for name in RESENDING if name != "syslog-ng"])
+@pytest.mark.parametrize("name", RESENDING)
 def test_what_comes_while_the_spool_is_full_is_sent_again_and_counted_once(
     tmp_path: Path, folder: Path, item: str, name: str
 ) -> None:

@@ -523,6 +523,13 @@ def test_a_full_spool_is_said_of_each_document_so_that_shippers_send_them_again(
     assert kinds == {"es_rejected_execution_exception"}
 
 
+def test_a_full_spool_is_said_of_the_whole_request_to_those_who_ask_for_that(node: Node) -> None:
+    request = node.request('{"index":{}}\n{}\n', "/x/_bulk", "POST", "busy=whole", {})
+    reply = node.dialect.refuse(request, SpoolFull("full"), 503)
+    answer = orjson.loads(reply.body)
+    assert (reply.status, answer["status"], answer["error"]["type"]) == (429, 429, "es_rejected_execution_exception")
+
+
 @pytest.mark.parametrize(
     ("authorization", "key"),
     [

@@ -86,9 +86,10 @@ class Elasticsearch:
     def refuse(self, request: Request, error: MetronomeError, status: int) -> Reply:
         """Say why nothing was taken (see `Dialect.refuse`).
 
-        Where there is no room, that is said of each document: shippers keep those, and send them again.
+        Where there is no room, that is said of each document: shippers keep those, and send them again. A sender that
+        looks at the status alone says ``busy=whole`` in its address, and hears 429 for the request.
         """
-        if isinstance(error, SpoolFull) and request.body:
+        if isinstance(error, SpoolFull) and request.body and not _wants_whole(request):
             place = _place(request)
             if isinstance(place, Place) and place.taking is BULK:
                 return self._busy(request, place, error)
@@ -105,6 +106,10 @@ class Elasticsearch:
         failure = Failure(BUSY, busy_cause(sentence(error)))
         failures = dict.fromkeys(range(len(steps)), failure)
         return _reply(request, 200, answer(items, failures, shown_by(request.query)))
+
+
+def _wants_whole(request: Request) -> bool:
+    return parse_qs(request.query).get("busy") == ["whole"]
 
 
 def _place(request: Request) -> Place | _Refused:
