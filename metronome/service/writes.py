@@ -1,6 +1,6 @@
 """The routes that take events."""
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -13,7 +13,7 @@ from metronome.dialects.dialect import Request
 from metronome.dialects.protocols import TICK, Address
 from metronome.dialects.site import Site
 from metronome.errors import MetronomeError
-from metronome.identities import identities_of, own_identities
+from metronome.identities import identities_again, own_identities
 from metronome.intake import Intake
 from metronome.keys import Scope
 from metronome.service.bodies import read_body
@@ -88,7 +88,7 @@ def dialect_handler(address: Address, doorway: Doorway) -> Handler:
         try:
             read = read._replace(body=await read_body(request, doorway.max_bytes))
             if again:
-                read = read._replace(identities=_identities_again(again, request, read.body))
+                read = read._replace(identities=identities_again(again, request.rel_url.raw_path_qs, read.body))
             origin = request.headers.get(_ORIGIN, "")
             grant = await guard.admit(
                 address.scope, dialect.key(read), origin, sender=read.sender, lenient=address.lenient
@@ -119,7 +119,7 @@ def _tick_handler(doorway: Doorway) -> Handler:
                 body,
                 _content_type(request),
                 max_events,
-                identities=_identities_again(again, request, body) if again else None,
+                identities=identities_again(again, request.rel_url.raw_path_qs, body) if again else None,
                 believed=Scope.IMPORT in grant.scopes,
             )
             return response(await intake.take(tick, read))
@@ -128,12 +128,6 @@ def _tick_handler(doorway: Doorway) -> Handler:
             return refusal(tick, _NO_REQUEST, error)
 
     return post_tick
-
-
-def _identities_again(again: str, request: web.Request, body: bytes) -> Iterator[str]:
-    """Name the events of a request that may come again: two senders may well use the same ``Idempotency-Key``."""
-    address = f"{again}\n{request.rel_url.raw_path_qs}\n"
-    return identities_of(address.encode(errors="backslashreplace") + body)
 
 
 def _tells_of_its_sender(headers: Mapping[str, str]) -> bool:

@@ -16,7 +16,7 @@ import orjson
 import pytest
 
 from metronome.dialects.gif import GIF
-from metronome.identities import identities_of
+from metronome.identities import identities_again
 from metronome.keys import Scope
 from tests.installations import give_key, stored_documents
 from tests.servers import REQUEST_SECONDS, Server, delete_indices, refresh_indices, serving, unique_name
@@ -96,7 +96,8 @@ DOCUMENTS: Final[list[dict[str, Any]]] = [
     },
 ]
 IDEMPOTENCY_KEY: Final = "golden"
-for _document, _identity in zip(DOCUMENTS, identities_of(IDEMPOTENCY_KEY), strict=False):
+_BODY: Final = orjson.dumps({"events": EVENTS})
+for _document, _identity in zip(DOCUMENTS, identities_again(IDEMPOTENCY_KEY, "/api/track/batch", _BODY), strict=False):
     _document["_id"] = _identity
 DAYS: Final = "startDate=2017-04-26&endDate=2017-04-29"
 

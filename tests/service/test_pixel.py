@@ -95,9 +95,10 @@ async def test_the_picture_comes_when_the_spool_is_full(tmp_path: Path) -> None:
 
 async def test_page_agent_and_a_cut_address_are_stored_and_the_key_is_not(tmp_path: Path) -> None:
     data = tmp_path / "data"
+    key = await asyncio.to_thread(give_key, data, "page", Scope.TICK)
     with serving(data) as running:
         async with aiohttp.ClientSession(running.url) as http:
-            said = await ask(http, "id=a&key=0123abcd&title=Z%C3%BCrich", **{"X-Forwarded-For": "198.51.100.77"})
+            said = await ask(http, f"id=a&key={key}&title=Z%C3%BCrich", **{"X-Forwarded-For": "198.51.100.77"})
         assert said == ""
         running.wait_until_shipped()
     (found,) = await asyncio.to_thread(stored_documents, data)
