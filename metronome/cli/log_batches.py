@@ -69,7 +69,7 @@ class Plan:
     def log(self, sample: list[bytes], log_format: LogFormat) -> Log:
         """Return the log that begins with these lines."""
         first = head(sample, log_format) or b"\n".join(sample)
-        return Log(log_format, fingerprint(first, log_format), self.rule, self.own_hosts)
+        return Log(log_format, fingerprint(first), self.rule, self.own_hosts)
 
 
 class Batcher:

@@ -107,9 +107,13 @@ def head(lines: Iterable[bytes], log_format: LogFormat) -> bytes | None:
     return None
 
 
-def fingerprint(first_lines: bytes, log_format: LogFormat = COMBINED) -> bytes:
-    """Return what tells a log from others: a hash of its first lines (see `head`)."""
-    return blake2b(log_format.settle(first_lines), digest_size=16).digest()
+def fingerprint(first_lines: bytes) -> bytes:
+    """Return what tells a log from others: a hash of its first lines (see `head`).
+
+    All of them counts: a monitor's requests may differ in how many bytes they were answered with, and in nothing else.
+    So a log whose very first line is still being written is another one than when it is whole.
+    """
+    return blake2b(first_lines, digest_size=16).digest()
 
 
 def detect(lines: Iterable[bytes]) -> LogFormat:

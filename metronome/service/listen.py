@@ -1,5 +1,6 @@
 """The addresses that a process listens at, while a block runs."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 
@@ -13,6 +14,8 @@ from metronome.service.streams import streaming
 from metronome.service.writes import Doorway, Handler
 
 log = structlog.get_logger()
+
+_TURNS = 5
 
 
 @contextlib.asynccontextmanager
@@ -55,4 +58,14 @@ async def listening(
             log.info("listening", url=f"http://{address[0]}:{address[1]}", store=settings.store.rpartition("@")[2])
         yield
     finally:
-        await runner.cleanup()
+        await end(runner)
+
+
+async def end(runner: web.AppRunner) -> None:
+    """Stop listening, finish replies, and close."""
+    for site in list(runner.sites):
+        await site.stop()
+    # On connections that were made in this very turn, aiohttp would wait for a request until its time is up.
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)
+    await runner.cleanup()

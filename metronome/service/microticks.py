@@ -114,6 +114,9 @@ class Exhibits:
         token, happening = token_of(fields), happening_of(fields)
         session = Session.of(await self._state.get(KIND, token))
         check_running(session)
+        key = await self._key_of(session.consumer)
+        if key is None or not self._guard.is_active(key):
+            raise NoKey(INACTIVE_CONSUMER)
         identity = identity_of(token, sending.again) if sending.again else next(self._identities)
         microtick = Microtick(happened(token, session, happening, identity), event_id=identity)
         return await self._take(microtick, session, sending)
@@ -163,14 +166,15 @@ class Exhibits:
         """Tell whether a consumer may send old events now, by the right that it has or that all have."""
         if Scope.IMPORT in self._guard.anonymous(sending.origin, sending.sender).scopes:
             return True
+        key = await self._key_of(consumer)
+        return key is not None and self._guard.is_active(key) and Scope.IMPORT in implied(key.scopes)
+
+    async def _key_of(self, consumer: str) -> Key | None:
         record = await self._state.get(keys.KIND, consumer)
-        if record is None:
-            return False
         try:
-            key = key_of(consumer, record)
+            return None if record is None else key_of(consumer, record)
         except Malformed:
-            return False
-        return self._guard.is_active(key) and Scope.IMPORT in implied(key.scopes)
+            return None
 
 
 def write_routes(doorway: Doorway, state: State) -> list[web.RouteDef]:

@@ -21,7 +21,7 @@ from metronome.service import routes, workers
 from metronome.service.app import make_app, make_runner
 from metronome.service.health import Health
 from metronome.service.hits import ask_handler
-from metronome.service.listen import listening, listening_beside
+from metronome.service.listen import end, listening, listening_beside
 from metronome.service.parts import guarding, open_doorway, open_state, open_store
 from metronome.service.reads import Answering
 from metronome.service.senders import Senders
@@ -104,7 +104,7 @@ async def _serve_with_workers(settings: Settings, stop: asyncio.Event) -> None:
                 await stop.wait()
             finally:
                 await crew.stop()
-                await runner.cleanup()
+                await end(runner)
 
 
 def _spool_folders(settings: Settings, *first: Path) -> list[Path]:

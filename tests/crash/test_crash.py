@@ -1,47 +1,25 @@
-"""Whatever dies, and whenever: what was acknowledged is in the store, once.
-
-``METRONOME_TEST_CRASH_ROUNDS`` says how often each kind of death is tried; the usual few keep the suite quick.
-"""
+"""Whatever dies, and whenever: what was acknowledged is in the store, once."""
 
 import asyncio
 import contextlib
-import os
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
-import duckdb
 import orjson
 import pytest
 
 from metronome.stores.elasticsearch import ElasticsearchConfig, ElasticsearchStore
+from tests.crash.rounds import ROUNDS, NewServer, Sent, finish, found_in_duckdb, in_good_time
 from tests.servers import Server, delete_indices, refresh_indices, unique_name
 
-ROUNDS: Final = int(os.environ.get("METRONOME_TEST_CRASH_ROUNDS", "4"))
 CONNECTIONS: Final = 6
 SECONDS: Final = aiohttp.ClientTimeout(total=30)
-PER_ROUND_SECONDS: Final = 30
 
-pytestmark = pytest.mark.timeout(120 + ROUNDS * PER_ROUND_SECONDS)
-
-
-@dataclass
-class Sent:
-    """What was sent, and what of it was acknowledged: each event has a mark of its own."""
-
-    tried: set[str] = field(default_factory=set)
-    acknowledged: set[str] = field(default_factory=set)
-
-    def check(self, found: Counter[str]) -> None:
-        """Check that a store holds all that was acknowledged, nothing twice, and nothing that was never sent."""
-        assert not self.acknowledged - found.keys(), f"{len(self.acknowledged - found.keys())} events were lost"
-        assert not [mark for mark, times in found.items() if times > 1]
-        assert found.keys() <= self.tried
-        assert len(self.acknowledged) > 100
+pytestmark = in_good_time
 
 
 async def load(server: Server, sent: Sent, seconds: float, batch: int = 40) -> None:
@@ -79,37 +57,6 @@ async def killed_under_load(server: Server, sent: Sent, delay: float, batch: int
     await sending
 
 
-def found_in_duckdb(server: Server) -> Counter[str]:
-    with duckdb.connect(server.data / "metronome.duckdb", read_only=True) as database:
-        rows = database.execute("SELECT json_extract_string(doc, '/mark') FROM events").fetchall()
-        (counted,) = database.execute("SELECT sum(n) FROM rollup").fetchall()[0]
-    assert counted == len(rows)
-    return Counter(mark for (mark,) in rows)
-
-
-def finish(server: Server) -> None:
-    """Let a server that was killed ship what it has left, and end it."""
-    server.start()
-    server.wait_until_shipped()
-    assert server.stop() == 0
-    assert server.complaints() == []
-
-
-NewServer = Callable[..., Server]
-
-
-@pytest.fixture
-def new_server() -> Iterator[NewServer]:
-    """Make servers as `Server` does; those that still run at the test's end are killed."""
-    with contextlib.ExitStack() as stack:
-        yield lambda *arguments, **settings: stack.enter_context(Server(*arguments, **settings))
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    return tmp_path / "data"
-
-
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_a_server_that_is_killed_under_load_loses_nothing_that_it_acknowledged(
     new_server: NewServer, data: Path, workers: int
@@ -117,6 +64,7 @@ async def test_a_server_that_is_killed_under_load_loses_nothing_that_it_acknowle
     server, sent = new_server(data, workers=workers), Sent()
     for _ in range(ROUNDS):
         await killed_under_load(server, sent, random.uniform(0.05, 1.2))
+    await asyncio.to_thread(server.start)
     await asyncio.to_thread(finish, server)
     sent.check(found_in_duckdb(server))
     print(f"{ROUNDS} rounds, {workers} workers: {len(sent.acknowledged)} of {len(sent.tried)} acknowledged")  # noqa: T201  # for those who ask with -s
@@ -131,6 +79,7 @@ async def test_a_server_that_is_killed_as_it_ships_ships_nothing_twice(new_serve
         server.launch()
         await asyncio.sleep(random.uniform(0.5, 1.0))
         server.kill()
+    await asyncio.to_thread(server.start)
     await asyncio.to_thread(finish, server)
     sent.check(found_in_duckdb(server))
     print(f"{ROUNDS} rounds: {len(sent.acknowledged)} of {len(sent.tried)} acknowledged")  # noqa: T201  # likewise
@@ -149,9 +98,7 @@ async def test_workers_that_are_killed_lose_nothing_that_they_acknowledged(new_s
         if random.random() < 0.5:
             # Now the next that dies leaves a spool that is empty.
             await asyncio.to_thread(server.wait_until_shipped)
-    await asyncio.to_thread(server.wait_until_shipped)
-    assert await asyncio.to_thread(server.stop) == 0
-    assert server.complaints() == []
+    await asyncio.to_thread(finish, server)
     sent.check(found_in_duckdb(server))
     print(f"{ROUNDS} rounds: {len(sent.acknowledged)} of {len(sent.tried)} acknowledged")  # noqa: T201  # likewise
 
@@ -167,8 +114,7 @@ async def test_a_batch_that_is_sent_again_after_a_crash_is_there_once(new_server
         await sending
     await asyncio.to_thread(server.start)
     assert await asyncio.to_thread(send_batches, server, batches) == len(batches)
-    await asyncio.to_thread(server.wait_until_shipped)
-    assert await asyncio.to_thread(server.stop) == 0
+    await asyncio.to_thread(finish, server)
     assert found_in_duckdb(server) == Counter(marks)
 
 
@@ -199,6 +145,7 @@ async def test_nor_is_anything_lost_with_elasticsearch(
     server, sent = new_server(data, store=elasticsearch_url, index_prefix=prefix, workers=workers), Sent()
     for _ in range(max(2, ROUNDS // 3)):
         await killed_under_load(server, sent, random.uniform(0.1, 1.5), batch=400)
+    await asyncio.to_thread(server.start)
     await asyncio.to_thread(finish, server)
     await asyncio.to_thread(refresh_indices, elasticsearch_url, prefix)
     sent.check(await found_in_elasticsearch(elasticsearch_url, prefix))

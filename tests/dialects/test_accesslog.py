@@ -291,7 +291,11 @@ def test_a_hit_is_known_by_its_log_its_place_and_its_request() -> None:
 def test_a_line_that_was_read_before_it_was_whole_stays_one_hit() -> None:
     torn = COMBINED_LINE[:-4]
     assert identity(torn) == identity(COMBINED_LINE)
-    assert identity(torn, first=torn) == identity(COMBINED_LINE)
+
+
+def test_logs_whose_first_lines_differ_in_nothing_but_the_bytes_are_two() -> None:
+    longer = COMMON_LINE.rpartition(b" ")[0] + b" 1234567"
+    assert identity(COMMON_LINE, first=COMMON_LINE) != identity(longer, first=longer)
 
 
 ODD = st.sampled_from(

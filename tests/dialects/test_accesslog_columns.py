@@ -32,7 +32,7 @@ IIS_LINE = (
 
 
 def log_of(lines: list[bytes], log_format: LogFormat) -> Log:
-    return Log(log_format, fingerprint(head(lines, log_format) or b"", log_format), ItemRule())
+    return Log(log_format, fingerprint(head(lines, log_format) or b""), ItemRule())
 
 
 def events(lines: list[str], log_format: LogFormat) -> list[Fields]:
@@ -283,7 +283,7 @@ def test_a_hit_in_columns_stays_one_while_its_line_is_written(name: str) -> None
     whole = LINES[name].encode()
 
     def identity(line: bytes, at: int = 999) -> str | None:
-        log = log_of([*lines, line], format_named(name))
+        log = log_of([*lines, whole], format_named(name))
         for directive in lines:
             log.event(directive, 0)
         with suppress(Malformed):

@@ -125,9 +125,7 @@ def find(method: str, path: str) -> Place:
         if found is None:
             continue
         if what is None:
-            raise WrongMethod(
-                f"{path[:100]} is not spoken here, where events are only added: ask for them at /tock and /query"
-            )
+            raise WrongMethod(f"{path[:100]} is not spoken here, where events are only added: ask for them at /tock")
         if method in methods:
             names = {name: unquote(value) for name, value in found.groupdict().items()}
             return Place(what, tell.root, names) if isinstance(what, Taking) else Place(None, what, names)

@@ -38,6 +38,9 @@ class Items:
         steps: the actions, each with its document.
         known: which documents are on disk already.
 
+    Attributes:
+        noops: positions of documents that ``index`` would change, which nothing does; known in full once it is settled.
+
     """
 
     def __init__(self, steps: list[Step], known: Known) -> None:
@@ -47,20 +50,19 @@ class Items:
         self._first: dict[Name, int] = {}
         self._twins: dict[int, int] = {}
         self._conflicts: set[int] = set()
-        self._find_conflicts()
-        self._left_out = self._conflicts | self._twins.keys()
+        self.noops: set[int] = set()
+        self._find_known()
+        self._left_out = self._conflicts | self.noops | self._twins.keys()
 
-    def _find_conflicts(self) -> None:
-        """Find what ``create`` would create a second time."""
+    def _find_known(self) -> None:
+        """Find what is there already: ``create`` may not make it again, and ``index`` changes nothing of it."""
         for position, (action, _) in enumerate(self.steps):
             if action.id is None or action.wrong:
                 continue
             name = (action.into, action.id)
             earlier = self._first.setdefault(name, position)
-            if action.operation != CREATE:
-                continue
             if name in self._known:
-                self._conflicts.add(position)
+                (self._conflicts if action.operation == CREATE else self.noops).add(position)
             elif earlier != position:
                 self._twins[position] = earlier
 
@@ -96,11 +98,12 @@ class Items:
             failures[position] = Failure(CONFLICT, conflict_cause(self.identities[position]))
         for position, earlier in self._twins.items():
             # Only where the first one is on disk is the second one there already.
-            failures[position] = (
-                Failure(BUSY, busy_cause(_TWIN))
-                if earlier in failures and failures[earlier].status != CONFLICT
-                else Failure(CONFLICT, conflict_cause(self.identities[position]))
-            )
+            if earlier in failures and failures[earlier].status != CONFLICT:
+                failures[position] = Failure(BUSY, busy_cause(_TWIN))
+            elif self.steps[position][0].operation == CREATE:
+                failures[position] = Failure(CONFLICT, conflict_cause(self.identities[position]))
+            else:
+                self.noops.add(position)
         return failures
 
 
@@ -109,12 +112,16 @@ def answer(items: Items, failures: Mapping[int, Failure], shown: Shown) -> bytes
     heads = [b'"took":0'] if "took" in shown.top else []
     if "errors" in shown.top:
         heads.append(b'"errors":true' if failures else b'"errors":false')
-    if shown.fields is None and not failures and _are_alike(items):
+    if shown.fields is None and not failures and not items.noops and _are_alike(items):
         before = items.steps[0][0].before_id.decode()
         text = f'"{_AFTER_ID},{before}"'.join(items.identities)
         heads.append(f'"items":[{before}"{text}"{_AFTER_ID}]'.encode())
         return b"{%b}" % b",".join(heads)
     parts = _taken(items, shown.fields)
+    for position in items.noops:
+        action, identity = items.steps[position][0], items.identities[position]
+        found = unchanged(action, identity)
+        parts[position] = _part(action, found if shown.fields is None else _only(found, shown.fields))
     for position, failure in failures.items():
         action, identity = items.steps[position][0], items.identities[position]
         parts[position] = _failed(action, identity, failure, shown.fields)
@@ -171,5 +178,15 @@ def _part(action: Action, found: Mapping[str, Any]) -> bytes:
 
 
 def created(action: Action, identity: str) -> dict[str, Any]:
-    """Describe a single document that was taken; some clients need a sequence number to be there."""
-    return {**{k: v for k, v in _result(action, identity).items() if k != "status"}, "_seq_no": 0, "_primary_term": 1}
+    """Describe a single document that was taken."""
+    return single(_result(action, identity))
+
+
+def single(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Describe a document that stands alone, as it is described among others; some clients need a sequence number."""
+    return {**{name: value for name, value in found.items() if name != "status"}, "_seq_no": 0, "_primary_term": 1}
+
+
+def unchanged(action: Action, identity: str) -> dict[str, Any]:
+    """Describe a document that is there already, and is what it was."""
+    return {**_result(action, identity), "result": "noop", "status": 200}

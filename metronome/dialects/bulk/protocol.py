@@ -1,8 +1,8 @@
 """Elasticsearch's protocol, as far as events are sent over it: ``_bulk``, single documents, and the handshakes.
 
 Indices are not kept apart: their names are taken from whoever sends, and given back in the answers. A document's
-``_id`` is its event's identity. Documents are only added: one of an ``_id`` that is in the store already is the
-same one, and neither ``index`` nor ``create`` changes it.
+``_id`` is its event's identity. Documents are only added: one of an ``_id`` that is known already is the same one, and
+neither ``index``, which is answered as a ``noop``, nor ``create`` changes it.
 """
 
 import re
@@ -16,7 +16,7 @@ from metronome.dialects.bulk.actions import CREATE, UNNAMED_INDEX, Step, action_
 from metronome.dialects.bulk.addresses import BULK, Place, Taking, find, methods_of
 from metronome.dialects.bulk.documents import identities_for
 from metronome.dialects.bulk.errors import BUSY, busy_cause, described, error_headers, status_for, whole
-from metronome.dialects.bulk.items import Failure, Items, answer, created
+from metronome.dialects.bulk.items import Failure, Items, answer, created, single, unchanged
 from metronome.dialects.bulk.known import Known
 from metronome.dialects.bulk.shown import shown_by
 from metronome.dialects.credentials import api_key, bearer, password
@@ -81,7 +81,10 @@ class Elasticsearch:
             return _reply(request, 200, answer(items, failures, shown_by(request.query)))
         if failures:
             return _reply(request, failures[0].status, _single_failure(items, failures[0]))
-        return _reply(request, 201, orjson.dumps(created(items.steps[0][0], items.identities[0])))
+        action, identity = items.steps[0][0], items.identities[0]
+        if items.noops:
+            return _reply(request, 200, orjson.dumps(single(unchanged(action, identity))))
+        return _reply(request, 201, orjson.dumps(created(action, identity)))
 
     def refuse(self, request: Request, error: MetronomeError, status: int) -> Reply:
         """Say why nothing was taken (see `Dialect.refuse`).
