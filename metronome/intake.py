@@ -8,7 +8,7 @@ from functools import partial
 from typing import NamedTuple
 
 from metronome.dialects.dialect import Dialect, Outcome, Readings, Reply, Request
-from metronome.errors import Malformed, SpoolFull, TooLarge
+from metronome.errors import Malformed, MetronomeError, SpoolFull, TooLarge
 from metronome.event import Door, Event, document
 from metronome.identities import own_identities
 from metronome.spool import Spool
@@ -92,7 +92,11 @@ class Intake:
         self._arrivals.append(_Arrival(dialect, request, reply))
         if len(self._arrivals) == 1:
             self._loop.call_soon(self._work)
-        return await reply
+        try:
+            return await reply
+        finally:
+            # An error in it would hold this frame, and so itself and the whole body, until garbage is looked for.
+            del reply
 
     def _work(self) -> None:
         """Make documents of all that arrived in one turn of the loop: together they cost half as much."""
@@ -142,6 +146,7 @@ class Intake:
                     raise TooLarge(f"the event is over event_max_bytes ({limit}): send less, or raise that setting")
                 lines.append(line)
             except (Malformed, TooLarge) as error:
+                _free(error)
                 rejected[index] = error
         return _Kept(arrival, readings, Outcome(len(lines) - before, rejected))
 
@@ -180,4 +185,11 @@ class Intake:
 
 def _fail(reply: "asyncio.Future[Reply]", error: BaseException) -> None:
     if not reply.done():
+        if isinstance(error, MetronomeError):
+            _free(error)
         reply.set_exception(error)
+
+
+def _free(error: MetronomeError) -> None:
+    """Free an error of the frames that it came through: they hold it in turn, and the body with it."""
+    error.__traceback__ = error.__context__ = error.__cause__ = None

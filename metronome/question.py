@@ -32,6 +32,8 @@ _METRIC = re.compile(
     r"(?P<kind>count|visitors|sessions|unique|sum|avg|min|max|p(?P<percent>\d{1,2}(?:\.\d+)?))(?::(?P<field>.+))?"
 )
 _SHORT = {"visitors": "visitor", "sessions": "session"}
+_NO_ZONE = re.compile(r"(?:posix|right)/.*|posixrules|localtime|Factory", re.DOTALL)
+"""Files beside those of zones, which many machines have and no store knows."""
 
 
 class Kind(StrEnum):
@@ -259,9 +261,12 @@ def read_zone(name: str) -> ZoneInfo:
 
     """
     try:
-        return ZoneInfo(name)
+        zone = ZoneInfo(name)
     except (KeyError, ValueError, OSError):
-        raise Unaskable(f"{name[:60]!r} is no time zone: name one as Europe/Zurich or UTC") from None
+        zone = None
+    if zone is None or _NO_ZONE.fullmatch(name):
+        raise Unaskable(f"{name[:60]!r} is no time zone: name one as Europe/Zurich or UTC")
+    return zone
 
 
 def arrange(question: Question, rows: list[tuple[str | int | float | None, ...]], *, exact: bool = True) -> Answer:

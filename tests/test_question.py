@@ -101,6 +101,11 @@ def test_zones_are_known_by_their_iana_names(name: str) -> None:
         "é",
         "\ud800",
         ".",
+        "localtime",
+        "posixrules",
+        "Factory",
+        "posix/Europe/Zurich",
+        "right/UTC",
     ],
 )
 def test_what_is_no_zone_is_refused_in_few_words(name: str) -> None:

@@ -38,20 +38,26 @@ class Address(NamedTuple):
 
 TICK: Final = Address("POST", "", "/tick", tick)
 
+
+def _matomo_addresses(prefix: str) -> tuple[Address, ...]:
+    trackers = (
+        Address(method, prefix, path, tracker, lenient=True, credentials=True)
+        for path in ("/matomo.php", "/piwik.php")
+        for method in ("GET", "POST")
+    )
+    calls = (Address(method, prefix, path, api) for path in ("/", "/index.php") for method in ("GET", "POST"))
+    return (*trackers, *calls)
+
+
 PROTOCOLS: Final = (
     TICK,
     Address("GET", "", "/tick.gif", pixel),
-    Address("GET", "", "/matomo.php", tracker, lenient=True, credentials=True),
-    Address("POST", "", "/matomo.php", tracker, lenient=True, credentials=True),
-    Address("GET", "", "/piwik.php", tracker, lenient=True, credentials=True),
-    Address("POST", "", "/piwik.php", tracker, lenient=True, credentials=True),
     Address("POST", "", "/api/track", track),
     Address("POST", "", "/api/track/batch", track_batch),
     Address("GET", "", "/t.gif", track_pixel),
-    Address("GET", "", "/", api),
-    Address("POST", "", "/", api),
-    Address("GET", "", "/index.php", api),
-    Address("POST", "", "/index.php", api),
+    *_matomo_addresses(""),
+    # Matomo's importer puts its addresses behind its --url as that is: one that ends with a slash makes two.
+    *_matomo_addresses("/"),
 )
 """All addresses that are the same everywhere, those with fewer variables first."""
 

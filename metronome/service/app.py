@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Final
 
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion11, hdrs, web
 
 from metronome.dialects.protocols import PROTOCOLS
-from metronome.errors import NoSuchPage, WrongMethod
+from metronome.errors import Malformed, NoSuchPage, WrongMethod
 from metronome.service.problems import problem
 
 _PREFLIGHT: Final = {
@@ -16,6 +16,7 @@ _PREFLIGHT: Final = {
 }
 _WITH_CREDENTIALS: Final = frozenset(address.prefix + address.path for address in PROTOCOLS if address.credentials)
 _KEEP_ALIVE_SECONDS: Final = 75.0
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _REST: Final = r"/{rest:[\s\S]*}"
 
 
@@ -38,8 +39,7 @@ def make_app(routes: Sequence[web.RouteDef], max_bytes: int, fallback: web.Route
         return problem(NoSuchPage(f"nothing answers at {request.path[:100]}"))
 
     app = web.Application(client_max_size=max_bytes)
-    app.add_routes(routes)
-    app.add_routes([web.route("*", _REST, rest)])
+    app.add_routes(_with_expectations(one) for one in (*routes, web.route("*", _REST, rest)))
     return app
 
 
@@ -52,6 +52,24 @@ def make_runner(app: web.Application, stop_seconds: float) -> web.AppRunner:
         keepalive_timeout=_KEEP_ALIVE_SECONDS,
         shutdown_timeout=stop_seconds,
     )
+
+
+def _with_expectations(route: web.RouteDef) -> web.RouteDef:
+    return web.route(route.method, route.path, route.handler, expect_handler=_go_on, **route.kwargs)
+
+
+async def _go_on(request: web.Request) -> web.Response | None:
+    """Tell a client that waits for it to send its body; any other expectation is nobody's here."""
+    if request.version != HttpVersion11 or request.headers.get(hdrs.EXPECT, "").lower() != "100-continue":
+        return None
+    try:
+        await request.writer.write(_CONTINUE)
+    except ConnectionError:
+        # It has hung up: nobody reads what is answered, and the framework's own handler would log a trace.
+        return problem(Malformed("the body breaks off: send it again, whole"))
+    # What was written is no part of the answer.
+    request.writer.output_size = 0
+    return None
 
 
 async def _methods_of(request: web.Request) -> set[str]:

@@ -16,8 +16,8 @@ from metronome.dialects.forward import handshake
 from metronome.dialects.forward.dialect import Forward
 from metronome.dialects.forward.frames import Frames
 from metronome.dialects.forward.handshake import Handshake
-from metronome.dialects.forward.transport import Ends, Transport, entry_ends, joined, parts, plain, read_transport
-from metronome.errors import CallerError, Malformed, MetronomeError, NoKey, SpoolFull, TooLarge, TooSlow
+from metronome.dialects.forward.transport import Ends, Transport, joined, parts, plain, read_transport
+from metronome.errors import CallerError, Malformed, MetronomeError, NoKey, SpoolFull, TooSlow
 from metronome.identities import identities_of
 from metronome.keys import Scope
 from metronome.service.writes import Doorway
@@ -27,6 +27,8 @@ log = structlog.get_logger()
 _READ_BYTES: Final = 256 * 1024
 _IN_FLIGHT_BYTES: Final = 1024 * 1024
 """So much of one connection is in the intake at once, or else a single part of a frame."""
+_ENTRY_BYTES: Final = 128
+"""So much an entry counts at the least: what becomes of one is larger than the smallest that there are."""
 _IN_A_THREAD_FROM: Final = 64 * 1024
 _MAX_SENSELESS: Final = 100
 """Whoever sends so many frames that are none speaks another protocol."""
@@ -210,21 +212,21 @@ class Conversation:
             raise NoKey(f"the client is not let in: {reason}")
 
     async def _submit(self, transport: Transport) -> None:
-        """Send a frame's events to the intake, in parts if it has many."""
+        """Send a frame's events to the intake, in parts if it has many.
+
+        Raises:
+            NoKey: the client may not send any more.
+            Malformed, TooLarge: what is compressed cannot be read, or is too much.
+
+        """
         believed = self._is_believed()
-        try:
-            transport = await self._unpacked(transport)
-        except (Malformed, TooLarge) as error:
-            self._refuse(error)
-            return
+        transport = await self._unpacked(transport)
         # Not of what came: a client that compresses it again gets other bytes.
         seed = _digest(transport) if transport.chunk else b""
         max_events, site = self._doorway.max_events, self._doorway.site
-        entries = entry_ends(transport.entries)
-        for first, part in parts(transport, entries[0], max_events):
-            size = len(part.entries)
+        for first, part, ends in parts(transport, max_events):
+            size = max(len(part.entries), len(ends[0]) * _ENTRY_BYTES)
             await self._wait_for_room(size)
-            ends = entries if part is transport else entry_ends(part.entries)
             carried = _Carried(self._dialect, part, ends, self._tell)
             request = Request(part.entries, "", max_events, sender=self._sender, believed=believed, site=site)
             self._in_flight += size

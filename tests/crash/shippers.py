@@ -15,6 +15,10 @@ MAX_EVENTS: Final = 100
 """``METRONOME_BATCH_MAX_EVENTS`` of the server: larger chunks of forward are committed in parts."""
 
 
+TAKEN = {("create", 201), ("create", 409), ("index", 201), ("index", 200)}
+"""How documents are answered that are on disk, now or already."""
+
+
 class Bulk(HttpSender):
     """Sends documents as to Elasticsearch, with times and without names."""
 
@@ -57,7 +61,7 @@ class NamedBulk(Bulk):
     def _check(self, marks: list[str], outcomes: list[tuple[str, dict[str, Any]]]) -> None:
         assert [outcome["_id"] for _, outcome in outcomes] == marks
         # What is known to be there already need not be sent again either.
-        assert all(done["status"] == 201 or (name, done["status"]) == ("create", 409) for name, done in outcomes)
+        assert all((name, done["status"]) in TAKEN for name, done in outcomes)
 
 
 class Forward(Sender):

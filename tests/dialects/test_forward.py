@@ -357,12 +357,14 @@ def test_more_entries_than_allowed_are_refused_at_once() -> None:
 def test_parts_hold_all_that_the_whole_holds(count: int, most: int, tail: bytes) -> None:
     packed = [packb([SECONDS, {"n": n}]) for n in range(count)]
     whole = Transport("t", b"".join(packed) + tail, b"\xa1c")
-    cut = list(parts(whole, entry_ends(whole.entries)[0], most))
-    assert b"".join(part.entries for _, part in cut) == whole.entries
-    assert [part.chunk for _, part in cut] == [b""] * (len(cut) - 1) + [b"\xa1c"]
-    assert [first for first, _ in cut] == list(range(0, max(count, 1), most))
-    for first, part in cut:
+    cut = list(parts(whole, most))
+    assert b"".join(part.entries for _, part, _ in cut) == whole.entries
+    assert [part.chunk for _, part, _ in cut] == [b""] * (len(cut) - 1) + [b"\xa1c"]
+    assert [first for first, _, _ in cut] == list(range(0, max(count + bool(tail), 1), most))
+    for first, part, ends in cut:
         assert part.entries.startswith(b"".join(islice(packed, first, first + most)))
+        assert ends[0] == entry_ends(part.entries)[0]
+    assert [broken is not None for _, _, (_, broken) in cut] == [False] * (len(cut) - 1) + [bool(tail)]
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.binary(max_size=3), st.sampled_from([b"", b"\xa1c"])), max_size=12))

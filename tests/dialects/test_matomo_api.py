@@ -8,8 +8,9 @@ import pytest
 
 from metronome.dialects.dialect import Outcome, Request
 from metronome.dialects.matomo import api
+from metronome.dialects.problems import sentence
 from metronome.dialects.site import Site
-from metronome.errors import Malformed, NoKey, NoSuchPage, NotAllowed
+from metronome.errors import Malformed, MetronomeError, NoKey, NoSuchPage, NotAllowed
 
 TOKEN = "b" * 32
 
@@ -76,9 +77,18 @@ def test_what_cannot_be_answered_is_an_error_in_matomos_way(
     assert sentence in said["message"]
 
 
-def test_an_importer_that_would_not_be_believed_hears_it_first() -> None:
-    with pytest.raises(NotAllowed, match="scope import"):
-        api.read(call("SitesManager.getSiteFromId", idSite="1")._replace(believed=False))
+@pytest.mark.parametrize(
+    ("given", "wrong", "status"), [("", NoKey, 401), (TOKEN, NotAllowed, 403)], ids=["no key", "a key for less"]
+)
+def test_an_importer_that_would_not_be_believed_hears_it_first(
+    given: str, wrong: type[MetronomeError], status: int
+) -> None:
+    request = call("SitesManager.getSiteFromId", idSite="1", token_auth=given)._replace(believed=False)
+    with pytest.raises(wrong, match="scope import") as found:
+        api.read(request)
+    refused = api.refuse(request, found.value, status)
+    assert (refused.status, refused.content_type) == (status, "application/json")
+    assert orjson.loads(refused.body) == {"result": "error", "message": sentence(found.value)}
 
 
 @pytest.mark.parametrize("body", [b"", b"module=CoreHome", b'{"module":', b'{"module":["API"]}', b"\xff=\xff"])

@@ -4,7 +4,7 @@ All modes come to the same: the entries of Forward mode lie in the frame as thos
 Message is one entry without its array's head.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import Final, NamedTuple
 
@@ -116,41 +116,34 @@ def acknowledgement(chunk: bytes) -> bytes:
 
 def entry_ends(entries: bytes) -> Ends:
     """Find where each entry ends, and why what follows them is none."""
-    unpacker = Unpacker(max_buffer_size=max(1, len(entries)))
-    unpacker.feed(entries)
-    ends: list[int] = []
-    skip, tell, add = unpacker.skip, unpacker.tell, ends.append
-    try:
-        while True:
-            skip()
-            add(tell())
-    except OutOfData:
-        if (ends[-1] if ends else 0) == len(entries):
-            return ends, None
-        return ends, Malformed(f"entry {len(ends)} breaks off")
-    except ValueError as error:
-        return ends, Malformed(f"entry {len(ends)} is no msgpack: {str(error) or type(error).__name__}")
+    return _next_ends(_unpacker(entries), 0, len(entries), len(entries))
 
 
-def parts(transport: Transport, ends: Sequence[int], max_entries: int) -> Iterator[tuple[int, Transport]]:
+def parts(transport: Transport, max_entries: int) -> Iterator[tuple[int, Transport, Ends]]:
     """Cut a transport that is not compressed into such as hold so many entries at the most.
+
+    Each is looked for as it is asked for: a frame may be of millions of bytes that are an entry each.
 
     Args:
         transport: what is cut.
-        ends: where each of its entries ends.
         max_entries: how many a part may have.
 
     Yields:
-        The number of the first entry of a part, and the part. Only the last has the chunk's id.
+        The number of the first entry of a part, the part, and where its entries end. Only the last has the chunk's
+        id, and what is no entry.
 
     """
-    begin = 0
-    for first in range(0, len(ends) - max_entries, max_entries):
-        end = ends[first + max_entries - 1]
-        yield first, transport._replace(entries=transport.entries[begin:end], chunk=b"")
-        begin = end
-    rest = (len(ends) - 1) // max_entries * max_entries if ends else 0
-    yield rest, transport._replace(entries=transport.entries[begin:]) if begin else transport
+    entries = transport.entries
+    unpacker = _unpacker(entries)
+    first = begin = 0
+    while True:
+        ends, broken = _next_ends(unpacker, begin, len(entries), max_entries)
+        end = begin + (ends[-1] if ends else 0)
+        if broken is not None or end == len(entries):
+            break
+        yield first, transport._replace(entries=entries[begin:end], chunk=b""), (ends, None)
+        first, begin = first + max_entries, end
+    yield first, transport._replace(entries=entries[begin:]) if begin else transport, (ends, broken)
 
 
 def joined(transports: Iterable[Transport]) -> Iterator[Transport]:
@@ -160,6 +153,28 @@ def joined(transports: Iterable[Transport]) -> Iterator[Transport]:
             yield from group
         else:
             yield Transport(tag, b"".join([one.entries for one in group]))
+
+
+def _unpacker(entries: bytes) -> Unpacker:
+    unpacker = Unpacker(max_buffer_size=max(1, len(entries)))
+    unpacker.feed(entries)
+    return unpacker
+
+
+def _next_ends(unpacker: Unpacker, begin: int, size: int, most: int) -> Ends:
+    """Find where the next entries end, counted from *begin* on; *size* is where there are no more."""
+    ends: list[int] = []
+    skip, tell, add = unpacker.skip, unpacker.tell, ends.append
+    try:
+        for _ in range(most):
+            skip()
+            add(tell() - begin)
+    except OutOfData:
+        if begin + (ends[-1] if ends else 0) < size:
+            return ends, Malformed(f"entry {len(ends)} breaks off")
+    except ValueError as error:
+        return ends, Malformed(f"entry {len(ends)} is no msgpack: {str(error) or type(error).__name__}")
+    return ends, None
 
 
 def _options(frame: bytes, at: int) -> tuple[bytes, str]:

@@ -14,7 +14,7 @@ from metronome.dialects.dialect import Outcome, Readings, Reply, Request
 from metronome.dialects.matomo.requests import Parameters, parameters, token
 from metronome.dialects.problems import headers_of, problem, sentence
 from metronome.dialects.site import Site
-from metronome.errors import Malformed, MetronomeError, NoSuchPage, NotAllowed, TooLarge
+from metronome.errors import Malformed, MetronomeError, NoKey, NoSuchPage, NotAllowed, TooLarge
 
 _ONLY_SITE: Final = 1
 _SITE_NUMBER = re.compile(r"0*[1-9]\d{0,9}", re.ASCII)
@@ -37,15 +37,17 @@ def read(request: Request) -> Readings:
 
     Raises:
         Malformed: nobody answers such a call here.
+        NoKey: it came without a key, and the importer would find out only later that nobody believes it.
         NoSuchPage: it is no call of the API.
-        NotAllowed: the importer would find out only later that nobody believes it.
+        NotAllowed: the same, of one whose key is for something else.
 
     """
     given = parameters(request.query, request.body)
     if given.get("module") != "API":
         raise NoSuchPage(f"nothing answers at {request.path[:100]} but calls of Matomo's API, with module=API")
     if not request.believed:
-        raise NotAllowed("Matomo's log importer needs a key with the scope import, as its --token-auth")
+        wrong = NotAllowed if token(request) else NoKey
+        raise wrong("Matomo's log importer needs a key with the scope import, as its --token-auth")
     method = _METHODS.get(str(given.get("method")))
     if method is None:
         raise Malformed(f"of Matomo's API, only these are answered here: {', '.join(_METHODS)}")

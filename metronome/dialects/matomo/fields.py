@@ -32,7 +32,7 @@ _SECONDS = re.compile(r"-?(\d{1,10})", re.ASCII)
 _FILE_FORMAT = re.compile(r"[^/]\.([A-Za-z0-9]{1,16})\Z", re.ASCII)
 _FAILED_PAGE = re.compile(r"([1-5]\d\d)\W{1,3}URL = ", re.ASCII)
 """The title that Matomo's log importer and its advice for error pages give to what did not go well."""
-_OF_TRACKERS: Final = frozenset({"r", "rand", "_id", "cid", "uid", "pv_id", "send_image"})
+_OF_TRACKERS: Final = frozenset({"r", "rand", "_id", "cid", "pv_id", "send_image"})
 _STATUS = re.compile(r"[1-5]\d\d", re.ASCII)
 _USUAL_RULE = ItemRule()
 

@@ -11,7 +11,8 @@ from metronome.errors import TooLarge
 
 _COUNTED: Final = re.compile(rb"([1-9]\d{0,18}) <")
 _MAYBE_COUNTED: Final = re.compile(rb"[1-9]\d{0,18} ?")
-_END: Final = re.compile(rb"[\n\0]")
+_END: Final = re.compile(rb"[\n\0]+")
+"""Of a run of them each ends a line, and all but the first an empty one."""
 _NUL_STAND_IN: Final = "\ufffd".encode()
 
 
