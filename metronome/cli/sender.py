@@ -38,6 +38,8 @@ _OK = 200
 _CALLER_ERRORS = range(400, 500)
 _WRONG_ADDRESS = frozenset({404, 405})
 _TOO_MANY_REQUESTS = 429
+_ABOUT_KEYS = frozenset({401, 403})
+_KEY_HINT = "; a key is given with --key, or as METRONOME_KEY"
 _SERVER_ERRORS = range(500, 600)
 _SHOWN = 300
 
@@ -185,7 +187,7 @@ class Sender:
         if status == _TOO_MANY_REQUESTS or status in _SERVER_ERRORS:
             return _Busy(reason, _seconds(response.headers.get("Retry-After", "")))
         if status in _CALLER_ERRORS and status not in _WRONG_ADDRESS:
-            raise CallerError(f"{self._url} refuses the events: {reason}")
+            raise CallerError(f"{self._url} refuses the events: {reason}{_KEY_HINT if status in _ABOUT_KEYS else ''}")
         raise Misconfigured(f"--url {self._url} is no Metronome: POST {self._url}/tick answers {reason}")
 
     def _answer(self, batch: Batch, text: bytes) -> Answer:

@@ -22,7 +22,9 @@ def serve_command(**given: Any) -> None:
     except MetronomeError as error:
         _complain(f"{error}; {error.advice}")
     except OSError as error:
-        _complain(f"{error}; see that METRONOME_DATA can be written and that METRONOME_PORT is free")
+        _complain(
+            f"{error}; see that METRONOME_DATA can be written, and that METRONOME_PORT and other ports set are free"
+        )
 
 
 def _complain(sentence: str) -> None:

@@ -173,5 +173,8 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
     try:
         context.load_cert_chain(settings.forward_certificate, settings.forward_certificate_key)
     except OSError as error:
-        raise Misconfigured(f"{PREFIX}FORWARD_CERTIFICATE or its key cannot be used: {error}") from None
+        raise Misconfigured(
+            f"{PREFIX}FORWARD_CERTIFICATE and its key, in the same file or that of "
+            f"{PREFIX}FORWARD_CERTIFICATE_KEY, cannot be used: {error}"
+        ) from None
     return context
