@@ -398,3 +398,12 @@ def both_listen(server: Server) -> bool:
     """Tell whether two sockets listen at the server's port."""
     listening = f"0100007F:{server.port:04X} 00000000:0000 0A "
     return Path("/proc/net/tcp").read_text().count(listening) == 2
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_server_may_have_more_connections_than_machines_usually_allow(tmp_path: Path, workers: int) -> None:
+    with serving(tmp_path / "data", workers=workers) as server:
+        for pid in (server.pid, *server.worker_pids()):
+            limits = Path(f"/proc/{pid}/limits").read_text()
+            (files,) = [line.split()[3:5] for line in limits.splitlines() if line.startswith("Max open files")]
+            assert files[0] == files[1] or int(files[0]) >= 65_536
