@@ -168,9 +168,8 @@ class TestIndices(OnElasticsearch):
         deep: Filter = Equals("id", "x")
         for _ in range(100):
             deep = AllOf((deep,))
-        for question in (Question(where=deep), Question(by=("day",), tz="Factory")):
-            with pytest.raises(Unaskable):
-                await store.ask(question)
+        with pytest.raises(Unaskable):
+            await store.ask(Question(where=deep))
 
     async def test_hostile_names_leave_the_known_fields_countable(self, store: ElasticsearchStore) -> None:
         await fill(
