@@ -22,7 +22,7 @@ def measure() -> list[Row]:
     prefix = unique_name("away")
     with elasticsearch_node("1g") as url, scratch() as folder:
         wire = Wire(url, free_port())
-        with wire, serving(folder / "data", store=wire.url, index_prefix=prefix) as server:
+        with wire, serving(folder / "data", store=wire.url, index_prefix=prefix, public="tick,tock,query") as server:
             _fill(server)
             # Not what the client counts: it hangs up on the last requests of each run, which are taken all the same.
             sent = server.accepted()
