@@ -1,7 +1,6 @@
 """The routes that answer the reports of micro-metrics, with errors in that protocol's own shape."""
 
 import asyncio
-import hashlib
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, NamedTuple
 
@@ -15,8 +14,8 @@ from metronome.errors import MetronomeError, Unaskable
 from metronome.keys import Scope
 from metronome.reports.micrometrics import found, measures, names, tables
 from metronome.reports.micrometrics.filters import ALL, USUAL_LAST, read_asked
-from metronome.service.problems import ANY_ORIGIN, refusal
-from metronome.service.reads import Answering
+from metronome.service.problems import refusal
+from metronome.service.reads import Answering, answered
 from metronome.service.writes import Handler
 
 _JSON: Final = "application/json"
@@ -90,11 +89,7 @@ def _handler(report: _Report, write: Callable[[_Report, Any], bytes], answering:
         except MetronomeError as error:
             answering.telemetry.refuse(error)
             return refusal(track, _NO_REQUEST, error)
-        tag = f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
-        headers = {**ANY_ORIGIN, "ETag": tag, "Cache-Control": "no-cache"}
-        if tag in request.headers.get("If-None-Match", ""):
-            return web.Response(status=304, headers=headers)
-        return web.Response(body=body, content_type=media, charset=charset, headers=headers)
+        return answered(request, body, media, charset)
 
     return handle
 

@@ -187,16 +187,15 @@ def write_routes(doorway: Doorway, state: State) -> list[web.RouteDef]:
     ]
 
 
-def list_routes(answering: Answering, senders: Senders, read_key: str) -> list[web.RouteDef]:
+def list_routes(answering: Answering, read_key: str) -> list[web.RouteDef]:
     """List the routes that answer lists.
 
     Args:
         answering: whom to ask.
-        senders: tells where a request came from.
         read_key: a key that lists can be read with, beside those that were made here; empty for none.
 
     """
-    reading = _Reading(answering.guard, senders, read_key)
+    reading = _Reading(answering.guard, answering.senders, read_key)
     return [
         web.get(SESSIONS, _listing(answering, reading, microticks.SESSION_COLUMNS, microticks.sessions)),
         web.get(EVENTS, _listing(answering, reading, microticks.EVENT_COLUMNS, microticks.events)),

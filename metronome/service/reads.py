@@ -104,10 +104,15 @@ def _report(name: str, scope: Scope, ask: Callable[[web.Request], Any], answerin
         except MetronomeError as error:
             answering.telemetry.refuse(error)
             return problem(error)
-        tag = f'"{hashlib.blake2b(answer, digest_size=12).hexdigest()}"'
-        headers = {**ANY_ORIGIN, "ETag": tag, "Cache-Control": "no-cache"}
-        if tag in request.headers.get("If-None-Match", ""):
-            return web.Response(status=304, headers=headers)
-        return web.Response(body=answer, content_type="application/json", headers=headers)
+        return answered(request, answer, "application/json")
 
     return handle
+
+
+def answered(request: web.Request, body: bytes, content_type: str, charset: str | None = None) -> web.Response:
+    """Answer with a report, or with 304 where the asker has the same one already."""
+    tag = f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
+    headers = {**ANY_ORIGIN, "ETag": tag, "Cache-Control": "no-cache"}
+    if tag in request.headers.get("If-None-Match", ""):
+        return web.Response(status=304, headers=headers)
+    return web.Response(body=body, content_type=content_type, charset=charset, headers=headers)

@@ -34,7 +34,7 @@ def reporting(settings: Settings, answering: Answering) -> list[web.RouteDef]:
     return [
         *read_routes(answering),
         *micrometrics.report_routes(answering),
-        *microticks.list_routes(answering, answering.senders, settings.microticks_key),
+        *microticks.list_routes(answering, settings.microticks_key),
     ]
 
 
