@@ -11,7 +11,7 @@ import pytest
 
 from metronome.keys import Scope
 from tests.installations import give_key, stored_documents
-from tests.servers import REQUEST_SECONDS, Server, free_port, serving, unique_name
+from tests.servers import REQUEST_SECONDS, Server, free_port, serving
 
 NDJSON = "application/x-ndjson"
 
@@ -49,23 +49,6 @@ def lines(*documents: dict[str, Any], action: str = '{"create":{"_index":"logs"}
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with serving(tmp_path_factory.mktemp("bulk") / "data", body_max_bytes=100_000) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def crew(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("bulk") / "crew", workers=2) as running:
-        yield running
-
-
-@pytest.fixture(params=["one", "crew"])
-def either(request: pytest.FixtureRequest) -> Server:
-    found: Server = request.getfixturevalue("server" if request.param == "one" else "crew")
-    return found
-
-
-@pytest.fixture
-def item() -> str:
-    return unique_name("item-")
 
 
 def views(server: Server, item: str) -> int:

@@ -16,7 +16,7 @@ from msgpack import ExtType, Unpacker, packb
 
 from metronome.keys import Scope
 from tests.installations import give_key, stored_documents
-from tests.servers import Server, free_port, run_metronome, serving, unique_name
+from tests.servers import Server, free_port, run_metronome, serving
 
 HOST: Final = "127.0.0.1"
 KEY: Final = "geheim"
@@ -144,17 +144,6 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def crew(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with serving(tmp_path_factory.mktemp("forward") / "crew", forward_port=free_port(), workers=2) as running:
         yield running
-
-
-@pytest.fixture(params=["one", "crew"])
-def either(request: pytest.FixtureRequest) -> Server:
-    found: Server = request.getfixturevalue("server" if request.param == "one" else "crew")
-    return found
-
-
-@pytest.fixture
-def item() -> str:
-    return unique_name("item-")
 
 
 @pytest.fixture

@@ -31,24 +31,6 @@ def new_server() -> Iterator[NewServer]:
         yield lambda *arguments, **settings: stack.enter_context(Server(*arguments, **settings))
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("health") / "data") as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def crew(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("health") / "crew", workers=2) as running:
-        yield running
-
-
-@pytest.fixture(params=["one", "crew"])
-def either(request: pytest.FixtureRequest) -> Server:
-    found: Server = request.getfixturevalue("server" if request.param == "one" else "crew")
-    return found
-
-
 async def metrics(server: Server) -> dict[str, float]:
     """Return each sample by its name, with its labels behind it."""
     async with aiohttp.ClientSession(server.url, timeout=SECONDS) as http, http.get("/metrics") as answer:

@@ -7,7 +7,7 @@ import random
 import sys
 import time
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,33 +29,10 @@ BATCH_MAX: Final = 10_000
 SECONDS: Final = aiohttp.ClientTimeout(total=60)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("tick") / "data") as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def crew(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("tick") / "crew", workers=2) as running:
-        yield running
-
-
-@pytest.fixture(params=["one", "crew"])
-def either(request: pytest.FixtureRequest) -> Server:
-    found: Server = request.getfixturevalue("server" if request.param == "one" else "crew")
-    return found
-
-
 @pytest.fixture
 async def http(server: Server) -> AsyncIterator[aiohttp.ClientSession]:
     async with aiohttp.ClientSession(server.url, timeout=SECONDS) as session:
         yield session
-
-
-@pytest.fixture
-def item() -> str:
-    return unique_name("item-")
 
 
 async def tock(server: Server, item: str) -> dict[str, dict[str, int]]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -12,27 +12,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.servers import Server, serving, unique_name
+from tests.servers import Server, unique_name
 
 EMPTY: Final[dict[str, dict[str, int]]] = {"views": {}, "downloads": {}, "referers": {}}
 SECONDS: Final = aiohttp.ClientTimeout(total=60)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("tock") / "data") as running:
-        yield running
 
 
 @pytest.fixture
 async def http(server: Server) -> AsyncIterator[aiohttp.ClientSession]:
     async with aiohttp.ClientSession(server.url, timeout=SECONDS) as session:
         yield session
-
-
-@pytest.fixture
-def item() -> str:
-    return unique_name("item-")
 
 
 def fill(server: Server, *events: dict[str, Any]) -> None:
