@@ -9,6 +9,7 @@
     │   ├── TooSlow             its body did not come in time
     │   ├── UnknownEncoding     its Content-Encoding is not one that is spoken here
     │   ├── Unaskable           the question names something that cannot be asked
+    │   ├── TooCostly           the question takes more groups, rows or time than it may
     │   ├── NoKey               a key is needed here, and none came or none that is known
     │   ├── NotAllowed          the key does not allow this
     │   ├── NoSuchPage          nothing answers at this address
@@ -16,6 +17,7 @@
     ├── Away                    try again later: nothing is wrong with the request
     │   ├── SpoolFull           no room on the disk for more events
     │   ├── StoreAway           the store does not answer
+    │   ├── Busy                as many questions wait for the store as may
     │   └── ServerAway          the Metronome server that a command sends to does not answer
     └── OperatorError           somebody has to change the installation
         ├── Misconfigured       a setting has a value that cannot be
@@ -71,6 +73,12 @@ class Unaskable(CallerError):
     """A question names something that cannot be asked."""
 
 
+class TooCostly(CallerError):
+    """A question takes more groups, rows or time than it may."""
+
+    advice = "ask for a shorter range, for fewer groups, or for one item at a time"
+
+
 class NoKey(CallerError):
     """A key is needed, and none came, or one that is unknown, has expired or was revoked."""
 
@@ -113,6 +121,12 @@ class StoreAway(Away):
 
     advice = "see that the store runs and can be reached; no event is lost meanwhile"
     in_public = "the store does not answer at the moment; no event is lost, ask again later"
+
+
+class Busy(Away):
+    """As many questions wait for the store as may."""
+
+    advice = "ask again in a moment, or ask fewer large questions at once"
 
 
 class ServerAway(Away):

@@ -29,9 +29,12 @@ MAX_GROUPS: Final = 100_000
 """A store may stop at so many groups; its answer is then not exact."""
 
 _METRIC = re.compile(
-    r"(?P<kind>count|visitors|sessions|unique|sum|avg|min|max|p(?P<percent>\d{1,2}(?:\.\d+)?))(?::(?P<field>.+))?"
+    r"(?P<kind>count|first|last|visitors|sessions|unique|sum|avg|min|max|p(?P<percent>\d{1,2}(?:\.\d+)?))"
+    r"(?::(?P<field>.+))?"
 )
 _SHORT = {"visitors": "visitor", "sessions": "session"}
+_PLAIN = frozenset({"first", "last", *_SHORT})
+"""The metrics that take no field."""
 _NO_ZONE = re.compile(r"(?:posix|right)/.*|posixrules|localtime|Factory", re.DOTALL)
 """Files beside those of zones, which many machines have and no store knows."""
 
@@ -40,6 +43,9 @@ class Kind(StrEnum):
     """How a metric makes one number of many events."""
 
     COUNT = "count"
+    VALUES = "values"
+    FIRST = "first"
+    LAST = "last"
     UNIQUE = "unique"
     SUM = "sum"
     AVG = "avg"
@@ -50,11 +56,12 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One number to work out for each group.
+    """One number, or time, to work out for each group.
 
     Attributes:
-        kind: how.
-        field: of which field; empty for ``count``.
+        kind: how. ``VALUES`` is how many events hold a number in the field, ``FIRST`` and ``LAST`` are the times
+            of the oldest and the newest event.
+        field: of which field; empty for ``COUNT``, ``FIRST`` and ``LAST``.
         percent: which percentile, above 0 and below 100; 0 for every other kind.
         name: how the answer's column is called, as it was asked for.
 
@@ -67,7 +74,9 @@ class Metric:
 
     @classmethod
     def parse(cls, text: str) -> "Metric":
-        """Read ``count``, ``visitors``, ``sessions``, ``unique:F``, ``sum|avg|min|max:F`` or ``pNN:F``.
+        """Read ``count``, ``count:F``, ``first``, ``last``, ``visitors``, ``sessions``, ``unique:F`` and the like.
+
+        Besides these there are ``sum:F``, ``avg:F``, ``min:F``, ``max:F`` and ``pNN:F``, the NNth percentile.
 
         Raises:
             Unaskable: it is none of these.
@@ -77,9 +86,10 @@ class Metric:
         if match is None:
             raise Unaskable(_no_metric(text))
         kind, name, percent = match["kind"], match["field"] or "", match["percent"]
-        plain = kind == "count" or kind in _SHORT
-        if plain == bool(name):
+        if kind != "count" and (kind in _PLAIN) == bool(name):
             raise Unaskable(_no_metric(text))
+        if kind == "count" and name:
+            return cls(Kind.VALUES, name, name=text)
         if percent is not None:
             if float(percent) == 0:  # The pattern has two digits at most before the point.
                 raise Unaskable(_no_metric(text))
@@ -90,7 +100,10 @@ class Metric:
 
 
 def _no_metric(text: str) -> str:
-    return f"{text!r} is no metric: ask for count, visitors, sessions, or unique|sum|avg|min|max|pNN:FIELD"
+    return (
+        f"{text[:100]!r} is no metric: ask for count, first, last, visitors, sessions, "
+        "or count|unique|sum|avg|min|max|pNN:FIELD"
+    )
 
 
 COUNT: Final = Metric(Kind.COUNT, name="count")
@@ -236,8 +249,9 @@ class Answer:
         columns: the question's `Question.columns`.
         rows: one for each group, values in the order of *columns*: text for what it is grouped by (days
             as ``2015-01-22``, weeks by their Monday, months as ``2015-01``, hours and minutes as
-            ``2015-01-22T09:00:00+01:00``, with ``Z`` for UTC), whole numbers for ``count`` and
-            ``unique``, else numbers, or None where no event had one (a sum is then 0.0).
+            ``2015-01-22T09:00:00+01:00``, with ``Z`` for UTC), whole numbers for ``count``, ``values`` and
+            ``unique``, stamps as ``2015-01-22T09:00:00.000Z`` for ``first`` and ``last``, else numbers, or None
+            where no event had one (a sum is then 0.0).
         total: how many rows there are without limit and offset.
         exact: whether each number and the choice of rows is right to the last count.
 

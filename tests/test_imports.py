@@ -20,6 +20,7 @@ LAYERS = [
     ["metronome.timestamps", "metronome.enrich", "metronome.keys", "metronome.identities", "metronome.locks"],
     ["metronome.config", "metronome.telemetry"],
     ["metronome.event", "metronome.question"],
+    ["metronome.trails"],
     ["metronome.dialects", "metronome.stores.store", "metronome.stores", "metronome.state.state", "metronome.state"],
     ["metronome.stores.elasticsearch.connection"],
     ["metronome.stores.duckdb", "metronome.stores.elasticsearch", "metronome.stores.conformance"],

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import ClassVar
 
 from metronome.question import Answer, Filter, Question
+from metronome.trails import Trail, Trails
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,57 @@ class Store(ABC):
 
         Raises:
             Unaskable: a question names something that cannot be asked.
+            TooCostly: the answers take longer than a store gives them.
 
+        """
+
+    @abstractmethod
+    async def newest(
+        self,
+        field: str,
+        limit: int,
+        where: Filter | None = None,
+        start: datetime | None = None,
+        end: datetime | None = None,
+    ) -> tuple[str, ...]:
+        """Return the values of a field whose newest events, of those let through, are the newest of all.
+
+        Args:
+            field: a plain one, such as ``session``.
+            limit: how many values at most, 10,000 or fewer.
+            where: which events count.
+            start: as in `Question`.
+            end: as in `Question`.
+
+        Returns:
+            Values, each once, that with the newest event first; of two with the same time the greater text.
+
+        Raises:
+            TooCostly: as `ask`.
+
+        """
+
+    @abstractmethod
+    def trails(self, asked: Trails) -> AsyncIterator[Trail]:
+        """Yield every trail, in the order of their keys, whatever is written meanwhile.
+
+        Memory stays bounded however many there are.
+
+        Raises:
+            Unaskable: the key or a field is none that stands at a document's top level.
+
+        """
+
+    @abstractmethod
+    async def fields(self) -> frozenset[str]:
+        """Return the names that documents have at their top level, as far as they can be asked for."""
+
+    @abstractmethod
+    async def replace(self, batch: Batch) -> int:
+        """Put documents in the place of those with the same identity; those that have none are left out.
+
+        Idempotent; questions see it as they see what `write` wrote. Returns how many were replaced. Time
+        and identity of a document stay: only what else it holds may differ.
         """
 
     @abstractmethod

@@ -15,6 +15,8 @@ from metronome.stores.conformance import (
     FilterTests,
     ForgettingTests,
     PropertyTests,
+    ReplacingTests,
+    TrailTests,
     WritingTests,
     ZoneTests,
 )
@@ -57,6 +59,14 @@ class TestForgetting(OnDuckDB, ForgettingTests):
     pass
 
 
+class TestTrails(OnDuckDB, TrailTests):
+    pass
+
+
+class TestReplacing(OnDuckDB, ReplacingTests):
+    pass
+
+
 class TestProperties(OnDuckDB, PropertyTests):
     pass
 
@@ -73,6 +83,10 @@ class OnDuckDBThatMergesEachBatch(OnDuckDB):
 
 
 class TestAskingAfterMerges(OnDuckDBThatMergesEachBatch, AskingTests):
+    pass
+
+
+class TestReplacingAfterMerges(OnDuckDBThatMergesEachBatch, ReplacingTests):
     pass
 
 

@@ -16,8 +16,10 @@ The store is empty and set up. The tests need pytest in asyncio's automatic mode
 from metronome.stores.conformance.asking import AskingTests
 from metronome.stores.conformance.events import StoreTests
 from metronome.stores.conformance.filtering import FilterTests
+from metronome.stores.conformance.following import TrailTests
 from metronome.stores.conformance.forgetting import ForgettingTests
 from metronome.stores.conformance.properties import PropertyTests
+from metronome.stores.conformance.replacing import ReplacingTests
 from metronome.stores.conformance.writing import WritingTests
 from metronome.stores.conformance.zones import ZoneTests
 
@@ -26,7 +28,9 @@ __all__ = [
     "FilterTests",
     "ForgettingTests",
     "PropertyTests",
+    "ReplacingTests",
     "StoreTests",
+    "TrailTests",
     "WritingTests",
     "ZoneTests",
 ]

@@ -9,6 +9,7 @@ import pytest
 from metronome.event import Door, Event, document
 from metronome.question import Metric, Order, Question
 from metronome.stores.store import Batch, Store, Verdicts
+from metronome.trails import Trails
 
 NOON: Final = "2015-01-22T12:00:00.000Z"
 DOOR: Final = Door(arrival=NOON, earliest=None, latest="9999-12-31T23:59:59.999Z")
@@ -58,6 +59,11 @@ async def rows(store: Store, question: Question) -> list[tuple[Any, ...]]:
     assert answer.exact
     assert answer.columns == question.columns
     return list(answer.rows)
+
+
+async def trails(store: Store, asked: Trails) -> list[tuple[str, list[tuple[Any, ...]]]]:
+    """Return trails as their keys and steps, each step as its time and texts."""
+    return [(trail.key, [(step.at, *step.texts) for step in trail.steps]) async for trail in store.trails(asked)]
 
 
 def metrics(*texts: str) -> tuple[Metric, ...]:

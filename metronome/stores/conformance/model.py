@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -26,7 +26,9 @@ from metronome.question import (
     Range,
     arrange,
 )
+from metronome.trails import Step, Trail, Trails, sort_key
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 Document = dict[str, Any]
 Value = str | int | float | None
 
@@ -102,6 +104,28 @@ def numbers_of(documents: Iterable[Document], field: str) -> list[float]:
     return sorted(number for number in found if number is not None)
 
 
+def trails_of(asked: Trails, documents: Iterable[Document]) -> list[Trail]:
+    """Return trails, in the order of their keys."""
+    found: dict[str, list[Step]] = {}
+    question = Question(where=asked.where, start=asked.start, end=asked.end)
+    for document in documents:
+        key = text_of(document, asked.key)
+        if key is not None and matches(question, document):
+            at = (_moment(document) - _EPOCH) // timedelta(milliseconds=1)
+            found.setdefault(key, []).append(Step(at, tuple(text_of(document, field) for field in asked.fields)))
+    return [Trail(key, tuple(sorted(found[key], key=sort_key))) for key in sorted(found)]
+
+
+def newest_of(field: str, limit: int, question: Question, documents: Iterable[Document]) -> tuple[str, ...]:
+    """Return the values of a field that have the newest events a question lets through."""
+    last: dict[str, datetime] = {}
+    for document in documents:
+        value = text_of(document, field)
+        if value is not None and matches(question, document):
+            last[value] = max(_moment(document), last.get(value, _EPOCH))
+    return tuple(sorted(last, key=lambda value: (last[value], value), reverse=True)[:limit])
+
+
 def _within(where: Range, number: float | None) -> bool:
     if number is None:
         return False
@@ -113,9 +137,14 @@ def _within(where: Range, number: float | None) -> bool:
     )
 
 
-def _measure(metric: Metric, documents: list[Document]) -> Value:
+def _measure(metric: Metric, documents: list[Document]) -> Value:  # noqa: PLR0911  # one for each kind
     if metric.kind is Kind.COUNT:
         return len(documents)
+    if metric.kind is Kind.VALUES:
+        return len(numbers_of(documents, metric.field))
+    if metric.kind in (Kind.FIRST, Kind.LAST):
+        stamps = sorted(document["@timestamp"] for document in documents)
+        return stamps[0 if metric.kind is Kind.FIRST else -1] if stamps else None
     if metric.kind is Kind.UNIQUE:
         return len({text_of(document, metric.field) for document in documents} - {None})
     numbers = numbers_of(documents, metric.field)

@@ -26,8 +26,9 @@ from metronome.question import (
     Range,
 )
 from metronome.stores.conformance.events import StoreTests, event, fill
-from metronome.stores.conformance.model import answer_of, matches, numbers_of
+from metronome.stores.conformance.model import answer_of, matches, newest_of, numbers_of, trails_of
 from metronome.stores.store import Store
+from metronome.trails import Trails
 
 ESTIMATED_SHARE: Final = 0.02
 """How far an estimate of distinct values may be off."""
@@ -38,7 +39,21 @@ NUMBER_FIELDS: Final = ("n", "duration", "nothing")
 ZONES: Final = ("UTC", "Europe/Zurich", "America/New_York", "America/St_Johns", "Asia/Kolkata", "Pacific/Auckland")
 METRICS: Final = tuple(
     Metric.parse(text)
-    for text in ("count", "visitors", "unique:lang", "sum:n", "avg:n", "min:duration", "max:n", "p50:n", "p90:duration")
+    for text in (
+        "count",
+        "first",
+        "last",
+        "count:n",
+        "count:duration",
+        "visitors",
+        "unique:lang",
+        "sum:n",
+        "avg:n",
+        "min:duration",
+        "max:n",
+        "p50:n",
+        "p90:duration",
+    )
 )
 
 _quarters = st.integers(-400, 400).map(lambda number: number / 4)
@@ -136,6 +151,35 @@ class PropertyTests(StoreTests):
         documents = [orjson.loads(each) for each in written]
         for question, answer in zip(marked, await store.ask(*marked), strict=True):
             _compare(question, answer, documents)
+
+    @settings(
+        max_examples=25,
+        deadline=None,
+        suppress_health_check=[
+            HealthCheck.function_scoped_fixture,
+            HealthCheck.differing_executors,
+            HealthCheck.too_slow,
+        ],
+    )
+    @given(
+        events=st.lists(_events, max_size=25),
+        question=_questions(),
+        key=st.sampled_from(["visitor", "id", "lang", "n"]),
+        fields=st.lists(st.sampled_from(["id", "event", "lang", "n", "visitor"]), min_size=1, max_size=3, unique=True),
+        limit=st.integers(1, 5),
+    )
+    async def test_tells_trails_as_the_model_does(
+        self, store: Store, events: list[dict[str, Any]], question: Question, key: str, fields: list[str], limit: int
+    ) -> None:
+        mark = uuid4().hex
+        written = [event(each["at"].astimezone(UTC).isoformat(), **_without_time(each), run=mark) for each in events]
+        await fill(store, *written)
+        documents = [orjson.loads(each) for each in written]
+        marked = _within_run(question, mark)
+        asked = Trails(key, tuple(fields), marked.where, marked.start, marked.end)
+        assert [trail async for trail in store.trails(asked)] == trails_of(asked, documents)
+        newest = await store.newest(key, limit, marked.where, marked.start, marked.end)
+        assert newest == newest_of(key, limit, marked, documents)
 
     @settings(
         max_examples=15,

@@ -28,6 +28,8 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _COUNTED_CHARACTERS = 1024
 _ALWAYS_SHORT = frozenset({"id", "event", "format", "referer", "bot"})
 """The door takes these only where they are short enough to be counted."""
+_LISTED_MAX = 20
+"""More values than these are one list, which costs no planning."""
 ROLLUP = f"(SELECT {', '.join(ROLLUP_COLUMNS)}, day AS ts, n FROM rollup)"
 _ROLLUP_UNITS = frozenset({"day", "week", "month"})
 
@@ -137,7 +139,7 @@ def _fields(where: Filter | None) -> frozenset[str]:
 def group_of(name: str, tz: str) -> str:
     """Write what rows are grouped by as SQL; its value is raw (see `show`)."""
     if name not in TIME_UNITS:
-        return _text(name)
+        return text_of(name)
     local = "ts" if tz == "UTC" else f"timezone({_quoted(tz)}, timezone('UTC', ts))"
     cut = f"date_trunc('{name}', {local})"
     if name in {"hour", "minute"}:
@@ -146,12 +148,16 @@ def group_of(name: str, tz: str) -> str:
     return f"{local}::DATE" if name == "day" else cut
 
 
-def _metric(metric: Metric, count: str) -> str:
+def _metric(metric: Metric, count: str) -> str:  # noqa: PLR0911  # one for each kind
     match metric.kind:
         case Kind.COUNT:
             return count
+        case Kind.VALUES:
+            return f"count({_number(metric.field)})"
+        case Kind.FIRST | Kind.LAST as kind:
+            return f"strftime({'min' if kind is Kind.FIRST else 'max'}(ts), '%Y-%m-%dT%H:%M:%S.%gZ')"
         case Kind.UNIQUE:
-            return f"count(DISTINCT {_text(metric.field)})"
+            return f"count(DISTINCT {text_of(metric.field)})"
         case Kind.SUM:
             return f"coalesce(sum({_number(metric.field)}), 0.0)"
         case Kind.PERCENTILE:
@@ -169,13 +175,13 @@ def _filter(where: Filter, values: list[object]) -> str:  # noqa: PLR0911  # one
         case Prefix(name, text):
             possible = _possible(name, (text,))
             values.extend(possible)
-            return f"starts_with({_text(name)}, ?)" if possible else "false"
+            return f"starts_with({text_of(name)}, ?)" if possible else "false"
         case Exists(name):
-            return f"{_text(name)} IS NOT NULL"
+            return f"{text_of(name)} IS NOT NULL"
         case Range():
             return _range(where, values)
         case Not(Exists(name)):
-            return f"{_text(name)} IS NULL"
+            return f"{text_of(name)} IS NULL"
         case Not(inner):
             return f"NOT coalesce(({_filter(inner, values)}), false)"
         case AllOf(inners):
@@ -186,8 +192,11 @@ def _filter(where: Filter, values: list[object]) -> str:  # noqa: PLR0911  # one
 
 def _one_of(name: str, options: tuple[str, ...], values: list[object]) -> str:
     possible = _possible(name, options)
+    if len(possible) > _LISTED_MAX:
+        values.append(possible)
+        return f"{text_of(name)} IN (SELECT unnest(?::VARCHAR[]))"
     values.extend(possible)
-    return f"{_text(name)} IN ({', '.join('?' * len(possible))})" if possible else "false"
+    return f"{text_of(name)} IN ({', '.join('?' * len(possible))})" if possible else "false"
 
 
 def _possible(name: str, options: tuple[str, ...]) -> list[str]:
@@ -208,9 +217,9 @@ def _range(where: Range, values: list[object]) -> str:
     return "(" + " AND ".join(parts) + ")"
 
 
-def _text(name: str) -> str:
+def text_of(name: str) -> str:
     """Write a field's text, as far as it is short enough to be counted."""
-    text = name if name in COLUMNS else f"json_extract_string(doc, {_quoted(_pointer(name))})"
+    text = f'"{name}"' if name in COLUMNS else f"json_extract_string(doc, {_quoted(_pointer(name))})"
     if name in _ALWAYS_SHORT:
         return text
     return f"CASE WHEN length({text}) <= {_COUNTED_CHARACTERS} THEN {text} END"
@@ -219,7 +228,7 @@ def _text(name: str) -> str:
 def _number(name: str) -> str:
     if not is_plain(name):
         return "NULL::DOUBLE"
-    number = f"try_cast({_text(name)} AS DOUBLE)"
+    number = f"try_cast({text_of(name)} AS DOUBLE)"
     return f"CASE WHEN isfinite({number}) THEN {number} END"
 
 

@@ -8,24 +8,38 @@ item reads little however many events there are; ``progress`` says how many rows
 
 from typing import Final
 
-COLUMNS: Final = ("id", "event", "format", "referer", "bot", "visitor", "session")
-"""The fields that have a column of their own."""
+COLUMNS: Final = (
+    *("id", "event", "format", "referer", "bot", "visitor", "session"),
+    *("channel", "referer_group", "country", "browser", "browser_version", "os", "os_version", "device", "bot_kind"),
+    *("utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content"),
+    *("status", "method", "message", "error_group", "user", "enrich_version"),
+    *("duration", "value", "TTFB", "FCP", "LCP", "CLS", "INP"),
+    *("pf_net", "pf_srv", "pf_tfr", "pf_dm1", "pf_dm2", "pf_onl"),
+)
+"""The fields that have a column of their own, so that asking for them reads nothing else; all are texts."""
 
 ROLLUP_COLUMNS: Final = ("id", "event", "format", "referer", "bot")
 """The fields that the rollup can answer for, besides the day."""
 
-TABLES: Final = """
+TABLES: Final = f"""
 CREATE TABLE IF NOT EXISTS events(
     key UHUGEINT, ts TIMESTAMP,
-    id VARCHAR, event VARCHAR, format VARCHAR, referer VARCHAR, bot VARCHAR, visitor VARCHAR, session VARCHAR,
+    {", ".join(f'"{name}" VARCHAR' for name in COLUMNS)},
     doc JSON);
 CREATE TABLE IF NOT EXISTS rollup(
     id VARCHAR, day DATE, event VARCHAR, format VARCHAR, referer VARCHAR, bot VARCHAR, n BIGINT);
+CREATE TABLE IF NOT EXISTS fields(name VARCHAR);
 CREATE TABLE IF NOT EXISTS progress(merged_rows BIGINT);
 INSERT INTO progress SELECT 0 WHERE NOT EXISTS (FROM progress);
 """
 
-_FIELDS = ", ".join(f"f[{at}] AS {name}" for at, name in enumerate(COLUMNS, start=3))
+MISSING: Final = f"""
+SELECT name FROM (VALUES {", ".join(f"('{name}')" for name in COLUMNS)}) AS known(name)
+WHERE name NOT IN (SELECT column_name FROM information_schema.columns WHERE table_name = 'events')
+"""
+"""The columns that a file of an older Metronome lacks."""
+
+_FIELDS = ", ".join(f'f[{at}] AS "{name}"' for at, name in enumerate(COLUMNS, start=3))
 _POINTERS = ", ".join(f"'/{name}'" for name in COLUMNS)
 
 READ_BATCH: Final = f"""
@@ -56,11 +70,34 @@ DROP_REPEATED: Final = """
 DELETE FROM batch WHERE rowid NOT IN (SELECT min(rowid) FROM batch GROUP BY key)
 """
 
-STORE_BATCH: Final = f"INSERT INTO events SELECT key, ts, {', '.join(COLUMNS)}, doc FROM batch"
+_NAMES = ", ".join(f'"{name}"' for name in ("key", "ts", *COLUMNS, "doc"))
+
+STORE_BATCH: Final = f"INSERT INTO events ({_NAMES}) SELECT {_NAMES} FROM batch"
+
+NOTE_FIELDS: Final = """
+INSERT INTO fields SELECT name FROM (SELECT DISTINCT unnest(json_keys(doc)) AS name FROM batch)
+WHERE name NOT IN (SELECT name FROM fields)
+"""
+
+NOTE_ALL_FIELDS: Final = "INSERT INTO fields SELECT DISTINCT unnest(json_keys(doc)) FROM events"
+
+REPLACE_FROM: Final = """
+DELETE FROM batch WHERE key NOT IN (SELECT key FROM events WHERE ts >= $1 AND ts < $2)
+"""
+
+DROP_REPLACED: Final = """
+DELETE FROM events WHERE ts >= $1 AND ts < $2 AND key IN (SELECT key FROM batch)
+"""
+
+UNCOUNT_DAYS: Final = "DELETE FROM rollup WHERE day >= $1 AND day < $2"
 
 _COUNTS = "id, ts::DATE AS day, event, format, referer, bot, count(*) AS n"
 
 COUNT_BATCH: Final = f"INSERT INTO rollup SELECT {_COUNTS} FROM batch GROUP BY ALL ORDER BY id, day"
+
+COUNT_DAYS: Final = f"""
+INSERT INTO rollup SELECT {_COUNTS} FROM events WHERE ts >= $1 AND ts < $2 GROUP BY ALL ORDER BY id, day
+"""
 
 UNMERGED: Final = "SELECT (SELECT count(*) FROM rollup) - merged_rows, merged_rows FROM progress"
 

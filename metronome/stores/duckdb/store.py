@@ -13,22 +13,29 @@ from typing import Any, ClassVar, Final, TypeVar
 
 import duckdb
 
-from metronome.errors import StoreAway
+from metronome.errors import StoreAway, TooCostly
+from metronome.event import is_plain
 from metronome.question import AllOf, Answer, Equals, Filter, Question, arrange
 from metronome.stores.duckdb import schema
+from metronome.stores.duckdb.asking import Asking
 from metronome.stores.duckdb.onepass import select_at_once
 from metronome.stores.duckdb.questions import Statement, condition, select, select_sorted, show
+from metronome.stores.duckdb.trails import Gathering, select_newest, select_trails
+from metronome.stores.duckdb.upgrade import bring_up_to_date
 from metronome.stores.store import Batch, Refusal, Store, Verdicts
+from metronome.trails import Trail, Trails
 
 Result = TypeVar("Result")
 
 FILE_NAME: Final = "metronome.duckdb"
 _MERGE_ROWS = (50_000, 500_000)
 """The rollup is merged as it has grown by an eighth, but by no fewer and no more rows than these."""
+_ASK_SECONDS = 10.0
+_READERS = 3
 _SORTED_HERE = 10_000
 """Up to so many rows are sorted sooner in Python than DuckDB plans how."""
 _NICENESS = 10
-_DOCUMENTS_AT_ONCE = 10_000
+_ROWS_AT_ONCE = 10_000
 _REFUSED = (duckdb.ConversionException, duckdb.InvalidInputException, duckdb.OutOfRangeException)
 
 
@@ -38,21 +45,29 @@ class DuckDBStore(Store):
     Args:
         folder: where the file is, or will be.
         memory: how much DuckDB may take, as ``1GB``.
+        ask_seconds: how long the answers to one call may take.
         merge_rows: see `_MERGE_ROWS`.
 
     """
 
     batch_bytes: ClassVar[int] = 8 * 2**20
 
-    def __init__(self, folder: Path, memory: str = "1GB", merge_rows: tuple[int, int] = _MERGE_ROWS) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        memory: str = "1GB",
+        ask_seconds: float = _ASK_SECONDS,
+        merge_rows: tuple[int, int] = _MERGE_ROWS,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / FILE_NAME
         self._memory = memory
+        self._ask_seconds = ask_seconds
         self._merge_rows = merge_rows
         self._database: duckdb.DuckDBPyConnection | None = None
         self._opening = threading.Lock()
         self._writer = ThreadPoolExecutor(1, "duckdb-write", _give_way)
-        self._readers = ThreadPoolExecutor(2, "duckdb-read")
+        self._readers = ThreadPoolExecutor(_READERS, "duckdb-read")
 
     async def setup(self) -> None:
         """Open the file and make its tables (see `Store.setup`)."""
@@ -64,7 +79,38 @@ class DuckDBStore(Store):
 
     async def ask(self, *questions: Question) -> tuple[Answer, ...]:
         """Answer questions from one snapshot (see `Store.ask`)."""
-        return await self._run(self._readers, lambda: self._ask(questions))
+        return await self._in_time(lambda cursor: self._ask(cursor, questions))
+
+    async def newest(
+        self,
+        field: str,
+        limit: int,
+        where: Filter | None = None,
+        start: datetime | None = None,
+        end: datetime | None = None,
+    ) -> tuple[str, ...]:
+        """Return values by their newest events (see `Store.newest`)."""
+        statement = select_newest(field, limit, where, start, end)
+        rows = await self._in_time(lambda cursor: cursor.execute(statement.sql, statement.values).fetchall())
+        return tuple(value for (value,) in rows)
+
+    async def trails(self, asked: Trails) -> AsyncIterator[Trail]:
+        """Yield trails (see `Store.trails`)."""
+        statement, gathering = select_trails(asked), Gathering()
+        async for rows in self._rows(statement):
+            for trail in gathering.take(rows):
+                yield trail
+        for trail in gathering.take([]):
+            yield trail
+
+    async def fields(self) -> frozenset[str]:
+        """Return the names that documents have (see `Store.fields`)."""
+        rows = await self._in_time(lambda cursor: cursor.execute("SELECT name FROM fields").fetchall())
+        return frozenset(name for (name,) in rows if is_plain(name))
+
+    async def replace(self, batch: Batch) -> int:
+        """Replace documents (see `Store.replace`)."""
+        return await self._run(self._writer, lambda: self._replace(batch))
 
     async def documents(
         self, where: Filter | None = None, start: datetime | None = None, end: datetime | None = None
@@ -72,8 +118,7 @@ class DuckDBStore(Store):
         """Yield documents (see `Store.documents`)."""
         values: list[object] = []
         sql = f"SELECT doc FROM events WHERE {condition(where, start, end, values)} ORDER BY ts, rowid"
-        cursor = await self._run(self._readers, lambda: self._cursor().execute(sql, values))
-        while rows := await self._run(self._readers, lambda: cursor.fetchmany(_DOCUMENTS_AT_ONCE)):
+        async for rows in self._rows(Statement(sql, values)):
             for (doc,) in rows:
                 yield doc.encode()
 
@@ -99,9 +144,30 @@ class DuckDBStore(Store):
         """Close the file (see `Store.close`)."""
         await asyncio.to_thread(self._close)
 
+    async def _rows(self, statement: Statement) -> AsyncIterator[list[tuple[Any, ...]]]:
+        cursor = await self._run(self._readers, lambda: self._cursor().execute(statement.sql, statement.values))
+        try:
+            while rows := await self._run(self._readers, lambda: cursor.fetchmany(_ROWS_AT_ONCE)):
+                yield rows
+        finally:
+            cursor.close()
+
+    async def _in_time(self, ask: Callable[[duckdb.DuckDBPyConnection], Result]) -> Result:
+        """Ask in a reader's thread, and break off what takes too long."""
+        asking = Asking(self._cursor, ask)
+        timer = asyncio.get_running_loop().call_later(self._ask_seconds, asking.end)
+        try:
+            return await self._run(self._readers, asking.run)
+        except duckdb.InterruptException:
+            raise TooCostly(f"the answer takes over {self._ask_seconds:g} s") from None
+        finally:
+            timer.cancel()
+
     async def _run(self, threads: ThreadPoolExecutor, work: Callable[[], Result]) -> Result:
         try:
             return await asyncio.get_running_loop().run_in_executor(threads, work)
+        except duckdb.InterruptException:
+            raise
         except duckdb.FatalException as error:
             # DuckDB answers nothing more over connections that saw a fatal error.
             self._database = None
@@ -115,6 +181,7 @@ class DuckDBStore(Store):
                 database = duckdb.connect(self._path, config={"memory_limit": self._memory})
                 database.execute("SET TimeZone = 'UTC'; SET checkpoint_threshold = '128MB'")
                 database.execute(schema.TABLES)
+                bring_up_to_date(database)
                 self._database = database
             return self._database
 
@@ -151,7 +218,25 @@ class DuckDBStore(Store):
         (stored,) = _one(database.execute(schema.STORE_BATCH))
         if stored:
             database.execute(schema.COUNT_BATCH)
+            database.execute(schema.NOTE_FIELDS)
         return int(stored)
+
+    def _replace(self, batch: Batch) -> int:
+        database = self._open()
+        database.execute(schema.READ_BATCH, [batch.body.decode()])
+        *_, first_day, end = _one(database.execute(schema.SURVEY_BATCH))
+
+        def replace_them() -> int:
+            database.execute(schema.DROP_REPEATED)
+            database.execute(schema.REPLACE_FROM, [first_day, end])
+            database.execute(schema.DROP_REPLACED, [first_day, end])
+            (replaced,) = _one(database.execute(schema.STORE_BATCH))
+            database.execute(schema.NOTE_FIELDS)
+            database.execute(schema.UNCOUNT_DAYS, [first_day, end])
+            database.execute(schema.COUNT_DAYS, [first_day, end])
+            return int(replaced)
+
+        return self._in_transaction(database, replace_them) if batch.count else 0
 
     def _write_halves(self, batch: Batch, error: duckdb.Error) -> Verdicts:
         """Find the document that cannot be taken by writing each half alone."""
@@ -198,18 +283,14 @@ class DuckDBStore(Store):
         database.execute("COMMIT")
         return result
 
-    def _ask(self, questions: tuple[Question, ...]) -> tuple[Answer, ...]:
-        cursor = self._cursor()
+    def _ask(self, cursor: duckdb.DuckDBPyConnection, questions: tuple[Question, ...]) -> tuple[Answer, ...]:
+        if statement := select_at_once(questions):
+            return self._answer_at_once(cursor, questions, statement)
+        cursor.execute("BEGIN")
         try:
-            if statement := select_at_once(questions):
-                return self._answer_at_once(cursor, questions, statement)
-            cursor.execute("BEGIN")
-            try:
-                return tuple(self._answer(cursor, question) for question in questions)
-            finally:
-                cursor.execute("ROLLBACK")
+            return tuple(self._answer(cursor, question) for question in questions)
         finally:
-            cursor.close()
+            cursor.execute("ROLLBACK")
 
     def _answer_at_once(
         self, cursor: duckdb.DuckDBPyConnection, questions: tuple[Question, ...], statement: Statement

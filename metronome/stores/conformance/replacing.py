@@ -1,0 +1,51 @@
+"""Replacing documents: what changes is what was there, and nothing else."""
+
+from metronome.question import Equals, Question
+from metronome.stores.conformance.events import StoreTests, count, event, fill, rows
+from metronome.stores.store import Batch, Store
+
+
+class ReplacingTests(StoreTests):
+    """Documents that are written over."""
+
+    async def test_a_document_takes_the_place_of_the_one_with_its_identity(self, store: Store) -> None:
+        before = [event("2015-01-22T09:00:00Z", event_id=f"e{at}", id="a", bot="b" if at else "") for at in range(3)]
+        await fill(store, *before, event("2015-01-23T09:00:00Z", event_id="e0", id="a"))
+        after = event("2015-01-22T09:00:00Z", event_id="e1", id="a", country="CH")
+        assert await replace(store, after) == 1
+        assert await count(store) == 4
+        assert await rows(store, Question(by=("bot",))) == [("b", 1)]
+        assert await rows(store, Question(by=("country",))) == [("CH", 1)]
+        assert await rows(store, Question(by=("day",))) == [("2015-01-22", 3), ("2015-01-23", 1)]
+        assert await rows(store, Question(where=Equals("id", "a"))) == [(4,)]
+
+    async def test_replacing_twice_is_replacing_once(self, store: Store) -> None:
+        await fill(store, event("2015-01-22T09:00:00Z", event_id="e", id="a"), event(id="b"))
+        after = event("2015-01-22T09:00:00Z", event_id="e", id="a", os="Linux")
+        assert [await replace(store, after) for _ in range(2)] == [1, 1]
+        assert await replace(store, after, after) in {1, 2}
+        assert await rows(store, Question(by=("os",))) == [("Linux", 1)]
+        assert await count(store) == 2
+
+    async def test_what_is_not_there_is_not_replaced(self, store: Store) -> None:
+        await fill(store, event("2015-01-22T09:00:00Z", event_id="e", id="a"))
+        other_day = event("2015-01-21T09:00:00Z", event_id="e", id="b")
+        unknown = event("2015-01-22T09:00:00Z", event_id="f", id="b")
+        assert await replace(store, other_day, unknown) == 0
+        assert await replace(store) == 0
+        assert await rows(store, Question(by=("id",))) == [("a", 1)]
+
+    async def test_a_document_that_was_replaced_is_still_known(self, store: Store) -> None:
+        line = event("2015-01-22T09:00:00Z", event_id="e", id="a")
+        await fill(store, line)
+        await replace(store, event("2015-01-22T09:00:00Z", event_id="e", id="a", os="Linux"))
+        assert (await store.write(Batch.of([line]))).duplicates == 1
+        await store.refresh()
+        assert await rows(store, Question(by=("os",))) == [("Linux", 1)]
+
+
+async def replace(store: Store, *documents: bytes) -> int:
+    """Replace documents and make it visible."""
+    replaced = await store.replace(Batch.of(list(documents)))
+    await store.refresh()
+    return replaced
