@@ -14,6 +14,9 @@ from metronome.question import COUNT, Answer, Kind, Metric, Order, Question, arr
     ("text", "metric"),
     [
         ("count", Metric(Kind.COUNT, name="count")),
+        ("count:duration", Metric(Kind.VALUES, "duration", name="count:duration")),
+        ("first", Metric(Kind.FIRST, name="first")),
+        ("last", Metric(Kind.LAST, name="last")),
         ("visitors", Metric(Kind.UNIQUE, "visitor", name="visitors")),
         ("sessions", Metric(Kind.UNIQUE, "session", name="sessions")),
         ("unique:id", Metric(Kind.UNIQUE, "id", name="unique:id")),
@@ -33,7 +36,7 @@ def test_a_metric_is_read_from_its_text(text: str, metric: Metric) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        *("", "counts", "COUNT", "count:", "count:id", "visitors:id", "unique", "unique:", "sum", "sum:", "p", "p50"),
+        *("", "counts", "COUNT", "count:", "first:id", "visitors:id", "unique", "unique:", "sum", "sum:", "p", "p50"),
         *("p:x", "p0:x", "p0.0:x", "p100:x", "p-1:x", "p50.:x", "percentile:x", "median:x", "avg:a\nb", " count"),
         "x" * 10_000,
     ],

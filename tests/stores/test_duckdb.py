@@ -5,9 +5,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import duckdb
 import pytest
 
-from metronome.errors import StoreAway
+from metronome.errors import StoreAway, TooCostly
 from metronome.event import Door, Event, document
 from metronome.question import NO_BOTS, AllOf, Equals, Metric, Not, OneOf, Order, Question
 from metronome.stores.conformance import (
@@ -212,3 +213,51 @@ async def test_forgetting_nothing_in_particular_does_not_forget_everything(tmp_p
     (answer,) = await store.ask(Question())
     await store.close()
     assert answer.rows == ((1,),)
+
+
+async def test_the_file_of_an_older_metronome_is_brought_up_to_date(tmp_path: Path) -> None:
+    with duckdb.connect(tmp_path / "metronome.duckdb") as older:
+        older.execute(
+            "CREATE TABLE events(key UHUGEINT, ts TIMESTAMP, id VARCHAR, event VARCHAR, format VARCHAR,"
+            " referer VARCHAR, bot VARCHAR, visitor VARCHAR, session VARCHAR, doc JSON)"
+        )
+        line = document(Event({"id": "a", "event_id": "e", "LCP": 2.5, "os": "Plan 9", "mood": "good"}), DOOR, "")
+        older.execute(
+            "INSERT INTO events SELECT md5_number('e2026-03-01'), '2026-03-01', 'a', 'view', NULL, NULL, NULL, NULL,"
+            " NULL, ?",
+            [line.decode()],
+        )
+        older.execute(
+            "CREATE TABLE rollup AS SELECT 'a' AS id, DATE '2026-03-01' AS day, 'view' AS event,"
+            " NULL::VARCHAR AS format, NULL::VARCHAR AS referer, NULL::VARCHAR AS bot, 1::BIGINT AS n"
+        )
+    store = DuckDBStore(tmp_path)
+    for _ in range(2):
+        await store.setup()
+    assert (await store.write(Batch.of([line]))).duplicates == 1
+    assert (await store.write(_batch("b"))).stored == 1
+    known, unknown, measured, rolled_up = await store.ask(
+        Question(by=("os",)),
+        Question(by=("mood",)),
+        Question((Metric.parse("max:LCP"),)),
+        Question(by=("id",)),
+    )
+    fields = await store.fields()
+    await store.close()
+    assert known.rows == (("Plan 9", 1),)
+    assert unknown.rows == (("good", 1),)
+    assert measured.rows == ((2.5,),)
+    assert rolled_up.rows == (("a", 1), ("b", 1))
+    assert {"mood", "LCP", "id", "os"} <= fields
+
+
+async def test_what_takes_too_long_is_broken_off_and_the_next_question_is_answered(tmp_path: Path) -> None:
+    store = DuckDBStore(tmp_path, ask_seconds=0.05)
+    await store.setup()
+    await store.write(_batch(*map(str, range(20_000))))
+    heavy = Question(tuple(Metric.parse(f"unique:f{at}") for at in range(50)), by=("event_id",))
+    with pytest.raises(TooCostly, match=r"takes over 0\.05 s"):
+        await store.ask(heavy)
+    (answer,) = await store.ask(Question())
+    await store.close()
+    assert answer.rows == ((20_000,),)
