@@ -14,16 +14,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from bench import away, batches, elastic, imports, tick, tocks, wires
+from bench import away, batches, elastic, enrichment, imports, questions, tick, tocks, wires
 from bench.figures import Row
 
 PARTS: Final[dict[str, Callable[[], list[Row]]]] = {
     "tick": tick.measure,
     "batches": batches.measure,
     "wires": wires.measure,
+    "enrichment": enrichment.measure,
     "import": imports.measure,
     "elasticsearch": elastic.measure,
     "tock": tocks.measure,
+    "questions": questions.measure,
     "away": away.measure,
 }
 _MARKS: Final = ("<!-- bench -->", "<!-- /bench -->")

@@ -28,6 +28,8 @@ _STORE = re.compile(r"duckdb|https?://\S+")
 _ADDRESS_PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
 _NONE = "none"
 _STATE = "state"
+_COUNTRIES = frozenset({"built-in", "off"})
+_PUBLISHER_ID = re.compile(r"(?:isni|orcid|grid|urn|client-id):\S+")
 _INDEX_PREFIX = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
@@ -91,6 +93,18 @@ def _read_index_prefix(value: object) -> object:
         raise ValueError("write lower-case letters, digits, _ and -, beginning with a letter or digit")
     if value == _STATE:
         raise ValueError("indices of that name hold keys, and events must not take them for their own: choose another")
+    return value
+
+
+def _read_countries(value: object) -> object:
+    if not isinstance(value, str) or not (value in _COUNTRIES or value.endswith(".mmdb")):
+        raise ValueError("write built-in, off, or the path of a MaxMind file, which ends in .mmdb")
+    return value
+
+
+def _read_publisher_id(value: object) -> object:
+    if not isinstance(value, str) or (value and _PUBLISHER_ID.fullmatch(value) is None):
+        raise ValueError("write a type of isni, orcid, grid, urn or client-id, a colon, and the identifier")
     return value
 
 
@@ -172,6 +186,43 @@ class Settings(BaseSettings):
     )
     addresses: Literal["cut", "keep"] = Field(
         "cut", description="Whether client addresses are cut to /24 (IPv6: /48) or kept whole."
+    )
+    enrich: Literal["on", "off"] = Field(
+        "on",
+        description="Whether browser, system, device, bot, country, channel, campaign and visitor are added to events.",
+    )
+    countries: Annotated[str, BeforeValidator(_read_countries)] = Field(
+        "built-in",
+        description="Where the country of an address is looked up: `built-in`, the path of a MaxMind file `….mmdb`, or "
+        "`off`.",
+    )
+    referer_spam: Path | None = Field(
+        None,
+        description="File with the hosts whose referers are advertisements, one a line: their visits count as a bot's.",
+    )
+    visitors: Literal["on", "off"] = Field(
+        "on",
+        description="Whether visitors are told apart, without cookies, for one day each; `off`: only where events name "
+        "theirs.",
+    )
+    privacy_signals: Literal["honour", "ignore"] = Field(
+        "honour",
+        description="Whether a request with `Sec-GPC: 1` or `DNT: 1` is counted without its visitor.",
+    )
+    min_visitors: int = Field(
+        5, ge=1, description="Of how many visitors recommendations need to know before they say anything."
+    )
+    question_seconds: float = Field(
+        10.0, gt=0, le=3_600, description="How long a question may take before it is refused as too costly."
+    )
+    counter_platform: str = Field(
+        "", description="Your repository's name, as COUNTER reports give it; registries refuse reports without one."
+    )
+    counter_publisher: str = Field("", description="The publisher of your datasets, as COUNTER reports name it.")
+    counter_publisher_id: Annotated[str, BeforeValidator(_read_publisher_id)] = Field(
+        "",
+        description="That publisher's identifier, as `grid:grid.1234.5`; of the types isni, orcid, grid, urn and "
+        "client-id.",
     )
     tick_max_age: Annotated[timedelta, BeforeValidator(read_age)] = Field(
         timedelta(days=7),

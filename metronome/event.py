@@ -12,12 +12,13 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 import orjson
 
 from metronome.enrich.addresses import cut_address, read_address
+from metronome.enrich.enrichment import INPUTS, KEPT_NAME, MADE, NOTHING, VERSION_NAME, Enrichment
 from metronome.enrich.referers import normalise_referer
 from metronome.errors import Malformed
 from metronome.timestamps import read_stamp
@@ -47,6 +48,7 @@ _PLAIN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,99}")
 _NAMING = frozenset({"id", "event", "format", "event_id", "session", "visitor", "bot"})
 """Known fields that are texts, if need be those of a number."""
 _KNOWN = frozenset({*_NAMING, *TIME_NAMES, *REFERER_NAMES, "referer_url"})
+_NONE: Final[frozenset[str]] = frozenset()
 _NO_BOT = (None, False, "", 0, "0", "false")
 _LONG_MAX = 2**63
 _LONGER_MAX = 2**64
@@ -82,6 +84,8 @@ class Door:
         latest: the newest stamp that is taken.
         own_hosts: hosts whose referers do not count (see `own_hosts`).
         cut_addresses: whether ``clientip`` is cut so that it no longer names a household.
+        enrichment: what is added to events, or None to add nothing.
+        salts: what visitors are named with, by UTC days; nobody is named without.
 
     """
 
@@ -90,6 +94,8 @@ class Door:
     latest: str
     own_hosts: frozenset[str] = frozenset()
     cut_addresses: bool = True
+    enrichment: Enrichment | None = None
+    salts: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def document(event: Event, door: Door, spare_id: str) -> bytes:
@@ -129,13 +135,13 @@ def document(event: Event, door: Door, spare_id: str) -> bytes:
         _shorten_referer(shape.referers, doc, odd, door)
     if shape.measured:
         _read_measures(doc, odd, door)
+    if shape.telling and door.enrichment is not None:
+        kept = frozenset([name for name in shape.made if fields[name] not in NOTHING]) if shape.made else _NONE
+        door.enrichment.add(doc, kept, fields.get("clientip"), door.arrival, door.salts)
     if odd:
         doc["params"] = _params(odd)
         doc["event.original"] = _original(event, door)
-    try:
-        return orjson.dumps(doc)
-    except TypeError:
-        return orjson.dumps({_printable(name): _printable(value) for name, value in doc.items()})
+    return _encode(doc)
 
 
 def is_plain(name: str) -> bool:
@@ -163,6 +169,8 @@ class _Shape(NamedTuple):
     identified: bool
     classified: bool
     measured: bool
+    telling: bool
+    made: tuple[str, ...]
 
 
 class _Shapes(dict[tuple[str, ...], _Shape]):
@@ -180,6 +188,9 @@ class _Shapes(dict[tuple[str, ...], _Shape]):
             identified="event_id" in here,
             classified=not here.isdisjoint(("format", "bot")),
             measured=not here.isdisjoint(("clientip", *NUMBER_NAMES)),
+            # What was enriched once is sent again: it stays as it is.
+            telling=here.isdisjoint((VERSION_NAME, KEPT_NAME)) and not here.isdisjoint((*INPUTS, *REFERER_NAMES)),
+            made=tuple(name for name in names if name in MADE),
         )
         if sum(map(len, names)) <= self.MAX_CHARACTERS:
             if len(self) >= self.MAX_SHAPES:
@@ -361,6 +372,13 @@ def _original(event: Event, door: Door) -> str:
             return _text({**event.fields, "clientip": cut})
         original = original.replace(quoted, orjson.dumps(cut))
     return _text(dict(event.fields)) if original is None else original.decode(errors="replace")
+
+
+def _encode(doc: Mapping[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(doc)
+    except TypeError:
+        return orjson.dumps({_printable(name): _printable(value) for name, value in doc.items()})
 
 
 def _printable(value: object) -> Any:

@@ -1,13 +1,14 @@
 """The narrow waist: every event goes in here, and what comes out is on disk."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from metronome.dialects.dialect import Dialect, Outcome, Readings, Reply, Request
+from metronome.enrich.enrichment import NO_SALTS, Enrichment
 from metronome.errors import Malformed, MetronomeError, SpoolFull, TooLarge
 from metronome.event import Door, Event, document
 from metronome.identities import own_identities
@@ -16,6 +17,10 @@ from metronome.telemetry import Telemetry
 from metronome.timestamps import stamp_of
 
 _AHEAD = timedelta(days=1)
+_GPC: Final = "Sec-GPC"
+"""Global Privacy Control, by which browsers say that their users want to be nobody's data."""
+_DNT: Final = "DNT"
+"""Do Not Track, its forerunner."""
 _TURN_BYTES = 512 * 1024
 """So much is read at once before other work gets its turn."""
 
@@ -29,6 +34,8 @@ class DoorPolicy:
         event_max_bytes: how large a single document may be.
         own_hosts: see `Door`.
         cut_addresses: see `Door`.
+        enrichment: see `Door`.
+        honour_signals: whether no visitor is known of a request that asks not to be followed.
 
     """
 
@@ -36,6 +43,8 @@ class DoorPolicy:
     event_max_bytes: int
     own_hosts: frozenset[str]
     cut_addresses: bool
+    enrichment: Enrichment | None = None
+    honour_signals: bool = True
 
 
 class _Arrival(NamedTuple):
@@ -58,14 +67,23 @@ class Intake:
         policy: what is taken.
         clock: seconds since 1970.
         telemetry: where they are counted.
+        salts: tells what visitors are named with, as far as it is known now, by UTC days.
 
     """
 
-    def __init__(self, spool: Spool, policy: DoorPolicy, clock: Callable[[], float], telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        spool: Spool,
+        policy: DoorPolicy,
+        clock: Callable[[], float],
+        telemetry: Telemetry,
+        salts: Callable[[], Mapping[str, bytes]] = lambda: NO_SALTS,
+    ) -> None:
         self._spool = spool
         self._policy = policy
         self._clock = clock
         self._telemetry = telemetry
+        self._salts = salts
         self._loop = asyncio.get_running_loop()
         self._arrivals: list[_Arrival] = []
         self._identities = own_identities()
@@ -133,6 +151,9 @@ class Intake:
         dialect, request, _ = arrival
         readings = dialect.read(request)
         door = self._open_door if request.believed else self._door
+        signalled = self._policy.honour_signals and _is_signalled(request.headers)
+        if signalled:
+            door = replace(door, salts=NO_SALTS)
         limit, before = self._policy.event_max_bytes, len(lines)
         identities = request.identities or self._identities
         rejected: dict[int, Malformed | TooLarge] = {}
@@ -141,7 +162,7 @@ class Intake:
             try:
                 if type(reading) is not Event:
                     raise reading  # type: ignore[misc]  # what is no event is an error
-                line = document(reading, door, identity)
+                line = document(_unfollowed(reading) if signalled else reading, door, identity)
                 if len(line) > limit:
                     raise TooLarge(f"the event is over event_max_bytes ({limit}): send less, or raise that setting")
                 lines.append(line)
@@ -177,10 +198,27 @@ class Intake:
                 latest=stamp_of(now + _AHEAD),
                 own_hosts=self._policy.own_hosts,
                 cut_addresses=self._policy.cut_addresses,
+                enrichment=self._policy.enrichment,
+                salts=self._salts(),
             )
             self._door = (
                 self._open_door if max_age is None else replace(self._open_door, earliest=stamp_of(now - max_age))
             )
+
+
+def _is_signalled(headers: Mapping[str, str]) -> bool:
+    """Tell whether a request's sender asks not to be followed."""
+    return headers.get(_GPC) == "1" or headers.get(_DNT) == "1"
+
+
+def _unfollowed(event: Event) -> Event:
+    """Take from an event what tells its visitor from others."""
+    visitor = event.fields.get("visitor")
+    if visitor is None:
+        return event
+    known = {"visitor", "session"} if event.fields.get("session") == visitor else {"visitor"}
+    # Not even what came in may say who it was.
+    return Event({name: value for name, value in event.fields.items() if name not in known})
 
 
 def _fail(reply: "asyncio.Future[Reply]", error: BaseException) -> None:

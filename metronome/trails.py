@@ -50,6 +50,7 @@ class Trails:
         where: which events are told; None for all.
         start: aware; events from then on. None for all that are older.
         end: aware; events before then. None for all that are newer.
+        most_steps: how many steps of each trail are told at the most, the first ones; None for all.
 
     Raises:
         Unaskable: no field, or one twice.
@@ -61,6 +62,7 @@ class Trails:
     where: Filter | None = None
     start: datetime | None = None
     end: datetime | None = None
+    most_steps: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no store could answer."""

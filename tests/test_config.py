@@ -71,6 +71,14 @@ VALUES = [
     ("item_pattern", "^/(?P<id>[^/]+)", "^/(?P<id>[^/]+)"),
     ("own_hosts", " a.example, ,b.example ", ("a.example", "b.example")),
     ("addresses", "keep", "keep"),
+    ("enrich", "off", "off"),
+    ("countries", "off", "off"),
+    ("countries", "/var/lib/countries.mmdb", "/var/lib/countries.mmdb"),
+    ("referer_spam", "spammers.txt", Path("spammers.txt")),
+    ("visitors", "off", "off"),
+    ("privacy_signals", "ignore", "ignore"),
+    ("min_visitors", "1", 1),
+    ("question_seconds", "2.5", 2.5),
     ("tick_max_age", "12 H", timedelta(hours=12)),
     ("tick_max_age", "2w", timedelta(weeks=2)),
     ("tick_max_age", "0", timedelta(0)),
@@ -95,7 +103,7 @@ def test_a_setting_comes_from_the_environment_or_the_command_line(name: str, tex
 def test_every_setting_is_tried_here_with_a_good_and_a_wrong_value() -> None:
     assert {name for name, *_ in VALUES} == Settings.model_fields.keys()
     free = {"host", "data", "store_api_key", "store_ca", "own_hosts", "microticks_key"}
-    free |= {"forward_shared_key", "forward_certificate", "forward_certificate_key"}
+    free |= {"referer_spam", "forward_shared_key", "forward_certificate", "forward_certificate_key"}
     assert {name for name, *_ in WRONG} | free == Settings.model_fields.keys()
 
 
@@ -135,6 +143,15 @@ WRONG = [
     ("item_pattern", "^/(.*)"),
     ("item_pattern", "(?P<id>a){99999999999}"),
     ("addresses", "hash"),
+    ("enrich", "yes"),
+    ("countries", "builtin"),
+    ("countries", "/var/lib/countries.csv"),
+    ("visitors", "yes"),
+    ("privacy_signals", "off"),
+    ("min_visitors", "0"),
+    ("question_seconds", "0"),
+    ("question_seconds", "nan"),
+    ("question_seconds", "3601"),
     ("tick_max_age", "a week"),
     ("tick_max_age", "-1d"),
     ("tick_max_age", "7"),

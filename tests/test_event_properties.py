@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 from metronome.dialects import tick
 from metronome.dialects.dialect import Request
 from metronome.enrich.addresses import cut_address
+from metronome.enrich.countries import open_countries
+from metronome.enrich.enrichment import Enrichment
 from metronome.errors import Malformed, TooLarge
 from metronome.event import HEAD_PATTERN, REFERER_NAMES, TIME_NAMES, Door, Event, document
 from metronome.timestamps import read_stamp
@@ -22,6 +25,11 @@ DOOR = Door(
     earliest=None,
     latest="2026-01-23T12:00:00.000Z",
     own_hosts=frozenset({"own.example"}),
+)
+ENRICHING = replace(
+    DOOR,
+    enrichment=Enrichment(open_countries("built-in"), frozenset({"a.example"}), DOOR.own_hosts),
+    salts={"2026-01-22": b"s" * 32},
 )
 HERE = Path(__file__).parent
 OUR_HOSTILE = HERE / "data" / "hostile.ndjson"
@@ -66,6 +74,19 @@ _known = st.fixed_dictionaries(
     },
 )
 _names = st.one_of(_texts, st.from_regex(r"[A-Za-z][A-Za-z0-9_-]{0,10}", fullmatch=True))
+_telling = st.fixed_dictionaries(
+    {},
+    optional={
+        **dict.fromkeys(("agent", "user_agent", "ua", "message", "country", "browser", "enrich_kept"), _values),
+        "agent": st.sampled_from(
+            ["Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0", "curl/8.5"]
+        ),
+        "url": st.sampled_from(["https://www.b.example/a?utm_source=s&utm_medium=email", "/a#pk_kwd=x", "http://["]),
+        "event": st.sampled_from(["view", "download", "error", "rated"]),
+        "status": st.sampled_from([200, 404, "503", True]),
+        "clientip": st.ip_addresses(network="8.8.0.0/16").map(str) | st.ip_addresses(v=6).map(str),
+    },
+)
 _events = st.builds(
     lambda known, other, many: {**other, **known, **{f"n{number}": number for number in range(many)}},
     _known,
@@ -83,10 +104,10 @@ def read(body: bytes) -> Event | None:
     return event if isinstance(event, Event) else None
 
 
-def encode(event: Event, spare: str = "spare") -> dict[str, Any] | None:
+def encode(event: Event, spare: str = "spare", door: Door = DOOR) -> dict[str, Any] | None:
     """Return an event's document, seen to be as every document is; None if it is refused."""
     try:
-        line = document(event, DOOR, spare)
+        line = document(event, door, spare)
     except Malformed:
         return None
     head = re.match(HEAD_PATTERN, line)
@@ -182,6 +203,19 @@ def test_a_document_that_is_sent_again_stays_what_it_is(fields: dict[str, Any]) 
     assert {name: again.get(name) for name in names} == {name: doc.get(name) for name in names}
     if "params" not in doc:
         assert again == doc
+
+
+@settings(max_examples=400, deadline=None)  # The first agent has tables read for it.
+@given(_events, _telling, st.sampled_from([ENRICHING, replace(ENRICHING, salts={})]))
+def test_an_enriched_document_that_is_sent_again_stays_what_it_is(
+    fields: dict[str, Any], telling: dict[str, Any], door: Door
+) -> None:
+    event = read(json.dumps({**fields, **telling}).encode())
+    doc = encode(event, door=door) if event is not None else None
+    if doc is None or "params" in doc:
+        return
+    body = orjson.dumps(doc)
+    assert encode(Event(orjson.loads(body), body), "another", door) == doc
 
 
 @given(st.dictionaries(_names, st.floats() | st.integers() | st.text(st.characters()), max_size=5))

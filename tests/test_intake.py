@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from metronome.dialects import tick
 from metronome.dialects.dialect import Outcome, Readings, Reply, Request
+from metronome.enrich.enrichment import Enrichment
 from metronome.errors import Malformed, MetronomeError, SpoolFull, TooLarge
 from metronome.event import Event
 from metronome.identities import identities_of
@@ -21,7 +23,9 @@ from metronome.spool import Outlet, Spool
 from metronome.telemetry import Telemetry
 
 NOON = datetime(2015, 1, 22, 12, tzinfo=UTC).timestamp()
-POLICY = DoorPolicy(timedelta(days=7), 1000, frozenset(), cut_addresses=True)
+POLICY = DoorPolicy(timedelta(days=7), 1000, frozenset(), cut_addresses=True, enrichment=Enrichment())
+SALTS = {"2015-01-22": b"a" * 32, "2015-01-23": b"b" * 32}
+PERSON = {"agent": "Mozilla/5.0", "clientip": "203.0.113.77"}
 
 
 class Breaking:
@@ -50,17 +54,25 @@ class Breaking:
 class Entrance:
     """An intake on a spool of its own, with a clock that tests move."""
 
-    def __init__(self, folder: Path, max_bytes: int) -> None:
+    def __init__(self, folder: Path, max_bytes: int, policy: DoorPolicy) -> None:
         self.now = NOON
+        self.salts: dict[str, bytes] = SALTS
         self.folder = folder
         self.telemetry = Telemetry(CollectorRegistry())
         self.spool = Spool(folder, max_bytes, self.telemetry.commit)
-        self.intake = Intake(self.spool, POLICY, lambda: self.now, self.telemetry)
+        self.intake = Intake(self.spool, policy, lambda: self.now, self.telemetry, lambda: self.salts)
 
-    async def tick(self, body: bytes | str, key: str = "") -> Reply:
+    async def tick(self, body: bytes | str, key: str = "", **headers: str) -> Reply:
         identities = identities_of(key) if key else None
         request = Request(body.encode() if isinstance(body, str) else body, "", 10, identities=identities)
-        return await self.intake.take(tick, request)
+        return await self.intake.take(tick, request._replace(headers=headers))
+
+    async def visitor(self, event: dict[str, Any] | None = None, **headers: str) -> Any:
+        """Send an event and return what it is known by: its visitor and its session."""
+        names = {name.replace("_", "-"): value for name, value in headers.items()}
+        await self.tick(orjson.dumps({**PERSON, **(event or {})}), **names)
+        doc = self.documents()[-1]
+        return doc.get("visitor"), doc.get("session")
 
     def documents(self) -> list[dict[str, Any]]:
         with Outlet(self.folder) as outlet:
@@ -72,8 +84,8 @@ class Entrance:
 
 
 @asynccontextmanager
-async def opened(folder: Path, max_bytes: int = 10**9) -> AsyncIterator[Entrance]:
-    entrance = Entrance(folder, max_bytes)
+async def opened(folder: Path, max_bytes: int = 10**9, policy: DoorPolicy = POLICY) -> AsyncIterator[Entrance]:
+    entrance = Entrance(folder, max_bytes, policy)
     try:
         yield entrance
     finally:
@@ -180,3 +192,84 @@ async def test_more_than_fits_one_turn_is_taken_in_several(tmp_path: Path) -> No
         found = await asyncio.gather(*(door.tick(b'{"id":%d}' % number + blank) for number in range(10)))
         assert [reply.status for reply in found] == [204] * 10
         assert [doc["id"] for doc in door.documents()] == [str(number) for number in range(10)]
+
+
+async def test_one_person_is_one_visitor_for_a_day_on_a_site(tmp_path: Path) -> None:
+    async with opened(tmp_path) as door:
+        visitor, session = await door.visitor()
+        assert visitor == session != ""
+        assert await door.visitor({"id": "other", "event": "download"}) == (visitor, visitor)
+        others = [
+            await door.visitor({"clientip": "203.0.113.78"}),
+            await door.visitor({"agent": "Mozilla/4.0"}),
+            await door.visitor({"url": "https://a.example/x"}),
+            await door.visitor({"url": "https://b.example/x"}),
+            await door.visitor({"ts": "2015-01-21T23:00:00Z"}),
+            await door.visitor({"ts": "2015-01-20T23:00:00Z"}),
+        ]
+        assert len({visitor, *(one for one, _ in others)}) == 7
+        assert await door.visitor({"url": "https://www.A.example:8080/y?z"}) == others[2]
+        door.now += 86_400
+        tomorrow, _ = await door.visitor()
+        assert tomorrow != visitor
+        assert await door.visitor({"ts": "2015-01-22T23:00:00Z"}) == (visitor, visitor)
+
+
+async def test_without_the_day_s_salt_that_of_the_arrival_names_the_visitors_of_older_events(tmp_path: Path) -> None:
+    async with opened(tmp_path) as door:
+        old = {"ts": "2015-01-19T10:00:00Z"}
+        first, _ = await door.visitor(old)
+        assert first
+        door.salts = {"2015-01-22": b"c" * 32}
+        door.now += 1
+        assert (await door.visitor(old))[0] not in (first, None)
+        door.salts = {"2015-01-21": b"c" * 32}
+        door.now += 1
+        assert await door.visitor(old) == (None, None)
+
+
+@pytest.mark.parametrize("name", ["agent", "clientip"])
+@pytest.mark.parametrize("given", [None, "", 7, ["x"]])
+async def test_who_lacks_an_agent_or_an_address_is_no_visitor(tmp_path: Path, name: str, given: object) -> None:
+    async with opened(tmp_path) as door:
+        assert await door.visitor({name: given}) == (None, None)
+
+
+async def test_a_visitor_and_a_session_of_the_sender_s_own_stay(tmp_path: Path) -> None:
+    async with opened(tmp_path) as door:
+        assert await door.visitor({"visitor": "ann"}) == ("ann", None)
+        assert await door.visitor({"visitor": "ann", "session": "s"}) == ("ann", "s")
+        visitor, session = await door.visitor({"session": "s"})
+        assert (visitor, session) == ((await door.visitor())[0], "s")
+
+
+@pytest.mark.parametrize("signal", [{"Sec_GPC": "1"}, {"DNT": "1"}, {"DNT": "1", "Sec_GPC": "0"}])
+async def test_who_asks_not_to_be_followed_is_counted_and_not_known(tmp_path: Path, signal: dict[str, str]) -> None:
+    async with opened(tmp_path) as door:
+        assert await door.visitor({}, **signal) == (None, None)
+        assert await door.visitor({"visitor": "a-visitor", "session": "s"}, **signal) == (None, "s")
+        assert await door.visitor({"visitor": "a-visitor", "session": "a-visitor"}, **signal) == (None, None)
+        assert await door.visitor({"visitor": "a-visitor", "a.b": 1}, **signal) == (None, None)
+        assert await door.visitor({"visitor": ["a-visitor"]}, **signal) == (None, None)
+        assert len(door.documents()) == 5
+        assert "a-visitor" not in str(door.documents())
+        assert (await door.visitor())[0]
+
+
+@pytest.mark.parametrize("signal", [{"Sec_GPC": "0"}, {"DNT": "0"}, {"DNT": "yes"}, {}])
+async def test_who_asks_for_nothing_is_known(tmp_path: Path, signal: dict[str, str]) -> None:
+    async with opened(tmp_path) as door:
+        assert await door.visitor({}, **signal) == await door.visitor()
+
+
+async def test_the_signals_can_be_ignored(tmp_path: Path) -> None:
+    async with opened(tmp_path, policy=replace(POLICY, honour_signals=False)) as door:
+        assert await door.visitor({}, DNT="1") == await door.visitor()
+        assert await door.visitor({"visitor": "ann"}, DNT="1") == ("ann", None)
+
+
+async def test_without_enrichment_nobody_is_named_and_signals_are_honoured_all_the_same(tmp_path: Path) -> None:
+    async with opened(tmp_path, policy=replace(POLICY, enrichment=None)) as door:
+        assert await door.visitor() == (None, None)
+        assert await door.visitor({"visitor": "ann"}) == ("ann", None)
+        assert await door.visitor({"visitor": "ann"}, DNT="1") == (None, None)

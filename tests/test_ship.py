@@ -17,6 +17,7 @@ from metronome.ship import Shipper
 from metronome.spool import Outlet, Spool
 from metronome.stores.store import Batch, Refusal, Store, Verdicts
 from metronome.telemetry import Telemetry
+from metronome.trails import Trail, Trails
 
 Play = Callable[[Batch], Verdicts]
 
@@ -60,6 +61,18 @@ class ScriptedStore(Store):
         return Verdicts(len(new), len(documents) - len(new))
 
     async def ask(self, *questions: Question) -> tuple[Answer, ...]:
+        raise NotImplementedError
+
+    async def newest(self, *_: Any, **__: Any) -> tuple[str, ...]:
+        raise NotImplementedError
+
+    def trails(self, asked: Trails) -> AsyncIterator[Trail]:
+        raise NotImplementedError
+
+    async def fields(self) -> frozenset[str]:
+        raise NotImplementedError
+
+    async def replace(self, batch: Batch) -> int:
         raise NotImplementedError
 
     def documents(self, *_: Any, **__: Any) -> AsyncIterator[bytes]:

@@ -38,8 +38,8 @@ _OK = 200
 _CALLER_ERRORS = range(400, 500)
 _WRONG_ADDRESS = frozenset({404, 405})
 _TOO_MANY_REQUESTS = 429
-_ABOUT_KEYS = frozenset({401, 403})
-_KEY_HINT = "; a key is given with --key, or as METRONOME_KEY"
+ABOUT_KEYS = frozenset({401, 403})
+KEY_HINT = "; a key is given with --key, or as METRONOME_KEY"
 _SERVER_ERRORS = range(500, 600)
 _SHOWN = 300
 
@@ -89,7 +89,7 @@ class Sender:
         self._url = url.rstrip("/")
         self._answered = answered
         self._patience = patience
-        self._headers = _HEADERS | ({"Authorization": f"Bearer {_checked(key)}"} if key else {})
+        self._headers = _HEADERS | ({"Authorization": f"Bearer {checked_key(key)}"} if key else {})
         self._waiting = waiting
         self._random = SystemRandom()
         self._flights: deque[Future[Answer]] = deque()
@@ -183,11 +183,11 @@ class Sender:
         status = response.status
         if status == _OK:
             return text
-        reason = f"{status} {_detail(text, response.reason)}"
+        reason = f"{status} {detail_of(text, response.reason)}"
         if status == _TOO_MANY_REQUESTS or status in _SERVER_ERRORS:
             return _Busy(reason, _seconds(response.headers.get("Retry-After", "")))
         if status in _CALLER_ERRORS and status not in _WRONG_ADDRESS:
-            raise CallerError(f"{self._url} refuses the events: {reason}{_KEY_HINT if status in _ABOUT_KEYS else ''}")
+            raise CallerError(f"{self._url} refuses the events: {reason}{KEY_HINT if status in ABOUT_KEYS else ''}")
         raise Misconfigured(f"--url {self._url} is no Metronome: POST {self._url}/tick answers {reason}")
 
     def _answer(self, batch: Batch, text: bytes) -> Answer:
@@ -210,7 +210,13 @@ async def _open_session() -> aiohttp.ClientSession:
     return aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_REQUEST_SECONDS))
 
 
-def _checked(key: str) -> str:
+def checked_key(key: str) -> str:
+    """Return a key that can be sent.
+
+    Raises:
+        Misconfigured: it holds what no header can.
+
+    """
     if not (key.isascii() and key.isprintable()):
         raise Misconfigured("--key is no key: it holds what cannot stand in a header")
     return key
@@ -220,7 +226,7 @@ def _seconds(retry_after: str) -> float:
     return float(retry_after) if retry_after.isascii() and retry_after.isdigit() else 0.0
 
 
-def _detail(text: bytes, reason: str | None) -> str:
+def detail_of(text: bytes, reason: str | None) -> str:
     """Return the sentence of a problem+json answer, or what the status is called."""
     try:
         problem = orjson.loads(text)

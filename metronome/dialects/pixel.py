@@ -11,6 +11,7 @@ from metronome.dialects.credentials import bearer
 from metronome.dialects.dialect import Outcome, Reading, Readings, Reply, Request
 from metronome.dialects.forms import read_form
 from metronome.dialects.gif import gif, gif_in_spite_of
+from metronome.enrich.enrichment import AGENT_NAMES
 from metronome.errors import MetronomeError
 from metronome.event import Event
 
@@ -55,5 +56,8 @@ def _completed(reading: Reading, request: Request) -> Reading:
         return reading
     headers = request.headers
     told = {"url": headers.get("Referer"), "agent": headers.get("User-Agent"), "clientip": request.sender}
-    added = {name: value for name, value in told.items() if value and not reading.fields.get(name)}
+    given = {name for name, value in reading.fields.items() if value}
+    if not given.isdisjoint(AGENT_NAMES):
+        del told["agent"]
+    added = {name: value for name, value in told.items() if value and name not in given}
     return Event({**reading.fields, **added}, reading.original) if added else reading

@@ -2,10 +2,14 @@
 
 What a body holds is told from its first bytes, whatever its content type says: ``sendBeacon`` sends
 ``text/plain``. Only a form must call itself one, and a single line that calls itself NDJSON is answered as a batch.
+
+A page in a browser speaks for who looks at it, so its events get the agent and the address of the request. It is
+known by its ``Origin``, which browsers send with each POST; what a back end sends with says nothing of people.
 """
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -15,6 +19,7 @@ from metronome.dialects.credentials import bearer
 from metronome.dialects.dialect import Outcome, Reading, Readings, Reply, Request
 from metronome.dialects.forms import marked, read_form
 from metronome.dialects.problems import problem
+from metronome.enrich.enrichment import AGENT_NAMES
 from metronome.errors import Malformed, MetronomeError, TooLarge
 from metronome.event import Event
 
@@ -24,6 +29,8 @@ _WHITE = b" \t\r\n"
 _EXACT_MAX = 2.0**53
 """A float from here on may be a whole number that has lost its last digits."""
 _DONE = Reply(204)
+_OF_THE_SENDER = (*AGENT_NAMES, "clientip")
+"""An event that has one of these speaks of somebody else than the request does."""
 
 
 def key(request: Request) -> str:
@@ -33,6 +40,12 @@ def key(request: Request) -> str:
 
 def read(request: Request) -> Readings:
     """Read the events of a ``POST /tick`` (see `Dialect.read`)."""
+    readings = _read(request)
+    told = _told_by_a_browser(request) if "Origin" in request.headers else None
+    return readings._replace(events=map(partial(_completed, told), readings.events)) if told else readings
+
+
+def _read(request: Request) -> Readings:
     body = request.body
     if request.content_type == FORM and not body.lstrip(_WHITE).startswith((b"{", b"[")):
         return Readings([read_form(body)], batch=False)
@@ -63,6 +76,27 @@ def reply(_: Request, readings: Readings, outcome: Outcome) -> Reply:
 def refuse(_: Request, error: MetronomeError, status: int) -> Reply:
     """Describe the error (see `Dialect.refuse`)."""
     return problem(error, status)
+
+
+def _told_by_a_browser(request: Request) -> dict[str, str]:
+    """Return what a browser's request says of who sent it; a header may hold bytes that are no text."""
+    agent = request.headers.get("User-Agent", "").encode(errors="replace").decode()
+    return {name: text for name, text in (("agent", agent), ("clientip", request.sender)) if text}
+
+
+def _completed(told: dict[str, str], reading: Reading) -> Reading:
+    if type(reading) is not Event or any(map(reading.fields.get, _OF_THE_SENDER)):
+        return reading
+    return Event({**reading.fields, **told}, partial(_with_the_told, reading, told))
+
+
+def _with_the_told(event: Event, told: dict[str, str], _: Mapping[str, Any]) -> bytes:
+    """Return the text of an event with what was added to it, and nothing else changed."""
+    text = event.original(event.fields) if callable(event.original) else event.original
+    if text is None or not event.fields or not text.lstrip(_WHITE).startswith(b"{"):
+        # A form's fields are texts: nothing is lost of them.
+        return orjson.dumps({**event.fields, **told})
+    return text.rstrip(_WHITE).removesuffix(b"}") + b"," + orjson.dumps(told)[1:]
 
 
 def _event(found: dict[str, Any], text: bytes) -> Reading:

@@ -13,6 +13,8 @@ _ADDRESS = r"\[[0-9a-f:.]+\]"
 _HOST = re.compile(rf"{_LABEL}(\.{_LABEL})*|{_ADDRESS}")
 _BARE = re.compile(rf"({_LABEL}(\.{_LABEL})+\.?|{_ADDRESS})(:\d+)?(/.*)?", re.IGNORECASE | re.DOTALL)
 
+_HOST_OF_ANY = re.compile(r"(?:(?:[a-z][a-z0-9+.-]*:)?//)?(?:[^/?#@\s]*@)?(\[[0-9a-f:.]+\]|[^/?#:@\s]+)", re.IGNORECASE)
+
 
 def normalise_referer(url: str, own_hosts: frozenset[str]) -> str | None:
     """Cut a referer down to its host and path: ``washingtonpost.com/articles/dc-news``.
@@ -61,3 +63,18 @@ def _plain(host: str) -> str:
     while host.startswith("www.") and "." in host[4:]:
         host = host[4:]
     return host
+
+
+def referer_host(referer: str) -> str:
+    """Return the host of a referer, in lower case and without ``www.``.
+
+    Args:
+        referer: as `normalise_referer` returns it, or any address with or without a scheme, an app's too
+            (``android-app://com.linkedin.android``).
+
+    Returns:
+        The host; nothing where there is none.
+
+    """
+    found = _HOST_OF_ANY.match(referer[:_REMEMBERED_CHARACTERS])
+    return _plain(found[1].lower()) if found is not None else ""

@@ -16,6 +16,7 @@ _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _USUAL_LIMIT: Final = 100
 _LIMIT_DIGITS: Final = 9
+_STEPS: Final = ("1", "2", "3", "4", "5")
 _YES: Final = frozenset({"1", "true", "yes", ""})
 _NO: Final = frozenset({"0", "false", "no"})
 
@@ -32,6 +33,7 @@ class Parameters:
         limit: how many entries of each ranking at most; None for all.
         bots: whether events of bots count.
         order: what items are ranked by.
+        steps: how many steps before and after an item are told, from 1 to 5.
 
     """
 
@@ -42,6 +44,7 @@ class Parameters:
     limit: int | None = _USUAL_LIMIT
     bots: bool = False
     order: str = ""
+    steps: int = 1
 
     def only(self, *filters: Filter) -> AllOf:
         """Return a filter of these and, unless bots count, of people's events only."""
@@ -77,6 +80,7 @@ def read_parameters(query: Mapping[str, str], now: datetime, known: frozenset[st
         limit=_limit(query.get("limit")),
         bots=_switch("bots", query.get("bots")),
         order=query.get("order", ""),
+        steps=int(_one_of("steps", query.get("steps") or "1", _STEPS)),
     )
 
 

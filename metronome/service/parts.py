@@ -2,15 +2,21 @@
 
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Final
 
 from metronome.config import Settings
 from metronome.dialects.items import item_rule
 from metronome.dialects.site import Site
+from metronome.enrich.countries import open_countries
+from metronome.enrich.enrichment import NO_SALTS, Enrichment
 from metronome.enrich.referers import own_hosts
+from metronome.enrich.spam import read_spam_hosts
+from metronome.errors import Misconfigured
 from metronome.intake import DoorPolicy, Intake
 from metronome.service.guard import Guard
 from metronome.service.keyring import Keyring
+from metronome.service.salts import Salts
 from metronome.service.senders import Senders
 from metronome.service.writes import Doorway
 from metronome.spool import Spool
@@ -22,12 +28,14 @@ from metronome.stores.elasticsearch import ElasticsearchConfig, ElasticsearchSto
 from metronome.stores.store import Store
 from metronome.telemetry import Telemetry
 
+_ANY_VISIT: Final = {"event": "view", "agent": "Mozilla/5.0", "clientip": "1.0.0.0", "url": "http://192.0.2.0/"}
+
 
 def open_store(settings: Settings) -> Store:
     """Make the store that the settings name; it is not set up yet."""
     if settings.store == "duckdb":
-        return DuckDBStore(settings.data, settings.duckdb_memory)
-    return ElasticsearchStore(_elasticsearch(settings))
+        return DuckDBStore(settings.data, settings.duckdb_memory, settings.question_seconds)
+    return ElasticsearchStore(_elasticsearch(settings), settings.question_seconds)
 
 
 def open_state(settings: Settings) -> State:
@@ -58,17 +66,72 @@ async def guarding(settings: Settings, state: State) -> AsyncIterator[Guard]:
         await state.close()
 
 
-def open_doorway(settings: Settings, spool: Spool, guard: Guard, telemetry: Telemetry) -> Doorway:
-    """Make what all routes need that take events into a spool."""
+@contextlib.asynccontextmanager
+async def salting(settings: Settings, state: State) -> AsyncIterator[Salts]:
+    """Know what visitors are named with while the block runs."""
+    salts = Salts(state, time.time, making=settings.enrich == settings.visitors == "on")
+    async with salts.kept():
+        yield salts
+
+
+def open_enrichment(settings: Settings) -> Enrichment | None:
+    """Make what adds to events what follows from them; None where that is off.
+
+    Raises:
+        Misconfigured: a file that it needs cannot be read.
+
+    """
+    if settings.enrich == "off":
+        return None
+    countries = None if settings.countries == "off" else open_countries(settings.countries)
+    return Enrichment(countries, _spam_hosts(settings), own_hosts(settings.own_hosts))
+
+
+def _spam_hosts(settings: Settings) -> frozenset[str]:
+    path = settings.referer_spam
+    if path is None:
+        return frozenset()
+    try:
+        return read_spam_hosts(path.read_text().splitlines())
+    except (OSError, ValueError) as error:
+        raise Misconfigured(f"METRONOME_REFERER_SPAM is {str(path)!r}, and cannot be read: {error}") from None
+
+
+def open_doorway(
+    settings: Settings,
+    spool: Spool,
+    guard: Guard,
+    telemetry: Telemetry,
+    salts: Callable[[], Mapping[str, bytes]] = lambda: NO_SALTS,
+) -> Doorway:
+    """Make what all routes need that take events into a spool.
+
+    Args:
+        settings: of the installation.
+        spool: where events go.
+        guard: says who may send.
+        telemetry: where things are counted.
+        salts: tells what visitors are named with (see `Intake`).
+
+    Raises:
+        Misconfigured: a file that a setting names cannot be read.
+
+    """
     hosts = own_hosts(settings.own_hosts)
+    enrichment = open_enrichment(settings)
+    if enrichment is not None:
+        # The first of its kind has tables read for it, which takes longer than any event should wait.
+        enrichment.derived(_ANY_VISIT)
     policy = DoorPolicy(
         max_age=settings.door_max_age,
         event_max_bytes=settings.event_max_bytes,
         own_hosts=hosts,
         cut_addresses=settings.addresses == "cut",
+        enrichment=enrichment,
+        honour_signals=settings.privacy_signals == "honour",
     )
     return Doorway(
-        Intake(spool, policy, time.time, telemetry),
+        Intake(spool, policy, time.time, telemetry, salts),
         guard,
         Senders(settings.trusted_proxies),
         telemetry,

@@ -1,7 +1,7 @@
 """The routes that answer reports."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -13,8 +13,8 @@ from aiohttp import web
 from metronome.dialects.credentials import bearer
 from metronome.errors import Malformed, MetronomeError
 from metronome.keys import Scope
-from metronome.reports import items, tock
-from metronome.reports.parameters import read_parameters
+from metronome.reports import errors, flow, items, recommendations, timings, tock
+from metronome.reports.parameters import Parameters, read_parameters
 from metronome.service.guard import Grant, Guard
 from metronome.service.problems import ANY_ORIGIN, problem
 from metronome.service.senders import Senders
@@ -22,8 +22,28 @@ from metronome.service.writes import Handler
 from metronome.stores.store import Store
 from metronome.telemetry import Telemetry
 
-_TOCK: Final = "/tock/"
+Report = dict[str, Any]
+OfItem = Callable[[Store, str, Parameters], Awaitable[Report]]
+OfAll = Callable[[Store, None, Parameters], Awaitable[Report]]
+
 _JSON: Final = ".json"
+_SCOPES: Final = {"errors": Scope.QUERY}
+"""What is asked for needs the scope `tock`, unless it tells more than counts, as the messages of errors do."""
+
+OF_ITEMS: Final[tuple[tuple[str, OfItem, frozenset[str]], ...]] = (
+    ("tock", tock.tock, tock.PARAMETERS),
+    ("flow", flow.flow, flow.PARAMETERS),
+    ("time", timings.time, timings.PARAMETERS),
+    ("errors", errors.errors, errors.PARAMETERS),
+)
+"""What is asked of one item, at ``/NAME/{id}.json``: name, report, and the parameters that it takes."""
+
+OF_ALL: Final[tuple[tuple[str, OfAll, frozenset[str]], ...]] = (
+    ("flow", flow.flow, flow.PARAMETERS_OF_ALL),
+    ("time", timings.time, timings.PARAMETERS),
+    ("errors", errors.errors, errors.PARAMETERS),
+)
+"""What is asked of all items together, at ``/NAME.json``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +56,7 @@ class Answering:
         senders: tells where a request came from.
         telemetry: where answers and refusals are counted.
         clock: seconds since 1970.
+        min_visitors: of how few people's visits nothing is recommended.
 
     """
 
@@ -44,6 +65,7 @@ class Answering:
     senders: Senders
     telemetry: Telemetry
     clock: Callable[[], float]
+    min_visitors: int = recommendations.MIN_VISITORS
 
     def now(self) -> datetime:
         """Return the time, in UTC."""
@@ -61,26 +83,32 @@ class Answering:
 
 def read_routes(answering: Answering) -> list[web.RouteDef]:
     """List the routes that answer reports."""
-    store = answering.store
 
-    async def get_tock(request: web.Request) -> dict[str, Any]:
-        item = item_of(request.rel_url.raw_path)
-        asked = read_parameters(request.query, answering.now(), tock.PARAMETERS)
-        return await tock.tock(store, item, asked)
+    async def ranked(store: Store, _: None, asked: Parameters) -> Report:
+        return await items.items(store, asked, answering.now())
 
-    async def get_items(request: web.Request) -> dict[str, Any]:
-        asked = read_parameters(request.query, answering.now(), items.PARAMETERS)
-        return await items.items(store, asked)
+    async def recommended(store: Store, item: str | None, asked: Parameters) -> Report:
+        return await recommendations.recommendations(store, item, asked, answering.min_visitors)
 
+    of_items = (*OF_ITEMS, ("recommendations", recommended, recommendations.PARAMETERS))
+    of_all: tuple[tuple[str, OfAll, frozenset[str]], ...] = (
+        *OF_ALL,
+        ("items", ranked, items.PARAMETERS),
+        ("recommendations", recommended, recommendations.PARAMETERS),
+    )
     return [
-        # Not `.+`: an id may hold line feeds.
-        web.get(r"/tock/{id:[\s\S]+}.json", _report("tock", Scope.TOCK, get_tock, answering)),
-        web.get("/items.json", _report("items", Scope.TOCK, get_items, answering)),
+        *(_route_of_items(name, report, parameters, answering) for name, report, parameters in of_items),
+        *(_route_of_all(name, report, parameters, answering) for name, report, parameters in of_all),
     ]
 
 
-def item_of(raw_path: str) -> str:
-    """Take the item's id from the path of a tock, as it was sent: slashes and any Unicode may be in it.
+def item_of(raw_path: str, prefix: str, suffix: str = _JSON) -> str:
+    """Take the item's id from a path, as it was sent: slashes and any Unicode may be in it.
+
+    Args:
+        raw_path: as it was sent, percent signs and all.
+        prefix: what comes before the id, as ``/tock/``.
+        suffix: what comes after it.
 
     Raises:
         Malformed: what its percent signs encode is no UTF-8.
@@ -88,12 +116,28 @@ def item_of(raw_path: str) -> str:
     """
     path = raw_path.partition("?")[0]
     try:
-        return unquote(path, errors="strict")[len(_TOCK) : -len(_JSON)]
+        return unquote(path, errors="strict")[len(prefix) : -len(suffix)]
     except UnicodeDecodeError:
         raise Malformed("the id in the address is no UTF-8: encode it with encodeURIComponent") from None
 
 
-def _report(name: str, scope: Scope, ask: Callable[[web.Request], Any], answering: Answering) -> Handler:
+def _route_of_items(name: str, report: OfItem, parameters: frozenset[str], answering: Answering) -> web.RouteDef:
+    async def ask(request: web.Request) -> Report:
+        item = item_of(request.rel_url.raw_path, f"/{name}/")
+        return await report(answering.store, item, read_parameters(request.query, answering.now(), parameters))
+
+    # Not `.+`: an id may hold line feeds.
+    return web.get(rf"/{name}/{{id:[\s\S]+}}.json", _report(name, _SCOPES.get(name, Scope.TOCK), ask, answering))
+
+
+def _route_of_all(name: str, report: OfAll, parameters: frozenset[str], answering: Answering) -> web.RouteDef:
+    async def ask(request: web.Request) -> Report:
+        return await report(answering.store, None, read_parameters(request.query, answering.now(), parameters))
+
+    return web.get(f"/{name}.json", _report(name, _SCOPES.get(name, Scope.TOCK), ask, answering))
+
+
+def _report(name: str, scope: Scope, ask: Callable[[web.Request], Awaitable[Report]], answering: Answering) -> Handler:
     took = answering.telemetry.answers.labels(name)
 
     async def handle(request: web.Request) -> web.StreamResponse:

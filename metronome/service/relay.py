@@ -14,6 +14,7 @@ from metronome.service.senders import FORWARDED, Senders
 _SECONDS: Final = 60.0
 _PASSED_IN: Final = (
     "Accept",
+    "Accept-Encoding",
     "Content-Type",
     "If-None-Match",
     "Origin",
@@ -37,7 +38,11 @@ class Relay:
         self._max_bytes = max_bytes
         self._senders = senders
         self._session = ClientSession(
-            connector=UnixConnector(path), timeout=ClientTimeout(total=_SECONDS), auto_decompress=False
+            connector=UnixConnector(path),
+            timeout=ClientTimeout(total=_SECONDS),
+            auto_decompress=False,
+            # Answers are packed for who asked, not for this client.
+            skip_auto_headers=("Accept-Encoding",),
         )
 
     async def __aenter__(self) -> Self:

@@ -5,8 +5,12 @@ from aiohttp import web
 from metronome.config import Settings
 from metronome.dialects.bulk.known import Known
 from metronome.dialects.protocols import PROTOCOLS, elasticsearch_addresses
+from metronome.reports.counter.sushi import Platform
 from metronome.service import micrometrics, microticks
+from metronome.service.badges import badge_routes
+from metronome.service.counter import counter_routes
 from metronome.service.hits import ask_handler, ask_routes, hit_routes
+from metronome.service.queries import query_routes
 from metronome.service.reads import Answering, read_routes
 from metronome.service.writes import Doorway, Handler, route_of
 from metronome.state.state import State
@@ -31,8 +35,12 @@ def taking(settings: Settings, doorway: Doorway, state: State, ask_hits: Handler
 
 def reporting(settings: Settings, answering: Answering) -> list[web.RouteDef]:
     """List the routes that answer reports, as far as none of these addresses takes events."""
+    platform = Platform(settings.counter_platform, settings.counter_publisher, settings.counter_publisher_id)
     return [
         *read_routes(answering),
+        *query_routes(answering, settings.body_max_bytes),
+        *badge_routes(answering),
+        *counter_routes(answering, platform),
         *micrometrics.report_routes(answering),
         *microticks.list_routes(answering, settings.microticks_key),
     ]

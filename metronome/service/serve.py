@@ -22,7 +22,7 @@ from metronome.service.app import make_app, make_runner
 from metronome.service.health import Health
 from metronome.service.hits import ask_handler
 from metronome.service.listen import end, listening, listening_beside
-from metronome.service.parts import guarding, open_doorway, open_state, open_store
+from metronome.service.parts import guarding, open_doorway, open_enrichment, open_state, open_store, salting
 from metronome.service.reads import Answering
 from metronome.service.senders import Senders
 from metronome.service.streams import check_streams
@@ -67,11 +67,15 @@ async def _serve_alone(settings: Settings, stop: asyncio.Event) -> None:
     spool = Spool(folder, settings.spool_max_bytes, committed)
     shippers += [_shipper(path, store, settings, telemetry) for path in _spool_folders(settings, folder)]
     state = open_state(settings)
-    async with guarding(settings, state) as guard, _shipping(shippers, store, settings):
+    async with (
+        guarding(settings, state) as guard,
+        salting(settings, state) as salts,
+        _shipping(shippers, store, settings),
+    ):
         try:
             check_streams(settings, guard)
-            doorway = open_doorway(settings, spool, guard, telemetry)
-            answering = Answering(store, guard, doorway.senders, telemetry, time.time)
+            doorway = open_doorway(settings, spool, guard, telemetry, salts.known)
+            answering = Answering(store, guard, doorway.senders, telemetry, time.time, settings.min_visitors)
             health = Health(store, shippers, settings.spool_max_bytes, answering, lambda: [telemetry.registry])
             everything = [*routes.alone(settings, doorway, state, answering), *health.routes()]
             async with (
@@ -85,12 +89,16 @@ async def _serve_alone(settings: Settings, stop: asyncio.Event) -> None:
 
 async def _serve_with_workers(settings: Settings, stop: asyncio.Event) -> None:
     telemetry = Telemetry(CollectorRegistry())
+    # Each worker needs one, and would die without saying why once and for all.
+    open_enrichment(settings)
     store = open_store(settings)
     folders = [settings.data / SPOOL_FOLDER / str(number) for number in range(settings.workers)]
     async with workers.running(settings, folders) as crew, guarding(settings, open_state(settings)) as guard:
         check_streams(settings, guard)
         shippers = [_shipper(path, store, settings, telemetry) for path in _spool_folders(settings, *folders)]
-        answering = Answering(store, guard, Senders(settings.trusted_proxies), telemetry, time.time)
+        answering = Answering(
+            store, guard, Senders(settings.trusted_proxies), telemetry, time.time, settings.min_visitors
+        )
         health = Health(
             store, shippers, settings.spool_max_bytes, answering, lambda: [telemetry.registry, crew.collect()]
         )

@@ -12,7 +12,7 @@ from metronome.config import Settings, read_settings
 from metronome.service import routes
 from metronome.service.listen import listening, listening_beside
 from metronome.service.logs import set_up_logs
-from metronome.service.parts import guarding, open_doorway, open_state
+from metronome.service.parts import guarding, open_doorway, open_state, salting
 from metronome.service.process import run
 from metronome.service.relay import Relay
 from metronome.service.senders import Senders
@@ -30,10 +30,11 @@ async def work(settings: Settings, folder: Path, main_socket: str, stop: asyncio
         state = open_state(settings)
         async with (
             guarding(settings, state) as guard,
+            salting(settings, state) as salts,
             Relay(main_socket, settings.body_max_bytes, Senders(settings.trusted_proxies)) as relay,
         ):
             fallback = web.route("*", "/{rest:.*}", relay.handle)
-            doorway = open_doorway(settings, spool, guard, telemetry)
+            doorway = open_doorway(settings, spool, guard, telemetry, salts.known)
             own = routes.of_worker(settings, doorway, state, relay.handle)
             async with (
                 listening(settings, own, fallback, shared=True),

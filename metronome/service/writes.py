@@ -109,7 +109,7 @@ def _tick_handler(doorway: Doorway) -> Handler:
     async def post_tick(request: web.Request) -> web.Response:
         headers = request.headers
         try:
-            body = await read_body(request, max_bytes)
+            body, sender = await read_body(request, max_bytes), ""
             grant = guard.anonymous()
             if _tells_of_its_sender(headers) or Scope.TICK not in grant.scopes:
                 sender, origin = doorway.senders.address(request), headers.get(_ORIGIN, "")
@@ -119,6 +119,8 @@ def _tick_handler(doorway: Doorway) -> Handler:
                 body,
                 _content_type(request),
                 max_events,
+                headers=headers,
+                sender=sender,
                 identities=identities_again(again, request.rel_url.raw_path_qs, body) if again else None,
                 believed=Scope.IMPORT in grant.scopes,
             )

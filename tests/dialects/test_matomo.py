@@ -70,7 +70,7 @@ JS_FIELDS: Final = {
         (f"action_name=Wells{JS}&pf_net=0&pf_srv=12&pf_tfr=3&pf_dm1=40&pf_dm2=5&pf_onl=1&pv_id=aB3dE6",
          {"event": "view", "title": "Wells", "pf_net": 0, "pf_srv": 12, "pf_tfr": 3, "pf_dm1": 40, "pf_dm2": 5,
           "pf_onl": 1, "pv_id": "aB3dE6"}),
-        (f"ping=1{JS}&pv_id=aB3dE6", {"event": "ping", "pv_id": "aB3dE6"}),
+        (f"ping=1{JS}&pv_id=aB3dE6", {"event": "heartbeat", "pv_id": "aB3dE6"}),
         (f"link={quote('https://other.example/x', safe='')}{JS}",
          {"event": "outlink", "link": "https://other.example/x"}),
         (f"download={quote('https://example.org/data/wells.zip', safe='')}{JS}",

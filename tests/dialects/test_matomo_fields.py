@@ -82,7 +82,7 @@ def test_what_only_looks_like_a_number_stays_text(form: str) -> None:
         ({"ca": "1", "cra": "x is null", "cra_tp": "TypeError", "cra_st": "at f", "cra_rl": "7"}, {
             "event": "error", "message": "x is null", "error_type": "TypeError", "error_line": 7}),
         ({"ca": "1", "my_plugin": "x"}, {"event": "action", "my_plugin": "x"}),
-        ({"ping": "1", "url": PAGE}, {"event": "ping", "id": "/data/wells"}),
+        ({"ping": "1", "url": PAGE}, {"event": "heartbeat", "id": "/data/wells"}),
         ({"ping": "0", "url": PAGE}, {"event": "view"}),
         ({"dimension7": "gold", "cvar": '{"1":["a","b"]}', "_cvar": {"1": ["a", "b"]}}, {
             "dimension7": "gold", "cvar": '{"1":["a","b"]}', "visit_cvar": '{"1":["a","b"]}'}),

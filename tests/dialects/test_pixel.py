@@ -66,6 +66,11 @@ def test_what_the_address_says_is_not_overruled() -> None:
     assert fields(urlencode(given), BROWSER, "192.0.2.7") == given
 
 
+@pytest.mark.parametrize("name", ["user_agent", "ua"])
+def test_an_agent_by_another_name_is_not_overruled_either(name: str) -> None:
+    assert "agent" not in fields(f"{name}=mine", BROWSER)
+
+
 def test_the_page_is_no_referer() -> None:
     assert "referer" not in orjson.loads(document(Event(fields("id=a", BROWSER)), DOOR, "spare"))
 

@@ -310,3 +310,80 @@ def test_arrays_and_lines_hold_the_same_events(events: list[dict[str, Any]]) -> 
     assert fields(f"[{','.join(lines)}]") == fields("\n".join(lines), NDJSON)
     assert array.batch
     assert told.batch
+
+
+PAGE = {"Origin": "https://example.org", "User-Agent": "Mozilla/5.0 é"}
+SENDER = "203.0.113.77"
+TOLD = {"agent": "Mozilla/5.0 é", "clientip": SENDER}
+
+
+def sent_by_a_page(body: str, content_type: str = "", headers: dict[str, str] | None = None) -> list[Event]:
+    asked = Request(body.encode(), content_type, 100, headers=PAGE if headers is None else headers, sender=SENDER)
+    found = list(tick.read(asked).events)
+    return [event for event in found if isinstance(event, Event)]
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "count"),
+    [
+        ('{"id":"a"}', "", 1),
+        ("{}", "text/plain", 1),
+        ('[{"id":"a"},7,{"id":"a"}]', "", 2),
+        ('{"id":"a"}\n{"id":"a"}\nrubbish\n', NDJSON, 2),
+        ("id=a&event=view", FORM, 1),
+        ('[{"id":"a"},{"n":NaN}]', "", 1),
+    ],
+)
+def test_a_page_in_a_browser_speaks_for_who_looks_at_it(body: str, content_type: str, count: int) -> None:
+    found = sent_by_a_page(body, content_type)
+    assert len(found) == count
+    assert all(event.fields.items() >= TOLD.items() for event in found)
+    assert all(event.fields.keys().isdisjoint(TOLD) for event in sent_by_a_page(body, content_type, {}))
+
+
+@pytest.mark.parametrize("name", ["agent", "user_agent", "ua", "clientip"])
+def test_an_event_that_speaks_of_somebody_else_is_left_alone(name: str) -> None:
+    assert [dict(event.fields) for event in sent_by_a_page(f'[{{"{name}":"x"}},{{"{name}":""}}]')] == [
+        {name: "x"},
+        {name: "", **TOLD},
+    ]
+
+
+def test_a_page_that_tells_nothing_adds_nothing() -> None:
+    asked = Request(b'{"id":"a"}', "", 10, headers={"Origin": "null"})
+    assert [dict(event.fields) for event in tick.read(asked).events if isinstance(event, Event)] == [{"id": "a"}]
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "at"),
+    [
+        ('{"n":123456789012345678901234567890,"id":"a"} ', "", 0),
+        ('[{"id":"b"},{"id":"a","n":123456789012345678901234567890}]', "", 1),
+        ('{"id":"b"}\n{"n":123456789012345678901234567890,"id":"a"}\r\n', NDJSON, 1),
+    ],
+)
+def test_what_a_page_sent_is_kept_to_the_last_digit_and_no_address_whole(body: str, content_type: str, at: int) -> None:
+    line = document(sent_by_a_page(body, content_type)[at], DOOR, "spare")
+    kept = orjson.loads(line)["event.original"]
+    assert json.loads(kept, parse_int=str) == {
+        "n": "123456789012345678901234567890",
+        "id": "a",
+        "agent": "Mozilla/5.0 é",
+        "clientip": "203.0.113.0",
+    }
+    assert SENDER.encode() not in line
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"), [('{"a.b":"1","a.b":"1"}', ""), ("a.b=1&c=é", FORM), ('{"a.b":"203.0.113.77"}', "")]
+)
+def test_odd_events_of_pages_keep_what_they_said(body: str, content_type: str) -> None:
+    (event,) = sent_by_a_page(body, content_type)
+    found = orjson.loads(document(event, DOOR, "spare"))
+    assert orjson.loads(found["event.original"]).items() >= {**event.fields, "clientip": "203.0.113.0"}.items()
+
+
+def test_a_header_that_is_no_text_does_no_harm() -> None:
+    (event,) = sent_by_a_page('{"a.b":1}', headers={"Origin": "x", "User-Agent": "M\udcff"})
+    assert event.fields["agent"] == "M?"
+    assert orjson.loads(document(event, DOOR, "spare"))["agent"] == "M?"

@@ -12,7 +12,7 @@ import pytest
 from tests.docs.pages import ROOT, text_of
 from tests.servers import COMMAND, Server, environment, serving
 
-PAGES: Final = ("README.md", "docs/api.md", "docs/operations.md", "docs/protocols.md")
+PAGES: Final = ("README.md", "docs/api.md", "docs/operations.md", "docs/protocols.md", "docs/questions.md")
 _EXECUTED = re.compile(
     r"<!-- executed by tests/docs/test_readme\.py -->\n```console\n(.*?)^```$", re.MULTILINE | re.DOTALL
 )
@@ -35,7 +35,7 @@ def _parted(step: str) -> tuple[str, str]:
 
 def run(command: str, server: Server) -> str:
     metronome = shlex.join(COMMAND)
-    command = command.replace(".venv/bin/metronome import", f"{metronome} import --url {server.url}")
+    command = re.sub(r"\.venv/bin/metronome (import|query|tock)", rf"{metronome} \1 --url {server.url}", command)
     command = command.replace(".venv/bin/metronome", metronome).replace("localhost:8080", f"127.0.0.1:{server.port}")
     # The progress meter that curl shows goes to standard error.
     done = subprocess.run(

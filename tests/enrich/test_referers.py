@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.enrich.referers import normalise_referer, own_hosts
+from metronome.enrich.referers import normalise_referer, own_hosts, referer_host
 
 OWN = own_hosts((" www.Own.example ", "data.own.example", "", "localhost"))
 _labels = st.one_of(st.text(min_size=1, max_size=8), st.sampled_from(["www", "a", "example", "ÄÖ", "İ", "xn--a", "_x"]))
@@ -133,3 +133,30 @@ def test_any_text_has_a_short_name_or_none(url: str) -> None:
 def test_long_addresses_are_read_as_short_ones_are() -> None:
     path = "/a" * 1000
     assert normalise_referer(f"https://www.example.com{path}/", OWN) == f"example.com{path}"
+
+
+@pytest.mark.parametrize(
+    ("referer", "host"),
+    [
+        ("example.com/a", "example.com"),
+        ("https://user:secret@WWW.Example.com:8080/a?b#c", "example.com"),
+        ("//example.com", "example.com"),
+        ("example.com?a", "example.com"),
+        ("android-app://com.linkedin.android/", "com.linkedin.android"),
+        ("[2001:db8::1]/a", "[2001:db8::1]"),
+        ("intranet/wiki", "intranet"),
+        ("a.example" * 1000, ("a.example" * 1000)[:256]),
+        ("/a", ""),
+        ("", ""),
+        ("?a", ""),
+    ],
+)
+def test_any_referer_has_its_host(referer: str, host: str) -> None:
+    assert referer_host(referer) == host
+
+
+@given(_urls)
+def test_a_short_referer_has_the_host_of_the_whole_one(url: str) -> None:
+    short = normalise_referer(url, frozenset())
+    if short is not None and len(url) < 256:
+        assert referer_host(short) == short.partition("/")[0]

@@ -12,7 +12,10 @@ from metronome.keys import Scope
 from tests.installations import give_key, stored_documents
 from tests.servers import Server, serving, unique_name
 
-BROWSER = {"Referer": "https://example.org/page?a=1", "User-Agent": "Mozilla/5.0"}
+BROWSER = {
+    "Referer": "https://example.org/page?a=1",
+    "User-Agent": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+}
 TOKENS: dict[str, str] = {}
 
 
@@ -102,11 +105,17 @@ async def test_page_agent_and_a_cut_address_are_stored_and_the_key_is_not(tmp_pa
         assert said == ""
         running.wait_until_shipped()
     (found,) = await asyncio.to_thread(stored_documents, data)
-    assert {name: found[name] for name in found if name not in {"@timestamp", "event_id", "@version"}} == {
+    changing = {"@timestamp", "event_id", "@version", "visitor", "session", "enrich_version"}
+    assert {name: found[name] for name in found if name not in changing} == {
         "id": "a",
         "event": "view",
         "title": "Zürich",
         "url": BROWSER["Referer"],
         "agent": BROWSER["User-Agent"],
         "clientip": "198.51.100.0",
+        "browser": "Firefox",
+        "browser_version": "140",
+        "os": "Linux",
+        "device": "desktop",
+        "channel": "direct",
     }

@@ -1,30 +1,45 @@
 """The store in a real Elasticsearch keeps what every store promises, and what only it does."""
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
+import orjson
 import pytest
 from elasticsearch import AsyncElasticsearch
 
-from metronome.errors import Misconfigured, StoreAway, Unaskable
-from metronome.question import AllOf, Equals, Filter, Question
+from metronome.errors import Misconfigured, StoreAway, TooCostly, Unaskable
+from metronome.question import AllOf, Equals, Exists, Filter, Metric, Not, Question
 from metronome.stores.conformance import (
     AskingTests,
     FilterTests,
     ForgettingTests,
     PropertyTests,
+    ReplacingTests,
+    TrailTests,
     WritingTests,
     ZoneTests,
 )
-from metronome.stores.conformance.events import encode, event, fill, rows, write
+from metronome.stores.conformance.events import encode, event, fill, rows, trails, write
+from metronome.stores.conformance.model import trails_of
 from metronome.stores.conformance.writing import HOSTILE
 from metronome.stores.elasticsearch import ElasticsearchConfig, ElasticsearchStore
 from metronome.stores.elasticsearch.connection import connect
 from metronome.stores.elasticsearch.template import VERSION, index_template
+from metronome.stores.elasticsearch.trails import read_trails
 from metronome.stores.store import Batch, Store, Verdicts
+from metronome.trails import Trail, Trails
+
+KNOWN = (
+    *("session", "visitor", "bot", "bot_kind", "browser", "browser_version", "os", "os_version", "device", "country"),
+    *("channel", "referer_group", "utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content"),
+    *("status", "method", "message", "error_group", "user", "enrich_version", "duration", "value"),
+    *("TTFB", "FCP", "LCP", "CLS", "INP", "pf_net", "pf_srv", "pf_tfr", "pf_dm1", "pf_dm2", "pf_onl"),
+)
 
 on_a_node = pytest.mark.elasticsearch
 
@@ -78,6 +93,16 @@ class TestZones(OnElasticsearch, ZoneTests):
 
 
 @on_a_node
+class TestTrails(OnElasticsearch, TrailTests):
+    pass
+
+
+@on_a_node
+class TestReplacing(OnElasticsearch, ReplacingTests):
+    pass
+
+
+@on_a_node
 class TestForgetting(OnElasticsearch, ForgettingTests):
     pass
 
@@ -110,6 +135,45 @@ class TestIndices(OnElasticsearch):
         assert types["@timestamp"] == "date"
         assert not caps["event_id"]["keyword"]["searchable"]
         assert not caps["event.original"]["keyword"]["aggregatable"]
+
+    async def test_what_enrichment_adds_is_typed_whatever_comes_first(
+        self, store: ElasticsearchStore, client: AsyncElasticsearch, prefix: str
+    ) -> None:
+        await fill(store, event(**dict.fromkeys(KNOWN, "text")), event(**dict.fromkeys(KNOWN, 5), id="number"))
+        caps = (await client.field_caps(index=f"{prefix}-*", fields="*")).body["fields"]
+        numbers = {name.removesuffix(".num") for name in caps if name.endswith(".num")}
+        assert numbers == {"enrich_version", *(name for name in KNOWN if name == name.upper() or "pf_" in name)} | {
+            "duration",
+            "value",
+            "status",
+        }
+        assert set(KNOWN) <= await store.fields()
+        for name in KNOWN:
+            assert next(iter(caps[name])) == "keyword"
+            assert await rows(store, Question(by=(name,))) == [("5", 1), ("text", 1)]
+            assert await rows(store, Question(where=Exists(name))) == [(2,)]
+        sums = tuple(Metric.parse(f"sum:{name}") for name in sorted(numbers))
+        assert await rows(store, Question(sums)) == [(5.0,) * len(numbers)]
+
+    async def test_an_index_without_the_template_s_types_is_asked_alike(
+        self, store: ElasticsearchStore, client: AsyncElasticsearch, prefix: str
+    ) -> None:
+        # As an older Metronome's: nothing of what enrichment adds is mapped.
+        plain = {"dynamic": False, "properties": {"@timestamp": {"type": "date"}, "id": {"type": "keyword"}}}
+        await client.indices.put_index_template(
+            name=f"{prefix}old", index_patterns=[f"{prefix}-2015.01.21"], priority=400, template={"mappings": plain}
+        )
+        await fill(store, event("2015-01-21T12:00:00Z", id="a", country="DE"))
+        await client.indices.delete_index_template(name=f"{prefix}old")
+        await fill(store, event("2015-01-22T12:00:00Z", id="a", country="CH", LCP=5))
+        assert await rows(store, Question(by=("country",))) == [("CH", 1)]
+        assert await rows(store, Question((Metric.parse("count:LCP"),), by=("day",))) == [
+            ("2015-01-21", 0),
+            ("2015-01-22", 1),
+        ]
+        assert await store.newest("country", 5) == ("CH",)
+        found = await trails(store, Trails("id", ("country", "LCP")))
+        assert [(key, [step[1:] for step in steps]) for key, steps in found] == [("a", [(None, None), ("CH", "5")])]
 
     async def test_the_template_is_put_once_and_never_over_a_newer_one(
         self, store: ElasticsearchStore, client: AsyncElasticsearch, prefix: str
@@ -179,9 +243,81 @@ class TestIndices(OnElasticsearch):
         question = Question(by=("id", "session", "duration"), where=Equals("id", "known"))
         assert await rows(store, question) == [("known", "s", "5", 1)]
 
+    async def test_trails_that_take_many_pages_are_whole(
+        self, store: ElasticsearchStore, client: AsyncElasticsearch, prefix: str
+    ) -> None:
+        lines = [
+            event(
+                f"2015-01-{20 + at % 3}T12:00:{at % 7:02}Z",
+                visitor=f"v{at * at % 40:02}" if at % 5 else "busy",
+                id=f"i{at % 3}",
+                **({"lang": "en"} if at % 2 else {}),
+            )
+            for at in range(600)
+        ]
+        await fill(store, *lines)
+        for most in (None, 1, 4):
+            asked = Trails("visitor", ("lang", "id"), Not(Equals("id", "i2")), most_steps=most)
+            right = trails_of(replace(asked, most_steps=None), map(orjson.loads, lines))
+            right = [Trail(key, steps[:most]) for key, steps in right]
+            for page_steps, range_events in ((1_000, 100), (60, 20), (7, 5), (1, 1)):
+                found = read_trails(client, f"{prefix}-*", asked, page_steps, range_events)
+                assert [trail async for trail in found] == right
+
+    async def test_a_question_that_takes_too_long_is_ended(
+        self, store: ElasticsearchStore, elasticsearch_url: str, prefix: str
+    ) -> None:
+        await fill(store, event(session="s"))
+        hasty = ElasticsearchStore(ElasticsearchConfig(elasticsearch_url, prefix=prefix), ask_seconds=0.000_001)
+        with pytest.raises(TooCostly, match="over 1e-06 s"):
+            await hasty.ask(Question())
+        with pytest.raises(TooCostly, match="over 1e-06 s"):
+            await hasty.newest("session", 5)
+        await hasty.close()
+
+    async def test_a_document_that_elasticsearch_does_not_take_replaces_none(
+        self, store: ElasticsearchStore, client: AsyncElasticsearch, prefix: str
+    ) -> None:
+        await fill(store, *[event(event_id=f"e{at}") for at in range(9)], event("2015-01-23", event_id="closed"))
+        after = [event(event_id=f"e{at}", os="x") for at in range(9)]
+        after[4] = after[4][:-1] + b',"x":}'
+        await client.indices.close(index=f"{prefix}-2015.01.23")
+        more = [b'{"os":"headless"}', event("2015-01-23", event_id="closed"), event(event_id="long")]
+        more[2] = more[2].replace(b'"long"', b'"' + b"x" * 600 + b'"')
+        assert await store.replace(Batch.of([*after, *more])) == 8
+        await store.refresh()
+        assert await rows(store, Question(by=("os",))) == [("x", 8)]
+
+    async def test_what_was_replaced_before_it_was_visible_is_replaced(self, store: ElasticsearchStore) -> None:
+        line = event(event_id="e", os="old")
+        assert (await store.write(Batch.of([line]))).stored == 1
+        assert await store.replace(Batch.of([line.replace(b"old", b"new")])) == 1
+        await store.refresh()
+        assert await rows(store, Question(by=("os",))) == [("new", 1)]
+
+
+async def test_a_node_that_no_longer_says_anything_is_away_and_the_question_not_too_costly() -> None:
+    async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # It takes the question, and is gone when it is looked after.
+        server.close()
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(hold, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    store = ElasticsearchStore(ElasticsearchConfig(url), ask_seconds=0.1)
+    with pytest.raises(StoreAway):
+        await store.ask(Question())
+    await store.close()
+
 
 async def _read(store: Store) -> None:
     async for _ in store.documents():
+        pass
+
+
+async def _follow(store: Store) -> None:
+    async for _ in store.trails(Trails("session", ("id",))):
         pass
 
 
@@ -191,6 +327,10 @@ async def _read(store: Store) -> None:
         lambda store: store.setup(),
         lambda store: store.write(Batch.of([event()])),
         lambda store: store.ask(Question()),
+        lambda store: store.newest("session", 5),
+        lambda store: store.fields(),
+        lambda store: store.replace(Batch.of([event()])),
+        _follow,
         _read,
         lambda store: store.forget(item="x"),
         lambda store: store.forget(before=datetime(2015, 1, 22, tzinfo=UTC)),

@@ -9,10 +9,9 @@ import pytest
 from metronome.errors import Misconfigured, StoreAway, Unaskable
 from metronome.question import MAX_GROUPS, Equals, Exists, Metric, Not, OneOf, Order, Prefix, Question, Range, read_zone
 from metronome.stores.elasticsearch.answers import Reading, time_label
-from metronome.stores.elasticsearch.connection import ElasticsearchConfig
+from metronome.stores.elasticsearch.connection import ElasticsearchConfig, check_shards
 from metronome.stores.elasticsearch.filters import TERMS_MAX, field_name, filter_query, number_name, query_of
 from metronome.stores.elasticsearch.forgetting import indices_before, named_at_once
-from metronome.stores.elasticsearch.hits import check_shards
 from metronome.stores.elasticsearch.questions import Page, Tree, Whole, first_step, search_body
 
 DAY = datetime(2015, 1, 22, tzinfo=UTC)

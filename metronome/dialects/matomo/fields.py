@@ -190,7 +190,7 @@ def _classify(fields: dict[str, Any], given: Parameters, rule: ItemRule) -> None
 
 def _event(given: Parameters) -> str:
     if _flag(given, "ping"):
-        return "ping"
+        return "heartbeat"
     for names, event in _EVENTS:
         if all(name in given for name in names):
             return event

@@ -12,6 +12,7 @@ from metronome.question import (
     Not,
     Prefix,
     Question,
+    Range,
 )
 from metronome.stores.conformance.events import StoreTests, event, fill, metrics, order, rows
 from metronome.stores.store import Store
@@ -74,6 +75,13 @@ class AskingTests(StoreTests):
         # Where a number came as text, it is one; where a text is none, it is skipped.
         assert await rows(asked, Question(metrics("sum:duration", "max:duration"))) == [(250.5, 200.5)]
         assert await rows(asked, Question(metrics("sum:value", "max:value"))) == [(0.0, None)]
+
+    async def test_measures_what_senders_can_only_write_as_text(self, store: Store) -> None:
+        await fill(store, event(width="1200"), event(width="800.5"), event(width="wide"), event(width="01"))
+        question = Question(metrics("count:width", "sum:width", "max:width"))
+        assert await rows(store, question) == [(3, 2001.5, 1200.0)]
+        assert await rows(store, Question(where=Range("width", above=800))) == [(2,)]
+        assert [row[0] for row in await rows(store, Question(by=("width",)))] == ["01", "1200", "800.5", "wide"]
 
     async def test_measures_each_group(self, asked: Store) -> None:
         question = Question(metrics("max:n", "count", "sum:duration", "avg:duration"), by=("id",))

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from typing import Final
 
+import orjson
 import pytest
 
 from metronome.errors import Unaskable
@@ -93,6 +94,55 @@ class TrailTests(StoreTests):
             "event_id",
         }
 
+    async def test_numbers_are_told_as_they_were_written(self, store: Store) -> None:
+        numbers = (1, -4, 2.5, 1.0, 0.1, -0.0, 123456789.125, 0.0001, 2**53 + 1, 2**63 - 1, "01", True)
+        await fill(store, *[event(session=f"s{at:02}", n=number) for at, number in enumerate(numbers)])
+        told = [steps[0][1] for _, steps in await trails(store, Trails("session", ("n",)))]
+        assert told == [number if isinstance(number, str) else orjson.dumps(number).decode() for number in numbers]
+
+    async def test_what_no_event_of_a_day_has_is_told_of_the_other_days(self, store: Store) -> None:
+        days = [f"2015-01-2{at}T12:00:00Z" for at in range(5)]
+        await fill(store, *[event(at, session="s", visitor="v") for at in days])
+        await fill(store, event(days[1], session="s", rare="x", price=5), event(days[3], session="t", rare="y"))
+        found = await trails(store, Trails("session", ("rare", "price")))
+        assert [(key, [step[1:] for step in steps if step[1:] != (None, None)]) for key, steps in found] == [
+            ("s", [("x", "5")]),
+            ("t", [("y", None)]),
+        ]
+        assert [key for key, _ in await trails(store, Trails("rare", ("session",)))] == ["x", "y"]
+        assert await store.newest("rare", 5) == ("y", "x")
+        assert await store.newest("price", 5) == ("5",)
+        assert await trails(store, Trails("nothing", ("session",))) == []
+
+    async def test_of_each_trail_only_the_first_steps_are_told_where_more_are_too_many(self, store: Store) -> None:
+        await fill(
+            store,
+            *[event(f"2015-01-22T12:{minute:02}:00Z", session="long", id=f"i{minute}") for minute in range(30)],
+            *[event(session="same", id="a") for _ in range(5)],
+            event(session="short", id="a"),
+        )
+        found = await trails(store, Trails("session", ("id",), most_steps=3))
+        assert [(key, [step[1] for step in steps]) for key, steps in found] == [
+            ("long", ["i0", "i1", "i2"]),
+            ("same", ["a", "a", "a"]),
+            ("short", ["a"]),
+        ]
+
+    async def test_trails_are_those_of_one_moment(self, store: Store) -> None:
+        await fill(store, *[event(session=f"s{at % 100:03}", id="before") for at in range(30_000)])
+        asked = store.trails(Trails("session", ("id",)))
+        found = [await anext(asked)]
+        await fill(store, *[event(session=f"s{at:03}", id="after") for at in range(200)])
+        found += [trail async for trail in asked]
+        assert [trail.key for trail in found] == [f"s{at:03}" for at in range(100)]
+        assert all([step.texts for step in trail.steps] == [("before",)] * 300 for trail in found)
+
+    async def test_whoever_reads_trails_may_stop(self, followed: Store) -> None:
+        async for trail in followed.trails(Trails("session", ("id",))):
+            assert trail.key == "s1"
+            break
+        assert len(await trails(followed, Trails("session", ("id",)))) == 3
+
     async def test_trails_of_many_events_are_whole(self, store: Store) -> None:
         number = 23_000
         await fill(store, *[event(session=f"s{at % 7_000:05}", visitor="one", id=f"i{at}") for at in range(number)])
@@ -127,6 +177,22 @@ class TrailTests(StoreTests):
     async def test_of_values_with_the_same_time_the_greater_comes_first(self, store: Store) -> None:
         await fill(store, *[event(session=name) for name in ("b", "a", "c", "a")])
         assert await store.newest("session", 2) == ("c", "b")
+
+    async def test_the_newest_values_may_lie_many_days_back(self, store: Store) -> None:
+        # Value after value has its last event a day earlier, and all have many before.
+        days = [f"2015-{1 + day // 28:02}-{1 + day % 28:02}T12:00:00Z" for day in range(40)]
+        await fill(
+            store, *[event(at, session=f"s{name:02}") for day, at in enumerate(days) for name in range(40 - day)]
+        )
+        newest = tuple(f"s{name:02}" for name in range(40))
+        for limit in (1, 2, 3, 7, 20, 39, 40, 41):
+            assert await store.newest("session", limit) == newest[:limit]
+        start, end = datetime(2015, 1, 11, tzinfo=UTC), datetime(2015, 1, 21, tzinfo=UTC)
+        # Twenty of them have an event on the last of these days, and all of the same time.
+        assert await store.newest("session", 25, start=start, end=end) == (
+            *(f"s{name:02}" for name in reversed(range(21))),
+            *(f"s{name:02}" for name in range(21, 25)),
+        )
 
     async def test_fields_are_the_names_that_documents_have(self, followed: Store) -> None:
         await fill(followed, event(LCP=12, **{"utm.source": "mail", "Ünï": "x"}))

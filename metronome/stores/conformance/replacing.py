@@ -1,6 +1,8 @@
 """Replacing documents: what changes is what was there, and nothing else."""
 
-from metronome.question import Equals, Question
+import asyncio
+
+from metronome.question import Equals, Exists, Question
 from metronome.stores.conformance.events import StoreTests, count, event, fill, rows
 from metronome.stores.store import Batch, Store
 
@@ -42,6 +44,38 @@ class ReplacingTests(StoreTests):
         assert (await store.write(Batch.of([line]))).duplicates == 1
         await store.refresh()
         assert await rows(store, Question(by=("os",))) == [("Linux", 1)]
+
+    async def test_many_are_replaced_at_once_and_of_the_same_the_first(self, store: Store) -> None:
+        days = [f"2015-01-2{at % 3}T09:00:00Z" for at in range(6_000)]
+        await fill(store, *[event(at, event_id=f"e{number}") for number, at in enumerate(days)])
+        after = [event(at, event_id=f"e{number}", os="Linux") for number, at in enumerate(days)]
+        again = [event(at, event_id=f"e{number}", os="BeOS") for number, at in enumerate(days[:100])]
+        assert await replace(store, *after, *again) == 6_000
+        assert await rows(store, Question(by=("os",))) == [("Linux", 6_000)]
+
+    async def test_replacing_beside_other_writing_neither_doubles_nor_loses(self, store: Store) -> None:
+        before = [event("2015-01-22T09:00:00Z", event_id=f"e{number}") for number in range(200)]
+        await fill(store, *before[:100])
+        versions = [
+            Batch.of([event("2015-01-22T09:00:00Z", event_id=f"e{number}", os=name) for number in range(100)])
+            for name in ("a", "b", "c", "d")
+        ]
+        replaced, written = await asyncio.gather(
+            asyncio.gather(*map(store.replace, versions)), store.write(Batch.of(before))
+        )
+        await store.refresh()
+        assert replaced == [100] * 4
+        assert (written.stored, written.duplicates) == (100, 100)
+        assert await count(store) == 200
+        assert await rows(store, Question(where=Exists("os"))) == [(100,)]
+
+    async def test_what_is_forgotten_does_not_come_back(self, store: Store) -> None:
+        lines = [event("2015-01-22T09:00:00Z", event_id=f"e{number}", id="a", os="x") for number in range(300)]
+        await fill(store, *lines)
+        await asyncio.gather(store.forget(item="a"), store.replace(Batch.of(lines)))
+        await store.forget(item="a")
+        assert await replace(store, *lines) == 0
+        assert await count(store) == 0
 
 
 async def replace(store: Store, *documents: bytes) -> int:

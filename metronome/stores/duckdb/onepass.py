@@ -7,7 +7,8 @@ into finding these rows, and into planning, three times over.
 from collections.abc import Sequence
 
 from metronome.question import COUNT, AllOf, Equals, Filter, Question
-from metronome.stores.duckdb.questions import ROLLUP, Statement, condition, fits_rollup, group_of
+from metronome.stores.duckdb.filters import condition
+from metronome.stores.duckdb.questions import ROLLUP, Statement, fits_rollup, group_of
 
 _TEXT_OF = {"day": "strftime(g, '%Y-%m-%d')", "week": "strftime(g, '%Y-%m-%d')", "month": "strftime(g, '%Y-%m')"}
 

@@ -1,35 +1,14 @@
 """Questions as SQL: pure functions."""
 
-import math
-import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta, timezone
 from typing import Any
 
-from metronome.event import is_plain, param_name, param_value
-from metronome.question import (
-    TIME_UNITS,
-    AllOf,
-    AnyOf,
-    Equals,
-    Exists,
-    Filter,
-    Kind,
-    Metric,
-    Not,
-    OneOf,
-    Prefix,
-    Question,
-    Range,
-)
+from metronome.event import is_plain
+from metronome.question import TIME_UNITS, AllOf, AnyOf, Filter, Kind, Metric, Not, Question, Range
+from metronome.stores.duckdb.filters import condition, pointer_of, quoted, raw_text, short_text, text_of
 from metronome.stores.duckdb.schema import COLUMNS, ROLLUP_COLUMNS
 
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-_COUNTED_CHARACTERS = 1024
-_ALWAYS_SHORT = frozenset({"id", "event", "format", "referer", "bot"})
-"""The door takes these only where they are short enough to be counted."""
-_LISTED_MAX = 20
-"""More values than these are one list, which costs no planning."""
 ROLLUP = f"(SELECT {', '.join(ROLLUP_COLUMNS)}, day AS ts, n FROM rollup)"
 _ROLLUP_UNITS = frozenset({"day", "week", "month"})
 
@@ -42,6 +21,76 @@ class Statement:
     values: list[object] = field(default_factory=list)
 
 
+class Cells:
+    """What is worked out of each event, once, however often a statement needs it.
+
+    Fields that have no column of their own are taken out of the document together, since that has to be read as a
+    whole.
+
+    Args:
+        metrics: of a question.
+
+    """
+
+    def __init__(self, metrics: tuple[Metric, ...]) -> None:
+        self._names: dict[str, str] = {}
+        self._pointers: dict[str, int] = {}
+        self._percents: dict[str, list[float]] = {}
+        for metric in metrics:
+            if metric.kind is Kind.PERCENTILE:
+                self._percents.setdefault(metric.field, []).append(metric.percent)
+
+    def group(self, name: str, tz: str) -> str:
+        """Name the cell of what rows are grouped by."""
+        return self._name(time_of(name, tz) if name in TIME_UNITS else self._text(name))
+
+    def metric(self, metric: Metric) -> str:
+        """Write a metric of cells, other than a count of events."""
+        match metric.kind:
+            case Kind.FIRST | Kind.LAST as kind:
+                newest = f"{'min' if kind is Kind.FIRST else 'max'}({self._name('ts')})"
+                return f"strftime({newest}, '%Y-%m-%dT%H:%M:%S.%gZ')"
+            case Kind.UNIQUE:
+                return f"count(DISTINCT {self._name(self._text(metric.field))})"
+        number = self._number(metric.field)
+        match metric.kind:
+            case Kind.VALUES:
+                return f"count({number})"
+            case Kind.SUM:
+                return f"coalesce(sum({number}), 0.0)"
+            case Kind.PERCENTILE:
+                # All of a field at once: it is sorted once then.
+                percents = self._percents[metric.field]
+                shares = ", ".join(str(percent / 100) for percent in percents)
+                return f"quantile_cont({number}, [{shares}])[{percents.index(metric.percent) + 1}]"
+            case _:
+                return f"{metric.kind}({number})"
+
+    def source(self, where: str) -> str:
+        """Write the events that a condition lets through, as their cells."""
+        events = f"events WHERE {where}"
+        if self._pointers:
+            pointers = ", ".join(quoted(pointer) for pointer in self._pointers)
+            events = f"(SELECT *, json_extract_string(doc, [{pointers}]) AS found FROM {events})"
+        cells = ", ".join(f"{cell} AS {name}" for cell, name in self._names.items()) or "1"
+        return f"(SELECT {cells} FROM {events})"
+
+    def _name(self, cell: str) -> str:
+        return self._names.setdefault(cell, f"v{len(self._names)}")
+
+    def _text(self, name: str) -> str:
+        if name in COLUMNS:
+            return text_of(name)
+        at = self._pointers.setdefault(pointer_of(name), len(self._pointers) + 1)
+        return short_text(name, f"found[{at}]")
+
+    def _number(self, name: str) -> str:
+        if not is_plain(name):
+            return "NULL::DOUBLE"
+        number = f"try_cast({self._text(name)} AS DOUBLE)"
+        return self._name(f"CASE WHEN isfinite({number}) THEN {number} END")
+
+
 def select(question: Question) -> Statement:
     """Write a question as SQL.
 
@@ -50,18 +99,24 @@ def select(question: Question) -> Statement:
         group (see `show`), then the metrics.
 
     """
-    from_rollup = fits_rollup(question)
-    groups = [group_of(name, question.tz) for name in question.by]
-    metrics = [_metric(metric, "sum(n)::BIGINT" if from_rollup else "count(*)") for metric in question.metrics]
-    if from_rollup and not groups:
-        metrics = [f"coalesce({metric}, 0)" for metric in metrics]
-    columns = [f"{column} AS c{at}" for at, column in enumerate([*groups, *metrics])]
     result = Statement()
     where = condition(question.where, question.start, question.end, result.values)
-    result.sql = f"SELECT {', '.join(columns)} FROM {ROLLUP if from_rollup else 'events'} WHERE {where}"
+    if fits_rollup(question):
+        groups = [group_of(name, question.tz) for name in question.by]
+        metrics = ["coalesce(sum(n)::BIGINT, 0)" for _ in question.metrics]
+        source = f"{ROLLUP} WHERE {where}"
+    else:
+        cells = Cells(question.metrics)
+        groups = [cells.group(name, question.tz) for name in question.by]
+        metrics = ["count(*)" if each.kind is Kind.COUNT else cells.metric(each) for each in question.metrics]
+        source = cells.source(where)
+    columns = ", ".join(f"{column} AS c{at}" for at, column in enumerate([*groups, *metrics]))
+    result.sql = f"SELECT {columns} FROM {source}"
     if groups:
         result.sql += f" GROUP BY {', '.join(str(at + 1) for at in range(len(groups)))}"
-        result.sql += f" HAVING {' AND '.join(f'c{at} IS NOT NULL' for at in range(len(groups)))}"
+        whole = " AND ".join(f"c{at} IS NOT NULL" for at in range(len(groups)))
+        # In this form it is not also asked of each event, which would work out the cells once more.
+        result.sql += f" HAVING CASE WHEN count(*) > 0 THEN {whole} END"
     return result
 
 
@@ -95,18 +150,6 @@ def show(name: str, raw: Any) -> str:
     return str(raw)
 
 
-def condition(where: Filter | None, start: datetime | None, end: datetime | None, values: list[object]) -> str:
-    """Write a filter and a range of time as a condition, and append the values of its placeholders."""
-    parts: list[str] = []
-    if where is not None:
-        parts.append(_filter(where, values))
-    for moment, sign in ((start, ">="), (end, "<")):
-        if moment is not None:
-            parts.append(f"ts {sign} ?")
-            values.append(moment.astimezone(UTC).replace(tzinfo=None))
-    return " AND ".join(parts) or "true"
-
-
 def fits_rollup(question: Question) -> bool:
     """Tell whether the rollup can answer a question: counts of whole UTC days by the fields that it has."""
     return (
@@ -137,107 +180,15 @@ def _fields(where: Filter | None) -> frozenset[str]:
 
 
 def group_of(name: str, tz: str) -> str:
-    """Write what rows are grouped by as SQL; its value is raw (see `show`)."""
-    if name not in TIME_UNITS:
-        return text_of(name)
-    local = "ts" if tz == "UTC" else f"timezone({_quoted(tz)}, timezone('UTC', ts))"
-    cut = f"date_trunc('{name}', {local})"
-    if name in {"hour", "minute"}:
+    """Write what rows of the rollup are grouped by as SQL; its value is raw (see `show`)."""
+    return time_of(name, tz) if name in TIME_UNITS else raw_text(name)
+
+
+def time_of(unit: str, tz: str) -> str:
+    """Write the minute, hour, day, week or month of an event as SQL; its value is raw (see `show`)."""
+    local = "ts" if tz == "UTC" else f"timezone({quoted(tz)}, timezone('UTC', ts))"
+    cut = f"date_trunc('{unit}', {local})"
+    if unit in {"hour", "minute"}:
         # The hour that comes twice as clocks go back differs by its offset only.
         return f"{{'at': {cut}, 'minutes': date_diff('minute', ts, {local})}}"
-    return f"{local}::DATE" if name == "day" else cut
-
-
-def _metric(metric: Metric, count: str) -> str:  # noqa: PLR0911  # one for each kind
-    match metric.kind:
-        case Kind.COUNT:
-            return count
-        case Kind.VALUES:
-            return f"count({_number(metric.field)})"
-        case Kind.FIRST | Kind.LAST as kind:
-            return f"strftime({'min' if kind is Kind.FIRST else 'max'}(ts), '%Y-%m-%dT%H:%M:%S.%gZ')"
-        case Kind.UNIQUE:
-            return f"count(DISTINCT {text_of(metric.field)})"
-        case Kind.SUM:
-            return f"coalesce(sum({_number(metric.field)}), 0.0)"
-        case Kind.PERCENTILE:
-            return f"quantile_cont({_number(metric.field)}, {metric.percent / 100})"
-        case Kind.AVG | Kind.MIN | Kind.MAX as kind:
-            return f"{kind}({_number(metric.field)})"
-
-
-def _filter(where: Filter, values: list[object]) -> str:  # noqa: PLR0911  # one for each kind
-    match where:
-        case Equals(name, value):
-            return _one_of(name, (value,), values)
-        case OneOf(name, options):
-            return _one_of(name, options, values)
-        case Prefix(name, text):
-            possible = _possible(name, (text,))
-            values.extend(possible)
-            return f"starts_with({text_of(name)}, ?)" if possible else "false"
-        case Exists(name):
-            return f"{text_of(name)} IS NOT NULL"
-        case Range():
-            return _range(where, values)
-        case Not(Exists(name)):
-            return f"{text_of(name)} IS NULL"
-        case Not(inner):
-            return f"NOT coalesce(({_filter(inner, values)}), false)"
-        case AllOf(inners):
-            return "(" + (" AND ".join(_filter(inner, values) for inner in inners) or "true") + ")"
-        case AnyOf(inners):
-            return "(" + (" OR ".join(_filter(inner, values) for inner in inners) or "false") + ")"
-
-
-def _one_of(name: str, options: tuple[str, ...], values: list[object]) -> str:
-    possible = _possible(name, options)
-    if len(possible) > _LISTED_MAX:
-        values.append(possible)
-        return f"{text_of(name)} IN (SELECT unnest(?::VARCHAR[]))"
-    values.extend(possible)
-    return f"{text_of(name)} IN ({', '.join('?' * len(possible))})" if possible else "false"
-
-
-def _possible(name: str, options: tuple[str, ...]) -> list[str]:
-    """Leave out what no document holds, since UTF-8 cannot say it, and ask in ``params`` for what stands there."""
-    sayable = [option for option in options if option.isascii() or _LONE_SURROGATE.search(option) is None]
-    return sayable if is_plain(name) else [param_value(option) for option in sayable]
-
-
-def _range(where: Range, values: list[object]) -> str:
-    number = _number(where.field)
-    parts = [f"{number} IS NOT NULL"]
-    for bound, sign in ((where.above, ">"), (where.at_least, ">="), (where.below, "<"), (where.at_most, "<=")):
-        if bound is not None and math.isnan(bound):
-            parts.append("false")
-        elif bound is not None:
-            parts.append(f"{number} {sign} ?")
-            values.append(float(bound))
-    return "(" + " AND ".join(parts) + ")"
-
-
-def text_of(name: str) -> str:
-    """Write a field's text, as far as it is short enough to be counted."""
-    text = f'"{name}"' if name in COLUMNS else f"json_extract_string(doc, {_quoted(_pointer(name))})"
-    if name in _ALWAYS_SHORT:
-        return text
-    return f"CASE WHEN length({text}) <= {_COUNTED_CHARACTERS} THEN {text} END"
-
-
-def _number(name: str) -> str:
-    if not is_plain(name):
-        return "NULL::DOUBLE"
-    number = f"try_cast({text_of(name)} AS DOUBLE)"
-    return f"CASE WHEN isfinite({number}) THEN {number} END"
-
-
-def _pointer(name: str) -> str:
-    if is_plain(name):
-        return f"/{name}"
-    sayable = _LONE_SURROGATE.sub("\ufffd", param_name(name))
-    return "/params/" + sayable.replace("~", "~0").replace("/", "~1")
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+    return f"{local}::DATE" if unit == "day" else cut

@@ -18,9 +18,11 @@ from metronome.event import is_plain
 from metronome.question import AllOf, Answer, Equals, Filter, Question, arrange
 from metronome.stores.duckdb import schema
 from metronome.stores.duckdb.asking import Asking
+from metronome.stores.duckdb.filters import condition
+from metronome.stores.duckdb.newest import find_newest
 from metronome.stores.duckdb.onepass import select_at_once
-from metronome.stores.duckdb.questions import Statement, condition, select, select_sorted, show
-from metronome.stores.duckdb.trails import Gathering, select_newest, select_trails
+from metronome.stores.duckdb.questions import Statement, select, select_sorted, show
+from metronome.stores.duckdb.trails import Gathering, select_trails
 from metronome.stores.duckdb.upgrade import bring_up_to_date
 from metronome.stores.store import Batch, Refusal, Store, Verdicts
 from metronome.trails import Trail, Trails
@@ -90,9 +92,7 @@ class DuckDBStore(Store):
         end: datetime | None = None,
     ) -> tuple[str, ...]:
         """Return values by their newest events (see `Store.newest`)."""
-        statement = select_newest(field, limit, where, start, end)
-        rows = await self._in_time(lambda cursor: cursor.execute(statement.sql, statement.values).fetchall())
-        return tuple(value for (value,) in rows)
+        return await self._in_time(lambda cursor: find_newest(cursor, field, limit, where, start, end))
 
     async def trails(self, asked: Trails) -> AsyncIterator[Trail]:
         """Yield trails (see `Store.trails`)."""

@@ -1,29 +1,15 @@
-"""Trails, and the newest values of a field, as SQL: pure functions."""
+"""Trails as SQL, and out of its rows: pure functions."""
 
 from collections.abc import Iterator
-from datetime import datetime
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
 from metronome.errors import Unaskable
 from metronome.event import is_plain
-from metronome.question import Filter
-from metronome.stores.duckdb.questions import Statement, condition, text_of
+from metronome.stores.duckdb.filters import condition, text_of
+from metronome.stores.duckdb.questions import Statement
 from metronome.trails import Step, Trail, Trails
-
-
-def select_newest(
-    field: str, limit: int, where: Filter | None, start: datetime | None, end: datetime | None
-) -> Statement:
-    """Write which values of a field have the newest events (see `Store.newest`)."""
-    statement = Statement()
-    narrow = condition(where, start, end, statement.values)
-    statement.sql = (
-        f"SELECT field FROM (SELECT {text_of(_plain(field))} AS field, max(ts) AS last FROM events WHERE {narrow} "
-        f"GROUP BY 1) WHERE field IS NOT NULL ORDER BY last DESC, field DESC LIMIT {limit:d}"
-    )
-    return statement
 
 
 def select_trails(asked: Trails) -> Statement:
@@ -31,11 +17,14 @@ def select_trails(asked: Trails) -> Statement:
     statement = Statement()
     narrow = condition(asked.where, asked.start, asked.end, statement.values)
     names = [f"f{at}" for at in range(len(asked.fields))]
-    fields = [f"{text_of(_plain(field))} AS {name}" for field, name in zip(asked.fields, names, strict=True)]
-    order = ", ".join(f"{name} NULLS FIRST" for name in names)
+    fields = [f"{text_of(plain(field))} AS {name}" for field, name in zip(asked.fields, names, strict=True)]
+    order = ", ".join(["ms", *(f"{name} NULLS FIRST" for name in names)])
+    cut = ""
+    if asked.most_steps is not None:
+        cut = f"QUALIFY row_number() OVER (PARTITION BY key ORDER BY {order}) <= {asked.most_steps:d}"
     statement.sql = (
-        f"SELECT * FROM (SELECT {text_of(_plain(asked.key))} AS key, epoch_ms(ts) AS ms, {', '.join(fields)} "
-        f"FROM events WHERE {narrow}) WHERE key IS NOT NULL ORDER BY key, ms, {order}"
+        f"SELECT * FROM (SELECT {text_of(plain(asked.key))} AS key, epoch_ms(ts) AS ms, {', '.join(fields)} "
+        f"FROM events WHERE {narrow}) WHERE key IS NOT NULL {cut} ORDER BY key, {order}"
     )
     return statement
 
@@ -63,7 +52,13 @@ class Gathering:
         self._key, self._steps = None, []
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
+    """Return a name that trails can be told of.
+
+    Raises:
+        Unaskable: it is none.
+
+    """
     if not is_plain(name):
         raise Unaskable(f"{name[:60]!r} does not stand at the top level of documents: trails are told of what does")
     return name

@@ -1,7 +1,7 @@
 """From the responses of Elasticsearch to the answer of a question."""
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -20,10 +20,13 @@ from metronome.stores.elasticsearch.questions import (
     next_page,
     wider_step,
 )
+from metronome.timestamps import stamp_of
 
 Bucket = dict[str, Any]
 Value = str | int | float | None
 Row = tuple[Value, ...]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Reading:
@@ -124,11 +127,15 @@ class Reading:
         return any(row[column] for column in columns for row in rows)
 
 
-def read_measure(metric: Metric, measure: dict[str, Any]) -> float | None:
-    """Read a metric's number; without a single value a sum is 0.0, a number of values 0, all else None."""
+def read_measure(metric: Metric, measure: dict[str, Any]) -> Value:
+    """Read a metric's number or time; without a single value a sum is 0.0, a number of values 0, all else None."""
     match metric.kind:
         case Kind.UNIQUE:
             return int(measure.get("value", 0))
+        case Kind.VALUES:
+            return int(measure.get("count", 0))
+        case Kind.FIRST | Kind.LAST:
+            return _stamp(measure.get("value"))
         case Kind.SUM:
             return float(measure.get("sum") or 0.0)
         case Kind.PERCENTILE:
@@ -137,6 +144,10 @@ def read_measure(metric: Metric, measure: dict[str, Any]) -> float | None:
         case _:
             number = measure.get(metric.kind)
     return None if number is None else float(number)
+
+
+def _stamp(milliseconds: float | None) -> str | None:
+    return None if milliseconds is None else stamp_of(_EPOCH + timedelta(milliseconds=milliseconds))
 
 
 def time_label(milliseconds: int, unit: str, zone: ZoneInfo) -> str:

@@ -194,6 +194,29 @@ def error_of(status: int, body: Any) -> MetronomeError:
     return StoreAway(f"Elasticsearch cannot do this now: {reason}")
 
 
+def check_shards(response: dict[str, Any]) -> None:
+    """Raise if an answer does not hold what all shards know.
+
+    Raises:
+        StoreAway: a shard failed, or did not answer in time.
+
+    """
+    shards = response.get("_shards", {})
+    if response.get("timed_out") or shards.get("failed"):
+        failures = shards.get("failures", ())
+        why = reason_of(failures[0].get("reason")) if failures else "not all shards answered"
+        raise StoreAway(f"Elasticsearch answered in part only: {why}")
+
+
+def is_caused_by(error: Any, kind: str) -> bool:
+    """Return whether an error in a response is of that type, or one that led to it is."""
+    while isinstance(error, dict):
+        if kind in (error.get("type"), *(cause.get("type") for cause in error.get("root_cause", ()))):
+            return True
+        error = error.get("caused_by")
+    return False
+
+
 def reason_of(error: Any) -> str:
     """Return what an error in a response says, in one line."""
     said = []

@@ -30,6 +30,8 @@ CLOSE_COUNT: Final = 40_000
 """Up to about this many distinct values are counted almost exactly; Elasticsearch takes no more."""
 
 APPROXIMATE: Final = frozenset({Kind.UNIQUE, Kind.PERCENTILE})
+_LONG_UNITS: Final = frozenset({"day", "week", "month"})
+"""Of these, each index has one, or few."""
 _UNIT_LENGTHS = {"minute": timedelta(minutes=1), "hour": timedelta(hours=1)}
 _ZONES = {"EST": "-05:00", "MST": "-07:00", "HST": "-10:00", "ROC": "Asia/Taipei"}
 """Names that Java does not have."""
@@ -101,7 +103,7 @@ def search_body(question: Question, step: Step) -> Body:
 
     """
     query = query_of(question.where, question.start, question.end)
-    groups = _groups(question, step, _measures(question.metrics))
+    groups = _groups(question, step, _measures(question))
     return {"size": 0, "track_total_hits": False, "query": query, "aggs": {GROUPS: groups}}
 
 
@@ -112,6 +114,10 @@ def measure_of(metric: Metric) -> tuple[str, str]:
             return "cardinality", metric.field
         case Kind.PERCENTILE:
             return "percentiles", metric.field
+        case Kind.FIRST:
+            return "min", "@timestamp"
+        case Kind.LAST:
+            return "max", "@timestamp"
         case _:
             return "stats", metric.field
 
@@ -172,15 +178,20 @@ def _source(question: Question, at: int) -> Body:
     return {"date_histogram": {"field": "@timestamp", "calendar_interval": name, "time_zone": zone}}
 
 
-def _measures(metrics: tuple[Metric, ...]) -> Body:
+def _measures(question: Question) -> Body:
+    metrics = question.metrics
+    # Elasticsearch would take memory for each group as if it held all values, be they two.
+    sparing = {} if _LONG_UNITS.issuperset(question.by) else {"execution_hint": "direct"}
     aggs: Body = {}
     for (kind, field), name in measure_names(metrics).items():
         match kind:
             case "cardinality":
-                aggs[name] = {kind: {"field": group_name(field), "precision_threshold": CLOSE_COUNT}}
+                aggs[name] = {kind: {"field": group_name(field), "precision_threshold": CLOSE_COUNT, **sparing}}
             case "percentiles":
                 percents = sorted({m.percent for m in metrics if measure_of(m) == (kind, field)})
                 aggs[name] = {kind: {"field": number_name(field), "percents": percents, "keyed": False}}
+            case "min" | "max":
+                aggs[name] = {kind: {"field": field}}
             case _:
                 aggs[name] = {kind: {"field": number_name(field)}}
     return {"aggs": aggs} if aggs else {}

@@ -1,7 +1,8 @@
 """The store in Elasticsearch."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from datetime import datetime
 from functools import partial
 from itertools import chain
@@ -10,6 +11,7 @@ from typing import Any, ClassVar, Final
 import orjson
 
 from metronome.errors import Misconfigured, Unaskable
+from metronome.event import is_plain
 from metronome.question import Answer, Equals, Filter, Question
 from metronome.stores.elasticsearch.answers import Reading
 from metronome.stores.elasticsearch.bulk import (
@@ -27,16 +29,28 @@ from metronome.stores.elasticsearch.connection import (
     ElasticsearchConfig,
     NotUnderstood,
     connect,
-    error_of,
     once_there,
     refusals,
 )
 from metronome.stores.elasticsearch.filters import EVERYTHING, Query, query_of
 from metronome.stores.elasticsearch.forgetting import delete_body, indices_before, named_at_once, read_deletions
-from metronome.stores.elasticsearch.hits import check_shards, pages_of_hits
+from metronome.stores.elasticsearch.hits import pages_of_hits
+from metronome.stores.elasticsearch.newest import days_body, newest_body, read_newest, starts
+from metronome.stores.elasticsearch.outcomes import check_outcome, has_too_many_groups
+from metronome.stores.elasticsearch.patience import in_time
 from metronome.stores.elasticsearch.questions import search_body
+from metronome.stores.elasticsearch.replacing import (
+    FOUND_ONLY,
+    first_of_each,
+    look_up,
+    read_known,
+    read_replaced,
+    replace_body,
+)
 from metronome.stores.elasticsearch.template import VERSION, index_pattern, index_template
+from metronome.stores.elasticsearch.trails import read_trails
 from metronome.stores.store import Batch, Refusal, Store, Verdicts
+from metronome.trails import Trail, Trails
 
 BATCH_BYTES: Final = 4_200_000
 BULK_BYTES: Final = 4_300_000
@@ -45,20 +59,28 @@ BULKS_AT_ONCE: Final = 2
 """While Elasticsearch works on one request, the next is on its way."""
 PING_SECONDS: Final = 5.0
 BULK_SECONDS: Final = 120.0
+ASK_SECONDS: Final = 10.0
 
 _NOT_FOUND = 404
 _ITEMS_ONLY = "errors,items.*.status,items.*.error"
-_SEARCHES_ONLY = ",".join(f"responses.{key}" for key in ("aggregations", "error", "status", "_shards", "timed_out"))
-_TOO_MANY = "too_many_buckets_exception"
+_PARTS_READ = ("aggregations", "hits.hits.sort", "error", "status", "_shards", "timed_out")
+_SEARCHES_ONLY = ",".join(f"responses.{key}" for key in _PARTS_READ)
 
 
 class ElasticsearchStore(Store):
-    """Events in Elasticsearch, one index a UTC day, each event under its own ``event_id``."""
+    """Events in Elasticsearch, one index a UTC day, each event under its own ``event_id``.
+
+    Args:
+        config: where it is.
+        ask_seconds: how long the answers to one call may take.
+
+    """
 
     batch_bytes: ClassVar[int] = BATCH_BYTES
 
-    def __init__(self, config: ElasticsearchConfig) -> None:
+    def __init__(self, config: ElasticsearchConfig, ask_seconds: float = ASK_SECONDS) -> None:
         self._client = connect(config)
+        self._ask_seconds = ask_seconds
         self._prefix = config.prefix
         self._pattern = index_pattern(config.prefix)
         self._bulks = asyncio.Semaphore(BULKS_AT_ONCE)
@@ -86,14 +108,70 @@ class ElasticsearchStore(Store):
     async def ask(self, *questions: Question) -> tuple[Answer, ...]:
         """Answer questions: all in one request, and what needs more searches again together."""
         readings = [Reading(question) for question in questions]
-        while open_ones := [reading for reading in readings if reading.step is not None]:
-            responses = await once_there(partial(self._search, open_ones))
-            for reading, response in zip(open_ones, responses, strict=True):
-                if _has_too_many_groups(response):
-                    reading.widen()
-                else:
-                    reading.take(response)
+        async with in_time(self._ask_seconds, self.ping):
+            while open_ones := [(reading, reading.step) for reading in readings if reading.step is not None]:
+                bodies = [search_body(reading.question, step) for reading, step in open_ones]
+                responses = await once_there(partial(self._search, bodies))
+                for (reading, _), response in zip(open_ones, responses, strict=True):
+                    if has_too_many_groups(response):
+                        reading.widen()
+                    else:
+                        reading.take(response)
         return tuple(reading.answer() for reading in readings)
+
+    async def newest(
+        self,
+        field: str,
+        limit: int,
+        where: Filter | None = None,
+        start: datetime | None = None,
+        end: datetime | None = None,
+    ) -> tuple[str, ...]:
+        """Return values by their newest events, which are looked for from the newest day on backwards."""
+        found: tuple[str, ...] = ()
+        async with in_time(self._ask_seconds, self.ping):
+            (days,) = await once_there(partial(self._search, [days_body(field, where, start, end)]))
+            for from_then in starts(days, limit, start):
+                body = newest_body(field, limit, where, from_then, end)
+                (response,) = await once_there(partial(self._search, [body]))
+                found = read_newest(response)
+                if len(found) >= limit:
+                    break
+        return found
+
+    async def trails(self, asked: Trails) -> AsyncIterator[Trail]:
+        """Yield trails as they were at the moment of the call."""
+        # Closed as soon as nobody reads on: Elasticsearch keeps the moment for it.
+        async with aclosing(read_trails(self._client, self._pattern, asked)) as found:
+            async for trail in found:
+                yield trail
+
+    async def fields(self) -> frozenset[str]:
+        """Return the names that some document has (see `Store.fields`)."""
+        with refusals():
+            found = await self._client.field_caps(
+                index=self._pattern,
+                fields="*",
+                include_empty_fields=False,
+                ignore_unavailable=True,
+                allow_no_indices=True,
+                filter_path="fields.*.*.aggregatable",
+            )
+        return frozenset(
+            name
+            for name, kinds in found.body.get("fields", {}).items()
+            if is_plain(name) and any(kind["aggregatable"] for kind in kinds.values())
+        )
+
+    async def replace(self, batch: Batch) -> int:
+        """Replace documents; those that are changed meanwhile are looked up again."""
+        replaced = 0
+        for part in split(first_of_each(batch), BULK_BYTES):
+            waiting = part
+            while waiting.count:
+                done, waiting = await self._replace(waiting)
+                replaced += done
+        return replaced
 
     async def documents(
         self, where: Filter | None = None, start: datetime | None = None, end: datetime | None = None
@@ -167,7 +245,25 @@ class ElasticsearchStore(Store):
             )
         return dict(response.body)
 
-    async def _search(self, readings: list[Reading]) -> list[dict[str, Any]]:
+    async def _replace(self, part: Batch) -> tuple[int, Batch]:
+        with refusals():
+            found = await self._client.mget(docs=look_up(part, self._prefix), source=False, filter_path=FOUND_ONLY)
+        known = read_known(part, dict(found.body))
+        if not known:
+            return 0, Batch.of([])
+        try:
+            async with self._bulks:
+                response = await self._bulk(replace_body(known, self._prefix))
+        except (NotUnderstood, BodyTooLarge):
+            # As for `write`, and what cannot be read is not replaced.
+            if part.count == 1:
+                return 0, Batch.of([])
+            outcomes = [await self._replace(half) for half in halves(part)]
+            again = Batch(b"".join(again.body for _, again in outcomes), sum(again.count for _, again in outcomes))
+            return sum(done for done, _ in outcomes), again
+        return read_replaced(known, response)
+
+    async def _search(self, bodies: list[dict[str, Any]]) -> list[dict[str, Any]]:
         head = {
             "index": self._pattern,
             "ignore_unavailable": True,
@@ -175,20 +271,19 @@ class ElasticsearchStore(Store):
             "allow_partial_search_results": False,
             "request_cache": True,
         }
-        searches = list(
-            chain.from_iterable((head, search_body(each.question, each.step)) for each in readings if each.step)
-        )
+        # Always the same: answers are kept by their whole search, this too.
+        timeout = f"{max(1, round(self._ask_seconds * 1000))}ms"
+        searches = list(chain.from_iterable((head, {**body, "timeout": timeout}) for body in bodies))
+        client = self._client.options(request_timeout=self._ask_seconds + PING_SECONDS)
         try:
             with refusals():
-                response = await self._client.msearch(
-                    searches=searches, pre_filter_shard_size=1, filter_path=_SEARCHES_ONLY
-                )
+                response = await client.msearch(searches=searches, pre_filter_shard_size=1, filter_path=_SEARCHES_ONLY)
         except NotUnderstood as error:
             raise Unaskable(f"Elasticsearch cannot answer this: {error}") from error
         found: list[dict[str, Any]] = response["responses"]
         for each in found:
-            if not _has_too_many_groups(each):
-                _check(each)
+            if not has_too_many_groups(each):
+                check_outcome(each, self._ask_seconds)
         return found
 
     async def _delete_indices(self, before: datetime) -> int:
@@ -221,27 +316,6 @@ async def _all_of(writes: list[Any]) -> list[Verdicts]:
 
 def _are_distinct(heads: list[list[Head]]) -> bool:
     return len(set(chain.from_iterable(heads))) == sum(map(len, heads))
-
-
-def _has_too_many_groups(response: dict[str, Any]) -> bool:
-    error = response.get("error", {})
-    while isinstance(error, Mapping) and error:
-        if error.get("type") == _TOO_MANY or any(
-            cause.get("type") == _TOO_MANY for cause in error.get("root_cause", ())
-        ):
-            return True
-        error = error.get("caused_by", {})
-    return False
-
-
-def _check(response: dict[str, Any]) -> None:
-    """Raise if a search did not succeed on all shards."""
-    if "error" in response:
-        error = error_of(response.get("status", 500), response)
-        if isinstance(error, NotUnderstood):
-            raise Unaskable(f"Elasticsearch cannot answer this: {error}")
-        raise error
-    check_shards(response)
 
 
 def _keywords(template: dict[str, Any]) -> dict[str, Any]:

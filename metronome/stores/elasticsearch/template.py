@@ -1,13 +1,15 @@
 """The index template: a mapping that refuses nothing and counts everything.
 
-Each UTC day's events are one index, ``<prefix>-2015.01.22``, as Logstash names them. Known fields are
-typed, other top-level ones are keywords with the value's number, where it is one, as ``<field>.num``
-beside it; what is odd lies in ``params``, one ``flattened`` field.
+Each UTC day's events are one index, ``<prefix>-2015.01.22``, as Logstash names them. Known fields, those that
+enrichment adds among them, are typed, so that whichever value comes first does not decide what they are; other
+top-level ones are keywords with the value's number, where it is one, as ``<field>.num`` beside it; what is odd
+lies in ``params``, one ``flattened`` field. Whether an unknown field has numbers is seen from the day's first value:
+a number, or a text that says one.
 """
 
 from typing import Any, Final
 
-VERSION: Final = 1
+VERSION: Final = 2
 """To be raised with each change: a node puts its template over an older one only."""
 
 VALUE_MAX_CHARACTERS: Final = 1024
@@ -18,6 +20,17 @@ _STORED_ONLY: Final[dict[str, Any]] = {"type": "keyword", "index": False, "doc_v
 _NUMBER: Final[dict[str, Any]] = {**_TEXT, "fields": {"num": {"type": "double", "ignore_malformed": True}}}
 _ADDRESS: Final[dict[str, Any]] = {**_TEXT, "fields": {"ip": {"type": "ip", "ignore_malformed": True}}}
 
+_TEXTS: Final = (
+    *("id", "event", "format", "referer", "session", "visitor", "bot", "bot_kind", "message", "error_group"),
+    *("channel", "referer_group", "country", "browser", "browser_version", "os", "os_version", "device"),
+    *("utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content", "method", "user"),
+)
+_NUMBERS: Final = (
+    *("duration", "value", "status", "enrich_version", "TTFB", "FCP", "LCP", "CLS", "INP"),
+    *("pf_net", "pf_srv", "pf_tfr", "pf_dm1", "pf_dm2", "pf_onl"),
+)
+"""Fields that hold numbers: a text in one of these is kept, and no error."""
+
 _SETTINGS: Final[dict[str, Any]] = {
     "number_of_shards": 1,
     "auto_expand_replicas": "0-1",
@@ -25,7 +38,7 @@ _SETTINGS: Final[dict[str, Any]] = {
     "codec": "best_compression",
     "sort.field": ["id", "@timestamp"],
     "sort.order": ["asc", "desc"],
-    "mapping.total_fields.limit": 300,
+    "mapping.total_fields.limit": 350,
     "mapping.total_fields.ignore_dynamic_beyond_limit": True,
     "mapping.ignore_malformed": True,
 }
@@ -34,7 +47,7 @@ _MAPPINGS: Final[dict[str, Any]] = {
     "subobjects": False,
     "dynamic": True,
     "date_detection": False,
-    "numeric_detection": False,
+    "numeric_detection": True,
     "dynamic_templates": [
         {"numbers": {"match_mapping_type": ["long", "double"], "mapping": _NUMBER}},
         {"rest": {"match_mapping_type": "*", "mapping": _TEXT}},
@@ -43,17 +56,9 @@ _MAPPINGS: Final[dict[str, Any]] = {
         "@timestamp": {"type": "date"},
         "@version": {"type": "keyword"},
         "event_id": _STORED_ONLY,
-        "id": _TEXT,
-        "event": _TEXT,
-        "format": _TEXT,
-        "referer": _TEXT,
-        "session": _TEXT,
-        "visitor": _TEXT,
-        "bot": _TEXT,
-        "message": _TEXT,
+        **dict.fromkeys(_TEXTS, _TEXT),
+        **dict.fromkeys(_NUMBERS, _NUMBER),
         "clientip": _ADDRESS,
-        "duration": _NUMBER,
-        "value": _NUMBER,
         "params": {"type": "flattened", "ignore_above": VALUE_MAX_CHARACTERS},
         "event.original": _STORED_ONLY,
     },

@@ -1,0 +1,75 @@
+"""What enrichment costs at the door, beside what a document costs without it."""
+
+import random
+import time
+from typing import Any, Final
+
+from bench.figures import Row
+from metronome.enrich.countries import open_countries
+from metronome.enrich.enrichment import Enrichment
+from metronome.event import Door, Event, document
+
+VISITORS: Final = 1000
+ROUNDS: Final = 20
+_DAY: Final = "2026-01-22"
+_AGENTS: Final = (
+    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/{0}.0.0.0 Safari/537.36",
+    "Mozilla/5.0 (X11; Linux x86_64; rv:{0}.0) Gecko/20100101 Firefox/{0}.0",
+    "Mozilla/5.0 (iPhone; CPU iPhone OS 17_{0} like Mac OS X) AppleWebKit/605.1.15 Version/17.{0} Safari/604.1",
+    "Mozilla/5.0 (compatible; Googlebot/2.{0}; +http://www.google.com/bot.html)",
+)
+_REFERERS: Final = (
+    "https://www.google.com/search?q={0}",
+    "https://site{0}.example.net/links?page=1",
+    "https://www.facebook.com/{0}",
+)
+
+
+def measure() -> list[Row]:
+    """Make documents of the same events with enrichment and without, in turns, and compare the best of each."""
+    made = [Event(fields) for fields in visits(VISITORS)]
+    plain = Door(f"{_DAY}T09:30:00.000Z", None, "2027-01-01T00:00:00.000Z")
+    enriching = Door(
+        plain.arrival,
+        plain.earliest,
+        plain.latest,
+        enrichment=Enrichment(open_countries("built-in")),
+        salts={_DAY: b"s" * 32},
+    )
+    without = with_it = float("inf")
+    for _ in range(ROUNDS):
+        without = min(without, _microseconds(made, plain))
+        with_it = min(with_it, _microseconds(made, enriching))
+    added = with_it - without
+    return [
+        Row(
+            f"enrichment of an event with agent, address, referer and url, {VISITORS:,} different ones, warm caches",
+            f"{added:.1f} µs",
+            f"{without:.1f} µs (the document without it)",
+            f"{added / without:.1f}",
+            "≤ 5 µs",
+        )
+    ]
+
+
+def visits(count: int, seed: int = 1) -> list[dict[str, Any]]:
+    """Make views as a web server forwards them, each of another visitor."""
+    draw = random.Random(seed)
+    return [
+        {
+            "id": f"doc{number}",
+            "event": "view",
+            "agent": draw.choice(_AGENTS).format(number),
+            "clientip": f"203.{draw.randrange(256)}.{draw.randrange(256)}.{draw.randrange(256)}",
+            "referer": draw.choice(_REFERERS).format(number),
+            "url": f"https://data.example.org/datasets/doc{number}?utm_source=news&utm_medium=email",
+        }
+        for number in range(count)
+    ]
+
+
+def _microseconds(made: list[Event], door: Door) -> float:
+    began = time.perf_counter()
+    for event in made:
+        document(event, door, "0123456789abcdef")
+    return (time.perf_counter() - began) / len(made) * 1e6

@@ -1,0 +1,143 @@
+"""Recommendations: items that the same visitors saw.
+
+Items are ranked by Dunning's log-likelihood ratio of the two-by-two table of visitors: those who saw both items, only
+the one, only the other, neither (T. Dunning, "Accurate Methods for the Statistics of Surprise and Coincidence",
+Computational Linguistics 19(1), 1993; T. Dunning and E. Friedman, "Practical Machine Learning: Innovations in
+Recommendation", 2014, recommend with it). Counts of common visitors alone would recommend to everybody what
+everybody sees anyway; shares of them would put first what a few people saw who happened to see both. This
+ratio asks how much more often two items are seen together than chance would have it, and how much evidence
+there is: what everyone sees has a score of 0, and a coincidence a low one. Only what is seen together more
+often than by chance counts.
+
+Visitors are people, told apart by the field ``visitor``, which Metronome makes anew each day; a sender's own
+lasts as long as the sender keeps it. Views and downloads both count as seeing.
+"""
+
+import asyncio
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import Any, Final
+
+from metronome.question import AllOf, Equals, Exists, Filter, Metric, OneOf, Question
+from metronome.reports.likelihood import association
+from metronome.reports.pairs import strongest
+from metronome.reports.parameters import Parameters
+from metronome.reports.sampling import Sample
+from metronome.stores.store import Store
+
+PARAMETERS: Final = frozenset({"from", "to", "tz", "limit", "bots"})
+MIN_VISITORS: Final = 5
+MOST_CANDIDATES: Final = 200
+"""So many of the items that an item's visitors saw are compared with it: those that most of them saw."""
+MOST_ITEMS: Final = 50
+"""So many items of each visitor make pairs: those seen last."""
+MOST_PAIRS: Final = 10_000
+
+_USED: Final = AllOf((OneOf("event", ("view", "download")), Exists("id")))
+_VISITORS: Final = Metric.parse("visitors")
+_SCORE_DIGITS: Final = 4
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+async def recommendations(
+    store: Store, item: str | None, asked: Parameters, min_visitors: int = MIN_VISITORS
+) -> dict[str, Any]:
+    """Answer which items the visitors of an item saw, too; or, of all items, which go together most.
+
+    Of an item, the newest visitors are looked at (see `metronome.reports.sampling`). Where there are more, all is
+    counted from the time on at which these came, so that the table is that of a shorter time, in which they are
+    all the item's visitors, and nothing is scaled. Should the bound on events have cut even these, those who saw
+    the item are counted among those looked at, and those who did not among all; the part of another item's
+    visitors who did is taken to be as large as it is among those looked at.
+
+    Of all items, pairs are counted among the newest visitors, with the last `MOST_ITEMS` items of each.
+
+    Args:
+        store: what is asked.
+        item: the item's id, or None for pairs of all items.
+        asked: the range, and how many items, or pairs, at most; of pairs there are no more than `MOST_PAIRS`.
+        min_visitors: how many visitors an item must have, and two must have in common, for anything to be told: what
+            few people did is theirs.
+
+    Returns:
+        For an item ``items``, each with its ``id``, ``score``, and how many ``visitors`` of the item saw it; without
+        one ``pairs``, each with its two ``items``, ``score`` and ``visitors`` who saw both; highest score first.
+        Where not all visitors were looked at, or the store could only estimate, ``exact: false`` is added, and
+        in the first case how many were, as ``visitors_looked_at``.
+
+    """
+    if item is None:
+        return await _pairs(store, asked, min_visitors)
+    return await _items(store, item, asked, min_visitors)
+
+
+async def _items(store: Store, item: str, asked: Parameters, min_visitors: int) -> dict[str, Any]:
+    touching = AllOf((Equals("id", item), _USED))
+    sample = Sample(store, "visitor", ("id",), asked, touching=touching, told=_USED)
+    # The steps of a trail come in the order of time: what stays is when each item was seen last.
+    visits = [{str(step.texts[0]): step.at for step in trail.steps} async for trail in sample]
+    visits = [visit for visit in visits if item in visit]
+    if len(visits) < min_visitors:
+        return {"items": []}
+    begin = None if sample.is_whole else min(visit[item] for visit in visits)
+    common = Counter(
+        other for visit in visits for other, at in visit.items() if other != item and (begin is None or at >= begin)
+    )
+    candidates = sorted(
+        (other for other, visitors in common.items() if visitors >= min_visitors),
+        key=lambda other: (-common[other], other),
+    )[:MOST_CANDIDATES]
+    if not candidates:
+        return {"items": [], **sample.note()}
+    start = asked.start if begin is None else _EPOCH + timedelta(milliseconds=begin)
+
+    def ask(by: tuple[str, ...], *filters: Filter) -> Question:
+        return Question((_VISITORS,), by, asked.only(*filters, _USED), start, asked.end)
+
+    by_item, every = await store.ask(ask(("id",), OneOf("id", (item, *candidates))), ask(()))
+    visitors = {str(row[0]): int(row[1] or 0) for row in by_item.rows}
+    total = int(every.rows[0][0] or 0)
+    scores = {
+        other: _score(common[other], len(visits), visitors.get(other, 0), visitors.get(item, 0), total)
+        for other in candidates
+    }
+    best = sorted((other for other in candidates if scores[other] > 0), key=lambda other: (-scores[other], other))
+    answer: dict[str, Any] = {
+        "items": [
+            {"id": other, "score": round(scores[other], _SCORE_DIGITS), "visitors": common[other]}
+            for other in best[: asked.limit]
+        ]
+    }
+    if not (by_item.exact and every.exact):
+        answer["exact"] = False
+    return answer | sample.note()
+
+
+def _score(common: int, looked_at: int, other: int, visitors: int, total: int) -> float:
+    """Return the score of an item of which *common* of the *looked_at* visitors of all its *visitors* saw another."""
+    other_only = max(0, other - round(common * max(1.0, visitors / looked_at)))
+    rest = max(0, total - max(visitors, looked_at))
+    return association(common, looked_at, common + other_only, looked_at + rest)
+
+
+async def _pairs(store: Store, asked: Parameters, min_visitors: int) -> dict[str, Any]:
+    sample = Sample(store, "visitor", ("id",), asked, touching=_USED, told=_USED)
+    visits: list[tuple[str, ...]] = []
+    is_cut = False
+    async for trail in sample:
+        seen = dict.fromkeys(str(step.texts[0]) for step in reversed(trail.steps))
+        is_cut = is_cut or len(seen) > MOST_ITEMS
+        visits.append(tuple(islice(seen, MOST_ITEMS)))
+    limit = MOST_PAIRS if asked.limit is None else min(asked.limit, MOST_PAIRS)
+    # Thousands of visitors of many items take longer than others may wait.
+    found = await asyncio.to_thread(strongest, visits, min_visitors, limit)
+    answer: dict[str, Any] = {
+        "pairs": [
+            {"items": list(pair.items), "score": round(pair.score, _SCORE_DIGITS), "visitors": pair.visitors}
+            for pair in found
+        ]
+    }
+    if is_cut:
+        answer["exact"] = False
+    return answer | sample.note()

@@ -1,0 +1,324 @@
+"""``metronome query`` and ``metronome tock``, asking a real server, in a pipe and at a terminal."""
+
+import os
+import pty
+import re
+import struct
+import subprocess
+import termios
+from collections.abc import Iterator
+from fcntl import ioctl
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+import pytest
+from rich.cells import cell_len
+from typer.testing import CliRunner, Result
+
+from metronome.cli import app
+from metronome.cli.series import whole_series
+from metronome.cli.tables import written
+from tests.servers import COMMAND, Server, environment, free_port, serving
+
+LONG: Final = "https://www.example.org/a/very/long/path/that/no/terminal/has/room/for/" + "x" * 40
+EVENTS: Final[list[dict[str, Any]]] = [
+    *(
+        {"id": f"doc{at % 3}", "ts": f"2015-01-{day:02}T09:00:00Z", "LCP": 100.0 * at, "visitor": f"v{at % 4}"}
+        for day in (1, 2, 5, 22)
+        for at in range(day)
+    ),
+    *({"id": "doc1", "ts": "2015-01-22", "format": form, "referer": "arcgis.com"} for form in ("csv", "csv", "kml")),
+    {"id": "doc1", "ts": "2015-01-22", "referer": LONG},
+    {"id": "doc1", "ts": "2015-01-22", "referer": "https://übung.example/中文/页"},
+    {"id": "\x1b[31mred\nline", "ts": "2015-01-22"},
+    {"id": "doc1", "ts": "2015-01-22", "bot": "Googlebot"},
+]
+ESCAPES: Final = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(tmp_path_factory.mktemp("cli") / "data") as running:
+        running.tick(orjson.dumps(EVENTS))
+        running.wait_until_shipped()
+        yield running
+
+
+def run(*arguments: str, server: Server | None = None, key: str = "") -> Result:
+    url = ["--url", server.url] if server else []
+    return CliRunner().invoke(app, [*arguments, *url], env={"METRONOME_KEY": key})
+
+
+def at_terminal(columns: int, *arguments: str, **variables: str) -> str:
+    """Run a command at a terminal of so many columns, and return what it shows, without its colours."""
+    main, side = pty.openpty()
+    ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    plain = {name: value for name, value in environment().items() if name not in {"COLUMNS", "NO_COLOR", "FORCE_COLOR"}}
+    with subprocess.Popen(
+        [*COMMAND, *arguments], stdin=side, stdout=side, stderr=side, env=plain | {"TERM": "xterm-256color"} | variables
+    ):
+        os.close(side)
+        shown = b""
+        # Linux tells the end of a terminal by an error.
+        while data := read_some(main):
+            shown += data
+    os.close(main)
+    return shown.decode().replace("\r\n", "\n")
+
+
+def read_some(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:
+        return b""
+
+
+class TestQuery:
+    def test_groups_come_most_first_in_columns(self, server: Server) -> None:
+        result = run("query", "--by", "id", "--metrics", "count,visitors,avg:LCP", "id^=doc", server=server)
+        assert (result.exit_code, result.stderr) == (0, "")
+        assert result.stdout.splitlines() == [
+            "id    count  visitors  avg:LCP",
+            "doc1     15         4      760",
+            "doc0     12         4      725",
+            "doc2      8         4    987.5",
+        ]
+
+    def test_filters_options_and_ranges_are_handed_on(self, server: Server) -> None:
+        arguments = ["event=view", "LCP>=100", "LCP<400", "--from", "2015-01-02", "--to", "2015-01-05", "--by", "day"]
+        assert run("query", *arguments, "--fill", server=server).stdout.splitlines() == [
+            "day         count",
+            "2015-01-02      1",
+            "2015-01-03      0",
+            "2015-01-04      0",
+            "2015-01-05      3",
+        ]
+        result = run("query", "bot=*", "--by", "bot", server=server)
+        assert result.stdout.splitlines() == ["bot        count", "Googlebot      1"]
+        result = run("query", "--bots", "--by", "month", "--offset", "0", "--order", "-month", "id=doc1", server=server)
+        assert result.stdout.splitlines() == ["month    count", "2015-01     16"]
+
+    def test_a_change_is_told_in_per_cent(self, server: Server) -> None:
+        arguments = [
+            "--by",
+            "id",
+            "--from",
+            "2015-01-05",
+            "--to",
+            "2015-01-05",
+            "--compare",
+            "previous",
+            "--limit",
+            "2",
+        ]
+        result = run("query", *arguments, "--metrics", "count,avg:LCP", server=server)
+        assert result.stdout.splitlines()[0].split() == [
+            *("id", "count", "count:previous", "count:change", "avg:LCP", "avg:LCP:previous", "avg:LCP:change"),
+        ]
+        arguments = ["--by", "week", "--from", "2015-01-05", "--to", "2015-01-11", "--compare", "previous"]
+        result = run("query", *arguments, server=server)
+        assert result.stdout.splitlines()[1].split() == ["2015-01-05", "5", "3", "+66.7%"]
+
+    def test_json_and_csv_are_written_as_they_came(self, server: Server) -> None:
+        arguments = ["query", "--by", "format", "--limit", "0"]
+        result = run(*arguments, "--json", server=server)
+        assert orjson.loads(result.stdout) == server.get("/query?by=format&order=-count&limit=0")
+        result = run(*arguments, "--csv", server=server)
+        assert result.stdout_bytes == b"format,count\r\ncsv,2\r\nkml,1\r\n"
+
+    def test_what_is_left_out_is_told_beside_the_answer(self, server: Server) -> None:
+        result = run("query", "--by", "id", "--limit", "2", server=server)
+        assert len(result.stdout.splitlines()) == 3
+        assert result.stderr == "2 of 4 rows; --limit 0 shows all\n"
+
+    def test_where_nothing_is_found_that_is_said(self, server: Server) -> None:
+        result = run("query", "id=nobody", "--by", "day", server=server)
+        assert (result.exit_code, result.stdout) == (0, "")
+        assert result.stderr == "nothing was found: no event is like that, in that range of time\n"
+
+    def test_in_a_pipe_texts_are_whole_and_steer_no_terminal(self, server: Server) -> None:
+        result = run("query", "--by", "referer", server=server)
+        assert any(line.startswith(LONG.removeprefix("https://www.")) for line in result.stdout.splitlines())
+        result = run("query", "--by", "id", "id!=doc1", server=server)
+        assert "\ufffd[31mred\ufffdline" in result.stdout
+        assert not re.search(r"[\x1b█▏│─┃━]", result.stdout)
+        assert not any(line.endswith(" ") for line in result.stdout.splitlines())
+
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            (["--by", "idd"], "metronome query: no event has a field 'idd' (do you mean id"),
+            (["--metrics", "avg:referer"], "metronome query: referer holds no numbers"),
+            (["view"], "metronome query: 'view' is no filter: write event=view, 'LCP>=100' or the like"),
+            (["limit=3"], "metronome query: 'limit=3' is no filter: limit is an option, so write --limit"),
+            (["--from", "noon"], "metronome query: from=noon is no time: write 2015-01-22"),
+            (["--json", "--csv"], "metronome query: --json and --csv exclude each other: choose one"),
+            (["--url", "metronome.example"], "--url metronome.example is no web address: write it as http://host:port"),
+            (["--key", "a\nb"], "--key is no key"),
+        ],
+    )
+    def test_what_is_wrong_is_said_in_a_sentence(self, server: Server, arguments: list[str], said: str) -> None:
+        result = CliRunner().invoke(app, ["query", "--url", server.url, *arguments])
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert said in result.stderr
+        assert result.stderr.count("\n") == 1
+
+    def test_nothing_is_wider_than_a_terminal_and_long_texts_are_cut_there(self, server: Server) -> None:
+        arguments = ["query", "--by", "referer,id", "--metrics", "count,avg:LCP,visitors", "--url", server.url]
+        for columns in (60, 80, 200):
+            shown = at_terminal(columns, *arguments)
+            lines = ESCAPES.sub("", shown).splitlines()
+            assert ESCAPES.search(shown)
+            assert all(cell_len(line) <= columns for line in lines)
+            assert any("█" * 8 in line for line in lines) == (columns == 200)
+            assert any("…" in line for line in lines) == (columns < 200)
+
+    def test_at_a_terminal_groups_have_bars(self, server: Server) -> None:
+        for columns in (60, 80):
+            lines = ESCAPES.sub(
+                "", at_terminal(columns, "query", "--by", "id", "id^=doc", "--url", server.url)
+            ).splitlines()
+            assert [line.split() for line in lines] == [
+                ["id", "count"],
+                ["doc1", "15", "█" * 40],
+                ["doc0", "12", "█" * 32],
+                ["doc2", "8", "█" * 21 + "▍"],
+            ]
+
+    def test_a_series_is_drawn_below_its_table_with_the_days_without_events(self, server: Server) -> None:
+        shown = ESCAPES.sub("", at_terminal(60, "query", "--by", "day", "--url", server.url))
+        table, drawn = shown.split("\n\n")
+        assert table.splitlines()[1].split() == ["2015-01-01", "1"]
+        title, *lines, below = drawn.splitlines()
+        assert title.split() == ["count"]
+        assert lines[0].split() == ["28", "██"]
+        assert below.split() == ["2015-01-01", "2015-01-22"]
+        # Two columns each for 22 days, of which four have events.
+        assert lines[-1][3:].rstrip() == "▂▂▅▅" + " " * 4 + "██" + " " * 32 + "██"
+
+    def test_what_is_too_wide_for_a_terminal_is_shown_row_by_row(self, server: Server) -> None:
+        arguments = ["--by", "id", "--metrics", "count,first,last,sum:LCP,avg:LCP", "--limit", "1", "--url", server.url]
+        lines = ESCAPES.sub("", at_terminal(60, "query", *arguments)).splitlines()
+        assert [line.split() for line in lines[:4]] == [
+            ["id", "doc1"], ["count", "15"], ["first", "2015-01-02T09:00:00.000Z"], ["last", "2015-01-22T09:00:00.000Z"]
+        ]  # fmt: skip
+
+    def test_a_terminal_without_colours_and_letters_beyond_ascii_shows_what_it_can(self, server: Server) -> None:
+        arguments = ["query", "--by", "referer", "--url", server.url]
+        shown = at_terminal(100, *arguments, NO_COLOR="1", PYTHONIOENCODING="ascii")
+        assert shown.isascii()
+        assert "\x1b[3" not in shown
+        assert re.search(r"arcgis\.com +3 +####", shown)
+
+
+class TestTock:
+    def test_views_downloads_and_referers_are_tables(self, server: Server) -> None:
+        result = run("tock", "doc1", server=server)
+        assert (result.exit_code, result.stderr) == (0, "")
+        views, downloads, referers, _ = result.stdout.split("\n\n")
+        assert views.splitlines() == [
+            "day         views",
+            "2015-01-22      9",
+            "2015-01-05      2",
+            "2015-01-02      1",
+        ]
+        assert downloads.splitlines() == ["format  downloads", "csv             2", "kml             1"]
+        assert [line.split()[-1] for line in referers.splitlines()] == ["count", "3", "1", "1"]
+
+    def test_ranges_zones_and_bots_are_handed_on(self, server: Server) -> None:
+        arguments = ["--from", "2015-01-05", "--tz", "Asia/Tokyo", "--interval", "hour", "--bots", "--limit", "1"]
+        result = run("tock", "doc1", *arguments, server=server)
+        assert result.stdout.splitlines()[:2] == [
+            "hour                       views",
+            "2015-01-22T18:00:00+09:00      7",
+        ]
+        assert "there are more hours; --limit 0 shows all" in result.stderr
+        assert run("tock", "doc1", "--bots", "--json", server=server).stdout_bytes.rstrip() == orjson.dumps(
+            server.get("/tock/doc1.json?bots=1&limit=10")
+        )
+
+    def test_an_item_may_have_any_name(self, server: Server) -> None:
+        result = run("tock", "\x1b[31mred\nline", server=server)
+        assert result.stdout.startswith("day         views\n2015-01-22      1\n")
+        result = run("tock", "n/ä?#", server=server)
+        assert (result.exit_code, result.stdout) == (0, "")
+        assert result.stderr == "'n/ä?#' was neither viewed nor downloaded in that range of time\n"
+
+    def test_at_a_terminal_it_has_bars_and_a_plot(self, server: Server) -> None:
+        for columns in (60, 80):
+            lines = ESCAPES.sub("", at_terminal(columns, "tock", "doc1", "--url", server.url)).splitlines()
+            assert all(cell_len(line) <= columns for line in lines)
+            assert "2015-01-22      9  " + "█" * 40 in [line.rstrip() for line in lines]
+            assert any(line.split() == ["12", "views"] for line in lines)
+            assert any(line.split() == ["2015-01-02", "2015-01-22"] for line in lines)
+
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            (["--interval", "fortnight"], "metronome tock: interval=fortnight is not known: choose one of minute"),
+            (["--to", "noon"], "metronome tock: to=noon is no time"),
+            (["--tz", "Mars"], "metronome tock: 'Mars' is no time zone"),
+        ],
+    )
+    def test_what_is_wrong_is_said_in_a_sentence(self, server: Server, arguments: list[str], said: str) -> None:
+        result = run("tock", "doc1", *arguments, server=server)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert said in result.stderr
+
+
+@pytest.mark.parametrize("command", [["query"], ["tock", "x"]])
+def test_a_server_that_is_none_or_away_or_wants_a_key_is_told_apart(command: list[str], tmp_path: Path) -> None:
+    result = run(*command, "--url", f"http://127.0.0.1:{free_port()}")
+    assert result.exit_code == 2
+    assert "does not answer" in result.stderr
+    assert "start it with `metronome serve`, or name another with --url" in result.stderr
+    with serving(tmp_path / "data", public="none", trusted_proxies="127.0.0.1") as running:
+        result = run(*command, "--url", f"{running.url}/elsewhere")
+        assert result.exit_code == 2
+        assert "is no Metronome that knows this: GET" in result.stderr
+
+
+def test_a_key_is_shown_to_the_server(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    token = run("keys", "create", "asker", "--scope", "query", "--data", str(data)).stdout.splitlines()[-1]
+    with serving(data, public="none") as running:
+        for command in (["query"], ["tock", "x"]):
+            refused = run(*command, server=running)
+            assert refused.exit_code == 2
+            assert "a key is given with --key, or as METRONOME_KEY" in refused.stderr
+            assert run(*command, server=running, key=token).exit_code == 0
+            assert run(*command, "--key", token, server=running).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "column", "text"),
+    [
+        (None, "", "-"),
+        (9200, "", "9,200"),
+        (9200.0, "", "9,200"),
+        (1234.56, "", "1,234.6"),
+        (12.345, "", "12.35"),
+        (0.012345, "", "0.0123"),
+        (-0.5, "", "-0.5"),
+        (1e300, "", f"{int(1e300):,}"),
+        (0.123, "count:change", "+12.3%"),
+        (-1.0, "count:change", "-100.0%"),
+        (12.0, "count:change", "+1,200.0%"),
+        ("a\tb", "", "a\ufffdb"),
+    ],
+)
+def test_values_are_written_for_people(value: Any, column: str, text: str) -> None:
+    assert written(value, column) == text
+
+
+def test_a_series_is_put_in_order_with_what_lies_between() -> None:
+    hours = {"2026-10-25T02:00:00+01:00": 1.0, "2026-10-25T01:00:00+02:00": 2.0}
+    assert [*whole_series(hours, "hour", "Europe/Zurich").items()] == [
+        ("2026-10-25T01:00:00+02:00", 2.0),
+        ("2026-10-25T02:00:00+02:00", 0),
+        ("2026-10-25T02:00:00+01:00", 1.0),
+    ]
+    far = {"2026-01-01T00:00:00Z": 1.0, "1970-01-01T00:00:00Z": 2.0}
+    assert [*whole_series(far, "minute", "UTC").values()] == [2.0, 1.0]
+    assert whole_series({}, "day", "UTC") == {}

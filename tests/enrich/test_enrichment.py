@@ -1,0 +1,210 @@
+"""Enrichment: what is added to which events, and what never changes."""
+
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from metronome.enrich.countries import Countries
+from metronome.enrich.enrichment import MADE, VERSION, Enrichment
+from metronome.event import Door, Event, document
+
+FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
+IPHONE = (
+    "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) "
+    "Version/17.5 Mobile/15E148 Safari/604.1"
+)
+GOOGLEBOT = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"
+SEARCH = "https://www.google.com/search?q=open+data"
+PAGE = "https://data.example.org/wells"
+
+
+LOWLANDS = Countries(lambda address: "NL" if address.startswith("81.2.69.") else None)
+ENRICHMENT = Enrichment(LOWLANDS, frozenset({"spam.example"}), frozenset({"own.example"}))
+DOOR = Door(
+    arrival="2015-01-22T12:00:00.000Z",
+    earliest=None,
+    latest="2030-01-01T00:00:00.000Z",
+    own_hosts=frozenset({"own.example"}),
+    enrichment=ENRICHMENT,
+)
+PLAIN = Door(DOOR.arrival, None, DOOR.latest, DOOR.own_hosts)
+
+
+def made(**fields: Any) -> dict[str, Any]:
+    """Return the document of an event."""
+    found: dict[str, Any] = orjson.loads(document(Event(fields), DOOR, "spare"))
+    return found
+
+
+def added(**fields: Any) -> dict[str, Any]:
+    """Return what is in an event's document because of enrichment."""
+    plain: dict[str, Any] = orjson.loads(document(Event(fields), PLAIN, "spare"))
+    found = made(**fields)
+    assert found.items() >= plain.items()
+    return {name: value for name, value in found.items() if name not in plain}
+
+
+def test_a_visit_is_told_in_full() -> None:
+    found = added(agent=FIREFOX, clientip="81.2.69.77", referer=SEARCH, url=f"{PAGE}?utm_term=wells")
+    assert (
+        found.items()
+        >= {
+            "browser": "Firefox",
+            "os": "Linux",
+            "device": "desktop",
+            "country": "NL",
+            "utm_term": "wells",
+            "referer_group": "Google",
+            "enrich_version": VERSION,
+        }.items()
+    )
+    assert found["browser_version"].startswith("140")
+    assert "bot" not in found
+
+
+@pytest.mark.parametrize("name", ["agent", "user_agent", "ua"])
+def test_an_agent_goes_by_several_names(name: str) -> None:
+    assert added(**{name: IPHONE})["device"] == "mobile"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"id": "a", "event": "view", "duration": 7, "title": "T"},
+        {"id": "a", "agent": "", "url": None, "clientip": "", "referer": ""},
+        {"event": "rated", "url": PAGE, "message": "good", "status": 404},
+        {"clientip": "198.51.100.7"},
+        {"agent": 7, "url": 7, "referer_url": 7, "message": 7, "status": True},
+        {"event": "error", "status": "teapot"},
+    ],
+)
+def test_an_event_that_tells_nothing_gets_nothing(fields: dict[str, Any]) -> None:
+    assert added(**fields) == {}
+
+
+@pytest.mark.parametrize(
+    ("fields", "channel"),
+    [
+        ({"referer": SEARCH}, "search"),
+        ({"referer": SEARCH, "format": "csv"}, "search"),
+        ({"url": PAGE}, "direct"),
+        ({"agent": FIREFOX}, "direct"),
+        ({"referer": "https://other.example/page"}, "referral"),
+        ({"referer": "https://www.own.example/a", "url": PAGE}, "internal"),
+        ({"referer": "https://data.example.org/", "url": PAGE}, "internal"),
+        ({"referer": "http://www.example.net/a", "url": "https://WWW.example.net:8443/b"}, "internal"),
+        ({"url": f"{PAGE}?utm_source=news&utm_campaign=spring"}, "campaign"),
+        ({"clientip": "81.2.69.7"}, None),
+        ({"event": "rated", "referer": SEARCH, "agent": FIREFOX, "url": PAGE}, None),
+    ],
+)
+def test_somebody_who_came_came_from_somewhere(fields: dict[str, Any], channel: str | None) -> None:
+    assert made(**fields).get("channel") == channel
+
+
+def test_the_country_is_that_of_the_network_that_is_kept() -> None:
+    assert added(clientip="81.2.69.77") == {"country": "NL", "enrich_version": VERSION}
+    assert "country" not in orjson.loads(
+        document(Event({"clientip": "81.2.69.77"}), Door(DOOR.arrival, None, DOOR.latest), "spare")
+    )
+
+
+def test_bots_are_named_and_can_be_vouched_for() -> None:
+    found = added(agent=GOOGLEBOT)
+    assert "google" in found["bot"].lower()
+    assert found["bot_kind"]
+    for vouched in (False, 0, "0", "false"):
+        found = made(agent=GOOGLEBOT, bot=vouched)
+        assert (found.get("bot"), found.get("bot_kind"), found["enrich_kept"]) == (None, None, "bot")
+    for nothing in (None, ""):
+        assert made(agent=GOOGLEBOT, bot=nothing)["bot"] == added(agent=GOOGLEBOT)["bot"]
+    found = made(agent=GOOGLEBOT, bot="ours")
+    assert (found["bot"], found.get("bot_kind"), found["enrich_kept"]) == ("ours", None, "bot")
+
+
+@pytest.mark.parametrize("event", ["view", "download", "rated"])
+def test_advertisements_in_referers_are_a_bot_s(event: str) -> None:
+    found = made(event=event, referer="https://www.spam.example/buy?now", agent=FIREFOX)
+    assert (found["bot"], found["bot_kind"]) == ("referer spam", "spam")
+    assert "bot" not in made(event=event, referer="https://www.spam.example/buy", agent=FIREFOX, bot=False)
+
+
+def test_errors_are_grouped_by_their_messages_or_their_status() -> None:
+    one, other = (made(event="error", message=f"no row {number} of table 7")["error_group"] for number in (41, 4711))
+    assert one == other
+    assert made(event="error", status=404)["error_group"] == "HTTP 404"
+    assert made(event="error", status="503", message="")["error_group"] == "HTTP 503"
+    assert "error_group" not in made(event="view", status=200, message="fine", url=PAGE)
+
+
+def test_what_the_sender_says_is_never_overwritten_and_is_told_apart() -> None:
+    found = made(agent=FIREFOX, clientip="81.2.69.77", country="BE", browser="Mine", referer=SEARCH)
+    assert (found["country"], found["browser"], found["os"]) == ("BE", "Mine", "Linux")
+    assert found["enrich_kept"] == "browser,country"
+    # A version is that of the browser beside it.
+    assert "browser_version" not in found
+    assert "enrich_kept" not in made(agent=FIREFOX, country=None, browser="")
+    assert made(country="BE") == {**made(), "country": "BE"}
+
+
+def test_what_the_sender_says_in_a_form_that_fits_no_field_is_not_replaced() -> None:
+    found = made(agent=FIREFOX, browser=["Mine"])
+    assert "browser" not in found
+    assert found["params"] == {"browser": '["Mine"]'}
+    assert found["enrich_kept"] == "browser"
+
+
+@pytest.mark.parametrize("mark", [{"enrich_version": 1}, {"enrich_kept": "bot"}])
+def test_what_was_enriched_once_is_left_alone(mark: dict[str, Any]) -> None:
+    assert added(agent=GOOGLEBOT, referer=SEARCH, clientip="81.2.69.7", **mark) == {}
+
+
+@pytest.mark.parametrize("length", [300, 600, 100_000])
+def test_long_texts_are_read_as_short_ones_are(length: int) -> None:
+    long = "x" * length
+    found = made(agent=f"{FIREFOX} {long}", url=f"{PAGE}/{long}", referer=f"https://data.example.org/{long}")
+    assert found["channel"] == "internal"
+    assert found["enrich_version"] == VERSION
+
+
+_texts = st.one_of(
+    st.none(),
+    st.text(max_size=20),
+    st.integers(),
+    st.sampled_from([FIREFOX, GOOGLEBOT, SEARCH, PAGE, "https://spam.example/", "http://[", "://", "http://a@b:c/?#"]),
+)
+_telling = st.fixed_dictionaries(
+    {},
+    optional=dict.fromkeys(
+        ("agent", "ua", "url", "referer", "referer_url", "message", "status", "event", "format", "clientip", "bot"),
+        _texts,
+    )
+    | {"event": st.sampled_from(["view", "error", "x"]), "clientip": st.ip_addresses().map(str)},
+)
+_own = st.dictionaries(st.sampled_from(sorted({*MADE, "visitor", "session", "id"})), _texts, max_size=4)
+
+
+@settings(deadline=None)  # The first agent has tables read for it.
+@given(_telling, _own)
+def test_no_field_of_anybody_s_is_changed_or_lost(telling: dict[str, Any], own: dict[str, Any]) -> None:
+    event = Event({**telling, **own})
+    plain = orjson.loads(document(event, PLAIN, "spare"))
+    found = orjson.loads(
+        document(
+            event,
+            Door(
+                DOOR.arrival, None, DOOR.latest, DOOR.own_hosts, enrichment=ENRICHMENT, salts={"2015-01-22": b"s" * 32}
+            ),
+            "spare",
+        )
+    )
+    assert {name: found[name] for name, value in plain.items() if value not in (None, "")} == {
+        name: value for name, value in plain.items() if value not in (None, "")
+    }
+    new = found.keys() - plain.keys()
+    assert new <= {*MADE, "visitor", "session", "enrich_version", "enrich_kept"}
+    assert bool(new) == ("enrich_version" in found)

@@ -1,0 +1,130 @@
+"""Harvests: what a dataset report can be asked with."""
+
+from datetime import UTC, date, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metronome.errors import TooCostly, Unaskable
+from metronome.reports.counter.harvest import METRIC_TYPES, Harvest, last_day, read_harvest
+from metronome.reports.parameters import Parameters
+
+NOW = datetime(2026, 3, 15, 23, 30, tzinfo=UTC)
+TODAY = date(2026, 3, 15)
+JANUARY = {"begin_date": "2026-01-01", "end_date": "2026-01-31"}
+REQUESTS = ("total-dataset-requests", "unique-dataset-requests")
+
+
+@pytest.mark.parametrize(
+    ("query", "begin", "end"),
+    [
+        (JANUARY, date(2026, 1, 1), date(2026, 1, 31)),
+        ({"begin_date": "2026-01", "end_date": "2026-02"}, date(2026, 1, 1), date(2026, 2, 28)),
+        ({"begin_date": "2024-02", "end_date": "2024-02"}, date(2024, 2, 1), date(2024, 2, 29)),
+        ({"begin_date": "2025-12-01", "end_date": "2025-12"}, date(2025, 12, 1), date(2025, 12, 31)),
+        ({"begin_date": "2026-01-01", "end_date": "2026-01-10"}, date(2026, 1, 1), date(2026, 1, 10)),
+        ({"begin_date": "2025-02", "end_date": "2026-01"}, date(2025, 2, 1), date(2026, 1, 31)),
+        ({"begin_date": "2026-03", "end_date": "2026-12"}, date(2026, 3, 1), date(2026, 12, 31)),
+        ({}, date(2026, 1, 1), TODAY),
+        ({"begin_date": "", "end_date": ""}, date(2026, 1, 1), TODAY),
+    ],
+)
+def test_a_range_is_of_days_or_months_and_else_this_year_so_far(query: dict[str, str], begin: date, end: date) -> None:
+    assert read_harvest(query, NOW) == Harvest(begin, end, TODAY)
+
+
+@pytest.mark.parametrize(
+    ("more", "asked"),
+    [
+        ({"dataset_id": "10.5072/a"}, {"dataset": "10.5072/a"}),
+        ({"metric_type": "unique-dataset-requests|total-dataset-requests"}, {"metric_types": REQUESTS}),
+        ({"metric_type": "Total_Dataset_Requests|Unique_Dataset_Requests"}, {"metric_types": REQUESTS}),
+        ({"access_method": "Machine"}, {"access_methods": ("machine",)}),
+        ({"access_method": "regular|machine", "metric_type": "|".join(METRIC_TYPES)}, {}),
+        ({"tz": "Pacific/Auckland"}, {"tz": "Pacific/Auckland", "today": date(2026, 3, 16)}),
+        ({"release": "RD1", "api_key": "x", "customer_id": "y", "requestor_id": "z", "platform": "p"}, {}),
+        ({"yop": "2015", "granularity": "month"}, {"ignored": ("yop", "granularity")}),
+    ],
+)
+def test_what_narrows_a_report_is_read_and_what_says_nothing_here_is_named(
+    more: dict[str, str], asked: dict[str, Any]
+) -> None:
+    plain: dict[str, Any] = {"begin": date(2026, 1, 1), "end": date(2026, 1, 31), "today": TODAY}
+    assert read_harvest({**JANUARY, **more}, NOW) == Harvest(**(plain | asked))
+
+
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [
+        ({"begin_date": "2026-01-01"}, "give both"),
+        ({"end_date": "2026-01-31"}, "give both"),
+        ({"begin_date": "2026-01-02", "end_date": "2026-01-31"}, "in the middle of a month"),
+        ({"begin_date": "2026-02-01", "end_date": "2026-01-31"}, "is before"),
+        ({"begin_date": "2026-04-01", "end_date": "2026-04-30"}, "yet to come"),
+        ({"begin_date": "1969-12-01", "end_date": "2026-01-31"}, "is no date"),
+        ({"begin_date": "2026-01-01", "end_date": "9999-12-31"}, "is no date"),
+        ({"begin_date": "2026-01-01", "end_date": "2026-01-32"}, "end_date=2026-01-32 is no date"),
+        ({"begin_date": "20260101", "end_date": "2026-01-31"}, "begin_date=20260101 is no date"),
+        ({"begin_date": "2026-W01", "end_date": "2026-01-31"}, "is no date"),
+        ({"begin_date": "2026-1", "end_date": "2026-01-31"}, "is no date"),
+        ({**JANUARY, "metric_type": "total-item-requests"}, "choose of total-dataset-investigations"),
+        ({**JANUARY, "access_method": "robot|machine"}, "access_method=robot is not known"),
+        ({**JANUARY, "release": "5.1"}, "ask for rd1"),
+        ({**JANUARY, "tz": "Mars/Olympus"}, "no time zone"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_with_what_to_write(query: dict[str, str], says: str) -> None:
+    with pytest.raises(Unaskable, match=says):
+        read_harvest(query, NOW)
+
+
+def test_more_than_a_year_is_too_much_at_once() -> None:
+    with pytest.raises(TooCostly, match="a month at a time"):
+        read_harvest({"begin_date": "2025-01-01", "end_date": "2026-01-01"}, NOW)
+
+
+def test_the_range_ends_today_where_it_is_not_over() -> None:
+    over, running = (Harvest(date(2026, 3, 1), date(2026, 3, day), TODAY, tz="Europe/Zurich") for day in (14, 31))
+    assert not over.is_partial
+    assert running.is_partial
+    assert (over.last, running.last) == (date(2026, 3, 14), TODAY)
+    start = datetime(2026, 2, 28, 23, tzinfo=UTC)
+    assert over.parameters() == Parameters(start, datetime(2026, 3, 14, 23, tzinfo=UTC), "Europe/Zurich")
+    assert running.parameters() == Parameters(start, datetime(2026, 3, 15, 23, tzinfo=UTC), "Europe/Zurich")
+
+
+@pytest.mark.parametrize(
+    ("day", "last"),
+    [
+        ("2024-02-29", "2024-02-29"),
+        ("2025-02-01", "2025-02-28"),
+        ("2025-12-31", "2025-12-31"),
+        ("2026-04-30", "2026-04-30"),
+    ],
+)
+def test_months_end_as_the_calendar_says(day: str, last: str) -> None:
+    assert last_day(date.fromisoformat(day)) == date.fromisoformat(last)
+
+
+_NAMES = ("begin_date", "end_date", "dataset_id", "metric_type", "access_method", "tz", "release", "x")
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(_NAMES),
+        st.one_of(
+            st.text(max_size=12), st.sampled_from(["2026-01", "2026-02-28", "2025-99", "0000-01", "machine", "|"])
+        ),
+    )
+)
+def test_whatever_is_asked_is_read_or_refused(query: dict[str, str]) -> None:
+    try:
+        asked = read_harvest(query, NOW)
+    except (Unaskable, TooCostly):
+        return
+    parameters = asked.parameters()
+    assert parameters.start is not None
+    assert parameters.end is not None
+    assert parameters.start < parameters.end

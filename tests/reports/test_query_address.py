@@ -1,0 +1,98 @@
+"""Questions in addresses: what each way of writing a filter asks for, and what is said to what cannot be read."""
+
+import pytest
+
+from metronome.errors import CallerError, Malformed
+from metronome.question import AnyOf, Equals, Exists, Filter, Not, OneOf, Prefix, Range
+from metronome.reports.query.address import Part, read_address, split_filter
+
+
+@pytest.mark.parametrize(
+    ("query", "filters"),
+    [
+        ("event=view", (Equals("event", "view"),)),
+        ("event=", (Equals("event", ""),)),
+        ("format=pdf&id=a&format=csv&format=pdf", (OneOf("format", ("pdf", "csv")), Equals("id", "a"))),
+        ("event!=view", (Not(Equals("event", "view")),)),
+        ("event!=view&event!=error", (Not(OneOf("event", ("view", "error"))),)),
+        ("referer^=arcgis", (Prefix("referer", "arcgis"),)),
+        ("referer%5E=a&referer^=b", (AnyOf((Prefix("referer", "a"), Prefix("referer", "b"))),)),
+        ("LCP>=100&LCP<200", (Range("LCP", at_least=100, below=200),)),
+        ("LCP>100&LCP<=2e2", (Range("LCP", above=100, at_most=200),)),
+        ("LCP%3E=100&LCP%3C200", (Range("LCP", at_least=100, below=200),)),
+        ("LCP%3E%3D-.5", (Range("LCP", at_least=-0.5),)),
+        ("LCP%3E5=", (Range("LCP", above=5),)),
+        ("LCP>%2B5", (Range("LCP", above=5),)),
+        ("LCP=*", (Exists("LCP"),)),
+        ("LCP!=*", (Not(Exists("LCP")),)),
+        ("LCP=*&LCP=5", (Exists("LCP"), Equals("LCP", "5"))),
+        ("a^=*", (Prefix("a", "*"),)),
+        ("a=b+c%2Bd", (Equals("a", "b c+d"),)),
+        ("a+b=%26%3D", (Equals("a b", "&="),)),
+        ("a%3Db=c=d", (Equals("a=b", "c=d"),)),
+        ("tags.color=100%", (Equals("tags.color", "100%"),)),
+        ("caf\u00e9=\u00fc", (Equals("caf\u00e9", "\u00fc"),)),
+        ("where=x&lmit=2", (Equals("where", "x"), Equals("lmit", "2"))),
+        ("&&event=view&", (Equals("event", "view"),)),
+    ],
+)
+def test_what_is_no_parameter_is_a_filter(query: str, filters: tuple[Filter, ...]) -> None:
+    given = read_address(query)
+    assert given.filters == filters
+    assert (given.lists, given.texts) == ({}, {})
+
+
+def test_parameters_are_lists_or_texts() -> None:
+    given = read_address(
+        "metrics=count%2Cavg:LCP&by=id,,day&order=-count&metrics=visitors&limit=2&tz=Etc/UTC&fill&bots="
+    )
+    assert given.lists == {"metrics": ("count", "avg:LCP", "visitors"), "by": ("id", "day"), "order": ("-count",)}
+    assert given.texts == {"limit": "2", "tz": "Etc/UTC", "fill": "", "bots": ""}
+    assert given.filters == ()
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("limit=1&limit=2", "limit is given twice"),
+        ("from>=2026-01-01", "from is a parameter: write from=…"),
+        ("limit!=3", "limit is a parameter"),
+        ("view", "'view' asks for nothing: write name=value, or name=*"),
+        (">5", "'>5' asks for nothing"),
+        ("LCP>", "LCP> compares with no number: write LCP>100"),
+        ("LCP>=fast", "LCP>=fast compares with no number: write LCP>=100"),
+        ("LCP>=1_000", "compares with no number"),
+        ("LCP>=0x10", "compares with no number"),
+        ("LCP>=nan", "compares with no number"),
+        ("LCP>=\u0663", "compares with no number"),
+        ("LCP>=1e999", "the bounds of LCP are beyond all numbers"),
+        ("LCP>=1&LCP>=2", "LCP has the same bound twice"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_with_what_to_write(query: str, said: str) -> None:
+    with pytest.raises(CallerError) as caught:
+        read_address(query)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("query", ["a=%FF", "%C3=a", "a=%ED%A0%80", "a=\udcff"])
+def test_what_is_no_utf_8_is_refused(query: str) -> None:
+    with pytest.raises(Malformed, match="encodeURIComponent"):
+        read_address(query)
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("event=view", Part("event", "=", "view")),
+        ("LCP>=100", Part("LCP", ">=", "100")),
+        ("LCP<1=", Part("LCP", "<", "1=")),
+        ("a!=b=c", Part("a", "!=", "b=c")),
+        ("a b^=c", Part("a b", "^=", "c")),
+        ("view", None),
+        ("=view", None),
+        ("", None),
+    ],
+)
+def test_a_filter_that_is_not_encoded_is_taken_apart_at_its_first_sign(text: str, part: Part | None) -> None:
+    assert split_filter(text) == part

@@ -1,0 +1,125 @@
+"""Questions in JSON: what each way of writing a filter asks for, and what is said to what cannot be read."""
+
+from typing import Any
+
+import orjson
+import pytest
+
+from metronome.errors import CallerError, Malformed, TooLarge
+from metronome.question import AllOf, AnyOf, Equals, Exists, Filter, Not, OneOf, Prefix, Range
+from metronome.reports.query.asked import MOST_LEVELS
+from metronome.reports.query.body import MAX_BYTES, read_json
+
+
+@pytest.mark.parametrize(
+    ("where", "filters"),
+    [
+        ({"event": "view", "id": "a"}, (Equals("event", "view"), Equals("id", "a"))),
+        ({"format": ["pdf", "csv", "pdf"]}, (OneOf("format", ("pdf", "csv")),)),
+        ({"format": ["pdf"]}, (Equals("format", "pdf"),)),
+        ({"format": []}, (OneOf("format", ()),)),
+        ({"a": 1, "b": 1.5, "c": True, "d": 10.0}, tuple(map(Equals, "abcd", ("1", "1.5", "true", "10.0")))),
+        ({"a": "*"}, (Equals("a", "*"),)),
+        ({"LCP": {">=": 100, "<": 200}}, (Range("LCP", at_least=100, below=200),)),
+        ({"LCP": {">": 100, "not": 150}}, (Range("LCP", above=100), Not(Equals("LCP", "150")))),
+        ({"referer": {"prefix": "arcgis"}}, (Prefix("referer", "arcgis"),)),
+        ({"referer": {"prefix": ["a", "b"]}}, (AnyOf((Prefix("referer", "a"), Prefix("referer", "b"))),)),
+        ({"x": {"exists": True}, "y": {"exists": False}}, (Exists("x"), Not(Exists("y")))),
+        ({"x": {"not": "y"}}, (Not(Equals("x", "y")),)),
+        ({"x": {"not": ["y", 2]}}, (Not(OneOf("x", ("y", "2"))),)),
+        ({"x": {"not": {"prefix": "y", ">": 1}}}, (Not(AllOf((Range("x", above=1), Prefix("x", "y")))),)),
+        ({"not": {"x": "y", "z": "w"}}, (Not(AllOf((Equals("x", "y"), Equals("z", "w")))),)),
+        ({"and": [{"x": "y"}, {"z": "w"}]}, (AllOf((Equals("x", "y"), Equals("z", "w"))),)),
+        ({"or": [{"x": "y"}, {"z": "w"}]}, (AnyOf((Equals("x", "y"), Equals("z", "w"))),)),
+        ({"or": []}, (AnyOf(()),)),
+        ({"=not": "x", "=or": {"exists": True}, "==": 1}, (Equals("not", "x"), Exists("or"), Equals("=", "1"))),
+        ({"limit": 3, "from": "x"}, (Equals("limit", "3"), Equals("from", "x"))),
+        ({}, ()),
+        (None, ()),
+    ],
+)
+def test_where_is_filters(where: Any, filters: tuple[Filter, ...]) -> None:
+    assert read_json(orjson.dumps({"where": where})).filters == filters
+
+
+def test_parameters_are_lists_or_texts() -> None:
+    given = read_json(
+        b'{"metrics":["count","avg:a,b"],"by":"id,day","order":[],"from":1767225600,"to":null,"limit":2,"fill":true,'
+        b'"bots":false}'
+    )
+    assert given.lists == {"metrics": ("count", "avg:a,b"), "by": ("id", "day"), "order": ()}
+    assert given.texts == {"from": "1767225600", "limit": "2", "fill": "1", "bots": "0"}
+
+
+@pytest.mark.parametrize(
+    ("question", "said"),
+    [
+        ([], "a question is a JSON object"),
+        ({"metric": ["count"]}, "'metric' is no part of a question (do you mean metrics?): there are metrics, by"),
+        ({"metrics": 1}, 'metrics is no list of texts: write it as {"metrics": ["…"]}'),
+        ({"by": ["id", 1]}, "by is no list of texts"),
+        ({"limit": [1]}, "limit is [1]: write a text or a number"),
+        ({"limit": True}, "limit is true"),
+        ({"where": []}, '[] is no filter: write an object such as {"event": "view"}'),
+        ({"where": {"or": {}}}, '"or" takes a list'),
+        ({"where": {"or": ["x"]}}, '"x" is no filter'),
+        ({"where": {"not": "x"}}, '"x" is no filter'),
+        (
+            {"where": {"x": None}},
+            'x is compared with null: write a text, a number, true, false or a list of these, or {"e',
+        ),
+        ({"where": {"x": [[1]]}}, "x is compared with [[1]]"),
+        ({"where": {"x": {}}}, "{} asks nothing of x: an object there has '>', '>='"),
+        ({"where": {"x": {"=": 1}}}, '{"=":1} asks nothing of x'),
+        ({"where": {"x": {"prefix": "a", "like": "b"}}}, "asks nothing of x"),
+        ({"where": {"x": {">": "5"}}}, '">" of x is "5": write a number'),
+        ({"where": {"x": {">": True}}}, '">" of x is true: write a number'),
+        ({"where": {"x": {"exists": 1}}}, '"exists" of x is 1: write true or false'),
+    ],
+)
+def test_what_cannot_be_read_is_refused_with_what_to_write(question: Any, said: str) -> None:
+    with pytest.raises(CallerError) as caught:
+        read_json(orjson.dumps(question))
+    assert said in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+def deep(levels: int) -> dict[str, Any]:
+    where: dict[str, Any] = {"x": "y"}
+    for _ in range(levels):
+        where = {"not": where}
+    return {"where": where}
+
+
+def test_filters_stand_in_each_other_only_so_deep() -> None:
+    read_json(orjson.dumps(deep(MOST_LEVELS)))
+    for question in (deep(MOST_LEVELS + 1), deep(200)):
+        with pytest.raises(CallerError, match="levels deep"):
+            read_json(orjson.dumps(question))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(
+            b'{"where":' + opening * levels + closing * levels + b"}"
+            for levels in (300, 1000, 100_000)
+            for opening, closing in ((b"[", b"]"), (b'{"not":', b"}"), (b'{"x":{"not":', b"}}"))
+        ),
+        b'{"where":{"x":' + b"[" * 900 + b"]" * 900 + b"}}",
+    ],
+)
+def test_levels_without_end_are_refused(body: bytes) -> None:
+    with pytest.raises(CallerError):
+        read_json(body)
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"by=id", b"\xff", b'{"by":"\\ud800"}', b"NaN", b'{"limit":1}x'])
+def test_what_is_no_json_is_refused(body: bytes) -> None:
+    with pytest.raises(Malformed, match="is no JSON"):
+        read_json(body)
+
+
+def test_a_body_that_is_far_too_large_is_not_read() -> None:
+    with pytest.raises(TooLarge, match="1,048,576 bytes"):
+        read_json(b'{"by":"id"' + b" " * MAX_BYTES + b"}")

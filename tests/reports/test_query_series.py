@@ -1,0 +1,128 @@
+"""Units of time: each that a range has a part of, across clock changes, as found by walking every minute."""
+
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Final
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metronome.errors import TooCostly, Unaskable
+from metronome.question import TIME_UNITS, Metric
+from metronome.reports.query.series import begin_of, filled, units, zero
+
+ZONES: Final = (
+    *("UTC", "Europe/Zurich", "America/New_York", "Asia/Kolkata", "Asia/Kathmandu"),
+    # Half an hour of summer time; a day that was left out; midnights that were left out.
+    *("Australia/Lord_Howe", "Pacific/Apia", "America/Sao_Paulo"),
+)
+CHANGES: Final = (
+    *("2026-03-29T01:00:00Z", "2026-10-25T01:00:00Z", "2026-03-08T07:00:00Z", "2026-11-01T06:00:00Z"),
+    *("2026-04-04T15:00:00Z", "2026-10-03T15:30:00Z", "2011-12-30T10:00:00Z", "2017-10-15T03:00:00Z"),
+    *("2018-02-18T02:00:00Z", "2024-02-29T12:00:00Z", "2026-01-01T00:00:00Z"),
+)
+MINUTE: Final = timedelta(minutes=1)
+
+
+def label_of(moment: datetime, unit: str, zone: ZoneInfo) -> str:
+    local = moment.astimezone(zone)
+    if unit == "month":
+        return f"{local:%Y-%m}"
+    if unit == "week":
+        return f"{local.date() - timedelta(days=local.weekday())}"
+    if unit == "day":
+        return f"{local.date()}"
+    fixed = local.replace(tzinfo=timezone(local.utcoffset() or timedelta()), second=0, microsecond=0)
+    whole = fixed if unit == "minute" else fixed.replace(minute=0)
+    return whole.isoformat().replace("+00:00", "Z")
+
+
+@given(
+    st.sampled_from(CHANGES),
+    st.integers(-3000, 3000),
+    st.integers(0, 5000),
+    st.sampled_from(TIME_UNITS),
+    st.sampled_from(ZONES),
+)
+def test_units_are_those_of_every_minute(change: str, shift: int, minutes: int, unit: str, name: str) -> None:
+    zone = ZoneInfo(name)
+    start = datetime.fromisoformat(change) + shift * MINUTE
+    walked = dict.fromkeys(label_of(start + at * MINUTE, unit, zone) for at in range(minutes))
+    found = units(unit, start, start + minutes * MINUTE, zone)
+    # A week or month is there though its own first day may have been left out.
+    assert found == [*walked]
+
+
+@pytest.mark.parametrize(
+    ("unit", "start", "end", "zone", "found"),
+    [
+        ("day", "2026-03-28T23:00:00Z", "2026-03-29T22:00:00Z", "Europe/Zurich", ["2026-03-29"]),
+        ("day", "2026-03-28T22:59:59.999Z", "2026-03-29T22:00:00.001Z", "Europe/Zurich",
+         ["2026-03-28", "2026-03-29", "2026-03-30"]),
+        ("day", "2011-12-29T12:00:00Z", "2011-12-31T12:00:00Z", "Pacific/Apia",
+         ["2011-12-29", "2011-12-31", "2012-01-01"]),
+        ("hour", "2026-10-25T00:00:00Z", "2026-10-25T03:00:00Z", "Europe/Zurich",
+         ["2026-10-25T02:00:00+02:00", "2026-10-25T02:00:00+01:00", "2026-10-25T03:00:00+01:00"]),
+        ("hour", "2026-03-29T00:30:00Z", "2026-03-29T01:30:00Z", "Europe/Zurich",
+         ["2026-03-29T01:00:00+01:00", "2026-03-29T03:00:00+02:00"]),
+        ("hour", "2026-01-01T00:00:00Z", "2026-01-01T00:30:00Z", "Asia/Kolkata", ["2026-01-01T05:00:00+05:30"]),
+        ("week", "2026-01-01T00:00:00Z", "2026-01-06T00:00:00Z", "UTC", ["2025-12-29", "2026-01-05"]),
+        ("month", "2026-01-31T00:00:00Z", "2026-03-01T00:00:00Z", "UTC", ["2026-01", "2026-02"]),
+        ("minute", "2026-01-01T00:00:30Z", "2026-01-01T00:01:01Z", "UTC",
+         ["2026-01-01T00:00:00Z", "2026-01-01T00:01:00Z"]),
+        ("day", "2026-01-02T00:00:00Z", "2026-01-02T00:00:00Z", "UTC", []),
+        ("day", "2026-01-02T00:00:00Z", "2026-01-01T00:00:00Z", "UTC", []),
+    ],
+)  # fmt: skip
+def test_units_by_hand(unit: str, start: str, end: str, zone: str, found: list[str]) -> None:
+    assert units(unit, datetime.fromisoformat(start), datetime.fromisoformat(end), ZoneInfo(zone)) == found
+
+
+@given(st.sampled_from(TIME_UNITS), st.sampled_from(ZONES), st.datetimes(datetime(1990, 1, 1), datetime(2040, 1, 1)))  # noqa: DTZ001  # made aware below
+def test_a_unit_begins_no_later_than_what_is_in_it(unit: str, name: str, naive: datetime) -> None:
+    zone, moment = ZoneInfo(name), naive.replace(tzinfo=UTC)
+    begin = begin_of(label_of(moment, unit, zone), unit, zone)
+    # A midnight that was left out begins the day an hour late.
+    assert begin <= moment + timedelta(hours=1)
+    assert moment - begin <= {"month": timedelta(days=32), "week": timedelta(days=8)}.get(unit, timedelta(hours=26))
+
+
+def test_more_units_than_rows_may_be_are_refused_before_they_are_made() -> None:
+    start, end = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
+    for unit in ("minute", "hour", "day", "week"):
+        with pytest.raises(TooCostly, match=f"over 100,000 {unit}s"):
+            units(unit, start, end, ZoneInfo("UTC"))
+
+
+def test_the_end_of_the_calendar_is_refused() -> None:
+    end = datetime(9999, 12, 31, 23, 59, tzinfo=UTC)
+    for unit in TIME_UNITS:
+        with pytest.raises(Unaskable, match="beyond the calendar"):
+            units(unit, end - timedelta(days=1), end, ZoneInfo("Asia/Tokyo"))
+
+
+METRICS: Final = tuple(map(Metric.parse, ("count", "sum:a", "avg:a", "visitors", "count:a", "last")))
+
+
+def test_where_nothing_was_counts_and_sums_are_zero_and_all_else_is_none() -> None:
+    assert [zero(metric) for metric in METRICS] == [0, 0.0, None, 0, 0, None]
+    assert filled([], ("day",), METRICS[:3], ["2026-01-01"]) == [("2026-01-01", 0, 0.0, None)]
+
+
+def test_each_other_group_has_every_unit() -> None:
+    rows = [("a", "2026-01-02", "x", 5), ("b", "2026-01-01", "x", 6)]
+    found = filled(rows, ("id", "day", "event"), METRICS[:1], ["2026-01-01", "2026-01-02"])
+    assert sorted(found) == [
+        ("a", "2026-01-01", "x", 0),
+        ("a", "2026-01-02", "x", 5),
+        ("b", "2026-01-01", "x", 6),
+        ("b", "2026-01-02", "x", 0),
+    ]
+    assert filled([], ("id", "day"), METRICS[:1], ["2026-01-01"]) == []
+
+
+def test_more_rows_than_may_be_are_refused() -> None:
+    rows = [(f"i{at}", "2026-01-01", 1) for at in range(1001)]
+    with pytest.raises(TooCostly, match="100 days for each of 1,001 groups are over 100,000 rows"):
+        filled(rows, ("id", "day"), METRICS[:1], [f"d{at}" for at in range(100)])

@@ -1,0 +1,59 @@
+"""Answers as they are sent."""
+
+import csv
+import io
+from typing import Final
+
+import orjson
+import pytest
+
+from metronome.question import Answer
+from metronome.reports.query.tables import as_csv, as_json, as_lines
+
+ANSWER: Final = Answer(("id", "count", "avg:a"), (("doc1", 9200, 12.5), ('a,"b"\né', 1, None)), 12, exact=False)
+
+
+def test_json_has_columns_rows_total_and_whether_it_is_exact() -> None:
+    assert (
+        as_json(ANSWER)
+        == (
+            '{"columns":["id","count","avg:a"],"rows":[["doc1",9200,12.5],["a,\\"b\\"\\né",1,null]],"total":12,"exact":false}'
+        ).encode()
+    )
+
+
+def test_lines_have_an_object_a_row() -> None:
+    assert [orjson.loads(line) for line in as_lines(ANSWER).splitlines()] == [
+        {"id": "doc1", "count": 9200, "avg:a": 12.5},
+        {"id": 'a,"b"\né', "count": 1, "avg:a": None},
+    ]
+    assert as_lines(Answer(("count",), (), 0)) == b""
+
+
+def test_csv_has_a_line_of_names_and_can_be_read_back() -> None:
+    text = as_csv(ANSWER).decode()
+    assert text == 'id,count,avg:a\r\ndoc1,9200,12.5\r\n"a,""b""\né",1,\r\n'
+    assert [*csv.reader(io.StringIO(text, newline=""))][2] == ['a,"b"\né', "1", ""]
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ("=HYPERLINK(1)", "'=HYPERLINK(1)"),
+        ("+41 44", "'+41 44"),
+        ("-x", "'-x"),
+        ("@SUM(1)", "'@SUM(1)"),
+        ("\t=1", "'\t=1"),
+        ("\r=1", "'\r=1"),
+        ("＝1", "'＝1"),  # noqa: RUF001  # that is the point
+        ("-5.5", "-5.5"),
+        ("+1e3", "+1e3"),
+        ("a=b", "a=b"),
+        ("'=1", "'=1"),
+        ("", ""),
+    ],
+)
+def test_csv_has_nothing_that_a_spreadsheet_would_work_out(text: str, cell: str) -> None:
+    written = as_csv(Answer((text, "count"), ((text, -1),), 1)).decode()
+    assert [*csv.reader(io.StringIO(written, newline=""))] == [[cell, "count"], [cell, "-1"]]
+    assert orjson.loads(as_json(Answer(("id",), ((text,),), 1)))["rows"] == [[text]]

@@ -1,0 +1,195 @@
+"""Recommendations: a hand-made set whose answer is known, on both stores."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from itertools import combinations
+from typing import Any, Final
+
+import pytest
+import pytest_asyncio
+
+from metronome.reports.likelihood import association
+from metronome.reports.parameters import Parameters
+from metronome.reports.recommendations import MOST_ITEMS, recommendations
+from metronome.reports.sampling import MOST_TRAILS
+from metronome.stores.store import Store
+from tests.reports.filled import BACK_ENDS, filled, told
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+"""All tests ask the same stores, and so share the loop that these were opened in."""
+
+EVERYBODY: Final = range(40)
+SEEN: Final[dict[str, list[int]]] = {
+    "home": list(EVERYBODY),
+    "x": list(range(10)),
+    # Eight of the ten who saw x, and two others.
+    "twin": [*range(8), 20, 21],
+    # As many of them, but half of all others, too.
+    "popular": [*range(8), *range(20, 35)],
+    # Fewer than five of them.
+    "rare": list(range(4)),
+    # As by chance: a quarter of those who saw x and of those who did not is not to be had, a half is.
+    "chance": [*range(5), *range(10, 25)],
+    # Five of them, and all others.
+    "avoided": [*range(5), *range(10, 40)],
+}
+"""Which of forty visitors saw what."""
+FILES: Final = [{"id": "file", "format": "csv", "visitor": f"v{number}"} for number in range(6)]
+"""Of the ten who saw x, six downloaded it, and nobody else."""
+BOTS: Final = [{"id": item, "visitor": f"b{number}", "bot": "crawler"} for number in range(9) for item in ("x", "trap")]
+NOBODY: Final = [{"id": "x"}, {"visitor": "v98"}, {"id": "x", "visitor": "v99", "event": "error"}]
+"""None of these is a visitor who sees an item."""
+EVENTS: Final[list[dict[str, Any]]] = [
+    *(
+        {"ts": f"2015-01-22T10:{visitor:02}:00Z", "id": item, "visitor": f"v{visitor}"}
+        for item, visitors in SEEN.items()
+        for visitor in visitors
+    ),
+    *({"ts": "2015-01-22T11:00:00Z", **fields} for fields in (*FILES, *BOTS, *NOBODY)),
+]
+
+
+@pytest_asyncio.fixture(params=BACK_ENDS, scope="module", loop_scope="module")
+async def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Store]:
+    async with filled(request.param, request, tmp_path_factory, EVENTS) as store:
+        yield store
+
+
+def recommended(item: str, visitors: int, score: float) -> dict[str, Any]:
+    return {"id": item, "score": score, "visitors": visitors}
+
+
+async def test_what_the_same_people_saw_comes_first_and_what_everybody_saw_not_at_all(store: Store) -> None:
+    found = told(store, await recommendations(store, "x", Parameters()))
+    # By hand, of the tables 6 4 0 30, 8 2 2 28 and 8 2 15 15: visitors of both, only x, only the other, neither.
+    assert found == {
+        "items": [
+            recommended("file", 6, 20.3565),
+            recommended("twin", 8, 20.283),
+            recommended("popular", 8, 2.9515),
+        ]
+    }
+
+
+async def test_a_score_is_the_same_from_both_sides(store: Store) -> None:
+    of_x, of_twin = [
+        {each["id"]: each["score"] for each in (await recommendations(store, item, Parameters()))["items"]}
+        for item in ("x", "twin")
+    ]
+    assert of_x["twin"] == of_twin["x"]
+
+
+@pytest.mark.parametrize("item", ["rare", "never", "trap"])
+async def test_of_an_item_that_few_people_saw_nothing_is_told(store: Store, item: str) -> None:
+    assert await recommendations(store, item, Parameters()) == {"items": []}
+
+
+async def test_the_minimum_is_of_the_item_and_of_those_in_common(store: Store) -> None:
+    assert "rare" in [each["id"] for each in (await recommendations(store, "x", Parameters(), 4))["items"]]
+    assert [each["id"] for each in (await recommendations(store, "x", Parameters(), 7))["items"]] == ["twin", "popular"]
+    assert await recommendations(store, "x", Parameters(), 11) == {"items": []}
+    assert (await recommendations(store, "rare", Parameters(), 4))["items"][0]["id"] == "file"
+
+
+async def test_a_limit_keeps_the_highest_scores(store: Store) -> None:
+    every = (await recommendations(store, "x", Parameters(limit=None)))["items"]
+    assert (await recommendations(store, "x", Parameters(limit=1)))["items"] == every[:1]
+
+
+async def test_a_range_counts_only_what_was_seen_in_it(store: Store) -> None:
+    start, end = (datetime(2015, 1, 22, hour, minute, tzinfo=UTC) for hour, minute in ((10, 3), (10, 40)))
+    found = told(store, await recommendations(store, "x", Parameters(start=start, end=end)))
+    # v3 to v39: seven saw x, five of them the twin, as two others did.
+    assert found["items"][0] == recommended("twin", 5, round(association(5, 7, 7, 37), 4))
+    assert "file" not in [each["id"] for each in found["items"]]
+
+
+async def test_bots_are_no_visitors_unless_they_are_asked_for(store: Store) -> None:
+    found = await recommendations(store, "x", Parameters(bots=True))
+    assert found["items"][0] == recommended("trap", 9, round(association(9, 19, 9, 49), 4))
+
+
+async def test_the_strongest_pairs_of_all_items_are_those_of_a_plain_count(store: Store) -> None:
+    seen = {item: set(visitors) for item, visitors in SEEN.items()} | {"file": set(range(6))}
+    counted = [
+        {"items": [one, other], "score": round(score, 4), "visitors": len(seen[one] & seen[other])}
+        for one, other in combinations(sorted(seen), 2)
+        if len(seen[one] & seen[other]) >= 5
+        for score in (association(len(seen[one] & seen[other]), len(seen[one]), len(seen[other]), len(EVERYBODY)),)
+        if score > 0
+    ]
+    counted.sort(key=lambda pair: (-float(str(pair["score"])), pair["items"]))
+    found = told(store, await recommendations(store, None, Parameters()))
+    assert found == {"pairs": counted}
+    assert found["pairs"][:3] == [
+        {"items": ["file", "twin"], "score": 20.3565, "visitors": 6},
+        {"items": ["file", "x"], "score": 20.3565, "visitors": 6},
+        {"items": ["twin", "x"], "score": 20.283, "visitors": 8},
+    ]
+    assert told(store, await recommendations(store, None, Parameters(limit=1))) == {"pairs": counted[:1]}
+
+
+async def test_pairs_of_few_people_are_not_told(store: Store) -> None:
+    pairs = (await recommendations(store, None, Parameters(), 11))["pairs"]
+    assert all(pair["visitors"] >= 11 for pair in pairs)
+    assert (await recommendations(store, None, Parameters(), 41)) == {"pairs": []}
+
+
+OLDER: Final = 30
+"""Visitors before the newest 5,000 that saw x."""
+
+
+@pytest_asyncio.fixture(params=BACK_ENDS, scope="module", loop_scope="module")
+async def crowd(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Store]:
+    """More visitors than are looked at: the older ones saw *then* beside x, every tenth of the newer ones *now*."""
+    events: list[dict[str, Any]] = []
+    for number in range(MOST_TRAILS + OLDER):
+        day = "2015-01-21" if number < OLDER else "2015-01-22"
+        fields = {"ts": f"{day}T10:{number % 60:02}:00Z", "visitor": f"v{number}"}
+        events.append({"id": "x", **fields})
+        if number < OLDER:
+            events.append({"id": "then", **fields})
+        elif number % 10 == 0:
+            events.append({"id": "now", **fields})
+    # Those who did not see x: before, all of them saw *now*; since, one in two hundred.
+    for number in range(400):
+        other = {"visitor": f"o{number}"}
+        events.append({"id": "now", "ts": "2015-01-20T10:00:00Z", **other})
+        events.append({"id": "now" if number < 2 else "else", "ts": "2015-01-22T12:00:00Z", **other})
+    async with filled(request.param, request, tmp_path_factory, events) as store:
+        yield store
+
+
+async def test_of_too_many_visitors_the_newest_are_compared_with_those_of_the_same_time(crowd: Store) -> None:
+    # Of thousands of visitors, Elasticsearch's estimate is a few off.
+    score = pytest.approx(association(500, 5000, 502, 5400), rel=0.01)
+    assert await recommendations(crowd, "x", Parameters()) == {
+        "items": [{"id": "now", "score": score, "visitors": 500}],
+        "exact": False,
+        "visitors_looked_at": 5000,
+    }
+
+
+async def test_pairs_are_those_of_the_newest_visitors(crowd: Store) -> None:
+    found = await recommendations(crowd, None, Parameters())
+    assert (found["exact"], found["visitors_looked_at"]) == (False, 5000)
+    # The newest are the 400 that did not see x, and 4,600 of the others.
+    assert "then" not in {item for pair in found["pairs"] for item in pair["items"]}
+
+
+@pytest.mark.parametrize("back_end", BACK_ENDS)
+async def test_of_a_visitor_who_saw_very_much_the_last_items_make_pairs(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, back_end: str
+) -> None:
+    seen = [*(f"item{number}" for number in range(MOST_ITEMS - 1)), "one", "other"]
+    events = [
+        {"ts": f"2015-01-22T10:{at:02}:00Z", "id": item, "visitor": visitor}
+        for visitor in ("a", "b", "c")
+        for at, item in enumerate(seen)
+    ]
+    events += [{"ts": "2015-01-22T10:00:00Z", "id": "else", "visitor": f"v{number}"} for number in range(3)]
+    async with filled(back_end, request, tmp_path_factory, events) as store:
+        found = await recommendations(store, None, Parameters(limit=None), 3)
+    assert found["exact"] is False
+    assert len(found["pairs"]) == MOST_ITEMS * (MOST_ITEMS - 1) // 2
+    assert "item0" not in {item for pair in found["pairs"] for item in pair["items"]}
