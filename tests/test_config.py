@@ -79,6 +79,9 @@ VALUES = [
     ("privacy_signals", "ignore", "ignore"),
     ("min_visitors", "1", 1),
     ("question_seconds", "2.5", 2.5),
+    ("counter_platform", "Rivers and Trees", "Rivers and Trees"),
+    ("counter_publisher", "The Agency", "The Agency"),
+    ("counter_publisher_id", "grid:grid.1234.5", "grid:grid.1234.5"),
     ("tick_max_age", "12 H", timedelta(hours=12)),
     ("tick_max_age", "2w", timedelta(weeks=2)),
     ("tick_max_age", "0", timedelta(0)),
@@ -103,6 +106,7 @@ def test_a_setting_comes_from_the_environment_or_the_command_line(name: str, tex
 def test_every_setting_is_tried_here_with_a_good_and_a_wrong_value() -> None:
     assert {name for name, *_ in VALUES} == Settings.model_fields.keys()
     free = {"host", "data", "store_api_key", "store_ca", "own_hosts", "microticks_key"}
+    free |= {"counter_platform", "counter_publisher"}
     free |= {"referer_spam", "forward_shared_key", "forward_certificate", "forward_certificate_key"}
     assert {name for name, *_ in WRONG} | free == Settings.model_fields.keys()
 
@@ -148,6 +152,8 @@ WRONG = [
     ("countries", "/var/lib/countries.csv"),
     ("visitors", "yes"),
     ("privacy_signals", "off"),
+    ("counter_publisher_id", "doi:10.1234/x"),
+    ("counter_publisher_id", "grid:"),
     ("min_visitors", "0"),
     ("question_seconds", "0"),
     ("question_seconds", "nan"),

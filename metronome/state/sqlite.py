@@ -121,4 +121,6 @@ def _prepare(database: sqlite3.Connection) -> None:
                 raise
             time.sleep(_AGAIN_SECONDS)
     database.execute("PRAGMA synchronous = FULL")
+    # Not every SQLite overwrites what is removed, and salts are to be destroyed.
+    database.execute("PRAGMA secure_delete = ON")
     database.execute(_TABLE)

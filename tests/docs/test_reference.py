@@ -13,9 +13,12 @@ from prometheus_client import CollectorRegistry
 
 from metronome.cli import app
 from metronome.config import PREFIX, Settings, read_settings
+from metronome.enrich.enrichment import MADE
 from metronome.errors import MetronomeError, Misconfigured, OperatorError, ServerAway
 from metronome.event import NUMBER_NAMES, REFERER_NAMES, TIME_NAMES
-from metronome.reports import items, tock
+from metronome.reports import badges, errors, flow, items, recommendations, timings, tock
+from metronome.reports.counter import usage
+from metronome.reports.query.asked import PARAMETERS as QUERY_PARAMETERS
 from metronome.service import routes
 from metronome.service.guard import Guard
 from metronome.service.health import Health
@@ -136,6 +139,28 @@ def test_each_parameter_of_a_report_is_described() -> None:
     assert [name for name in sorted(items.PARAMETERS) if f"`{name}`" not in about_items] == []
 
 
+@pytest.mark.parametrize(
+    ("heading", "parameters"),
+    [
+        ("/query", frozenset(QUERY_PARAMETERS)),
+        ("Flow", flow.PARAMETERS | flow.PARAMETERS_OF_ALL),
+        ("Time", timings.PARAMETERS),
+        ("Errors", errors.PARAMETERS),
+        ("Recommendations", recommendations.PARAMETERS),
+        ("Badges", badges.PARAMETERS),
+        ("COUNTER", usage.PARAMETERS),
+    ],
+)
+def test_each_parameter_of_a_question_is_documented(heading: str, parameters: frozenset[str]) -> None:
+    told = section("docs/questions.md", heading) + section("docs/questions.md", "What an answer is made of")
+    assert [name for name in sorted(parameters) if f"`{name}`" not in told] == []
+
+
+def test_each_field_that_enrichment_makes_is_documented() -> None:
+    told = section("docs/questions.md", "What events are given at the door")
+    assert [name for name in sorted(MADE) if f"`{name}`" not in told] == []
+
+
 def options_of(command: Any) -> list[str]:
     options = [
         name for parameter in command.params for name in parameter.opts if name.startswith("--") and name != "--help"
@@ -148,6 +173,9 @@ PAGE_OF_COMMAND = {
     "import": "docs/import.md",
     "dead": "docs/operations.md",
     "keys": "docs/keys.md",
+    "query": "docs/questions.md",
+    "tock": "docs/questions.md",
+    "reenrich": "docs/operations.md",
 }
 
 
