@@ -97,6 +97,11 @@ def filters(draw: st.DrawFn, name: str, spell: Any) -> tuple[list[str], Any, Fil
     return chosen
 
 
+def in_body(field: str) -> str:
+    """Write a field's name so that it is taken for nothing else."""
+    return f"={field}" if field in {"and", "or", "not"} or field.startswith("=") else field
+
+
 @st.composite
 def written(draw: st.DrawFn) -> Written:
     """Draw a question."""
@@ -155,7 +160,7 @@ def written(draw: st.DrawFn) -> Written:
     except Unaskable:
         # One name for two columns.
         reject()
-    where = {name: condition for name, (_, condition, _) in zip(named, asked_of, strict=True)}
+    where = {in_body(name): condition for name, (_, condition, _) in zip(named, asked_of, strict=True)}
     return Written("&".join(parts), {**lists, **given_texts, "where": where}, question, texts["fill"])
 
 
@@ -169,9 +174,6 @@ def test_a_question_is_the_same_in_an_address_and_in_json(one: Written) -> None:
 def in_json(where: Filter) -> dict[str, Any]:  # noqa: PLR0911  # one for each kind
     """Write a filter as JSON, the plain way."""
 
-    def name(field: str) -> str:
-        return f"={field}" if field in {"and", "or", "not"} or field.startswith("=") else field
-
     match where:
         case Not(inner):
             return {"not": in_json(inner)}
@@ -180,16 +182,16 @@ def in_json(where: Filter) -> dict[str, Any]:  # noqa: PLR0911  # one for each k
         case AnyOf(inners):
             return {"or": [in_json(inner) for inner in inners]}
         case Equals(field, value):
-            return {name(field): value}
+            return {in_body(field): value}
         case OneOf(field, values):
-            return {name(field): values}
+            return {in_body(field): values}
         case Prefix(field, text):
-            return {name(field): {"prefix": text}}
+            return {in_body(field): {"prefix": text}}
         case Exists(field):
-            return {name(field): {"exists": True}}
+            return {in_body(field): {"exists": True}}
         case Range(field):
             bounds = {sign: getattr(where, attribute) for sign, attribute in SIGNS.items()}
-            return {name(field): {sign: bound for sign, bound in bounds.items() if bound is not None}}
+            return {in_body(field): {sign: bound for sign, bound in bounds.items() if bound is not None}}
 
 
 FIELDS: Final = NAMES | st.sampled_from(["and", "or", "not", "=", "==", "=and", "where", "limit"])

@@ -1,22 +1,16 @@
-"""Reports as CSV (RFC 4180), with a line of names first.
+"""Reports as CSV, with a line of names first."""
 
-A text that a spreadsheet would take for a formula gets an apostrophe before it: what strangers send is opened
-there by people who trust their own service.
-"""
-
-import csv
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import orjson
 
 from metronome.reports.micrometrics.limits import too_much
+from metronome.reports.sheets import csv_text
 
 MAX_COLUMNS: Final = 1000
 MAX_CELLS: Final = 10_000_000
 
-_FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r")
 _MEASURES: Final = {"Sum": "sum", "Avg": "avg", "Max": "max", "Min": "min"}
 _GROUPS: Final = ("tags", "fields", "data")
 
@@ -44,13 +38,13 @@ def documents_table(documents: Sequence[bytes]) -> str:
     columns += [("data", name) for name in sorted(inner["data"])]
     columns += [("userId", ""), ("sessionId", ""), ("createdOn", ""), ("tagKeys", "")]
     names = [f"{group}.{name}" if group in _GROUPS else group for group, name in columns]
-    return _write(names, (_cells(orjson.loads(line), columns) for line in documents))
+    return csv_text(names, (_cells(orjson.loads(line), columns) for line in documents))
 
 
 def aggregate_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Write the measures of values by time."""
     cells = ([row["dateString"], *(row[name] for name in _MEASURES.values())] for row in rows)
-    return _write(["Date", *_MEASURES], cells)
+    return csv_text(["Date", *_MEASURES], cells)
 
 
 def groupby_table(groups: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
@@ -75,47 +69,23 @@ def groupby_table(groups: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     _check(len(values), len(sums))
     names = ["Date", *(value[:1].upper() + value[1:] for value in values)]
     cells = ([_date(moment), *(sums[moment].get(value, 0) for value in values)] for moment in sorted(sums))
-    return _write(names, cells)
+    return csv_text(names, cells)
 
 
 def unique_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Write the different values of a field, with what their documents have in JSON."""
     names = ("_id", "types", "tags", "values", "data", "count")
-    return _write(names, ([row[name] for name in names] for row in rows))
+    return csv_text(names, ([row[name] for name in names] for row in rows))
 
 
 def count_table(count: int) -> str:
     """Write a single count."""
-    return _write(["count"], [[count]])
+    return csv_text(["count"], [[count]])
 
 
 def _cells(tracked: Mapping[str, Any], columns: Sequence[tuple[str, str]]) -> list[Any]:
     row = {**tracked, "tagKeys": ",".join(tracked["tagKeys"])}
     return [row[group].get(name) if group in _GROUPS else row.get(group) for group, name in columns]
-
-
-def _write(names: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\r\n")
-    writer.writerow(map(_cell, names))
-    writer.writerows(map(_cell, row) for row in rows)
-    return text.getvalue()
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        return orjson.dumps(value).decode()
-    return f"'{value}" if value.startswith(_FORMULA_STARTS) and not _is_number(value) else value
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _date(moment: tuple[int, ...]) -> str:
