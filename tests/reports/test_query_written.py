@@ -173,7 +173,6 @@ def test_a_question_is_the_same_in_an_address_and_in_json(one: Written) -> None:
 
 def in_json(where: Filter) -> dict[str, Any]:  # noqa: PLR0911  # one for each kind
     """Write a filter as JSON, the plain way."""
-
     match where:
         case Not(inner):
             return {"not": in_json(inner)}
