@@ -37,6 +37,14 @@ class ReplacingTests(StoreTests):
         assert await replace(store) == 0
         assert await rows(store, Question(by=("id",))) == [("a", 1)]
 
+    async def test_what_has_no_identity_replaces_nothing(self, store: Store) -> None:
+        line = event("2015-01-22T09:00:00Z", event_id="e", id="a")
+        await fill(store, line)
+        nameless = b'{"@timestamp":"2015-01-22T09:00:00.000Z","event":"view","id":"b"}'
+        changed = line.replace(b'"id":"a"', b'"id":"c"')
+        assert await replace(store, nameless, changed) == 1
+        assert await rows(store, Question(by=("id",))) == [("c", 1)]
+
     async def test_a_document_that_was_replaced_is_still_known(self, store: Store) -> None:
         line = event("2015-01-22T09:00:00Z", event_id="e", id="a")
         await fill(store, line)

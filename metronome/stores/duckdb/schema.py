@@ -82,7 +82,7 @@ WHERE name NOT IN (SELECT name FROM fields)
 NOTE_ALL_FIELDS: Final = "INSERT INTO fields SELECT DISTINCT unnest(json_keys(doc)) FROM events"
 
 REPLACE_FROM: Final = """
-DELETE FROM batch WHERE key NOT IN (SELECT key FROM events WHERE ts >= $1 AND ts < $2)
+DELETE FROM batch WHERE key IS NULL OR key NOT IN (SELECT key FROM events WHERE ts >= $1 AND ts < $2)
 """
 
 DROP_REPLACED: Final = """

@@ -106,7 +106,7 @@ class DuckDBStore(Store):
     async def fields(self) -> frozenset[str]:
         """Return the names that documents have (see `Store.fields`)."""
         rows = await self._in_time(lambda cursor: cursor.execute("SELECT name FROM fields").fetchall())
-        return frozenset(name for (name,) in rows if is_plain(name))
+        return frozenset(name for (name,) in rows if is_plain(name) and name != "event_id")
 
     async def replace(self, batch: Batch) -> int:
         """Replace documents (see `Store.replace`)."""
