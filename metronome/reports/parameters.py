@@ -78,7 +78,7 @@ def read_parameters(query: Mapping[str, str], now: datetime, known: frozenset[st
         tz=tz,
         interval=_one_of("interval", query.get("interval") or "day", TIME_UNITS),
         limit=_limit(query.get("limit")),
-        bots=_switch("bots", query.get("bots")),
+        bots=read_switch("bots", query.get("bots")),
         order=query.get("order", ""),
         steps=int(_one_of("steps", query.get("steps") or "1", _STEPS)),
     )
@@ -112,7 +112,13 @@ def _limit(text: str | None) -> int | None:
     return int(text) or None
 
 
-def _switch(name: str, text: str | None) -> bool:
+def read_switch(name: str, text: str | None) -> bool:
+    """Read a parameter that is on or off; one that is missing is off.
+
+    Raises:
+        Unaskable: it is neither.
+
+    """
     if text is None or text.lower() in _NO:
         return False
     if text.lower() in _YES:

@@ -25,7 +25,7 @@ from metronome.question import (
     Range,
     read_zone,
 )
-from metronome.reports.parameters import Parameters, read_parameters
+from metronome.reports.parameters import Parameters, read_parameters, read_switch
 from metronome.reports.query.compare import CHANGE, COMPARISONS, earlier
 
 Leaf = Equals | OneOf | Prefix | Exists | Range
@@ -57,8 +57,6 @@ _IN_COMMON: Final = frozenset({"from", "to", "tz", "bots"})
 _BOTS: Final = frozenset({"bot", "bot_kind"})
 _DIGITS: Final = 9
 _SHOWN: Final = 60
-_YES: Final = frozenset({"1", "true", "yes", ""})
-_NO: Final = frozenset({"0", "false", "no"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +151,7 @@ def read_asked(given: Given, now: datetime) -> Asked:
     by = _few("by", given.lists.get("by", ()), MOST_BY)
     check_names((*by, *(metric.field for metric in metrics if metric.field)))
     _check_filters(given.filters)
-    fill = _switch("fill", texts.get("fill"))
+    fill = read_switch("fill", texts.get("fill"))
     if fill and sum(name in TIME_UNITS for name in by) != 1:
         raise Unaskable(f"fill=1 is for a series of time: group by just one of {', '.join(TIME_UNITS)}")
     before = _before(texts.get("compare", ""), common, now)
@@ -258,11 +256,3 @@ def _whole(name: str, text: str | None, usual: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS):
         raise Unaskable(f"{name}={text[:_SHOWN]} is no number of rows: write 0, 10 or 1000")
     return int(text)
-
-
-def _switch(name: str, text: str | None) -> bool:
-    if text is None or text.lower() in _NO:
-        return False
-    if text.lower() in _YES:
-        return True
-    raise Unaskable(f"{name}={text[:_SHOWN]} is neither 1 nor 0")
