@@ -18,6 +18,7 @@ STATUS = {
     "TooSlow": 408,
     "UnknownEncoding": 415,
     "Unaskable": 400,
+    "TooCostly": 400,
     "NoKey": 401,
     "NotAllowed": 403,
     "NoSuchPage": 404,
@@ -25,6 +26,7 @@ STATUS = {
     "Away": 503,
     "SpoolFull": 503,
     "StoreAway": 503,
+    "Busy": 503,
     "ServerAway": 503,
     "OperatorError": 503,
     "Misconfigured": 503,
@@ -33,7 +35,7 @@ STATUS = {
 }
 SECRETIVE = {"StoreAway", "OperatorError", "Misconfigured", "StoreDenied", "DataFolderTaken"}
 """What strangers are not told: it may name what is behind the service."""
-RETRIED = {"TooSlow", "Away", "SpoolFull", "StoreAway", "ServerAway", "StoreDenied"}
+RETRIED = {"TooSlow", "Away", "SpoolFull", "StoreAway", "Busy", "ServerAway", "StoreDenied"}
 
 
 def tree(kind: type[MetronomeError], depth: int = 0) -> Iterator[tuple[int, type[MetronomeError]]]:
