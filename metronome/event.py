@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from metronome.enrich.addresses import cut_address, read_address
+from metronome.enrich.addresses import TELLING, addresses_cut, cut_address, cut_addresses, read_address
 from metronome.enrich.enrichment import INPUTS, KEPT_NAME, MADE, NOTHING, VERSION_NAME, Enrichment
 from metronome.enrich.referers import normalise_referer
 from metronome.errors import Malformed
@@ -56,8 +56,7 @@ _LONGER_MAX = 2**64
 _SURELY_SHORT = NAME_MAX_BYTES // 4
 """So many characters are within `NAME_MAX_BYTES` in any case."""
 _SURELY_SHORT_ID = EVENT_ID_MAX_BYTES // 4
-_NUL_STAND_IN = "\ufffd"
-_UNNAMED_EVENT = "unknown"
+_NUL_STAND_IN, _UNNAMED_EVENT = "\ufffd", "unknown"
 
 
 class Event(NamedTuple):
@@ -114,8 +113,9 @@ def document(event: Event, door: Door, spare_id: str) -> bytes:
             ``event_id`` is too long. The message says which and what to change.
 
     """
+    shape = _SHAPES[tuple(event.fields)]
+    event = _with_addresses_cut(event, shape.addressed) if shape.addressed and door.cut_addresses else event
     fields = event.fields
-    shape = _SHAPES[tuple(fields)]
     odd: dict[str, Any] = {}
     if shape.plain and _all_scalar(fields):
         doc = {"@timestamp": door.arrival, "event_id": spare_id, "@version": "1", **fields}
@@ -171,6 +171,7 @@ class _Shape(NamedTuple):
     measured: bool
     telling: bool
     made: tuple[str, ...]
+    addressed: tuple[str, ...]
 
 
 class _Shapes(dict[tuple[str, ...], _Shape]):
@@ -191,6 +192,7 @@ class _Shapes(dict[tuple[str, ...], _Shape]):
             # What was enriched once is sent again: it stays as it is.
             telling=here.isdisjoint((VERSION_NAME, KEPT_NAME)) and not here.isdisjoint((*INPUTS, *REFERER_NAMES)),
             made=tuple(name for name in names if name in MADE),
+            addressed=tuple(name for name in names if name in TELLING),
         )
         if sum(map(len, names)) <= self.MAX_CHARACTERS:
             if len(self) >= self.MAX_SHAPES:
@@ -200,6 +202,11 @@ class _Shapes(dict[tuple[str, ...], _Shape]):
 
 
 _SHAPES = _Shapes()
+
+
+def _with_addresses_cut(event: Event, names: tuple[str, ...]) -> Event:
+    cut = addresses_cut(event.fields, names, _text)
+    return Event({**event.fields, **cut}) if cut else event  # What came in has them whole.
 
 
 def _all_scalar(fields: Mapping[str, Any]) -> bool:
@@ -324,11 +331,11 @@ def _read_measures(doc: dict[str, Any], odd: dict[str, Any], door: Door) -> None
     for name in NUMBER_NAMES:
         if type(doc.get(name)) is str:
             doc[name] = _number(doc[name])
-    address = doc.pop("clientip", None)
+    address = doc.pop("clientip", odd.pop("clientip", None))
     if address is not None:
         plain = (cut_address if door.cut_addresses else read_address)(_text(address))
         if plain is None:
-            odd["clientip"] = address
+            odd["clientip"] = cut_addresses(_text(address)) if door.cut_addresses else address
         else:
             doc["clientip"] = plain
 
@@ -364,13 +371,15 @@ def _text(value: object) -> str:
 def _original(event: Event, door: Door) -> str:
     original = event.original(event.fields) if callable(event.original) else event.original
     address = event.fields.get("clientip")
-    cut = cut_address(_text(address)) if door.cut_addresses and address is not None else None
-    if cut is not None and cut != address:
+    if door.cut_addresses and "clientip" in event.fields:
         # What is cut must not stand here whole, not even in a field that was given twice.
-        quoted = orjson.dumps(address)
-        if original is None or REPEATED in event.fields or original.count(quoted) != 1:
-            return _text({**event.fields, "clientip": cut})
-        original = original.replace(quoted, orjson.dumps(cut))
+        text, twice = "" if address is None else _text(address), REPEATED in event.fields
+        cut = cut_address(text) or cut_addresses(text)
+        if cut != text or twice:
+            quoted = orjson.dumps(address) if address == text and text.isascii() else b""
+            if original is None or twice or not quoted or original.count(quoted) != 1:
+                return _text({**event.fields, "clientip": address if address is None else cut})
+            original = original.replace(quoted, orjson.dumps(cut))
     return _text(dict(event.fields)) if original is None else original.decode(errors="replace")
 
 

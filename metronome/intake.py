@@ -1,13 +1,14 @@
 """The narrow waist: every event goes in here, and what comes out is on disk."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from time import perf_counter
 from typing import Final, NamedTuple
 
-from metronome.dialects.dialect import Dialect, Outcome, Readings, Reply, Request
+from metronome.dialects.dialect import Dialect, Outcome, Reading, Readings, Reply, Request
 from metronome.enrich.enrichment import NO_SALTS, Enrichment
 from metronome.errors import Malformed, MetronomeError, SpoolFull, TooLarge
 from metronome.event import Door, Event, document
@@ -23,6 +24,10 @@ _DNT: Final = "DNT"
 """Do Not Track, its forerunner."""
 _TURN_BYTES = 512 * 1024
 """So much is read at once before other work gets its turn."""
+_TURN_SECONDS = 0.02
+"""So long, likewise: what is made of an event can take a hundred times longer for one that somebody thought up."""
+_LOOK_EVENTS = 16
+"""After so many events of one request it is seen whether that time is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,19 @@ class _Arrival(NamedTuple):
     dialect: Dialect
     request: Request
     reply: "asyncio.Future[Reply]"
+
+
+class _Begun(NamedTuple):
+    """A request whose events are being made documents of, which may take several turns."""
+
+    arrival: _Arrival
+    readings: Readings
+    events: Iterator[tuple[int, Reading]]
+    door: Door
+    signalled: bool
+    identities: Iterator[str]
+    lines: list[bytes]
+    rejected: dict[int, Malformed | TooLarge]
 
 
 class _Kept(NamedTuple):
@@ -85,7 +103,7 @@ class Intake:
         self._telemetry = telemetry
         self._salts = salts
         self._loop = asyncio.get_running_loop()
-        self._arrivals: list[_Arrival] = []
+        self._arrivals: list[_Arrival | _Begun] = []
         self._identities = own_identities()
         self._door_at = -1
         self._look_at_clock()
@@ -121,19 +139,26 @@ class Intake:
         self._look_at_clock()
         lines: list[bytes] = []
         kept: list[_Kept] = []
+        unfinished: list[_Begun] = []
         size = taken = 0
-        for arrival in self._arrivals:
+        until = perf_counter() + _TURN_SECONDS
+        for one in self._arrivals:
             taken += 1
+            arrival = one.arrival if isinstance(one, _Begun) else one
             size += len(arrival.request.body)
-            before = len(lines)
             try:
-                kept.append(self._read(arrival, lines))
+                begun = one if isinstance(one, _Begun) else self._begin(arrival)
+                if self._is_read(begun, until):
+                    lines += begun.lines
+                    kept.append(_Kept(arrival, begun.readings, Outcome(len(begun.lines), begun.rejected)))
+                else:
+                    unfinished.append(begun)
             except Exception as error:  # noqa: BLE001  # whatever it is belongs to this request alone
-                del lines[before:]
                 _fail(arrival.reply, error)
-            if size > _TURN_BYTES:
+            if size > _TURN_BYTES or perf_counter() > until:
                 break
         del self._arrivals[:taken]
+        self._arrivals += unfinished
         if self._arrivals:
             self._loop.call_soon(self._work)
         if not lines:
@@ -147,17 +172,21 @@ class Intake:
             for arrival, _, _ in kept:
                 _fail(arrival.reply, error)
 
-    def _read(self, arrival: "_Arrival", lines: list[bytes]) -> "_Kept":
+    def _begin(self, arrival: _Arrival) -> _Begun:
         dialect, request, _ = arrival
         readings = dialect.read(request)
         door = self._open_door if request.believed else self._door
         signalled = self._policy.honour_signals and _is_signalled(request.headers)
         if signalled:
             door = replace(door, salts=NO_SALTS)
-        limit, before = self._policy.event_max_bytes, len(lines)
         identities = request.identities or self._identities
-        rejected: dict[int, Malformed | TooLarge] = {}
-        for index, reading in enumerate(readings.events):
+        return _Begun(arrival, readings, enumerate(readings.events), door, signalled, identities, [], {})
+
+    def _is_read(self, begun: _Begun, until: float) -> bool:
+        """Make documents of a request's events; returns whether that are all, or time is over."""
+        _, _, events, door, signalled, identities, lines, rejected = begun
+        limit = self._policy.event_max_bytes
+        for index, reading in events:
             identity = next(identities)
             try:
                 if type(reading) is not Event:
@@ -169,7 +198,9 @@ class Intake:
             except (Malformed, TooLarge) as error:
                 _free(error)
                 rejected[index] = error
-        return _Kept(arrival, readings, Outcome(len(lines) - before, rejected))
+            if index % _LOOK_EVENTS == _LOOK_EVENTS - 1 and perf_counter() > until:
+                return False
+        return True
 
     def _answer(self, kept: list["_Kept"], commit: "asyncio.Future[None] | None") -> None:
         error = commit.exception() if commit is not None else None

@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from metronome.errors import Malformed
-from metronome.event import HEAD_PATTERN, Door, Event, document
+from metronome.event import HEAD_PATTERN, REPEATED, Door, Event, document
 
 NOON = "2015-01-22T12:00:00.000Z"
 DOOR = Door(
@@ -254,6 +254,40 @@ def test_an_address_is_cut_wherever_it_stands() -> None:
     assert "203.0.113.0" in made(orjson.loads(escaped), original=escaped)["event.original"]
     assert b"113.77" not in document(Event({"clientip": "203.0.113.77", "a.b": 1}), DOOR, "spare")
     assert made({"clientip": "203.0.113.77", "a.b": 1}, OPEN)["event.original"] == '{"clientip":"203.0.113.77","a.b":1}'
+
+
+WHOLE = "203.0.113.77"
+LINE = f'{WHOLE} - - [22/Jan/2015:09:30:00 +0000] "GET /'
+
+
+@pytest.mark.parametrize(
+    ("fields", "original"),
+    [
+        ({"clientip": f"unknown, {WHOLE}"}, None),
+        ({"clientip": f"for={WHOLE};by=10.0.0.1"}, None),
+        ({"clientip": ", ".join([WHOLE, *["10.0.0.1"] * 20])}, None),
+        ({"clientip": [WHOLE]}, None),
+        ({"clientip": {"ip": WHOLE}}, None),
+        ({"clientip": f"unknown, ::ffff:{WHOLE}"}, None),
+        ({"clientip": None, REPEATED: ["clientip"]}, b'{"clientip":"203.0.113.77","clientip":null}'),
+        ({"clientip": "", REPEATED: ["clientip"]}, b"clientip=203.0.113.77&clientip="),
+        ({"clientip": "203.0.113.0", "http_x_forwarded_for": f"{WHOLE}, 10.0.0.1"}, None),
+        ({"clientip": "203.0.113.0", "source.ip": WHOLE, "related.ip": [WHOLE]}, b'{"source":{"ip":"203.0.113.77"}}'),
+        ({"event": "log", "message": LINE, "a.b": 1}, LINE.encode()),
+        ({"event": "log", "message": f"www.example.org:443 {LINE}"}, None),
+    ],
+)
+def test_an_address_is_cut_where_it_stands_otherwise_than_it_should(
+    fields: dict[str, Any], original: bytes | None
+) -> None:
+    assert b"113.77" not in document(Event(fields, original), DOOR, "spare")
+    kept = document(Event(fields, original), OPEN, "spare")
+    assert b"113.77" in kept
+
+
+def test_a_message_that_is_no_line_of_an_access_log_stays() -> None:
+    for message in ("192.0.2.77 is away", "no route to 192.0.2.77", "at 192.0.2.77 - - it [ends"):
+        assert made({"event": "log", "message": message})["message"] == message
 
 
 @pytest.mark.parametrize("given", ["999.1.1.1", {"a": 1}, "unknown", 7])

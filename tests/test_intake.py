@@ -1,7 +1,7 @@
 """The intake: each request hears of its own events, once they are on disk."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -192,6 +192,31 @@ async def test_more_than_fits_one_turn_is_taken_in_several(tmp_path: Path) -> No
         found = await asyncio.gather(*(door.tick(b'{"id":%d}' % number + blank) for number in range(10)))
         assert [reply.status for reply in found] == [204] * 10
         assert [doc["id"] for doc in door.documents()] == [str(number) for number in range(10)]
+
+
+async def test_a_request_that_takes_long_lets_others_have_their_turns(tmp_path: Path) -> None:
+    class Endless(Breaking):
+        """Its request has events until another request has been answered."""
+
+        def read(self, _: Request) -> Readings:
+            return Readings(self._events(), batch=True)
+
+        def _events(self) -> Iterator[Event]:
+            while not answered.is_set():
+                yield Event({"id": "large"})
+
+        def reply(self, _: Request, __: Readings, outcome: Outcome) -> Reply:
+            return Reply(200, str(outcome.accepted).encode())
+
+    answered = asyncio.Event()
+    async with opened(tmp_path) as into:
+        large = asyncio.create_task(into.intake.take(Endless(in_reply=False), Request(b"", "", 10)))
+        await asyncio.sleep(0)
+        assert (await into.tick('{"id":"small"}')).status == 204
+        answered.set()
+        accepted = int((await large).body)
+    stored = [doc["id"] for doc in into.documents()]
+    assert (stored.count("small"), stored.count("large")) == (1, accepted)
 
 
 async def test_one_person_is_one_visitor_for_a_day_on_a_site(tmp_path: Path) -> None:

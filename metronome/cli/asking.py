@@ -1,7 +1,8 @@
 """Asks a Metronome server for a report, once."""
 
 import asyncio
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from http import HTTPStatus
 from typing import Annotated, Any, Final, NamedTuple
 from urllib.parse import quote
@@ -12,7 +13,7 @@ import typer
 from yarl import URL
 
 from metronome.cli.sender import ABOUT_KEYS, KEY_HINT, checked_key, detail_of
-from metronome.errors import CallerError, Misconfigured, ServerAway
+from metronome.errors import CallerError, Malformed, Misconfigured, ServerAway
 
 EXIT_FAILED: Final = 2
 JSON: Final = "application/json"
@@ -87,6 +88,14 @@ class Server(NamedTuple):
             raise self._stranger(f"what GET {path.partition('?')[0]} answers cannot be read")
         return answer
 
+    @contextlib.contextmanager
+    def read(self, path: str) -> Iterator[None]:
+        """Read an answer to *path* within the block; raises `Misconfigured` where it is not made as it should be."""
+        try:
+            yield
+        except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError):
+            raise self._stranger(f"what GET {path.partition('?')[0]} answers cannot be read") from None
+
     async def _get(self, address: str, headers: dict[str, str]) -> tuple[int, str, bytes]:
         try:
             async with (
@@ -106,7 +115,20 @@ class Server(NamedTuple):
 
 def encoded(parameters: Iterable[tuple[str, str | None]]) -> list[str]:
     """Write parameters for an address, without those that have no value."""
-    return [f"{name}={quote(value, safe='')}" for name, value in parameters if value is not None]
+    return [f"{name}={percent(value)}" for name, value in parameters if value is not None]
+
+
+def percent(text: str, safe: str = "") -> str:
+    """Percent-encode a text.
+
+    Raises:
+        Malformed: it is no UTF-8, as a terminal may send anything.
+
+    """
+    try:
+        return quote(text, safe=safe)
+    except UnicodeEncodeError:
+        raise Malformed(f"{text!r} is no UTF-8: write it in that") from None
 
 
 def printed(body: bytes) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
-from urllib.parse import quote
 
 import typer
 
@@ -18,6 +17,7 @@ from metronome.cli.asking import (
     Url,
     Zone,
     encoded,
+    percent,
     printed,
 )
 from metronome.cli.series import whole_series
@@ -115,7 +115,9 @@ def query_command(  # noqa: PLR0913  # one argument for each option
         elif as_json:
             printed(server.ask(path))
         else:
-            _show(server.ask_for(path, "columns", "rows", "total"), groups, tz)
+            answer = server.ask_for(path, "columns", "rows", "total")
+            with server.read(path):
+                _show(answer, groups, tz)
     except MetronomeError as error:
         note(f"metronome query: {error}")
         raise typer.Exit(EXIT_FAILED) from None
@@ -137,7 +139,7 @@ def _encoded_filter(text: str) -> str:
         raise Malformed(f"{text!r} is no filter: write event=view, 'LCP>=100' or the like")
     if part.name in PARAMETERS:
         raise Malformed(f"{text!r} is no filter: {part.name} is an option, so write --{part.name}")
-    return f"{quote(part.name, safe='')}{quote(part.sign, safe='=')}{quote(part.value, safe='')}"
+    return f"{percent(part.name)}{percent(part.sign, safe='=')}{percent(part.value)}"
 
 
 def _show(answer: Mapping[str, Any], by: Sequence[str], tz: str) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from typing import Annotated, Final
-from urllib.parse import quote
 
 import typer
 
@@ -18,6 +17,7 @@ from metronome.cli.asking import (
     Url,
     Zone,
     encoded,
+    percent,
     printed,
 )
 from metronome.cli.series import whole_series
@@ -49,13 +49,14 @@ def tock_command(  # noqa: PLR0913  # one argument for each option
         # One more than is shown, to know whether there are more.
         path = _path(item, start, end, tz, interval, limit and limit + 1, bots=bots)
         answer = server.ask_for(path, "views", "downloads", "referers")
+        if any(answer[name] for name in ("views", "downloads", "referers")):
+            with server.read(path):
+                _show(answer, interval, tz, limit)
+        else:
+            note(f"{item!r} was neither viewed nor downloaded in that range of time")
     except MetronomeError as error:
         note(f"metronome tock: {error}")
         raise typer.Exit(EXIT_FAILED) from None
-    if any(answer[name] for name in ("views", "downloads", "referers")):
-        _show(answer, interval, tz, limit)
-    else:
-        note(f"{item!r} was neither viewed nor downloaded in that range of time")
     if answer.get("exact") is False:
         note("estimated: some of these numbers are not right to the last count")
 
@@ -69,7 +70,7 @@ def _path(item: str, start: str | None, end: str | None, tz: str, interval: str,
         ("limit", str(limit)),
         ("bots", "1" if bots else None),
     ]
-    return f"/tock/{quote(item, safe='')}.json?{'&'.join(encoded(parameters))}"
+    return f"/tock/{percent(item)}.json?{'&'.join(encoded(parameters))}"
 
 
 def _show(answer: Mapping[str, Mapping[str, int]], interval: str, tz: str, limit: int) -> None:

@@ -12,6 +12,7 @@ _LABEL = r"[^\s\0-\x1f/?#@:\[\]%.]+"
 _ADDRESS = r"\[[0-9a-f:.]+\]"
 _HOST = re.compile(rf"{_LABEL}(\.{_LABEL})*|{_ADDRESS}")
 _BARE = re.compile(rf"({_LABEL}(\.{_LABEL})+\.?|{_ADDRESS})(:\d+)?(/.*)?", re.IGNORECASE | re.DOTALL)
+_WWW = re.compile(r"(?:www\.)+(?=[^.]*\.)")
 
 _HOST_OF_ANY = re.compile(r"(?:(?:[a-z][a-z0-9+.-]*:)?//)?(?:[^/?#@\s]*@)?(\[[0-9a-f:.]+\]|[^/?#:@\s]+)", re.IGNORECASE)
 
@@ -60,9 +61,8 @@ def own_hosts(hosts: tuple[str, ...]) -> frozenset[str]:
 def _plain(host: str) -> str:
     """Take away the root's dot at the end, and ``www.`` where a host with a dot is left."""
     host = host.rstrip(".")
-    while host.startswith("www.") and "." in host[4:]:
-        host = host[4:]
-    return host
+    prefix = _WWW.match(host)
+    return host if prefix is None else host[prefix.end() :]
 
 
 def referer_host(referer: str) -> str:

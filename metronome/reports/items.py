@@ -10,6 +10,7 @@ from metronome.reports.likelihood import change
 from metronome.reports.parameters import Parameters
 from metronome.stores.store import Store
 
+NAME: Final = "items"
 PARAMETERS: Final = frozenset({"from", "to", "tz", "limit", "bots", "order"})
 ORDERS: Final = ("views", "downloads", "visitors", "rising")
 
@@ -45,6 +46,11 @@ async def items(store: Store, asked: Parameters, now: datetime) -> dict[str, Any
     return await (_by_visitors(store, asked) if order == "visitors" else _by_event(store, asked, order))
 
 
+def is_quick(asked: Parameters) -> bool:
+    """Tell whether items can be ranked by what a store may have counted already, and not too many are listed."""
+    return asked.order in {"", *_EVENT_OF} and asked.limit is not None
+
+
 async def rising(store: Store, asked: Parameters, now: datetime) -> dict[str, Any]:
     """Answer which items are used more in the second half of a range than in its first half.
 
@@ -65,7 +71,9 @@ async def rising(store: Store, asked: Parameters, now: datetime) -> dict[str, An
 
     """
     end = now if asked.end is None else min(asked.end, now)
-    start = end - _RISING_RANGE if asked.start is None else asked.start
+    # Before the first two weeks of the calendar there is nothing to compare with.
+    earliest = end - min(_RISING_RANGE, end - datetime.min.replace(tzinfo=end.tzinfo))
+    start = earliest if asked.start is None else asked.start
     if start >= end:
         raise Unaskable("the range of what rises ends before it begins: choose from and to so that it has two halves")
     middle = start + (end - start) / 2

@@ -6,7 +6,13 @@ from metronome.question import Equals, OneOf, Order, Question
 from metronome.reports.parameters import Parameters
 from metronome.stores.store import Store
 
+NAME: Final = "tock"
 PARAMETERS: Final = frozenset({"from", "to", "tz", "interval", "limit", "bots"})
+
+
+def is_quick(asked: Parameters) -> bool:
+    """Tell whether the answer cannot be very long."""
+    return asked.limit is not None and asked.interval != "minute"
 
 
 async def tock(store: Store, item: str, asked: Parameters) -> dict[str, Any]:

@@ -28,7 +28,9 @@ from metronome.stores.elasticsearch import ElasticsearchConfig, ElasticsearchSto
 from metronome.stores.store import Store
 from metronome.telemetry import Telemetry
 
-_ANY_VISIT: Final = {"event": "view", "agent": "Mozilla/5.0", "clientip": "1.0.0.0", "url": "http://192.0.2.0/"}
+_ANY_VISIT: Final = {"event": "view", "clientip": "1.0.0.0", "url": "http://192.0.2.0/"}
+_ANY_AGENTS: Final = ("Mozilla/5.0", "unheard of")
+"""A browser's, and one that is looked for in all lists."""
 
 
 def open_store(settings: Settings) -> Store:
@@ -121,7 +123,8 @@ def open_doorway(
     enrichment = open_enrichment(settings)
     if enrichment is not None:
         # The first of its kind has tables read for it, which takes longer than any event should wait.
-        enrichment.derived(_ANY_VISIT)
+        for agent in _ANY_AGENTS:
+            enrichment.derived({**_ANY_VISIT, "agent": agent})
     policy = DoorPolicy(
         max_age=settings.door_max_age,
         event_max_bytes=settings.event_max_bytes,

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from aiohttp import hdrs, web
 
-from metronome.errors import Busy, MetronomeError, TooCostly
+from metronome.errors import MetronomeError, TooCostly
 from metronome.keys import Scope
 from metronome.question import Answer
 from metronome.reports.query.address import read_address
@@ -19,7 +19,6 @@ from metronome.service.accepted import preferred
 from metronome.service.bodies import read_body
 from metronome.service.problems import problem
 from metronome.service.reads import Answering, answered
-from metronome.service.turns import Turns
 from metronome.service.writes import Handler
 
 PATH: Final = "/query"
@@ -62,16 +61,14 @@ def query_routes(answering: Answering, max_bytes: int) -> list[web.RouteDef]:
     async def read_post(request: web.Request) -> Given:
         return read_json(await read_body(request, max_bytes))
 
-    names, turns = Names(answering.store), Turns()
+    names = Names(answering.store)
     return [
-        web.get(PATH, _handler(read_get, names, turns, answering)),
-        web.post(PATH, _handler(read_post, names, turns, answering)),
+        web.get(PATH, _handler(read_get, names, answering)),
+        web.post(PATH, _handler(read_post, names, answering)),
     ]
 
 
-def _handler(
-    read: Callable[[web.Request], Awaitable[Given]], names: Names, turns: Turns, answering: Answering
-) -> Handler:
+def _handler(read: Callable[[web.Request], Awaitable[Given]], names: Names, answering: Answering) -> Handler:
     took = answering.telemetry.answers.labels("query")
 
     async def handle(request: web.Request) -> web.StreamResponse:
@@ -81,8 +78,7 @@ def _handler(
             await answering.admit(request, Scope.QUERY)
             now = answering.now()
             asked = read_asked(await read(request), now)
-            async with turns.taken():
-                _see_that_someone_waits(request)
+            async with answering.turn(request):
                 with took.time():
                     answer = await query(answering.store, names, asked, now)
                     body = await _written(form, answer)
@@ -94,11 +90,6 @@ def _handler(
         return response
 
     return handle
-
-
-def _see_that_someone_waits(request: web.Request) -> None:
-    if request.transport is None or request.transport.is_closing():
-        raise Busy("whoever asked has hung up")
 
 
 async def _written(form: _Form, answer: Answer) -> bytes:

@@ -1,8 +1,9 @@
 """The routes that answer reports."""
 
+import contextlib
 import hashlib
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import unquote
@@ -11,13 +12,14 @@ import orjson
 from aiohttp import web
 
 from metronome.dialects.credentials import bearer
-from metronome.errors import Malformed, MetronomeError
+from metronome.errors import Busy, Malformed, MetronomeError
 from metronome.keys import Scope
 from metronome.reports import errors, flow, items, recommendations, timings, tock
 from metronome.reports.parameters import Parameters, read_parameters
 from metronome.service.guard import Grant, Guard
 from metronome.service.problems import ANY_ORIGIN, problem
 from metronome.service.senders import Senders
+from metronome.service.turns import Turns
 from metronome.service.writes import Handler
 from metronome.stores.store import Store
 from metronome.telemetry import Telemetry
@@ -31,7 +33,7 @@ _SCOPES: Final = {"errors": Scope.QUERY}
 """What is asked for needs the scope `tock`, unless it tells more than counts, as the messages of errors do."""
 
 OF_ITEMS: Final[tuple[tuple[str, OfItem, frozenset[str]], ...]] = (
-    ("tock", tock.tock, tock.PARAMETERS),
+    (tock.NAME, tock.tock, tock.PARAMETERS),
     ("flow", flow.flow, flow.PARAMETERS),
     ("time", timings.time, timings.PARAMETERS),
     ("errors", errors.errors, errors.PARAMETERS),
@@ -57,6 +59,7 @@ class Answering:
         telemetry: where answers and refusals are counted.
         clock: seconds since 1970.
         min_visitors: of how few people's visits nothing is recommended.
+        turns: at what reads many events, so that what is quick never waits for that.
 
     """
 
@@ -66,6 +69,7 @@ class Answering:
     telemetry: Telemetry
     clock: Callable[[], float]
     min_visitors: int = recommendations.MIN_VISITORS
+    turns: Turns = field(default_factory=Turns)
 
     def now(self) -> datetime:
         """Return the time, in UTC."""
@@ -80,6 +84,23 @@ class Answering:
             sender=self.senders.address(request),
         )
 
+    @contextlib.asynccontextmanager
+    async def turn(self, request: web.Request) -> AsyncIterator[None]:
+        """Have a turn while the block runs.
+
+        Raises:
+            Busy: too many others wait, or whoever asked has hung up meanwhile.
+
+        """
+        async with self.turns.taken():
+            if request.transport is None or request.transport.is_closing():
+                raise Busy("whoever asked has hung up")
+            yield
+
+
+_QUICK: Final = {tock.NAME: tock.is_quick, items.NAME: items.is_quick}
+"""The reports that may be answered beside those that wait for their turns, and when."""
+
 
 def read_routes(answering: Answering) -> list[web.RouteDef]:
     """List the routes that answer reports."""
@@ -93,7 +114,7 @@ def read_routes(answering: Answering) -> list[web.RouteDef]:
     of_items = (*OF_ITEMS, ("recommendations", recommended, recommendations.PARAMETERS))
     of_all: tuple[tuple[str, OfAll, frozenset[str]], ...] = (
         *OF_ALL,
-        ("items", ranked, items.PARAMETERS),
+        (items.NAME, ranked, items.PARAMETERS),
         ("recommendations", recommended, recommendations.PARAMETERS),
     )
     return [
@@ -124,7 +145,9 @@ def item_of(raw_path: str, prefix: str, suffix: str = _JSON) -> str:
 def _route_of_items(name: str, report: OfItem, parameters: frozenset[str], answering: Answering) -> web.RouteDef:
     async def ask(request: web.Request) -> Report:
         item = item_of(request.rel_url.raw_path, f"/{name}/")
-        return await report(answering.store, item, read_parameters(request.query, answering.now(), parameters))
+        asked = read_parameters(request.query, answering.now(), parameters)
+        async with _turn(name, asked, request, answering):
+            return await report(answering.store, item, asked)
 
     # Not `.+`: an id may hold line feeds.
     return web.get(rf"/{name}/{{id:[\s\S]+}}.json", _report(name, _SCOPES.get(name, Scope.TOCK), ask, answering))
@@ -132,9 +155,19 @@ def _route_of_items(name: str, report: OfItem, parameters: frozenset[str], answe
 
 def _route_of_all(name: str, report: OfAll, parameters: frozenset[str], answering: Answering) -> web.RouteDef:
     async def ask(request: web.Request) -> Report:
-        return await report(answering.store, None, read_parameters(request.query, answering.now(), parameters))
+        asked = read_parameters(request.query, answering.now(), parameters)
+        async with _turn(name, asked, request, answering):
+            return await report(answering.store, None, asked)
 
     return web.get(f"/{name}.json", _report(name, _SCOPES.get(name, Scope.TOCK), ask, answering))
+
+
+def _turn(
+    name: str, asked: Parameters, request: web.Request, answering: Answering
+) -> contextlib.AbstractAsyncContextManager[None]:
+    """Have what takes long wait for its turn: all but what stores have counted already, and is no long list."""
+    is_quick = _QUICK.get(name)
+    return contextlib.nullcontext() if is_quick is not None and is_quick(asked) else answering.turn(request)
 
 
 def _report(name: str, scope: Scope, ask: Callable[[web.Request], Awaitable[Report]], answering: Answering) -> Handler:

@@ -9,7 +9,7 @@ from metronome.errors import Busy
 
 AT_ONCE: Final = 2
 """Fewer than a store answers at once, so that what is quick never waits for these."""
-MOST_WAITING: Final = 16
+MOST_WAITING: Final = 64
 PATIENCE_SECONDS: Final = 30.0
 """Who waits for longer has mostly gone."""
 

@@ -73,7 +73,11 @@ class SQLiteState(State):
 
     async def remove(self, kind: str, name: str) -> bool:
         """Remove a record (see `State.remove`)."""
-        return await self._change("DELETE FROM records WHERE kind = ? AND name = ?", kind, name_bytes(name))
+        removed = await self._change("DELETE FROM records WHERE kind = ? AND name = ?", kind, name_bytes(name))
+        if removed:
+            # Until then what was removed stands in the file, or in the log beside it.
+            await self._run(lambda database: database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
+        return removed
 
     async def close(self) -> None:
         """Close the file (see `State.close`)."""

@@ -6,8 +6,10 @@ import re
 import struct
 import subprocess
 import termios
+import threading
 from collections.abc import Iterator
 from fcntl import ioctl
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
 
@@ -277,6 +279,43 @@ def test_a_server_that_is_none_or_away_or_wants_a_key_is_told_apart(command: lis
         result = run(*command, "--url", f"{running.url}/elsewhere")
         assert result.exit_code == 2
         assert "is no Metronome that knows this: GET" in result.stderr
+
+
+@pytest.mark.parametrize("command", [["query", "\udcff=1"], ["query", "--by", "\udcff"], ["tock", "\udcff"]])
+def test_what_is_no_text_is_refused_with_a_sentence(command: list[str]) -> None:
+    ended = run(*command)
+    assert (ended.exit_code, "is no UTF-8" in ended.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("command", "answer"),
+    [
+        (["query"], {"columns": 1, "rows": 2, "total": 3}),
+        (["query"], {"columns": ["a"], "rows": [[1, 2], []], "total": 1}),
+        (["query"], {"columns": ["count"], "rows": [[{}]], "total": 1}),
+        (["query"], {"columns": [1], "rows": [[1]], "total": 1}),
+        (["query", "--by", "day"], {"columns": ["day", "count"], "rows": [["x", 1]], "total": 1}),
+        (["tock", "x"], {"views": 1, "downloads": 2, "referers": 3}),
+        (["tock", "x"], {"views": {"a": "b"}, "downloads": {}, "referers": {}}),
+    ],
+)
+def test_an_answer_of_a_stranger_is_no_bug(command: list[str], answer: dict[str, Any]) -> None:
+    class Stranger(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:  # as the library calls it
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(orjson.dumps(answer))
+
+        def log_message(self, *_: object) -> None:
+            """Keep still."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Stranger) as stranger:
+        threading.Thread(target=stranger.serve_forever).start()
+        try:
+            ended = run(*command, "--url", f"http://127.0.0.1:{stranger.server_port}")
+        finally:
+            stranger.shutdown()
+    assert (ended.exit_code, "answers cannot be read" in ended.stderr) == (2, True), ended.output
 
 
 def test_a_key_is_shown_to_the_server(tmp_path: Path) -> None:

@@ -37,6 +37,8 @@ _urls = st.builds(
         ("http://example.com/%7Ea b", "example.com/%7Ea b"),
         ("http://www.www.example.com/", "example.com"),
         ("http://www.com/", "www.com"),
+        ("http://" + "www." * 100_000 + "example.com/a", "example.com/a"),
+        ("http://" + "www." * 100_000 + "com", "www.com"),
         ("http://www.intranet/", "www.intranet"),
         ("http://wwwexample.com", "wwwexample.com"),
         ("http://münchen.example/straße", "münchen.example/straße"),

@@ -159,6 +159,11 @@ async def test_a_range_without_two_halves_is_refused(store: Store, start: dateti
         await items(store, Parameters(start=start, order="rising"), NOW)
 
 
+async def test_a_range_in_the_calendar_s_first_days_has_halves_as_well(store: Store) -> None:
+    end = datetime(1, 1, 3, tzinfo=UTC)
+    assert await items(store, Parameters(end=end, order="rising"), NOW) == {"items": []}
+
+
 async def test_another_order_is_refused_by_name(store: Store) -> None:
     with pytest.raises(Unaskable, match="order=best is not known: choose one of views, downloads, visitors, rising"):
         await items(store, Parameters(order="best"), NOW)

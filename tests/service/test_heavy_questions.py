@@ -116,12 +116,28 @@ async def test_what_is_quick_answers_beside_questions_that_take_long(http: Clien
     assert await status_of(http, "/query") == HTTPStatus.OK
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/flow/a.json", "/time.json", "/errors/a.json", "/recommendations.json", "/tock/a.json?limit=0"),
+        *("/items.json?order=rising", "/items.json?limit=0", "/tock/a.json?interval=minute"),
+    ],
+)
+async def test_reports_that_read_many_events_wait_for_their_turn(http: ClientSession, store: Slow, path: str) -> None:
+    at_work, waiting = await crowd(http, store)
+    assert await status_of(http, path) == HTTPStatus.SERVICE_UNAVAILABLE
+    assert await status_of(http, "/items.json") == HTTPStatus.OK
+    store.go.set()
+    await asyncio.gather(*at_work, *waiting)
+    assert await status_of(http, path) == HTTPStatus.OK
+
+
 async def test_who_comes_to_a_full_room_is_told_when_to_come_again(http: ClientSession, store: Slow) -> None:
     at_work, waiting = await crowd(http, store)
     async with http.get("/query") as answer:
         assert (answer.status, answer.headers["Retry-After"]) == (HTTPStatus.SERVICE_UNAVAILABLE, "5")
         problem = await answer.json(content_type="application/problem+json")
-    assert "16 other questions wait already; ask again in a moment" in problem["detail"]
+    assert f"{MOST_WAITING} other questions wait already; ask again in a moment" in problem["detail"]
     store.go.set()
     await asyncio.gather(*at_work, *waiting)
 

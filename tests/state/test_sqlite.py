@@ -102,3 +102,18 @@ async def test_a_record_that_somebody_else_wrote_is_a_state_that_is_away(tmp_pat
     with pytest.raises(StoreAway, match="record"):
         await state.get("key", "a")
     await state.close()
+
+
+def on_disk(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in folder.iterdir())
+
+
+async def test_what_is_removed_is_on_no_disk_any_more_while_the_state_stays_open(tmp_path: Path) -> None:
+    state = SQLiteState(tmp_path)
+    await state.add("salt", "2015-01-20", {"salt": "very secret"})
+    await state.add("salt", "2015-01-22", {"salt": "today's"})
+    assert await state.remove("salt", "2015-01-20")
+    kept = on_disk(tmp_path)
+    await state.close()
+    assert b"today's" in kept
+    assert b"very secret" not in kept

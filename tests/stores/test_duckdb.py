@@ -22,6 +22,7 @@ from metronome.stores.conformance import (
     ZoneTests,
 )
 from metronome.stores.duckdb import DuckDBStore
+from metronome.stores.duckdb.asking import Asking
 from metronome.stores.duckdb.onepass import select_at_once
 from metronome.stores.duckdb.questions import fits_rollup
 from metronome.stores.store import Batch
@@ -261,3 +262,9 @@ async def test_what_takes_too_long_is_broken_off_and_the_next_question_is_answer
     (answer,) = await store.ask(Question())
     await store.close()
     assert answer.rows == ((20_000,),)
+
+
+def test_a_question_that_has_just_been_answered_can_be_ended() -> None:
+    asking = Asking(duckdb.connect, lambda cursor: cursor.execute("SELECT 1").fetchall())
+    assert asking.run() == [(1,)]
+    asking.end()

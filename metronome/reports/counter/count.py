@@ -9,9 +9,11 @@ Every event is in just one of three populations, each of which is told in a way 
 * Those with neither are each a user and a session of their own, so it is enough to count them.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
 from typing import Final
+from zoneinfo import ZoneInfo
 
 from metronome.errors import TooCostly
 from metronome.question import AllOf, Equals, Exists, Filter, Not, OneOf, Question, read_zone
@@ -28,10 +30,13 @@ from metronome.reports.counter.spans import MOST_EVENTS, Span, moment_of, spans
 from metronome.reports.counter.tally import Cell, Tally
 from metronome.reports.parameters import Parameters
 from metronome.stores.store import Store
-from metronome.trails import Trails
+from metronome.trails import Trail, Trails
 
 SECONDS: Final = 50.0
 """How long counting may take: a worker waits a minute for the main process's answer, so it hears the reason, too."""
+
+_IN_A_THREAD_FROM: Final = 2_000
+"""Longer trails take longer than others may wait."""
 
 _IN_SESSION, _BY_VISITOR = (AllOf((Exists(name), Not(Equals(name, "")))) for name in ("session", "visitor"))
 _OF_VISITOR: Final = AllOf((_BY_VISITOR, Not(_IN_SESSION)))
@@ -120,13 +125,20 @@ async def _count_trails(store: Store, asked: Trails, span: Span, tz: str, tally:
     found = store.trails(asked)
     try:
         async for trail in found:
-            clicks = without_double_clicks(read_clicks(trail, zone))
-            tally.count_clicks(click for click in clicks if click.at < span.end)
+            if len(trail.steps) < _IN_A_THREAD_FROM:
+                _count_trail(trail, zone, span, tally)
+            else:
+                await asyncio.to_thread(_count_trail, trail, zone, span, tally)
             deadline.check()
     finally:
         # Or the store would hold what it still has to tell until the garbage is collected.
         if isinstance(found, AsyncGenerator):
             await found.aclose()
+
+
+def _count_trail(trail: Trail, zone: ZoneInfo, span: Span, tally: Tally) -> None:
+    clicks = without_double_clicks(read_clicks(trail, zone))
+    tally.count_clicks(click for click in clicks if click.at < span.end)
 
 
 async def _count_nobodys(store: Store, where: Filter, span: Span, tz: str, tally: Tally) -> None:

@@ -55,6 +55,7 @@ NUMERIC: Final = frozenset({Kind.VALUES, Kind.SUM, Kind.AVG, Kind.MIN, Kind.MAX,
 
 _IN_COMMON: Final = frozenset({"from", "to", "tz", "bots"})
 _BOTS: Final = frozenset({"bot", "bot_kind"})
+_IDENTITY: Final = "event_id"
 _DIGITS: Final = 9
 _SHOWN: Final = 60
 
@@ -151,6 +152,7 @@ def read_asked(given: Given, now: datetime) -> Asked:
     by = _few("by", given.lists.get("by", ()), MOST_BY)
     check_names((*by, *(metric.field for metric in metrics if metric.field)))
     _check_filters(given.filters)
+    _check_identity(metrics, by, given.filters)
     fill = read_switch("fill", texts.get("fill"))
     if fill and sum(name in TIME_UNITS for name in by) != 1:
         raise Unaskable(f"fill=1 is for a series of time: group by just one of {', '.join(TIME_UNITS)}")
@@ -205,6 +207,14 @@ def _check_filters(filters: tuple[Filter, ...]) -> None:
             f"the question has {len(found):,} filters with {values:,} values to choose from: "
             f"ask with up to {MOST_FILTERS} filters and {MOST_VALUES:,} values"
         )
+
+
+def _check_identity(metrics: tuple[Metric, ...], by: tuple[str, ...], filters: tuple[Filter, ...]) -> None:
+    """See that no more is asked of an event's identity than every store can tell."""
+    if _IDENTITY in {*by, *(metric.field for metric in metrics)}:
+        raise Unaskable("each event has an event_id of its own: group by something else, or ask for count")
+    if any(one.field == _IDENTITY and isinstance(one, (Prefix, Range)) for one in leaves(AllOf(filters))):
+        raise Unaskable("event_id can be looked for only as a whole: ask for event_id=…")
 
 
 def _where(

@@ -1,7 +1,8 @@
 """Comparing a range of time with an earlier one."""
 
-from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -15,7 +16,10 @@ COMPARISONS: Final = ("previous", "year")
 CHANGE: Final = "change"
 """What the column is called that tells how much more or less there is than in the earlier range, as a share of it."""
 
-_LEAP_DAY: Final = 29
+_LEAP_DAY: Final = (2, 29)
+_FOLLOWS_THE_CLOCK: Final = frozenset({"day", "hour", "minute"})
+_DATE: Final = len("2026-01-31")
+_WALL: Final = len("2026-01-31T12:00:00")
 
 
 def earlier(name: str, start: datetime, end: datetime, zone: ZoneInfo) -> tuple[datetime, datetime]:
@@ -36,13 +40,54 @@ def earlier(name: str, start: datetime, end: datetime, zone: ZoneInfo) -> tuple[
     try:
         here, there = start.astimezone(zone), end.astimezone(zone)
         if name == "year":
-            return _year_before(here), _year_before(there)
-        if here.time() == there.time() == time():
+            return _year_before(here), _year_before(there, since=here)
+        if has_whole_days(here, there, zone):
             days = there.date() - here.date()
             return datetime.combine(here.date() - days, time(), zone).astimezone(UTC), start
         return start - (end - start), start
     except (OverflowError, ValueError):
         raise Unaskable(f"compare={name} would reach back before the calendar begins: choose a later from") from None
+
+
+def counterparts(
+    name: str, unit: str, here: Sequence[str], there: Sequence[str], *, whole_days: bool
+) -> dict[str, str]:
+    """Tell which unit of time of the range stands where which one of the earlier range stood.
+
+    Days and times of day are those of the calendar and of the clock: the first of March is compared with the first of
+    March, also where one year has a leap day between, and ten o'clock with ten o'clock, also where clocks changed.
+
+    Args:
+        name: one of `COMPARISONS`.
+        unit: of which both are.
+        here: all units of the range, oldest first.
+        there: likewise of the earlier one.
+        whole_days: whether the range has just whole days.
+
+    Returns:
+        Units of *here* by those of *there*; those that have no counterpart are left out.
+
+    """
+    if unit not in _FOLLOWS_THE_CLOCK or not (here and there) or (name != "year" and not whole_days):
+        return dict(zip(there, here, strict=False))
+    # An hour that comes twice is there twice.
+    places = defaultdict[str, list[str]](list)
+    for label in reversed(here):
+        places[label[:_WALL]].append(label)
+    days = date.fromisoformat(here[0][:_DATE]) - date.fromisoformat(there[0][:_DATE])
+    found = {}
+    for label in there:
+        day = date.fromisoformat(label[:_DATE])
+        for later in _same_days(day) if name == "year" else (day + days,):
+            if same := places.get(f"{later}{label[_DATE:_WALL]}"):
+                found[label] = same.pop()
+                break
+    return found
+
+
+def has_whole_days(start: datetime, end: datetime, zone: ZoneInfo) -> bool:
+    """Tell whether a range begins and ends with a day of a zone."""
+    return start.astimezone(zone).time() == end.astimezone(zone).time() == time()
 
 
 def joined(
@@ -89,6 +134,26 @@ def _change(new: str | float | None, old: str | float | None) -> float | None:
     return (new - old) / abs(old)
 
 
-def _year_before(moment: datetime) -> datetime:
-    day = 28 if (moment.month, moment.day) == (2, _LEAP_DAY) else moment.day
-    return moment.replace(year=moment.year - 1, day=day).astimezone(UTC)
+def _year_before(moment: datetime, since: datetime | None = None) -> datetime:
+    """Return the same date and time a year before; of a leap day, that of the day before it.
+
+    A range that ends in a leap day, but did not begin there, ends with the day before it.
+    """
+    if (moment.month, moment.day) != _LEAP_DAY:
+        earlier_one = moment.replace(year=moment.year - 1)
+    elif since is None or since.date() == moment.date():
+        earlier_one = moment.replace(year=moment.year - 1, day=28)
+    else:
+        earlier_one = datetime(moment.year - 1, 3, 1, tzinfo=moment.tzinfo)
+    return earlier_one.astimezone(UTC)
+
+
+def _same_days(day: date) -> Iterator[date]:
+    """Yield the days of the next year that a day can be compared with."""
+    if (day.month, day.day) != _LEAP_DAY:
+        same = day.replace(year=day.year + 1)
+        yield same
+        after = same + timedelta(days=1)
+        if (after.month, after.day) == _LEAP_DAY:
+            # As far as the range begins with it.
+            yield after

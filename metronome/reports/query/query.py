@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 from metronome.errors import TooCostly
 from metronome.question import MAX_GROUPS, TIME_UNITS, Answer, Kind, arrange, read_zone
 from metronome.reports.query.asked import Asked, Before
-from metronome.reports.query.compare import joined
+from metronome.reports.query.compare import counterparts, has_whole_days, joined
 from metronome.reports.query.names import Names
 from metronome.reports.query.series import Row, begin_of, filled, units
 from metronome.stores.store import Store
@@ -68,7 +68,9 @@ def _places(asked: Asked, before: Before) -> dict[int, dict[str, str]]:
     for at, name in enumerate(question.by):
         if name in TIME_UNITS and question.start and question.end:
             here = units(name, question.start, question.end, zone)
-            places[at] = dict(zip(units(name, before.start, before.end, zone), here, strict=False))
+            there = units(name, before.start, before.end, zone)
+            whole_days = has_whole_days(question.start, question.end, zone)
+            places[at] = counterparts(before.name, name, here, there, whole_days=whole_days)
     return places
 
 

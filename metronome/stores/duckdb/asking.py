@@ -1,5 +1,6 @@
 """One call of a thread that reads, which may be ended from another one."""
 
+import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -26,6 +27,7 @@ class Asking(Generic[Result]):
         self._ask = ask
         self._cursor: duckdb.DuckDBPyConnection | None = None
         self._ended = False
+        self._ending = threading.Lock()
 
     def run(self) -> Result:
         """Work out the answer, in the thread that calls.
@@ -37,14 +39,18 @@ class Asking(Generic[Result]):
         """
         if self._ended:
             raise Busy("the store is busy with other questions")
-        self._cursor = self._open_cursor()
+        cursor = self._cursor = self._open_cursor()
         try:
-            return self._ask(self._cursor)
+            return self._ask(cursor)
         finally:
-            self._cursor.close()
+            # A connection that is closed cannot be interrupted.
+            with self._ending:
+                self._cursor = None
+            cursor.close()
 
     def end(self) -> None:
         """End it, from whichever thread."""
         self._ended = True
-        if self._cursor is not None:
-            self._cursor.interrupt()
+        with self._ending:
+            if self._cursor is not None:
+                self._cursor.interrupt()

@@ -21,7 +21,7 @@ from metronome.stores.duckdb.asking import Asking
 from metronome.stores.duckdb.filters import condition
 from metronome.stores.duckdb.newest import find_newest
 from metronome.stores.duckdb.onepass import select_at_once
-from metronome.stores.duckdb.questions import Statement, select, select_sorted, show
+from metronome.stores.duckdb.questions import Statement, fits_rollup, select, select_sorted, show
 from metronome.stores.duckdb.trails import Gathering, select_trails
 from metronome.stores.duckdb.upgrade import bring_up_to_date
 from metronome.stores.store import Batch, Refusal, Store, Verdicts
@@ -70,6 +70,7 @@ class DuckDBStore(Store):
         self._opening = threading.Lock()
         self._writer = ThreadPoolExecutor(1, "duckdb-write", _give_way)
         self._readers = ThreadPoolExecutor(_READERS, "duckdb-read")
+        self._quick_readers = ThreadPoolExecutor(_READERS, "duckdb-quick")
 
     async def setup(self) -> None:
         """Open the file and make its tables (see `Store.setup`)."""
@@ -81,7 +82,9 @@ class DuckDBStore(Store):
 
     async def ask(self, *questions: Question) -> tuple[Answer, ...]:
         """Answer questions from one snapshot (see `Store.ask`)."""
-        return await self._in_time(lambda cursor: self._ask(cursor, questions))
+        # What the rollup answers never waits for what reads events.
+        readers = self._quick_readers if all(map(fits_rollup, questions)) else self._readers
+        return await self._in_time(lambda cursor: self._ask(cursor, questions), readers)
 
     async def newest(
         self,
@@ -152,12 +155,14 @@ class DuckDBStore(Store):
         finally:
             cursor.close()
 
-    async def _in_time(self, ask: Callable[[duckdb.DuckDBPyConnection], Result]) -> Result:
+    async def _in_time(
+        self, ask: Callable[[duckdb.DuckDBPyConnection], Result], readers: ThreadPoolExecutor | None = None
+    ) -> Result:
         """Ask in a reader's thread, and break off what takes too long."""
         asking = Asking(self._cursor, ask)
         timer = asyncio.get_running_loop().call_later(self._ask_seconds, asking.end)
         try:
-            return await self._run(self._readers, asking.run)
+            return await self._run(readers or self._readers, asking.run)
         except duckdb.InterruptException:
             raise TooCostly(f"the answer takes over {self._ask_seconds:g} s") from None
         finally:
@@ -191,6 +196,7 @@ class DuckDBStore(Store):
     def _close(self) -> None:
         self._writer.shutdown()
         self._readers.shutdown()
+        self._quick_readers.shutdown()
         if self._database is not None:
             self._database.close()
             self._database = None

@@ -7,7 +7,7 @@ const MatomoTracker = createRequire(`${process.env.NODE_PATH}/`)('matomo-tracker
 const tracker = new MatomoTracker(1, `${url}/matomo.php`)
 tracker.on('error', (error) => { console.log('error', error.message); process.exitCode = 1 })
 
-const page = { url: `http://data.example.org${path}`, action_name: 'A page', ua: 'Mozilla/5.0' }
+const page = { url: `http://data.example.org${path}`, action_name: 'A page', ua: 'Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0' }
 const half = Math.floor(Number(count) / 2)
 for (let number = 0; number < half; number++) {
   tracker.track(page)
