@@ -10,13 +10,13 @@ from typing import Final
 
 COLUMNS: Final = (
     *("id", "event", "format", "referer", "bot", "visitor", "session"),
-    *("channel", "referer_group", "country", "browser", "browser_version", "os", "os_version", "device", "bot_kind"),
-    *("utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content"),
-    *("status", "method", "message", "error_group", "user", "enrich_version"),
-    *("duration", "value", "TTFB", "FCP", "LCP", "CLS", "INP"),
-    *("pf_net", "pf_srv", "pf_tfr", "pf_dm1", "pf_dm2", "pf_onl"),
+    *("channel", "referer_group", "country", "browser", "browser_version", "os", "device"),
+    *("utm_source", "utm_campaign", "status", "error_group"),
+    *("duration", "TTFB", "FCP", "LCP", "CLS", "INP", "pf_net", "pf_srv", "pf_tfr", "pf_dm1", "pf_dm2", "pf_onl"),
 )
-"""The fields that have a column of their own, so that asking for them reads nothing else; all are texts."""
+"""The fields that have a column of their own, so that asking for them reads nothing else; all are texts.
+
+Each costs every event some 70 ns, be it empty."""
 
 ROLLUP_COLUMNS: Final = ("id", "event", "format", "referer", "bot")
 """The fields that the rollup can answer for, besides the day."""
@@ -39,14 +39,14 @@ WHERE name NOT IN (SELECT column_name FROM information_schema.columns WHERE tabl
 """
 """The columns that a file of an older Metronome lacks."""
 
-_FIELDS = ", ".join(f'f[{at}] AS "{name}"' for at, name in enumerate(COLUMNS, start=3))
-_POINTERS = ", ".join(f"'/{name}'" for name in COLUMNS)
+_READ = ", ".join(f'"{name}": "VARCHAR"' for name in ("@timestamp", "event_id", *COLUMNS))
+_FIELDS = ", ".join(f'f."{name}" AS "{name}"' for name in COLUMNS)
 
 READ_BATCH: Final = f"""
 CREATE OR REPLACE TEMP TABLE batch AS
-SELECT md5_number(f[2] || f[1][:10]) AS key, f[1]::TIMESTAMP AS ts, {_FIELDS}, doc
+SELECT md5_number(f."event_id" || f."@timestamp"[:10]) AS key, f."@timestamp"::TIMESTAMP AS ts, {_FIELDS}, doc
 FROM (
-    SELECT line::JSON AS doc, json_extract_string(line, ['/@timestamp', '/event_id', {_POINTERS}]) AS f
+    SELECT line::JSON AS doc, from_json(line, '{{{_READ}}}') AS f
     FROM (SELECT unnest(string_split(?, chr(10))) AS line) WHERE line <> '')
 """
 """Read documents, given as one text of lines. An event's key is its identity: ``event_id`` and UTC day."""
