@@ -57,7 +57,7 @@ def both(on_duckdb: Server, on_elasticsearch: Server) -> tuple[Stand, Stand]:
     return stands
 
 
-@patient(40)
+@patient(30)
 @given(st.data(), events())
 def test_questions_are_answered_as_a_plain_count_does(
     both: tuple[Stand, Stand], data: st.DataObject, drawn: list[dict[str, Any]]
@@ -71,7 +71,7 @@ def test_questions_are_answered_as_a_plain_count_does(
             check(stand, asked, documents)
 
 
-@patient(8)
+@patient(6)
 @given(events(), st.sampled_from(ZONES), st.sampled_from(RANGES))
 def test_reports_are_alike(
     both: tuple[Stand, Stand], drawn: list[dict[str, Any]], tz: str, days: tuple[date, date]

@@ -43,6 +43,8 @@ MOST_LEVELS: Final = 8
 MOST_VALUES: Final = 10_000
 """How many values may be compared with, in all filters together."""
 NAME_MAX_CHARACTERS: Final = 256
+BEGINNING_MAX_BYTES: Final = 500
+"""How long a beginning may be that is looked for: no store has to find longer ones."""
 
 PARAMETERS: Final = ("metrics", "by", "from", "to", "tz", "order", "limit", "offset", "compare", "fill", "bots")
 """What a question says beside its filters."""
@@ -201,6 +203,12 @@ def leaves(where: Filter | None) -> Iterator[Leaf]:
 def _check_filters(filters: tuple[Filter, ...]) -> None:
     found = [*leaves(AllOf(filters))]
     check_names(one.field for one in found)
+    for one in found:
+        if isinstance(one, Prefix) and len(one.text.encode(errors="replace")) > BEGINNING_MAX_BYTES:
+            raise Unaskable(
+                f"{one.text[:_SHOWN]}… is too long to be looked for as a beginning: "
+                f"shorten it to {BEGINNING_MAX_BYTES} bytes"
+            )
     values = sum(len(one.values) for one in found if isinstance(one, OneOf))
     if len(found) > MOST_FILTERS or values > MOST_VALUES:
         raise Unaskable(
