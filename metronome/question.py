@@ -15,7 +15,7 @@ What holds for all of them:
 
 import re
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -24,6 +24,10 @@ from metronome.errors import Unaskable
 
 TIME_UNITS: Final = ("minute", "hour", "day", "week", "month")
 """The ``by`` names that group by time: a field of one of these names cannot be grouped by."""
+
+_CLOCK: Final = frozenset({"minute", "hour"})
+_FIRST_MOMENT: Final = datetime(1, 1, 1, tzinfo=UTC)
+_DAY: Final = timedelta(days=1)
 
 MAX_GROUPS: Final = 100_000
 """A store may stop at so many groups; its answer is then not exact."""
@@ -285,16 +289,25 @@ def read_zone(name: str) -> ZoneInfo:
 
 def arrange(question: Question, rows: list[tuple[str | int | float | None, ...]], *, exact: bool = True) -> Answer:
     """Make the answer of a question's unsorted rows: sort them, and cut out what was asked for."""
-    width = len(question.by)
-    rows.sort(key=lambda row: tuple(str(value) for value in row[:width]))
+    places = range(len(question.by))
+    rows.sort(key=lambda row: tuple(_group_key(question.by[at], str(row[at])) for at in places))
     for order in reversed(question.order):
         at = question.columns.index(order.column)
-        rows.sort(key=lambda row, at=at: _sortable(row[at]), reverse=order.descending)  # type: ignore[misc]
+        name = question.by[at] if at in places else ""
+        rows.sort(key=lambda row, at=at, name=name: _sortable(row[at], name), reverse=order.descending)  # type: ignore[misc]
     end = None if question.limit is None else question.offset + question.limit
     return Answer(question.columns, tuple(rows[question.offset : end]), len(rows), exact=exact)
 
 
-def _sortable(value: str | float | None) -> tuple[int, float, str]:
+def _group_key(name: str, text: str) -> str:
+    """Return what groups are sorted by: their text, but of two hours that one clock shows the older one first."""
+    if name not in _CLOCK:
+        return text
+    # A difference, since moments at the ends of time cannot be told in another zone.
+    return f"{(datetime.fromisoformat(text) - _FIRST_MOMENT + _DAY).total_seconds():020.0f}"
+
+
+def _sortable(value: str | float | None, name: str) -> tuple[int, float, str]:
     if isinstance(value, str):
-        return (1, 0.0, value)
+        return (1, 0.0, _group_key(name, value))
     return (0, 0.0, "") if value is None else (1, value, "")

@@ -166,3 +166,18 @@ def test_rows_come_in_the_order_and_number_that_was_asked_for(
 def test_the_order_that_rows_come_in_does_not_matter(rows: list[tuple[Any, ...]], order: list[str]) -> None:
     question = Question((COUNT, Metric.parse("avg:n")), by=("id",), order=tuple(map(Order.parse, order)))
     assert arrange(question, rows) == arrange(question, ROWS.copy())
+
+
+def test_two_hours_that_a_clock_shows_alike_are_sorted_by_time() -> None:
+    first, second = "2015-10-25T02:00:00+02:00", "2015-10-25T02:00:00+01:00"
+    rows: list[tuple[Any, ...]] = [(second, 1), (first, 1)]
+    by_hour = Question(by=("hour",))
+    assert [row[0] for row in arrange(by_hour, list(rows)).rows] == [first, second]
+    newest_first = Question(by=("hour",), order=(Order("hour", descending=True),))
+    assert [row[0] for row in arrange(newest_first, list(rows)).rows] == [second, first]
+
+
+def test_hours_at_the_ends_of_time_can_be_sorted() -> None:
+    hours = ["0001-01-01T00:00:00+05:00", "0001-01-01T01:00:00+05:00", "9999-12-31T23:00:00-12:00"]
+    rows: list[tuple[Any, ...]] = [(hour, 1) for hour in reversed(hours)]
+    assert [row[0] for row in arrange(Question(by=("hour",)), rows).rows] == hours

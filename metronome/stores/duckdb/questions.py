@@ -124,11 +124,15 @@ def select_sorted(question: Question) -> Statement:
     """Write a question as SQL whose rows are sorted and cut, and each has the number of all rows behind it."""
     whole = select(question)
     columns = question.columns
+    keys = [
+        f"c{at}.at - to_minutes(c{at}.minutes)" if name in {"hour", "minute"} and at < len(question.by) else f"c{at}"
+        for at, name in enumerate(columns)
+    ]
     order = [
-        f"c{columns.index(order.column)} {'DESC NULLS LAST' if order.descending else 'ASC NULLS FIRST'}"
+        f"{keys[columns.index(order.column)]} {'DESC NULLS LAST' if order.descending else 'ASC NULLS FIRST'}"
         for order in question.order
     ]
-    order += [f"c{at}" for at in range(len(question.by))]
+    order += keys[: len(question.by)]
     whole.sql = f"SELECT *, count(*) OVER () FROM ({whole.sql}) ORDER BY {', '.join(order)}"
     if question.limit is not None:
         whole.sql += f" LIMIT {question.limit:d}"
