@@ -20,7 +20,7 @@ import structlog
 from metronome.dead import bury
 from metronome.errors import MetronomeError, StoreDenied
 from metronome.spool import Depth, Outlet, Taken
-from metronome.stores.store import Batch, Store
+from metronome.stores.store import Batch, Sink
 from metronome.telemetry import Telemetry
 
 log = structlog.get_logger()
@@ -48,7 +48,7 @@ class Shipper:
 
     Args:
         outlet: the spool's reading end, which the shipper owns.
-        store: where they go.
+        sink: where they go.
         dead_folder: where refused documents go.
         telemetry: where they are counted.
         on_failure: called with the error each time a shipment has to be made again, and with None as one succeeds.
@@ -59,14 +59,14 @@ class Shipper:
     def __init__(
         self,
         outlet: Outlet,
-        store: Store,
+        sink: Sink,
         dead_folder: Path,
         telemetry: Telemetry,
         on_failure: Callable[[MetronomeError | None], None] = lambda _: None,
         pauses: tuple[float, float] = (_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS),
     ) -> None:
         self._outlet = outlet
-        self._store = store
+        self._sink = sink
         self._dead_folder = dead_folder
         self._telemetry = telemetry
         self._on_failure = on_failure
@@ -93,7 +93,7 @@ class Shipper:
                 await self._sleep(self._longest_pause)
 
     async def _drain(self) -> None:
-        await self._insist(self._store.setup)
+        await self._insist(self._sink.setup)
         under_way: deque[_Shipment] = deque()
         try:
             while True:
@@ -118,12 +118,12 @@ class Shipper:
         """Tell whether to ship something beside what is under way: only where so much has gathered."""
         if not under_way:
             return True
-        return len(under_way) < _UNDER_WAY and len(under_way[-1].taken.batch.body) > self._store.batch_bytes // 2
+        return len(under_way) < _UNDER_WAY and len(under_way[-1].taken.batch.body) > self._sink.batch_bytes // 2
 
     async def _take(self, under_way: "deque[_Shipment]") -> Taken | None:
         # From the start where nothing is under way: a worker that comes back to an empty spool counts anew.
         after = under_way[-1].taken.upto if under_way else 0
-        return await asyncio.to_thread(self._outlet.take, after, self._store.batch_bytes)
+        return await asyncio.to_thread(self._outlet.take, after, self._sink.batch_bytes)
 
     def close(self) -> None:
         """Let go of the spool, once `run` has ended."""
@@ -154,12 +154,12 @@ class Shipper:
         seconds = await shipment.task
         self._telemetry.shipments.observe(seconds)
         await asyncio.to_thread(self._outlet.drop, shipment.taken.upto)
-        if len(shipment.taken.batch.body) < self._store.batch_bytes // 8 and not self._stopping.is_set():
+        if len(shipment.taken.batch.body) < self._sink.batch_bytes // 8 and not self._stopping.is_set():
             await asyncio.sleep(min(seconds * _REST_SHARE, _LONGEST_REST_SECONDS))
 
     async def _write(self, batch: Batch) -> Batch | None:
         """Write a batch, however long that takes; return what the store was too busy for."""
-        verdicts = await self._insist(lambda: self._store.write(batch))
+        verdicts = await self._insist(lambda: self._sink.write(batch))
         if verdicts.refused:
             await asyncio.to_thread(bury, self._dead_folder, verdicts.refused, datetime.now(UTC))
             log.warning("dead_letters", count=len(verdicts.refused), reason=verdicts.refused[0].reason)

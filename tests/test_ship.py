@@ -5,25 +5,23 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from metronome.dead import exhume
 from metronome.errors import MetronomeError, Misconfigured, StoreAway, StoreDenied
-from metronome.question import Answer, Question
 from metronome.ship import Shipper
 from metronome.spool import Outlet, Spool
-from metronome.stores.store import Batch, Refusal, Store, Verdicts
+from metronome.stores.store import Batch, Refusal, Sink, Verdicts
 from metronome.telemetry import Telemetry
-from metronome.trails import Trail, Trails
 
 Play = Callable[[Batch], Verdicts]
 
 
-class ScriptedStore(Store):
-    """A store in memory that plays a list of outcomes, and after these takes everything.
+class ScriptedSink(Sink):
+    """A sink in memory that plays a list of outcomes, and after these takes everything.
 
     Args:
         script: errors to raise, or what to answer; one for each `write`.
@@ -60,41 +58,11 @@ class ScriptedStore(Store):
         self.kept.update(dict.fromkeys(new))
         return Verdicts(len(new), len(documents) - len(new))
 
-    async def ask(self, *questions: Question) -> tuple[Answer, ...]:
-        raise NotImplementedError
-
-    async def newest(self, *_: Any, **__: Any) -> tuple[str, ...]:
-        raise NotImplementedError
-
-    def trails(self, asked: Trails) -> AsyncIterator[Trail]:
-        raise NotImplementedError
-
-    async def fields(self) -> frozenset[str]:
-        raise NotImplementedError
-
-    async def replace(self, batch: Batch) -> int:
-        raise NotImplementedError
-
-    def documents(self, *_: Any, **__: Any) -> AsyncIterator[bytes]:
-        raise NotImplementedError
-
-    async def forget(self, **_: Any) -> int:
-        raise NotImplementedError
-
-    async def refresh(self) -> None:
-        """Do nothing."""
-
-    async def ping(self) -> None:
-        """Do nothing."""
-
-    async def close(self) -> None:
-        """Do nothing."""
-
 
 class Yard:
     """One spool, its shipper, and what became of it."""
 
-    def __init__(self, folder: Path, store: ScriptedStore) -> None:
+    def __init__(self, folder: Path, store: ScriptedSink) -> None:
         self.folder = folder
         self.telemetry = Telemetry(CollectorRegistry())
         self.failures: list[MetronomeError | None] = []
@@ -120,7 +88,7 @@ class Yard:
 
 
 @asynccontextmanager
-async def shipping(folder: Path, store: ScriptedStore, *documents: bytes) -> AsyncIterator[Yard]:
+async def shipping(folder: Path, store: ScriptedSink, *documents: bytes) -> AsyncIterator[Yard]:
     """Ship these documents while the block runs, and what is left as it ends."""
     yard = Yard(folder, store)
     for line in documents:
@@ -145,7 +113,7 @@ def refuse(*numbers: bytes) -> Play:
 
 
 async def test_what_is_in_the_spool_reaches_the_store_in_its_order_and_leaves_the_spool(tmp_path: Path) -> None:
-    store = ScriptedStore()
+    store = ScriptedSink()
     async with shipping(tmp_path, store, b"1", b"2", b"3") as yard:
         await yard.until(lambda: not yard.held())
         await yard.spool.put(b"4\n5\n", 2)
@@ -158,7 +126,7 @@ async def test_what_is_in_the_spool_reaches_the_store_in_its_order_and_leaves_th
 
 async def test_while_the_store_is_away_the_spool_keeps_everything(tmp_path: Path) -> None:
     away = [StoreAway(f"no answer {number}") for number in range(3)]
-    store = ScriptedStore(*away)
+    store = ScriptedSink(*away)
     store.is_open.clear()
     async with shipping(tmp_path, store, b"1", b"2") as yard:
         await asyncio.sleep(0.05)
@@ -172,7 +140,7 @@ async def test_while_the_store_is_away_the_spool_keeps_everything(tmp_path: Path
 
 
 async def test_credentials_that_are_denied_keep_the_spool_until_they_are_not(tmp_path: Path) -> None:
-    store = ScriptedStore(StoreDenied("who are you"), setups=(StoreDenied("who"), StoreAway("gone")))
+    store = ScriptedSink(StoreDenied("who are you"), setups=(StoreDenied("who"), StoreAway("gone")))
     async with shipping(tmp_path, store, b"1") as yard:
         await yard.until(lambda: not yard.held())
         assert [type(error) for error in yard.failures] == [StoreDenied, StoreAway, type(None), StoreDenied, type(None)]
@@ -187,7 +155,7 @@ async def test_pauses_grow_and_stay_below_the_longest(tmp_path: Path) -> None:
         times.append(loop.time())
         raise StoreAway("no answer")
 
-    store = ScriptedStore(*[away] * 8)
+    store = ScriptedSink(*[away] * 8)
     async with shipping(tmp_path, store, b"1") as yard:
         await yard.until(lambda: not yard.held())
     pauses = [later - earlier for earlier, later in pairwise(times)]
@@ -197,7 +165,7 @@ async def test_pauses_grow_and_stay_below_the_longest(tmp_path: Path) -> None:
 
 
 async def test_what_is_refused_lies_among_the_dead_before_it_leaves_the_spool(tmp_path: Path) -> None:
-    store = ScriptedStore(refuse(b"2"))
+    store = ScriptedSink(refuse(b"2"))
     async with shipping(tmp_path, store, b"1", b"2", b"3") as yard:
         dead: list[Refusal] = []
 
@@ -213,7 +181,7 @@ async def test_what_is_refused_lies_among_the_dead_before_it_leaves_the_spool(tm
 
 async def test_where_the_dead_cannot_be_buried_the_spool_keeps_them(tmp_path: Path) -> None:
     (tmp_path / "dead").write_text("no folder")
-    store = ScriptedStore(*[refuse(b"1")] * 2)
+    store = ScriptedSink(*[refuse(b"1")] * 2)
     async with shipping(tmp_path, store, b"1") as yard:
         await yard.until(lambda: len(store.batches) == 2)
         assert yard.held() == 1
@@ -223,7 +191,7 @@ async def test_where_the_dead_cannot_be_buried_the_spool_keeps_them(tmp_path: Pa
 
 
 async def test_what_the_store_was_too_busy_for_is_written_again_alone(tmp_path: Path) -> None:
-    store = ScriptedStore()
+    store = ScriptedSink()
 
     def busy(batch: Batch) -> Verdicts:
         first, *rest = batch.documents()
@@ -239,14 +207,14 @@ async def test_what_the_store_was_too_busy_for_is_written_again_alone(tmp_path: 
 
 @pytest.mark.parametrize("error", [RuntimeError("a bug"), Misconfigured("wrong"), KeyError("x")])
 async def test_an_error_that_nobody_foresaw_loses_nothing(tmp_path: Path, error: Exception) -> None:
-    store = ScriptedStore(error, setups=(error,))
+    store = ScriptedSink(error, setups=(error,))
     async with shipping(tmp_path, store, b"1", b"2") as yard:
         await yard.until(lambda: not yard.held())
         assert list(store.kept) == [b"1", b"2"]
 
 
 async def test_a_shipment_that_was_cut_off_is_made_again_and_counts_once(tmp_path: Path) -> None:
-    store = ScriptedStore()
+    store = ScriptedSink()
 
     def keep_and_break(batch: Batch) -> Verdicts:
         store.keep(batch.documents())
@@ -260,7 +228,7 @@ async def test_a_shipment_that_was_cut_off_is_made_again_and_counts_once(tmp_pat
 
 
 async def test_a_stop_ships_what_is_left(tmp_path: Path) -> None:
-    store = ScriptedStore(StoreAway("no answer"))
+    store = ScriptedSink(StoreAway("no answer"))
     store.is_open.clear()
     documents = [b"%d" % number * 300 for number in range(10)]
     async with shipping(tmp_path, store, *documents) as yard:
@@ -268,11 +236,11 @@ async def test_a_stop_ships_what_is_left(tmp_path: Path) -> None:
         store.is_open.set()
     assert sorted(store.kept) == documents
     assert yard.held() == 0
-    assert all(len(batch.body) <= ScriptedStore.batch_bytes for batch in store.batches)
+    assert all(len(batch.body) <= ScriptedSink.batch_bytes for batch in store.batches)
 
 
 async def test_what_is_not_shipped_at_the_end_is_there_for_the_next_shipper(tmp_path: Path) -> None:
-    store = ScriptedStore()
+    store = ScriptedSink()
     store.is_open.clear()
     yard = Yard(tmp_path, store)
     await yard.spool.put(b"1\n", 1)
@@ -289,7 +257,7 @@ async def test_what_is_not_shipped_at_the_end_is_there_for_the_next_shipper(tmp_
 
 
 async def test_an_emptied_spool_that_is_opened_again_is_shipped_as_well(tmp_path: Path) -> None:
-    store = ScriptedStore()
+    store = ScriptedSink()
     async with shipping(tmp_path, store, b"1", b"2") as yard:
         await yard.until(lambda: not yard.held())
         await yard.spool.close()

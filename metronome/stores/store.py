@@ -63,8 +63,8 @@ class Verdicts:
     again: Batch | None = None
 
 
-class Store(ABC):
-    """Where events end and questions are answered.
+class Sink(ABC):
+    """Where a shipper brings documents.
 
     All methods may be called from one event loop at the same time. Each may raise
     `StoreAway` (try again: nothing is known of what was under way) and `StoreDenied` (somebody has to
@@ -72,11 +72,11 @@ class Store(ABC):
     """
 
     batch_bytes: ClassVar[int]
-    """How large a batch this store takes best, in bytes; larger ones are taken too."""
+    """How large a batch is taken best, in bytes; larger ones are taken too."""
 
     @abstractmethod
     async def setup(self) -> None:
-        """Prepare the store to be written and asked; idempotent, and safe beside other nodes."""
+        """Prepare to be written, and whatever else it is for; idempotent, and safe beside other nodes."""
 
     @abstractmethod
     async def write(self, batch: Batch) -> Verdicts:
@@ -85,9 +85,13 @@ class Store(ABC):
         Two documents are the same if their ``event_id`` and UTC day are; the first one stays. So writing
         a batch again, wholly or in part, in any order, adds nothing. When this returns, what is said to
         be stored survives the death of the process and of the machine, and questions see it, at
-        the latest after the back end's refresh (`refresh`).
+        the latest after the back end's refresh (`Store.refresh`).
         A document that cannot be taken is refused alone; its neighbours are stored.
         """
+
+
+class Store(Sink):
+    """Where events end and questions are answered."""
 
     @abstractmethod
     async def ask(self, *questions: Question) -> tuple[Answer, ...]:
