@@ -1,6 +1,6 @@
 """Stores that hold a few events: an embedded one, and a real Elasticsearch."""
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -12,15 +12,18 @@ from metronome.stores.elasticsearch import ElasticsearchConfig, ElasticsearchSto
 from metronome.stores.store import Batch, Store
 from tests.servers import delete_indices, unique_name
 
+Fill = Callable[[Iterable[dict[str, Any]]], Awaitable[Store]]
+"""Gives a new store that holds events."""
+
 BACK_ENDS: Final = ["duckdb", pytest.param("elasticsearch", marks=pytest.mark.elasticsearch)]
 _DOOR: Final = Door(arrival="2015-01-22T12:00:00.000Z", earliest=None, latest="2030-01-01T00:00:00.000Z")
 
 
 @asynccontextmanager
-async def filled(
-    back_end: str, request: pytest.FixtureRequest, folders: pytest.TempPathFactory, events: Iterable[dict[str, Any]]
+async def opened(
+    back_end: str, request: pytest.FixtureRequest, folders: pytest.TempPathFactory
 ) -> AsyncIterator[Store]:
-    """Have a store of a back end, one of `BACK_ENDS`, hold events."""
+    """Have a store of a back end, one of `BACK_ENDS`, that holds nothing."""
     if back_end == "duckdb":
         store: Store = DuckDBStore(folders.mktemp("store"))
     else:
@@ -28,12 +31,21 @@ async def filled(
         store = ElasticsearchStore(ElasticsearchConfig(url, prefix=prefix))
         request.addfinalizer(lambda: delete_indices(url, prefix))
     await store.setup()
-    lines = [document(Event(fields), _DOOR, str(number)) for number, fields in enumerate(events)]
-    verdicts = await store.write(Batch.of(lines))
-    assert verdicts.stored == len(lines)
-    await store.refresh()
     yield store
     await store.close()
+
+
+@asynccontextmanager
+async def filled(
+    back_end: str, request: pytest.FixtureRequest, folders: pytest.TempPathFactory, events: Iterable[dict[str, Any]]
+) -> AsyncIterator[Store]:
+    """Have a store of a back end, one of `BACK_ENDS`, hold events."""
+    lines = [document(Event(fields), _DOOR, str(number)) for number, fields in enumerate(events)]
+    async with opened(back_end, request, folders) as store:
+        verdicts = await store.write(Batch.of(lines))
+        assert verdicts.stored == len(lines)
+        await store.refresh()
+        yield store
 
 
 def told(store: Store, answer: dict[str, Any]) -> dict[str, Any]:

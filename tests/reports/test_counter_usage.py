@@ -1,8 +1,7 @@
 """COUNTER usage of an item, from each store: hand-counted, and against a naive program over the same events."""
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import AsyncExitStack
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from random import Random
@@ -15,25 +14,13 @@ from metronome.errors import TooCostly
 from metronome.reports.counter.count import Deadline, count_usage
 from metronome.reports.counter.usage import usage
 from metronome.reports.parameters import Parameters
-from metronome.stores.store import Store
-from tests.reports.filled import BACK_ENDS, filled
+from tests.reports.filled import Fill
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+"""Stores are opened in the loop that the tests share."""
 
 TOTALS: Final = ("total_investigations", "unique_investigations", "total_requests", "unique_requests")
 NOTHING: Final = dict.fromkeys(TOTALS, 0)
-
-
-Fill = Callable[[Iterable[dict[str, Any]]], Awaitable[Store]]
-
-
-@pytest.fixture(params=BACK_ENDS)
-async def fill(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Fill]:
-    """Give what fills a new store with events."""
-    async with AsyncExitStack() as opened:
-
-        async def fill(events: Iterable[dict[str, Any]]) -> Store:
-            return await opened.enter_async_context(filled(request.param, request, tmp_path_factory, events))
-
-        yield fill
 
 
 def numbers(*four: int) -> dict[str, int]:

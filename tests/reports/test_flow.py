@@ -11,7 +11,7 @@ from metronome.reports.flow import flow
 from metronome.reports.parameters import Parameters
 from metronome.reports.sampling import MOST_STEPS, MOST_TRAILS
 from metronome.stores.store import Store
-from tests.reports.filled import BACK_ENDS, filled
+from tests.reports.filled import BACK_ENDS, Fill, filled
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 """All tests ask the same stores, and so share the loop that these were opened in."""
@@ -143,55 +143,43 @@ async def test_sessions_are_told_as_far_as_they_lie_in_the_range(store: Store) -
     assert await flow(store, "a", Parameters(start=at("24T00:00"))) == NOTHING
 
 
-@pytest.fixture(params=BACK_ENDS)
-def back_end(request: pytest.FixtureRequest) -> str:
-    found: str = request.param
-    return found
-
-
-async def test_items_seen_at_the_same_time_are_walked_in_the_order_of_their_ids(
-    back_end: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+async def test_items_seen_at_the_same_time_are_walked_in_the_order_of_their_ids(fill: Fill) -> None:
     same = [{"ts": "2015-01-22T10:00:00.500Z", "session": "s", "id": item} for item in ("c", "a", "é", "b", "a")]
-    async with filled(back_end, request, tmp_path_factory, same) as store:
-        found = await flow(store, None, Parameters())
-        assert [(step["from"], step["to"]) for step in found["transitions"]] == [("a", "b"), ("b", "c"), ("c", "é")]
-        assert (found["entries"], found["exits"]) == ({"a": 1}, {"é": 1})
+    store = await fill(same)
+    found = await flow(store, None, Parameters())
+    assert [(step["from"], step["to"]) for step in found["transitions"]] == [("a", "b"), ("b", "c"), ("c", "é")]
+    assert (found["entries"], found["exits"]) == ({"a": 1}, {"é": 1})
 
 
-async def test_of_many_sessions_the_newest_are_looked_at(
-    back_end: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+async def test_of_many_sessions_the_newest_are_looked_at(fill: Fill) -> None:
     start = at("22T00:00").timestamp()
     events = [
         {"ts": start + 10 * number + step, "session": f"s{number}", "id": item}
         for number in range(MOST_TRAILS + 3)
         for step, item in enumerate(("old" if number < 3 else "new", "end"))
     ]
-    async with filled(back_end, request, tmp_path_factory, events) as store:
-        assert await flow(store, None, Parameters()) == {
-            "sessions": MOST_TRAILS,
-            "entries": {"new": MOST_TRAILS},
-            "exits": {"end": MOST_TRAILS},
-            "transitions": [{"from": "new", "to": "end", "count": MOST_TRAILS}],
-            "exact": False,
-            "sessions_looked_at": MOST_TRAILS,
-        }
-        # Each item has sessions of its own.
-        assert "exact" not in await flow(store, "new", Parameters())
-        assert (await flow(store, "old", Parameters()))["sessions"] == 3
-        assert (await flow(store, "end", Parameters()))["previous"] == {"new": MOST_TRAILS}
+    store = await fill(events)
+    assert await flow(store, None, Parameters()) == {
+        "sessions": MOST_TRAILS,
+        "entries": {"new": MOST_TRAILS},
+        "exits": {"end": MOST_TRAILS},
+        "transitions": [{"from": "new", "to": "end", "count": MOST_TRAILS}],
+        "exact": False,
+        "sessions_looked_at": MOST_TRAILS,
+    }
+    # Each item has sessions of its own.
+    assert "exact" not in await flow(store, "new", Parameters())
+    assert (await flow(store, "old", Parameters()))["sessions"] == 3
+    assert (await flow(store, "end", Parameters()))["previous"] == {"new": MOST_TRAILS}
 
 
-async def test_of_a_session_without_end_the_beginning_is_looked_at(
-    back_end: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+async def test_of_a_session_without_end_the_beginning_is_looked_at(fill: Fill) -> None:
     start = at("22T00:00").timestamp()
     names = ["first", *(f"i{number % 2}" for number in range(3 * MOST_STEPS)), "last"]
     events = [{"ts": start + number, "session": "crawler", "id": item} for number, item in enumerate(names)]
-    async with filled(back_end, request, tmp_path_factory, events) as store:
-        found = await flow(store, None, Parameters())
-        assert sum(step["count"] for step in found["transitions"]) == MOST_STEPS - 1
-        assert found["entries"] == {"first": 1}
-        assert (found["exact"], found["sessions_looked_at"]) == (False, 1)
-        assert (await flow(store, "last", Parameters()))["sessions"] == 0
+    store = await fill(events)
+    found = await flow(store, None, Parameters())
+    assert sum(step["count"] for step in found["transitions"]) == MOST_STEPS - 1
+    assert found["entries"] == {"first": 1}
+    assert (found["exact"], found["sessions_looked_at"]) == (False, 1)
+    assert (await flow(store, "last", Parameters()))["sessions"] == 0

@@ -11,7 +11,7 @@ from metronome.errors import Unaskable
 from metronome.reports.items import items
 from metronome.reports.parameters import Parameters
 from metronome.stores.store import Store
-from tests.reports.filled import BACK_ENDS, filled, told
+from tests.reports.filled import BACK_ENDS, Fill, filled, told
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 """All tests ask the same stores, and so share the loop that these were opened in."""
@@ -169,14 +169,11 @@ async def test_another_order_is_refused_by_name(store: Store) -> None:
         await items(store, Parameters(order="best"), NOW)
 
 
-@pytest.mark.parametrize("back_end", BACK_ENDS)
-async def test_those_of_most_visitors_need_not_be_used_most(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, back_end: str
-) -> None:
+async def test_those_of_most_visitors_need_not_be_used_most(fill: Fill) -> None:
     events = [{"ts": DAY, "id": f"item{number:03}", "visitor": "v0"} for number in range(520) for _ in range(5)]
     events += [{"ts": DAY, "id": "liked", "visitor": f"v{number}"} for number in range(4)]
-    async with filled(back_end, request, tmp_path_factory, events) as store:
-        found = told(store, await items(store, old("visitors", 2), NOW))
-        every = told(store, await items(store, old("visitors", None), NOW))
+    store = await fill(events)
+    found = told(store, await items(store, old("visitors", 2), NOW))
+    every = told(store, await items(store, old("visitors", None), NOW))
     assert found == {"items": [item("liked", 4, 0, visitors=4), item("item000", 5, 0, visitors=1)]}
     assert (len(every["items"]), every["items"][:2]) == (521, found["items"])

@@ -23,9 +23,8 @@ from metronome.reports.microticks import (
     sessions,
 )
 from metronome.stores.duckdb import DuckDBStore
-from metronome.stores.elasticsearch import ElasticsearchConfig, ElasticsearchStore
 from metronome.stores.store import Batch, Store
-from tests.servers import delete_indices, unique_name
+from tests.reports.filled import BACK_ENDS, opened
 
 DOOR = Door(arrival="2017-09-01T00:00:00.000Z", earliest=None, latest="2030-01-01T00:00:00.000Z")
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -80,28 +79,17 @@ STRANGERS: tuple[dict[str, Any], ...] = (
 )
 
 
-@pytest_asyncio.fixture(
-    params=["duckdb", pytest.param("elasticsearch", marks=pytest.mark.elasticsearch)],
-    scope="module",
-    loop_scope="module",
-)
+@pytest_asyncio.fixture(params=BACK_ENDS, scope="module", loop_scope="module")
 async def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Store]:
-    if request.param == "duckdb":
-        store: Store = DuckDBStore(tmp_path_factory.mktemp("microticks"))
-    else:
-        url, prefix = request.getfixturevalue("elasticsearch_url"), unique_name("test")
-        store = ElasticsearchStore(ElasticsearchConfig(url, prefix=prefix))
-        request.addfinalizer(lambda: delete_indices(url, prefix))
-    await store.setup()
     made = [
         *(start_event(token, session) for token, session in ((A, TABLE), (B, WALL), (C, OTHER))),
         *(happened(*happening, f"e{number}") for number, happening in enumerate(HAPPENINGS)),
         stop_event(B, WALL),
         *(Event(fields) for fields in STRANGERS),
     ]
-    await write(store, made)
-    yield store
-    await store.close()
+    async with opened(request.param, request, tmp_path_factory) as store:
+        await write(store, made)
+        yield store
 
 
 async def write(store: Store, made: list[Event]) -> None:

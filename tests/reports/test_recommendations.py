@@ -13,7 +13,7 @@ from metronome.reports.parameters import Parameters
 from metronome.reports.recommendations import MOST_ITEMS, recommendations
 from metronome.reports.sampling import MOST_TRAILS
 from metronome.stores.store import Store
-from tests.reports.filled import BACK_ENDS, filled, told
+from tests.reports.filled import BACK_ENDS, Fill, filled, told
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 """All tests ask the same stores, and so share the loop that these were opened in."""
@@ -177,10 +177,7 @@ async def test_pairs_are_those_of_the_newest_visitors(crowd: Store) -> None:
     assert "then" not in {item for pair in found["pairs"] for item in pair["items"]}
 
 
-@pytest.mark.parametrize("back_end", BACK_ENDS)
-async def test_of_a_visitor_who_saw_very_much_the_last_items_make_pairs(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, back_end: str
-) -> None:
+async def test_of_a_visitor_who_saw_very_much_the_last_items_make_pairs(fill: Fill) -> None:
     seen = [*(f"item{number}" for number in range(MOST_ITEMS - 1)), "one", "other"]
     events = [
         {"ts": f"2015-01-22T10:{at:02}:00Z", "id": item, "visitor": visitor}
@@ -188,8 +185,8 @@ async def test_of_a_visitor_who_saw_very_much_the_last_items_make_pairs(
         for at, item in enumerate(seen)
     ]
     events += [{"ts": "2015-01-22T10:00:00Z", "id": "else", "visitor": f"v{number}"} for number in range(3)]
-    async with filled(back_end, request, tmp_path_factory, events) as store:
-        found = await recommendations(store, None, Parameters(limit=None), 3)
+    store = await fill(events)
+    found = await recommendations(store, None, Parameters(limit=None), 3)
     assert found["exact"] is False
     assert len(found["pairs"]) == MOST_ITEMS * (MOST_ITEMS - 1) // 2
     assert "item0" not in {item for pair in found["pairs"] for item in pair["items"]}

@@ -11,7 +11,7 @@ from metronome.reports.parameters import Parameters
 from metronome.reports.sampling import MOST_TRAILS
 from metronome.reports.timings import TIMINGS, time
 from metronome.stores.store import Store
-from tests.reports.filled import BACK_ENDS, filled, told
+from tests.reports.filled import BACK_ENDS, Fill, filled, told
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 """All tests ask the same stores, and so share the loop that these were opened in."""
@@ -135,44 +135,32 @@ async def test_a_range_cuts_stays_and_timings(store: Store) -> None:
     assert found["timings"] == {"LCP": {"2015-01-22": same(1, 1200)}}
 
 
-@pytest.fixture(params=BACK_ENDS)
-def back_end(request: pytest.FixtureRequest) -> str:
-    found: str = request.param
-    return found
-
-
-async def test_each_timing_that_there_is_is_told(
-    back_end: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+async def test_each_timing_that_there_is_is_told(fill: Fill) -> None:
     events = [{"ts": "2015-01-22T09:00:00Z", "id": "a", name: at} for at, name in enumerate(TIMINGS, start=1)]
-    async with filled(back_end, request, tmp_path_factory, events) as store:
-        found = await time(store, "a", Parameters())
-        assert found["timings"] == {name: {"2015-01-22": same(1, at)} for at, name in enumerate(TIMINGS, start=1)}
+    store = await fill(events)
+    found = await time(store, "a", Parameters())
+    assert found["timings"] == {name: {"2015-01-22": same(1, at)} for at, name in enumerate(TIMINGS, start=1)}
 
 
-async def test_percentiles_of_timings_are_exact_or_say_that_they_are_not(
-    back_end: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+async def test_percentiles_of_timings_are_exact_or_say_that_they_are_not(fill: Fill) -> None:
     events = [{"ts": "2015-01-22T09:00:00Z", "id": "a", "LCP": 10 * number} for number in range(101)]
-    async with filled(back_end, request, tmp_path_factory, events) as store:
-        found = await time(store, "a", Parameters())
-        days = found["timings"]["LCP"]["2015-01-22"]
-        assert days == pytest.approx(lengths(101, 500, 750, 950), abs=10)
-        assert days == lengths(101, 500, 750, 950) or found["exact"] is False
+    store = await fill(events)
+    found = await time(store, "a", Parameters())
+    days = found["timings"]["LCP"]["2015-01-22"]
+    assert days == pytest.approx(lengths(101, 500, 750, 950), abs=10)
+    assert days == lengths(101, 500, 750, 950) or found["exact"] is False
 
 
-async def test_of_many_sessions_the_newest_are_looked_at(
-    back_end: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+async def test_of_many_sessions_the_newest_are_looked_at(fill: Fill) -> None:
     start = at("22T00:00").timestamp()
     events = [
         {"ts": start + 10 * number + offset, "session": f"s{number}", "id": "a", "event": event}
         for number in range(MOST_TRAILS + 3)
         for offset, event in ((0, "view"), (9 if number < 3 else 2, "heartbeat"))
     ]
-    async with filled(back_end, request, tmp_path_factory, events) as store:
-        sampled = {"exact": False, "sessions_looked_at": MOST_TRAILS}
-        assert await time(store, "a", Parameters()) == {"on_item": same(MOST_TRAILS, 2000), "timings": {}} | sampled
-        assert (await time(store, None, Parameters()))["on_item"] == same(MOST_TRAILS, 2000)
-        older = await time(store, "a", Parameters(end=datetime.fromtimestamp(start + 30).astimezone()))
-        assert older == {"on_item": same(3, 9000), "timings": {}}
+    store = await fill(events)
+    sampled = {"exact": False, "sessions_looked_at": MOST_TRAILS}
+    assert await time(store, "a", Parameters()) == {"on_item": same(MOST_TRAILS, 2000), "timings": {}} | sampled
+    assert (await time(store, None, Parameters()))["on_item"] == same(MOST_TRAILS, 2000)
+    older = await time(store, "a", Parameters(end=datetime.fromtimestamp(start + 30).astimezone()))
+    assert older == {"on_item": same(3, 9000), "timings": {}}
