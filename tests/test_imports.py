@@ -25,8 +25,9 @@ LAYERS = [
     ["metronome.stores.elasticsearch.connection"],
     ["metronome.stores.duckdb", "metronome.stores.elasticsearch", "metronome.stores.conformance"],
     ["metronome.state.sqlite", "metronome.state.elasticsearch", "metronome.state.conformance"],
-    ["metronome.spool", "metronome.dead", "metronome.reports"],
-    ["metronome.intake", "metronome.ship"],
+    ["metronome.patience", "metronome.spool", "metronome.dead", "metronome.reports"],
+    ["metronome.archives"],
+    ["metronome.intake", "metronome.ship", "metronome.roll"],
     ["metronome.service"],
     ["metronome.cli"],
 ]
@@ -56,6 +57,13 @@ FORBIDDEN = [
     ("metronome.ship", "metronome.stores.duckdb"),
     ("metronome.ship", "metronome.stores.elasticsearch"),
     ("metronome.ship", "metronome.config"),
+    ("metronome.ship", "metronome.archives"),
+    ("metronome.roll", "metronome.archives.objects"),
+    ("metronome.roll", "metronome.config"),
+    ("metronome.archives", "metronome.config"),
+    ("metronome.archives.archive", "metronome.archives.layout"),
+    ("metronome.archives.objects", "metronome.archives.conformance"),
+    ("metronome.spool", "metronome.archives"),
     ("metronome.intake", "metronome.config"),
 ]
 AT_ONCE = 2
