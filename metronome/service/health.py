@@ -119,7 +119,12 @@ class Health:
         held, unshipped, unarchived = await self._depths_now()
         room = held.bytes < self._spool_max_bytes * _NEARLY_FULL
         parts: dict[str, dict[str, object]] = {
-            "spool": {"status": "ok" if room else "full", "bytes": held.bytes, **_waiting(held)},
+            "spool": {
+                "status": "ok" if room else "full",
+                "events": held.events,
+                "bytes": held.bytes,
+                "oldest_seconds": round(held.oldest_seconds, 1),
+            },
             "store": {**await _state_of("store", self._store.ping), **_waiting(unshipped)},
         }
         if self._archiving is not None:

@@ -14,7 +14,15 @@ from prometheus_client import CollectorRegistry
 from metronome.cli import app
 from metronome.config import PREFIX, Settings, read_settings
 from metronome.enrich.enrichment import MADE
-from metronome.errors import MetronomeError, Misconfigured, OperatorError, ServerAway
+from metronome.errors import (
+    ArchiveAway,
+    ArchiveDenied,
+    Damaged,
+    MetronomeError,
+    Misconfigured,
+    OperatorError,
+    ServerAway,
+)
 from metronome.event import NUMBER_NAMES, REFERER_NAMES, TIME_NAMES
 from metronome.reports import badges, errors, flow, items, recommendations, timings, tock
 from metronome.reports.counter import usage
@@ -113,11 +121,11 @@ def kinds_of(error: type[MetronomeError]) -> list[type[MetronomeError]]:
 
 def answered_errors() -> list[type[MetronomeError]]:
     """List the errors that a request can be answered with."""
-    at_start_only = (ServerAway, Misconfigured, *(kind for kind in OperatorError.__subclasses__() if not kind.retry))
+    never = (ServerAway, Misconfigured, *(kind for kind in OperatorError.__subclasses__() if not kind.retry))
+    # No request waits for the archive.
+    never += (ArchiveAway, ArchiveDenied, Damaged)
     return [
-        kind
-        for kind in kinds_of(MetronomeError)
-        if kind not in at_start_only and kind.__module__ == MetronomeError.__module__
+        kind for kind in kinds_of(MetronomeError) if kind not in never and kind.__module__ == MetronomeError.__module__
     ]
 
 
@@ -176,6 +184,8 @@ PAGE_OF_COMMAND = {
     "query": "docs/questions.md",
     "tock": "docs/questions.md",
     "reenrich": "docs/operations.md",
+    "replay": "docs/archive.md",
+    "verify": "docs/archive.md",
 }
 
 
