@@ -40,7 +40,7 @@ def _p75(field: str) -> Column:
 
 def _vital(name: str) -> Panel:
     title, good = _GOOD[name]
-    tells = "So long or less for three quarters of page loads."
+    tells = "Three quarters of page loads are at or below it."
     return number(name.lower(), title, tells, _there(name), _p75(name), below=f"75th percentile, {good}")
 
 

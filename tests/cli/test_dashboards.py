@@ -1,5 +1,6 @@
 """``metronome dashboards`` brings the dashboards into what acts as a Kibana, or says in one sentence why it cannot."""
 
+import re
 import ssl
 import threading
 import time
@@ -20,6 +21,7 @@ from metronome.errors import KibanaDenied, KibanaRefused, Misconfigured
 from tests.cli.kibana_server import Kibana, answering, serving
 from tests.servers import free_port, run_metronome
 
+ROOT = Path(__file__).parents[2]
 OBJECTS = bundle("metronome")
 SECRET = "c2VjcmV0OnZlcnkgc2VjcmV0"  # noqa: S105  # of the server made here
 
@@ -285,6 +287,13 @@ class TestWrite:
 
 
 class TestAsProcess:
+    def test_the_container_of_the_compose_file_runs_a_command_that_there_is(self, kibana: Kibana, url: str) -> None:
+        (found,) = re.findall(r'command: (\["dashboards".*\])', (ROOT / "docker-compose.yml").read_text())
+        command = [url if word == "http://kibana:5601" else word for word in orjson.loads(found)]
+        assert url in command
+        assert CliRunner().invoke(app, command, env={"METRONOME_INDEX_PREFIX": ""}).exit_code == 0
+        assert len(kibana.objects) == len(OBJECTS)
+
     def test_it_ends_with_what_a_container_looks_at(self, kibana: Kibana, url: str) -> None:
         done = run_metronome("dashboards", "install", kibana=url)
         assert (done.code, done.errors) == (0, "")
