@@ -175,7 +175,7 @@ class KibanaDenied(OperatorError):
 class KibanaRefused(OperatorError):
     """Kibana does not take these dashboards: it is too old for them, or does not like what they hold."""
 
-    advice = "use Kibana 8.19 or newer, and the dashboards of this version of Metronome"
+    advice = "put right what the message names, and run the same command again"
 
 
 class DataFolderTaken(OperatorError):

@@ -134,15 +134,16 @@ class Kibana(NamedTuple):
         return f"/s/{self.space}" if self.space not in {"", DEFAULT_SPACE} else ""
 
     def _check(self) -> None:
-        try:
-            url = URL(self.url)
-        except ValueError:
-            url = URL()
-        if url.user is not None or url.password is not None:
+        # Whatever else is wrong with such an address: it is not to be shown.
+        if "@" in self.url:
             raise Misconfigured(
                 "the address of --kibana holds a user: name it with --user, and its password as "
                 "METRONOME_KIBANA_PASSWORD"
             )
+        try:
+            url = URL(self.url)
+        except ValueError:
+            url = URL()
         if url.scheme not in {"http", "https"} or not url.host or url.query_string or url.fragment:
             raise Misconfigured(f"{self.shown} is no web address: write it as http://host:5601")
         if self.space and _SPACE.fullmatch(self.space) is None:
@@ -176,6 +177,7 @@ class _Line:
         self, session: aiohttp.ClientSession, patience: float, waiting: Callable[[str], None], shown: str
     ) -> None:
         self._session = session
+        self._patience = patience
         self._deadline = asyncio.get_running_loop().time() + patience
         self._waiting = waiting
         self._shown = shown
@@ -189,7 +191,7 @@ class _Line:
             if left <= 0:
                 raise KibanaAway(f"{self._shown} does not answer: {answer}")
             if not self._is_told:
-                self._waiting(f"{self._shown} does not answer yet: {answer}")
+                self._waiting(f"{self._shown} does not answer yet: {answer}; waiting for up to {self._patience:g} s")
                 self._is_told = True
             await asyncio.sleep(min(pause, left))
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)

@@ -112,8 +112,10 @@ def _told(error: Mapping[str, Any]) -> str:
     name = f"{error.get('type')} {error.get('id')}{f' ({title})' if title else ''}"
     why = _object(error.get("error"))
     match why.get("type"):
-        case "conflict" | "ambiguous_conflict":
+        case "conflict":
             reason = "is there already, and may not be replaced without --overwrite"
+        case "ambiguous_conflict":
+            reason = "could take the place of several that are there already: delete all but one"
         case "missing_references":
             needed = [f"{one.get('type')} {one.get('id')}" for one in _objects(why.get("references"))]
             reason = f"needs {', '.join(needed)}"

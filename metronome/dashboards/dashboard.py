@@ -174,6 +174,8 @@ def _control(order: int, control: Control) -> tuple[str, Json]:
         "id": name,
         "fieldName": control.field,
         "title": control.title,
+        # Ids are known by any part of them.
+        "searchTechnique": "wildcard",
         "selectedOptions": [],
         "enhancements": {},
     }

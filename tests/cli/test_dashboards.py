@@ -100,8 +100,8 @@ class TestInstall:
     def test_a_kibana_that_is_too_old_gets_nothing(self, kibana: Kibana, url: str, version: str) -> None:
         kibana.version = version
         assert complaint(install(url)) == (
-            f"--kibana {url} is Kibana {version}, and these dashboards need 8.15 or newer; use Kibana 8.19 or newer, "
-            "and the dashboards of this version of Metronome"
+            f"--kibana {url} is Kibana {version}, and these dashboards need 8.15 or newer; put right "
+            "what the message names, and run the same command again"
         )
         assert kibana.objects == {}
 
@@ -126,7 +126,10 @@ class TestWaiting:
         kibana.starts = 3
         result = install(url)
         assert result.exit_code == 0
-        assert result.stderr == (f"metronome dashboards: --kibana {url} does not answer yet: 503 Service Unavailable\n")
+        assert result.stderr == (
+            f"metronome dashboards: --kibana {url} does not answer yet: 503 Service Unavailable; "
+            "waiting for up to 60 s\n"
+        )
         assert len(kibana.objects) == len(OBJECTS)
 
     def test_one_that_is_not_there_yet_is_waited_for(self, kibana: Kibana) -> None:
@@ -198,9 +201,10 @@ class TestRights:
             install(url, "--help", KIBANA_KEY=SECRET, KIBANA_PASSWORD="geheim"),  # noqa: S106  # likewise
             install(url.replace("://", "://rosa:geheim@")),
         ]
-        assert [result.exit_code for result in results] == [0, 2, 0, 2, 0, 2]
+        results += [install(address) for address in ("http://rosa:geheim@[", "rosa:geheim@kibana")]
+        assert [result.exit_code for result in results] == [0, 2, 0, 2, 0, 2, 2, 2]
         assert not any(secret in result.output for result in results for secret in (SECRET, "geheim"))
-        assert "holds a user" in complaint(results[-1])
+        assert all("holds a user" in complaint(result) for result in results[-3:])
 
 
 class TestSpaces:
