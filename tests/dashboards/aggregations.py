@@ -17,11 +17,16 @@ _TERMS_PARAMETERS: Final = {
     *("size", "accuracyMode", "orderBy", "orderDirection", "otherBucket", "missingBucket", "parentFormat"),
     *("include", "exclude", "includeIsRegex", "excludeIsRegex"),
 }
+_KEYS: Final = {
+    *("label", "customLabel", "operationType", "sourceField", "params", "filter", "references"),
+    *("dataType", "scale", "isBucketed"),
+}
 _WORKED_OUT: Final = {"formula", "math"}
 
 
 def search_body(layer: Layer, filters: Sequence[Query] = ()) -> Json:
     """Return the search for a panel's layer, with the filters of its dashboard and its controls."""
+    assert {key for column in layer.columns.values() for key in column} <= _KEYS
     groups = {name: column for name, column in layer.columns.items() if column["isBucketed"]}
     metrics = {name: column for name, column in layer.columns.items() if not column["isBucketed"]}
     inner: Json = {name: each for name, column in metrics.items() if (each := _metric(column))}
