@@ -19,11 +19,14 @@
     │   ├── StoreAway           the store does not answer
     │   ├── ArchiveAway         the archive does not answer
     │   ├── Busy                as many questions wait for the store as may
-    │   └── ServerAway          the Metronome server that a command sends to does not answer
+    │   ├── ServerAway          the Metronome server that a command sends to does not answer
+    │   └── KibanaAway          the Kibana that dashboards are to be installed in does not answer
     ├── OperatorError           somebody has to change the installation
     │   ├── Misconfigured       a setting has a value that cannot be
     │   ├── StoreDenied         the store does not accept these credentials
     │   ├── ArchiveDenied       there is no such archive, or it does not accept these credentials
+    │   ├── KibanaDenied        Kibana does not accept these credentials
+    │   ├── KibanaRefused       Kibana does not take these dashboards
     │   └── DataFolderTaken     another Metronome works in this data folder
     └── Damaged                 an object of the archive is not as it was written
 
@@ -145,6 +148,12 @@ class ServerAway(Away):
     advice = "start it with `metronome serve`, or name another with --url; then run the same command again"
 
 
+class KibanaAway(Away):
+    """The Kibana that dashboards are to be installed in does not answer, or is starting still."""
+
+    advice = "see that it runs and is reached at the address of --kibana, or wait longer for it with --patience"
+
+
 class OperatorError(MetronomeError):
     """Somebody has to change the installation before this can succeed."""
 
@@ -172,6 +181,21 @@ class ArchiveDenied(OperatorError):
         "see that the archive's address is right, and that the environment holds credentials with the rights that "
         "docs/archive.md lists; no event is lost meanwhile"
     )
+
+
+class KibanaDenied(OperatorError):
+    """Kibana does not accept these credentials, or they lack a right."""
+
+    advice = (
+        "set METRONOME_KIBANA_KEY, or METRONOME_KIBANA_USER and METRONOME_KIBANA_PASSWORD, to one that may manage "
+        "saved objects in this space"
+    )
+
+
+class KibanaRefused(OperatorError):
+    """Kibana does not take these dashboards: it is too old for them, or does not like what they hold."""
+
+    advice = "put right what the message names, and run the same command again"
 
 
 class DataFolderTaken(OperatorError):

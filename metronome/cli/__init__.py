@@ -2,6 +2,7 @@
 
 import typer
 
+from metronome.cli.dashboards import dashboard_commands
 from metronome.cli.dead import dead_letters
 from metronome.cli.import_ import import_logs
 from metronome.cli.keys import key_commands
@@ -22,6 +23,7 @@ app.command("reenrich")(reenrich)
 app.command("replay")(replay)
 app.command("verify")(verify)
 app.add_typer(key_commands, name="keys", help="Make, list and revoke the keys that say who may do what.")
+app.add_typer(dashboard_commands, name="dashboards", help="Bring Metronome's dashboards into a Kibana.")
 
 
 @app.callback()
