@@ -21,6 +21,8 @@ from metronome.telemetry import Telemetry
 log = structlog.get_logger()
 
 _LOOK_SECONDS: Final = 0.25
+_LOOK_AGAIN_SECONDS: Final = 10.0
+"""How often it is seen whether an archive that was away is back, while nothing is due."""
 _AT_ONCE: Final = 8
 """So many objects are put at the same time."""
 
@@ -63,6 +65,9 @@ class Roller:
         self._limits = limits
         self._telemetry = telemetry
         self._patience = Patience(self._note_failure, pauses)
+        self._looked_at = 0.0
+        self.failure: MetronomeError | None = None
+        """Why the archive could not be reached when that was tried last; None if it could."""
 
     async def depth(self) -> Depth:
         """Measure what is not in the archive yet."""
@@ -87,6 +92,8 @@ class Roller:
         self._outlet.close()
 
     async def _roll_on(self) -> None:
+        # What is wrong with it is better known now than when the first roll is due.
+        await self._look_at_archive()
         while True:
             # Known before the look: what was put before the stop is then seen by it.
             stopping = self._patience.is_ending
@@ -96,7 +103,19 @@ class Roller:
             elif stopping:
                 return
             else:
+                if self.failure is not None and time.monotonic() - self._looked_at > _LOOK_AGAIN_SECONDS:
+                    await self._look_at_archive()
                 await self._patience.sleep(_LOOK_SECONDS)
+
+    async def _look_at_archive(self) -> None:
+        """See whether the archive answers; where it lets nobody look, it may take objects all the same."""
+        try:
+            await self._archive.ping()
+        except MetronomeError as error:
+            self._note_failure(error, _LOOK_AGAIN_SECONDS)
+        else:
+            self.failure = None
+        self._looked_at = time.monotonic()
 
     def _next(self, everything: bool) -> Span | None:  # noqa: FBT001  # it goes through a thread
         depth = self._outlet.depth()
@@ -127,12 +146,14 @@ class Roller:
                     raise error
 
     def _count(self, roll: Roll, seconds: float) -> None:
+        self.failure = None
         self._telemetry.archived.inc(roll.manifest.events)
         self._telemetry.archived_objects.inc(len(roll.objects))
         self._telemetry.rolls.observe(seconds)
 
     def _note_failure(self, error: MetronomeError, pause: float) -> None:
         """Tell of a roll that could not be written, and how long it will be until the next attempt."""
+        self.failure = error
         self._telemetry.roll_failures.labels(type(error).__name__).inc()
         level = log.error if isinstance(error, ArchiveDenied) else log.warning
         level("roll_failed", error=str(error), advice=error.advice, retry_seconds=round(pause, 1))

@@ -48,7 +48,7 @@ class ScriptedArchive(Archive):
             raise Damaged(f"{path} is missing")
         return self.objects[path]
 
-    async def list(self, prefix: str = "") -> AsyncIterator[Entry]:
+    async def entries(self, prefix: str = "") -> AsyncIterator[Entry]:
         for path, body in self.objects.items():
             if not prefix or path.startswith(f"{prefix}/"):
                 yield Entry(path, len(body))

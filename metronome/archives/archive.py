@@ -47,7 +47,7 @@ class Archive(ABC):
         """
 
     @abstractmethod
-    def list(self, prefix: str = "") -> AsyncIterator[Entry]:
+    def entries(self, prefix: str = "") -> AsyncIterator[Entry]:
         """Yield the objects below a prefix, in any order.
 
         Args:

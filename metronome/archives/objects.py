@@ -7,11 +7,12 @@ Credentials, regions and endpoints are those that the providers' own tools read 
 import asyncio
 import os
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import obstore
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     # These are there for types only.
     from obstore.store import ClientConfig, RetryConfig
 
+T = TypeVar("T")
+Page = Sequence[Any]
+"""Objects as the library lists them, each with ``path`` and ``size``."""
+
 SCHEMES: Final = ("s3", "gs", "az", "file")
 _STATUS: Final = re.compile(r"status code: (\d{3})")
 _CODE: Final = re.compile(r"<Code>(\w+)</Code>")
@@ -32,10 +37,12 @@ _NO_BUCKET: Final = re.compile(r"NoSuchBucket|ContainerNotFound|bucket does not 
 _DENIED: Final = frozenset({"401", "403"})
 _MISSING: Final = "404"
 _SHOWN: Final = 300
+_AT_ONCE: Final = 16
+_PAGE: Final = 1000
 # Whoever calls tries again at growing pauses, and says so in the log.
-_NO_RETRIES: "Final[RetryConfig]" = {"max_retries": 0, "retry_timeout": timedelta(seconds=60)}
+_NO_RETRIES: "Final[RetryConfig]" = {"max_retries": 0, "retry_timeout": timedelta(seconds=30)}
 # Whether an endpoint is spoken to in plain text is said by its address.
-_CLIENT: "Final[ClientConfig]" = {"connect_timeout": "5s", "timeout": "60s", "allow_http": True}
+_CLIENT: "Final[ClientConfig]" = {"connect_timeout": "5s", "timeout": "30s", "allow_http": True}
 
 
 def open_archive(url: str, *, make: bool = False) -> Archive:
@@ -71,6 +78,10 @@ def open_archive(url: str, *, make: bool = False) -> Archive:
 class Objects(Archive):
     """An archive of objects.
 
+    Its work is done in threads of its own: an archive that is silent must not take those that others wait for. And
+    not in the library's event loop, which calls back from threads that Python knows nothing of: one that does so as the
+    process ends would abort it.
+
     Args:
         store: where they are.
         name: what messages call it.
@@ -80,30 +91,46 @@ class Objects(Archive):
     def __init__(self, store: ObjectStore, name: str) -> None:
         self._store = store
         self._name = name
+        self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="archive")
 
     async def put(self, path: str, body: bytes) -> None:
         """Put an object (see `Archive.put`)."""
-        with self._explained():
-            await obstore.put_async(self._store, path, body, use_multipart=False)
+        await self._do(self._put, path, body)
 
     async def get(self, path: str) -> bytes:
         """Return an object (see `Archive.get`)."""
-        with self._explained(path):
-            found = await obstore.get_async(self._store, path)
-            return bytes(await found.bytes_async())
+        return await self._do(self._get, path)
 
-    async def list(self, prefix: str = "") -> AsyncIterator[Entry]:
-        """Yield objects (see `Archive.list`)."""
-        with self._explained():
-            async for page in obstore.list(self._store, prefix or None):
-                for one in page:
-                    yield Entry(one["path"], one["size"])
+    async def entries(self, prefix: str = "") -> AsyncIterator[Entry]:
+        """Yield objects (see `Archive.entries`)."""
+        pages = await self._do(self._pages, prefix)
+        while (page := await self._do(self._next_of, pages)) is not None:
+            for entry in page:
+                yield entry
 
     async def ping(self) -> None:
         """Ask for the first objects (see `Archive.ping`)."""
+        await self._do(self._next_of, self._pages("manifests", 1))
+
+    async def _do(self, work: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+
+    def _put(self, path: str, body: bytes) -> None:
         with self._explained():
-            async for _ in obstore.list(self._store, "manifests", chunk_size=1):
-                return
+            obstore.put(self._store, path, body, use_multipart=False)
+
+    def _get(self, path: str) -> bytes:
+        with self._explained(path):
+            return bytes(obstore.get(self._store, path).bytes())
+
+    def _pages(self, prefix: str, size: int = _PAGE) -> Iterator[Page]:
+        with self._explained():
+            return iter(obstore.list(self._store, prefix or None, chunk_size=size))
+
+    def _next_of(self, pages: Iterator[Page]) -> list[Entry] | None:
+        with self._explained():
+            page = next(pages, None)
+        return None if page is None else [Entry(one["path"], one["size"]) for one in page]
 
     @contextmanager
     def _explained(self, path: str = "") -> Iterator[None]:
@@ -140,11 +167,10 @@ class _Folder(Objects):
         self._folder = folder
         self._lasting: set[Path] = set()
 
-    async def put(self, path: str, body: bytes) -> None:
-        """Put an object (see `Archive.put`)."""
-        await super().put(path, body)
+    def _put(self, path: str, body: bytes) -> None:
+        super()._put(path, body)
         with self._explained():
-            await asyncio.to_thread(self._bring_to_disk, self._folder / path)
+            self._bring_to_disk(self._folder / path)
 
     def _bring_to_disk(self, file: Path) -> None:
         """Synchronise a file, and the lists of files that lead to it, as far as they may be new."""

@@ -86,7 +86,7 @@ async def take_stock(archive: Archive, days: Days = ALL_DAYS, noted: Callable[[i
     async for manifest in _manifests(archive, stock.damages, noted):
         listed |= {one.path: (one, manifest.arrived[0]) for one in manifest.objects}
     found: set[str] = set()
-    async for entry in archive.list():
+    async for entry in archive.entries():
         day = _day_of(entry.path)
         if day is None:
             continue
@@ -122,7 +122,7 @@ def _day_of(path: str) -> date | None:
 
 
 async def _manifests(archive: Archive, damages: list[str], noted: Callable[[int], None]) -> AsyncIterator[Manifest]:
-    paths = iter(sorted([entry.path async for entry in archive.list(MANIFESTS)]))
+    paths = iter(sorted([entry.path async for entry in archive.entries(MANIFESTS)]))
     read = 0
     while some := [*islice(paths, _AT_ONCE)]:
         for manifest in await asyncio.gather(*(_manifest(archive, path) for path in some)):

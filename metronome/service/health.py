@@ -1,7 +1,7 @@
 """The routes that tell how Metronome is."""
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
 
 import orjson
 import structlog
@@ -9,7 +9,6 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Gauge, Metric, generate_latest
 from prometheus_client.registry import Collector
 
-from metronome.archives.archive import Archive
 from metronome.errors import MetronomeError, NoSuchPage
 from metronome.keys import Scope
 from metronome.roll import Roller
@@ -58,19 +57,6 @@ class _Sum(Collector):
             yield family
 
 
-class Archiving(NamedTuple):
-    """The archive, and those who bring spools into it.
-
-    Attributes:
-        archive: is asked whether it answers.
-        rollers: tell what it has not got yet.
-
-    """
-
-    archive: Archive
-    rollers: Sequence[Roller]
-
-
 class Health:
     """What is known of the parts.
 
@@ -80,7 +66,7 @@ class Health:
         spool_max_bytes: how much that may be.
         answering: says who may see the metrics.
         registries: called for the registries of all processes.
-        archiving: the archive, if there is one.
+        rollers: tell what the archive has not got yet, and whether it answers; none if there is no archive.
 
     """
 
@@ -91,14 +77,14 @@ class Health:
         spool_max_bytes: int,
         answering: Answering,
         registries: Callable[[], Sequence[CollectorRegistry]],
-        archiving: Archiving | None = None,
+        rollers: Sequence[Roller] = (),
     ) -> None:
         self._store = store
         self._shippers = shippers
         self._spool_max_bytes = spool_max_bytes
         self._answering = answering
         self._registries = registries
-        self._archiving = archiving
+        self._rollers = rollers
         depths = CollectorRegistry()
         self._gauges = tuple(Gauge(name, text, registry=depths) for name, text in _GAUGES)
         self._depths = depths
@@ -125,11 +111,11 @@ class Health:
                 "bytes": held.bytes,
                 "oldest_seconds": round(held.oldest_seconds, 1),
             },
-            "store": {**await _state_of("store", self._store.ping), **_waiting(unshipped)},
+            "store": {**_state("store", await self._store_failure()), **_waiting(unshipped)},
         }
-        if self._archiving is not None:
-            state = await _state_of("archive", self._archiving.archive.ping)
-            parts["archive"] = {**state, **_waiting(unarchived)}
+        if self._rollers:
+            failure = next((roller.failure for roller in self._rollers if roller.failure), None)
+            parts["archive"] = {**_state("archive", failure), **_waiting(unarchived)}
         part = request.match_info.get("part")
         if part is not None and part not in parts:
             return problem(NoSuchPage(f"nothing answers at {request.path[:100]}: there are {', '.join(parts)}"))
@@ -137,6 +123,13 @@ class Health:
         ready = parts[part or "spool"]["status"] == "ok"
         body = {"status": "ok" if ready else "not ready", **({part: parts[part]} if part else parts)}
         return web.Response(status=200 if ready else 503, body=orjson.dumps(body), content_type="application/json")
+
+    async def _store_failure(self) -> MetronomeError | None:
+        try:
+            await self._store.ping()
+        except MetronomeError as error:
+            return error
+        return None
 
     async def _metrics(self, request: web.Request) -> web.Response:
         try:
@@ -156,21 +149,18 @@ class Health:
 
     async def _depths_now(self) -> tuple[Depth, Depth, Depth]:
         """Measure what all spools hold, what of it is not in the store, and what is not in the archive."""
-        rollers = self._archiving.rollers if self._archiving else ()
         return (
             _together([await shipper.held() for shipper in self._shippers]),
             _together([await shipper.depth() for shipper in self._shippers]),
-            _together([await roller.depth() for roller in rollers]),
+            _together([await roller.depth() for roller in self._rollers]),
         )
 
 
-async def _state_of(part: str, ping: Callable[[], Awaitable[None]]) -> dict[str, object]:
-    try:
-        await ping()
-    except MetronomeError as error:
-        log.warning("part_away", part=part, error=str(error), advice=error.advice)
-        return {"status": "away", "detail": error.in_public or type(error).__name__}
-    return {"status": "ok"}
+def _state(part: str, failure: MetronomeError | None) -> dict[str, object]:
+    if failure is None:
+        return {"status": "ok"}
+    log.warning("part_away", part=part, error=str(failure), advice=failure.advice)
+    return {"status": "away", "detail": failure.in_public or type(failure).__name__}
 
 
 def _waiting(depth: Depth) -> dict[str, object]:

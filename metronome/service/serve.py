@@ -21,7 +21,7 @@ from metronome.locks import FolderLock
 from metronome.roll import Limits, Roller
 from metronome.service import routes, workers
 from metronome.service.app import make_app, make_runner
-from metronome.service.health import Archiving, Health
+from metronome.service.health import Health
 from metronome.service.hits import ask_handler
 from metronome.service.listen import end, listening, listening_beside
 from metronome.service.parts import guarding, open_doorway, open_enrichment, open_state, open_store, salting
@@ -61,7 +61,7 @@ async def _serve_alone(settings: Settings, stop: asyncio.Event) -> None:
     folder = settings.data / SPOOL_FOLDER / "0"
     folders = _spool_folders(settings, folder)
     store = open_store(settings)
-    archiving = _archiving(settings, folders, telemetry)
+    rollers = _rollers(settings, folders, telemetry)
     shippers: list[Shipper] = []
 
     def committed(seconds: float, events: int) -> None:
@@ -74,15 +74,13 @@ async def _serve_alone(settings: Settings, stop: asyncio.Event) -> None:
     async with (
         guarding(settings, state) as guard,
         salting(settings, state) as salts,
-        _draining(shippers, archiving, store, settings),
+        _draining(shippers, rollers, store, settings),
     ):
         try:
             check_streams(settings, guard)
             doorway = open_doorway(settings, spool, guard, telemetry, salts.known)
             answering = Answering(store, guard, doorway.senders, telemetry, time.time, settings.min_visitors)
-            health = Health(
-                store, shippers, settings.spool_max_bytes, answering, lambda: [telemetry.registry], archiving
-            )
+            health = Health(store, shippers, settings.spool_max_bytes, answering, lambda: [telemetry.registry], rollers)
             everything = [*routes.alone(settings, doorway, state, answering), *health.routes()]
             async with (
                 listening(settings, everything),
@@ -102,7 +100,7 @@ async def _serve_with_workers(settings: Settings, stop: asyncio.Event) -> None:
     async with workers.running(settings, folders) as crew, guarding(settings, open_state(settings)) as guard:
         check_streams(settings, guard)
         spools = _spool_folders(settings, *folders)
-        archiving = _archiving(settings, spools, telemetry)
+        rollers = _rollers(settings, spools, telemetry)
         shippers = [_shipper(path, store, settings, telemetry) for path in spools]
         answering = Answering(
             store, guard, Senders(settings.trusted_proxies), telemetry, time.time, settings.min_visitors
@@ -113,10 +111,10 @@ async def _serve_with_workers(settings: Settings, stop: asyncio.Event) -> None:
             settings.spool_max_bytes,
             answering,
             lambda: [telemetry.registry, crew.collect()],
-            archiving,
+            rollers,
         )
         answers = [*routes.behind_workers(settings, answering), *health.routes()]
-        async with _draining(shippers, archiving, store, settings):
+        async with _draining(shippers, rollers, store, settings):
             runner = make_runner(make_app(answers, settings.body_max_bytes), settings.stop_seconds)
             await runner.setup()
             await web.UnixSite(runner, str(crew.socket)).start()
@@ -141,21 +139,21 @@ def _shipper(folder: Path, store: Store, settings: Settings, telemetry: Telemetr
     return Shipper(Outlet(folder, STORE), store, settings.data / DEAD_FOLDER, telemetry)
 
 
-def _archiving(settings: Settings, folders: Sequence[Path], telemetry: Telemetry) -> Archiving | None:
-    """Make what brings spools into the archive; None where there is none."""
+def _rollers(settings: Settings, folders: Sequence[Path], telemetry: Telemetry) -> list[Roller]:
+    """Make what brings spools into the archive; none where there is no archive."""
     if not settings.archive:
-        return None
+        return []
     archive = open_archive(settings.archive, make=True)
     limits = Limits(settings.archive_roll_bytes, settings.archive_roll_age.total_seconds())
-    return Archiving(archive, [Roller(Outlet(folder, ARCHIVE), archive, limits, telemetry) for folder in folders])
+    return [Roller(Outlet(folder, ARCHIVE), archive, limits, telemetry) for folder in folders]
 
 
 @contextlib.asynccontextmanager
 async def _draining(
-    shippers: Sequence[Shipper], archiving: Archiving | None, store: Store, settings: Settings
+    shippers: Sequence[Shipper], rollers: Sequence[Roller], store: Store, settings: Settings
 ) -> AsyncIterator[None]:
     """Ship and archive while the block runs; as it ends, do so with the rest as far as time allows."""
-    drains: list[Shipper | Roller] = [*shippers, *(archiving.rollers if archiving else ())]
+    drains: list[Shipper | Roller] = [*shippers, *rollers]
     tasks = [asyncio.create_task(drain.run()) for drain in drains]
     try:
         yield

@@ -62,7 +62,7 @@ async def test_a_bucket_that_is_not_there_is_told_from_an_object_that_is_not() -
         with pytest.raises(ArchiveDenied, match="there is no bucket for s3://no-such-bucket/x"):
             await attempt
     with pytest.raises(ArchiveDenied, match="no bucket"):
-        [one async for one in archive.list()]
+        [one async for one in archive.entries()]
 
 
 @pytest.mark.usefixtures("s3_environment")
@@ -117,8 +117,8 @@ async def test_of_a_process_that_is_killed_whole_objects_are_left_and_listed(tmp
     url = f"file://{tmp_path}/archive"
     put = await asyncio.to_thread(killed_as_it_puts, url)
     archive = open_archive(url)
-    listed = [one async for one in archive.list()]
+    listed = [one async for one in archive.entries()]
     assert {one.bytes for one in listed} == {3_000_000}
     assert put <= len(listed) <= put + 1
     await asyncio.gather(*(archive.put(f"{number}", b"again") for number in range(put + 2)))
-    assert {one.bytes async for one in archive.list()} == {5}
+    assert {one.bytes async for one in archive.entries()} == {5}

@@ -27,7 +27,7 @@ class ArchiveTests:
         await archive.put(_PATHS[0], b"longer than the other")
         await archive.put(_PATHS[0], b"other")
         assert await archive.get(_PATHS[0]) == b"other"
-        assert [one async for one in archive.list()] == [Entry(_PATHS[0], 5)]
+        assert [one async for one in archive.entries()] == [Entry(_PATHS[0], 5)]
 
     async def test_what_is_not_there_is_damage_that_is_named(self, archive: Archive) -> None:
         await archive.put(_PATHS[0], b"x")
@@ -37,8 +37,8 @@ class ArchiveTests:
 
     async def test_an_empty_archive_lists_nothing(self, archive: Archive) -> None:
         await archive.ping()
-        assert [one async for one in archive.list()] == []
-        assert [one async for one in archive.list("2015/01")] == []
+        assert [one async for one in archive.entries()] == []
+        assert [one async for one in archive.entries("2015/01")] == []
 
     async def test_a_list_is_of_whole_parts_of_names(self, archive: Archive) -> None:
         others = ("2015/012/a", "manifests/2015/01/22/web1-1.json")
@@ -46,7 +46,7 @@ class ArchiveTests:
             await archive.put(path, path.encode())
         expected = {"": {*_PATHS, *others}, "2015/01/22": {*_PATHS[:2]}, "2015/01": {*_PATHS}, "2016": set()}
         for prefix, paths in expected.items():
-            listed = [one async for one in archive.list(prefix)]
+            listed = [one async for one in archive.entries(prefix)]
             assert {one.path for one in listed} == paths
             assert all(one.bytes == len(one.path) for one in listed)
 
@@ -54,8 +54,8 @@ class ArchiveTests:
         wanted = {f"2015/01/{day:02}/{hour:02}/n.ndjson.gz": b"%d" % hour for day in range(1, 51) for hour in range(24)}
         for some in range(0, len(wanted), 100):
             await asyncio.gather(*(archive.put(path, wanted[path]) for path in [*wanted][some : some + 100]))
-        assert {one.path async for one in archive.list()} == wanted.keys()
-        assert len([one async for one in archive.list("2015/01/07")]) == 24
+        assert {one.path async for one in archive.entries()} == wanted.keys()
+        assert len([one async for one in archive.entries("2015/01/07")]) == 24
         bodies = await asyncio.gather(*(archive.get(path) for path in [*wanted][:100]))
         assert bodies == [*wanted.values()][:100]
 
