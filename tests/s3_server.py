@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
 from typing import Final
@@ -46,9 +46,13 @@ class S3Server:
     def new_bucket(self) -> str:
         """Make a bucket, and return its name."""
         name = unique_name("bucket")
+        self.make_bucket(name)
+        return name
+
+    def make_bucket(self, name: str) -> None:
+        """Make a bucket of that name."""
         request = urllib.request.Request(f"{self.url}/{name}", b"", method="PUT")  # noqa: S310  # our own server
         urllib.request.urlopen(request, timeout=10).close()  # noqa: S310  # likewise
-        return name
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -98,12 +102,21 @@ def s3() -> Iterator[S3Server]:
 
 @pytest.fixture
 def s3_environment(s3: S3Server) -> Iterator[None]:
-    """Have this process use that server."""
-    before = {name: os.environ.get(name) for name in s3.environment}
-    os.environ.update(s3.environment)
-    yield
-    for name, value in before.items():
-        if value is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = value
+    """Have this process, and those that it starts, use that server."""
+    with having(s3.environment):
+        yield
+
+
+@contextlib.contextmanager
+def having(variables: Mapping[str, str]) -> Iterator[None]:
+    """Have variables in the environment of this process, and of those that it starts, within the block."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -4,15 +4,14 @@ Credentials, regions and endpoints are those that the providers' own tools read 
 (``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL``, ``GOOGLE_APPLICATION_CREDENTIALS``, ``AZURE_STORAGE_ACCOUNT_NAME``, …).
 """
 
-import asyncio
 import os
 import re
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
 import obstore
@@ -20,13 +19,13 @@ from obstore.exceptions import BaseError, PermissionDeniedError, Unauthenticated
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from metronome.archives.archive import Archive, Entry
+from metronome.archives.threads import in_own_thread
 from metronome.errors import ArchiveAway, ArchiveDenied, Damaged, MetronomeError, Misconfigured
 
 if TYPE_CHECKING:
     # These are there for types only.
     from obstore.store import ClientConfig, RetryConfig
 
-T = TypeVar("T")
 Page = Sequence[Any]
 """Objects as the library lists them, each with ``path`` and ``size``."""
 
@@ -37,7 +36,6 @@ _NO_BUCKET: Final = re.compile(r"NoSuchBucket|ContainerNotFound|bucket does not 
 _DENIED: Final = frozenset({"401", "403"})
 _MISSING: Final = "404"
 _SHOWN: Final = 300
-_AT_ONCE: Final = 16
 _PAGE: Final = 1000
 # Whoever calls tries again at growing pauses, and says so in the log.
 _NO_RETRIES: "Final[RetryConfig]" = {"max_retries": 0, "retry_timeout": timedelta(seconds=30)}
@@ -78,9 +76,8 @@ def open_archive(url: str, *, make: bool = False) -> Archive:
 class Objects(Archive):
     """An archive of objects.
 
-    Its work is done in threads of its own: an archive that is silent must not take those that others wait for. And
-    not in the library's event loop, which calls back from threads that Python knows nothing of: one that does so as the
-    process ends would abort it.
+    The library is asked in threads, and not in its own event loop: that calls back from threads that Python knows
+    nothing of, and one that does so as the process ends would abort it.
 
     Args:
         store: where they are.
@@ -91,29 +88,25 @@ class Objects(Archive):
     def __init__(self, store: ObjectStore, name: str) -> None:
         self._store = store
         self._name = name
-        self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="archive")
 
     async def put(self, path: str, body: bytes) -> None:
         """Put an object (see `Archive.put`)."""
-        await self._do(self._put, path, body)
+        await in_own_thread(partial(self._put, path, body))
 
     async def get(self, path: str) -> bytes:
         """Return an object (see `Archive.get`)."""
-        return await self._do(self._get, path)
+        return await in_own_thread(partial(self._get, path))
 
     async def entries(self, prefix: str = "") -> AsyncIterator[Entry]:
         """Yield objects (see `Archive.entries`)."""
-        pages = await self._do(self._pages, prefix)
-        while (page := await self._do(self._next_of, pages)) is not None:
+        pages = await in_own_thread(partial(self._pages, prefix))
+        while (page := await in_own_thread(partial(self._next_of, pages))) is not None:
             for entry in page:
                 yield entry
 
     async def ping(self) -> None:
         """Ask for the first objects (see `Archive.ping`)."""
-        await self._do(self._next_of, self._pages("manifests", 1))
-
-    async def _do(self, work: Callable[..., T], *arguments: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+        await in_own_thread(lambda: self._next_of(self._pages("manifests", 1)))
 
     def _put(self, path: str, body: bytes) -> None:
         with self._explained():

@@ -1,7 +1,6 @@
 """``metronome replay`` and ``verify``, run against a real server: what they send, say and survive."""
 
 import asyncio
-import os
 import re
 import signal
 import subprocess
@@ -14,6 +13,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer, unused_port
 
 from tests.archives.archived import document, filled
+from tests.s3_server import having
 from tests.servers import COMMAND, Ended, Server, environment, run_metronome, serving, unique_name
 
 
@@ -141,16 +141,11 @@ def test_credentials_that_are_denied_are_one_sentence(tmp_path: Path, server: Se
         app = web.Application()
         app.router.add_route("*", "/{rest:.*}", deny)
         async with TestServer(app) as denying:
-            os.environ["AWS_ENDPOINT_URL"] = str(denying.make_url(""))
-            return await asyncio.to_thread(replay, "s3://bucket/x", server, tmp_path)
+            with having({"AWS_ENDPOINT_URL": str(denying.make_url(""))}):
+                return await asyncio.to_thread(replay, "s3://bucket/x", server, tmp_path)
 
-    before = dict(os.environ)
-    os.environ |= {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_REGION": "us-east-1"}
-    try:
+    with having({"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_REGION": "us-east-1"}):
         ended = asyncio.run(run())
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
     assert ended.code == 1
     assert "s3://bucket/x denies access: AccessDenied; see that the archive's address is right" in ended.errors
 
