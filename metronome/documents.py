@@ -18,10 +18,11 @@ from metronome.timestamps import read_stamp
 _HEAD: Final = re.compile(HEAD_PATTERN)
 _MOST_FIELDS: Final = 250
 """At the top level: more than a door's limit, the known fields and those of enrichment are together."""
-_SCALARS: Final = (str, bool, int, float, type(None))
+_REMEMBERED_CHARACTERS: Final = 2048
 _LONG_MAX: Final = 2**63
-_NAMED: Final = {"id": NAME_MAX_BYTES, "event": NAME_MAX_BYTES, "format": NAME_MAX_BYTES, "bot": NAME_MAX_BYTES}
-_HEADS: Final = frozenset({"@timestamp", "@version"})
+_NAMED: Final = tuple((name, NAME_MAX_BYTES) for name in ("id", "event", "format", "bot"))
+_OURS: Final = frozenset({"@timestamp", "@version", "params", "event.original"})
+_NOTHING: Final[dict[str, str]] = {}
 
 
 def checked_document(line: bytes, latest: str) -> bytes:
@@ -42,15 +43,27 @@ def checked_document(line: bytes, latest: str) -> bytes:
     except orjson.JSONDecodeError as error:
         raise Malformed(f"it is no JSON: {error}") from None
     _check_head(fields, latest)
-    if len(fields) > _MOST_FIELDS:
-        raise Malformed(f"it has over {_MOST_FIELDS} fields, and no door makes so many")
+    names = tuple(fields)
+    stranger = _stranger(names) if sum(map(len, names)) <= _REMEMBERED_CHARACTERS else _stranger.__wrapped__(names)
+    if stranger is not None:
+        raise Malformed(stranger)
     for name, value in fields.items():
-        _check_field(name, value)
-    for name, limit in _NAMED.items():
-        value = fields.get(name, "")
-        if type(value) is not str or len(value.encode()) > limit:
-            raise Malformed(f"{name} is no text of at most {limit} bytes")
+        kind = type(value)
+        if kind is str or value is None or kind is bool or kind is float:
+            continue
+        if kind is not int or not -_LONG_MAX < value < _LONG_MAX:
+            _check_odd(name, value)
+    _check_texts(fields)
     return orjson.dumps(fields)
+
+
+@lru_cache(maxsize=4096)
+def _stranger(names: tuple[str, ...]) -> str | None:
+    """Say what is wrong with a document's names; None for nothing: documents of one sender mostly have the same."""
+    if len(names) > _MOST_FIELDS:
+        return f"it has over {_MOST_FIELDS} fields, and no door makes so many"
+    wrong = next((name for name in names if name not in _OURS and not is_plain(name)), None)
+    return None if wrong is None else f"{wrong[:100]!r} may not stand at a document's top level"
 
 
 def _check_head(fields: Mapping[str, Any], latest: str) -> None:
@@ -63,24 +76,20 @@ def _check_head(fields: Mapping[str, Any], latest: str) -> None:
         raise Malformed(f"event_id is no text of 1 to {EVENT_ID_MAX_BYTES} bytes")
 
 
-def _check_field(name: str, value: object) -> None:
-    if name == "params":
-        if type(value) is not dict or not all(type(text) is str for text in value.values()):
-            raise Malformed("params is no object of texts")
-    elif name == "event.original":
-        if type(value) is not str:
-            raise Malformed("event.original is no text")
-    elif name not in _HEADS and not _may_stand(name):
-        raise Malformed(f"{name[:100]!r} may not stand at a document's top level")
-    elif type(value) not in _SCALARS or (type(value) is int and not -_LONG_MAX < value < _LONG_MAX):
+def _check_odd(name: str, value: object) -> None:
+    """Look at a value that is neither a text nor a number of the usual size."""
+    if name != "params":
         raise Malformed(f"{name} is neither a text nor a number that a document may have")
+    if type(value) is not dict or not all(type(text) is str for text in value.values()):
+        raise Malformed("params is no object of texts")
 
 
-@lru_cache(maxsize=4096)
-def _known_to_stand(name: str) -> bool:
-    return is_plain(name)
-
-
-def _may_stand(name: str) -> bool:
-    # What is too long to be one is not remembered.
-    return len(name) <= 100 and _known_to_stand(name)  # noqa: PLR2004  # as long as a plain name may be
+def _check_texts(fields: Mapping[str, Any]) -> None:
+    if type(fields.get("params", _NOTHING)) is not dict:
+        raise Malformed("params is no object of texts")
+    if type(fields.get("event.original", "")) is not str:
+        raise Malformed("event.original is no text")
+    for name, limit in _NAMED:
+        value = fields.get(name, "")
+        if type(value) is not str or len(value) > limit or len(value.encode()) > limit:
+            raise Malformed(f"{name} is no text of at most {limit} bytes")
