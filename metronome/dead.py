@@ -9,6 +9,7 @@ from typing import BinaryIO, Final
 
 import orjson
 
+from metronome.disk import synchronise
 from metronome.stores.store import Refusal
 
 FOLDER_NAME: Final = "dead"
@@ -32,7 +33,7 @@ def bury(folder: Path, refused: Sequence[Refusal], now: datetime) -> None:
         file.write(b"".join(lines))
         file.flush()
         os.fsync(file.fileno())
-    _sync(folder)
+    synchronise(folder)
 
 
 def exhume(folder: Path) -> Iterator[Refusal]:
@@ -57,12 +58,3 @@ def lay_aside(folder: Path) -> None:
 def _ends_a_line(file: BinaryIO) -> bool:
     file.seek(-1, os.SEEK_END)
     return file.read(1) == b"\n"
-
-
-def _sync(folder: Path) -> None:
-    """Bring the folder's list of files to the disk as well."""
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

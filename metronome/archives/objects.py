@@ -4,7 +4,6 @@ Credentials, regions and endpoints are those that the providers' own tools read 
 (``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL``, ``GOOGLE_APPLICATION_CREDENTIALS``, ``AZURE_STORAGE_ACCOUNT_NAME``, …).
 """
 
-import os
 import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from obstore.store import LocalStore, ObjectStore, from_url
 
 from metronome.archives.archive import Archive, Entry
 from metronome.archives.threads import in_own_thread
+from metronome.disk import synchronise
 from metronome.errors import ArchiveAway, ArchiveDenied, Damaged, MetronomeError, Misconfigured
 
 if TYPE_CHECKING:
@@ -167,23 +167,13 @@ class _Folder(Objects):
 
     def _bring_to_disk(self, file: Path) -> None:
         """Synchronise a file, and the lists of files that lead to it, as far as they may be new."""
-        _sync(file)
-        _sync(file.parent)
+        synchronise(file)
+        synchronise(file.parent)
         folder = file.parent
-        while folder not in self._lasting:
-            _sync(folder.parent)
+        while folder != self._folder and folder not in self._lasting:
+            synchronise(folder.parent)
             self._lasting.add(folder)
-            if folder == self._folder:
-                break
             folder = folder.parent
-
-
-def _sync(path: Path) -> None:
-    number = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
 
 
 def _first_line(error: Exception) -> str:

@@ -7,13 +7,13 @@ from time import monotonic
 from typing import Annotated, Final, NamedTuple
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress, TaskProgressColumn, TextColumn
 
 from metronome.cli.follow import Following, follow
 from metronome.cli.follow_positions import default_file
 from metronome.cli.log_batches import Batch, Plan, batches
 from metronome.cli.log_files import LogFile, stored_bytes
+from metronome.cli.meters import progress_bar
 from metronome.cli.sender import PATIENCE_SECONDS, Answer, Sender
 from metronome.cli.tally import Tally, printable
 from metronome.dialects.accesslog import format_named, format_names
@@ -171,9 +171,7 @@ class _Meter:
 
 @contextmanager
 def _progress(total: int | None) -> Iterator[_Meter]:
-    console = Console(stderr=True)
-    columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+    with progress_bar(TaskProgressColumn(), TextColumn("{task.fields[rate]}")) as progress:
         yield _Meter(progress, total)
 
 

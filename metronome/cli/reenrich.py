@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress, TaskProgressColumn, TextColumn
 
+from metronome.cli.days import FirstDay, LastDay, read_days
+from metronome.cli.meters import progress_bar
 from metronome.cli.tally import printable
 from metronome.config import Settings, read_settings
 from metronome.enrich.again import changed_fields, enriched_again
@@ -53,12 +54,8 @@ class Done:
 
 def reenrich(  # noqa: PLR0913  # one argument for each option
     *,
-    first: Annotated[
-        str | None, typer.Option("--from", metavar="DAY", help="The first UTC day, as 2015-01-22.", show_default="all")
-    ] = None,
-    last: Annotated[
-        str | None, typer.Option("--to", metavar="DAY", help="The last UTC day, itself included.", show_default="all")
-    ] = None,
+    first: FirstDay = None,
+    last: LastDay = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Look and count, but change nothing.")] = False,
     data: Annotated[
         Path | None, typer.Option(envvar="METRONOME_DATA", help="The server's data folder.", show_default="data")
@@ -159,19 +156,9 @@ async def _changed_of(
 
 
 def _range(first: str | None, last: str | None) -> Span:
-    start, end = _read_day("--from", first), _read_day("--to", last)
-    if start is not None and end is not None and end < start:
-        raise Misconfigured(f"--to {last} lies before --from {first}")
+    days = read_days(first, last)
+    start, end = (None if day is None else datetime.combine(day, time(), UTC) for day in days)
     return start, None if end is None else end + _DAY
-
-
-def _read_day(option: str, text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        return datetime.combine(date.fromisoformat(text), time(), UTC)
-    except ValueError:
-        raise Misconfigured(f"{option} is {text!r}: write a day as 2015-01-22") from None
 
 
 @contextmanager
@@ -210,9 +197,7 @@ class _Meter:
 
 @contextmanager
 def _progress() -> Iterator[_Meter]:
-    console = Console(stderr=True)
-    columns = (BarColumn(), TaskProgressColumn(show_speed=True), TextColumn("events"), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+    with progress_bar(TaskProgressColumn(show_speed=True), TextColumn("events")) as progress:
         yield _Meter(progress)
 
 

@@ -8,14 +8,15 @@ from time import monotonic
 from typing import Annotated, Final
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress, TaskProgressColumn, TextColumn
 
 from metronome.archives.objects import open_archive
 from metronome.archives.stock import Holding, take_stock
 from metronome.cli.asking import USUAL_URL, Key
 from metronome.cli.background import Background
-from metronome.cli.holdings import FirstDay, LastDay, Where, fetched, read_days
+from metronome.cli.days import FirstDay, LastDay, read_days
+from metronome.cli.holdings import Where, fetched
+from metronome.cli.meters import progress_bar
 from metronome.cli.parcels import Packer, Parcel
 from metronome.cli.replay_trail import Trail, default_file
 from metronome.cli.sender import PATIENCE_SECONDS, Answer, Sender
@@ -181,9 +182,7 @@ class _Bar:
 
 @contextmanager
 def _bar() -> Iterator[_Bar]:
-    console = Console(stderr=True)
-    columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[said]}"), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+    with progress_bar(TaskProgressColumn(), TextColumn("{task.fields[said]}")) as progress:
         yield _Bar(progress)
 
 

@@ -7,12 +7,11 @@ its own, so that whoever reads the log can be interrupted at any time and compre
 import asyncio
 import sys
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from concurrent.futures import Future, wait
 from random import SystemRandom
-from threading import Thread
 from types import TracebackType
-from typing import Any, Final, Generic, NamedTuple, Protocol, Self, TypeVar
+from typing import Final, Generic, NamedTuple, Protocol, Self, TypeVar
 
 import aiohttp
 import orjson
@@ -22,9 +21,8 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
+from metronome.cli.background import Background
 from metronome.errors import CallerError, Misconfigured, ServerAway
-
-T = TypeVar("T")
 
 TICK: Final = "/tick"
 PATIENCE_SECONDS: Final = 30.0
@@ -117,21 +115,18 @@ class Sender(Generic[B]):
         self._waiting = waiting
         self._random = SystemRandom()
         self._flights: deque[Future[Answer[B]]] = deque()
-        self._loop = asyncio.new_event_loop()
-        self._thread = Thread(target=self._loop.run_forever, name="sender", daemon=True)
+        self._background = Background("sender")
 
     def __enter__(self) -> Self:
-        self._thread.start()
-        self._session = self._submit(_open_session()).result()
+        self._background.__enter__()
+        self._session = self._background.run(_open_session())
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._submit(self._close()).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        self._background.run(self._close())
+        self._background.__exit__(kind, error, trace)
 
     def send(self, batch: B) -> None:
         """Send a batch as soon as fewer than two are on their way.
@@ -144,7 +139,7 @@ class Sender(Generic[B]):
         """
         while len(self._flights) >= _IN_FLIGHT:
             self._land()
-        self._flights.append(self._submit(self._deliver(batch)))
+        self._flights.append(self._background.begin(self._deliver(batch)))
 
     def finish(self) -> None:
         """Wait until all that was sent is answered; raises as `send` does."""
@@ -176,15 +171,12 @@ class Sender(Generic[B]):
         self._flights.popleft()
         self._answered(answer)
 
-    def _submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
-
     async def _deliver(self, batch: B) -> Answer[B]:
         body = zstd.compress(batch.body, _ZSTD_LEVEL)
         pause = _FIRST_PAUSE_SECONDS
         deadline = None
         while isinstance(reply := await self._post(body), _Busy):
-            now = self._loop.time()
+            now = asyncio.get_running_loop().time()
             deadline = deadline or now + self._patience
             if now >= deadline:
                 raise ServerAway(f"{self._url} does not take events: {reply.reason}")

@@ -9,8 +9,7 @@ from typing import Annotated, Final, NamedTuple
 from urllib.parse import quote
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress, TaskProgressColumn, TextColumn
 
 from metronome.archives.archive import Archive
 from metronome.archives.census import Census, shares_of, together
@@ -18,7 +17,9 @@ from metronome.archives.objects import open_archive
 from metronome.archives.stock import Days, Holding, take_stock
 from metronome.cli.asking import USUAL_URL, Key, Server
 from metronome.cli.background import Background
-from metronome.cli.holdings import FirstDay, LastDay, Where, fetched, read_days
+from metronome.cli.days import FirstDay, LastDay, read_days
+from metronome.cli.holdings import Where, fetched
+from metronome.cli.meters import progress_bar
 from metronome.cli.tally import printable
 from metronome.errors import Damaged, MetronomeError, Misconfigured
 
@@ -177,9 +178,7 @@ class _Bar:
 
 @contextmanager
 def _bar() -> Iterator[_Bar]:
-    console = Console(stderr=True)
-    columns = (BarColumn(), TaskProgressColumn(), TextColumn("of the archive"), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+    with progress_bar(TaskProgressColumn(), TextColumn("of the archive")) as progress:
         yield _Bar(progress)
 
 
