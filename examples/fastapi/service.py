@@ -11,11 +11,8 @@ from typing import Annotated, Any, Final
 
 from fastapi import FastAPI, HTTPException, Query, Response
 
-from metronome.clients import occasions
+from metronome.clients import ClientConfig, Reporter, describe_request, occasions
 from metronome.clients.asgi import ASGIMiddleware
-from metronome.clients.config import ClientConfig
-from metronome.clients.handled import describe_request
-from metronome.clients.reporter import Reporter
 
 METRONOME: Final = os.environ.get("METRONOME_URL", "http://localhost:8080")
 DATASETS: Final[dict[str, list[dict[str, Any]]]] = {

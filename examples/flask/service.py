@@ -12,11 +12,8 @@ from typing import Any, Final
 
 from flask import Flask, Response, abort, jsonify, request
 
-from metronome.clients import occasions
-from metronome.clients.config import ClientConfig
-from metronome.clients.handled import describe_request
+from metronome.clients import ClientConfig, Reporter, describe_request, occasions
 from metronome.clients.log_handler import ReportingHandler
-from metronome.clients.reporter import Reporter
 from metronome.clients.wsgi import WSGIMiddleware
 
 METRONOME: Final = os.environ.get("METRONOME_URL", "http://localhost:8080")

@@ -7,12 +7,13 @@ from typing import Any, Final
 from aiohttp import hdrs, web
 
 from metronome.clients.handled import HANDLED, Handled
-from metronome.clients.hit import EVENT_STREAM, UNMATCHED, Hit
+from metronome.clients.hit import EVENT_STREAM, TEXT_MAX_CHARACTERS, UNMATCHED, Hit
 from metronome.clients.reporter import Reporter
 from metronome.clients.routes import ANYTHING, from_braces
 from metronome.clients.skipping import Skipping
 
 _FAILED: Final = 500
+_MAX: Final = TEXT_MAX_CHARACTERS
 _REQUEST: Final = web.RequestKey("metronome_request", Handled) if hasattr(web, "RequestKey") else "metronome_request"
 
 
@@ -118,14 +119,14 @@ class _Request(Handled):
             failed,
             request.scheme,
             request.host,
-            url.raw_path,
-            url.raw_query_string,
+            url.raw_path[:_MAX],
+            url.raw_query_string[:_MAX],
             request.remote or "",
-            ",".join(request.headers.getall(hdrs.X_FORWARDED_FOR, ())),
-            get(hdrs.X_FORWARDED_PROTO, ""),
-            get(hdrs.REFERER, ""),
-            get(hdrs.USER_AGENT, ""),
-            get(hdrs.ACCEPT_LANGUAGE, ""),
+            ",".join(request.headers.getall(hdrs.X_FORWARDED_FOR, ()))[-_MAX:],
+            get(hdrs.X_FORWARDED_PROTO, "")[:_MAX],
+            get(hdrs.REFERER, "")[:_MAX],
+            get(hdrs.USER_AGENT, "")[:_MAX],
+            get(hdrs.ACCEPT_LANGUAGE, "")[:_MAX],
             get("Sec-GPC") == "1" or get("DNT") == "1",
             self.described,
         )

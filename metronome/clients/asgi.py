@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from metronome.clients.asgi_routes import route_of
 from metronome.clients.handled import HANDLED, Handled
-from metronome.clients.hit import EVENT_STREAM, Hit
+from metronome.clients.hit import EVENT_STREAM, TEXT_MAX_CHARACTERS, Hit
 from metronome.clients.reporter import Reporter
 from metronome.clients.skipping import Skipping
 
@@ -28,6 +28,7 @@ _EVENT_STREAM: Final = EVENT_STREAM.encode()
 _STARTS: Final = frozenset({"http.response.start", "websocket.http.response.start"})
 _REPORTED: Final = frozenset({"http", "websocket"})
 _SHUT_DOWN: Final = frozenset({"lifespan.shutdown.complete", "lifespan.shutdown.failed"})
+_MAX: Final = TEXT_MAX_CHARACTERS
 _SAFE_IN_PATHS: Final = "/:@!$&'()*+,;=-._~"
 
 
@@ -159,14 +160,13 @@ class _Request(Handled):
 
     def _seen(self, milliseconds: float | None = None) -> Hit:
         scope = self._scope
-        headers = {name: value for name, value in scope["headers"] if name in _WANTED}
+        headers = {name: value[:_MAX] for name, value in scope["headers"] if name in _WANTED}
         get = headers.get
-        peer, server = scope.get("client"), scope.get("server")
-        host = get(b"host")
-        raw = scope.get("raw_path")
-        forwarded = get(b"x-forwarded-for")
-        if forwarded is not None:
-            forwarded = b",".join([value for name, value in scope["headers"] if name == b"x-forwarded-for"])
+        peer, host, raw = scope.get("client"), get(b"host"), scope.get("raw_path")
+        forwarded = get(b"x-forwarded-for", b"")
+        if forwarded:
+            forwarded = b",".join([value for name, value in scope["headers"] if name == b"x-forwarded-for"])[-_MAX:]
+        path = raw.decode("latin-1") if raw else quote(scope["path"], safe=_SAFE_IN_PATHS, errors="replace")
         return Hit(
             self._started,
             milliseconds,
@@ -175,11 +175,11 @@ class _Request(Handled):
             self._status,
             self._failed,
             scope.get("scheme", "http"),
-            host.decode("latin-1") if host is not None else _address_of(server),
-            raw.decode("latin-1") if raw else quote(scope["path"], safe=_SAFE_IN_PATHS, errors="replace"),
-            scope.get("query_string", b"").decode("latin-1"),
+            host.decode("latin-1") if host is not None else _address_of(scope.get("server")),
+            path[:_MAX],
+            scope.get("query_string", b"")[:_MAX].decode("latin-1"),
             peer[0] if peer else "",
-            (forwarded or b"").decode("latin-1"),
+            forwarded.decode("latin-1"),
             get(b"x-forwarded-proto", b"").decode("latin-1"),
             get(b"referer", b"").decode("latin-1"),
             get(b"user-agent", b"").decode("latin-1"),

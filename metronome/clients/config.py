@@ -93,7 +93,7 @@ class ClientConfig:
 def _check_url(url: str) -> None:
     try:
         parts = urlsplit(url)
-        right = parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
+        right = parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0 and "@" not in parts.netloc
     except ValueError:
         right = False
     if not right or not (url.isascii() and url.isprintable()) or " " in url:

@@ -44,7 +44,16 @@ class Connection:
             ValueError: likewise.
 
         """
-        line, self._line = self._line or self._open(), None
+        line, self._line = self._line, None
+        if line is not None:
+            try:
+                return self._post(line, body, headers)
+            except ConnectionError:
+                # Nobody was at fault: targets close lines over which nothing comes for a while.
+                pass
+        return self._post(self._open(), body, headers)
+
+    def _post(self, line: HTTPConnection, body: bytes, headers: Mapping[str, str]) -> Answer:
         try:
             line.request("POST", self._path, body, dict(headers))
             response = line.getresponse()

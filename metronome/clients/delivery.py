@@ -125,7 +125,7 @@ class Delivery:
                 self._tally.add(dropped=len(batch))
                 return
             rest = max(verdict.wait, pause * self._random.uniform(0.5, 1))
-            self._rest(min(rest, deadline - now))
+            self._rest(min(rest, deadline - now), verdict.wait)
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
         self._tally.add(sent=verdict.sent, refused=verdict.refused, reason=verdict.reason)
         if verdict.smaller:
@@ -140,8 +140,8 @@ class Delivery:
             return later(f"{self._wire.url} does not answer: {str(error) or type(error).__name__}; it is tried again")
         return self._wire.judge(answer, count)
 
-    def _rest(self, seconds: float) -> None:
+    def _rest(self, seconds: float, asked_for: float) -> None:
         if self._hurry.is_set():
-            time.sleep(min(seconds, _HURRIED_PAUSE_SECONDS))
+            time.sleep(min(seconds, max(asked_for, _HURRIED_PAUSE_SECONDS)))
         else:
             self._hurry.wait(seconds)

@@ -5,6 +5,8 @@ from typing import Any, Final, NamedTuple
 
 UNMATCHED: Final = "(unmatched)"
 """The route of a request that no route is for: its path could be anything, and would be counted as such."""
+TEXT_MAX_CHARACTERS: Final = 2048
+"""So much is kept of what a visitor may write at any length: what waits in the queue must not fill the memory."""
 EVENT_STREAM: Final = "text/event-stream"
 
 

@@ -12,6 +12,9 @@ from metronome.clients.reporter import Reporter
 from metronome.clients.tally import LOGGER
 
 _USUAL: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+_TAKEN: Final = frozenset(
+    {"event", "event_id", "level", "logger", "error_type", "error_stack", "@timestamp", "timestamp", "ts", "time"}
+)
 _PLAIN: Final = (str, int, float, bool)
 
 
@@ -47,10 +50,13 @@ class ReportingHandler(logging.Handler):
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:
     """Return a log record as the fields of an event.
 
-    What was given as ``extra`` and is a text, a number or a truth value has its own name, unless that is taken.
+    What was given as ``extra`` and is a text, a number or a truth value is kept under its own name; where that would
+    say of the event what is not meant of it, as ``record_time``.
     """
     fields: dict[str, Any] = {
-        name: value for name, value in record.__dict__.items() if name not in _USUAL and isinstance(value, _PLAIN)
+        f"record_{name}" if name in _TAKEN else name: value
+        for name, value in record.__dict__.items()
+        if name not in _USUAL and isinstance(value, _PLAIN)
     }
     fields |= {
         "event": "error" if record.levelno >= logging.ERROR else "log",

@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
 from metronome.clients.config import ClientConfig
-from metronome.clients.hit import Hit, Tracked
+from metronome.clients.hit import UNMATCHED, Hit, Tracked
 from metronome.clients.peers import Peers
 
 REQUEST_FIELDS: Final = (
@@ -19,6 +19,8 @@ TELLING_FIELDS: Final = frozenset({"clientip", "visitor", "session", "user"})
 TELLING_FIELDS_OF_MATOMO: Final = TELLING_FIELDS | {"agent"}
 """Likewise: where no address is told, Matomo takes the host's own, and tells visitors by their agents."""
 
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT"})
+_OTHER: Final = "(other)"
 _SEEN: Final = frozenset({200, 206, 304})
 _ERRORS_FROM: Final = 400
 _SECURE: Final = {"ws": "http", "wss": "https"}
@@ -72,7 +74,9 @@ class Reports:
             fields["id"] = item.id
         if item.format and (event == "download" or described.get("event") == "download"):
             fields["format"] = item.format
-        fields["action"] = f"{hit.method} {hit.route}"
+        # Whoever asks for what is not there may write any method as well.
+        method = hit.method if hit.route != UNMATCHED or hit.method in _METHODS else _OTHER
+        fields["action"] = f"{method} {hit.route}"
         fields["method"] = hit.method
         if hit.status is not None:
             fields["status"] = hit.status

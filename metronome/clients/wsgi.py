@@ -9,7 +9,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from metronome.clients.handled import HANDLED, Handled
-from metronome.clients.hit import EVENT_STREAM, UNMATCHED, Hit
+from metronome.clients.hit import EVENT_STREAM, TEXT_MAX_CHARACTERS, UNMATCHED, Hit
 from metronome.clients.reporter import Reporter
 from metronome.clients.routes import ANYTHING, from_angles, from_braces
 from metronome.clients.skipping import Skipping
@@ -23,6 +23,7 @@ ROUTE_KEY: Final = "metronome.route"
 
 _FAILED: Final = 500
 _USUAL_PORTS: Final = {"http": "80", "https": "443"}
+_MAX: Final = TEXT_MAX_CHARACTERS
 _SAFE_IN_PATHS: Final = "/:@!$&'()*+,;=-._~"
 
 
@@ -134,14 +135,14 @@ class _Request(Handled):
             scheme,
             get("HTTP_HOST") or _host(scheme, get("SERVER_NAME", "localhost"), get("SERVER_PORT", "")),
             # What stands there are bytes, each as the character of its number.
-            quote((script + path).encode("latin-1", "replace"), safe=_SAFE_IN_PATHS),
-            get("QUERY_STRING", ""),
+            quote((script + path)[:_MAX].encode("latin-1", "replace"), safe=_SAFE_IN_PATHS)[:_MAX],
+            get("QUERY_STRING", "")[:_MAX],
             get("REMOTE_ADDR", ""),
-            get("HTTP_X_FORWARDED_FOR", ""),
-            get("HTTP_X_FORWARDED_PROTO", ""),
-            get("HTTP_REFERER", ""),
-            get("HTTP_USER_AGENT", ""),
-            get("HTTP_ACCEPT_LANGUAGE", ""),
+            get("HTTP_X_FORWARDED_FOR", "")[-_MAX:],
+            get("HTTP_X_FORWARDED_PROTO", "")[:_MAX],
+            get("HTTP_REFERER", "")[:_MAX],
+            get("HTTP_USER_AGENT", "")[:_MAX],
+            get("HTTP_ACCEPT_LANGUAGE", "")[:_MAX],
             get("HTTP_SEC_GPC") == "1" or get("HTTP_DNT") == "1",
             self.described,
         )

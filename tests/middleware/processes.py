@@ -42,6 +42,7 @@ KINDS: Final = {
         "2",
         f"{_HOSTS}.with_fastapi:app",
     ),
+    "uvicorn, Starlette": (*_ASGI, "--port", "{port}", f"{_HOSTS}.with_starlette:app"),
     "uvicorn, Django": (*_ASGI, "--port", "{port}", f"{_HOSTS}.with_django:asgi_application"),
     "gunicorn sync, Flask": (*_WSGI, f"{_HOSTS}.with_flask:application"),
     "gunicorn threads, Flask": (

@@ -1,6 +1,7 @@
 """A real HTTP server that keeps what it is sent, and answers as it is told."""
 
 import contextlib
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -36,6 +37,7 @@ class Recorder:
 
     def __init__(self, answer: Callable[[Received], Said]) -> None:
         self.answer = answer
+        self.closed = 0
         self.received: list[Received] = []
         self.url = ""
 
@@ -56,12 +58,28 @@ def accepting(received: Received) -> Said:
 
 
 @contextlib.contextmanager
-def recording(answer: Callable[[Received], Said] = accepting) -> Iterator[Recorder]:
-    """Run such a server while the context lasts."""
+def recording(
+    answer: Callable[[Received], Said] = accepting,
+    idle_seconds: float | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> Iterator[Recorder]:
+    """Run such a server while the context lasts.
+
+    Args:
+        answer: says what each request is answered with.
+        idle_seconds: after how long it closes a line over which nothing comes.
+        tls: with what it speaks TLS, if it does.
+
+    """
     recorder = Recorder(answer)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        timeout = idle_seconds
+
+        def finish(self) -> None:
+            super().finish()
+            recorder.closed += 1
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -83,7 +101,9 @@ def recording(answer: Callable[[Received], Said] = accepting) -> Iterator[Record
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True
-        recorder.url = f"http://127.0.0.1:{server.server_port}"
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
+        recorder.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         try:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from metronome.clients.asgi import ASGIMiddleware
 from metronome.clients.asgi_routes import ROUTE_KEY
 from metronome.clients.config import ClientConfig
+from metronome.clients.hit import TEXT_MAX_CHARACTERS
 from metronome.clients.reporter import Reporter
 
 
@@ -87,6 +88,15 @@ async def test_a_request_is_seen_as_it_came() -> None:
     assert (seen.method, seen.route, seen.status, seen.path, seen.query) == ("GET", "/a/:x", 200, "/a%20b", "q=1")
     assert (seen.host, seen.peer, seen.forwarded) == ("h", "192.0.2.1", "1.1.1.1,2.2.2.2")
     assert seen.milliseconds > 0
+
+
+async def test_no_visitor_fills_the_memory_with_long_texts() -> None:
+    reporter = Kept()
+    long = b"x" * 100_000
+    headers = [(name, long) for name in (b"user-agent", b"referer", b"accept-language", b"x-forwarded-for", b"host")]
+    scope = SCOPE | {"headers": headers, "raw_path": long, "query_string": long}
+    await through(ASGIMiddleware(sending(START, END), reporter), scope, [])
+    assert max(len(value) for value in reporter.kept[0] if isinstance(value, str)) == TEXT_MAX_CHARACTERS
 
 
 async def test_it_is_reported_when_the_response_has_ended_not_when_the_work_behind_it_has() -> None:

@@ -12,6 +12,7 @@ WRONG = [
     ({"url": "ftp://stats.example.org"}, "no web address"),
     ({"url": "http://[::1"}, "no web address"),
     ({"url": "http://h:99999"}, "no web address"),
+    ({"url": "http://user:secret@stats.example.org"}, "no web address"),
     ({"protocol": "piwik"}, "one of metronome, matomo"),
     ({"mode": "both"}, "one of response, request"),
     ({"key": "a\nb"}, "the key"),

@@ -24,7 +24,7 @@ def logged() -> tuple[logging.Logger, Kept]:
 
 def test_a_record_is_a_log_and_what_is_given_with_it_is_kept(logged: tuple[logging.Logger, Kept]) -> None:
     logger, reporter = logged
-    logger.info("it rains in %s", "Bern", extra={"millimetres": 7, "odd": object(), "event": "mine"})
+    logger.info("it rains in %s", "Bern", extra={"millimetres": 7, "odd": object(), "event": "mine", "time": 1.5})
     (tracked,) = reporter.kept
     assert tracked.fields == {
         "event": "log",
@@ -32,6 +32,8 @@ def test_a_record_is_a_log_and_what_is_given_with_it_is_kept(logged: tuple[loggi
         "level": "INFO",
         "logger": "tests.of.clients",
         "millimetres": 7,
+        "record_event": "mine",
+        "record_time": 1.5,
     }
     assert tracked.during is None
 

@@ -3,14 +3,20 @@
 import logging
 import os
 import socket
+import ssl
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
+import trustme
 
 from metronome.clients.config import ClientConfig
 from metronome.clients.courier import THREAD_NAME
@@ -45,6 +51,10 @@ def wait_until(holds: Callable[[], object]) -> None:
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def has_closed(recorder: Recorder, lines: int) -> bool:
+    return recorder.closed == lines
 
 
 def once(first: Said) -> Callable[[Received], Said]:
@@ -110,7 +120,7 @@ def test_what_is_refused_is_counted_and_told_and_the_rest_goes_out(
 def test_what_is_too_large_is_sent_in_halves_until_it_fits() -> None:
     def answer(received: Received) -> Said:
         lines = received.body.splitlines()
-        return accepting(received) if len(lines) < 4 and b"d5" not in received.body else Said(413)
+        return accepting(received) if len(lines) < 4 and b'"d5"' not in received.body else Said(413)
 
     with recording(answer) as recorder, reporting(recorder.url, gather_seconds=0.2) as reporter:
         track(reporter, 10)
@@ -145,7 +155,7 @@ def test_while_the_target_is_away_the_queue_holds_what_it_may_and_counts_the_res
 
 def test_after_all_patience_a_batch_is_dropped_and_the_next_is_tried() -> None:
     def answer(received: Received) -> Said:
-        return Said(503) if b"d0" in received.body else accepting(received)
+        return Said(503) if b'"d0"' in received.body else accepting(received)
 
     impatient = {"patience_seconds": 0.3, "batch_max_events": 1}
     with recording(answer) as recorder, reporting(recorder.url, **impatient) as reporter:
@@ -172,6 +182,46 @@ def test_a_reporter_that_was_closed_goes_on_with_the_next_report() -> None:
         track(reporter, 1)
         assert reporter.close()
         assert reporter.stats() == (2, 0, 0, 0, 0)
+
+
+def test_a_line_that_the_target_has_closed_meanwhile_is_opened_anew_without_a_word(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with recording(idle_seconds=0.05) as recorder, reporting(recorder.url) as reporter:
+        for number in range(1, 4):
+            track(reporter, 1)
+            assert reporter.flush()
+            wait_until(partial(has_closed, recorder, number))
+        assert reporter.stats() == (3, 0, 0, 0, 0)
+    assert [record for record in caplog.records if record.name == LOGGER] == []
+
+
+OVER_TLS = """
+import sys
+from metronome.clients import ClientConfig, Reporter
+with Reporter(ClientConfig(url=sys.argv[1], stop_seconds=float(sys.argv[2]))) as reporter:
+    reporter.track("view", id="rivers")
+print(reporter.stats().sent)
+"""
+
+
+@pytest.mark.parametrize(("known", "sent"), [(True, b"1"), (False, b"0")])
+def test_over_tls_only_a_target_with_a_known_certificate_is_told(known: bool, sent: bytes, tmp_path: Path) -> None:  # noqa: FBT001  # a case of the test
+    authority = trustme.CA()
+    (trustme.CA() if not known else authority).cert_pem.write_to_path(tmp_path / "ca.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    with recording(tls=context) as recorder:
+        done = subprocess.run(
+            [sys.executable, "-c", OVER_TLS, recorder.url, "20" if known else "0.5"],
+            env=os.environ | {"SSL_CERT_FILE": str(tmp_path / "ca.pem")},
+            capture_output=True,
+            check=True,
+            timeout=60,
+        )
+        assert done.stdout.strip() == sent
+        assert len(recorder.received) == int(sent)
+    assert known or b"certificate verify failed" in done.stderr
 
 
 def test_to_flush_before_the_first_report_does_no_harm() -> None:

@@ -71,6 +71,11 @@ def test_the_scheme_that_a_trusted_proxy_tells_counts() -> None:
     assert (trusted["url"][:8], trusted["clientip"]) == ("https://", "198.51.100.7")
 
 
+def test_what_is_not_there_has_no_name_that_a_stranger_chooses() -> None:
+    assert report(hit(method="BREW", route="(unmatched)"))["action"] == "(other) (unmatched)"
+    assert report(hit(method="PROPFIND"))["action"] == "PROPFIND /datasets/:name"
+
+
 def test_websockets_have_the_addresses_of_their_pages() -> None:
     assert report(hit(scheme="wss"))["url"].startswith("https://")
 

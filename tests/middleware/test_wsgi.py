@@ -11,6 +11,7 @@ import pytest
 
 from metronome.clients.config import ClientConfig
 from metronome.clients.handled import HANDLED
+from metronome.clients.hit import TEXT_MAX_CHARACTERS
 from metronome.clients.reporter import Reporter
 from metronome.clients.wsgi import ROUTE_KEY, WSGIMiddleware
 
@@ -93,6 +94,20 @@ def test_a_response_in_parts_passes_and_is_closed_once() -> None:
         False,
     )
     assert HANDLED.get() is None
+
+
+def test_no_visitor_fills_the_memory_with_long_texts() -> None:
+    reporter = Kept()
+    names = (
+        "PATH_INFO",
+        "QUERY_STRING",
+        "HTTP_REFERER",
+        "HTTP_USER_AGENT",
+        "HTTP_ACCEPT_LANGUAGE",
+        "HTTP_X_FORWARDED_FOR",
+    )
+    served(WSGIMiddleware(answering([b""]), reporter), environ(**dict.fromkeys(names, "/" * 100_000)))
+    assert max(len(value) for value in reporter.kept[0] if isinstance(value, str)) == TEXT_MAX_CHARACTERS
 
 
 def test_it_is_reported_as_it_is_closed_and_not_before() -> None:

@@ -4,8 +4,7 @@ import json
 import os
 from typing import Any
 
-from metronome.clients.config import ClientConfig
-from metronome.clients.reporter import Reporter
+from metronome.clients import ClientConfig, Reporter
 
 ENVIRONMENT = "TEST_CLIENT"
 

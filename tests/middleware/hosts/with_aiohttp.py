@@ -4,9 +4,8 @@ import sys
 
 from aiohttp import WSMsgType, web
 
-from metronome.clients import occasions
+from metronome.clients import describe_request, occasions
 from metronome.clients.aiohttp import report_requests
-from metronome.clients.handled import describe_request
 from tests.middleware.hosts.settings import reporter
 
 REPORTER = reporter()

@@ -9,9 +9,8 @@ from django.core.wsgi import get_wsgi_application
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.urls import include, path, re_path
 
-from metronome.clients import occasions
+from metronome.clients import describe_request, occasions
 from metronome.clients.asgi import ASGIMiddleware
-from metronome.clients.handled import describe_request
 from metronome.clients.wsgi import WSGIMiddleware
 from tests.middleware.hosts.settings import ENVIRONMENT, reporter
 

@@ -7,9 +7,8 @@ from fastapi import APIRouter, Body, FastAPI, Request, Response, WebSocket
 from fastapi.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Mount, Route
 
-from metronome.clients import occasions
+from metronome.clients import describe_request, occasions
 from metronome.clients.asgi import ASGIMiddleware
-from metronome.clients.handled import describe_request
 from tests.middleware.hosts.settings import reporter
 
 REPORTER = reporter()

@@ -5,8 +5,7 @@ from io import BytesIO
 
 from flask import Blueprint, Flask, Response, request, send_file
 
-from metronome.clients import occasions
-from metronome.clients.handled import describe_request
+from metronome.clients import describe_request, occasions
 from metronome.clients.wsgi import WSGIMiddleware
 from tests.middleware.hosts.settings import reporter
 
