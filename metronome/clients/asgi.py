@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from metronome.clients.asgi_routes import route_of
 from metronome.clients.handled import HANDLED, Handled
-from metronome.clients.hit import EVENT_STREAM, TEXT_MAX_CHARACTERS, Hit
+from metronome.clients.hit import EVENT_STREAM, SAFE_IN_PATHS, TEXT_MAX_CHARACTERS, Hit
 from metronome.clients.reporter import Reporter
 from metronome.clients.skipping import Skipping
 
@@ -29,7 +29,6 @@ _STARTS: Final = frozenset({"http.response.start", "websocket.http.response.star
 _REPORTED: Final = frozenset({"http", "websocket"})
 _SHUT_DOWN: Final = frozenset({"lifespan.shutdown.complete", "lifespan.shutdown.failed"})
 _MAX: Final = TEXT_MAX_CHARACTERS
-_SAFE_IN_PATHS: Final = "/:@!$&'()*+,;=-._~"
 
 
 class ASGIMiddleware:
@@ -166,7 +165,7 @@ class _Request(Handled):
         forwarded = get(b"x-forwarded-for", b"")
         if forwarded:
             forwarded = b",".join([value for name, value in scope["headers"] if name == b"x-forwarded-for"])[-_MAX:]
-        path = raw.decode("latin-1") if raw else quote(scope["path"], safe=_SAFE_IN_PATHS, errors="replace")
+        path = raw.decode("latin-1") if raw else quote(scope["path"], safe=SAFE_IN_PATHS, errors="replace")
         return Hit(
             self._started,
             milliseconds,

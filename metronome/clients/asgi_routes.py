@@ -5,10 +5,7 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from metronome.clients.hit import UNMATCHED
-from metronome.clients.routes import ANYTHING, from_braces, with_values_named
-
-ROUTE_KEY: Final = "metronome.route"
-"""Where an application or a middleware may say itself what the route is, in any form that `from_braces` reads."""
+from metronome.clients.routes import ANYTHING, ROUTE_KEY, from_braces, with_values_named
 
 _NAMES = re.compile(r":(\w+)")
 _MAX_REMEMBERED: Final = 4096

@@ -8,7 +8,7 @@ from typing import Final
 from metronome.clients.config import ClientConfig
 from metronome.clients.delivery import Delivery
 from metronome.clients.hit import Hit, Tracked
-from metronome.clients.tally import Tally
+from metronome.clients.tally import Tally, shown
 
 THREAD_NAME: Final = "metronome-reports"
 FULL: Final = "the queue is full, as the target is away or the host too busy: raise queue_max to hold more"
@@ -92,7 +92,7 @@ class Courier:
                     thread.start()
                 except RuntimeError as error:
                     # The interpreter is about to end, or the system has no more threads.
-                    self._tally.add(faults=1, reason=repr(error))
+                    self._tally.add(faults=1, reason=shown(error))
                     return
                 self._thread = thread
 
@@ -105,7 +105,7 @@ class Courier:
             try:
                 self._deliver_one_batch(delivery)
             except Exception as error:  # noqa: BLE001  # the thread is to go on, whatever it was
-                self._tally.add(dropped=self._under_way, faults=1, reason=repr(error))
+                self._tally.add(dropped=self._under_way, faults=1, reason=shown(error))
             self._under_way = 0
             self._tally.tell()
         delivery.close()

@@ -13,7 +13,7 @@ from metronome.clients.hit import Hit, Tracked
 from metronome.clients.matomo import Matomo
 from metronome.clients.native import Native
 from metronome.clients.reports import Reports
-from metronome.clients.tally import Tally
+from metronome.clients.tally import Tally, shown
 from metronome.clients.verdicts import Answer, Verdict, later
 
 _FIRST_PAUSE_SECONDS: Final = 0.25
@@ -106,7 +106,7 @@ class Delivery:
             try:
                 made.append(self._wire.encode(self._reports.event(one), f"{self._prefix}{self._named:x}"))
             except Exception as error:  # noqa: BLE001  # whatever the host put into it, the others go out
-                self._tally.add(refused=1, reason=f"an event cannot be written: {error!r}")
+                self._tally.add(refused=1, reason=f"an event cannot be written: {shown(error)}")
         return made
 
     def _send(self, batch: list[bytes]) -> None:

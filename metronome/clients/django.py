@@ -9,8 +9,7 @@ from typing import Any
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.http.request import HttpRequest
 
-from metronome.clients.routes import from_django
-from metronome.clients.wsgi import ROUTE_KEY
+from metronome.clients.routes import ROUTE_KEY, from_django
 
 
 class RouteMiddleware:

@@ -7,6 +7,8 @@ UNMATCHED: Final = "(unmatched)"
 """The route of a request that no route is for: its path could be anything, and would be counted as such."""
 TEXT_MAX_CHARACTERS: Final = 2048
 """So much is kept of what a visitor may write at any length: what waits in the queue must not fill the memory."""
+SAFE_IN_PATHS: Final = "/:@!$&'()*+,;=-._~"
+"""What stands in a path as it is (RFC 3986, section 3.3)."""
 EVENT_STREAM: Final = "text/event-stream"
 
 

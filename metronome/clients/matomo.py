@@ -62,7 +62,7 @@ _OF_REQUESTS: Final = frozenset({"request", "view", "download"})
 _SUCCESS: Final = range(200, 300)
 _NO_CONTENT: Final = 204
 _BAD_REQUEST: Final = 400
-_AS_IT_IS: Final = re.compile(r"[A-Za-z0-9._~-]*", re.ASCII)
+_QUOTED: Final = re.compile(r"[A-Za-z0-9._~%-]*", re.ASCII)
 _SHORT: Final = 512
 _REMEMBERED: Final = 4096
 
@@ -183,7 +183,10 @@ def _quoted(value: Any) -> str:
 
 
 def _quoted_text(text: str) -> str:
-    return text if _AS_IT_IS.fullmatch(text) else quote_from_bytes(text.encode(errors="replace"), safe="")
+    # What addresses have, first: to look at each character takes four times as long.
+    quoted = text.replace("%", "%25").replace("/", "%2F").replace(":", "%3A")
+    quoted = quoted.replace("?", "%3F").replace("=", "%3D").replace("&", "%26")
+    return quoted if _QUOTED.fullmatch(quoted) else quote_from_bytes(text.encode(errors="replace"), safe="")
 
 
 _quoted_short = lru_cache(_REMEMBERED)(_quoted_text)

@@ -16,7 +16,7 @@ from metronome.clients.config import ClientConfig
 from metronome.clients.courier import Courier
 from metronome.clients.handled import HANDLED
 from metronome.clients.hit import Hit, Tracked
-from metronome.clients.tally import Stats, Tally
+from metronome.clients.tally import Stats, Tally, shown
 
 _REPORTERS: Final[WeakSet["Reporter"]] = WeakSet()
 
@@ -72,7 +72,7 @@ class Reporter:
 
     def fault(self, error: Exception) -> None:
         """Count that reporting went wrong; the log tells of it, once a minute at most."""
-        self._tally.add(faults=1, reason=repr(error))
+        self._tally.add(faults=1, reason=shown(error))
 
     def flush(self, seconds: float | None = None) -> bool:
         """Send what is queued, and wait until that is done.

@@ -14,6 +14,8 @@ _ANGLED = re.compile(r"<(?:[^<>:]*:)?([^<>]+)>")
 _NAMED_GROUP = re.compile(r"\(\?P<(\w+)>")
 _ESCAPED = re.compile(r"\\(.)")
 _REMEMBERED: Final = 4096
+ROUTE_KEY: Final = "metronome.route"
+"""Where, in an ASGI scope or a WSGI environment, an application may say itself what the route is, as with braces."""
 ANYTHING: Final = "*"
 """Stands for what a pattern does not name."""
 

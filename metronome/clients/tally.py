@@ -1,5 +1,6 @@
 """What a client counts of itself, and the one line a minute that tells of what goes wrong."""
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable
@@ -7,8 +8,17 @@ from typing import Final, NamedTuple
 
 LOGGER: Final = "metronome.clients"
 BETWEEN_LINES_SECONDS: Final = 60.0
+_SHOWN: Final = 300
 
 _log = logging.getLogger(LOGGER)
+
+
+def shown(error: BaseException) -> str:
+    """Return what is to be read of an error, whatever a host's own errors do when they are shown."""
+    try:
+        return repr(error)[:_SHOWN]
+    except Exception:  # noqa: BLE001  # its name is left
+        return type(error).__name__
 
 
 class Stats(NamedTuple):
@@ -70,7 +80,9 @@ class Tally:
             if self._told_at is not None and now < self._told_at + BETWEEN_LINES_SECONDS:
                 return
             self._told_at, reason, self._reason = now, self._reason, ""
-        _log.warning(
-            "reporting to %s: %s; %d sent, %d refused, %d dropped so far",
-            *(self._where, reason, self._sent, self._refused, self._dropped),
-        )
+        # A host's handlers may raise, and reports are to go on.
+        with contextlib.suppress(Exception):
+            _log.warning(
+                "reporting to %s: %s; %d sent, %d refused, %d dropped so far",
+                *(self._where, reason, self._sent, self._refused, self._dropped),
+            )

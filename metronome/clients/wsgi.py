@@ -9,22 +9,18 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from metronome.clients.handled import HANDLED, Handled
-from metronome.clients.hit import EVENT_STREAM, TEXT_MAX_CHARACTERS, UNMATCHED, Hit
+from metronome.clients.hit import EVENT_STREAM, SAFE_IN_PATHS, TEXT_MAX_CHARACTERS, UNMATCHED, Hit
 from metronome.clients.reporter import Reporter
-from metronome.clients.routes import ANYTHING, from_angles, from_braces
+from metronome.clients.routes import ANYTHING, ROUTE_KEY, from_angles, from_braces
 from metronome.clients.skipping import Skipping
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 App = Callable[[Environ, StartResponse], Iterable[bytes]]
 
-ROUTE_KEY: Final = "metronome.route"
-"""Where an application or a middleware may say itself what the route is, in any form that `from_braces` reads."""
-
 _FAILED: Final = 500
 _USUAL_PORTS: Final = {"http": "80", "https": "443"}
 _MAX: Final = TEXT_MAX_CHARACTERS
-_SAFE_IN_PATHS: Final = "/:@!$&'()*+,;=-._~"
 
 
 class WSGIMiddleware:
@@ -135,7 +131,7 @@ class _Request(Handled):
             scheme,
             get("HTTP_HOST") or _host(scheme, get("SERVER_NAME", "localhost"), get("SERVER_PORT", "")),
             # What stands there are bytes, each as the character of its number.
-            quote((script + path)[:_MAX].encode("latin-1", "replace"), safe=_SAFE_IN_PATHS)[:_MAX],
+            quote((script + path)[:_MAX].encode("latin-1", "replace"), safe=SAFE_IN_PATHS)[:_MAX],
             get("QUERY_STRING", "")[:_MAX],
             get("REMOTE_ADDR", ""),
             get("HTTP_X_FORWARDED_FOR", "")[-_MAX:],

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metronome.clients.asgi import ASGIMiddleware
-from metronome.clients.asgi_routes import ROUTE_KEY
 from metronome.clients.config import ClientConfig
 from metronome.clients.hit import TEXT_MAX_CHARACTERS
 from metronome.clients.reporter import Reporter
+from metronome.clients.routes import ROUTE_KEY
 
 
 class Kept(Reporter):

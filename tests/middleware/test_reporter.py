@@ -278,6 +278,33 @@ def test_a_bulk_of_matomo_s_has_the_same_name_when_it_comes_again() -> None:
         assert first.body == second.body
 
 
+class Unshown(Exception):
+    """An error that cannot even be shown."""
+
+    def __repr__(self) -> str:
+        raise ValueError("no")
+
+
+class Raising(logging.Handler):
+    """A handler of a host's that raises."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        raise RuntimeError(record.name)
+
+
+def test_neither_odd_errors_nor_odd_handlers_of_the_host_s_stop_the_reports() -> None:
+    handler = Raising()
+    logging.getLogger(LOGGER).addHandler(handler)
+    try:
+        with recording(once(Said(503))) as recorder, reporting(recorder.url) as reporter:
+            reporter.fault(Unshown())
+            track(reporter, 2)
+            assert reporter.flush()
+            assert reporter.stats() == (2, 0, 0, 0, 1)
+    finally:
+        logging.getLogger(LOGGER).removeHandler(handler)
+
+
 def test_one_line_a_minute_tells_what_is_wrong(caplog: pytest.LogCaptureFixture) -> None:
     now = [0.0]
     tally = Tally("http://stats.example.org", lambda: now[0])

@@ -13,7 +13,8 @@ from metronome.clients.config import ClientConfig
 from metronome.clients.handled import HANDLED
 from metronome.clients.hit import TEXT_MAX_CHARACTERS
 from metronome.clients.reporter import Reporter
-from metronome.clients.wsgi import ROUTE_KEY, WSGIMiddleware
+from metronome.clients.routes import ROUTE_KEY
+from metronome.clients.wsgi import WSGIMiddleware
 
 
 class Kept(Reporter):
