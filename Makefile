@@ -49,7 +49,7 @@ format: $(INSTALLED_DEV) ## put the code in order
 	$(BIN)/ruff format
 
 .PHONY: docs
-docs: $(INSTALLED) ## write the generated docs anew
+docs: $(INSTALLED) ## write the generated docs and dashboards anew
 	$(BIN)/python docs/generate.py
 
 .PHONY: bench

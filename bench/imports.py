@@ -21,7 +21,7 @@ def measure() -> list[Row]:
     """Import a log of a million lines."""
     with scratch() as folder, serving(folder / "data") as server:
         log = folder / "access.log"
-        _write_log(log)
+        write_log(log, LINES)
         began = time.monotonic()
         ended = run_metronome("import", log, "--url", server.url, seconds=600)
         if ended.code:
@@ -39,10 +39,11 @@ def measure() -> list[Row]:
     ]
 
 
-def _write_log(path: Path) -> None:
+def write_log(path: Path, count: int) -> None:
+    """Write an access log of so many lines."""
     draw = random.Random(1)
     with path.open("w") as log:
-        for number in range(LINES):
+        for number in range(count):
             item = 0 if draw.random() < 0.1 else draw.randrange(1, ITEMS)
             form = f"/data.{draw.choice(FORMATS)}" if draw.random() < 0.2 else ""
             referer = draw.choice(REFERERS) if draw.random() < 0.4 else "-"

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from bench import away, batches, elastic, enrichment, imports, middleware, questions, tick, tocks, wires
+from bench import archives, away, batches, elastic, enrichment, imports, middleware, questions, tick, tocks, wires
 from bench.figures import Row
 
 PARTS: Final[dict[str, Callable[[], list[Row]]]] = {
@@ -23,6 +23,7 @@ PARTS: Final[dict[str, Callable[[], list[Row]]]] = {
     "wires": wires.measure,
     "enrichment": enrichment.measure,
     "import": imports.measure,
+    "archive": archives.measure,
     "elasticsearch": elastic.measure,
     "tock": tocks.measure,
     "questions": questions.measure,

@@ -1,14 +1,19 @@
-"""Writes docs/configuration.md from the table of settings; with --check, says whether it is up to date."""  # noqa: INP001  # a script of its own
+"""Writes what is generated and yet kept: docs/configuration.md from the table of settings, and Kibana's dashboards.
+
+With --check it says whether these are up to date.
+"""  # noqa: INP001  # a script of its own
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from pydantic.fields import FieldInfo
 
 from metronome.config import PREFIX, Settings, shown_default
+from metronome.dashboards import bundle, ndjson
 
-PAGE: Final = Path(__file__).with_name("configuration.md")
+ROOT: Final = Path(__file__).parents[1]
 
 _HEAD: Final = f"""\
 # Configuration
@@ -41,9 +46,14 @@ can read a command line.
 """
 
 
-def page() -> str:
-    """Return the page as it should be."""
-    return _HEAD + "".join(_row(name, field) for name, field in Settings.model_fields.items())
+def page() -> bytes:
+    """Return the page of settings as it should be."""
+    return (_HEAD + "".join(_row(name, field) for name, field in Settings.model_fields.items())).encode()
+
+
+def dashboards() -> bytes:
+    """Return the dashboards of an installation that has the usual index prefix."""
+    return ndjson(bundle(str(Settings.model_fields["index_prefix"].default)))
 
 
 def _row(name: str, field: FieldInfo) -> str:
@@ -58,16 +68,24 @@ def _row(name: str, field: FieldInfo) -> str:
     return f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |\n"
 
 
+GENERATED: Final[dict[str, tuple[Callable[[], bytes], str]]] = {
+    "docs/configuration.md": (page, "metronome/config.py"),
+    "kibana/metronome.ndjson": (dashboards, "metronome/dashboards"),
+}
+"""Each file, how it is made, and of what."""
+
+
 def main() -> int:
-    """Write the page, or check it."""
-    wanted = page()
-    if "--check" not in sys.argv[1:]:
-        PAGE.write_text(wanted)
-        return 0
-    if PAGE.exists() and PAGE.read_text() == wanted:
-        return 0
-    sys.stderr.write(f"{PAGE.name} is not up to date with metronome/config.py: run `make docs`\n")
-    return 1
+    """Write the files, or check them."""
+    behind = 0
+    for name, (made, source) in GENERATED.items():
+        file, wanted = ROOT / name, made()
+        if "--check" not in sys.argv[1:]:
+            file.write_bytes(wanted)
+        elif not file.exists() or file.read_bytes() != wanted:
+            sys.stderr.write(f"{name} is not up to date with {source}: run `make docs`\n")
+            behind = 1
+    return behind
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _OLDEST_SECONDS = 36_500 * _SECONDS["d"]
 _SECRET = frozenset({"store", "store_api_key", "forward_shared_key", "forward_users", "microticks_key"})
 """Settings that may hold a password, and so are shown to nobody."""
+_ARCHIVE = re.compile(r"(?:s3|gs|az)://[^/\s]\S*|file:///\S*")
 _STORE = re.compile(r"duckdb|https?://\S+")
 _ADDRESS_PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
 _NONE = "none"
@@ -88,6 +89,19 @@ def _read_store(value: object) -> object:
     return value
 
 
+def _read_archive(value: object) -> object:
+    if not isinstance(value, str) or (value and _ARCHIVE.fullmatch(value) is None):
+        raise ValueError("write s3://bucket/prefix, gs://bucket/prefix, az://container/prefix or file:///folder")
+    return value
+
+
+def _read_waiting(value: object) -> object:
+    age = read_age(value)
+    if not age:
+        raise ValueError("write a number and s, m, h, d or w, as 15m; it may not be 0")
+    return age
+
+
 def _read_index_prefix(value: object) -> object:
     if not isinstance(value, str) or _INDEX_PREFIX.fullmatch(value) is None:
         raise ValueError("write lower-case letters, digits, _ and -, beginning with a letter or digit")
@@ -135,6 +149,17 @@ class Settings(BaseSettings):
     store_ca: Path | None = Field(None, description="File with the certificate that signed Elasticsearch's own.")
     index_prefix: Annotated[str, BeforeValidator(_read_index_prefix)] = Field(
         "metronome", description="Elasticsearch indices are named with it: `metronome-2015.01.22`."
+    )
+    archive: Annotated[str, BeforeValidator(_read_archive)] = Field(
+        "",
+        description="Where all events are kept for the long term, beside the store: `s3://bucket/prefix`, "
+        "`gs://bucket/prefix`, `az://container/prefix` or `file:///folder`. Empty: nowhere.",
+    )
+    archive_roll_bytes: ByteSize = Field(
+        ByteSize(32 * 2**20), gt=0, description="How much gathers, uncompressed, before it is written to the archive."
+    )
+    archive_roll_age: Annotated[timedelta, BeforeValidator(_read_waiting)] = Field(
+        timedelta(minutes=15), description="How long the oldest waits before it is written to the archive all the same."
     )
     duckdb_memory: str = Field(
         "1GB", pattern=r"^\d+(\.\d+)?\s*([KMGT]i?B)$", description="What the embedded store may take of memory."

@@ -17,12 +17,18 @@
     ├── Away                    try again later: nothing is wrong with the request
     │   ├── SpoolFull           no room on the disk for more events
     │   ├── StoreAway           the store does not answer
+    │   ├── ArchiveAway         the archive does not answer
     │   ├── Busy                as many questions wait for the store as may
-    │   └── ServerAway          the Metronome server that a command sends to does not answer
-    └── OperatorError           somebody has to change the installation
-        ├── Misconfigured       a setting has a value that cannot be
-        ├── StoreDenied         the store does not accept these credentials
-        └── DataFolderTaken     another Metronome works in this data folder
+    │   ├── ServerAway          the Metronome server that a command sends to does not answer
+    │   └── KibanaAway          the Kibana that dashboards are to be installed in does not answer
+    ├── OperatorError           somebody has to change the installation
+    │   ├── Misconfigured       a setting has a value that cannot be
+    │   ├── StoreDenied         the store does not accept these credentials
+    │   ├── ArchiveDenied       there is no such archive, or it does not accept these credentials
+    │   ├── KibanaDenied        Kibana does not accept these credentials
+    │   ├── KibanaRefused       Kibana does not take these dashboards
+    │   └── DataFolderTaken     another Metronome works in this data folder
+    └── Damaged                 an object of the archive is not as it was written
 
 ``retry`` says whether the same call may succeed later. ``advice`` is a sentence for whoever has to
 act: the caller of a ``CallerError``, else the operator. The message itself says what is wrong; where it may name
@@ -123,6 +129,13 @@ class StoreAway(Away):
     in_public = "the store does not answer at the moment; no event is lost, ask again later"
 
 
+class ArchiveAway(Away):
+    """The archive does not answer, has no room, or is too busy; the spool keeps the events until it does."""
+
+    advice = "see that the archive can be reached and has room; no event is lost meanwhile"
+    in_public = "the archive does not answer at the moment; no event is lost"
+
+
 class Busy(Away):
     """As many questions wait for the store as may."""
 
@@ -133,6 +146,12 @@ class ServerAway(Away):
     """The Metronome server that a command sends to does not answer."""
 
     advice = "start it with `metronome serve`, or name another with --url; then run the same command again"
+
+
+class KibanaAway(Away):
+    """The Kibana that dashboards are to be installed in does not answer, or is starting still."""
+
+    advice = "see that it runs and is reached at the address of --kibana, or wait longer for it with --patience"
 
 
 class OperatorError(MetronomeError):
@@ -154,7 +173,38 @@ class StoreDenied(OperatorError):
     advice = "give Metronome credentials with the rights that docs/operations.md lists; the spool keeps the events"
 
 
+class ArchiveDenied(OperatorError):
+    """There is no such bucket or folder, or it does not accept these credentials, or they lack a right."""
+
+    retry = True
+    advice = (
+        "see that the archive's address is right, and that the environment holds credentials with the rights that "
+        "docs/archive.md lists; no event is lost meanwhile"
+    )
+
+
+class KibanaDenied(OperatorError):
+    """Kibana does not accept these credentials, or they lack a right."""
+
+    advice = (
+        "set METRONOME_KIBANA_KEY, or METRONOME_KIBANA_USER and METRONOME_KIBANA_PASSWORD, to one that may manage "
+        "saved objects in this space"
+    )
+
+
+class KibanaRefused(OperatorError):
+    """Kibana does not take these dashboards: it is too old for them, or does not like what they hold."""
+
+    advice = "put right what the message names, and run the same command again"
+
+
 class DataFolderTaken(OperatorError):
     """Another Metronome works in this data folder."""
 
     advice = "stop the other one, or give this one a data folder of its own with METRONOME_DATA"
+
+
+class Damaged(MetronomeError):
+    """An object of the archive is missing, cut short, or not what was written."""
+
+    advice = "bring the object back from a copy of the archive, then run the same command again"

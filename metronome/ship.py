@@ -7,28 +7,24 @@ what it has already.
 """
 
 import asyncio
-import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import structlog
 
 from metronome.dead import bury
 from metronome.errors import MetronomeError, StoreDenied
+from metronome.patience import PAUSES, Patience
 from metronome.spool import Depth, Outlet, Taken
 from metronome.stores.store import Batch, Sink
 from metronome.telemetry import Telemetry
 
 log = structlog.get_logger()
 
-Result = TypeVar("Result")
-
-_FIRST_PAUSE_SECONDS = 0.25
-_LONGEST_PAUSE_SECONDS = 30.0
 _UNDER_WAY = 2
 """So many shipments at once: the store need not wait for the next."""
 _LOOK_SECONDS = 0.05
@@ -52,7 +48,7 @@ class Shipper:
         dead_folder: where refused documents go.
         telemetry: where they are counted.
         on_failure: called with the error each time a shipment has to be made again, and with None as one succeeds.
-        pauses: how long to wait before the first such time, and at the most, in seconds.
+        pauses: see `Patience`.
 
     """
 
@@ -63,16 +59,15 @@ class Shipper:
         dead_folder: Path,
         telemetry: Telemetry,
         on_failure: Callable[[MetronomeError | None], None] = lambda _: None,
-        pauses: tuple[float, float] = (_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS),
+        pauses: tuple[float, float] = PAUSES,
     ) -> None:
         self._outlet = outlet
         self._sink = sink
         self._dead_folder = dead_folder
         self._telemetry = telemetry
         self._on_failure = on_failure
-        self._first_pause, self._longest_pause = pauses
+        self._patience = Patience(self._note_failure, pauses)
         self._woken = asyncio.Event()
-        self._stopping = asyncio.Event()
 
     def wake(self) -> None:
         """Tell that the spool has something new."""
@@ -82,6 +77,10 @@ class Shipper:
         """Measure what is left to ship."""
         return await asyncio.to_thread(self._outlet.depth)
 
+    async def held(self) -> Depth:
+        """Measure what the spool holds, be it shipped already or not."""
+        return await asyncio.to_thread(self._outlet.held)
+
     async def run(self) -> None:
         """Ship until `stop` is called and the spool is empty, or for as long as the task lives."""
         while True:
@@ -90,15 +89,16 @@ class Shipper:
             except Exception:
                 # No event is lost by it: they are in the spool still.
                 log.exception("shipper_failed")
-                await self._sleep(self._longest_pause)
+                await self._patience.sleep(self._patience.longest_pause)
 
     async def _drain(self) -> None:
-        await self._insist(self._sink.setup)
+        await self._patience.insist(self._sink.setup)
+        self._on_failure(None)
         under_way: deque[_Shipment] = deque()
         try:
             while True:
                 # Known before the look: what was put before the stop is then seen by it.
-                stopping = self._stopping.is_set()
+                stopping = self._patience.is_ending
                 taken = await self._take(under_way) if self._has_room_for_one_more(under_way) else None
                 if taken is not None:
                     under_way.append(_Shipment(taken, asyncio.create_task(self._ship(taken.batch))))
@@ -131,7 +131,7 @@ class Shipper:
 
     def stop(self) -> None:
         """Let `run` end as soon as the spool is empty."""
-        self._stopping.set()
+        self._patience.end_soon()
         self._woken.set()
 
     async def _wait(self) -> None:
@@ -154,12 +154,13 @@ class Shipper:
         seconds = await shipment.task
         self._telemetry.shipments.observe(seconds)
         await asyncio.to_thread(self._outlet.drop, shipment.taken.upto)
-        if len(shipment.taken.batch.body) < self._sink.batch_bytes // 8 and not self._stopping.is_set():
+        if len(shipment.taken.batch.body) < self._sink.batch_bytes // 8 and not self._patience.is_ending:
             await asyncio.sleep(min(seconds * _REST_SHARE, _LONGEST_REST_SECONDS))
 
     async def _write(self, batch: Batch) -> Batch | None:
         """Write a batch, however long that takes; return what the store was too busy for."""
-        verdicts = await self._insist(lambda: self._sink.write(batch))
+        verdicts = await self._patience.insist(lambda: self._sink.write(batch))
+        self._on_failure(None)
         if verdicts.refused:
             await asyncio.to_thread(bury, self._dead_folder, verdicts.refused, datetime.now(UTC))
             log.warning("dead_letters", count=len(verdicts.refused), reason=verdicts.refused[0].reason)
@@ -168,24 +169,8 @@ class Shipper:
         self._telemetry.dead.inc(len(verdicts.refused))
         if verdicts.again is not None:
             self._telemetry.ship_failures.labels("busy").inc()
-            await self._sleep(_jittered(self._first_pause))
+            await self._patience.sleep(self._patience.short_pause())
         return verdicts.again
-
-    async def _insist(self, work: Callable[[], Awaitable[Result]]) -> Result:
-        """Do what may fail for a while again and again, until it succeeds."""
-        pause = _jittered(self._first_pause)
-        while True:
-            try:
-                result = await work()
-            except MetronomeError as error:
-                if not error.retry:
-                    raise
-                self._note_failure(error, pause)
-                await self._sleep(pause)
-                pause = min(_jittered(pause * 2), self._longest_pause)
-            else:
-                self._on_failure(None)
-                return result
 
     def _note_failure(self, error: MetronomeError, pause: float) -> None:
         """Tell of a failed shipment, and how long it will be until the next."""
@@ -193,16 +178,3 @@ class Shipper:
         self._telemetry.ship_failures.labels(type(error).__name__).inc()
         level = log.error if isinstance(error, StoreDenied) else log.warning
         level("shipment_failed", error=str(error), advice=error.advice, retry_seconds=round(pause, 1))
-
-    async def _sleep(self, seconds: float) -> None:
-        """Wait; but once a stop has begun, try again soon."""
-        if self._stopping.is_set():
-            await asyncio.sleep(min(seconds, self._first_pause))
-            return
-        stopping = asyncio.ensure_future(self._stopping.wait())
-        await asyncio.wait([stopping], timeout=seconds)
-        stopping.cancel()
-
-
-def _jittered(seconds: float) -> float:
-    return seconds * random.uniform(0.75, 1.25)  # noqa: S311  # spreads retries, hides nothing

@@ -44,6 +44,16 @@ class Telemetry:
         self.ship_failures = Counter(
             "metronome_shipment_failures", "Batches to be tried again, by reason.", ["reason"], registry=registry
         )
+        self.archived = Counter("metronome_events_archived", "Events that the archive has.", registry=registry)
+        self.archived_objects = Counter(
+            "metronome_archive_objects", "Objects that were put into the archive, without manifests.", registry=registry
+        )
+        self.rolls = Histogram(
+            "metronome_roll_seconds", "How long the archive took for a roll.", registry=registry, buckets=_SECONDS
+        )
+        self.roll_failures = Counter(
+            "metronome_roll_failures", "Rolls to be tried again, by reason.", ["reason"], registry=registry
+        )
         self.answers = Histogram(
             "metronome_answer_seconds", "How long a report took.", ["report"], registry=registry, buckets=_SECONDS
         )

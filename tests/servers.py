@@ -211,7 +211,7 @@ class Server:
 
     def depth(self) -> int:
         """Return how many events its spools hold."""
-        return int(self.get("/health/ready")["spool"]["events"])
+        return int(self.get("/health/ready")["store"]["events"])
 
     def wait_until_shipped(self, seconds: float = SHIPPED_SECONDS, look_seconds: float = _LOOK_SECONDS) -> None:
         """Wait until the store has all that was taken, and look each so many seconds.

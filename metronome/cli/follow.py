@@ -14,7 +14,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn
 
 from metronome.cli.follow_positions import Inode, Position, Positions
 from metronome.cli.follow_trail import Trail, Wire
-from metronome.cli.log_batches import Plan
+from metronome.cli.log_batches import Batch, Plan
 from metronome.cli.log_files import STANDARD_INPUT
 from metronome.cli.sender import Answer, Sender
 from metronome.cli.tally import Notes, Tally
@@ -82,7 +82,7 @@ def follow(following: Following, tally: Tally) -> int:
 
 
 def _run(following: Following, positions: Positions, tally: Tally) -> NoReturn:
-    def count(answer: Answer) -> None:
+    def count(answer: Answer[Batch]) -> None:
         tally.accepted += answer.accepted
         for place, reason in answer.rejected:
             tally.rejected.add(answer.batch.log, place, reason)
@@ -109,7 +109,7 @@ def _run(following: Following, positions: Positions, tally: Tally) -> NoReturn:
 
 
 def _go_on(
-    trails: list[Trail], sender: Sender, positions: Positions, tally: Tally, tell: Callable[[str], None]
+    trails: list[Trail], sender: Sender[Batch], positions: Positions, tally: Tally, tell: Callable[[str], None]
 ) -> NoReturn:
     saved, logs = -math.inf, list[Inode]()
     unreadable, rejected = _seldom(tell), _seldom(tell)

@@ -126,7 +126,7 @@ class _Server(NamedTuple):
 class _Outlet:
     """Where batches go: to a server, or nowhere."""
 
-    def __init__(self, sender: Sender | None) -> None:
+    def __init__(self, sender: Sender[Batch] | None) -> None:
         self._sender = sender
 
     def send(self, batch: Batch) -> None:
@@ -140,7 +140,7 @@ class _Outlet:
 
 @contextmanager
 def _outlet(server: _Server | None, tally: Tally) -> Iterator[_Outlet]:
-    def count(answer: Answer) -> None:
+    def count(answer: Answer[Batch]) -> None:
         tally.accepted += answer.accepted
         for place, reason in answer.rejected:
             tally.rejected.add(answer.batch.log, place, reason)

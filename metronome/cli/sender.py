@@ -12,7 +12,7 @@ from concurrent.futures import Future, wait
 from random import SystemRandom
 from threading import Thread
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self, TypeVar
+from typing import Any, Final, Generic, NamedTuple, Protocol, Self, TypeVar
 
 import aiohttp
 import orjson
@@ -22,11 +22,11 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-from metronome.cli.log_batches import Batch
 from metronome.errors import CallerError, Misconfigured, ServerAway
 
 T = TypeVar("T")
 
+TICK: Final = "/tick"
 PATIENCE_SECONDS: Final = 30.0
 _IN_FLIGHT = 2
 _ZSTD_LEVEL = 1
@@ -44,19 +44,40 @@ _SERVER_ERRORS = range(500, 600)
 _SHOWN = 300
 
 
-class Answer(NamedTuple):
+class Sendable(Protocol):
+    """What is sent together.
+
+    Attributes:
+        body: lines of JSON.
+
+    """
+
+    @property
+    def body(self) -> bytes:
+        """Lines of JSON."""
+
+    def place(self, index: int) -> str:
+        """Say where the line of that index is from."""
+
+
+B = TypeVar("B", bound=Sendable)
+
+
+class Answer(NamedTuple, Generic[B]):
     """What the server said to one batch.
 
     Attributes:
         batch: what was sent.
         accepted: how many of its events are on the server's disk.
         rejected: the places of the others' lines, each with the server's reason.
+        known: how many of the accepted it had before, as far as it says.
 
     """
 
-    batch: Batch
+    batch: B
     accepted: int
     rejected: list[tuple[str, str]]
+    known: int = 0
 
 
 class _Busy(NamedTuple):
@@ -66,7 +87,7 @@ class _Busy(NamedTuple):
     retry_after: float
 
 
-class Sender:
+class Sender(Generic[B]):
     """Sends batches, two at a time, and hands on what the server answers.
 
     Args:
@@ -75,24 +96,27 @@ class Sender:
         patience: for how many seconds a batch is sent again to a server that is busy or away.
         key: is shown to the server, if it asks for one.
         waiting: is called, in another thread, with the reason each time that a batch has to wait.
+        path: where on the server it is sent to.
 
     """
 
     def __init__(
         self,
         url: str,
-        answered: Callable[[Answer], None],
+        answered: Callable[[Answer[B]], None],
         patience: float = PATIENCE_SECONDS,
         key: str | None = None,
         waiting: Callable[[str], None] | None = None,
+        path: str = TICK,
     ) -> None:
         self._url = url.rstrip("/")
+        self._path = path
         self._answered = answered
         self._patience = patience
         self._headers = _HEADERS | ({"Authorization": f"Bearer {checked_key(key)}"} if key else {})
         self._waiting = waiting
         self._random = SystemRandom()
-        self._flights: deque[Future[Answer]] = deque()
+        self._flights: deque[Future[Answer[B]]] = deque()
         self._loop = asyncio.new_event_loop()
         self._thread = Thread(target=self._loop.run_forever, name="sender", daemon=True)
 
@@ -109,7 +133,7 @@ class Sender:
         self._thread.join()
         self._loop.close()
 
-    def send(self, batch: Batch) -> None:
+    def send(self, batch: B) -> None:
         """Send a batch as soon as fewer than two are on their way.
 
         Raises:
@@ -155,7 +179,7 @@ class Sender:
     def _submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
-    async def _deliver(self, batch: Batch) -> Answer:
+    async def _deliver(self, batch: B) -> Answer[B]:
         body = zstd.compress(batch.body, _ZSTD_LEVEL)
         pause = _FIRST_PAUSE_SECONDS
         deadline = None
@@ -172,7 +196,7 @@ class Sender:
         return self._answer(batch, reply)
 
     async def _post(self, body: bytes) -> bytes | _Busy:
-        request = self._session.post(f"{self._url}/tick", data=body, headers=self._headers, allow_redirects=False)
+        request = self._session.post(self._url + self._path, data=body, headers=self._headers, allow_redirects=False)
         try:
             async with request as response:
                 text = await response.read()
@@ -188,13 +212,13 @@ class Sender:
             return _Busy(reason, _seconds(response.headers.get("Retry-After", "")))
         if status in _CALLER_ERRORS and status not in _WRONG_ADDRESS:
             raise CallerError(f"{self._url} refuses the events: {reason}{KEY_HINT if status in ABOUT_KEYS else ''}")
-        raise Misconfigured(f"--url {self._url} is no Metronome: POST {self._url}/tick answers {reason}")
+        raise Misconfigured(f"--url {self._url} is no Metronome: POST {self._url}{self._path} answers {reason}")
 
-    def _answer(self, batch: Batch, text: bytes) -> Answer:
+    def _answer(self, batch: B, text: bytes) -> Answer[B]:
         try:
             reply = orjson.loads(text)
             rejected = [(batch.place(one["index"]), str(one["error"])) for one in reply["rejected"]]
-            return Answer(batch, int(reply["accepted"]), rejected)
+            return Answer(batch, int(reply["accepted"]), rejected, int(reply.get("known", 0)))
         except (ValueError, TypeError, LookupError):
             raise Misconfigured(f"--url {self._url} is no Metronome: its answer cannot be read") from None
 

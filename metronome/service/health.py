@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 
 from metronome.errors import MetronomeError, NoSuchPage
 from metronome.keys import Scope
+from metronome.roll import Roller
 from metronome.service.problems import problem
 from metronome.service.reads import Answering
 from metronome.ship import Shipper
@@ -21,6 +22,15 @@ log = structlog.get_logger()
 
 _METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _NEARLY_FULL: Final = 0.95
+_GAUGES: Final = (
+    ("metronome_spool_events", "Events on disk that the store or the archive has not taken."),
+    ("metronome_spool_bytes", "How large they are."),
+    ("metronome_spool_oldest_seconds", "How long the oldest has been there."),
+    ("metronome_unshipped_events", "Events that the store has not taken."),
+    ("metronome_unshipped_oldest_seconds", "How long the oldest of these has waited."),
+    ("metronome_unarchived_events", "Events that the archive has not taken; 0 without an archive."),
+    ("metronome_unarchived_oldest_seconds", "How long the oldest of these has waited."),
+)
 
 
 class _Sum(Collector):
@@ -56,6 +66,7 @@ class Health:
         spool_max_bytes: how much that may be.
         answering: says who may see the metrics.
         registries: called for the registries of all processes.
+        rollers: tell what the archive has not got yet, and whether it answers; none if there is no archive.
 
     """
 
@@ -66,16 +77,16 @@ class Health:
         spool_max_bytes: int,
         answering: Answering,
         registries: Callable[[], Sequence[CollectorRegistry]],
+        rollers: Sequence[Roller] = (),
     ) -> None:
         self._store = store
         self._shippers = shippers
         self._spool_max_bytes = spool_max_bytes
         self._answering = answering
         self._registries = registries
+        self._rollers = rollers
         depths = CollectorRegistry()
-        self._events = Gauge("metronome_spool_events", "Events on disk that the store has not taken.", registry=depths)
-        self._bytes = Gauge("metronome_spool_bytes", "How large they are.", registry=depths)
-        self._age = Gauge("metronome_spool_oldest_seconds", "How long the oldest has waited.", registry=depths)
+        self._gauges = tuple(Gauge(name, text, registry=depths) for name, text in _GAUGES)
         self._depths = depths
 
     def routes(self) -> list[web.RouteDef]:
@@ -91,17 +102,20 @@ class Health:
         return web.json_response({"status": "ok"})
 
     async def _ready(self, request: web.Request) -> web.Response:
-        depth = await self._depth()
-        room = depth.bytes < self._spool_max_bytes * _NEARLY_FULL
+        held, unshipped, unarchived = await self._depths_now()
+        room = held.bytes < self._spool_max_bytes * _NEARLY_FULL
         parts: dict[str, dict[str, object]] = {
             "spool": {
                 "status": "ok" if room else "full",
-                "events": depth.events,
-                "bytes": depth.bytes,
-                "oldest_seconds": round(depth.oldest_seconds, 1),
+                "events": held.events,
+                "bytes": held.bytes,
+                "oldest_seconds": round(held.oldest_seconds, 1),
             },
-            "store": await self._store_state(),
+            "store": {**_state("store", await self._store_failure()), **_waiting(unshipped)},
         }
+        if self._rollers:
+            failure = next((roller.failure for roller in self._rollers if roller.failure), None)
+            parts["archive"] = {**_state("archive", failure), **_waiting(unarchived)}
         part = request.match_info.get("part")
         if part is not None and part not in parts:
             return problem(NoSuchPage(f"nothing answers at {request.path[:100]}: there are {', '.join(parts)}"))
@@ -110,30 +124,52 @@ class Health:
         body = {"status": "ok" if ready else "not ready", **({part: parts[part]} if part else parts)}
         return web.Response(status=200 if ready else 503, body=orjson.dumps(body), content_type="application/json")
 
-    async def _store_state(self) -> dict[str, object]:
+    async def _store_failure(self) -> MetronomeError | None:
         try:
             await self._store.ping()
         except MetronomeError as error:
-            log.warning("store_away", error=str(error), advice=error.advice)
-            return {"status": "away", "detail": error.in_public or type(error).__name__}
-        return {"status": "ok"}
+            return error
+        return None
 
     async def _metrics(self, request: web.Request) -> web.Response:
         try:
             await self._answering.admit(request, Scope.QUERY)
         except MetronomeError as error:
             return problem(error)
-        depth = await self._depth()
-        self._events.set(depth.events)
-        self._bytes.set(depth.bytes)
-        self._age.set(depth.oldest_seconds)
+        held, unshipped, unarchived = await self._depths_now()
+        figures = (
+            *(held.events, held.bytes, held.oldest_seconds),
+            *(unshipped.events, unshipped.oldest_seconds),
+            *(unarchived.events, unarchived.oldest_seconds),
+        )
+        for gauge, figure in zip(self._gauges, figures, strict=True):
+            gauge.set(figure)
         body = generate_latest(_Sum((*self._registries(), self._depths)))
         return web.Response(body=body, headers={"Content-Type": _METRICS_TYPE})
 
-    async def _depth(self) -> Depth:
-        depths = [await shipper.depth() for shipper in self._shippers]
-        return Depth(
-            sum(depth.events for depth in depths),
-            sum(depth.bytes for depth in depths),
-            max((depth.oldest_seconds for depth in depths), default=0.0),
+    async def _depths_now(self) -> tuple[Depth, Depth, Depth]:
+        """Measure what all spools hold, what of it is not in the store, and what is not in the archive."""
+        return (
+            _together([await shipper.held() for shipper in self._shippers]),
+            _together([await shipper.depth() for shipper in self._shippers]),
+            _together([await roller.depth() for roller in self._rollers]),
         )
+
+
+def _state(part: str, failure: MetronomeError | None) -> dict[str, object]:
+    if failure is None:
+        return {"status": "ok"}
+    log.warning("part_away", part=part, error=str(failure), advice=failure.advice)
+    return {"status": "away", "detail": failure.in_public or type(failure).__name__}
+
+
+def _waiting(depth: Depth) -> dict[str, object]:
+    return {"events": depth.events, "oldest_seconds": round(depth.oldest_seconds, 1)}
+
+
+def _together(depths: Sequence[Depth]) -> Depth:
+    return Depth(
+        sum(depth.events for depth in depths),
+        sum(depth.bytes for depth in depths),
+        max((depth.oldest_seconds for depth in depths), default=0.0),
+    )

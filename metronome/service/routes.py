@@ -9,6 +9,7 @@ from metronome.reports.counter.sushi import Platform
 from metronome.service import micrometrics, microticks
 from metronome.service.badges import badge_routes
 from metronome.service.counter import counter_routes
+from metronome.service.documents import document_routes
 from metronome.service.hits import ask_handler, ask_routes, hit_routes
 from metronome.service.queries import query_routes
 from metronome.service.reads import Answering, read_routes
@@ -39,6 +40,7 @@ def reporting(settings: Settings, answering: Answering) -> list[web.RouteDef]:
     return [
         *read_routes(answering),
         *query_routes(answering, settings.body_max_bytes),
+        *document_routes(answering, settings.body_max_bytes, settings.batch_max_events),
         *badge_routes(answering),
         *counter_routes(answering, platform),
         *micrometrics.report_routes(answering),

@@ -14,9 +14,11 @@ import structlog
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
+from metronome.archives.objects import open_archive
 from metronome.config import Settings
 from metronome.dead import FOLDER_NAME as DEAD_FOLDER
 from metronome.locks import FolderLock
+from metronome.roll import Limits, Roller
 from metronome.service import routes, workers
 from metronome.service.app import make_app, make_runner
 from metronome.service.health import Health
@@ -27,7 +29,7 @@ from metronome.service.reads import Answering
 from metronome.service.senders import Senders
 from metronome.service.streams import check_streams
 from metronome.ship import Shipper
-from metronome.spool import FILE_NAME, Outlet, Spool
+from metronome.spool import ARCHIVE, FILE_NAME, STORE, Outlet, Spool, appoint
 from metronome.stores.store import Store
 from metronome.telemetry import Telemetry
 
@@ -57,7 +59,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
 async def _serve_alone(settings: Settings, stop: asyncio.Event) -> None:
     telemetry = Telemetry(CollectorRegistry())
     folder = settings.data / SPOOL_FOLDER / "0"
+    folders = _spool_folders(settings, folder)
     store = open_store(settings)
+    rollers = _rollers(settings, folders, telemetry)
     shippers: list[Shipper] = []
 
     def committed(seconds: float, events: int) -> None:
@@ -65,18 +69,18 @@ async def _serve_alone(settings: Settings, stop: asyncio.Event) -> None:
         shippers[0].wake()
 
     spool = Spool(folder, settings.spool_max_bytes, committed)
-    shippers += [_shipper(path, store, settings, telemetry) for path in _spool_folders(settings, folder)]
+    shippers += [_shipper(path, store, settings, telemetry) for path in folders]
     state = open_state(settings)
     async with (
         guarding(settings, state) as guard,
         salting(settings, state) as salts,
-        _shipping(shippers, store, settings),
+        _draining(shippers, rollers, store, settings),
     ):
         try:
             check_streams(settings, guard)
             doorway = open_doorway(settings, spool, guard, telemetry, salts.known)
             answering = Answering(store, guard, doorway.senders, telemetry, time.time, settings.min_visitors)
-            health = Health(store, shippers, settings.spool_max_bytes, answering, lambda: [telemetry.registry])
+            health = Health(store, shippers, settings.spool_max_bytes, answering, lambda: [telemetry.registry], rollers)
             everything = [*routes.alone(settings, doorway, state, answering), *health.routes()]
             async with (
                 listening(settings, everything),
@@ -95,15 +99,22 @@ async def _serve_with_workers(settings: Settings, stop: asyncio.Event) -> None:
     folders = [settings.data / SPOOL_FOLDER / str(number) for number in range(settings.workers)]
     async with workers.running(settings, folders) as crew, guarding(settings, open_state(settings)) as guard:
         check_streams(settings, guard)
-        shippers = [_shipper(path, store, settings, telemetry) for path in _spool_folders(settings, *folders)]
+        spools = _spool_folders(settings, *folders)
+        rollers = _rollers(settings, spools, telemetry)
+        shippers = [_shipper(path, store, settings, telemetry) for path in spools]
         answering = Answering(
             store, guard, Senders(settings.trusted_proxies), telemetry, time.time, settings.min_visitors
         )
         health = Health(
-            store, shippers, settings.spool_max_bytes, answering, lambda: [telemetry.registry, crew.collect()]
+            store,
+            shippers,
+            settings.spool_max_bytes,
+            answering,
+            lambda: [telemetry.registry, crew.collect()],
+            rollers,
         )
         answers = [*routes.behind_workers(settings, answering), *health.routes()]
-        async with _shipping(shippers, store, settings):
+        async with _draining(shippers, rollers, store, settings):
             runner = make_runner(make_app(answers, settings.body_max_bytes), settings.stop_seconds)
             await runner.setup()
             await web.UnixSite(runner, str(crew.socket)).start()
@@ -116,29 +127,48 @@ async def _serve_with_workers(settings: Settings, stop: asyncio.Event) -> None:
 
 
 def _spool_folders(settings: Settings, *first: Path) -> list[Path]:
-    """List the spools to ship: these, and those that workers have left that are no more."""
+    """List the spools to drain: these, and those that workers have left that are no more; and say who reads them."""
     found = (path.parent for path in sorted((settings.data / SPOOL_FOLDER).glob(f"*/{FILE_NAME}")))
-    return list(dict.fromkeys([*first, *found]))
+    folders = list(dict.fromkeys([*first, *found]))
+    for folder in folders:
+        appoint(folder, (STORE, ARCHIVE) if settings.archive else (STORE,))
+    return folders
 
 
 def _shipper(folder: Path, store: Store, settings: Settings, telemetry: Telemetry) -> Shipper:
-    return Shipper(Outlet(folder), store, settings.data / DEAD_FOLDER, telemetry)
+    return Shipper(Outlet(folder, STORE), store, settings.data / DEAD_FOLDER, telemetry)
+
+
+def _rollers(settings: Settings, folders: Sequence[Path], telemetry: Telemetry) -> list[Roller]:
+    """Make what brings spools into the archive; none where there is no archive."""
+    if not settings.archive:
+        return []
+    archive = open_archive(settings.archive, make=True)
+    limits = Limits(settings.archive_roll_bytes, settings.archive_roll_age.total_seconds())
+    return [Roller(Outlet(folder, ARCHIVE), archive, limits, telemetry) for folder in folders]
 
 
 @contextlib.asynccontextmanager
-async def _shipping(shippers: Sequence[Shipper], store: Store, settings: Settings) -> AsyncIterator[None]:
-    """Ship while the block runs; as it ends, ship the rest as far as time allows."""
-    tasks = [asyncio.create_task(shipper.run()) for shipper in shippers]
+async def _draining(
+    shippers: Sequence[Shipper], rollers: Sequence[Roller], store: Store, settings: Settings
+) -> AsyncIterator[None]:
+    """Ship and archive while the block runs; as it ends, do so with the rest as far as time allows."""
+    drains: list[Shipper | Roller] = [*shippers, *rollers]
+    tasks = [asyncio.create_task(drain.run()) for drain in drains]
     try:
         yield
     finally:
-        for shipper in shippers:
-            shipper.stop()
+        for drain in drains:
+            drain.stop()
         _, late = await asyncio.wait(tasks, timeout=settings.stop_seconds)
         for task in late:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for shipper in shippers:
-            shipper.close()
+        for drain in drains:
+            drain.close()
         await store.close()
-        log.info("stopped", all_shipped=not late)
+        log.info(
+            "stopped",
+            all_shipped=late.isdisjoint(tasks[: len(shippers)]),
+            all_archived=late.isdisjoint(tasks[len(shippers) :]),
+        )

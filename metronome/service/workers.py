@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import structlog
@@ -159,6 +160,6 @@ def _as_environment(settings: Settings) -> dict[str, str]:
     values |= {name: ",".join(value) for name, value in values.items() if isinstance(value, tuple)}
     values["public"] = ",".join(settings.public) or "none"
     values["trusted_proxies"] = ",".join(settings.trusted_proxies) or "none"
-    values["tick_max_age"] = f"{int(settings.tick_max_age.total_seconds())}s"
+    values |= {name: f"{int(value.total_seconds())}s" for name, value in values.items() if isinstance(value, timedelta)}
     values["spool_max_bytes"] = settings.spool_max_bytes // settings.workers
     return {f"{PREFIX}{name.upper()}": "" if value is None else str(value) for name, value in values.items()}

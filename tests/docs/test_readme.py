@@ -12,7 +12,14 @@ import pytest
 from tests.docs.pages import ROOT, text_of
 from tests.servers import COMMAND, Server, environment, serving
 
-PAGES: Final = ("README.md", "docs/api.md", "docs/operations.md", "docs/protocols.md", "docs/questions.md")
+PAGES: Final = (
+    "README.md",
+    "docs/api.md",
+    "docs/kibana.md",
+    "docs/operations.md",
+    "docs/protocols.md",
+    "docs/questions.md",
+)
 _EXECUTED = re.compile(
     r"<!-- executed by tests/docs/test_readme\.py -->\n```console\n(.*?)^```$", re.MULTILINE | re.DOTALL
 )

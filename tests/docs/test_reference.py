@@ -14,7 +14,16 @@ from prometheus_client import CollectorRegistry
 from metronome.cli import app
 from metronome.config import PREFIX, Settings, read_settings
 from metronome.enrich.enrichment import MADE
-from metronome.errors import MetronomeError, Misconfigured, OperatorError, ServerAway
+from metronome.errors import (
+    ArchiveAway,
+    ArchiveDenied,
+    Damaged,
+    KibanaAway,
+    MetronomeError,
+    Misconfigured,
+    OperatorError,
+    ServerAway,
+)
 from metronome.event import NUMBER_NAMES, REFERER_NAMES, TIME_NAMES
 from metronome.reports import badges, errors, flow, items, recommendations, timings, tock
 from metronome.reports.counter import usage
@@ -33,7 +42,7 @@ from metronome.telemetry import Telemetry
 from tests.docs.pages import PAGES, ROOT, first_cells, section, text_of
 
 
-def test_the_page_of_settings_is_up_to_date() -> None:
+def test_what_is_generated_is_up_to_date() -> None:
     done = subprocess.run(
         [sys.executable, "docs/generate.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -49,8 +58,9 @@ def test_each_setting_is_described_with_its_option(name: str) -> None:
 
 def test_no_page_names_a_setting_that_is_none() -> None:
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
-    # Those of the tests, of docker-compose.yml and of `metronome import`.
-    known |= {f"{PREFIX}{name}" for name in ("TEST_ELASTICSEARCH", "LOGS", "KEY", "CLIENTS")}
+    # Those of the tests, of docker-compose.yml, and of commands.
+    known |= {f"{PREFIX}{name}" for name in ("TEST_ELASTICSEARCH", "LOGS", "KEY", "CLIENTS", "KIBANA")}
+    known |= {f"{PREFIX}KIBANA_{name}" for name in ("KEY", "USER", "PASSWORD", "CA")}
     named = {name for page in PAGES for name in re.findall(rf"{PREFIX}[A-Z_]+", page.read_text())}
     assert named <= known
 
@@ -113,11 +123,13 @@ def kinds_of(error: type[MetronomeError]) -> list[type[MetronomeError]]:
 
 def answered_errors() -> list[type[MetronomeError]]:
     """List the errors that a request can be answered with."""
-    at_start_only = (ServerAway, Misconfigured, *(kind for kind in OperatorError.__subclasses__() if not kind.retry))
+    to_commands_only = (ServerAway, KibanaAway)
+    at_start_only = (Misconfigured, *(kind for kind in OperatorError.__subclasses__() if not kind.retry))
+    # No request waits for the archive.
+    of_the_archive = (ArchiveAway, ArchiveDenied, Damaged)
+    never = (*to_commands_only, *at_start_only, *of_the_archive)
     return [
-        kind
-        for kind in kinds_of(MetronomeError)
-        if kind not in at_start_only and kind.__module__ == MetronomeError.__module__
+        kind for kind in kinds_of(MetronomeError) if kind not in never and kind.__module__ == MetronomeError.__module__
     ]
 
 
@@ -176,6 +188,9 @@ PAGE_OF_COMMAND = {
     "query": "docs/questions.md",
     "tock": "docs/questions.md",
     "reenrich": "docs/operations.md",
+    "replay": "docs/archive.md",
+    "verify": "docs/archive.md",
+    "dashboards": "docs/kibana.md",
 }
 
 

@@ -1,12 +1,10 @@
-"""The durable queue between a reply and the store.
+"""The writing end of a spool.
 
 A reply means that its events are on disk: `Spool.put` returns once the commit that holds them has been
 synchronised. While one commit runs, what arrives gathers; as it ends, the next takes all of it, so there
 is no timer and load sets the size of a commit.
 
-The engine is SQLite with a write-ahead log and ``synchronous=FULL``, one row for each commit: it survives
-``kill -9`` and a torn last write, and lets the shipper, in this process or another, read what the writer
-has committed. One process writes a spool; the shipper's `Outlet` reads it and deletes what has been shipped.
+One process writes a spool; outlets read it (see `metronome.spool.outlet`).
 """
 
 import asyncio
@@ -17,19 +15,17 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple, Self
+from typing import NamedTuple
 
 import structlog
 
 from metronome.errors import SpoolFull
 from metronome.locks import FolderLock
-from metronome.stores.store import Batch
+from metronome.spool.file import FILE_NAME, connect, depth_behind
 
 log = structlog.get_logger()
 
-FILE_NAME: Final = "spool.sqlite"
 _FREE_DISK_BYTES = 256 * 2**20
 """What is left free on the disk: a full one would stop the store as well."""
 _WAITING_MAX_BYTES = 64 * 2**20
@@ -38,38 +34,12 @@ _LOOK_SECONDS = 0.05
 """How often it is measured whether there is room, near the limit."""
 _STOPPING = "the server is stopping"
 _DISK_IS_FULL = "the disk that the spool is on is full"
-_BUSY_SECONDS = 30
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS commits(
-    seq INTEGER PRIMARY KEY,
-    at_ms INTEGER NOT NULL,
-    events INTEGER NOT NULL,
-    total_events INTEGER NOT NULL,
-    total_bytes INTEGER NOT NULL,
-    body BLOB NOT NULL)
-"""
 
 
 class _Waiting(NamedTuple):
     body: bytes
     events: int
     done: asyncio.Future[None]
-
-
-@dataclass(frozen=True, slots=True)
-class Depth:
-    """How much a spool holds that has not been shipped.
-
-    Attributes:
-        events: how many.
-        bytes: how large they are together.
-        oldest_seconds: how long the oldest has been there; 0.0 if there are none.
-
-    """
-
-    events: int = 0
-    bytes: int = 0
-    oldest_seconds: float = 0.0
 
 
 class Spool:
@@ -99,9 +69,12 @@ class Spool:
         self._idle = asyncio.Event()
         self._idle.set()
         self._handed: queue.SimpleQueue[list[_Waiting] | None] = queue.SimpleQueue()
-        self._database = _connect(self._path)
+        self._database = connect(self._path)
         with closing(
-            self._database.execute("SELECT max(seq), max(total_events), max(total_bytes) FROM commits")
+            self._database.execute(
+                "SELECT max(coalesce(max(seq), 0), (SELECT coalesce(max(upto), 0) FROM readers)), max(total_events), "
+                "max(total_bytes) FROM commits"
+            )
         ) as rows:
             self._seq, self._total_events, self._total_bytes = (value or 0 for value in rows.fetchone())
         self._held_bytes = self._measure_held()
@@ -217,100 +190,4 @@ class Spool:
         self._disk_is_full = disk.f_bavail * disk.f_frsize < _FREE_DISK_BYTES
 
     def _measure_held(self) -> int:
-        return _depth(self._database).bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """Documents that an outlet has read, and how far that is.
-
-    Attributes:
-        batch: the documents.
-        upto: what to hand to `Outlet.drop` once they are stored.
-
-    """
-
-    batch: Batch
-    upto: int
-
-
-class Outlet:
-    """The reading end of a spool; in the writer's process or another, one for each spool.
-
-    Its methods block, and may be called from any thread.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._database = _connect(folder / FILE_NAME)
-        # A look at the depth amid a deletion would hold it to the look's old state of the file: SQLite refuses that.
-        self._one_at_a_time = threading.Lock()
-
-    def take(self, after: int, max_bytes: int) -> Taken | None:
-        """Read the oldest documents behind *after*, at least one commit and then up to *max_bytes*.
-
-        Returns:
-            None where there are none. What was read stays in the spool until it is dropped.
-
-        """
-        bodies: list[bytes] = []
-        size = count = upto = 0
-        select = "SELECT seq, events, length(body), body FROM commits WHERE seq > ? ORDER BY seq"
-        with self._one_at_a_time, closing(self._database.execute(select, (after,))) as rows:
-            for seq, events, length, body in rows:
-                if bodies and size + length > max_bytes:
-                    break
-                bodies.append(body)
-                size += length
-                count += events
-                upto = seq
-        return Taken(Batch(b"".join(bodies), count), upto) if bodies else None
-
-    def drop(self, upto: int) -> None:
-        """Delete what has been shipped, up to and with *upto*; idempotent."""
-        with self._one_at_a_time:
-            self._database.execute("DELETE FROM commits WHERE seq <= ?", (upto,))
-
-    def depth(self) -> Depth:
-        """Measure what the spool holds."""
-        with self._one_at_a_time:
-            return _depth(self._database)
-
-    def close(self) -> None:
-        """Let go of the file."""
-        with self._one_at_a_time:
-            self._database.close()
-
-    def __enter__(self) -> Self:
-        """Return this outlet, to be closed at the block's end."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close."""
-        self.close()
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    database = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-    # Large pages: half the time that a batch takes goes into single pages of the usual size.
-    database.execute("PRAGMA page_size = 16384")
-    database.execute("PRAGMA journal_mode = WAL")
-    database.execute("PRAGMA synchronous = FULL")
-    database.execute("PRAGMA wal_autocheckpoint = 1024")
-    database.execute("PRAGMA cache_size = -4096")
-    database.execute(_SCHEMA)
-    return database
-
-
-def _depth(database: sqlite3.Connection) -> Depth:
-    ends = database.execute(
-        "SELECT seq, at_ms, events, total_events, total_bytes, length(body) FROM commits WHERE seq IN "
-        "((SELECT min(seq) FROM commits), (SELECT max(seq) FROM commits)) ORDER BY seq"
-    ).fetchall()
-    if not ends:
-        return Depth()
-    (_, at_ms, events, first_events, first_bytes, first_length), (*_, last_events, last_bytes, _) = ends[0], ends[-1]
-    return Depth(
-        last_events - first_events + events,
-        last_bytes - first_bytes + first_length,
-        max(0.0, time.time() - at_ms / 1000),
-    )
+        return depth_behind(self._database).bytes

@@ -1,0 +1,116 @@
+"""The file of a spool: its tables, who reads it, and how much it holds.
+
+The engine is SQLite with a write-ahead log and ``synchronous=FULL``, one row for each commit: it survives
+``kill -9`` and a torn last write, and lets those who read it, in this process or another, see what the writer has
+committed.
+"""
+
+import re
+import secrets
+import socket
+import sqlite3
+import time
+from collections.abc import Collection
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+FILE_NAME: Final = "spool.sqlite"
+_BUSY_SECONDS: Final = 30
+_UNNAMEABLE: Final = re.compile(r"[^A-Za-z0-9.-]+")
+_LONGEST_HOST: Final = 40
+_SCHEMA: Final = (
+    """
+    CREATE TABLE IF NOT EXISTS commits(
+        seq INTEGER PRIMARY KEY,
+        at_ms INTEGER NOT NULL,
+        events INTEGER NOT NULL,
+        total_events INTEGER NOT NULL,
+        total_bytes INTEGER NOT NULL,
+        body BLOB NOT NULL)
+    """,
+    # A row leaves once each of these has had it. What they have had stays known, so that no number is given twice.
+    """
+    CREATE TABLE IF NOT EXISTS readers(
+        name TEXT PRIMARY KEY,
+        upto INTEGER NOT NULL,
+        planned INTEGER NOT NULL DEFAULT 0)
+    """,
+    "CREATE TABLE IF NOT EXISTS names(name TEXT NOT NULL)",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """How much a spool holds: of all that is in it, or of what one of its readers has not had.
+
+    Attributes:
+        events: how many.
+        bytes: how large they are together.
+        oldest_seconds: how long the oldest has been there; 0.0 if there are none.
+
+    """
+
+    events: int = 0
+    bytes: int = 0
+    oldest_seconds: float = 0.0
+
+
+def appoint(folder: Path, readers: Collection[str]) -> None:
+    """Say who reads a spool from now on: what is in it stays until each of these has had it.
+
+    A reader that is new gets all that is there still; one that is no longer named holds up nothing more.
+    Call it before any of them reads.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    marks = ", ".join("?" for _ in readers)
+    with closing(connect(folder / FILE_NAME)) as database:
+        # In one transaction: whoever numbers commits must find the highest number that was ever given.
+        database.execute("BEGIN IMMEDIATE")
+        # Whoever comes back after a while has had nothing that has come since.
+        new = "INSERT OR IGNORE INTO readers(name, upto) SELECT ?, coalesce((SELECT min(seq) FROM commits) - 1, "
+        new += "(SELECT max(upto) FROM readers), 0)"
+        database.executemany(new, [(name,) for name in readers])
+        database.execute(f"DELETE FROM readers WHERE name NOT IN ({marks})", tuple(readers))
+        database.execute("DELETE FROM commits WHERE seq <= (SELECT min(upto) FROM readers)")
+        database.execute("COMMIT")
+
+
+def name_of(database: sqlite3.Connection) -> str:
+    """Return the name that a spool has had since it was made, and that no other has: its machine's, and a number."""
+    host = _UNNAMEABLE.sub("-", socket.gethostname())[:_LONGEST_HOST].strip("-.") or "node"
+    made = f"{host}-{secrets.token_hex(4)}"
+    database.execute("INSERT INTO names SELECT ? WHERE NOT EXISTS (SELECT 1 FROM names)", (made,))
+    return str(database.execute("SELECT name FROM names ORDER BY rowid LIMIT 1").fetchone()[0])
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open the file, made if need be."""
+    database = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    # Large pages: half the time that a batch takes goes into single pages of the usual size.
+    database.execute("PRAGMA page_size = 16384")
+    database.execute("PRAGMA journal_mode = WAL")
+    database.execute("PRAGMA synchronous = FULL")
+    database.execute("PRAGMA wal_autocheckpoint = 1024")
+    database.execute("PRAGMA cache_size = -4096")
+    for table in _SCHEMA:
+        database.execute(table)
+    return database
+
+
+def depth_behind(database: sqlite3.Connection, upto: int = 0) -> Depth:
+    """Measure what is held behind a commit's number."""
+    ends = database.execute(
+        "SELECT seq, at_ms, events, total_events, total_bytes, length(body) FROM commits WHERE seq IN "
+        "((SELECT min(seq) FROM commits WHERE seq > ?), (SELECT max(seq) FROM commits WHERE seq > ?)) ORDER BY seq",
+        (upto, upto),
+    ).fetchall()
+    if not ends:
+        return Depth()
+    (_, at_ms, events, first_events, first_bytes, first_length), (*_, last_events, last_bytes, _) = ends[0], ends[-1]
+    return Depth(
+        last_events - first_events + events,
+        last_bytes - first_bytes + first_length,
+        max(0.0, time.time() - at_ms / 1000),
+    )

@@ -1,0 +1,122 @@
+"""A real S3 API on the loopback, as a process of its own: moto's server, which keeps buckets in memory."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from http.client import HTTPException
+from typing import Final
+
+import pytest
+
+from tests.servers import free_port, unique_name
+
+START_SECONDS: Final = 60.0
+KEY, SECRET = "key", "secret"
+
+
+@dataclass(frozen=True, slots=True)
+class S3Server:
+    """A server that runs.
+
+    Attributes:
+        url: its address.
+        pid: the number of its process.
+
+    """
+
+    url: str
+    pid: int
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What those who use it have in their environment."""
+        return {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+        }
+
+    def new_bucket(self) -> str:
+        """Make a bucket, and return its name."""
+        name = unique_name("bucket")
+        self.make_bucket(name)
+        return name
+
+    def make_bucket(self, name: str) -> None:
+        """Make a bucket of that name."""
+        request = urllib.request.Request(f"{self.url}/{name}", b"", method="PUT")  # noqa: S310  # our own server
+        urllib.request.urlopen(request, timeout=10).close()  # noqa: S310  # likewise
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Let it answer nothing within the block, while it runs."""
+        os.kill(self.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self.pid, signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def s3_server(port: int | None = None) -> Iterator[S3Server]:
+    """Have a server run while the context lasts."""
+    port = port or free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not _answers(url):
+            assert process.poll() is None, f"moto's server ended with {process.returncode}"
+            assert time.monotonic() < deadline, "moto's server does not answer"
+            time.sleep(0.1)
+        yield S3Server(url, process.pid)
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _answers(url: str) -> bool:
+    with contextlib.suppress(OSError, HTTPException):
+        urllib.request.urlopen(f"{url}/moto-api/", timeout=10).close()  # noqa: S310  # our own server
+        return True
+    return False
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    """The server that all tests of this run share."""
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture
+def s3_environment(s3: S3Server) -> Iterator[None]:
+    """Have this process, and those that it starts, use that server."""
+    with having(s3.environment):
+        yield
+
+
+@contextlib.contextmanager
+def having(variables: Mapping[str, str]) -> Iterator[None]:
+    """Have variables in the environment of this process, and of those that it starts, within the block."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -1,0 +1,69 @@
+"""``POST /documents``: what comes from an archive is in the store when it is answered, once."""
+
+import gzip
+from typing import Any
+
+import aiohttp
+import orjson
+import pytest
+
+from tests.servers import Server, serving, unique_name
+
+SECONDS = aiohttp.ClientTimeout(total=60)
+
+
+def document(item: str, identity: str, **fields: Any) -> bytes:
+    made = {"@timestamp": "2015-01-22T09:30:00.000Z", "event_id": identity, "@version": "1", "id": item}
+    return orjson.dumps({**made, "event": "view", **fields}, option=orjson.OPT_APPEND_NEWLINE)
+
+
+async def post(server: Server, body: bytes, **headers: str) -> tuple[int, Any]:
+    async with (
+        aiohttp.ClientSession(server.url, timeout=SECONDS) as http,
+        http.post("/documents", data=body, headers=headers) as answer,
+    ):
+        return answer.status, orjson.loads(await answer.read())
+
+
+async def test_documents_are_in_the_store_when_they_are_answered_and_count_once(either: Server, item: str) -> None:
+    body = b"".join(document(item, f"{item}{number}") for number in range(3))
+    assert await post(either, body) == (200, {"accepted": 3, "known": 0, "rejected": []})
+    assert either.get(f"/tock/{item}.json")["views"] == {"2015-01-22": 3}
+    packed = gzip.compress(body + document(item, f"{item}9", format="csv", event="download"))
+    assert await post(either, packed, **{"Content-Encoding": "gzip"}) == (
+        200,
+        {"accepted": 4, "known": 3, "rejected": []},
+    )
+    told = either.get(f"/tock/{item}.json")
+    assert (told["views"], told["downloads"]) == ({"2015-01-22": 3}, {"csv": 1})
+
+
+async def test_what_is_no_document_is_refused_alone(either: Server, item: str) -> None:
+    body = document(item, f"{item}1") + b'{"id":"x"}\n' + document(item, f"{item}2", _doc_count=9) + b"\xff\n"
+    status, told = await post(either, body + document(item, f"{item}3"))
+    assert (status, told["accepted"], told["known"]) == (200, 2, 0)
+    assert [one["index"] for one in told["rejected"]] == [1, 2, 3]
+    assert "begin with @timestamp" in told["rejected"][0]["error"]
+    assert either.get(f"/tock/{item}.json")["views"] == {"2015-01-22": 2}
+
+
+async def test_a_body_that_holds_nothing_is_nothing(either: Server) -> None:
+    assert await post(either, b"") == (200, {"accepted": 0, "known": 0, "rejected": []})
+
+
+async def test_too_many_at_once_are_refused_together(either: Server, item: str) -> None:
+    status, told = await post(either, gzip.compress(document(item, "x") * 10_001), **{"Content-Encoding": "gzip"})
+    assert (status, told["detail"].split(":")[0]) == (413, "the body holds over batch_max_events (10000) documents")
+    assert either.get(f"/tock/{item}.json")["views"] == {}
+
+
+async def test_they_need_the_scope_import(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with serving(tmp_path_factory.mktemp("documents") / "data", host="0.0.0.0") as server:  # noqa: S104  # that it is not open
+        status, told = await post(server, document("x", "1"))
+        assert (status, told["detail"].split(";")[0]) == (401, "this needs a key with the scope import")
+
+
+async def test_they_go_past_the_spool(either: Server, item: str) -> None:
+    before = either.accepted()
+    await post(either, document(item, unique_name()))
+    assert either.accepted() == before

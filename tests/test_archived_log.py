@@ -1,0 +1,179 @@
+"""From a log to the archive, and from the archive to an empty store: each item's answer is the same, whatever dies."""
+
+import asyncio
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+import orjson
+import pytest
+
+from tests.imported_logs import SECONDS, SHARED, Log, NewServer, check, log, new_server, store
+from tests.s3_server import S3Server
+from tests.servers import Ended, Server, delete_indices, run_metronome, unique_name
+
+__all__ = ["log", "new_server", "store"]
+
+REAL: Final = (
+    pytest.mark.shared_data,
+    pytest.mark.skipif(not SHARED.exists(), reason="the real log is not beside the project"),
+)
+CASES: Final = pytest.mark.parametrize(
+    ("log", "store", "archive", "workers"),
+    [
+        ("small", "duckdb", "folder", 1),
+        pytest.param("small", "elasticsearch", "folder", 2, marks=pytest.mark.elasticsearch),
+        pytest.param("real", "duckdb", "s3", 2, marks=REAL),
+        pytest.param("real", "elasticsearch", "s3", 1, marks=[pytest.mark.elasticsearch, *REAL]),
+    ],
+    indirect=["log", "store", "archive"],
+)
+SHIPPED: Final = re.compile(r"^metronome_events_shipped_total (\S+)", re.MULTILINE)
+
+
+@pytest.fixture(params=["folder", "s3"])
+def archive(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of an archive that holds nothing."""
+    if request.param == "folder":
+        return f"file://{tmp_path}/archive"
+    request.getfixturevalue("s3_environment")
+    server: S3Server = request.getfixturevalue("s3")
+    return f"s3://{server.new_bucket()}/some/prefix"
+
+
+@pytest.fixture
+def other(store: dict[str, str]) -> Iterator[dict[str, str]]:
+    """The settings of another store of the same kind, which is empty."""
+    if store["store"] == "duckdb":
+        yield store
+        return
+    prefix = unique_name("other")
+    yield {**store, "index_prefix": prefix}
+    delete_indices(store["store"], prefix)
+
+
+def replay(archive: str, server: Server, folder: Path, *options: str) -> Ended:
+    options = (f"--url={server.url}", f"--progress={folder / 'progress'}", *options)
+    return run_metronome("replay", archive, *options, seconds=180)
+
+
+def verify(archive: str, server: Server) -> Ended:
+    return run_metronome("verify", archive, f"--url={server.url}", seconds=180)
+
+
+def told(ended: Ended, what: str) -> int:
+    """Return a figure of a command's summary."""
+    return int(next(line for line in ended.output.splitlines() if what in line).split()[-1].replace(",", ""))
+
+
+@CASES
+async def test_what_is_replayed_into_an_empty_store_has_the_same_answers(
+    new_server: NewServer,
+    log: Log,
+    store: dict[str, str],
+    other: dict[str, str],
+    archive: str,
+    tmp_path: Path,
+    workers: int,
+) -> None:
+    first = new_server(tmp_path / "first", archive=archive, archive_roll_bytes=100_000, workers=workers, **store)
+    await asyncio.to_thread(first.start)
+    assert (await asyncio.to_thread(log.import_into, first)).code == 0
+    await check(first, log)
+    assert await asyncio.to_thread(first.stop) == 0
+    assert first.complaints() == []
+
+    second = new_server(tmp_path / "second", workers=workers, **other)
+    await asyncio.to_thread(second.start)
+    for attempt in range(2):
+        ended = await asyncio.to_thread(replay, archive, second, tmp_path)
+        assert ended.code == 0, ended
+        assert told(ended, "damaged") == told(ended, "rejected") == 0
+        assert (told(ended, "new in the store") > 0) == (attempt == 0)
+        await check(second, log)
+    await asyncio.to_thread(first.start)
+    for server in (first, second):
+        same = await asyncio.to_thread(verify, archive, server)
+        assert same.code == 0, same
+    # Not only the answers: all that is asked of events is alike.
+    question = "/query?by=event,browser,country,day&limit=0&bots=1"
+    assert await asyncio.to_thread(first.get, question) == await asyncio.to_thread(second.get, question)
+
+
+@CASES
+async def test_so_it_is_if_both_were_killed_while_they_shipped_and_replayed(
+    new_server: NewServer,
+    log: Log,
+    store: dict[str, str],
+    other: dict[str, str],
+    archive: str,
+    tmp_path: Path,
+    workers: int,
+) -> None:
+    batch = "--batch=5" if log.is_small else "--batch=200"
+    first = new_server(
+        tmp_path / "first",
+        archive=archive,
+        archive_roll_bytes=5_000 if log.is_small else 400_000,
+        archive_roll_age="1s",
+        workers=workers,
+        **store,
+    )
+    for _ in range(3):
+        await asyncio.to_thread(first.start)
+        importing = asyncio.create_task(asyncio.to_thread(log.import_into, first, batch, "--patience=0"))
+        await until_some_are_shipped(first, importing)
+        first.kill()
+        await importing
+    await asyncio.to_thread(first.start)
+    assert (await asyncio.to_thread(log.import_into, first, batch)).code == 0
+    await check(first, log)
+    assert await asyncio.to_thread(first.stop) == 0
+    assert first.complaints() == []
+
+    second = new_server(tmp_path / "second", workers=workers, **other)
+    for _ in range(3):
+        await asyncio.to_thread(second.start)
+        replaying = asyncio.create_task(asyncio.to_thread(replay, archive, second, tmp_path, "--patience=0"))
+        await until_some_are_shipped(second, replaying)
+        second.kill()
+        assert (await replaying).code in {0, 1}
+    await asyncio.to_thread(second.start)
+    # What the killed ones had acknowledged is left out, unless they had come to their end.
+    ended = await asyncio.to_thread(replay, archive, second, tmp_path)
+    assert ended.code == 0, ended
+    await check(second, log)
+    same = await asyncio.to_thread(verify, archive, second)
+    assert same.code == 0, same
+    assert await asyncio.to_thread(second.stop) == 0
+    assert second.complaints() == []
+
+
+async def until_some_are_shipped(server: Server, working: "asyncio.Task[Ended]") -> None:
+    async with aiohttp.ClientSession(server.url, timeout=SECONDS) as http:
+        while not working.done():
+            async with http.get("/metrics") as answer:
+                found = SHIPPED.search(await answer.text())
+            if found is not None and float(found[1]) > 0:
+                return
+            await asyncio.sleep(0.005)
+
+
+def test_what_an_archive_holds_is_what_the_store_was_given(new_server: NewServer, tmp_path: Path, archive: str) -> None:
+    server = new_server(tmp_path / "data", archive=archive)
+    server.start()
+    events = [{"id": "a", "event_id": f"e{number}", "ts": "2015-01-22", "n": [number]} for number in range(9)]
+    server.tick(orjson.dumps(events))
+    server.tick(orjson.dumps(events))
+    assert server.stop() == 0
+    server.start()
+    # All came twice, and count once.
+    assert "9             9             0             0" in verify(archive, server).output
+    server.tick(b'{"id": "a", "event_id": "late", "ts": "2015-01-23", "event": "rated"}')
+    server.wait_until_shipped()
+    ended = verify(archive, server)
+    assert ended.code == 1
+    assert re.search(r"^2015-01-23 +0 +1 +0 +1$", ended.output, re.MULTILINE), ended.output
+    assert "1 events wait for the archive" in ended.output

@@ -1,0 +1,99 @@
+"""Documents that come back: what a door has made passes unchanged, and nothing else does."""
+
+from dataclasses import replace
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from metronome.documents import checked_document
+from metronome.errors import Malformed
+from metronome.event import Door, Event, document
+from tests.test_event_properties import DOOR, ENRICHING, OUR_HOSTILE, read
+from tests.test_event_properties import _events as events
+from tests.test_event_properties import _telling as telling
+
+LATEST = "2026-01-23T12:00:00.000Z"
+GOOD: dict[str, Any] = {"@timestamp": "2015-01-22T09:30:00.000Z", "event_id": "e1", "@version": "1", "event": "view"}
+
+
+def made(event: Event, door: Door) -> bytes | None:
+    try:
+        return document(event, door, "spare")
+    except Malformed:
+        return None
+
+
+@settings(max_examples=300)
+@given(st.builds(lambda some, more: {**some, **more}, events, telling), st.sampled_from([DOOR, ENRICHING]))
+def test_what_a_door_has_made_passes_unchanged(fields: dict[str, Any], door: Door) -> None:
+    line = made(Event(fields), door)
+    if line is not None:
+        assert checked_document(line, LATEST) == line
+
+
+@pytest.mark.parametrize("text", OUR_HOSTILE.read_bytes().splitlines())
+def test_so_does_what_was_made_of_hostile_events(text: bytes) -> None:
+    event = read(text)
+    line = None if event is None else made(event, replace(DOOR, cut_addresses=False))
+    assert line is None or checked_document(line, LATEST) == line
+
+
+def line(**fields: Any) -> bytes:
+    return orjson.dumps({**GOOD, **fields})
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (b"", "no document of Metronome"),
+        (b"{}", "no document of Metronome"),
+        (orjson.dumps({"event_id": "e1", "@timestamp": GOOD["@timestamp"]}), "begin with @timestamp and event_id"),
+        (line()[:-1], "no JSON"),
+        (line() + b"{}", "no JSON"),
+        (line(**{"@timestamp": "2015-13-22T09:30:00.000Z"}), "no time"),
+        (line(**{"@timestamp": "2015-01-22T09:30:00Z"}), "not written as"),
+        (line(**{"@timestamp": "2099-01-22T09:30:00.000Z"}), "more than a day ahead"),
+        (line(event_id="x" * 513), "event_id is no text of 1 to 512 bytes"),
+        (line(_doc_count=1000000), "'_doc_count' may not stand"),
+        (line(**{"a.b": 1}), "'a.b' may not stand"),
+        (line(**{"x" * 101: 1}), "may not stand"),
+        (line(deep={"er": 1}), "deep is neither"),
+        (line(many=[1]), "many is neither"),
+        (line(big=2**63), "big is neither"),
+        (line(params=[]), "params is no object of texts"),
+        (line(params={"a": 1}), "params is no object of texts"),
+        (line(**{"event.original": {}}), "event.original is neither"),
+        (line(**{"event.original": 1}), "event.original is no text"),
+        (line(id=7), "id is no text"),
+        (line(id="x" * 1025), "id is no text of at most 1024 bytes"),
+        (line(bot=True), "bot is no text"),
+        (line(**{f"n{number}": 1 for number in range(250)}), "over 250 fields"),
+    ],
+)
+def test_what_no_door_has_made_is_refused_with_the_reason(text: bytes, says: str) -> None:
+    with pytest.raises(Malformed, match=says):
+        checked_document(text, LATEST)
+
+
+def test_of_two_fields_of_one_name_one_is_left() -> None:
+    twice = line()[:-1] + b',"event":"download"}'
+    assert orjson.loads(checked_document(twice, LATEST)) == {**GOOD, "event": "download"}
+
+
+@given(
+    st.one_of(
+        st.binary(max_size=80),
+        st.dictionaries(st.text(max_size=5), st.integers()).map(
+            lambda more: line(**more) if all(-(2**63) < n < 2**64 for n in more.values()) else b"{"
+        ),
+    )
+)
+def test_whatever_comes_is_a_document_or_malformed(text: bytes) -> None:
+    try:
+        kept = checked_document(text, LATEST)
+    except Malformed:
+        return
+    assert checked_document(kept, LATEST) == kept
