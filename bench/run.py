@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from bench import archives, away, batches, elastic, enrichment, imports, questions, tick, tocks, wires
+from bench import archives, away, batches, elastic, enrichment, imports, middleware, questions, tick, tocks, wires
 from bench.figures import Row
 
 PARTS: Final[dict[str, Callable[[], list[Row]]]] = {
@@ -28,6 +28,7 @@ PARTS: Final[dict[str, Callable[[], list[Row]]]] = {
     "tock": tocks.measure,
     "questions": questions.measure,
     "away": away.measure,
+    "middleware": middleware.measure,
 }
 _MARKS: Final = ("<!-- bench -->", "<!-- /bench -->")
 

@@ -16,15 +16,9 @@ MODULES = {
 }
 LAYERS = [
     ["metronome"],
-    ["metronome.errors"],
-    [
-        "metronome.timestamps",
-        "metronome.enrich",
-        "metronome.keys",
-        "metronome.identities",
-        "metronome.locks",
-        "metronome.disk",
-    ],
+    ["metronome.errors", "metronome.clients"],
+    ["metronome.timestamps", "metronome.enrich", "metronome.keys", "metronome.identities"],
+    ["metronome.locks", "metronome.disk"],
     ["metronome.dashboards"],
     ["metronome.config", "metronome.telemetry"],
     ["metronome.event", "metronome.question"],
@@ -198,8 +192,33 @@ def test_each_module_can_be_imported_alone() -> None:
 
 def test_nothing_but_the_service_needs_a_web_server_to_be_imported() -> None:
     names = [name for name in MODULES if layer_of(name)[1] not in {"metronome.service", "metronome.cli"}]
+    names.remove("metronome.clients.aiohttp")
     pure = [name for name in names if not lies_in(name, "metronome.stores") and name != "metronome.state.elasticsearch"]
     check = "import sys, importlib; [importlib.import_module(name) for name in sys.argv[1:]]; "
     check += "print([name for name in ('aiohttp', 'duckdb', 'elasticsearch', 'typer') if name in sys.modules])"
     found = subprocess.run([sys.executable, "-c", check, *pure], capture_output=True, check=True, cwd=ROOT, timeout=60)
+    assert found.stdout == b"[]\n"
+
+
+CLIENTS_OF_FRAMEWORKS = {"metronome.clients.aiohttp": "aiohttp", "metronome.clients.django": "django"}
+
+
+def test_the_clients_need_nothing_but_python_and_know_nothing_of_the_service() -> None:
+    names = [name for name in MODULES if lies_in(name, "metronome.clients") and name not in CLIENTS_OF_FRAMEWORKS]
+    check = "import sys, importlib; sys.modules['orjson'] = None; "
+    check += "before = set(sys.modules); [importlib.import_module(name) for name in sys.argv[1:]]; "
+    check += "new = {name.partition('.')[0] for name in set(sys.modules) - before} - sys.stdlib_module_names; "
+    check += "print(sorted(new), [name for name in sys.modules if name.startswith('metronome.') "
+    check += "and not name.startswith('metronome.clients')])"
+    found = subprocess.run([sys.executable, "-c", check, *names], capture_output=True, check=True, cwd=ROOT, timeout=60)
+    assert found.stdout == b"['metronome'] []\n"
+
+
+@pytest.mark.parametrize(("module", "framework"), CLIENTS_OF_FRAMEWORKS.items())
+def test_a_client_of_a_framework_needs_that_framework_only(module: str, framework: str) -> None:
+    heavy = {"aiohttp", "duckdb", "elasticsearch", "typer", "django", "flask", "starlette"} - {framework}
+    check = "import sys, importlib; importlib.import_module(sys.argv[1]); "
+    check += "print([name for name in sys.argv[2:] if name in sys.modules])"
+    command = [sys.executable, "-c", check, module, *sorted(heavy)]
+    found = subprocess.run(command, capture_output=True, check=True, cwd=ROOT, timeout=60)
     assert found.stdout == b"[]\n"

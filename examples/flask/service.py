@@ -1,0 +1,91 @@
+"""A small catalogue of datasets, with Flask: what is viewed, downloaded and goes wrong is counted by Metronome."""
+
+import csv
+import json
+import logging
+import os
+import urllib.error
+import urllib.parse
+import urllib.request
+from io import StringIO
+from typing import Any, Final
+
+from flask import Flask, Response, abort, jsonify, request
+
+from metronome.clients import ClientConfig, Reporter, describe_request, occasions
+from metronome.clients.log_handler import ReportingHandler
+from metronome.clients.wsgi import WSGIMiddleware
+
+METRONOME: Final = os.environ.get("METRONOME_URL", "http://localhost:8080")
+DATASETS: Final[dict[str, list[dict[str, Any]]]] = {
+    "rivers": [{"name": "Aare", "km": 288}, {"name": "Reuss", "km": 164}, {"name": "Limmat", "km": 35}],
+    "lakes": [{"name": "Lake Zurich", "km2": 88}, {"name": "Lake Biel", "km2": 39}],
+}
+ASKING_SECONDS: Final = 5.0
+
+reporter = Reporter(ClientConfig(url=METRONOME, skip=("/health",), trusted_proxies=("127.0.0.1",)))
+app = Flask(__name__)
+app.wsgi_app = WSGIMiddleware(app.wsgi_app, reporter)  # type: ignore[method-assign]  # as Flask's documentation has it
+app.logger.addHandler(ReportingHandler(reporter, logging.WARNING))
+
+
+def rows_of(name: str) -> list[dict[str, Any]]:
+    """Return a dataset, and say that the request is for it; of one that is not there, the request is an error."""
+    if name not in DATASETS:
+        abort(404)
+    describe_request(id=name)
+    return DATASETS[name]
+
+
+@app.get("/health")
+def health() -> Response:
+    """Say that the service runs: this is not reported."""
+    return jsonify(status="ok")
+
+
+@app.get("/datasets")
+def list_datasets() -> Response:
+    """List the datasets: a request for none of them in particular."""
+    return jsonify(list(DATASETS))
+
+
+@app.get("/datasets/<name>")
+def view(name: str) -> Response:
+    """Describe a dataset: a view."""
+    rows = rows_of(name)
+    return jsonify(name=name, rows=len(rows), columns=list(rows[0]))
+
+
+@app.get("/datasets/<name>.csv")
+def download_csv(name: str) -> Response:
+    """Give a dataset as CSV: a download."""
+    rows = rows_of(name)
+    describe_request(format="csv")
+    text = StringIO()
+    table = csv.DictWriter(text, rows[0])
+    table.writeheader()
+    table.writerows(rows)
+    return Response(text.getvalue(), mimetype="text/csv")
+
+
+@app.post("/datasets/<name>/ratings")
+def rate(name: str) -> tuple[str, int]:
+    """Take a rating of one to five stars, and report it as an event with a value."""
+    rows_of(name)
+    stars = request.form.get("stars", 0, int)
+    if stars not in range(1, 6):
+        app.logger.warning("a rating of %s stars", request.form.get("stars"))
+        abort(400)
+    reporter.track(occasions.event("dataset", "rate", name, stars), id=name)
+    return "", 204
+
+
+@app.get("/datasets/<name>/usage")
+def usage(name: str) -> tuple[Response, int]:
+    """Tell how a dataset is used, as Metronome does."""
+    url = f"{METRONOME}/tock/{urllib.parse.quote(name, safe='')}.json"
+    try:
+        with urllib.request.urlopen(url, timeout=ASKING_SECONDS) as answer:  # noqa: S310  # our own Metronome
+            return jsonify(json.load(answer)), 200
+    except (OSError, ValueError):
+        return jsonify(error="usage cannot be told at the moment; it is counted all the same"), 503

@@ -1,0 +1,133 @@
+"""What docs/clients.md says of the clients is what they do, and its examples run as they stand there."""
+
+import contextlib
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from metronome.clients import occasions
+from metronome.clients.config import ClientConfig
+from metronome.clients.matomo import NUMBERS, TEXTS
+from metronome.clients.reports import REQUEST_FIELDS
+from metronome.clients.tally import LOGGER, Stats
+from tests.docs.pages import ROOT, first_cells, section, text_of
+from tests.middleware.test_matomo import LISTED
+from tests.servers import Server, free_port, serving
+
+PAGE: Final = "docs/clients.md"
+_EXAMPLE = re.compile(
+    r"<!-- executed by tests/docs/test_clients\.py -->\n```python\n(.*?)^```\n(?:\n```console\n\$ (.*?)\n```)?",
+    re.MULTILINE | re.DOTALL,
+)
+EXAMPLES: Final = _EXAMPLE.findall(text_of(PAGE))
+SERVICES: Final = [example for example in EXAMPLES if example[1]]
+SCRIPTS: Final = [example for example in EXAMPLES if not example[1]]
+
+
+def test_each_field_of_the_configuration_is_described_with_its_default() -> None:
+    table = section(PAGE, "Configuration")
+    assert first_cells(table) >= {field.name for field in fields(ClientConfig)}
+    rows = {row.split("|")[1].strip(" `"): row.split("|")[2].strip(" `") for row in table.splitlines() if "| `" in row}
+    for field in fields(ClientConfig):
+        shown = {"": None, "none": field.default if not field.default else "something"}.get(
+            rows[field.name], rows[field.name].replace("_", "").strip('"')
+        )
+        if field.name not in {"url", "dimensions"}:
+            assert str(shown) == str(field.default), field.name
+
+
+def test_each_field_that_a_request_has_is_described_with_its_parameter() -> None:
+    table = section(PAGE, "What is reported of a request")
+    assert first_cells(table) >= {*REQUEST_FIELDS, "event_id"}
+    assert [name for name in LISTED if not re.search(rf"`{re.escape(name)}[`=]", table)] == []
+    rows = dict(re.findall(r"^\| `(\w+)` \| `(\w+)` \|", table, re.MULTILINE))
+    beside = {"ts": "cdt", "action": "action_name", "duration": "pf_srv", "clientip": "cip", "event_id": "rand"}
+    assert {field: parameter for field, parameter in rows.items() if field not in beside}.items() <= {
+        **TEXTS,
+        **NUMBERS,
+    }.items()
+    assert {field: rows[field] for field in beside} == beside
+
+
+def test_each_occasion_is_described() -> None:
+    made = {name for name, value in vars(occasions).items() if not name.startswith("_") and callable(value)}
+    made &= {name for name in made if getattr(getattr(occasions, name), "__module__", "") == occasions.__name__}
+    assert first_cells(section(PAGE, "Saying what happened")) == made - {"Product"} | {"occasions."}
+
+
+def test_what_is_counted_and_who_tells_of_it_is_named() -> None:
+    told = section(PAGE, "When the target is away")
+    assert [name for name in (*Stats._fields, LOGGER) if f"`{name}`" not in told] == []
+
+
+@contextlib.contextmanager
+def running(example: tuple[str, str], server: Server, folder: Path) -> Iterator[int]:
+    """Run a service of the page against a server, and return its port."""
+    code, command = example
+    port = free_port()
+    (folder / "service.py").write_text(code.replace("http://localhost:8080", server.url))
+    arguments = shlex.split(command.replace("localhost", "127.0.0.1").replace("8000", str(port)))
+    assert arguments[0] == "python"
+    environment = os.environ | {"PYTHONWARNINGS": ""}
+    with (folder / "service.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, *arguments[1:]], cwd=folder, env=environment, stdout=log, stderr=log
+        )
+    try:
+        yield port
+        process.terminate()
+        process.wait(30)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def ask(port: int, path: str) -> int:
+    """Ask a service until it is there."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as answer:  # our own
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+@pytest.mark.parametrize("example", SERVICES, ids=["FastAPI", "Flask", "Django", "aiohttp"])
+def test_a_service_of_the_page_runs_and_its_item_is_viewed(example: tuple[str, str], tmp_path: Path) -> None:
+    with serving(tmp_path / "data") as server:
+        with running(example, server, tmp_path) as port:
+            # What is skipped is not counted.
+            assert ask(port, "/health") == 404
+            for _ in range(3):
+                assert ask(port, "/datasets/rivers") == 200
+        server.wait_until_shipped()
+        tock = server.get("/tock/rivers.json")
+        assert list(tock["views"].values()) == [3]
+        actions = server.get("/query?metrics=count&by=action")["rows"]
+    assert actions == [["GET /datasets/:name", 3]]
+
+
+def test_the_script_of_the_page_says_what_happened(tmp_path: Path) -> None:
+    ((code, _),) = SCRIPTS
+    with serving(tmp_path / "data") as server:
+        script = code.replace("http://localhost:8080", server.url)
+        subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, timeout=60)
+        server.wait_until_shipped()
+        rows = server.get("/query?metrics=count&by=event")["rows"]
+    assert sorted(rows) == [["event", 1], ["order", 1], ["shared", 1]]

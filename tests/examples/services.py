@@ -1,0 +1,72 @@
+"""The services of examples/, each run by the one command that its README gives."""
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from tests.servers import Server, free_port
+
+ROOT: Final = Path(__file__).parents[2]
+START_SECONDS: Final = 30.0
+_STEPS = re.compile(r"^\$ (curl .*)\n((?:(?!\$ |```).*\n)*)", re.MULTILINE)
+
+
+def examples(name: str) -> list[tuple[str, str]]:
+    """Return what the README of an example asks of it, each with the answer that it shows."""
+    return _STEPS.findall((ROOT / "examples" / name / "README.md").read_text())
+
+
+def command(name: str) -> str:
+    """Return the command by which the README of an example starts it."""
+    found = re.search(
+        rf"^\$ (examples/{name}/\S+)$", (ROOT / "examples" / name / "README.md").read_text(), re.MULTILINE
+    )
+    assert found is not None
+    return found[1]
+
+
+@contextlib.contextmanager
+def started(name: str, server: Server, folder: Path) -> Iterator[str]:
+    """Run an example against a Metronome, with what is installed here, and return its address."""
+    port = free_port()
+    settings = {"PORT": str(port), "METRONOME_URL": server.url, "PYTHON": sys.executable, "PYTHONWARNINGS": ""}
+    log = folder / f"{name}.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [ROOT / command(name)], cwd=ROOT, env=os.environ | settings, stdout=output, stderr=output
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not _answers(f"{url}/health"):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+        yield url
+        process.terminate()
+        process.wait(START_SECONDS)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def run(step: str, url: str) -> str:
+    """Run a step of the README."""
+    arguments = step.replace("localhost:8000", url)
+    done = subprocess.run(["/bin/bash", "-c", arguments], capture_output=True, text=True, timeout=60, check=True)
+    return done.stdout
+
+
+def _answers(url: str) -> bool:
+    with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=START_SECONDS) as answer:  # noqa: S310  # our own
+        return bool(answer.status == 200)
+    return False

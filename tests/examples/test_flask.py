@@ -1,0 +1,45 @@
+"""The Flask service of examples/, started by its one command, and what Metronome counts of it."""
+
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import orjson
+import pytest
+
+from tests.examples.services import examples, run, started
+from tests.examples.test_fastapi import wait_for
+from tests.servers import serving
+
+NAME = "flask"
+
+
+def test_the_steps_of_its_readme_give_what_it_shows(tmp_path: Path) -> None:
+    *steps, (usage, shown) = examples(NAME)
+    assert len(steps) == 3
+    with serving(tmp_path / "data") as server, started(NAME, server, tmp_path) as url:
+        for step, answer in steps:
+            assert run(step, url).splitlines() == answer.splitlines()
+        wait_for(server, len(steps) + 1)
+        told, said = orjson.loads(run(usage, url)), orjson.loads(shown)
+        assert (told["downloads"], list(told["views"].values())) == (said["downloads"], list(said["views"].values()))
+
+
+def test_what_is_viewed_downloaded_rated_and_logged_is_all_there(tmp_path: Path) -> None:
+    with serving(tmp_path / "data") as server:
+        with started(NAME, server, tmp_path) as url:
+            for path in ("/datasets", "/datasets/lakes", "/datasets/lakes", "/datasets/lakes.csv"):
+                urllib.request.urlopen(url + path, timeout=30).close()  # noqa: S310  # our own
+            run(f"curl -s -d stars=4 {url}/datasets/lakes/ratings", url)
+            with pytest.raises(urllib.error.HTTPError, match="400") as refused:
+                urllib.request.urlopen(f"{url}/datasets/lakes/ratings", b"stars=9", timeout=30)  # noqa: S310  # our own
+            refused.value.close()
+        server.wait_until_shipped()
+        tock = server.get("/tock/lakes.json")
+        assert (list(tock["views"].values()), tock["downloads"]) == ([2], {"csv": 1})
+        by_event = dict(server.get("/query?metrics=count&by=event&bots=1")["rows"])
+        by_message = dict(server.get("/query?metrics=count&by=message&event=log&bots=1")["rows"])
+        ratings = server.get("/query?metrics=count,avg:value&by=id&event=event&bots=1")["rows"]
+    assert by_event == {"view": 2, "download": 1, "request": 2, "event": 1, "error": 1, "log": 1}
+    assert by_message == {"a rating of 9 stars": 1}
+    assert ratings == [["lakes", 1, 4]]

@@ -1,0 +1,187 @@
+"""Reports as Matomo, and Metronome in its place, reads them: parameter by parameter."""
+
+from typing import Any
+from urllib.parse import parse_qsl
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metronome.clients import occasions
+from metronome.clients.config import ClientConfig
+from metronome.clients.crc64 import visitor_of
+from metronome.clients.matomo import HANDLED, NUMBERS, TEXTS, Matomo
+from metronome.clients.reports import Reports
+from metronome.clients.verdicts import Answer, Verdict
+from metronome.dialects.dialect import Request
+from metronome.dialects.matomo import names, tracker
+from metronome.event import Event
+from tests.middleware.hits import AGENT, hit
+
+CONFIG = ClientConfig(url="https://matomo.example.org", protocol="matomo", key="t0ken", site=7, dimensions={"plan": 2})
+LISTED = (
+    *("action_name", "url", "_id", "urlref", "ua", "lang", "cdt", "pf_srv", "rand", "apiv", "rec", "send_image"),
+    *("idsite", "cip"),
+)
+"""What the protocol says that each request has; `token_auth` stands once for the whole bulk."""
+
+
+def parameters(event: dict[str, Any], config: ClientConfig = CONFIG) -> dict[str, str]:
+    query = orjson.loads(Matomo(config).encode(event, "r4nd"))
+    assert query.startswith("?idsite=")
+    return dict(parse_qsl(query[1:], keep_blank_values=True))
+
+
+def of_request(config: ClientConfig = CONFIG, **changed: Any) -> dict[str, str]:
+    return parameters(Reports(config).event(hit(**changed)), config)
+
+
+def read(*events: dict[str, Any]) -> list[Any]:
+    """Return what Metronome's own dialect makes of events."""
+    wire = Matomo(CONFIG)
+    body = wire.begin + wire.between.join(wire.encode(event, f"e{n}") for n, event in enumerate(events)) + wire.end
+    asked = Request(
+        body, "application/json", 1000, "POST", "/matomo.php", arrival="2026-01-22T12:00:00.000Z", believed=True
+    )
+    return [reading.fields if isinstance(reading, Event) else reading for reading in tracker.read(asked).events]
+
+
+def test_a_request_has_each_parameter_of_the_protocol() -> None:
+    found = of_request()
+    assert found == {
+        "idsite": "7",
+        "rec": "1",
+        "apiv": "1",
+        "send_image": "0",
+        "action_name": "GET /datasets/:name",
+        "url": "https://data.example.org/datasets/caf%C3%A9s?as=csv&x=1",
+        "urlref": "https://www.example.net/links/",
+        "ua": AGENT,
+        "lang": "de, en;q=0.5",
+        "_id": visitor_of("203.0.113.77", AGENT),
+        "cip": "203.0.113.77",
+        "cdt": "1769083200",
+        "pf_srv": "12",
+        "rand": "r4nd",
+        "http_status": "200",
+    }
+    assert set(LISTED) == found.keys() - {"http_status"}
+
+
+def test_the_token_stands_once_for_the_bulk_and_without_one_no_address_is_told() -> None:
+    assert Matomo(CONFIG).end == b'],"token_auth":"t0ken"}'
+    found = of_request(ClientConfig(url="https://matomo.example.org", protocol="matomo"))
+    assert "cip" not in found
+    assert found["_id"] == visitor_of("203.0.113.77", AGENT)
+
+
+def test_a_request_that_is_reported_at_its_start_has_no_server_time() -> None:
+    assert "pf_srv" not in of_request(milliseconds=None)
+
+
+def test_of_a_request_with_a_signal_nothing_is_told_that_identifies() -> None:
+    assert not {"_id", "cip", "ua", "uid"} & of_request(signalled=True, described={"user": "u"}).keys()
+
+
+def test_a_download_is_one() -> None:
+    found = of_request(described={"id": "rivers", "format": "csv"})
+    assert found["download"] == found["url"]
+
+
+def test_each_field_has_the_name_that_metronome_gives_to_its_parameter() -> None:
+    theirs = {field: parameter for parameter, field in names.TEXTS.items()}
+    assert {field: theirs[field] for field in TEXTS} == TEXTS
+    numbers = {field: parameter for parameter, field in names.NUMBERS.items()}
+    assert {field: numbers[field] for field in NUMBERS} == NUMBERS
+
+
+PRODUCTS = [occasions.Product("s-1", "Map", "Maps", 9.5, 2)]
+OCCASIONS = [
+    occasions.page_view("Rivers", url="https://data.example.org/rivers"),
+    occasions.download("https://data.example.org/rivers.csv"),
+    occasions.outlink("https://example.net/"),
+    occasions.event("video", "play", "intro", 2.5),
+    occasions.site_search("rivers", category="data", count=3),
+    occasions.goal(4, revenue=2.0),
+    occasions.content("banner", piece="a.png", target="https://example.net/"),
+    occasions.content("banner", interaction="click"),
+    occasions.product_view(PRODUCTS[0]),
+    occasions.order("A-1", 12.5, PRODUCTS, subtotal=10.0, tax=1.5, shipping=1.0, discount=0.5),
+    occasions.cart(19.0, PRODUCTS),
+    occasions.failure(ValueError("no")),
+]
+
+
+@pytest.mark.parametrize("occasion", OCCASIONS, ids=lambda occasion: f"{occasion['event']} {len(occasion)}")
+def test_an_occasion_comes_to_metronome_alike_either_way(occasion: dict[str, Any]) -> None:
+    visit = {"agent": AGENT, "lang": "de", "clientip": "203.0.113.77", "dimension3": "x"}
+    (event,) = read({"ts": 1_769_083_200_000, **visit, **occasion})
+    usual = {
+        "idsite": 7,
+        "visitor": visitor_of("203.0.113.77", AGENT),
+        "@timestamp": "2026-01-22T12:00:00.000Z",
+        **visit,
+    }
+    made = {"id", "format"}  # What Metronome finds in the address of a page or file.
+    left = {name: value for name, value in event.items() if name not in {*usual, *made, "ca"}}
+    assert left == occasion
+    assert {name: event[name] for name in usual} == usual
+
+
+def test_a_request_comes_to_metronome_with_all_but_what_matomo_has_no_place_for() -> None:
+    (event,) = read(Reports(CONFIG).event(hit(status=404)))
+    assert (event["event"], event["status"], event["pf_srv"]) == ("error", 404, 12)
+    assert (event["title"], event["referer"]) == ("GET /datasets/:name", "https://www.example.net/links/")
+
+
+def test_an_event_of_the_host_s_own_name_is_one_of_matomo_s_with_its_dimension() -> None:
+    found = parameters({"ts": 0, "event": "shared", "id": "rivers", "value": 2, "plan": "free"})
+    assert (found["e_c"], found["e_a"], found["e_n"], found["e_v"]) == ("shared", "shared", "rivers", "2")
+    assert found["dimension2"] == "free"
+
+
+def test_a_log_record_is_an_event_and_an_error_a_crash() -> None:
+    found = parameters({"event": "log", "message": "it rains", "level": "INFO"})
+    assert (found["e_c"], found["e_n"]) == ("log", "it rains")
+    crash = parameters({"event": "error", "message": "it broke", "error_type": "KeyError", "error_stack": "at"})
+    assert (crash["cra"], crash["cra_tp"], crash["cra_st"], crash["ca"]) == ("it broke", "KeyError", "at", "1")
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([*TEXTS, *NUMBERS, *HANDLED - {"ts"}, "clientip", "plan", "other"]),
+        st.text(min_size=1, max_size=20) | st.integers() | st.floats(allow_nan=False) | st.booleans(),
+        max_size=8,
+    )
+)
+def test_whatever_a_host_says_can_be_read(fields: dict[str, Any]) -> None:
+    found = parameters(fields)
+    assert (found["idsite"], found["rec"]) == ("7", "1")
+    (event,) = read({"ts": 1_769_083_200_000, **fields})
+    assert not isinstance(event, Exception)
+    for field, parameter in TEXTS.items():
+        if isinstance(fields.get(field), str) and field not in {"download", "title", "category"}:
+            assert found[parameter] == fields[field].encode(errors="replace").decode()
+
+
+def judged(status: int, body: bytes = b"", count: int = 3) -> Verdict:
+    return Matomo(CONFIG).judge(Answer(status, {}, body), count)
+
+
+def test_each_answer_is_judged_by_what_it_means() -> None:
+    assert judged(200, b'{"status":"success","tracked":3,"invalid":0}') == Verdict(sent=3)
+    assert judged(204) == Verdict(sent=3)
+    for status in (200, 400):
+        some = judged(status, b'{"status":"success","tracked":2,"invalid":1}')
+        assert (some.sent, some.refused, some.again) == (2, 1, False)
+    assert judged(200, b"<html>") == Verdict(refused=3, reason=judged(200).reason)
+    assert judged(503).again
+    assert judged(401).refused == 3
+    assert judged(413).smaller
+
+
+@given(st.integers(100, 599), st.binary(max_size=60))
+def test_any_answer_is_judged(status: int, body: bytes) -> None:
+    verdict = judged(status, body)
+    assert verdict.again or verdict.smaller or verdict.refused or verdict.sent

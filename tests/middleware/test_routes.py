@@ -1,0 +1,65 @@
+"""Patterns of routes, however they are written."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metronome.clients.routes import from_angles, from_braces, from_django, with_values_named
+
+
+@pytest.mark.parametrize(
+    ("pattern", "common"),
+    [
+        ("/users/{id}", "/users/:id"),
+        ("/users/{id:int}/posts/{post}", "/users/:id/posts/:post"),
+        ("/files/{path:path}", "/files/:path"),
+        (r"/years/{year:\d{4}}", "/years/:year"),
+        ("/", "/"),
+        ("", "/"),
+        ("/users/:id", "/users/:id"),
+    ],
+)
+def test_braces_are_read(pattern: str, common: str) -> None:
+    assert from_braces(pattern) == common
+
+
+@pytest.mark.parametrize(
+    ("pattern", "common"),
+    [
+        ("/users/<id>", "/users/:id"),
+        ("/users/<int:id>", "/users/:id"),
+        ('/<any("a,b"):kind>/x', "/:kind/x"),
+        ("/<string(length=2):code>", "/:code"),
+        ("users/<uuid:id>/", "/users/:id/"),
+    ],
+)
+def test_angles_are_read(pattern: str, common: str) -> None:
+    assert from_angles(pattern) == common
+
+
+@pytest.mark.parametrize(
+    ("pattern", "common"),
+    [
+        ("articles/<int:year>/", "/articles/:year/"),
+        ("^articles/(?P<year>[0-9]{4})/$", "/articles/:year/"),
+        (r"v1/^files/(?P<name>(a|b)+)\.csv$", "/v1/files/:name.csv"),
+        (r"^([a-z]+)/(?:page-(?P<page>\d+)/)?\Z", "/*/*"),
+        ("", "/"),
+    ],
+)
+def test_django_s_are_read(pattern: str, common: str) -> None:
+    assert from_django(pattern) == common
+
+
+@given(st.text(alphabet="()<>{}[]:?P^$\\/ab*+|", max_size=40))
+def test_nothing_that_stands_there_is_too_odd_to_be_read(pattern: str) -> None:
+    for read in (from_braces, from_angles, from_django):
+        assert read(pattern).startswith("/")
+
+
+def test_values_are_named_from_the_end() -> None:
+    assert with_values_named("/users/users/7", {"name": "users", "id": 7}) == "/users/:name/:id"
+
+
+def test_a_value_that_is_no_segment_gives_no_pattern() -> None:
+    assert with_values_named("/users/007", {"id": 7}) is None
