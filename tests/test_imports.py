@@ -17,7 +17,14 @@ MODULES = {
 LAYERS = [
     ["metronome"],
     ["metronome.errors"],
-    ["metronome.timestamps", "metronome.enrich", "metronome.keys", "metronome.identities", "metronome.locks"],
+    [
+        "metronome.timestamps",
+        "metronome.enrich",
+        "metronome.keys",
+        "metronome.identities",
+        "metronome.locks",
+        "metronome.web",
+    ],
     ["metronome.config", "metronome.telemetry"],
     ["metronome.event", "metronome.question"],
     ["metronome.trails"],
