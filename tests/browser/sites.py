@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,12 +19,14 @@ class Page:
         body: of the answer.
         kind: its content type.
         headers: more of them.
+        delay: seconds until it is answered.
 
     """
 
     body: str = ""
     kind: str = HTML
     headers: Mapping[str, str] = field(default_factory=dict)
+    delay: float = 0.0
 
 
 @dataclass(slots=True)
@@ -70,6 +73,7 @@ def serving_pages() -> Iterator[Site]:
             if "Cookie" in self.headers:
                 site.cookies.append(self.headers["Cookie"])
             page = site.pages.get(self.path.partition("?")[0])
+            time.sleep(page.delay if page else 0)
             body = (page.body if page else "not here").encode()
             self.send_response(200 if page else 404)
             self.send_header("Content-Type", page.kind if page else "text/plain")
