@@ -223,7 +223,8 @@ try { (() => {
     if (!link || event.button > 1) return;
     const { href, pathname, protocol, dataset } = link, file = link.getAttribute('download');
     const web = /^http/.test(protocol), about = dataset.id ? { id: dataset.id } : {};
-    const format = dataset.format || (FORMAT.exec(file || pathname) || /\.(\w+)$/.exec(file) || [])[1];
+    const name = file || pathname;
+    const format = dataset.format || (FORMAT.exec(name) || file !== null && /\.(\w+)$/.exec(name) || [])[1];
     if (file !== null || web && format) {
       if (does('downloads')) tick({ ...about, event: 'download', format, download: cut(web ? href : file) });
     } else if (web && host(href) !== host(location.href) && does('outlinks')) {
