@@ -11,7 +11,8 @@ from typing import Any, Final
 from urllib.parse import quote
 
 import pytest
-from playwright.async_api import Browser, Page, async_playwright
+import pytest_asyncio
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
 from tests.servers import Server
 
@@ -55,6 +56,23 @@ async def launched(chromium: Path) -> AsyncIterator[Browser]:
             yield browser
         finally:
             await browser.close()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    """Have one Chromium for the whole run."""
+    async with launched(need_chromium()) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def visitor(browser: Browser) -> AsyncIterator[BrowserContext]:
+    """Have somebody whose browser knows nothing yet."""
+    context = await browser.new_context()
+    try:
+        yield context
+    finally:
+        await context.close()
 
 
 async def leave(page: Page) -> None:

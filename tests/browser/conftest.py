@@ -1,33 +1,12 @@
-"""What tests in a browser share: one Chromium for the run, a Metronome and a site of pages for each module."""
+"""What tests in a browser share: a Metronome and a site of pages for each module."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
-import pytest_asyncio
-from playwright.async_api import Browser, BrowserContext
 
+from tests.browser.chromium import need_chromium
 from tests.browser.sites import Site, serving_pages
 from tests.servers import Server, serving, unique_name
-
-pytest.register_assert_rewrite("tests.browser.chromium")
-
-from tests.browser.chromium import launched, need_chromium  # noqa: E402  # what it asserts is to be told in full
-
-
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def browser() -> AsyncIterator[Browser]:
-    async with launched(need_chromium()) as running:
-        yield running
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def visitor(browser: Browser) -> AsyncIterator[BrowserContext]:
-    """Somebody with a browser that knows nothing yet."""
-    context = await browser.new_context()
-    try:
-        yield context
-    finally:
-        await context.close()
 
 
 @pytest.fixture(scope="module")
