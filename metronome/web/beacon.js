@@ -70,7 +70,7 @@ try { (() => {
   const post = async (body) => {
     try {
       const keepalive = body.length < BATCH + 2;
-      const answer = await fetch(server, { method: 'POST', body, keepalive, credentials: 'omit' });
+      const answer = await fetch(server, { method: 'POST', body, keepalive });
       const { status } = answer, text = await answer.text();
       if (status > 499 || status === 429 || status === 408) return false;
       if (status > 299 || text.includes('"error"')) console.warn(`Metronome: ${text}`);
@@ -322,6 +322,7 @@ try { (() => {
     };
     requestAnimationFrame(() => requestAnimationFrame(safe(painted)));
     visible = true;
+    lively = Date.now();
     view(url);
   };
 
@@ -338,7 +339,7 @@ try { (() => {
     on(window, 'pageshow', restore);
     on(window, 'online', drain);
     on(window, 'pointermove pointerdown keydown scroll wheel touchstart', () => { lively = Date.now(); });
-    on(document, 'visibilitychange', () => document.visibilityState === 'hidden' ? hide() : show());
+    on(document, 'visibilitychange prerenderingchange', () => document.visibilityState === 'hidden' ? hide() : show());
     if (does('navigations')) {
       on(window, 'popstate', moved);
       ['pushState', 'replaceState'].forEach((name) => {

@@ -1,6 +1,5 @@
 """What people do on a page, and what the beacon makes of it: to the count, in a real browser."""
 
-import asyncio
 from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import quote, urlsplit
@@ -8,7 +7,7 @@ from urllib.parse import quote, urlsplit
 import pytest
 from playwright.async_api import BrowserContext, Page
 
-from tests.browser.chromium import LOOK_SECONDS, arrive, counts, leave, tag, until
+from tests.browser.chromium import arrive, counts, leave, tag, until
 from tests.browser.sites import Page as Served
 from tests.browser.sites import Site
 from tests.servers import Server
@@ -46,8 +45,7 @@ async def click_away(page: Page, selector: str) -> None:
 async def go_back(page: Page, path: str, steps: int = 1) -> None:
     """Go back in a tab's history, to a page at *path*. Playwright's own way waits for it to be loaded again."""
     await page.evaluate(f"history.go(-{steps})")
-    while urlsplit(page.url).path != path:  # noqa: ASYNC110  # only asking tells
-        await asyncio.sleep(LOOK_SECONDS)
+    assert await until(lambda: urlsplit(page.url).path, lambda seen: seen == path) == path
 
 
 async def test_a_whole_visit_is_counted_to_the_last_click(

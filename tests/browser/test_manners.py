@@ -1,12 +1,15 @@
 """What pages and their visitors may expect: no cookies, no traces, no errors, under any policy, beside any script."""
 
+import re
 from typing import Any, Final
 
+import orjson
 import pytest
-from playwright.async_api import Browser, BrowserContext, Page
+from playwright.async_api import Browser, BrowserContext, Page, Request
 
 from tests.browser.chromium import arrive, counts, leave, tag, until
 from tests.browser.sites import Site
+from tests.docs.pages import section
 from tests.servers import Server
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -72,6 +75,34 @@ async def test_nothing_is_stored_and_no_cookie_is_set_or_sent(
     assert all("cookie" not in each for each in sent)
     assert await page.evaluate("Object.keys(window).filter((name) => /metronome/i.test(name))") == ["metronome"]
     assert await page.evaluate("Object.keys(metronome)") == ["tick"]
+
+
+async def test_what_is_sent_is_what_the_documentation_says(
+    server: Server, site: Site, visitor: BrowserContext, item: str
+) -> None:
+    described: dict[str, set[str]] = {}
+    for row in section("docs/beacon.md", "What it counts").splitlines():
+        cells = [re.findall(r"`([\w]+)`", cell) for cell in row.split("|")[2:4]]
+        if len(cells) == 2 and len(cells[0]) == 1 and cells[0] != ["event"]:
+            described.setdefault(cells[0][0], {"event_id", "ts", "id", "url", "event"}).update(cells[1])
+    sent: dict[str, set[str]] = {}
+
+    def note(request: Request) -> None:
+        for event in orjson.loads(request.post_data or "[]") if request.url.endswith("/tick") else ():
+            sent.setdefault(event["event"], set()).update(event)
+
+    page = await visitor.new_page()
+    page.on("request", note)
+    links = "<a id=csv href='/x.csv'>csv</a> <a id=out href='https://example.org/'>elsewhere</a><button>b</button>"
+    stay = "<script>addEventListener('click', (event) => event.preventDefault())</script>"
+    address = site.put(f"/{item}", f"<p>Text</p>{links}{stay}", tag(server, id=item, heartbeat="0.4"))
+    await page.goto(address, referer="https://www.example.org/")
+    for link in ("#csv", "#out", "button"):
+        await page.click(link)
+    await page.evaluate("setTimeout(() => { throw new Error('no') }); new Promise((done) => setTimeout(done, 100))")
+    await page.evaluate("history.pushState(null, '', '/elsewhere')")
+    await until(sent.keys, lambda events: events == described.keys())
+    assert sent == described
 
 
 @pytest.mark.parametrize("trusted", [False, True])

@@ -1,6 +1,5 @@
 """Web vitals, beside those that npm's ``web-vitals`` measures on the same page in the same browser."""
 
-import asyncio
 import os
 import shutil
 import subprocess
@@ -12,7 +11,7 @@ import orjson
 import pytest
 from playwright.async_api import BrowserContext, Page
 
-from tests.browser.chromium import LOOK_SECONDS, counts, leave, tag, until
+from tests.browser.chromium import counts, leave, tag, until
 from tests.browser.sites import Page as Served
 from tests.browser.sites import Site
 from tests.servers import Server
@@ -202,8 +201,7 @@ async def test_a_page_that_is_restored_is_measured_anew(
     await jumping_when_clicked(page)
     await page.goto(site.put(f"/{item}/other"))
     await page.evaluate("history.back()")
-    while page.url != address:  # noqa: ASYNC110  # only asking tells
-        await asyncio.sleep(LOOK_SECONDS)
+    assert await until(lambda: page.url, lambda seen: seen == address) == address
     await page.wait_for_timeout(300)
     await page.evaluate(f"{SHIFTING}; grow(33, 0)")
     await page.wait_for_timeout(300)
