@@ -241,3 +241,23 @@ async def test_a_server_may_be_named_apart_from_the_script(
     page = await open_page(visitor, site.put(f"/{item}", head=with_script))
     await leave(page)
     await arrive(server, {"view": 1, **LEAVING}, id=item)
+
+
+async def test_events_go_where_the_tag_says(server: Server, site: Site, visitor: BrowserContext, item: str) -> None:
+    # Behind a proxy, Metronome may be at a path of another server.
+    site.pages["/stats/metronome.js"] = Served(
+        await (await visitor.request.get(f"{server.url}/metronome.js")).text(), "text/javascript"
+    )
+    for path, attributes, expected in (
+        ("a", "src=/stats/metronome.js defer", f"{site.url}/stats/tick"),
+        ("b", "src=../stats/metronome.js?v=2 type=module", f"{site.url}/stats/tick"),
+        ("c", "src=/stats/metronome.js defer data-url=/usage", f"{site.url}/usage/tick"),
+        ("d", f"src=/stats/metronome.js defer data-url={server.url}/", f"{server.url}/tick"),
+        ("e", f"src=/stats/metronome.js defer data-url={site.elsewhere}/usage/", f"{site.elsewhere}/usage/tick"),
+    ):
+        page = await visitor.new_page()
+        address = site.put(f"/{item}/{path}", head=f"<script {attributes}></script>")
+        async with page.expect_request("**/tick") as sent:
+            await page.goto(address)
+        assert ((await sent.value).method, (await sent.value).url) == ("POST", expected)
+        await page.close()

@@ -33,22 +33,23 @@ def library() -> str:
     """The text of npm's library, installed once into ``.cache``."""
     script = FOLDER / "node_modules/web-vitals/dist/web-vitals.iife.js"
     if not script.exists():
-        npm = shutil.which("npm")
-        if npm is None:
-            message = "there is no npm to install web-vitals with"
+        try:
+            _install()
+        except (OSError, subprocess.SubprocessError) as error:
+            message = f"npm could not install web-vitals {MAJOR}: {error}"
             if os.environ.get("CI") == "true":
                 pytest.fail(message)
             pytest.skip(message)
-        FOLDER.mkdir(parents=True, exist_ok=True)
-        subprocess.run(
-            [npm, "install", "--prefix", str(FOLDER), "--no-audit", "--no-fund", f"web-vitals@{MAJOR}"],
-            check=True,
-            capture_output=True,
-            timeout=INSTALL_SECONDS,
-        )
     version = orjson.loads((script.parents[1] / "package.json").read_bytes())["version"]
     assert version.partition(".")[0] == MAJOR
     return script.read_text()
+
+
+def _install() -> None:
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    wanted = ["--no-audit", "--no-fund", f"web-vitals@{MAJOR}"]
+    command = [shutil.which("npm") or "npm", "install", "--prefix", str(FOLDER), *wanted]
+    subprocess.run(command, check=True, capture_output=True, timeout=INSTALL_SECONDS)
 
 
 TELLING: Final = """
@@ -114,7 +115,7 @@ async def clicking(page: Page) -> None:
 async def clicking_often(page: Page) -> None:
     """Click so often that the slowest one no longer counts."""
     await page.evaluate(
-        f"{BUSY}; let n = 0; const slow = {{7: 200, 20: 120, 40: 80}};"
+        f"{BUSY}; let n = 0; const slow = {{7: 500, 20: 120, 40: 80}};"
         "document.querySelector('button').onclick = () => busy(slow[n++] || 0)"
     )
     box = await page.locator("button").bounding_box()
@@ -188,7 +189,7 @@ async def test_a_page_has_the_vitals_that_the_library_measures(
     # Comparing is worth something only if there was something to compare.
     assert (measured["CLS"] > 0) == what.startswith("jumping")
     assert measured.get("INP", 0) >= {"clicking": 170, "clicking_often": 120}.get(what, 0)
-    assert measured.get("INP", 0) < {"clicking_often": 200}.get(what, 1000)
+    assert measured.get("INP", 0) < {"clicking_often": 500}.get(what, 5000)
 
 
 async def test_a_page_that_is_restored_is_measured_anew(

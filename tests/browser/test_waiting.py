@@ -68,7 +68,7 @@ async def test_what_happens_offline_goes_out_later_with_its_own_time(
     await arrive(server, {"view": 1, "away": 2}, id=item)
     first, second = (server.get(f"/query?metrics=first&id={item}&n={n}")["rows"][0][0] for n in (1, 2))
     times = [await page.evaluate("(stamp) => Date.parse(stamp)", stamp) for stamp in (first, second)]
-    assert abs(times[0] - at) < 1000
+    assert abs(times[0] - at) < 5000
     assert times[1] - times[0] > 1400
     await leave(page)
     await arrive(server, {"view": 1, "away": 2, **LEAVING}, id=item)
