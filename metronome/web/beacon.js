@@ -88,22 +88,20 @@ try { (() => {
 
   const drain = safe(async () => {
     if (draining) return;
-    clearTimeout(retryTimer);
-    retryTimer = away = 0;
     draining = true;
     trim();
+    let failed = false;
     for (const key of waiting()) {
       const text = read(key);
-      if (text && !await post(text)) {
-        away = true;
-        pause = Math.min(pause * 2, 5 * MINUTES);
-        retry();
-        break;
-      }
+      failed = text && !await post(text);
+      if (failed) break;
       drop(key);
-      pause = RETRY_MS;
     }
-    draining = false;
+    clearTimeout(retryTimer);
+    draining = retryTimer = 0;
+    away = failed;
+    pause = failed ? Math.min(pause * 2, 5 * MINUTES) : RETRY_MS;
+    if (failed) retry();
   });
 
   const retry = () => {
