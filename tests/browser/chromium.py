@@ -58,6 +58,17 @@ async def launched(chromium: Path) -> AsyncIterator[Browser]:
             await browser.close()
 
 
+@contextlib.asynccontextmanager
+async def at_home(chromium: Path, profile: Path) -> AsyncIterator[BrowserContext]:
+    """Have a Chromium run while the context lasts that remembers, in a folder, what it did there before."""
+    async with async_playwright() as playwright:
+        context = await playwright.chromium.launch_persistent_context(profile, executable_path=chromium, args=FLAGS)
+        try:
+            yield context
+        finally:
+            await context.close()
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser() -> AsyncIterator[Browser]:
     """Have one Chromium for the whole run."""

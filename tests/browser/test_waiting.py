@@ -9,7 +9,7 @@ import orjson
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page
 
-from tests.browser.chromium import arrive, counts, leave, tag
+from tests.browser.chromium import arrive, at_home, counts, leave, need_chromium, tag
 from tests.browser.sites import Site
 from tests.servers import Server, serving
 
@@ -116,6 +116,25 @@ async def test_a_server_that_is_killed_and_comes_back_gets_everything_once(
     await again.goto(site.put(f"/{item}/next", head=tag(own, id=f"{item}-next")))
     await wait_for(again, 0)
     await arrive(own, {"view": 1, "away": 3, **LEAVING}, id=item)
+
+
+async def test_what_waits_is_still_there_when_the_browser_is_started_again(
+    own: Server, site: Site, item: str, tmp_path: Path
+) -> None:
+    address = site.put(f"/{item}", "<p>Text</p>", tag(own, id=item, off="vitals", heartbeat="0"))
+    async with at_home(need_chromium(), tmp_path / "profile") as before:
+        page = await before.new_page()
+        await page.goto(address)
+        await arrive(own, {"view": 1}, id=item)
+        own.kill()
+        await page.evaluate("metronome.tick({event: 'away'})")
+        await wait_for(page, 1)
+    own.start()
+    async with at_home(need_chromium(), tmp_path / "profile") as after:
+        page = await after.new_page()
+        await page.goto(address)
+        await wait_for(page, 0)
+        await arrive(own, {"view": 2, "away": 1}, id=item)
 
 
 async def test_tabs_that_are_offline_together_neither_lose_nor_double_anything(
