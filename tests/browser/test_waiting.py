@@ -137,6 +137,23 @@ async def test_what_waits_is_still_there_when_the_browser_is_started_again(
         await arrive(own, {"view": 2, "away": 1}, id=item)
 
 
+async def test_what_a_server_has_no_room_for_waits_until_it_has(
+    tmp_path: Path, site: Site, visitor: BrowserContext, item: str
+) -> None:
+    need_chromium()
+    with Server(tmp_path / "data", spool_max_bytes=1) as full:
+        full.start()
+        page = await visitor.new_page()
+        await page.goto(site.put(f"/{item}", "<p>Text</p>", tag(full, id=item)))
+        await wait_for(page, 1)
+        full.stop()
+        full.settings["spool_max_bytes"] = 10_000_000
+        full.start()
+        await wait_for(page, 0)
+        await leave(page)
+        await arrive(full, {"view": 1, **LEAVING}, id=item)
+
+
 async def test_tabs_that_are_offline_together_neither_lose_nor_double_anything(
     server: Server, site: Site, visitor: BrowserContext, item: str
 ) -> None:
