@@ -158,6 +158,8 @@ async def test_tabs_that_are_offline_together_neither_lose_nor_double_anything(
     server: Server, site: Site, visitor: BrowserContext, item: str
 ) -> None:
     address = site.put(f"/{item}", "<p>Text</p>", tag(server, id=item))
+    # Even what happens in several tabs at the very same time is kept apart.
+    await visitor.add_init_script(f"Date.now = () => {time.time() * 1000:.0f}")
     pages = [await visitor.new_page() for _ in range(3)]
     for page in pages:
         await page.goto(address)
