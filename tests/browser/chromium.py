@@ -21,6 +21,8 @@ AGENT: Final = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like 
 """What it calls itself. By default it says that it has no head, and that counts as a robot."""
 FLAGS: Final = (
     f"--user-agent={AGENT}",
+    # Hosts with names, of which a page's own may begin with www.
+    "--host-resolver-rules=MAP site.test 127.0.0.1, MAP www.site.test 127.0.0.1",
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )

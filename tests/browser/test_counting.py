@@ -78,7 +78,8 @@ async def test_a_whole_visit_is_counted_to_the_last_click(
     views, referers = {today(): 1}, {"example.org/a": 1}
     assert tock(server, item) == {"views": views, "downloads": {"csv": 2, "kml": 1}, "referers": referers}
     assert tock(server, f"{item}-other") == {"views": {}, "downloads": {"csv": 1}, "referers": {}}
-    assert tock(server, following)["views"] == views
+    # Nobody came from elsewhere to the second one.
+    assert tock(server, following) == {"views": views, "downloads": {}, "referers": {}}
     assert counts(server, "id,title,url,channel", event="view", **mine) == {
         (item, "Rivers", f"{address}?utm_source=letter", "campaign"): 1,
         (following, "Next", f"{site.url}{following}", "internal"): 1,
@@ -204,6 +205,44 @@ async def test_time_on_a_page_is_told_by_heartbeats(
     await leave(page)
     longer = await until(lambda: server.get(f"/time/{item}.json")["on_item"]["p50"], lambda ms: ms > stay["p50"])
     assert longer > stay["p50"]
+
+
+async def test_where_nobody_does_anything_heartbeats_stop_until_somebody_does(
+    server: Server, site: Site, visitor: BrowserContext, item: str
+) -> None:
+    def beats() -> int:
+        return counts(server, "event", id=item, event="heartbeat").get(("heartbeat",), 0)
+
+    page = await visitor.new_page()
+    await page.add_init_script("window.later = 0; const now = Date.now; Date.now = () => now() + later")
+    await page.goto(site.put(f"/{item}", head=tag(server, id=item, heartbeat="0.2")))
+    assert await until(beats, lambda number: number > 0)
+    await page.evaluate("later = 5 * 60 * 1000 + 1")
+    await page.wait_for_timeout(1500)
+    before = beats()
+    await page.wait_for_timeout(1500)
+    assert beats() == before
+    await page.mouse.move(50, 50)
+    assert await until(beats, lambda number: number > before) > before
+
+
+async def test_a_site_with_and_without_www_is_one(
+    server: Server, site: Site, visitor: BrowserContext, item: str
+) -> None:
+    with_www, without = f"http://www.site.test:{site.port}", f"http://site.test:{site.port}"
+    links = f"<a id=same href='{without}/x'>same</a> <a id=other href='http://other.test/'>other</a>"
+    stay = "<script>addEventListener('click', (event) => event.preventDefault())</script>"
+    site.put(f"/{item}", links + stay, tag(server, id=item))
+    page = await open_page(visitor, f"{with_www}/{item}", referer=f"{without}/before")
+    # Such a page, over plain HTTP, lacks much of what browsers have for others.
+    assert not await page.evaluate("isSecureContext")
+    await page.click("#same")
+    await page.click("#other")
+    await leave(page)
+    await arrive(server, {"view": 1, "outlink": 1, **LEAVING}, id=item)
+    assert counts(server, "link", id=item) == {("http://other.test/",): 1}
+    assert counts(server, "channel", id=item, event="view") == {("internal",): 1}
+    assert tock(server, item)["referers"] == {}
 
 
 async def test_parts_can_be_left_out(server: Server, site: Site, visitor: BrowserContext, item: str) -> None:

@@ -9,7 +9,7 @@ import orjson
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page
 
-from tests.browser.chromium import arrive, at_home, counts, leave, need_chromium, tag
+from tests.browser.chromium import arrive, at_home, counts, leave, need_chromium, tag, until
 from tests.browser.sites import Site
 from tests.servers import Server, serving
 
@@ -235,6 +235,21 @@ async def test_without_room_in_the_storage_events_wait_in_the_page(
     await arrive(server, {"view": 1, "away": 1, **LEAVING}, id=item)
 
 
+async def test_what_could_not_be_stored_is_tried_once_more_as_the_page_closes(
+    own: Server, site: Site, visitor: BrowserContext, item: str
+) -> None:
+    page = await visitor.new_page()
+    broken = f"<script>{TROUBLES['forbidden']}</script>"
+    await page.goto(site.put(f"/{item}", "<p>Text</p>", broken + tag(own, id=item)))
+    await arrive(own, {"view": 1}, id=item)
+    own.kill()
+    async with page.expect_event("requestfailed"):
+        await page.evaluate("metronome.tick({event: 'away'})")
+    own.start()
+    await leave(page)
+    await arrive(own, {"view": 1, "away": 1, **LEAVING}, id=item)
+
+
 async def test_more_than_a_browser_lets_out_at_once_arrives_all_the_same(
     server: Server, site: Site, visitor: BrowserContext, item: str
 ) -> None:
@@ -245,6 +260,8 @@ async def test_more_than_a_browser_lets_out_at_once_arrives_all_the_same(
         "metronome.tick({event: 'huge', text: '語'.repeat(100_000)})"
     )
     await leave(page)
+    # As much as the browser takes goes out as the page closes.
+    assert await until(lambda: counts(server, "event", id=item, event="many"), bool)
     other = await visitor.new_page()
     await other.goto(site.put(f"/{item}/next", head=tag(server, id=f"{item}-next")))
     await wait_for(other, 0)
