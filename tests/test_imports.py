@@ -18,7 +18,7 @@ LAYERS = [
     ["metronome"],
     ["metronome.errors", "metronome.clients"],
     ["metronome.timestamps", "metronome.enrich", "metronome.keys", "metronome.identities"],
-    ["metronome.locks", "metronome.disk"],
+    ["metronome.locks", "metronome.disk", "metronome.web"],
     ["metronome.dashboards"],
     ["metronome.config", "metronome.telemetry"],
     ["metronome.event", "metronome.question"],

@@ -8,6 +8,7 @@ from metronome.dialects.protocols import PROTOCOLS, elasticsearch_addresses
 from metronome.reports.counter.sushi import Platform
 from metronome.service import micrometrics, microticks
 from metronome.service.badges import badge_routes
+from metronome.service.beacon import beacon_routes
 from metronome.service.counter import counter_routes
 from metronome.service.documents import document_routes
 from metronome.service.hits import ask_handler, ask_routes, hit_routes
@@ -18,7 +19,7 @@ from metronome.state.state import State
 
 
 def taking(settings: Settings, doorway: Doorway, state: State, ask_hits: Handler) -> list[web.RouteDef]:
-    """List the routes that take events.
+    """List the routes that take events, and of the script that sends them.
 
     Args:
         settings: of the installation.
@@ -31,6 +32,7 @@ def taking(settings: Settings, doorway: Doorway, state: State, ask_hits: Handler
         *(route_of(address, doorway) for address in (*PROTOCOLS, *elasticsearch_addresses(Known()))),
         *microticks.write_routes(doorway, state),
         *hit_routes(settings.hit_prefix, doorway, ask_hits),
+        *beacon_routes(),
     ]
 
 

@@ -1,0 +1,220 @@
+"""Web vitals, beside those that npm's ``web-vitals`` measures on the same page in the same browser."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+import orjson
+import pytest
+from playwright.async_api import BrowserContext, Page
+
+from tests.browser.chromium import counts, leave, tag, until
+from tests.browser.sites import Page as Served
+from tests.browser.sites import Site
+from tests.servers import Server
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+MAJOR: Final = "6"
+FOLDER: Final = Path(__file__).parents[2] / ".cache" / f"web-vitals-{MAJOR}"
+INSTALL_SECONDS: Final = 300
+MEASURES: Final = ("TTFB", "FCP", "LCP", "CLS", "INP")
+LOADED: Final = "navigate"
+RESTORED: Final = "back-forward-cache"
+ROUNDING: Final = {"CLS": 0.0001}
+"""How far two measures may lie apart; other ones a millisecond, as the beacon sends whole ones."""
+
+
+@pytest.fixture(scope="session")
+def library() -> str:
+    """The text of npm's library, installed once into ``.cache``."""
+    script = FOLDER / "node_modules/web-vitals/dist/web-vitals.iife.js"
+    if not script.exists():
+        try:
+            _install()
+        except (OSError, subprocess.SubprocessError) as error:
+            message = f"npm could not install web-vitals {MAJOR}: {error}"
+            if os.environ.get("CI") == "true":
+                pytest.fail(message)
+            pytest.skip(message)
+    version = orjson.loads((script.parents[1] / "package.json").read_bytes())["version"]
+    assert version.partition(".")[0] == MAJOR
+    return script.read_text()
+
+
+def _install() -> None:
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    wanted = ["--no-audit", "--no-fund", f"web-vitals@{MAJOR}"]
+    command = [shutil.which("npm") or "npm", "install", "--prefix", str(FOLDER), *wanted]
+    subprocess.run(command, check=True, capture_output=True, timeout=INSTALL_SECONDS)
+
+
+TELLING: Final = """
+    for (const name of ['TTFB', 'FCP', 'LCP', 'CLS', 'INP']) {
+        webVitals[`on${name}`](({name, value, navigationType}) =>
+            metronome.tick({event: 'theirs', measure: name, value, navigation: navigationType}));
+    }
+"""
+"""What has the library tell Metronome what it measures, beside the beacon."""
+
+BUSY: Final = "const busy = (ms) => { const end = performance.now() + ms; while (performance.now() < end); };"
+SHIFTING: Final = """
+    const grow = (px, at) => setTimeout(() => {
+        const block = document.createElement('div');
+        block.style.height = `${px}px`;
+        document.body.prepend(block);
+    }, at);
+"""
+
+
+async def nothing(page: Page) -> None:
+    await page.wait_for_timeout(300)
+
+
+async def jumping(page: Page) -> None:
+    """Have the content jump: two bursts, and then one that goes on for longer than a burst counts."""
+    await page.evaluate(
+        f"{SHIFTING}; grow(40, 50); grow(80, 500); grow(30, 1800);"
+        "for (let n = 0; n < 8; n++) grow(20 + n, 3000 + 800 * n)"
+    )
+    await page.wait_for_timeout(9200)
+
+
+async def jumping_when_clicked(page: Page) -> None:
+    """Have the content jump because somebody clicked, which is no shift; and once without."""
+    await page.evaluate(f"{SHIFTING}; document.querySelector('button').onclick = () => grow(90, 20)")
+    await page.click("button")
+    await page.wait_for_timeout(700)
+    await page.evaluate(f"{SHIFTING}; grow(15, 0)")
+    await page.wait_for_timeout(300)
+
+
+async def growing(page: Page) -> None:
+    """Show something larger later."""
+    await page.evaluate(
+        "setTimeout(() => document.body.insertAdjacentHTML('beforeend', `<h1>${'Large text '.repeat(60)}</h1>`), 400)"
+    )
+    await page.wait_for_timeout(800)
+
+
+async def clicking(page: Page) -> None:
+    """Click and type, slowly and fast."""
+    await page.evaluate(
+        f"{BUSY}; let n = 0; document.querySelector('button').onclick = () => busy([20, 170, 90][n++]);"
+        "document.querySelector('input').onkeydown = () => busy(60)"
+    )
+    for _ in range(3):
+        await page.click("button")
+    await page.type("input", "ab")
+    await page.wait_for_timeout(400)
+
+
+async def clicking_often(page: Page) -> None:
+    """Click so often that the slowest one no longer counts."""
+    await page.evaluate(
+        f"{BUSY}; let n = 0; const slow = {{7: 500, 20: 120, 40: 80}};"
+        "document.querySelector('button').onclick = () => busy(slow[n++] || 0)"
+    )
+    box = await page.locator("button").bounding_box()
+    assert box is not None
+    for _ in range(60):
+        await page.mouse.click(box["x"] + 5, box["y"] + 5)
+        # The next one must not wait for this one.
+        await page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+    assert await page.evaluate("performance.interactionCount") == 60
+    await page.wait_for_timeout(400)
+
+
+DOING: Final[dict[str, Callable[[Page], Awaitable[None]]]] = {
+    each.__name__: each for each in (nothing, jumping, jumping_when_clicked, growing, clicking, clicking_often)
+}
+SAID: Final = {
+    "nothing": set(MEASURES) - {"INP"},
+    "jumping": set(MEASURES) - {"INP"},
+    "growing": set(MEASURES) - {"INP"},
+}
+"""What is measured where not all is."""
+
+
+def served(server: Server, site: Site, item: str, library: str, **more: float) -> str:
+    site.pages["/web-vitals.js"] = Served(library, "text/javascript")
+    head = f"{tag(server, ' ', id=item)}<script src=/web-vitals.js></script><script>{TELLING}</script>"
+    body = "<h2>A page</h2><p>with a <button>button</button> and an <input></p>" + "<p>Some text.</p>" * 20
+    address = site.put(f"/{item}", body, head)
+    if more:
+        site.pages[f"/{item}"] = Served(site.pages[f"/{item}"].body, **more)  # type: ignore[arg-type]  # a delay
+    return address
+
+
+def theirs(server: Server, item: str, navigation: str) -> dict[str, float]:
+    asked = f"/query?by=measure&metrics=avg:value,count&id={item}&event=theirs&navigation={navigation}"
+    rows = server.get(asked).get("rows", ())
+    assert all(count == 1 for _, _, count in rows)
+    return {name: value for name, value, _ in rows}
+
+
+def ours(server: Server, item: str, *, restored: bool) -> dict[str, float]:
+    """Return what the beacon has measured; a page that was restored is known by its time to the first byte, 0."""
+    where = "TTFB<0.5" if restored else "TTFB>=0.5"
+    metrics = ",".join(f"avg:{name},count:{name}" for name in MEASURES)
+    (row,) = server.get(f"/query?metrics={metrics}&id={item}&event=timing&{where}")["rows"]
+    found = dict(zip(MEASURES, zip(row[::2], row[1::2], strict=True), strict=True))
+    assert {count for _, count in found.values()} <= {0, 1}
+    return {name: value for name, (value, count) in found.items() if count}
+
+
+def assert_alike(one: dict[str, float], other: dict[str, float]) -> None:
+    assert one.keys() == other.keys()
+    apart = {name: (value, other[name]) for name, value in one.items()}
+    assert {name: pair for name, pair in apart.items() if abs(pair[0] - pair[1]) > ROUNDING.get(name, 1.0)} == {}
+
+
+@pytest.mark.parametrize("what", DOING)
+async def test_a_page_has_the_vitals_that_the_library_measures(
+    server: Server, site: Site, visitor: BrowserContext, item: str, library: str, what: str
+) -> None:
+    page = await visitor.new_page()
+    await page.goto(served(server, site, item, library, delay=0.15))
+    await DOING[what](page)
+    await leave(page)
+    names = SAID.get(what, set(MEASURES))
+    found = await until(lambda: _told(server, item, LOADED), lambda told: told.keys() >= names)
+    assert found.keys() == names
+    assert found["TTFB"] >= 150
+    measured = ours(server, item, restored=False)
+    assert_alike(measured, found)
+    # Comparing is worth something only if there was something to compare.
+    assert (measured["CLS"] > 0) == what.startswith("jumping")
+    assert measured.get("INP", 0) >= {"clicking": 170, "clicking_often": 120}.get(what, 0)
+    assert measured.get("INP", 0) < {"clicking_often": 500}.get(what, 5000)
+
+
+async def test_a_page_that_is_restored_is_measured_anew(
+    server: Server, site: Site, visitor: BrowserContext, item: str, library: str
+) -> None:
+    page = await visitor.new_page()
+    address = served(server, site, item, library, delay=0.05)
+    await page.goto(address)
+    await clicking(page)
+    await jumping_when_clicked(page)
+    await page.goto(site.put(f"/{item}/other"))
+    await page.evaluate("history.back()")
+    assert await until(lambda: page.url, lambda seen: seen == address) == address
+    await page.wait_for_timeout(300)
+    await page.evaluate(f"{SHIFTING}; grow(33, 0)")
+    await page.wait_for_timeout(300)
+    await leave(page)
+    found = await until(lambda: _told(server, item, RESTORED), lambda told: len(told) >= 4)
+    assert found.keys() == set(MEASURES) - {"INP"}
+    assert_alike(ours(server, item, restored=True), found)
+    assert found["CLS"] > 0
+    assert_alike(ours(server, item, restored=False), theirs(server, item, LOADED))
+
+
+def _told(server: Server, item: str, navigation: str) -> dict[str, float]:
+    server.wait_until_shipped()
+    # Nothing is answered of what no event has had yet.
+    return theirs(server, item, navigation) if counts(server, "event", id=item, event="theirs") else {}

@@ -1,0 +1,33 @@
+"""Examples, started as their READMEs say."""
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+EXAMPLES: Final = Path(__file__).parents[2] / "examples"
+STOP_SECONDS: Final = 10
+
+
+@contextlib.contextmanager
+def started(script: str, *options: str, **environment: str) -> Iterator[str]:
+    """Have an example run on a free port while the context lasts; gives the address that it says it is at."""
+    process = subprocess.Popen(
+        [sys.executable, EXAMPLES / script, "--port", "0", *options],
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        said = process.stdout.readline()
+        assert " is at http://localhost:" in said, said
+        yield said.split()[-1]
+    finally:
+        process.terminate()
+        _, complaints = process.communicate(timeout=STOP_SECONDS)
+    assert complaints == ""

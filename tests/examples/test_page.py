@@ -1,0 +1,85 @@
+"""The example of pages with the beacon, in a real browser, and what comes of it."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from playwright.async_api import BrowserContext, expect
+
+from tests.browser.chromium import arrive, leave, need_chromium
+from tests.examples.running import EXAMPLES, started
+from tests.servers import Server, free_port, serving
+
+in_a_browser = pytest.mark.asyncio(loop_scope="session")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    need_chromium()
+    with serving(tmp_path / "data") as running:
+        yield running
+
+
+@in_a_browser
+async def test_a_visit_is_counted_and_shown_on_the_page_itself(server: Server, visitor: BrowserContext) -> None:
+    troubles: list[str] = []
+    visitor.on("weberror", lambda error: troubles.append(str(error.error)))
+    visitor.on(
+        "console",
+        lambda said: troubles.append(said.text) if "Content Security Policy" in said.text else None,
+    )
+    with started("page/serve.py", "--metronome", server.url) as address:
+        page = await visitor.new_page()
+        await page.goto(address)
+        await page.click("text=Rivers and streams")
+        await page.wait_for_url("**/rivers.html")
+        await expect(page.locator("#views")).to_have_text("1")
+        for form in ("CSV", "CSV", "GeoJSON"):
+            async with page.expect_download() as download:
+                await page.click(f"text={form} >> nth=0")
+            assert (await download.value).suggested_filename.startswith("rivers.")
+        await expect(page.locator("#downloads")).to_have_text("3")
+        assert await page.inner_text("#formats") == "csv\n2\ngeojson\n1"
+        assert await page.locator("#days .some").count() == 1
+        await page.goto(f"{address}/trees.html", referer="https://www.example.org/links/")
+        await expect(page.locator("#referers")).to_contain_text("example.org/links")
+        await page.goto(f"{address}/")
+        badge = page.get_by_alt_text("downloads of rivers")
+        assert await badge.evaluate("(picture) => picture.decode().then(() => picture.naturalWidth > 50)")
+        await leave(page)
+        views = {datetime.now(UTC).date().isoformat(): 1}
+        leaving = {"timing": 1, "heartbeat": 1}
+        await arrive(server, {"view": 1, "download": 3, **leaving}, id="rivers")
+        await arrive(server, {"view": 1, **leaving}, id="trees")
+        await arrive(server, {"view": 2, "timing": 2, "heartbeat": 2}, id="home")
+        assert server.get("/tock/rivers.json") == {
+            "views": views,
+            "downloads": {"csv": 2, "geojson": 1},
+            "referers": {},
+        }
+        assert server.get("/tock/trees.json") == {
+            "views": views,
+            "downloads": {},
+            "referers": {"example.org/links": 1},
+        }
+        assert server.get("/flow/rivers.json")["previous"] == {"home": 1}
+        assert troubles == []
+
+
+def test_it_says_where_there_is_no_metronome() -> None:
+    gone = f"http://127.0.0.1:{free_port()}"
+    process = subprocess.Popen(
+        [sys.executable, EXAMPLES / "page/serve.py", "--port", "0", "--metronome", gone],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("the page is at http://localhost:")
+    process.terminate()
+    _, said = process.communicate(timeout=10)
+    assert said.startswith(f"no Metronome answers at {gone}")
+    assert said.endswith("start one with `make serve`\n")

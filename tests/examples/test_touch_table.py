@@ -1,0 +1,134 @@
+"""The example of a touch table, touched in a real browser, and the sessions that come of it."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import Browser, Page
+
+from metronome.keys import Scope
+from tests.browser.chromium import need_chromium, until
+from tests.examples.running import EXAMPLES, started
+from tests.installations import give_key
+from tests.servers import Server, serving
+
+in_a_browser = pytest.mark.asyncio(loop_scope="session")
+
+READ_KEY = "let me read"
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    need_chromium()
+    with serving(tmp_path / "data", microticks_key=READ_KEY) as running:
+        yield running
+
+
+@pytest.fixture
+def key(server: Server) -> str:
+    return give_key(server.data, "hall", Scope.TICK)
+
+
+def listed(server: Server, what: str) -> list[dict[str, Any]]:
+    server.wait_until_shipped()
+    found: list[dict[str, Any]] = server.get(f"/{what}?key={READ_KEY.replace(' ', '+')}")[what]
+    return found
+
+
+async def sessions(server: Server, *, ended: int) -> list[dict[str, Any]]:
+    """Wait until so many sessions have ended, and return all, oldest first."""
+    seen = await until(
+        lambda: listed(server, "sessions"), lambda found: sum(bool(each["stopped_at"]) for each in found) >= ended
+    )
+    return sorted(seen, key=lambda each: str(each["started_at"]))
+
+
+async def touch(page: Page, *targets: str) -> None:
+    for target in targets:
+        await page.tap(target)
+
+
+@in_a_browser
+async def test_each_visitor_is_a_session_with_what_was_touched(server: Server, browser: Browser, key: str) -> None:
+    context = await browser.new_context(has_touch=True)
+    with started("touch-table/serve.py", "--metronome", server.url, "--key", key, "--idle", "1.5") as address:
+        page = await context.new_page()
+        await page.goto(address)
+        await page.wait_for_selector("[data-id=garnet]")
+        # Nobody is there until something is touched.
+        assert listed(server, "sessions") == []
+        await touch(page, "[data-id=amethyst]", "#more", "#back", "[data-id=pyrite]", "#done")
+        await page.wait_for_selector("#overview:not([hidden])")
+        (first,) = await sessions(server, ended=1)
+        assert (first["consumer_id"], first["clicks"]) == ("hall", 4)
+        # The second one walks away, and the table sees by itself that nobody is there.
+        await touch(page, "[data-id=amethyst]")
+        await page.wait_for_selector("#detail:not([hidden]) >> text=Amethyst")
+        await page.wait_for_selector("#done", state="hidden")
+        assert await page.is_hidden("#detail")
+        _, second = await sessions(server, ended=2)
+        assert second["clicks"] == 1
+    await context.close()
+    events = listed(server, "events")
+    assert [(each["action"], each["data"].get("id"), each["data"].get("target")) for each in events] == [
+        ("click", "amethyst", "tile"),
+        ("view", "amethyst", None),
+        ("click", "amethyst", "more"),
+        ("click", "amethyst", "back"),
+        ("click", "pyrite", "tile"),
+        ("view", "pyrite", None),
+        ("click", "amethyst", "tile"),
+        ("view", "amethyst", None),
+    ]
+    assert [each["session_id"] for each in events] == [first["id"]] * 6 + [second["id"]] * 2
+    assert server.get("/tock/amethyst.json")["views"] == {datetime.now(UTC).date().isoformat(): 2}
+    assert server.get("/flow/amethyst.json")["next"] == {"pyrite": 1}
+
+
+@in_a_browser
+async def test_what_is_touched_while_metronome_is_away_is_told_later_and_once(
+    server: Server, browser: Browser, key: str
+) -> None:
+    context = await browser.new_context(has_touch=True)
+    with started("touch-table/serve.py", "--metronome", server.url, METRONOME_KEY=key) as address:
+        page = await context.new_page()
+        await page.goto(address)
+        await touch(page, "[data-id=azurite]")
+        await until(lambda: listed(server, "events"), lambda found: len(found) == 2)
+        server.kill()
+        at = time.time()
+        await touch(page, "#back", "[data-id=sulphur]", "#done", "[data-id=garnet]", "#done")
+        server.start()
+        one, other = await sessions(server, ended=2)
+    await context.close()
+    assert (one["clicks"], other["clicks"]) == (3, 1)
+    events = listed(server, "events")
+    assert [(each["action"], each["data"]["id"]) for each in events] == [
+        ("click", "azurite"),
+        ("view", "azurite"),
+        ("click", "azurite"),
+        ("click", "sulphur"),
+        ("view", "sulphur"),
+        ("click", "garnet"),
+        ("view", "garnet"),
+    ]
+    # They have the time at which they happened.
+    last = datetime.fromisoformat(str(events[-1]["time"]))
+    assert abs(last.replace(tzinfo=UTC).timestamp() - at) < 5
+
+
+def test_without_a_key_it_says_how_to_make_one() -> None:
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "touch-table/serve.py"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=10,
+        env={},
+    )
+    assert (done.returncode, done.stderr.count("metronome keys create hall")) == (1, 1)
