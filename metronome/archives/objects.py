@@ -143,7 +143,7 @@ class Objects(Archive):
             return ArchiveDenied(f"there is no bucket for {self._name}")
         if isinstance(error, FileNotFoundError) or code == _MISSING:
             return Damaged(f"{path} is missing in {self._name}") if path else ArchiveDenied(f"there is no {self._name}")
-        return ArchiveAway(f"{self._name} does not answer: {_first_line(error)}")
+        return ArchiveAway(f"{self._name} is not available: {_first_line(error)}")
 
 
 class _Folder(Objects):

@@ -70,7 +70,7 @@ async def test_a_server_that_is_away_or_silent_is_waited_for(s3: S3Server) -> No
     port, bucket = free_port(), s3.new_bucket()
     os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{port}"
     archive = open_archive(f"s3://{bucket}/x")
-    with pytest.raises(ArchiveAway, match=f"s3://{bucket}/x does not answer") as raised:
+    with pytest.raises(ArchiveAway, match=f"s3://{bucket}/x is not available") as raised:
         await archive.put("a", b"x")
     assert "\n" not in str(raised.value)
     assert raised.value.retry
