@@ -230,6 +230,8 @@ async def test_an_error_counts_a_few_times_and_a_page_has_a_bound(
     address = site.put(f"/{item}", "<p>Text</p><img src=/none.png>", tag(server, id=item))
     page = await visitor.new_page()
     await page.goto(address)
+    # A picture that cannot be loaded is no error of a script.
+    await page.evaluate("new Promise((done) => document.images[0].onerror = done, document.images[0].src = '/no.png')")
     throwing = "setTimeout(() => {{ throw new RangeError('{0}') }})"
     await page.evaluate(";".join(throwing.format("again") for _ in range(9)))
     await page.evaluate(

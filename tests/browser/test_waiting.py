@@ -10,6 +10,7 @@ import pytest
 from playwright.async_api import Browser, BrowserContext, Page
 
 from tests.browser.chromium import arrive, at_home, counts, leave, need_chromium, tag, until
+from tests.browser.sites import Page as Served
 from tests.browser.sites import Site
 from tests.servers import Server, serving
 
@@ -135,6 +136,31 @@ async def test_what_waits_is_still_there_when_the_browser_is_started_again(
         await page.goto(address)
         await wait_for(page, 0)
         await arrive(own, {"view": 2, "away": 1}, id=item)
+
+
+async def test_what_waits_goes_on_waiting_while_nothing_gets_through(
+    own: Server, site: Site, visitor: BrowserContext, item: str
+) -> None:
+    script = await (await visitor.request.get(f"{own.url}/metronome.js")).text()
+    site.pages["/counting.js"] = Served(script, "text/javascript")
+    head = f"<script src=/counting.js data-url={own.url} data-id={item} data-heartbeat=0 data-off=vitals></script>"
+    address = site.put(f"/{item}", "<p>Text</p>", head)
+    own.kill()
+    first = await visitor.new_page()
+    await first.goto(address)
+    await wait_for(first, 1)
+    await leave(first)
+    # The next page tries what waits, and learns by it that its own events had better wait, too.
+    second = await visitor.new_page()
+    async with second.expect_event("requestfailed"):
+        await second.goto(address)
+    await second.evaluate("new Promise((done) => setTimeout(done, 100))")
+    await leave(second)
+    own.start()
+    third = await visitor.new_page()
+    await third.goto(address)
+    await wait_for(third, 0)
+    await arrive(own, {"view": 3}, id=item)
 
 
 async def test_what_a_server_has_no_room_for_waits_until_it_has(
