@@ -41,6 +41,8 @@ lint: $(INSTALLED_DEV) ## check style, types and that generated docs are up to d
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/mypy docs/generate.py
+	@# Examples have the same names, so each is looked at by itself.
+	for example in examples/*/*.py; do $(BIN)/mypy $$example || exit 1; done
 	$(BIN)/python docs/generate.py --check
 
 .PHONY: format
