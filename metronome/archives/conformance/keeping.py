@@ -16,7 +16,7 @@ class ArchiveTests:
     @pytest.fixture
     def archive(self) -> Archive:
         """Open an archive that holds nothing."""
-        raise NotImplementedError
+        raise NotImplementedError("override this fixture with one that opens the archive to test")
 
     async def test_what_is_put_is_got_as_it_was(self, archive: Archive) -> None:
         for body in (b"", b"text\n", bytes(range(256)) * 5000):
