@@ -26,16 +26,24 @@ STATUS = {
     "Away": 503,
     "SpoolFull": 503,
     "StoreAway": 503,
+    "ArchiveAway": 503,
     "Busy": 503,
     "ServerAway": 503,
+    "KibanaAway": 503,
     "OperatorError": 503,
     "Misconfigured": 503,
     "StoreDenied": 503,
+    "ArchiveDenied": 503,
+    "KibanaDenied": 503,
+    "KibanaRefused": 503,
     "DataFolderTaken": 503,
+    "Damaged": 500,
 }
-SECRETIVE = {"StoreAway", "OperatorError", "Misconfigured", "StoreDenied", "DataFolderTaken"}
+SECRETIVE = {"StoreAway", "ArchiveAway", "OperatorError", "Misconfigured", "StoreDenied", "ArchiveDenied"}
+SECRETIVE |= {"KibanaDenied", "KibanaRefused", "DataFolderTaken"}
 """What strangers are not told: it may name what is behind the service."""
-RETRIED = {"TooSlow", "Away", "SpoolFull", "StoreAway", "Busy", "ServerAway", "StoreDenied"}
+RETRIED = {"TooSlow", "Away", "SpoolFull", "StoreAway", "ArchiveAway", "Busy", "ServerAway", "KibanaAway"}
+RETRIED |= {"StoreDenied", "ArchiveDenied"}
 
 
 def tree(kind: type[MetronomeError], depth: int = 0) -> Iterator[tuple[int, type[MetronomeError]]]:
