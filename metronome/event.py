@@ -47,7 +47,7 @@ _RESERVED = frozenset({"@timestamp", "@version", "params", "event.original"})
 _PLAIN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,99}")
 _NAMING = frozenset({"id", "event", "format", "event_id", "session", "visitor", "bot"})
 """Known fields that are texts, if need be those of a number."""
-_KNOWN = frozenset({*_NAMING, *TIME_NAMES, *REFERER_NAMES, "referer_url"})
+_KNOWN = frozenset({*_NAMING, *TIME_NAMES, *REFERER_NAMES, "referer_url", *MADE, VERSION_NAME, KEPT_NAME})
 _NONE: Final[frozenset[str]] = frozenset()
 _NO_BOT = (None, False, "", 0, "0", "false")
 _LONG_MAX = 2**63

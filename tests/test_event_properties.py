@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from metronome.dialects import tick
@@ -207,6 +207,7 @@ def test_a_document_that_is_sent_again_stays_what_it_is(fields: dict[str, Any]) 
 
 @settings(max_examples=400, deadline=None)  # The first agent has tables read for it.
 @given(_events, _telling, st.sampled_from([ENRICHING, replace(ENRICHING, salts={})]))
+@example({"referer": "localhost", **{f"n{number}": number for number in range(99)}}, {}, ENRICHING)
 def test_an_enriched_document_that_is_sent_again_stays_what_it_is(
     fields: dict[str, Any], telling: dict[str, Any], door: Door
 ) -> None:
