@@ -4,6 +4,7 @@ The small log of the project is counted by hand below; the real one beside the p
 """
 
 import asyncio
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -86,6 +87,12 @@ def small_log() -> Log:
     return Log(SMALL, pattern, ("data.example.net",), COUNTED_BY_HAND)
 
 
+REAL: Final = (
+    pytest.mark.shared_data,
+    pytest.mark.skipif(not SHARED.exists(), reason="the real log is not beside the project"),
+)
+"""What a test has that reads the real log."""
+
 NewServer = Callable[..., Server]
 
 
@@ -96,18 +103,7 @@ def new_server() -> Iterator[NewServer]:
         yield lambda *arguments, **settings: stack.enter_context(Server(*arguments, **settings))
 
 
-@pytest.fixture(
-    params=[
-        "small",
-        pytest.param(
-            "real",
-            marks=[
-                pytest.mark.shared_data,
-                pytest.mark.skipif(not SHARED.exists(), reason="the real log is not beside the project"),
-            ],
-        ),
-    ]
-)
+@pytest.fixture(params=["small", pytest.param("real", marks=REAL)])
 def log(request: pytest.FixtureRequest) -> Log:
     return small_log() if request.param == "small" else real_log()
 
@@ -150,3 +146,15 @@ async def check(server: Server, log: Log) -> None:
     assert {one["id"]: (one["views"], one["downloads"]) for one in listed["items"]} == {
         item: (sum(answer["views"].values()), sum(answer["downloads"].values())) for item, answer in log.answers.items()
     }
+
+
+async def until_some_are(counted: str, server: Server, working: "asyncio.Task[Ended]") -> None:
+    """Wait until a server's counter of events of that name has begun to count, or the work has come to its end."""
+    figure = re.compile(rf"^metronome_events_{counted}_total (\S+)", re.MULTILINE)
+    async with aiohttp.ClientSession(server.url, timeout=SECONDS) as http:
+        while not working.done():
+            async with http.get("/metrics") as answer:
+                found = figure.search(await answer.text())
+            if found is not None and float(found[1]) > 0:
+                return
+            await asyncio.sleep(0.005)

@@ -6,20 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-import aiohttp
 import orjson
 import pytest
 
-from tests.imported_logs import SECONDS, SHARED, Log, NewServer, check, log, new_server, store
+from tests.imported_logs import REAL, Log, NewServer, check, log, new_server, store, until_some_are
 from tests.s3_server import S3Server
 from tests.servers import Ended, Server, delete_indices, run_metronome, unique_name
 
 __all__ = ["log", "new_server", "store"]
 
-REAL: Final = (
-    pytest.mark.shared_data,
-    pytest.mark.skipif(not SHARED.exists(), reason="the real log is not beside the project"),
-)
 NAMES: Final = ("log", "store", "archive", "workers")
 INDIRECT: Final = ["log", "store", "archive"]
 # Each log, store, kind of archive and number of workers is tried in both ways, and each with most of the others.
@@ -39,7 +34,6 @@ KILLED: Final = pytest.mark.parametrize(
     ],
     indirect=INDIRECT,
 )
-SHIPPED: Final = re.compile(r"^metronome_events_shipped_total (\S+)", re.MULTILINE)
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -133,7 +127,7 @@ async def test_so_it_is_if_both_were_killed_while_they_shipped_and_replayed(
     for _ in range(3):
         await asyncio.to_thread(first.start)
         importing = asyncio.create_task(asyncio.to_thread(log.import_into, first, batch, "--patience=0"))
-        await until_some_are_shipped(first, importing)
+        await until_some_are("shipped", first, importing)
         first.kill()
         await importing
     await asyncio.to_thread(first.start)
@@ -146,7 +140,7 @@ async def test_so_it_is_if_both_were_killed_while_they_shipped_and_replayed(
     for _ in range(3):
         await asyncio.to_thread(second.start)
         replaying = asyncio.create_task(asyncio.to_thread(replay, archive, second, tmp_path, "--patience=0"))
-        await until_some_are_shipped(second, replaying)
+        await until_some_are("shipped", second, replaying)
         second.kill()
         assert (await replaying).code in {0, 1}
     await asyncio.to_thread(second.start)
@@ -158,16 +152,6 @@ async def test_so_it_is_if_both_were_killed_while_they_shipped_and_replayed(
     assert same.code == 0, same
     assert await asyncio.to_thread(second.stop) == 0
     assert second.complaints() == []
-
-
-async def until_some_are_shipped(server: Server, working: "asyncio.Task[Ended]") -> None:
-    async with aiohttp.ClientSession(server.url, timeout=SECONDS) as http:
-        while not working.done():
-            async with http.get("/metrics") as answer:
-                found = SHIPPED.search(await answer.text())
-            if found is not None and float(found[1]) > 0:
-                return
-            await asyncio.sleep(0.005)
 
 
 def test_what_an_archive_holds_is_what_the_store_was_given(new_server: NewServer, tmp_path: Path, archive: str) -> None:

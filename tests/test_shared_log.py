@@ -1,20 +1,15 @@
 """Access logs, from the file to the answer: imported into a real server, each item's answer is exact."""
 
 import asyncio
-import re
 from functools import partial
 from pathlib import Path
-from typing import Final
 
-import aiohttp
 import pytest
 
-from tests.imported_logs import SECONDS, Log, NewServer, check, log, new_server, store
-from tests.servers import Ended, Server, serving
+from tests.imported_logs import Log, NewServer, check, log, new_server, store, until_some_are
+from tests.servers import serving
 
 __all__ = ["log", "new_server", "store"]
-
-ACCEPTED: Final = re.compile(r"^metronome_events_accepted_total (\S+)", re.MULTILINE)
 
 
 def test_the_answers_are_those_that_were_counted(log: Log) -> None:
@@ -44,7 +39,7 @@ async def test_every_item_is_counted_exactly_where_the_server_was_killed_amid_an
     server = new_server(tmp_path / "data", workers=workers, **store)
     await asyncio.to_thread(server.start)
     importing = asyncio.create_task(asyncio.to_thread(log.import_into, server, batch, "--patience=0"))
-    await until_some_are_accepted(server, importing)
+    await until_some_are("accepted", server, importing)
     server.kill()
     ended = await importing
     assert ended.code in {0, 1}, ended
@@ -65,20 +60,10 @@ async def test_an_import_has_patience_with_a_server_that_is_killed_and_comes_bac
     run = partial(log.import_into, server, "--batch=5" if log.is_small else "--batch=100")
     importing = asyncio.create_task(asyncio.to_thread(run))
     for _ in range(2):
-        await until_some_are_accepted(server, importing)
+        await until_some_are("accepted", server, importing)
         server.kill()
         await asyncio.to_thread(server.start)
     assert (await importing).code == 0
     await check(server, log)
     assert await asyncio.to_thread(server.stop) == 0
     assert server.complaints() == []
-
-
-async def until_some_are_accepted(server: Server, importing: "asyncio.Task[Ended]") -> None:
-    async with aiohttp.ClientSession(server.url, timeout=SECONDS) as http:
-        while not importing.done():
-            async with http.get("/metrics") as answer:
-                found = ACCEPTED.search(await answer.text())
-            if found is not None and float(found[1]) > 0:
-                return
-            await asyncio.sleep(0.005)

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 import orjson
 
+from metronome.cli.state_folder import state_folder
 from metronome.errors import Misconfigured
 
 _KEPT_SECONDS: Final = 90 * 86_400
@@ -127,9 +128,7 @@ class Positions:
 
 def default_file() -> Path:
     """Return where positions are kept if nobody says otherwise: in the user's state folder."""
-    state = os.environ.get("XDG_STATE_HOME", "")
-    folder = Path(state) if Path(state).is_absolute() else Path.home() / ".local" / "state"
-    return folder / "metronome" / "positions.json"
+    return state_folder() / "positions.json"
 
 
 def _key(position: Position) -> _Key:

@@ -4,7 +4,6 @@ The file only saves time: without it all is sent again, and nothing is counted t
 sent everything.
 """
 
-import os
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
@@ -12,6 +11,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from metronome.archives.stock import Holding
+from metronome.cli.state_folder import state_folder
 from metronome.errors import Misconfigured
 
 
@@ -71,10 +71,8 @@ class Trail:
 
 def default_file(archive: str, url: str) -> Path:
     """Return where the trail is kept if nobody says otherwise: in the user's state folder."""
-    state = os.environ.get("XDG_STATE_HOME", "")
-    folder = Path(state) if Path(state).is_absolute() else Path.home() / ".local" / "state"
     name = blake2b(f"{archive.rstrip('/')} {url.rstrip('/')}".encode(), digest_size=8).hexdigest()
-    return folder / "metronome" / f"replay-{name}.txt"
+    return state_folder() / f"replay-{name}.txt"
 
 
 def _line(holding: Holding) -> bytes:

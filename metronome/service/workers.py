@@ -18,7 +18,6 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from metronome.config import PREFIX, Settings
-from metronome.spool import Outlet
 
 log = structlog.get_logger()
 
@@ -116,10 +115,6 @@ class Crew:
 @contextlib.asynccontextmanager
 async def running(settings: Settings, folders: Sequence[Path]) -> AsyncIterator[Crew]:
     """Make a crew, not started yet, and the folder that it needs while the block runs."""
-    for folder in folders:
-        folder.mkdir(parents=True, exist_ok=True)
-        # Shippers look into each spool from the start.
-        Outlet(folder).close()
     # Not in the data folder: the path of a Unix socket must be short.
     scratch = Path(tempfile.mkdtemp(prefix="metronome-"))
     try:
