@@ -186,6 +186,11 @@ class Server:
         status = Path(f"/proc/{self.pid}/status").read_text()
         return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
 
+    def memory(self) -> int:
+        """Return the memory that its (main) process has now, in bytes."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmRSS:"))
+
     def get(self, path: str) -> Any:
         """Return what it answers, as JSON, whatever the status."""
         try:

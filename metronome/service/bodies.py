@@ -33,11 +33,14 @@ async def read_body(request: web.Request, max_bytes: int) -> bytes:
         else:
             async with asyncio.timeout(_BODY_SECONDS):
                 body = await request.read()
-    except web.HTTPRequestEntityTooLarge:
+    except web.HTTPRequestEntityTooLarge as error:
+        _release_frames(error)
         raise too_large(max_bytes) from None
-    except TimeoutError:
+    except TimeoutError as error:
+        _release_frames(error)
         raise TooSlow(f"the body did not come within {_BODY_SECONDS:.0f} seconds") from None
-    except (ConnectionError, web.RequestPayloadError):
+    except (ConnectionError, web.RequestPayloadError) as error:
+        _release_frames(error)
         raise Malformed("the body breaks off: send it again, whole") from None
     encoding = request.headers.get("Content-Encoding")
     if encoding is None:
@@ -53,3 +56,21 @@ async def read_body(request: web.Request, max_bytes: int) -> bytes:
         else:
             body = await asyncio.to_thread(decode, body, name, max_bytes)
     return body
+
+
+def _release_frames(error: BaseException) -> None:
+    """Clear the tracebacks of an error, of its causes and of its contexts.
+
+    aiohttp keeps the error of a broken connection in the request's stream. Its traceback refers to the frames that
+    read the stream, and these to the request and to all of the body that has arrived: a cycle that only a full
+    garbage collection frees.
+    """
+    pending: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while pending:
+        current = pending.pop()
+        if current is None or id(current) in seen:
+            continue
+        seen.add(id(current))
+        current.__traceback__ = None
+        pending += (current.__cause__, current.__context__)
