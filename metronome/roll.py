@@ -15,7 +15,7 @@ from metronome.archives.archive import Archive
 from metronome.archives.layout import Roll, encode_manifest, lay_out
 from metronome.errors import ArchiveDenied, MetronomeError
 from metronome.patience import PAUSES, Patience
-from metronome.spool import Depth, Outlet, Span
+from metronome.spool import Depth, Outlet, Span, measure
 from metronome.telemetry import Telemetry
 
 log = structlog.get_logger()
@@ -71,7 +71,7 @@ class Roller:
 
     async def depth(self) -> Depth:
         """Measure what is not in the archive yet."""
-        return await asyncio.to_thread(self._outlet.depth)
+        return await measure(self._outlet.depth)
 
     async def run(self) -> None:
         """Roll until `stop` is called and the archive has everything, or for as long as the task lives."""

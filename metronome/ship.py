@@ -19,7 +19,7 @@ import structlog
 from metronome.dead import bury
 from metronome.errors import MetronomeError, StoreDenied
 from metronome.patience import PAUSES, Patience
-from metronome.spool import Depth, Outlet, Taken
+from metronome.spool import Depth, Outlet, Taken, measure
 from metronome.stores.store import Batch, Sink
 from metronome.telemetry import Telemetry
 
@@ -75,11 +75,11 @@ class Shipper:
 
     async def depth(self) -> Depth:
         """Measure what is left to ship."""
-        return await asyncio.to_thread(self._outlet.depth)
+        return await measure(self._outlet.depth)
 
     async def held(self) -> Depth:
         """Measure what the spool holds, be it shipped already or not."""
-        return await asyncio.to_thread(self._outlet.held)
+        return await measure(self._outlet.held)
 
     async def run(self) -> None:
         """Ship until `stop` is called and the spool is empty, or for as long as the task lives."""

@@ -1,5 +1,6 @@
 """The routes that tell how Metronome is."""
 
+import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
@@ -9,7 +10,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Gauge, Metric, generate_latest
 from prometheus_client.registry import Collector
 
-from metronome.errors import MetronomeError, NoSuchPage
+from metronome.errors import MetronomeError, NoSuchPage, StoreAway
 from metronome.keys import Scope
 from metronome.roll import Roller
 from metronome.service.problems import problem
@@ -22,6 +23,8 @@ log = structlog.get_logger()
 
 _METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _NEARLY_FULL: Final = 0.95
+_PING_SECONDS: Final = 6.0
+"""Longer than the timeout of any store's own ping."""
 _GAUGES: Final = (
     ("metronome_spool_events", "Events on disk that the store or the archive has not taken."),
     ("metronome_spool_bytes", "How large they are."),
@@ -126,9 +129,12 @@ class Health:
 
     async def _store_failure(self) -> MetronomeError | None:
         try:
-            await self._store.ping()
+            async with asyncio.timeout(_PING_SECONDS):
+                await self._store.ping()
         except MetronomeError as error:
             return error
+        except TimeoutError:
+            return StoreAway(f"the store did not answer a ping within {_PING_SECONDS:g} s")
         return None
 
     async def _metrics(self, request: web.Request) -> web.Response:

@@ -1,7 +1,9 @@
 """The reading end of a spool: what one reader has not had yet, and how it says that it has."""
 
+import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,14 @@ STORE: Final = "store"
 """The reader that brings events into the store; each spool has it."""
 ARCHIVE: Final = "archive"
 """The reader that brings them into the archive, where there is one."""
+
+# The event loop's own threads may all be busy with reports.
+_MEASURING: Final = ThreadPoolExecutor(1, "spool-depth")
+
+
+async def measure(work: Callable[[], Depth]) -> Depth:
+    """Measure a spool in a thread that does nothing else, so that readiness never waits behind reports."""
+    return await asyncio.get_running_loop().run_in_executor(_MEASURING, work)
 
 
 @dataclass(frozen=True, slots=True)

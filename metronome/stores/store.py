@@ -173,7 +173,7 @@ class Store(Sink):
 
     @abstractmethod
     async def ping(self) -> None:
-        """Return if the store answers; raise if it does not."""
+        """Return if the store answers; raise if it does not. Never waits behind queries."""
 
     @abstractmethod
     async def close(self) -> None:

@@ -71,6 +71,7 @@ class DuckDBStore(Store):
         self._writer = ThreadPoolExecutor(1, "duckdb-write", _give_way)
         self._readers = ThreadPoolExecutor(_READERS, "duckdb-read")
         self._quick_readers = ThreadPoolExecutor(_READERS, "duckdb-quick")
+        self._pinger = ThreadPoolExecutor(1, "duckdb-ping")
 
     async def setup(self) -> None:
         """Open the file and make its tables (see `Store.setup`)."""
@@ -140,8 +141,8 @@ class DuckDBStore(Store):
         """Do nothing: what is committed can be seen."""
 
     async def ping(self) -> None:
-        """Ask DuckDB for nothing at all (see `Store.ping`)."""
-        await self._run(self._readers, lambda: self._cursor().execute("SELECT 1").fetchall())
+        """Run an empty query in a thread of its own: it never waits behind others (see `Store.ping`)."""
+        await self._run(self._pinger, lambda: self._cursor().execute("SELECT 1").fetchall())
 
     async def close(self) -> None:
         """Close the file (see `Store.close`)."""
@@ -197,6 +198,7 @@ class DuckDBStore(Store):
         self._writer.shutdown()
         self._readers.shutdown()
         self._quick_readers.shutdown()
+        self._pinger.shutdown()
         if self._database is not None:
             self._database.close()
             self._database = None

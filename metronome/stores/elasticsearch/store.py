@@ -80,6 +80,8 @@ class ElasticsearchStore(Store):
 
     def __init__(self, config: ElasticsearchConfig, ask_seconds: float = ASK_SECONDS) -> None:
         self._client = connect(config)
+        # A client has ten connections, which slow searches may all hold.
+        self._ping_client = connect(config)
         self._ask_seconds = ask_seconds
         self._prefix = config.prefix
         self._pattern = index_pattern(config.prefix)
@@ -206,11 +208,12 @@ class ElasticsearchStore(Store):
     async def ping(self) -> None:
         """Return if the cluster has a master."""
         with refusals():
-            await self._client.options(request_timeout=PING_SECONDS).cluster.health(filter_path="status")
+            await self._ping_client.options(request_timeout=PING_SECONDS).cluster.health(filter_path="status")
 
     async def close(self) -> None:
         """Close the connections."""
         await self._client.close()
+        await self._ping_client.close()
 
     async def _template_version(self) -> int:
         found = await self._client.options(ignore_status=_NOT_FOUND).indices.get_index_template(name=self._prefix)
