@@ -29,8 +29,8 @@ test: $(INSTALLED_DEV) ## run all tests, or some: ARGS="tests/cli -k gzip"
 
 .PHONY: test-clients
 test-clients: $(INSTALLED_DEV) ## install the real clients of other programs' protocols into .cache, and try them
-	$(BIN)/python tests/clients/install.py $(CLIENTS)
-	METRONOME_CLIENTS=$(CLIENTS) $(BIN)/python -m pytest tests/clients $(ARGS)
+	$(BIN)/python tests/programs/install.py $(CLIENTS)
+	METRONOME_CLIENTS=$(CLIENTS) $(BIN)/python -m pytest tests/programs $(ARGS)
 
 .PHONY: check
 check: lint test ## lint, types, generated docs, tests

@@ -11,8 +11,8 @@ import orjson
 from bench.events import events, lines
 from bench.figures import Row, post, scratch
 from metronome.event import Door, Event, document
+from metronome.stores.base import Batch, Store
 from metronome.stores.duckdb import DuckDBStore
-from metronome.stores.store import Batch, Store
 from tests.servers import serving
 
 EACH: Final = 1000

@@ -1,4 +1,4 @@
-"""What the middleware of `metronome.clients` adds to each request of a host that does nothing but answer 204.
+"""What the middleware of `metronome.middleware` adds to each request of a host that does nothing but answer 204.
 
 The host runs in this process, in a loop without a network; its reports go to a real Metronome in another. First
 comes what a request waits for, then all that the process works for it, with what its thread makes and sends of it.
@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
 from bench.figures import Row, scratch
-from metronome.clients.asgi import ASGIMiddleware
-from metronome.clients.config import ClientConfig
-from metronome.clients.reporter import Reporter
-from metronome.clients.wsgi import WSGIMiddleware
+from metronome.middleware.asgi import ASGIMiddleware
+from metronome.middleware.config import ClientConfig
+from metronome.middleware.reporter import Reporter
+from metronome.middleware.wsgi import WSGIMiddleware
 from tests.servers import serving
 
 REQUESTS: Final = 5000

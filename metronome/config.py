@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, ByteSize, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from metronome.errors import Misconfigured
-from metronome.keys import Scope
+from metronome.scopes import Scope
 
 PREFIX: Final = "METRONOME_"
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})

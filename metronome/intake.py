@@ -8,14 +8,13 @@ from functools import partial
 from time import perf_counter
 from typing import Final, NamedTuple
 
-from metronome.dialects.dialect import Dialect, Outcome, Reading, Readings, Reply, Request
 from metronome.enrich.enrichment import NO_SALTS, Enrichment
 from metronome.errors import Malformed, MetronomeError, SpoolFull, TooLarge
-from metronome.event import Door, Event, document
-from metronome.identities import own_identities
+from metronome.event import Door, Event, document, own_identities
+from metronome.protocol import Dialect, Outcome, Reading, Readings, Reply, Request
 from metronome.spool import Spool
 from metronome.telemetry import Telemetry
-from metronome.timestamps import stamp_of
+from metronome.times import stamp_of
 
 _AHEAD = timedelta(days=1)
 _GPC: Final = "Sec-GPC"

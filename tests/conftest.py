@@ -5,22 +5,22 @@ import os
 import hypothesis
 import pytest
 
-from .elasticsearch_node import elasticsearch_url
-from .s3_server import s3, s3_environment
+from tests.elasticsearch_node import elasticsearch_url
+from tests.s3_server import s3, s3_environment
 
 pytest.register_assert_rewrite(
-    "metronome.archives.conformance",
-    "metronome.stores.conformance",
-    "metronome.state.conformance",
+    "tests.contracts.archive",
+    "tests.contracts.store",
+    "tests.contracts.state",
     "tests.browser.chromium",
 )
 
-from .browser.chromium import browser, visitor  # noqa: E402  # what it asserts is to be told in full
+from tests.browser.chromium import browser, visitor  # noqa: E402  # what it asserts is to be told in full
 
 __all__ = ["browser", "elasticsearch_url", "s3", "s3_environment", "visitor"]
 
 # They need what `make test-clients` installs, and run with it.
-collect_ignore = [] if "METRONOME_CLIENTS" in os.environ else ["clients"]
+collect_ignore = [] if "METRONOME_CLIENTS" in os.environ else ["programs"]
 
 # A test says what is right, not how fast it is: on a busy machine the first example alone may take too long.
 hypothesis.settings.register_profile("metronome", deadline=None)

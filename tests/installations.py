@@ -6,7 +6,8 @@ from typing import Any
 
 import orjson
 
-from metronome.keys import KIND, Scope, make_key, make_token
+from metronome.auth.keys import KIND, make_key, make_token
+from metronome.scopes import Scope
 from metronome.state.sqlite import SQLiteState
 from metronome.stores.duckdb import DuckDBStore
 

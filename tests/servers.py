@@ -173,7 +173,7 @@ class Server:
     def worker_pids(self) -> list[int]:
         """Return the numbers of its worker processes."""
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        return sorted(int(child) for child in children if _command_of(child).endswith("metronome.service.worker"))
+        return sorted(int(child) for child in children if _command_of(child).endswith("metronome.server.worker"))
 
     def kill_worker(self, pid: int) -> None:
         """End one of its worker processes with SIGKILL."""

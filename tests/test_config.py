@@ -10,7 +10,7 @@ import pytest
 
 from metronome.config import PREFIX, Settings, read_settings
 from metronome.errors import Misconfigured
-from metronome.keys import Scope
+from metronome.scopes import Scope
 
 
 @contextmanager

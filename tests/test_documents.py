@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metronome.documents import checked_document
 from metronome.errors import Malformed
-from metronome.event import Door, Event, document
+from metronome.event import Door, Event, checked_document, document
 from tests.test_event_properties import DOOR, ENRICHING, OUR_HOSTILE, read
 from tests.test_event_properties import _events as events
 from tests.test_event_properties import _telling as telling

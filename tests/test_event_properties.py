@@ -11,14 +11,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from metronome.dialects import tick
-from metronome.dialects.dialect import Request
 from metronome.enrich.addresses import cut_address
 from metronome.enrich.countries import open_countries
 from metronome.enrich.enrichment import Enrichment
 from metronome.errors import Malformed, TooLarge
 from metronome.event import HEAD_PATTERN, REFERER_NAMES, TIME_NAMES, Door, Event, document
-from metronome.timestamps import read_stamp
+from metronome.protocol import Request
+from metronome.protocols.native import tick
+from metronome.times import read_stamp
 
 DOOR = Door(
     arrival="2026-01-22T12:00:00.000Z",

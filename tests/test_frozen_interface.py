@@ -48,18 +48,18 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from metronome.cli import app
-from metronome.clients import ClientConfig
 from metronome.config import read_settings
 from metronome.errors import MetronomeError
-from metronome.service import routes
-from metronome.service.app import make_app
-from metronome.service.health import Health
-from metronome.service.parts import guarding, open_doorway, open_state, open_store
-from metronome.service.problems import problem
-from metronome.service.reads import Answering
-from metronome.service.serve import serve
+from metronome.middleware import ClientConfig
+from metronome.server import routes
+from metronome.server.app import make_app
+from metronome.server.bootstrap import guarding, open_doorway, open_state, open_store
+from metronome.server.health import Health
+from metronome.server.main import serve
 from metronome.spool import Spool
 from metronome.telemetry import Telemetry
+from metronome.web.handlers import Answering
+from metronome.web.problems import problem
 
 DATA: Final = Path(__file__).parent / "data"
 GOLDEN: Final = DATA / "frozen_interface.json"

@@ -12,13 +12,12 @@ import orjson
 import pytest
 from prometheus_client import CollectorRegistry
 
-from metronome.dialects import tick
-from metronome.dialects.dialect import Outcome, Readings, Reply, Request
 from metronome.enrich.enrichment import Enrichment
 from metronome.errors import Malformed, MetronomeError, SpoolFull, TooLarge
-from metronome.event import Event
-from metronome.identities import identities_of
+from metronome.event import Event, identities_of
 from metronome.intake import DoorPolicy, Intake
+from metronome.protocol import Outcome, Readings, Reply, Request
+from metronome.protocols.native import tick
 from metronome.spool import Outlet, Spool
 from metronome.telemetry import Telemetry
 

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Final
 
 from fastapi import FastAPI, HTTPException, Query, Response
 
-from metronome.clients import ClientConfig, Reporter, describe_request, occasions
-from metronome.clients.asgi import ASGIMiddleware
+from metronome.middleware import ClientConfig, Reporter, describe_request, events
+from metronome.middleware.asgi import ASGIMiddleware
 
 METRONOME: Final = os.environ.get("METRONOME_URL", "http://localhost:8080")
 DATASETS: Final[dict[str, list[dict[str, Any]]]] = {
@@ -69,7 +69,7 @@ async def view(name: str) -> dict[str, Any]:
 async def search(q: Annotated[str, Query(min_length=1)]) -> list[str]:
     """Find datasets by their contents, and report what was looked for."""
     found = [name for name, rows in DATASETS.items() if q.lower() in json.dumps([name, rows]).lower()]
-    reporter.track(occasions.site_search(q, count=len(found)))
+    reporter.track(events.site_search(q, count=len(found)))
     return found
 
 

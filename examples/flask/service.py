@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from flask import Flask, Response, abort, jsonify, request
 
-from metronome.clients import ClientConfig, Reporter, describe_request, occasions
-from metronome.clients.log_handler import ReportingHandler
-from metronome.clients.wsgi import WSGIMiddleware
+from metronome.middleware import ClientConfig, Reporter, describe_request, events
+from metronome.middleware.log_handler import ReportingHandler
+from metronome.middleware.wsgi import WSGIMiddleware
 
 METRONOME: Final = os.environ.get("METRONOME_URL", "http://localhost:8080")
 DATASETS: Final[dict[str, list[dict[str, Any]]]] = {
@@ -76,7 +76,7 @@ def rate(name: str) -> tuple[str, int]:
     if stars not in range(1, 6):
         app.logger.warning("a rating of %s stars", request.form.get("stars"))
         abort(400)
-    reporter.track(occasions.event("dataset", "rate", name, stars), id=name)
+    reporter.track(events.event("dataset", "rate", name, stars), id=name)
     return "", 204
 
 

@@ -3,7 +3,7 @@
 import typer
 
 from metronome.cli.dashboards import dashboard_commands
-from metronome.cli.dead import dead_letters
+from metronome.cli.dead_letters import dead_letters
 from metronome.cli.import_ import import_logs
 from metronome.cli.keys import key_commands
 from metronome.cli.query import query_command

@@ -9,17 +9,16 @@ from typing import Annotated, Final, NamedTuple
 import typer
 from rich.progress import Progress, TaskProgressColumn, TextColumn
 
-from metronome.cli.follow import Following, follow
-from metronome.cli.follow_positions import default_file
-from metronome.cli.log_batches import Batch, Plan, batches
-from metronome.cli.log_files import LogFile, stored_bytes
-from metronome.cli.meters import progress_bar
-from metronome.cli.sender import PATIENCE_SECONDS, Answer, Sender
-from metronome.cli.tally import Tally, printable
-from metronome.dialects.accesslog import format_named, format_names
-from metronome.dialects.items import PATTERN_SETTING, item_rule
-from metronome.enrich.referers import own_hosts
+from metronome.cli.output import progress_bar
+from metronome.enrich.referrers import own_hosts
 from metronome.errors import Malformed, MetronomeError, Misconfigured, ServerAway
+from metronome.importer.batches import Batch, Plan, batches
+from metronome.importer.files import LogFile, stored_bytes
+from metronome.importer.follow import Following, default_file, follow
+from metronome.importer.summary import Tally, printable
+from metronome.items import PATTERN_SETTING, item_rule
+from metronome.protocols.access_logs.reader import format_named, format_names
+from metronome.server_client import PATIENCE_SECONDS, Answer, Sender
 
 AUTO: Final = "auto"
 BATCH_EVENTS: Final = 5000

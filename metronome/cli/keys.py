@@ -9,13 +9,14 @@ from typing import Annotated, Any, Final, TypeVar
 import orjson
 import typer
 
-from metronome.cli.tally import printable
+from metronome.auth.keys import KIND, Key, checked_name, key_of, make_key, make_token, read_origin
 from metronome.config import Settings, read_age, read_settings
 from metronome.errors import Away, CallerError, Malformed, MetronomeError
-from metronome.keys import KIND, Key, Scope, checked_name, key_of, make_key, make_token, read_origin
-from metronome.service.parts import open_state
-from metronome.state.state import State
-from metronome.timestamps import stamp_of
+from metronome.importer.summary import printable
+from metronome.scopes import Scope
+from metronome.server.bootstrap import open_state
+from metronome.state.base import State
+from metronome.times import stamp_of
 
 Data = Annotated[
     Path | None, typer.Option(envvar="METRONOME_DATA", help="The server's data folder.", show_default="data")

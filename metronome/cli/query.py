@@ -1,11 +1,20 @@
-"""``metronome query``: asks a Metronome server a question, and shows the answer as a table."""
+"""``metronome query``: asks a Metronome server a question, and shows the answer as a table.
+
+Series as they are drawn: with a place for each unit of time, also for those in which nothing was.
+"""
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Annotated, Any, Final
 
 import typer
 
-from metronome.cli.asking import (
+from metronome.cli.output import Sheet, note
+from metronome.errors import Malformed, MetronomeError, TooCostly
+from metronome.reports.query.parse import split_filter
+from metronome.reports.query.request import PARAMETERS
+from metronome.reports.query.series import begin_of, units, zero
+from metronome.server_client import (
     EXIT_FAILED,
     USUAL_URL,
     AsJson,
@@ -20,13 +29,34 @@ from metronome.cli.asking import (
     percent,
     printed,
 )
-from metronome.cli.series import whole_series
-from metronome.cli.tables import Sheet, note
-from metronome.errors import Malformed, MetronomeError
-from metronome.question import TIME_UNITS, Metric
-from metronome.reports.query.address import split_filter
-from metronome.reports.query.asked import PARAMETERS
-from metronome.reports.query.series import zero
+from metronome.stores.query import TIME_UNITS, Metric, read_zone
+
+_LEAST: Final = timedelta(microseconds=1)
+
+
+def whole_series(
+    values: Mapping[str, float | None], unit: str, tz: str, nothing: float | None = 0
+) -> dict[str, float | None]:
+    """Return a series in the order of time, from its first unit to its last, with all that lie between.
+
+    Args:
+        values: by the units that have any.
+        unit: minute, hour, day, week or month.
+        tz: the zone that these are in.
+        nothing: the value of the others. Where they are far too many, they are left out.
+
+    """
+    zone = read_zone(tz)
+    begins = {label: begin_of(label, unit, zone) for label in values}
+    if not begins:
+        return {}
+    try:
+        between = units(unit, min(begins.values()), max(begins.values()) + _LEAST, zone)
+    except TooCostly:
+        between = []
+    begins |= {label: begin_of(label, unit, zone) for label in between}
+    return {label: values.get(label, nothing) for label in sorted(begins, key=begins.__getitem__)}
+
 
 CSV: Final = "text/csv"
 RANKED: Final = 50

@@ -12,17 +12,17 @@ from typing import Annotated, Final
 import typer
 from rich.progress import Progress, TaskProgressColumn, TextColumn
 
-from metronome.cli.days import FirstDay, LastDay, read_days
-from metronome.cli.meters import progress_bar
-from metronome.cli.tally import printable
+from metronome.cli.options import FirstDay, LastDay, read_days
+from metronome.cli.output import progress_bar
 from metronome.config import Settings, read_settings
-from metronome.enrich.again import changed_fields, enriched_again
 from metronome.enrich.enrichment import Enrichment
+from metronome.enrich.reenrich import changed_fields, enriched_again
 from metronome.errors import MetronomeError, Misconfigured
-from metronome.locks import FolderLock
-from metronome.question import Question
-from metronome.service.parts import open_enrichment, open_store
-from metronome.stores.store import Batch, Store
+from metronome.files import FolderLock
+from metronome.importer.summary import printable
+from metronome.server.bootstrap import open_enrichment, open_store
+from metronome.stores.base import Batch, Store
+from metronome.stores.query import Question
 
 EXIT_FAILED: Final = 2
 EXIT_INTERRUPTED: Final = 130

@@ -10,18 +10,14 @@ from typing import Annotated, Final
 import typer
 from rich.progress import Progress, TaskProgressColumn, TextColumn
 
-from metronome.archives.objects import open_archive
-from metronome.archives.stock import Holding, take_stock
-from metronome.cli.asking import USUAL_URL, Key
-from metronome.cli.background import Background
-from metronome.cli.days import FirstDay, LastDay, read_days
-from metronome.cli.holdings import Where, fetched
-from metronome.cli.meters import progress_bar
-from metronome.cli.parcels import Packer, Parcel
-from metronome.cli.replay_trail import Trail, default_file
-from metronome.cli.sender import PATIENCE_SECONDS, Answer, Sender
-from metronome.cli.tally import Notes, printable
+from metronome.archive.inventory import Holding, Where, fetched, take_stock
+from metronome.archive.objects import open_archive
+from metronome.archive.replay import Packer, Parcel, Trail, default_file
+from metronome.cli.options import FirstDay, LastDay, read_days
+from metronome.cli.output import progress_bar
 from metronome.errors import Damaged, MetronomeError, Misconfigured
+from metronome.importer.summary import Notes, printable
+from metronome.server_client import PATIENCE_SECONDS, USUAL_URL, Answer, Background, Key, Sender
 
 PATH: Final = "/documents"
 EXIT_FAILED: Final = 1

@@ -8,9 +8,9 @@ from rich.console import Console
 
 from metronome.config import PREFIX, Settings, read_settings, shown_default
 from metronome.errors import MetronomeError
-from metronome.service.logs import set_up_logs
-from metronome.service.process import run
-from metronome.service.serve import serve
+from metronome.server.logs import set_up_logs
+from metronome.server.main import serve
+from metronome.server.processes import run
 
 
 def serve_command(**given: Any) -> None:

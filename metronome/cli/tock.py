@@ -5,7 +5,10 @@ from typing import Annotated, Final
 
 import typer
 
-from metronome.cli.asking import (
+from metronome.cli.output import Sheet, note
+from metronome.cli.query import whole_series
+from metronome.errors import MetronomeError
+from metronome.server_client import (
     EXIT_FAILED,
     USUAL_URL,
     AsJson,
@@ -20,9 +23,6 @@ from metronome.cli.asking import (
     percent,
     printed,
 )
-from metronome.cli.series import whole_series
-from metronome.cli.tables import Sheet, note
-from metronome.errors import MetronomeError
 
 ROWS: Final = 10
 

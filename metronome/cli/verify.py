@@ -11,17 +11,15 @@ from urllib.parse import quote
 import typer
 from rich.progress import Progress, TaskProgressColumn, TextColumn
 
-from metronome.archives.archive import Archive
-from metronome.archives.census import Census, shares_of, together
-from metronome.archives.objects import open_archive
-from metronome.archives.stock import Days, Holding, take_stock
-from metronome.cli.asking import USUAL_URL, Key, Server
-from metronome.cli.background import Background
-from metronome.cli.days import FirstDay, LastDay, read_days
-from metronome.cli.holdings import Where, fetched
-from metronome.cli.meters import progress_bar
-from metronome.cli.tally import printable
+from metronome.archive.base import Archive
+from metronome.archive.inventory import Days, Holding, Where, fetched, take_stock
+from metronome.archive.objects import open_archive
+from metronome.archive.verify import Census, shares_of, together
+from metronome.cli.options import FirstDay, LastDay, read_days
+from metronome.cli.output import progress_bar
 from metronome.errors import Damaged, MetronomeError, Misconfigured
+from metronome.importer.summary import printable
+from metronome.server_client import USUAL_URL, Background, Key, Server
 
 Events = Counter[str]
 """How many events there are, by their names."""

@@ -4,8 +4,8 @@ import re
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from metronome.enrich.origins import Origin, origin_called, origin_of
-from metronome.enrich.referers import referer_host
+from metronome.enrich.referrer_sources import Origin, origin_called, origin_of
+from metronome.enrich.referrers import referer_host
 
 _REMEMBERED_CHARACTERS: Final = 256
 _EMAIL_MEDIUM: Final = re.compile(r"e-?mails?|e_mail|newsletters?|mailings?", re.IGNORECASE)
@@ -42,7 +42,7 @@ def channel_of(
     emails by their medium, and those of assistants by their source, which puts its name to all its links.
 
     Args:
-        referer: as `metronome.enrich.referers.normalise_referer` returns it; any other address will do.
+        referer: as `metronome.enrich.referrers.normalise_referer` returns it; any other address will do.
         url_medium: what the page's address says of its campaign's medium.
         url_source: likewise of its source.
         internal: whether the referer is a page of the same site.

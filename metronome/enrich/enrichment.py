@@ -1,7 +1,7 @@
 """The step that makes answers worth reading: what follows from an event's own fields is put beside them.
 
 It works on the document as it is to be stored, with its address already cut, so that whoever has the stored document
-can work out the same again (`metronome.enrich.again`). Only the visitor needs what is not stored: the whole address
+can work out the same again (`metronome.enrich.reenrich`). Only the visitor needs what is not stored: the whole address
 and the salt of the day.
 """
 
@@ -12,13 +12,12 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from metronome.enrich.addresses import read_address
-from metronome.enrich.agents import read_agent
 from metronome.enrich.campaigns import campaign_of
 from metronome.enrich.channels import channel_of
 from metronome.enrich.countries import Countries
-from metronome.enrich.faults import fold_message
-from metronome.enrich.referers import referer_host
-from metronome.enrich.spam import is_spam
+from metronome.enrich.error_fingerprint import fold_message
+from metronome.enrich.referrers import is_spam, referer_host
+from metronome.enrich.user_agents import read_agent
 from metronome.enrich.visitors import visitor_of
 
 VERSION: Final = 1
@@ -79,7 +78,7 @@ class Enrichment:
     Args:
         countries: tells countries of addresses; None where nobody is to know.
         spam_hosts: hosts whose referers are advertisements (see `read_spam_hosts`).
-        own_hosts: hosts that are one's own (see `metronome.enrich.referers.own_hosts`).
+        own_hosts: hosts that are one's own (see `metronome.enrich.referrers.own_hosts`).
 
     """
 

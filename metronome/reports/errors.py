@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from metronome.question import COUNT, Answer, Equals, Exists, Filter, Metric, Not, OneOf, Order, Question
 from metronome.reports.parameters import Parameters
-from metronome.stores.store import Store
+from metronome.stores.base import Store
+from metronome.stores.query import COUNT, Answer, Equals, Exists, Filter, Metric, Not, OneOf, Order, Question
 
 PARAMETERS: Final = frozenset({"from", "to", "tz", "limit", "bots"})
 

@@ -5,10 +5,10 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from metronome.errors import Unaskable
-from metronome.question import COUNT, Answer, Equals, Exists, Filter, Metric, OneOf, Order, Question
-from metronome.reports.likelihood import change
+from metronome.reports.log_likelihood import change
 from metronome.reports.parameters import Parameters
-from metronome.stores.store import Store
+from metronome.stores.base import Store
+from metronome.stores.query import COUNT, Answer, Equals, Exists, Filter, Metric, OneOf, Order, Question
 
 NAME: Final = "items"
 PARAMETERS: Final = frozenset({"from", "to", "tz", "limit", "bots", "order"})
@@ -54,7 +54,7 @@ def is_quick(asked: Parameters) -> bool:
 async def rising(store: Store, asked: Parameters, now: datetime) -> dict[str, Any]:
     """Answer which items are used more in the second half of a range than in its first half.
 
-    They are ranked by `metronome.reports.likelihood.change`: by how surely the use has risen, not by its ratio, which
+    They are ranked by `log_likelihood.change`: by how surely the use has risen, not by its ratio, which
     would put each item that went from one view to four before the one that thousands have just found.
 
     Args:

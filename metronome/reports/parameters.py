@@ -8,8 +8,8 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from metronome.errors import Malformed, Unaskable
-from metronome.question import NO_BOTS, TIME_UNITS, AllOf, Filter, read_zone
-from metronome.timestamps import read_stamp
+from metronome.stores.query import NO_BOTS, TIME_UNITS, AllOf, Filter, read_zone
+from metronome.times import read_stamp
 
 _AGO = re.compile(r"-(\d{1,6})([smhdw])")
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")

@@ -2,9 +2,9 @@
 
 from typing import Any, Final
 
-from metronome.question import Equals, OneOf, Order, Question
 from metronome.reports.parameters import Parameters
-from metronome.stores.store import Store
+from metronome.stores.base import Store
+from metronome.stores.query import Equals, OneOf, Order, Question
 
 NAME: Final = "tock"
 PARAMETERS: Final = frozenset({"from", "to", "tz", "interval", "limit", "bots"})

@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote_to_bytes
 from elastic_transport import ApiResponse
 
 from metronome.errors import StoreAway
-from metronome.state.state import Record, State, name_bytes, name_of, record_of, text_of
+from metronome.state.base import Record, State, name_bytes, name_of, record_of, text_of
 from metronome.stores.elasticsearch.connection import (
     BodyTooLarge,
     ElasticsearchConfig,

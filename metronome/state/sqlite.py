@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from metronome.errors import StoreAway
-from metronome.state.state import Record, State, name_bytes, name_of, record_of, text_of
+from metronome.state.base import Record, State, name_bytes, name_of, record_of, text_of
 
 FILE_NAME: Final = "state.sqlite"
 _BUSY_SECONDS: Final = 10.0

@@ -5,7 +5,7 @@ from typing import Final
 import pytest
 from playwright.async_api import BrowserContext, Page
 
-from metronome.dialects.items import DOWNLOAD_FORMATS, ItemRule
+from metronome.items import DOWNLOAD_FORMATS, ItemRule
 from tests.browser.chromium import arrive, counts, leave, tag
 from tests.browser.sites import Site
 from tests.servers import Server

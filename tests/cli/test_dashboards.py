@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
 from metronome.cli import app
-from metronome.cli.kibana_answers import Answer, checked_import, checked_version
+from metronome.cli.dashboards import Answer, checked_import, checked_version
 from metronome.dashboards import bundle, dashboard_ids, ndjson
 from metronome.errors import KibanaDenied, KibanaRefused, Misconfigured
 from tests.cli.kibana_server import Kibana, answering, serving

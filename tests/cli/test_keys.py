@@ -8,10 +8,10 @@ import orjson
 import pytest
 from typer.testing import CliRunner
 
+from metronome.auth.keys import KIND, is_token
 from metronome.cli import app
-from metronome.keys import KIND, is_token
+from metronome.state.base import Record
 from metronome.state.sqlite import FILE_NAME, SQLiteState
-from metronome.state.state import Record
 
 
 @pytest.fixture

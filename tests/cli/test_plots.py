@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.cli.plots import bar, plot
+from metronome.cli.output import bar, plot
 
 VALUES = st.just(0) | st.floats(1e-3, 1e15) | st.integers(0, 10**18)
 

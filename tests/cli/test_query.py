@@ -19,8 +19,8 @@ from rich.cells import cell_len
 from typer.testing import CliRunner, Result
 
 from metronome.cli import app
-from metronome.cli.series import whole_series
-from metronome.cli.tables import written
+from metronome.cli.output import written
+from metronome.cli.query import whole_series
 from tests.servers import COMMAND, Server, environment, free_port, serving
 
 LONG: Final = "https://www.example.org/a/very/long/path/that/no/terminal/has/room/for/" + "x" * 40

@@ -11,11 +11,11 @@ from typer.testing import CliRunner, Result
 
 from metronome.cli import app
 from metronome.event import Door, Event, document
-from metronome.locks import FolderLock
-from metronome.question import Question
+from metronome.files import FolderLock
+from metronome.stores.base import Batch, Store
 from metronome.stores.duckdb import DuckDBStore
 from metronome.stores.elasticsearch import ElasticsearchConfig, ElasticsearchStore
-from metronome.stores.store import Batch, Store
+from metronome.stores.query import Question
 from tests.installations import stored_documents
 from tests.servers import delete_indices, unique_name
 

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer, unused_port
 
-from tests.archives.archived import document, filled
+from tests.archive.archived import document, filled
 from tests.s3_server import having
 from tests.servers import COMMAND, Ended, Server, environment, run_metronome, serving, unique_name
 

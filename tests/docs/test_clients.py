@@ -15,11 +15,11 @@ from typing import Final
 
 import pytest
 
-from metronome.clients import occasions
-from metronome.clients.config import ClientConfig
-from metronome.clients.matomo import NUMBERS, TEXTS
-from metronome.clients.reports import REQUEST_FIELDS
-from metronome.clients.tally import LOGGER, Stats
+from metronome.middleware import events
+from metronome.middleware.config import ClientConfig
+from metronome.middleware.events import REQUEST_FIELDS
+from metronome.middleware.matomo import NUMBERS, TEXTS
+from metronome.middleware.stats import LOGGER, Stats
 from tests.docs.pages import ROOT, first_cells, section, text_of
 from tests.middleware.test_matomo import LISTED
 from tests.servers import Server, free_port, serving
@@ -60,8 +60,8 @@ def test_each_field_that_a_request_has_is_described_with_its_parameter() -> None
 
 
 def test_each_occasion_is_described() -> None:
-    made = {name for name, value in vars(occasions).items() if not name.startswith("_") and callable(value)}
-    made &= {name for name in made if getattr(getattr(occasions, name), "__module__", "") == occasions.__name__}
+    made = {name for name, value in vars(events).items() if not name.startswith("_") and callable(value)}
+    made &= {name for name in made if getattr(getattr(events, name), "__module__", "") == events.__name__}
     assert first_cells(section(PAGE, "Saying what happened")) == made - {"Product"} | {"occasions."}
 
 

@@ -8,18 +8,18 @@ import orjson
 import pytest
 from msgpack import packb
 
-from metronome.dialects import hit, pixel
-from metronome.dialects.bulk.known import Known
-from metronome.dialects.bulk.protocol import Elasticsearch
-from metronome.dialects.dialect import Dialect, Request
-from metronome.dialects.forward.dialect import Forward
-from metronome.dialects.matomo import names, tracker
-from metronome.dialects.micrometrics import track
-from metronome.dialects.microticks import sessions
-from metronome.dialects.protocols import PROTOCOLS
-from metronome.dialects.syslog import messages as syslog
-from metronome.event import Event
-from metronome.identities import own_identities
+from metronome.event import Event, own_identities
+from metronome.protocol import Dialect, Request
+from metronome.protocols.elasticsearch.known import Known
+from metronome.protocols.elasticsearch.protocol import Elasticsearch
+from metronome.protocols.forward.protocol import Forward
+from metronome.protocols.matomo import fields, tracker
+from metronome.protocols.micro_analytics import protocol as hit
+from metronome.protocols.micro_metrics import track
+from metronome.protocols.microticks import sessions
+from metronome.protocols.native import pixel
+from metronome.protocols.registry import PROTOCOLS
+from metronome.protocols.syslog import messages as syslog
 from tests.docs.pages import first_cells, section, text_of
 
 PAGE: Final = "docs/protocols.md"
@@ -87,8 +87,8 @@ EXAMPLES: Final = {
     },
     "Matomo": dict.fromkeys(
         {
-            *names.TEXTS.values(),
-            *names.NUMBERS.values(),
+            *fields.TEXTS.values(),
+            *fields.NUMBERS.values(),
             *fields_of(tracker, request(query="idsite=1&rec=1&url=http%3A%2F%2Fexample.org%2Fx&_id=1&cip=203.0.113.9")),
         }
     ),

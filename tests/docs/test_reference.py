@@ -11,6 +11,9 @@ import typer
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
+from metronome.auth.authorizer import Guard
+from metronome.auth.client_address import Senders
+from metronome.auth.key_cache import Keyring
 from metronome.cli import app
 from metronome.config import PREFIX, Settings, read_settings
 from metronome.enrich.enrichment import MADE
@@ -25,20 +28,17 @@ from metronome.errors import (
     ServerAway,
 )
 from metronome.event import NUMBER_NAMES, REFERER_NAMES, TIME_NAMES
-from metronome.reports import badges, errors, flow, items, recommendations, timings, tock
-from metronome.reports.counter import usage
-from metronome.reports.query.asked import PARAMETERS as QUERY_PARAMETERS
-from metronome.service import routes
-from metronome.service.guard import Guard
-from metronome.service.health import Health
-from metronome.service.keyring import Keyring
-from metronome.service.parts import guarding, open_doorway, open_state, open_store
-from metronome.service.problems import status_of
-from metronome.service.reads import Answering
-from metronome.service.senders import Senders
+from metronome.reports import badges, dwell_time, errors, flow, items, recommendations, tock
+from metronome.reports.counter import tally
+from metronome.reports.query.request import PARAMETERS as QUERY_PARAMETERS
+from metronome.server import routes
+from metronome.server.bootstrap import guarding, open_doorway, open_state, open_store
+from metronome.server.health import Health
 from metronome.spool import Spool
 from metronome.state.sqlite import SQLiteState
 from metronome.telemetry import Telemetry
+from metronome.web.handlers import Answering
+from metronome.web.problems import status_of
 from tests.docs.pages import PAGES, ROOT, first_cells, section, text_of
 
 
@@ -156,11 +156,11 @@ def test_each_parameter_of_a_report_is_described() -> None:
     [
         ("/query", frozenset(QUERY_PARAMETERS)),
         ("Flow", flow.PARAMETERS | flow.PARAMETERS_OF_ALL),
-        ("Time", timings.PARAMETERS),
+        ("Time", dwell_time.PARAMETERS),
         ("Errors", errors.PARAMETERS),
         ("Recommendations", recommendations.PARAMETERS),
         ("Badges", badges.PARAMETERS),
-        ("COUNTER", usage.PARAMETERS),
+        ("COUNTER", tally.PARAMETERS),
     ],
 )
 def test_each_parameter_of_a_question_is_documented(heading: str, parameters: frozenset[str]) -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metronome.enrich.channels import Channel, channel_of
-from metronome.enrich.referers import normalise_referer
+from metronome.enrich.referrers import normalise_referer
 
 CHANNELS = {"search", "social", "campaign", "ai", "email", "referral", "internal", "direct"}
 

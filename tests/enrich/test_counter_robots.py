@@ -13,7 +13,7 @@ import pytest
 from hypothesis import Phase, find, settings
 from hypothesis import strategies as st
 
-from metronome.enrich.agents import SCRIPT, read_agent
+from metronome.enrich.user_agents import SCRIPT, read_agent
 
 PEOPLES: Final = frozenset(
     {

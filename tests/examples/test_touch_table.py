@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, Page
 
-from metronome.keys import Scope
+from metronome.scopes import Scope
 from tests.browser.chromium import need_chromium, until
 from tests.examples.running import EXAMPLES, started
 from tests.installations import give_key

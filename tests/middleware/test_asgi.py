@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.clients.asgi import ASGIMiddleware
-from metronome.clients.config import ClientConfig
-from metronome.clients.hit import TEXT_MAX_CHARACTERS
-from metronome.clients.reporter import Reporter
-from metronome.clients.routes import ROUTE_KEY
+from metronome.middleware.asgi import ASGIMiddleware
+from metronome.middleware.config import ClientConfig
+from metronome.middleware.current_request import TEXT_MAX_CHARACTERS
+from metronome.middleware.paths import ROUTE_KEY
+from metronome.middleware.reporter import Reporter
 
 
 class Kept(Reporter):

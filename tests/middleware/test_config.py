@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from metronome.clients.config import ClientConfig
+from metronome.middleware.config import ClientConfig
 
 WRONG = [
     ({"url": "stats.example.org"}, "no web address"),

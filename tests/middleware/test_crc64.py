@@ -5,7 +5,7 @@ import lzma
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.clients.crc64 import crc64, visitor_of
+from metronome.middleware.matomo import crc64, visitor_of
 
 
 def of_liblzma(data: bytes) -> int:

@@ -12,7 +12,7 @@ import orjson
 import pytest
 from aiohttp import ClientSession
 
-from metronome.clients.crc64 import visitor_of
+from metronome.middleware.matomo import visitor_of
 from tests.middleware.processes import AGENT, KINDS, REFERER, WITH_WEBSOCKETS, Host, documents, hosting
 from tests.middleware.recorder import accepting, recording
 from tests.middleware.test_matomo import LISTED

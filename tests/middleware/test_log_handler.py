@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from metronome.clients.handled import HANDLED, Handled, describe_request
-from metronome.clients.log_handler import ReportingHandler, fields_of
-from metronome.clients.tally import LOGGER
-from tests.middleware.hits import hit
+from metronome.middleware.current_request import HANDLED, Handled, describe_request
+from metronome.middleware.log_handler import ReportingHandler, fields_of
+from metronome.middleware.stats import LOGGER
+from tests.middleware.records import hit
 from tests.middleware.test_asgi import Kept
 
 

@@ -8,16 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.clients import occasions
-from metronome.clients.config import ClientConfig
-from metronome.clients.crc64 import visitor_of
-from metronome.clients.matomo import HANDLED, NUMBERS, TEXTS, Matomo
-from metronome.clients.reports import Reports
-from metronome.clients.verdicts import Answer, Verdict
-from metronome.dialects.dialect import Request
-from metronome.dialects.matomo import names, tracker
 from metronome.event import Event
-from tests.middleware.hits import AGENT, hit
+from metronome.middleware import events
+from metronome.middleware.config import ClientConfig
+from metronome.middleware.events import Reports
+from metronome.middleware.matomo import HANDLED, NUMBERS, TEXTS, Matomo, visitor_of
+from metronome.middleware.response_policy import Answer, Verdict
+from metronome.protocol import Request
+from metronome.protocols.matomo import fields, tracker
+from tests.middleware.records import AGENT, hit
 
 CONFIG = ClientConfig(url="https://matomo.example.org", protocol="matomo", key="t0ken", site=7, dimensions={"plan": 2})
 LISTED = (
@@ -90,26 +89,26 @@ def test_a_download_is_one() -> None:
 
 
 def test_each_field_has_the_name_that_metronome_gives_to_its_parameter() -> None:
-    theirs = {field: parameter for parameter, field in names.TEXTS.items()}
+    theirs = {field: parameter for parameter, field in fields.TEXTS.items()}
     assert {field: theirs[field] for field in TEXTS} == TEXTS
-    numbers = {field: parameter for parameter, field in names.NUMBERS.items()}
+    numbers = {field: parameter for parameter, field in fields.NUMBERS.items()}
     assert {field: numbers[field] for field in NUMBERS} == NUMBERS
 
 
-PRODUCTS = [occasions.Product("s-1", "Map", "Maps", 9.5, 2)]
+PRODUCTS = [events.Product("s-1", "Map", "Maps", 9.5, 2)]
 OCCASIONS = [
-    occasions.page_view("Rivers", url="https://data.example.org/rivers"),
-    occasions.download("https://data.example.org/rivers.csv"),
-    occasions.outlink("https://example.net/"),
-    occasions.event("video", "play", "intro", 2.5),
-    occasions.site_search("rivers", category="data", count=3),
-    occasions.goal(4, revenue=2.0),
-    occasions.content("banner", piece="a.png", target="https://example.net/"),
-    occasions.content("banner", interaction="click"),
-    occasions.product_view(PRODUCTS[0]),
-    occasions.order("A-1", 12.5, PRODUCTS, subtotal=10.0, tax=1.5, shipping=1.0, discount=0.5),
-    occasions.cart(19.0, PRODUCTS),
-    occasions.failure(ValueError("no")),
+    events.page_view("Rivers", url="https://data.example.org/rivers"),
+    events.download("https://data.example.org/rivers.csv"),
+    events.outlink("https://example.net/"),
+    events.event("video", "play", "intro", 2.5),
+    events.site_search("rivers", category="data", count=3),
+    events.goal(4, revenue=2.0),
+    events.content("banner", piece="a.png", target="https://example.net/"),
+    events.content("banner", interaction="click"),
+    events.product_view(PRODUCTS[0]),
+    events.order("A-1", 12.5, PRODUCTS, subtotal=10.0, tax=1.5, shipping=1.0, discount=0.5),
+    events.cart(19.0, PRODUCTS),
+    events.failure(ValueError("no")),
 ]
 
 

@@ -8,14 +8,14 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.clients.config import ClientConfig
-from metronome.clients.native import Native
-from metronome.clients.reports import Reports
-from metronome.clients.verdicts import Answer, Verdict
-from metronome.dialects import tick
-from metronome.dialects.dialect import Request
 from metronome.event import Event
-from tests.middleware.hits import hit
+from metronome.middleware.config import ClientConfig
+from metronome.middleware.events import Reports
+from metronome.middleware.native import Native
+from metronome.middleware.response_policy import Answer, Verdict
+from metronome.protocol import Request
+from metronome.protocols.native import tick
+from tests.middleware.records import hit
 
 CONFIG = ClientConfig(url="http://localhost:8080/")
 VALUES = st.recursive(
@@ -64,7 +64,7 @@ def test_what_json_has_no_form_for_becomes_text() -> None:
 
 def test_without_orjson_it_is_the_same() -> None:
     check = (
-        "import sys; sys.modules['orjson'] = None; from metronome.clients.wire_json import as_json; "
+        "import sys; sys.modules['orjson'] = None; from metronome.middleware.json import as_json; "
         "sys.stdout.buffer.write(as_json({'a': ['\u00e9', 1.5, None, True], 'b': {'c': 2**70}}))"
     )
     found = subprocess.run([sys.executable, "-c", check], capture_output=True, check=True, timeout=60)

@@ -18,10 +18,10 @@ import orjson
 import pytest
 import trustme
 
-from metronome.clients.config import ClientConfig
-from metronome.clients.courier import THREAD_NAME
-from metronome.clients.reporter import Reporter
-from metronome.clients.tally import BETWEEN_LINES_SECONDS, LOGGER, Tally
+from metronome.middleware.background_sender import THREAD_NAME
+from metronome.middleware.config import ClientConfig
+from metronome.middleware.reporter import Reporter
+from metronome.middleware.stats import BETWEEN_LINES_SECONDS, LOGGER, Tally
 from tests.middleware.recorder import Received, Recorder, Said, accepting, recording
 from tests.servers import free_port
 
@@ -198,7 +198,7 @@ def test_a_line_that_the_target_has_closed_meanwhile_is_opened_anew_without_a_wo
 
 OVER_TLS = """
 import sys
-from metronome.clients import ClientConfig, Reporter
+from metronome.middleware import ClientConfig, Reporter
 with Reporter(ClientConfig(url=sys.argv[1], stop_seconds=float(sys.argv[2]))) as reporter:
     reporter.track("view", id="rivers")
 print(reporter.stats().sent)

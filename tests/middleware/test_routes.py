@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.clients.routes import from_angles, from_braces, from_django, with_values_named
+from metronome.middleware.paths import from_angles, from_braces, from_django, with_values_named
 
 
 @pytest.mark.parametrize(

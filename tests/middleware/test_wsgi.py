@@ -9,12 +9,11 @@ from wsgiref.validate import validator
 
 import pytest
 
-from metronome.clients.config import ClientConfig
-from metronome.clients.handled import HANDLED
-from metronome.clients.hit import TEXT_MAX_CHARACTERS
-from metronome.clients.reporter import Reporter
-from metronome.clients.routes import ROUTE_KEY
-from metronome.clients.wsgi import WSGIMiddleware
+from metronome.middleware.config import ClientConfig
+from metronome.middleware.current_request import HANDLED, TEXT_MAX_CHARACTERS
+from metronome.middleware.paths import ROUTE_KEY
+from metronome.middleware.reporter import Reporter
+from metronome.middleware.wsgi import WSGIMiddleware
 
 
 class Kept(Reporter):

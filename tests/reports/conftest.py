@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from metronome.stores.store import Store
+from metronome.stores.base import Store
 from tests.reports.filled import BACK_ENDS, Fill, filled
 
 

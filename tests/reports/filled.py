@@ -7,9 +7,9 @@ from typing import Any, Final
 import pytest
 
 from metronome.event import Door, Event, document
+from metronome.stores.base import Batch, Store
 from metronome.stores.duckdb import DuckDBStore
 from metronome.stores.elasticsearch import ElasticsearchConfig, ElasticsearchStore
-from metronome.stores.store import Batch, Store
 from tests.servers import delete_indices, unique_name
 
 Fill = Callable[[Iterable[dict[str, Any]]], Awaitable[Store]]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from metronome.errors import TooCostly
 from metronome.reports.counter.clicks import DOUBLE_CLICK_MS, Click, read_clicks, without_double_clicks
 from metronome.reports.counter.tally import Cell, Tally
-from metronome.trails import Step, Trail
+from metronome.stores.sequences import Step, Trail
 
 UTC = ZoneInfo("UTC")
 HALF_PAST_ONE = 1_497_533_700_000

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metronome.errors import TooCostly, Unaskable
-from metronome.reports.counter.harvest import METRIC_TYPES, Harvest, last_day, read_harvest
+from metronome.reports.counter.dataset_report import METRIC_TYPES, Harvest, last_day, read_harvest
 from metronome.reports.parameters import Parameters
 
 NOW = datetime(2026, 3, 15, 23, 30, tzinfo=UTC)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.reports.counter.spans import Span, moment_of, ms_of, spans
+from metronome.reports.counter.tally import Span, moment_of, ms_of, spans
 
 ZURICH = ZoneInfo("Europe/Zurich")
 

@@ -8,9 +8,8 @@ import orjson
 import pytest
 
 from metronome.errors import TooCostly
-from metronome.reports.counter.harvest import Harvest
-from metronome.reports.counter.sushi import Platform, dataset_report, identify
-from metronome.stores.store import Store
+from metronome.reports.counter.dataset_report import Harvest, Platform, dataset_report, identify
+from metronome.stores.base import Store
 from tests.reports.filled import BACK_ENDS, filled
 
 PLATFORM: Final = Platform("Data of Ours", "University of Ours", "grid:grid.1234.5")

@@ -11,8 +11,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from metronome.errors import TooCostly
-from metronome.reports.counter.count import Deadline, count_usage
-from metronome.reports.counter.usage import usage
+from metronome.reports.counter.tally import Deadline, count_usage, usage
 from metronome.reports.parameters import Parameters
 from tests.reports.filled import Fill
 

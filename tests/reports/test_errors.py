@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from metronome.reports.errors import errors
 from metronome.reports.parameters import Parameters
-from metronome.stores.store import Store
+from metronome.stores.base import Store
 from tests.reports.filled import BACK_ENDS, filled, told
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

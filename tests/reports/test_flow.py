@@ -9,8 +9,8 @@ import pytest_asyncio
 
 from metronome.reports.flow import flow
 from metronome.reports.parameters import Parameters
-from metronome.reports.sampling import MOST_STEPS, MOST_TRAILS
-from metronome.stores.store import Store
+from metronome.reports.sample import MOST_STEPS, MOST_TRAILS
+from metronome.stores.base import Store
 from tests.reports.filled import BACK_ENDS, Fill, filled
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

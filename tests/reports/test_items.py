@@ -10,7 +10,7 @@ import pytest_asyncio
 from metronome.errors import Unaskable
 from metronome.reports.items import items
 from metronome.reports.parameters import Parameters
-from metronome.stores.store import Store
+from metronome.stores.base import Store
 from tests.reports.filled import BACK_ENDS, Fill, filled, told
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

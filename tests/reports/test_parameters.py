@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metronome.errors import Unaskable
-from metronome.question import NO_BOTS, AllOf, Exists
 from metronome.reports.parameters import Parameters, read_parameters
+from metronome.stores.query import NO_BOTS, AllOf, Exists
 
 NOW = datetime(2015, 1, 22, 12, tzinfo=UTC)
 KNOWN = frozenset({"from", "to", "tz", "interval", "limit", "bots", "order"})

@@ -9,13 +9,13 @@ import pytest_asyncio
 
 from metronome.errors import TooCostly, Unaskable
 from metronome.event import Door, Event, document
-from metronome.question import MAX_GROUPS, Answer
-from metronome.reports.query.address import read_address
-from metronome.reports.query.asked import Asked, read_asked
 from metronome.reports.query.names import Names
-from metronome.reports.query.query import query
+from metronome.reports.query.parse import read_address
+from metronome.reports.query.request import Asked, read_asked
+from metronome.reports.query.run import query
+from metronome.stores.base import Batch, Store
 from metronome.stores.duckdb import DuckDBStore
-from metronome.stores.store import Batch, Store
+from metronome.stores.query import MAX_GROUPS, Answer
 from tests.reports.filled import BACK_ENDS, filled
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

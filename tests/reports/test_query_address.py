@@ -3,8 +3,8 @@
 import pytest
 
 from metronome.errors import CallerError, Malformed
-from metronome.question import AnyOf, Equals, Exists, Filter, Not, OneOf, Prefix, Range
-from metronome.reports.query.address import Part, read_address, split_filter
+from metronome.reports.query.parse import Part, read_address, split_filter
+from metronome.stores.query import AnyOf, Equals, Exists, Filter, Not, OneOf, Prefix, Range
 
 
 @pytest.mark.parametrize(

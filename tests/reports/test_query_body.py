@@ -6,9 +6,9 @@ import orjson
 import pytest
 
 from metronome.errors import CallerError, Malformed, TooLarge
-from metronome.question import AllOf, AnyOf, Equals, Exists, Filter, Not, OneOf, Prefix, Range
-from metronome.reports.query.asked import MOST_LEVELS
-from metronome.reports.query.body import MAX_BYTES, read_json
+from metronome.reports.query.parse import MAX_BYTES, read_json
+from metronome.reports.query.request import MOST_LEVELS
+from metronome.stores.query import AllOf, AnyOf, Equals, Exists, Filter, Not, OneOf, Prefix, Range
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 from typing import Any, Final
 
-from metronome.question import Metric
 from metronome.reports.query.compare import joined
+from metronome.stores.query import Metric
 
 METRICS: Final = tuple(map(Metric.parse, ("count", "avg:a", "last")))
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metronome.errors import TooCostly, Unaskable
-from metronome.question import TIME_UNITS, Metric
 from metronome.reports.query.series import begin_of, filled, units, zero
+from metronome.stores.query import TIME_UNITS, Metric
 
 ZONES: Final = (
     *("UTC", "Europe/Zurich", "America/New_York", "Asia/Kolkata", "Asia/Kathmandu"),

@@ -7,8 +7,8 @@ from typing import Final
 import orjson
 import pytest
 
-from metronome.question import Answer
-from metronome.reports.query.tables import as_csv, as_json, as_lines
+from metronome.reports.query.run import as_csv, as_json, as_lines
+from metronome.stores.query import Answer
 
 ANSWER: Final = Answer(("id", "count", "avg:a"), (("doc1", 9200, 12.5), ('a,"b"\né', 1, None)), 12, exact=False)
 

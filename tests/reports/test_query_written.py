@@ -11,7 +11,9 @@ from hypothesis import given, reject
 from hypothesis import strategies as st
 
 from metronome.errors import CallerError, Unaskable
-from metronome.question import (
+from metronome.reports.query.parse import read_address, read_json
+from metronome.reports.query.request import MAX_ROWS, PARAMETERS, Asked, read_asked
+from metronome.stores.query import (
     NO_BOTS,
     AllOf,
     AnyOf,
@@ -26,9 +28,6 @@ from metronome.question import (
     Question,
     Range,
 )
-from metronome.reports.query.address import read_address
-from metronome.reports.query.asked import MAX_ROWS, PARAMETERS, Asked, read_asked
-from metronome.reports.query.body import read_json
 
 NOW: Final = datetime(2026, 3, 31, 12, tzinfo=UTC)
 DAY: Final = datetime(2026, 1, 1, tzinfo=UTC)

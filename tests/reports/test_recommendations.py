@@ -8,11 +8,11 @@ from typing import Any, Final
 import pytest
 import pytest_asyncio
 
-from metronome.reports.likelihood import association
+from metronome.reports.log_likelihood import association
 from metronome.reports.parameters import Parameters
 from metronome.reports.recommendations import MOST_ITEMS, recommendations
-from metronome.reports.sampling import MOST_TRAILS
-from metronome.stores.store import Store
+from metronome.reports.sample import MOST_TRAILS
+from metronome.stores.base import Store
 from tests.reports.filled import BACK_ENDS, Fill, filled, told
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from metronome.event import Door, Event, document
-from metronome.question import Answer, Question
 from metronome.reports.parameters import Parameters
 from metronome.reports.tock import tock
+from metronome.stores.base import Batch, Store
 from metronome.stores.duckdb import DuckDBStore
-from metronome.stores.store import Batch, Store
+from metronome.stores.query import Answer, Question
 
 DOOR = Door(arrival="2015-01-22T12:00:00.000Z", earliest=None, latest="2030-01-01T00:00:00.000Z")
 EVENTS: list[dict[str, Any]] = [

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from metronome.question import Equals
 from metronome.stores.elasticsearch import ElasticsearchConfig, ElasticsearchStore
+from metronome.stores.query import Equals
 from tests.scenarios.asking import ESTIMATED_SHARE, Stand, request
 from tests.scenarios.conftest import settle
 from tests.scenarios.counting import Document, Row, columns_of, count, numbers_of

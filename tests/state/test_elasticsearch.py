@@ -12,12 +12,12 @@ import pytest
 from elasticsearch import AsyncElasticsearch
 
 from metronome.errors import StoreAway, StoreDenied
-from metronome.question import Question
-from metronome.state.conformance import KeepingTests, SharingTests
+from metronome.state.base import State
 from metronome.state.elasticsearch import ElasticsearchState, state_index
-from metronome.state.state import State
 from metronome.stores.elasticsearch import ElasticsearchConfig, ElasticsearchStore
 from metronome.stores.elasticsearch.connection import connect
+from metronome.stores.query import Question
+from tests.contracts.state import KeepingTests, SharingTests
 
 on_a_node = pytest.mark.elasticsearch
 

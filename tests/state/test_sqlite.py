@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from metronome.errors import StoreAway
-from metronome.state.conformance import KeepingTests, SharingTests
+from metronome.state.base import State
 from metronome.state.sqlite import FILE_NAME, SQLiteState
-from metronome.state.state import State
+from tests.contracts.state import KeepingTests, SharingTests
 
 PROCESSES = 4
 

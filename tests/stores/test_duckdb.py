@@ -10,8 +10,13 @@ import pytest
 
 from metronome.errors import StoreAway, TooCostly
 from metronome.event import Door, Event, document
-from metronome.question import NO_BOTS, AllOf, Equals, Metric, Not, OneOf, Order, Question
-from metronome.stores.conformance import (
+from metronome.stores.base import Batch
+from metronome.stores.duckdb import DuckDBStore
+from metronome.stores.duckdb.combined_query import select_at_once
+from metronome.stores.duckdb.sql import fits_rollup
+from metronome.stores.duckdb.store import Asking
+from metronome.stores.query import NO_BOTS, AllOf, Equals, Metric, Not, OneOf, Order, Question
+from tests.contracts.store import (
     AskingTests,
     FilterTests,
     ForgettingTests,
@@ -21,11 +26,6 @@ from metronome.stores.conformance import (
     WritingTests,
     ZoneTests,
 )
-from metronome.stores.duckdb import DuckDBStore
-from metronome.stores.duckdb.asking import Asking
-from metronome.stores.duckdb.onepass import select_at_once
-from metronome.stores.duckdb.questions import fits_rollup
-from metronome.stores.store import Batch
 
 DOOR = Door("2026-03-01T00:00:00.000Z", None, "2027-01-01T00:00:00.000Z")
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.question import Equals
 from metronome.stores.duckdb import schema
-from metronome.stores.duckdb.newest import find_newest
+from metronome.stores.duckdb.sequences import find_newest
+from metronome.stores.query import Equals
 
 START = datetime(2015, 1, 1, tzinfo=UTC)
 ROWS = st.lists(st.tuples(st.integers(0, 400), st.sampled_from([*"abcdefg", None]), st.sampled_from("xy")), max_size=40)

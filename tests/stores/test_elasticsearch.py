@@ -13,8 +13,14 @@ import pytest
 from elasticsearch import AsyncElasticsearch
 
 from metronome.errors import Misconfigured, StoreAway, TooCostly, Unaskable
-from metronome.question import AllOf, Equals, Exists, Filter, Metric, Not, Question
-from metronome.stores.conformance import (
+from metronome.stores.base import Batch, Store, Verdicts
+from metronome.stores.elasticsearch import ElasticsearchConfig, ElasticsearchStore
+from metronome.stores.elasticsearch.connection import connect
+from metronome.stores.elasticsearch.sequences import read_trails
+from metronome.stores.elasticsearch.template import VERSION, index_template
+from metronome.stores.query import AllOf, Equals, Exists, Filter, Metric, Not, Question
+from metronome.stores.sequences import Trail, Trails
+from tests.contracts.store import (
     AskingTests,
     FilterTests,
     ForgettingTests,
@@ -24,15 +30,9 @@ from metronome.stores.conformance import (
     WritingTests,
     ZoneTests,
 )
-from metronome.stores.conformance.events import encode, event, fill, rows, trails, write
-from metronome.stores.conformance.model import trails_of
-from metronome.stores.conformance.writing import HOSTILE
-from metronome.stores.elasticsearch import ElasticsearchConfig, ElasticsearchStore
-from metronome.stores.elasticsearch.connection import connect
-from metronome.stores.elasticsearch.template import VERSION, index_template
-from metronome.stores.elasticsearch.trails import read_trails
-from metronome.stores.store import Batch, Store, Verdicts
-from metronome.trails import Trail, Trails
+from tests.contracts.store.events import encode, event, fill, rows, trails, write
+from tests.contracts.store.model import trails_of
+from tests.contracts.store.writing import HOSTILE
 
 KNOWN = (
     *("session", "visitor", "bot", "bot_kind", "browser", "browser_version", "os", "os_version", "device", "country"),

@@ -9,11 +9,14 @@ from hypothesis import strategies as st
 
 from metronome.errors import StoreAway, StoreDenied
 from metronome.event import Door, Event, document
+from metronome.stores.base import Batch, Refusal, Verdicts
 from metronome.stores.elasticsearch.bulk import (
     HEADLESS,
     bulk_body,
+    delete_body,
     halves,
     merge,
+    read_deletions,
     read_heads,
     read_verdicts,
     split,
@@ -27,8 +30,6 @@ from metronome.stores.elasticsearch.connection import (
     once_there,
     reason_of,
 )
-from metronome.stores.elasticsearch.forgetting import delete_body, read_deletions
-from metronome.stores.store import Batch, Refusal, Verdicts
 
 DOOR = Door(arrival="2015-01-22T12:00:00.000Z", earliest=None, latest="2030-01-01T00:00:00.000Z")
 ONE, TWO, THREE = (

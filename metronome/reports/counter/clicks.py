@@ -12,8 +12,8 @@ from datetime import datetime
 from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
 
-from metronome.question import AllOf, AnyOf, Equals, Exists, Filter, Not, OneOf
-from metronome.trails import Trail
+from metronome.stores.query import AllOf, AnyOf, Equals, Exists, Filter, Not, OneOf
+from metronome.stores.sequences import Trail
 
 DOUBLE_CLICK_MS: Final = 30_000
 """The longest time between the two clicks of a double click: "a maximum of 30 seconds" (section 10.2)."""

@@ -7,8 +7,8 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from metronome.errors import Unaskable
-from metronome.question import Metric
 from metronome.reports.query.series import Row, zero
+from metronome.stores.query import Metric
 
 COMPARISONS: Final = ("previous", "year")
 """``previous`` is the range of the same length just before, ``year`` the same range a year before."""

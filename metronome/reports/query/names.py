@@ -13,7 +13,10 @@ from time import monotonic
 from typing import Final, NamedTuple
 
 from metronome.errors import Busy, TooCostly, Unaskable
-from metronome.question import (
+from metronome.reports.query.request import NUMERIC, PARAMETERS, Asked, Leaf
+from metronome.reports.query.series import zero
+from metronome.stores.base import Store
+from metronome.stores.query import (
     COUNT,
     TIME_UNITS,
     AllOf,
@@ -27,9 +30,6 @@ from metronome.question import (
     Question,
     Range,
 )
-from metronome.reports.query.asked import NUMERIC, PARAMETERS, Asked, Leaf
-from metronome.reports.query.series import zero
-from metronome.stores.store import Store
 
 NAMES: Final = (
     *("id", "event", "event_id", "format", "referer", "referer_url", "url", "title", "message", "error_group"),

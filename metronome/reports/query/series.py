@@ -7,7 +7,7 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from metronome.errors import TooCostly, Unaskable
-from metronome.question import MAX_GROUPS, TIME_UNITS, Kind, Metric
+from metronome.stores.query import MAX_GROUPS, TIME_UNITS, Kind, Metric
 
 Row = tuple[Any, ...]
 
@@ -28,7 +28,7 @@ def units(unit: str, start: datetime, end: datetime, zone: ZoneInfo) -> list[str
         zone: that days belong to.
 
     Returns:
-        Each as it stands in a `metronome.question.Answer`. An hour that comes twice as clocks go back is there
+        Each as it stands in a `metronome.stores.query.Answer`. An hour that comes twice as clocks go back is there
         twice, with its two offsets; hours and days that clocks leap over are not there.
 
     Raises:

@@ -4,9 +4,14 @@
 them by item, UTC day, event, format, referer and bot; each batch adds its own counts in the same transaction,
 so the rollup is never behind. Its rows are merged and sorted by item now and then, so that asking for one
 item reads little however many events there are; ``progress`` says how many rows the last merge left.
+
+Bringing the file of an older Metronome up to date.
 """
 
 from typing import Final
+
+import duckdb
+import structlog
 
 COLUMNS: Final = (
     *("id", "event", "format", "referer", "bot", "visitor", "session"),
@@ -110,3 +115,26 @@ REBUILD: Final = f"CREATE OR REPLACE TABLE rollup AS SELECT {_COUNTS} FROM event
 """Count everything anew, after events were deleted."""
 
 NOTE_MERGED: Final = "UPDATE progress SET merged_rows = (SELECT count(*) FROM rollup)"
+
+
+log = structlog.get_logger()
+
+
+def bring_up_to_date(database: duckdb.DuckDBPyConnection) -> None:
+    """Add the columns that a file of an older Metronome lacks, filled from the documents; idempotent.
+
+    The table is written anew: changing each row in its place would hold all of them in memory.
+    """
+    missing = {name for (name,) in database.execute(MISSING).fetchall()}
+    if not missing:
+        return
+    log.info("store_brought_up_to_date", columns=len(missing))
+    columns = ", ".join(
+        f"json_extract_string(doc, '/{name}') AS \"{name}\"" if name in missing else f'"{name}"' for name in COLUMNS
+    )
+    database.execute("BEGIN")
+    database.execute(f"CREATE TABLE newer AS SELECT key, ts, {columns}, doc FROM events")
+    database.execute("DROP TABLE events")
+    database.execute("ALTER TABLE newer RENAME TO events")
+    database.execute(NOTE_ALL_FIELDS)
+    database.execute("COMMIT")

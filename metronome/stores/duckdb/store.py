@@ -1,4 +1,7 @@
-"""The embedded store behind the port: connections, threads and transactions."""
+"""The embedded store behind the port: connections, threads and transactions.
+
+One call of a thread that reads, which may be ended from another one.
+"""
 
 import asyncio
 import contextlib
@@ -9,25 +12,68 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, ClassVar, Final, Generic, TypeVar
 
 import duckdb
 
-from metronome.errors import StoreAway, TooCostly
+from metronome.errors import Busy, StoreAway, TooCostly
 from metronome.event import is_plain
-from metronome.question import AllOf, Answer, Equals, Filter, Question, arrange
+from metronome.stores.base import Batch, Refusal, Store, Verdicts
 from metronome.stores.duckdb import schema
-from metronome.stores.duckdb.asking import Asking
-from metronome.stores.duckdb.filters import condition
-from metronome.stores.duckdb.newest import find_newest
-from metronome.stores.duckdb.onepass import select_at_once
-from metronome.stores.duckdb.questions import Statement, fits_rollup, select, select_sorted, show
-from metronome.stores.duckdb.trails import Gathering, select_trails
-from metronome.stores.duckdb.upgrade import bring_up_to_date
-from metronome.stores.store import Batch, Refusal, Store, Verdicts
-from metronome.trails import Trail, Trails
+from metronome.stores.duckdb.combined_query import select_at_once
+from metronome.stores.duckdb.schema import bring_up_to_date
+from metronome.stores.duckdb.sequences import Gathering, find_newest, select_trails
+from metronome.stores.duckdb.sql import Statement, condition, fits_rollup, select, select_sorted, show
+from metronome.stores.query import AllOf, Answer, Equals, Filter, Question, arrange
+from metronome.stores.sequences import Trail, Trails
 
 Result = TypeVar("Result")
+
+
+class Asking(Generic[Result]):
+    """A question on its way through a connection of its own.
+
+    Args:
+        open_cursor: makes the connection.
+        ask: works out the answer over it.
+
+    """
+
+    def __init__(
+        self, open_cursor: Callable[[], duckdb.DuckDBPyConnection], ask: Callable[[duckdb.DuckDBPyConnection], Result]
+    ) -> None:
+        self._open_cursor = open_cursor
+        self._ask = ask
+        self._cursor: duckdb.DuckDBPyConnection | None = None
+        self._ended = False
+        self._ending = threading.Lock()
+
+    def run(self) -> Result:
+        """Work out the answer, in the thread that calls.
+
+        Raises:
+            Busy: it was ended before it began.
+            duckdb.InterruptException: it was ended.
+
+        """
+        if self._ended:
+            raise Busy("the store is busy with other questions")
+        cursor = self._cursor = self._open_cursor()
+        try:
+            return self._ask(cursor)
+        finally:
+            # A connection that is closed cannot be interrupted.
+            with self._ending:
+                self._cursor = None
+            cursor.close()
+
+    def end(self) -> None:
+        """End it, from whichever thread."""
+        self._ended = True
+        with self._ending:
+            if self._cursor is not None:
+                self._cursor.interrupt()
+
 
 FILE_NAME: Final = "metronome.duckdb"
 _MERGE_ROWS = (50_000, 500_000)

@@ -1,9 +1,12 @@
-"""The connection to Elasticsearch: how it is configured, and what its failures mean."""
+"""The connection to Elasticsearch: how it is configured, and what its failures mean.
+
+How long an answer may take.
+"""
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -14,7 +17,7 @@ from elastic_transport import AiohttpHttpNode, HttpHeaders, OrjsonSerializer
 from elastic_transport.client_utils import DEFAULT, DefaultType
 from elasticsearch import ApiError, AsyncElasticsearch, TransportError
 
-from metronome.errors import Malformed, MetronomeError, Misconfigured, StoreAway, StoreDenied
+from metronome.errors import Malformed, MetronomeError, Misconfigured, StoreAway, StoreDenied, TooCostly
 
 DEFAULT_PORT: Final = 9200
 REQUEST_SECONDS: Final = 60.0
@@ -224,3 +227,25 @@ def reason_of(error: Any) -> str:
         said.append(f"{error.get('type', 'error')}: {error.get('reason') or 'no reason given'}")
         error = error.get("caused_by")
     return (" — ".join(said) or str(error))[:_REASON_MAX_CHARACTERS]
+
+
+@asynccontextmanager
+async def in_time(seconds: float, ping: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Break the block off once it takes too long.
+
+    The connection of a search that is broken off is closed, at which Elasticsearch gives the search up.
+
+    Args:
+        seconds: how long it may take.
+        ping: raises where the store does not answer anything; then that is what is wrong.
+
+    Raises:
+        TooCostly: it took longer, though the store answers.
+
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        await ping()
+        raise TooCostly(f"the answer takes over {seconds:g} s") from None

@@ -12,15 +12,24 @@ import orjson
 
 from metronome.errors import Misconfigured, Unaskable
 from metronome.event import is_plain
-from metronome.question import Answer, Equals, Filter, Question
-from metronome.stores.elasticsearch.answers import Reading
+from metronome.stores.base import Batch, Refusal, Store, Verdicts
 from metronome.stores.elasticsearch.bulk import (
+    FOUND_ONLY,
     Head,
     bulk_body,
+    delete_body,
+    first_of_each,
     halves,
+    indices_before,
+    look_up,
     merge,
+    named_at_once,
+    read_deletions,
     read_heads,
+    read_known,
+    read_replaced,
     read_verdicts,
+    replace_body,
     split,
     split_headless,
 )
@@ -29,28 +38,26 @@ from metronome.stores.elasticsearch.connection import (
     ElasticsearchConfig,
     NotUnderstood,
     connect,
+    in_time,
     once_there,
     refusals,
 )
-from metronome.stores.elasticsearch.filters import EVERYTHING, Query, query_of
-from metronome.stores.elasticsearch.forgetting import delete_body, indices_before, named_at_once, read_deletions
-from metronome.stores.elasticsearch.hits import pages_of_hits
-from metronome.stores.elasticsearch.newest import days_body, newest_body, read_newest, starts
-from metronome.stores.elasticsearch.outcomes import check_outcome, has_too_many_groups
-from metronome.stores.elasticsearch.patience import in_time
-from metronome.stores.elasticsearch.questions import search_body
-from metronome.stores.elasticsearch.replacing import (
-    FOUND_ONLY,
-    first_of_each,
-    look_up,
-    read_known,
-    read_replaced,
-    replace_body,
+from metronome.stores.elasticsearch.queries import (
+    EVERYTHING,
+    Query,
+    days_body,
+    newest_body,
+    query_of,
+    read_newest,
+    search_body,
+    starts,
 )
+from metronome.stores.elasticsearch.responses import Reading
+from metronome.stores.elasticsearch.searches import check_outcome, has_too_many_groups, pages_of_hits
+from metronome.stores.elasticsearch.sequences import read_trails
 from metronome.stores.elasticsearch.template import VERSION, index_pattern, index_template
-from metronome.stores.elasticsearch.trails import read_trails
-from metronome.stores.store import Batch, Refusal, Store, Verdicts
-from metronome.trails import Trail, Trails
+from metronome.stores.query import Answer, Equals, Filter, Question
+from metronome.stores.sequences import Trail, Trails
 
 BATCH_BYTES: Final = 4_200_000
 BULK_BYTES: Final = 4_300_000

@@ -4,7 +4,7 @@ import json
 import os
 from typing import Any
 
-from metronome.clients import ClientConfig, Reporter
+from metronome.middleware import ClientConfig, Reporter
 
 ENVIRONMENT = "TEST_CLIENT"
 

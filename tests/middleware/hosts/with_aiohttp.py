@@ -4,8 +4,8 @@ import sys
 
 from aiohttp import WSMsgType, web
 
-from metronome.clients import describe_request, occasions
-from metronome.clients.aiohttp import report_requests
+from metronome.middleware import describe_request, events
+from metronome.middleware.aiohttp import report_requests
 from tests.middleware.hosts.settings import reporter
 
 REPORTER = reporter()
@@ -63,7 +63,7 @@ async def websocket(request: web.Request) -> web.WebSocketResponse:
 
 
 async def order(request: web.Request) -> web.Response:
-    REPORTER.track(occasions.order(request.match_info["number"], 12.5), id="rivers")
+    REPORTER.track(events.order(request.match_info["number"], 12.5), id="rivers")
     return web.Response()
 
 

@@ -9,9 +9,9 @@ from django.core.wsgi import get_wsgi_application
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.urls import include, path, re_path
 
-from metronome.clients import describe_request, occasions
-from metronome.clients.asgi import ASGIMiddleware
-from metronome.clients.wsgi import WSGIMiddleware
+from metronome.middleware import describe_request, events
+from metronome.middleware.asgi import ASGIMiddleware
+from metronome.middleware.wsgi import WSGIMiddleware
 from tests.middleware.hosts.settings import ENVIRONMENT, reporter
 
 REPORTER = reporter()
@@ -52,7 +52,7 @@ def server_sent_events(_: HttpRequest) -> StreamingHttpResponse:
 
 
 def order(_: HttpRequest, number: str) -> HttpResponse:
-    REPORTER.track(occasions.order(number, 12.5), id="rivers")
+    REPORTER.track(events.order(number, 12.5), id="rivers")
     return HttpResponse(b"")
 
 
@@ -64,7 +64,7 @@ settings.configure(
     ALLOWED_HOSTS=["*"],
     SECRET_KEY=ENVIRONMENT,
     ROOT_URLCONF=__name__,
-    MIDDLEWARE=["metronome.clients.django.RouteMiddleware"],
+    MIDDLEWARE=["metronome.middleware.django.RouteMiddleware"],
 )
 django.setup()
 

@@ -7,8 +7,8 @@ from fastapi import APIRouter, Body, FastAPI, Request, Response, WebSocket
 from fastapi.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Mount, Route
 
-from metronome.clients import describe_request, occasions
-from metronome.clients.asgi import ASGIMiddleware
+from metronome.middleware import describe_request, events
+from metronome.middleware.asgi import ASGIMiddleware
 from tests.middleware.hosts.settings import reporter
 
 REPORTER = reporter()
@@ -75,7 +75,7 @@ async def websocket(socket: WebSocket, room: str) -> None:
 
 @app.post("/orders/{number}")
 async def order(number: str) -> None:
-    REPORTER.track(occasions.order(number, 12.5), id="rivers")
+    REPORTER.track(events.order(number, 12.5), id="rivers")
 
 
 inner = APIRouter(prefix="/regions/{region}")

@@ -5,8 +5,8 @@ from io import BytesIO
 
 from flask import Blueprint, Flask, Response, request, send_file
 
-from metronome.clients import describe_request, occasions
-from metronome.clients.wsgi import WSGIMiddleware
+from metronome.middleware import describe_request, events
+from metronome.middleware.wsgi import WSGIMiddleware
 from tests.middleware.hosts.settings import reporter
 
 REPORTER = reporter()
@@ -58,7 +58,7 @@ def server_sent_events() -> Response:
 
 @app.post("/orders/<number>")
 def order(number: str) -> str:
-    REPORTER.track(occasions.order(number, 12.5), id="rivers")
+    REPORTER.track(events.order(number, 12.5), id="rivers")
     return ""
 
 

@@ -8,8 +8,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 
-from metronome.clients import describe_request, occasions
-from metronome.clients.asgi import ASGIMiddleware
+from metronome.middleware import describe_request, events
+from metronome.middleware.asgi import ASGIMiddleware
 from tests.middleware.hosts.settings import reporter
 
 REPORTER = reporter()
@@ -56,7 +56,7 @@ async def server_sent_events(_: Request) -> Response:
 
 
 async def order(request: Request) -> Response:
-    REPORTER.track(occasions.order(request.path_params["number"], 12.5), id="rivers")
+    REPORTER.track(events.order(request.path_params["number"], 12.5), id="rivers")
     return Response()
 
 

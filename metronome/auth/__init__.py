@@ -1,0 +1,1 @@
+"""Keys, authorization and client addresses."""

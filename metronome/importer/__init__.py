@@ -1,0 +1,1 @@
+"""Import log files into a running server."""

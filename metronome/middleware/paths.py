@@ -1,0 +1,123 @@
+"""Patterns of routes, in the one form in which they are reported: ``/users/:id``.
+
+Each framework writes them in its own: ``/users/{id:int}`` (Starlette, FastAPI, aiohttp), ``/users/<int:id>`` (Flask,
+Django), ``^users/(?P<id>[0-9]+)/$`` (Django's regular expressions).
+
+Which requests are not reported.
+"""
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, Final
+
+from metronome.middleware.reporter import Reporter
+
+_BRACED = re.compile(r"\{([^{}:]+)(?::(?:[^{}]|\{[^{}]*\})*)?\}")
+_ANGLED = re.compile(r"<(?:[^<>:]*:)?([^<>]+)>")
+_NAMED_GROUP = re.compile(r"\(\?P<(\w+)>")
+_ESCAPED = re.compile(r"\\(.)")
+_REMEMBERED: Final = 4096
+ROUTE_KEY: Final = "metronome.route"
+"""Where, in an ASGI scope or a WSGI environment, an application may say itself what the route is, as with braces."""
+ANYTHING: Final = "*"
+"""Stands for what a pattern does not name."""
+
+
+@lru_cache(_REMEMBERED)
+def from_braces(pattern: str) -> str:
+    """Read a pattern of Starlette, FastAPI or aiohttp."""
+    return _rooted(_BRACED.sub(r":\1", pattern))
+
+
+@lru_cache(_REMEMBERED)
+def from_angles(pattern: str) -> str:
+    """Read a pattern of Flask, or of Django's ``path()``."""
+    return _rooted(_ANGLED.sub(r":\1", pattern))
+
+
+@lru_cache(_REMEMBERED)
+def from_django(pattern: str) -> str:
+    """Read a ``resolver_match.route`` of Django's: parts of ``path()`` and of ``re_path()``, one after the other."""
+    return _rooted(_without_groups(pattern)) if "(" in pattern or "^" in pattern else from_angles(pattern)
+
+
+def with_values_named(path: str, values: Mapping[str, Any]) -> str | None:
+    """Put names in the place of values in a path, where nothing else tells its pattern.
+
+    Args:
+        path: as it came.
+        values: what was found in it, by their names.
+
+    Returns:
+        The pattern; or None if a value is not a whole segment, or some segments, of the path.
+
+    """
+    named = f"{path}/"
+    for name, value in reversed(tuple(values.items())):
+        # The last place: it is what comes first in a path that is fixed.
+        before, found, after = named.rpartition(f"/{value}/")
+        if not found:
+            return None
+        named = f"{before}/:{name}/{after}"
+    return named[:-1]
+
+
+def _without_groups(pattern: str) -> str:
+    """Put names in the place of a regular expression's groups, and take away what anchors and repeats."""
+    text, at = "", 0
+    while at < len(pattern):
+        letter = pattern[at]
+        if letter == "(":
+            end = _end_of_group(pattern, at)
+            name = _NAMED_GROUP.match(pattern, at)
+            text += f":{name[1]}" if name else ANYTHING
+            at = end
+        else:
+            text += pattern[at : at + 2] if letter == "\\" else letter
+            at += 2 if letter == "\\" else 1
+    text = re.sub(r"\\[AZbBz]|(?<!\\)[\^$?+]", "", text)
+    return _ANGLED.sub(r":\1", _ESCAPED.sub(r"\1", text))
+
+
+def _end_of_group(pattern: str, at: int) -> int:
+    depth = 0
+    while at < len(pattern):
+        letter = pattern[at]
+        depth += (letter == "(") - (letter == ")")
+        at += 2 if letter == "\\" else 1
+        if depth == 0:
+            break
+    return at
+
+
+def _rooted(pattern: str) -> str:
+    return pattern if pattern.startswith("/") else f"/{pattern}"
+
+
+class Skipping:
+    """Says of a request whether it is left out.
+
+    Args:
+        reporter: whose configuration names the paths, and what else decides.
+
+    """
+
+    def __init__(self, reporter: Reporter) -> None:
+        config = reporter.config
+        self._fault = reporter.fault
+        self._exact = frozenset(config.skip)
+        self._below = tuple(path if path.endswith("/") else f"{path}/" for path in config.skip)
+        self._decide = config.skip_if
+
+    def __call__(self, method: str, path: str) -> bool:
+        """Tell whether a request of this method and path is not reported."""
+        if self._below and (path in self._exact or path.startswith(self._below)):
+            return True
+        if self._decide is None:
+            return False
+        try:
+            return bool(self._decide(method, path))
+        except Exception as error:  # noqa: BLE001  # a request is not to fail because of a report
+            self._fault(error)
+            return False

@@ -1,0 +1,249 @@
+"""The port that every protocol stands behind: request in, events and reply out.
+
+A dialect is pure: it opens no socket, reads no clock and keeps nothing between two calls.
+
+The keys that requests carry in their ``Authorization``.
+
+What the operator says of what they publish, as far as reading events depends on it.
+
+Errors as ``application/problem+json`` (RFC 9457), for protocols without an error shape of their own.
+"""
+
+import binascii
+from base64 import b64decode
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple, Protocol
+
+import orjson
+
+from metronome.errors import Malformed, MetronomeError, NoKey, TooLarge
+from metronome.event import Event
+from metronome.items import ItemRule
+from metronome.scopes import Scope
+
+
+def bearer(headers: Mapping[str, str]) -> str:
+    """Return the key of ``Authorization: Bearer …``, or nothing."""
+    return _parameter(headers, "bearer")
+
+
+def password(headers: Mapping[str, str]) -> str:
+    """Return the password of ``Authorization: Basic …``, or nothing; the user may be any."""
+    return _decoded(_parameter(headers, "basic")).partition(":")[2]
+
+
+def api_key(headers: Mapping[str, str]) -> str:
+    """Return the key of Elasticsearch's ``Authorization: ApiKey …``, or nothing.
+
+    It is sent as the base64 of ``id:key``, where the id may be any; the key alone will do as well.
+    """
+    given = _parameter(headers, "apikey")
+    return _decoded(given).partition(":")[2] or given
+
+
+def _parameter(headers: Mapping[str, str], scheme: str) -> str:
+    given, _, parameter = headers.get("Authorization", "").partition(" ")
+    return parameter.strip() if given.lower() == scheme else ""
+
+
+def _decoded(text: str) -> str:
+    try:
+        return b64decode(text, validate=True).decode()
+    except (binascii.Error, ValueError):
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What is published, and where.
+
+    Attributes:
+        rule: finds the item in the path of a request.
+        own_hosts: hosts whose referers do not count (see `metronome.enrich.referrers.own_hosts`).
+
+    """
+
+    rule: ItemRule = field(default_factory=ItemRule)
+    own_hosts: frozenset[str] = frozenset()
+
+
+Reading = Event | Malformed | TooLarge
+"""One event of a request, or why it could not be read."""
+
+_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
+_SITE: Final = Site()
+
+
+class Readings(NamedTuple):
+    """What a request holds.
+
+    Attributes:
+        events: in their order, to be gone through once.
+        batch: whether the sender asked for several events, and so expects to hear of each.
+        notes: whatever the dialect's reply needs to know of what it read.
+
+    """
+
+    events: Iterable[Reading]
+    batch: bool
+    notes: Any = None
+
+
+class Request(NamedTuple):
+    """What a dialect reads.
+
+    Attributes:
+        body: decoded, that is without its Content-Encoding; of a protocol over TCP or UDP, one frame.
+        content_type: the media type in lower case, without parameters; may be empty.
+        max_events: how many events one request may hold.
+        method: of HTTP, in capitals.
+        path: of HTTP, what follows the protocol's own prefix, percent-encoded as it came.
+        query: of HTTP, as it came, without its question mark.
+        headers: of HTTP; their names are found in any case.
+        sender: the address of whoever sent it, or empty.
+        arrival: when it came, as a stamp (see `metronome.times`).
+        identities: new names for its events, one for each ``next``; None where the dialect needs none. A dialect
+            names all its events or none.
+        believed: whether the sender may say of any time and address that it happened then and there.
+        site: what the operator says of what they publish.
+
+    """
+
+    body: bytes
+    content_type: str
+    max_events: int
+    method: str = "POST"
+    path: str = ""
+    query: str = ""
+    headers: Mapping[str, str] = _NOTHING
+    sender: str = ""
+    arrival: str = ""
+    identities: Iterator[str] | None = None
+    believed: bool = False
+    site: Site = _SITE
+
+
+class Outcome(NamedTuple):
+    """What became of a request's events.
+
+    Attributes:
+        accepted: how many are on disk.
+        rejected: why the others are not, by their position in the request, from 0.
+
+    """
+
+    accepted: int
+    rejected: Mapping[int, Malformed | TooLarge]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What to answer.
+
+    Attributes:
+        status: of HTTP.
+        body: of a protocol over TCP, what is written back.
+        content_type: of HTTP.
+        headers: of HTTP. Any origin may read the reply unless they say otherwise.
+
+    """
+
+    status: int
+    body: bytes = b""
+    content_type: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Dialect(Protocol):
+    """One protocol; a module with these functions is one.
+
+    An address of a protocol that takes no events, such as a handshake's, has none in its readings.
+    """
+
+    def key(self, request: Request) -> str:
+        """Return the key that the request carries where the protocol has its place, or nothing."""
+
+    def read(self, request: Request) -> Readings:
+        """Read a request's events; one that cannot be read fails no other.
+
+        Raises:
+            Malformed: nothing in the request can be read.
+            TooLarge: it holds more events than it may.
+
+        """
+
+    def reply(self, request: Request, readings: Readings, outcome: Outcome) -> Reply:
+        """Say what became of the events, in the protocol's own way. What is called accepted is on disk.
+
+        Raises:
+            Malformed, TooLarge: the protocol answers a single event that was rejected as an error.
+
+        """
+
+    def refuse(self, request: Request, error: MetronomeError, status: int) -> Reply:
+        """Say in the protocol's own way that nothing of a request was taken.
+
+        Args:
+            request: as far as it could be read: its body is empty where that failed.
+            error: why.
+            status: the HTTP status of the error; a protocol may have a better one.
+
+        """
+
+
+RETRY_AFTER_SECONDS: Final = 5
+
+
+def problem(error: MetronomeError, status: int) -> Reply:
+    """Describe an error.
+
+    Args:
+        error: what is wrong; where it may name what is behind the service, strangers are told less.
+        status: its HTTP status.
+
+    """
+    name = type(error).__name__
+    body = {"type": f"urn:metronome:error:{name}", "title": name, "status": status, "detail": sentence(error)}
+    return Reply(status, orjson.dumps(body), "application/problem+json", headers_of(error))
+
+
+def sentence(error: MetronomeError) -> str:
+    """Return what strangers are told of an error: what is wrong and what to do."""
+    detail = error.in_public or f"{error}; {error.advice}"
+    # What the message quotes may hold lone surrogates, which have no bytes.
+    return detail.encode(errors="backslashreplace").decode()
+
+
+def headers_of(error: MetronomeError) -> dict[str, str]:
+    """Return the headers that HTTP wants for an error, whatever the shape of the body."""
+    headers = {}
+    if error.retry:
+        headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    if isinstance(error, NoKey):
+        headers["WWW-Authenticate"] = 'Bearer realm="metronome"'
+    return headers
+
+
+class Address(NamedTuple):
+    """One address and what is spoken at it.
+
+    Attributes:
+        method: of HTTP, in capitals; ``*`` for any.
+        prefix: what all addresses of the protocol begin with; it is no part of what the dialect sees.
+        path: the rest, with ``{name}`` or ``{name:pattern}`` for what varies.
+        dialect: reads and answers what is sent there.
+        scope: what a key must allow here.
+        lenient: whether a key that is unknown counts as none, since trackers bring the key of another system.
+        credentials: whether pages of other origins send it with their cookies, as some trackers do; none is looked at.
+
+    """
+
+    method: str
+    prefix: str
+    path: str
+    dialect: Dialect
+    scope: Scope = Scope.TICK
+    lenient: bool = False
+    credentials: bool = False

@@ -1,0 +1,131 @@
+"""Parts of hits that formats share: request lines, paths, clients and times in brackets.
+
+What a format of access logs is.
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
+
+from metronome.enrich.addresses import read_address
+from metronome.errors import Malformed
+from metronome.times import read_stamp
+
+LINE_MAX_BYTES: Final = 65_536
+"""The longest line that is read: web servers take no request as long as that."""
+
+ODD_BYTES: Final = "backslashreplace"
+"""Bytes that are no UTF-8 read as ``\\xHH``, as servers write them: so they stay apart, and nothing is lost."""
+
+Reader = Callable[[str], dict[str, Any] | None]
+"""Turns the lines of one log, in their order, into the fields of events: ``@timestamp`` always; ``method``, ``url``,
+``status``, ``bytes``, ``referer``, ``agent``, ``clientip``, ``duration`` (milliseconds) and others where the line has
+them. None for a line that is no hit and need not be one. Raises `Malformed` for a line that it cannot read."""
+
+
+def _always(_: Mapping[str, Any]) -> bool:
+    return True
+
+
+class LogFormat(NamedTuple):
+    """One way to write an access log.
+
+    Attributes:
+        name: what the operator calls it.
+        reader: makes what reads one log from its beginning; it may remember what earlier lines said.
+        settle: returns the part of a line that is known as soon as the line can be read: what a server
+            appends to a line that is still being written must not make it another hit.
+        directives: whether lines that begin with ``#`` say how the following are to be read.
+        shows_item: tells of a hit's fields whether it can be a view or download of its item at all.
+
+    """
+
+    name: str
+    reader: Callable[[], Reader]
+    settle: Callable[[bytes], bytes] = bytes.strip
+    directives: bool = False
+    shows_item: Callable[[Mapping[str, Any]], bool] = _always
+
+
+MISSING: Final = frozenset({"", "-", '""'})
+"""How servers write that there is nothing."""
+
+_METHOD = re.compile(r"[A-Za-z][A-Za-z_-]*+", re.ASCII)
+_PORT = re.compile(r":\d++\Z", re.ASCII)
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_TIME = re.compile(r"(\d\d)/([A-Z][a-z]{2})/(\d{4}):(\d\d:\d\d:\d\d) ([+-]\d{4})", re.ASCII)
+
+
+def add_client(fields: dict[str, Any], client: str) -> None:
+    """Set ``clientip`` where *client* is an address, and ``clienthost`` where it is a name."""
+    if client != "-":
+        fields["clientip" if read_address(client) else "clienthost"] = client
+
+
+def add_request(fields: dict[str, Any], request: str) -> None:
+    """Set ``method`` and ``url`` of a request line such as ``GET /data HTTP/1.1``; else keep it as ``request``."""
+    method, _, rest = request.partition(" ")
+    target, _, protocol = rest.rpartition(" ")
+    if not protocol.startswith("HTTP/"):
+        target = rest
+    if target and (method == "GET" or _METHOD.fullmatch(method)):
+        fields["method"] = method
+        fields["url"] = target
+    elif request not in MISSING:
+        # Bytes that were no HTTP, as of a port scan.
+        fields["request"] = request
+
+
+def is_method(text: str) -> bool:
+    """Tell whether *text* can be the method of a request."""
+    return _METHOD.fullmatch(text) is not None
+
+
+def path_of(target: str) -> str:
+    """Return the path of what was asked for, percent-encoded and without its query; nothing where it has none."""
+    path = target.partition("?")[0]
+    if path.startswith("/"):
+        return path
+    # A proxy's request names the whole URL; `OPTIONS *` and `CONNECT host:port` name no path.
+    scheme, separator, rest = path.partition("://")
+    return "/" + rest.partition("/")[2] if separator and scheme.isalpha() else ""
+
+
+def without_port(host: str) -> str:
+    """Return a host's name without the port behind it."""
+    return _PORT.sub("", host) if host.count(":") == 1 or "]" in host else host
+
+
+def milliseconds(seconds: float) -> float | None:
+    """Return *seconds* in milliseconds, to a microsecond; None where that is no duration."""
+    if not math.isfinite(seconds) or not 0 <= seconds < _LONGEST_SECONDS:
+        return None
+    exact = round(seconds * 1000, 3)
+    return int(exact) if exact.is_integer() else exact
+
+
+_LONGEST_SECONDS = 1e9
+
+
+@lru_cache(maxsize=4096)
+def bracket_stamp(time: str) -> str:
+    """Return the stamp of a time as web servers write it in brackets.
+
+    Raises:
+        Malformed: it is none; the message shows how it is written.
+
+    """
+    found = _TIME.fullmatch(time)
+    if found is None or found[2] not in _MONTHS:
+        raise Malformed(_no_time(time))
+    day, month, year, clock, zone = found.groups()
+    try:
+        return read_stamp(f"{year}-{_MONTHS.index(month) + 1:02}-{day}T{clock}{zone}")
+    except Malformed:
+        raise Malformed(_no_time(time)) from None
+
+
+def _no_time(time: str) -> str:
+    return f"{time[:40]!r} is no time as in 17/May/2015:10:05:03 +0000"

@@ -1,0 +1,200 @@
+"""Logs in the W3C's extended format: of IIS, with blanks between the columns, and of CloudFront, with tabs.
+
+A directive ``#Fields:`` says which columns follow, also in the middle of a log. A hyphen is a missing value, and times
+are UTC. Sources: the W3C's working draft "Extended Log File Format"; Microsoft's "W3C Extended Log File Format";
+Amazon's "CloudFront standard logging reference".
+"""
+
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, Final
+from urllib.parse import unquote
+
+from metronome.errors import Malformed
+from metronome.protocols.access_logs.formats import (
+    MISSING,
+    ODD_BYTES,
+    LogFormat,
+    Reader,
+    add_client,
+    is_method,
+    milliseconds,
+    without_port,
+)
+from metronome.protocols.access_logs.json_formats import joined
+from metronome.times import read_stamp
+
+CLOUDFRONT_COLUMNS: Final = (
+    *("date", "time", "x-edge-location", "sc-bytes", "c-ip", "cs-method", "cs(Host)", "cs-uri-stem", "sc-status"),
+    *("cs(Referer)", "cs(User-Agent)", "cs-uri-query", "cs(Cookie)", "x-edge-result-type", "x-edge-request-id"),
+    *("x-host-header", "cs-protocol", "cs-bytes", "time-taken", "x-forwarded-for", "ssl-protocol", "ssl-cipher"),
+    *("x-edge-response-result-type", "cs-protocol-version", "fle-status", "fle-encrypted-fields", "c-port"),
+    *("time-to-first-byte", "x-edge-detailed-result-type", "sc-content-type", "sc-content-len"),
+    *("sc-range-start", "sc-range-end"),
+)
+"""The columns of CloudFront's version 1.0, in which its lines are read where no directive says otherwise."""
+
+_KNOWN: Final = frozenset(
+    {
+        *("date", "time", "c-ip", "cs-username", "cs-method", "cs-uri-stem", "cs-uri-query", "cs-uri", "sc-status"),
+        *("sc-bytes", "time-taken", "cs(User-Agent)", "cs(Referer)", "cs-host", "cs(Host)", "x-host-header"),
+        *("cs(Cookie)", "x-forwarded-for", "cs(X-Forwarded-For)"),
+    }
+)
+"""What is read; or is left out: cookies name persons, and so do addresses, which are kept in ``clientip`` alone."""
+_HOSTS = ("x-host-header", "cs-host", "cs(Host)")
+_NUMBERS = (("status", "sc-status"), ("bytes", "sc-bytes"))
+_PART = re.compile(r' *+(?:"((?:[^"]|"")*+)"(?!\S)|([^\s"]\S*+))')
+_DIGITS = 18
+
+
+class _Columns:
+    """Reads the lines of one log, and remembers what its directives said.
+
+    Args:
+        separator: stands between columns.
+        names: the columns of lines that come before any directive; none where there cannot be such lines.
+        agent: undoes how the user agent is encoded.
+        duration: reads ``time-taken`` as milliseconds.
+
+    """
+
+    def __init__(
+        self,
+        separator: str,
+        names: tuple[str, ...],
+        agent: Callable[[str], str],
+        duration: Callable[[str], float | None],
+    ) -> None:
+        self._separator = separator
+        self._names = names
+        self._agent = agent
+        self._duration = duration
+        self._day = ""
+
+    def read(self, line: str) -> dict[str, Any] | None:
+        """Read a line, or learn what a directive says (see `Reader`)."""
+        if line.startswith("#"):
+            self._learn(line)
+            return None
+        if not self._names:
+            raise Malformed("no line before it says which columns it has, as #Fields: date time c-ip … does")
+        parts = self._split(line)
+        if len(parts) != len(self._names):
+            raise Malformed(f"it has {len(parts)} columns, and #Fields names {len(self._names)}")
+        return self._fields({name: part for name, part in zip(self._names, parts, strict=True) if part not in MISSING})
+
+    def _learn(self, line: str) -> None:
+        name, _, text = line.partition(":")
+        if name == "#Fields":
+            self._names = tuple(text.split())
+        elif name == "#Date":
+            self._day = text.split()[0] if text.strip() else ""
+
+    def _split(self, line: str) -> list[str]:
+        parts = line.split(self._separator)
+        if len(parts) != len(self._names) and self._separator == " " and '"' in line:
+            return _quoted(line)
+        return parts
+
+    def _fields(self, values: dict[str, str]) -> dict[str, Any]:
+        day, time = values.get("date", self._day), values.get("time")
+        if not day or time is None:
+            raise Malformed("it has no date and time: let the server log both")
+        fields: dict[str, Any] = {"@timestamp": _stamp(f"{day}T{time}Z")}
+        if "c-ip" in values:
+            add_client(fields, values["c-ip"])
+        if "cs-username" in values:
+            fields["user"] = values["cs-username"]
+        _add_target(fields, values)
+        for name, column in _NUMBERS:
+            text = values.get(column, "")
+            if text.isascii() and text.isdigit() and len(text) <= _DIGITS:
+                fields[name] = int(text)
+        if "cs(Referer)" in values:
+            fields["referer"] = values["cs(Referer)"]
+        if "cs(User-Agent)" in values:
+            fields["agent"] = self._agent(values["cs(User-Agent)"])
+        host = next((values[name] for name in _HOSTS if name in values), None)
+        if host is not None:
+            fields["host"] = without_port(host)
+        duration = self._duration(values["time-taken"]) if "time-taken" in values else None
+        if duration is not None:
+            fields["duration"] = duration
+        return joined(fields, {name: text for name, text in values.items() if name not in _KNOWN})
+
+
+def _quoted(line: str) -> list[str]:
+    """Split a line of another server than IIS, which writes texts in quotes; nothing if it cannot be split."""
+    parts: list[str] = []
+    at = 0
+    while found := _PART.match(line, at):
+        parts.append(found[2] if found[1] is None else found[1].replace('""', '"'))
+        at = found.end()
+    return parts if at == len(line) else []
+
+
+def _add_target(fields: dict[str, Any], values: dict[str, str]) -> None:
+    method = values.get("cs-method", "")
+    if is_method(method):
+        fields["method"] = method
+    stem, query = values.get("cs-uri-stem"), values.get("cs-uri-query")
+    if stem is None:
+        if "cs-uri" in values:
+            fields["url"] = values["cs-uri"]
+    else:
+        fields["url"] = stem if query is None else f"{stem}?{query}"
+
+
+@lru_cache(maxsize=4096)
+def _stamp(moment: str) -> str:
+    try:
+        return read_stamp(moment)
+    except Malformed:
+        raise Malformed(f"{moment[:40]!r} is no date and time as in 2015-05-17 and 10:05:03") from None
+
+
+def _with_blanks(agent: str) -> str:
+    return agent.replace("+", " ")
+
+
+def _decoded(agent: str) -> str:
+    once = unquote(agent, errors=ODD_BYTES)
+    # CloudFront encodes percent signs as well, and so encodes blanks twice.
+    return unquote(once, errors=ODD_BYTES) if "%20" in once else once
+
+
+def _iis_duration(taken: str) -> float | None:
+    # IIS counts milliseconds; the servers that follow the draft write seconds, with a fraction.
+    if "." in taken:
+        return _seconds(taken)
+    return int(taken) if taken.isascii() and taken.isdigit() and len(taken) <= _DIGITS else None
+
+
+def _seconds(taken: str) -> float | None:
+    try:
+        return milliseconds(float(taken))
+    except ValueError:
+        return None
+
+
+def _settle_blanks(line: bytes) -> bytes:
+    """Return a line without its last column, of which the server may have written only a part."""
+    return line.strip().rpartition(b" ")[0]
+
+
+def _settle_tabs(line: bytes) -> bytes:
+    return line.strip().rpartition(b"\t")[0]
+
+
+def _w3c() -> Reader:
+    return _Columns(" ", (), _with_blanks, _iis_duration).read
+
+
+def _cloudfront() -> Reader:
+    return _Columns("\t", CLOUDFRONT_COLUMNS, _decoded, _seconds).read
+
+
+W3C: Final = LogFormat("w3c", _w3c, _settle_blanks, directives=True)
+CLOUDFRONT: Final = LogFormat("cloudfront", _cloudfront, _settle_tabs, directives=True)

@@ -1,0 +1,1 @@
+"""The true-micro-analytics protocol."""

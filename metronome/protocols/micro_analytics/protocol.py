@@ -1,0 +1,91 @@
+"""The protocol of true-micro-analytics: each GET of a path counts as a view of it, and others ask for the counts.
+
+The item is the path behind the protocol's prefix, percent-decoded and with its first slash, as it came: ``/a`` and
+``/a/`` are two items. A query is no part of it; it is kept in ``url``.
+"""
+
+import re
+from enum import Enum
+from typing import Final
+from urllib.parse import parse_qsl, unquote
+
+from metronome.errors import MetronomeError
+from metronome.event import Event
+from metronome.protocol import Outcome, Readings, Reply, Request, bearer, problem
+
+ROOT: Final = "/"
+_LONE: Final = re.compile("[\ud800-\udfff]")
+"""Surrogates alone, which stand for bytes that are no UTF-8."""
+_ICON: Final = "/favicon.ico"
+_HEADERS: Final = {"agent": "User-Agent", "referer": "Referer"}
+
+
+class Asked(Enum):
+    """What a request asks for that is not to be counted."""
+
+    COUNT = "count"
+    """How often a path was viewed."""
+    VIEWS = "views"
+    """When a path was viewed."""
+    PATHS = "paths"
+    """When each path was viewed."""
+
+
+def key(request: Request) -> str:
+    """Return the key of the request (see `Dialect.key`)."""
+    return bearer(request.headers)
+
+
+def read(request: Request) -> Readings:
+    """Read the view of a request; browsers ask for the icon by themselves, which is none (see `Dialect.read`)."""
+    if request.path == _ICON:
+        return Readings([], batch=False)
+    url = f"{request.path}?{request.query}" if request.query else request.path
+    told = {name: request.headers.get(header) for name, header in _HEADERS.items()} | {"clientip": request.sender}
+    fields = {"event": "view", "id": item_of(request.path), "url": url}
+    return Readings([Event({**fields, **{name: value for name, value in told.items() if value}})], batch=False)
+
+
+def reply(_: Request, __: Readings, outcome: Outcome) -> Reply:
+    """Answer 204 (see `Dialect.reply`)."""
+    for error in outcome.rejected.values():
+        raise error
+    return Reply(204, headers={"Cache-Control": "no-store"})
+
+
+def refuse(_: Request, error: MetronomeError, status: int) -> Reply:
+    """Describe the error; the protocol has no form for that (see `Dialect.refuse`)."""
+    return problem(error, status)
+
+
+def refuse_method() -> Reply:
+    """Answer what is no GET."""
+    return Reply(405, b"Method not supported", "text/plain", {"Allow": "GET"})
+
+
+def asked(path: str, query: str) -> Asked | None:
+    """Tell what a request asks for, or None where it is to be counted.
+
+    Args:
+        path: what follows the protocol's prefix, percent-encoded.
+        query: as it came.
+
+    """
+    if path in {"", ROOT}:
+        return Asked.PATHS
+    if path == _ICON:
+        return None
+    names = {name for name, _ in parse_qsl(query, keep_blank_values=True)}
+    if "count" in names:
+        return Asked.COUNT
+    return Asked.VIEWS if "views" in names else None
+
+
+def item_of(path: str) -> str:
+    """Return the item that a path is of.
+
+    Args:
+        path: what follows the protocol's prefix, percent-encoded.
+
+    """
+    return _LONE.sub("\ufffd", unquote(path))

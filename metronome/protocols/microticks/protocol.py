@@ -1,0 +1,186 @@
+"""The protocol of microticks: sessions of exhibits, and what is touched in them.
+
+A consumer, that is an app, starts a session with its key and is given a token; with the token alone it sends events
+and stops the session. Form fields or JSON come in, JSON goes out, and each reply says its ``status`` in its body too.
+The names of fields, replies and errors are those of https://github.com/scriptotek/microticks; what becomes of them is
+said in `metronome.protocols.microticks.sessions`.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+import orjson
+
+from metronome.errors import Malformed, MetronomeError, NoKey, NotAllowed, TooLarge
+from metronome.event import Event
+from metronome.protocol import Outcome, Readings, Reply, Request, headers_of, sentence
+from metronome.protocols.microticks.sessions import NOT_FOUND, Happening
+from metronome.times import read_stamp
+
+UNKNOWN_CONSUMER: Final = "Invalid consumer_key"
+INACTIVE_CONSUMER: Final = "Consumer is not active."
+NO_KEY: Final = 'Please specify an API key using the "key" query string parameter.'
+WRONG_KEY: Final = "The key does not seem to be the right one."
+
+_DESCRIPTIONS: Final[Mapping[str, str]] = {
+    UNKNOWN_CONSUMER: "no consumer that may send has this key: `metronome keys create NAME` makes one",
+    INACTIVE_CONSUMER: "the consumer's key has expired or was revoked: `metronome keys create NAME` makes another",
+    NO_KEY: "the lists need the key that METRONOME_MICROTICKS_KEY holds, or one of Metronome's with the scope query",
+    WRONG_KEY: "the key is neither what METRONOME_MICROTICKS_KEY holds nor one of Metronome's with the scope query",
+}
+_TOKEN: Final = re.compile(r"[0-9a-f]{32}")
+_FORM_MAX_FIELDS: Final = 1000
+_MULTIPART: Final = "multipart/form-data"
+
+
+class Microtick:
+    """A dialect for one request that was read and decided on: the event that it makes, and what it is answered.
+
+    Args:
+        event: what goes on disk before the answer; None for nothing.
+        answer: what the reply says beside its status.
+
+    """
+
+    def __init__(self, event: Event | None = None, **answer: str) -> None:
+        self._events = [] if event is None else [event]
+        self._answer = answer
+
+    def key(self, request: Request) -> str:
+        """Return no key: it was looked at already (see `Dialect.key`)."""
+        del request
+        return ""
+
+    def read(self, request: Request) -> Readings:
+        """Return the event (see `Dialect.read`)."""
+        del request
+        return Readings(self._events, batch=False)
+
+    def reply(self, request: Request, readings: Readings, outcome: Outcome) -> Reply:
+        """Answer with what was decided (see `Dialect.reply`)."""
+        del request, readings
+        for error in outcome.rejected.values():
+            raise error
+        return answer(**self._answer)
+
+    def refuse(self, request: Request, error: MetronomeError, status: int) -> Reply:
+        """Describe the error (see `Dialect.refuse`)."""
+        del request
+        return complaint(error, status)
+
+
+def answer(**more: str) -> Reply:
+    """Answer that all is well, and what else there is to say."""
+    return Reply(200, orjson.dumps({"status": 200, **more}), "application/json")
+
+
+def complaint(error: MetronomeError, status: int) -> Reply:
+    """Describe an error as microticks does: what is wrong with a key is 401.
+
+    Args:
+        error: what is wrong.
+        status: its HTTP status elsewhere.
+
+    """
+    if isinstance(error, NoKey | NotAllowed):
+        status = 401
+    said = (error.in_public or str(error)).encode(errors="backslashreplace").decode()
+    told = said if isinstance(error, Malformed) else sentence(error)
+    body = {"status": status, "error": said, "description": _DESCRIPTIONS.get(said, told)}
+    return Reply(status, orjson.dumps(body), "application/json", headers_of(error))
+
+
+def read_fields(request: Request) -> dict[str, Any]:
+    """Read the fields of a request: a form's, of which the first of each name counts, or those of a JSON object.
+
+    Raises:
+        Malformed: it is neither.
+        TooLarge: there are too many.
+
+    """
+    body = request.body
+    if request.content_type == _MULTIPART:
+        raise Malformed("the body is in parts: send it as application/x-www-form-urlencoded or as JSON")
+    if body.lstrip()[:1] == b"{" or request.content_type.endswith("json"):
+        try:
+            found = orjson.loads(body)
+        except orjson.JSONDecodeError as error:
+            raise Malformed(f"the body is no JSON: {error}") from None
+        if not isinstance(found, dict):
+            raise Malformed("the body is JSON but no object: send an object")
+        return found
+    try:
+        pairs = parse_qsl(body.decode(errors="replace"), keep_blank_values=True, max_num_fields=_FORM_MAX_FIELDS)
+    except ValueError:
+        raise TooLarge(f"the form has over {_FORM_MAX_FIELDS} fields: send fewer") from None
+    return dict(reversed(pairs))
+
+
+def consumer_key_of(fields: Mapping[str, Any]) -> str:
+    """Return the key of the consumer.
+
+    Raises:
+        NoKey: there is none.
+
+    """
+    key = fields.get("consumer_key")
+    if not isinstance(key, str) or not key:
+        raise NoKey(UNKNOWN_CONSUMER)
+    return key
+
+
+def time_of(fields: Mapping[str, Any]) -> str:
+    """Return the time ``ts`` as a stamp.
+
+    Raises:
+        Malformed: there is none, or it is no time.
+
+    """
+    value = _given(fields, "ts")
+    if value == "":
+        raise _missing("ts")
+    try:
+        return read_stamp(value)
+    except Malformed as error:
+        raise Malformed(f'"ts" is wrong: {error}') from None
+
+
+def token_of(fields: Mapping[str, Any]) -> str:
+    """Return the token of the session.
+
+    Raises:
+        Malformed: there is none, or it cannot be one.
+
+    """
+    token = _given(fields, "token")
+    if not isinstance(token, str) or _TOKEN.fullmatch(token) is None:
+        raise Malformed(NOT_FOUND)
+    return token
+
+
+def happening_of(fields: Mapping[str, Any]) -> Happening:
+    """Read an event.
+
+    Raises:
+        Malformed: one of its fields is missing or cannot be.
+
+    """
+    action, data = _given(fields, "action"), _given(fields, "data")
+    if action == "":
+        raise _missing("action")
+    if not isinstance(action, str):
+        raise Malformed('"action" is no text: send one as click')
+    return Happening(action, data if isinstance(data, str) else orjson.dumps(data).decode(), time_of(fields))
+
+
+def _given(fields: Mapping[str, Any], name: str) -> Any:
+    value = fields.get(name)
+    if value is None:
+        raise _missing(name)
+    return value
+
+
+def _missing(name: str) -> Malformed:
+    return Malformed(f'No "{name}" parameter provided')

@@ -1,0 +1,1 @@
+"""Native protocol: flat JSON at ``POST /tick`` and a tracking pixel."""

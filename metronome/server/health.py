@@ -1,0 +1,181 @@
+"""The routes that tell how Metronome is."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+import orjson
+import structlog
+from aiohttp import web
+from prometheus_client import CollectorRegistry, Gauge, Metric, generate_latest
+from prometheus_client.registry import Collector
+
+from metronome.archiver import Roller
+from metronome.errors import MetronomeError, NoSuchPage, StoreAway
+from metronome.scopes import Scope
+from metronome.shipper import Shipper
+from metronome.spool import Depth
+from metronome.stores.base import Store
+from metronome.web.handlers import Answering
+from metronome.web.problems import problem
+
+log = structlog.get_logger()
+
+_METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+_NEARLY_FULL: Final = 0.95
+_PING_SECONDS: Final = 6.0
+"""Longer than the timeout of any store's own ping."""
+_GAUGES: Final = (
+    ("metronome_spool_events", "Events on disk that the store or the archive has not taken."),
+    ("metronome_spool_bytes", "How large they are."),
+    ("metronome_spool_oldest_seconds", "How long the oldest has been there."),
+    ("metronome_unshipped_events", "Events that the store has not taken."),
+    ("metronome_unshipped_oldest_seconds", "How long the oldest of these has waited."),
+    ("metronome_unarchived_events", "Events that the archive has not taken; 0 without an archive."),
+    ("metronome_unarchived_oldest_seconds", "How long the oldest of these has waited."),
+)
+
+
+class _Sum(Collector):
+    """Counts of several processes, added up: each family and each of its samples once."""
+
+    def __init__(self, registries: Sequence[CollectorRegistry]) -> None:
+        self._registries = registries
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the families."""
+        families: dict[str, Metric] = {}
+        counts: dict[str, dict[tuple[str, frozenset[tuple[str, str]]], tuple[dict[str, str], float]]] = {}
+        for registry in self._registries:
+            for metric in registry.collect():
+                families.setdefault(metric.name, Metric(metric.name, metric.documentation, metric.type, metric.unit))
+                samples = counts.setdefault(metric.name, {})
+                for sample in metric.samples:
+                    key = (sample.name, frozenset(sample.labels.items()))
+                    _, before = samples.get(key, ({}, 0.0))
+                    samples[key] = (sample.labels, before + sample.value)
+        for name, family in families.items():
+            for (sample_name, _), (labels, value) in counts[name].items():
+                family.add_sample(sample_name, labels, value)
+            yield family
+
+
+class Health:
+    """What is known of the parts.
+
+    Args:
+        store: is asked whether it answers.
+        shippers: tell how much their spools hold.
+        spool_max_bytes: how much that may be.
+        answering: says who may see the metrics.
+        registries: called for the registries of all processes.
+        rollers: tell what the archive has not got yet, and whether it answers; none if there is no archive.
+
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        shippers: Sequence[Shipper],
+        spool_max_bytes: int,
+        answering: Answering,
+        registries: Callable[[], Sequence[CollectorRegistry]],
+        rollers: Sequence[Roller] = (),
+    ) -> None:
+        self._store = store
+        self._shippers = shippers
+        self._spool_max_bytes = spool_max_bytes
+        self._answering = answering
+        self._registries = registries
+        self._rollers = rollers
+        depths = CollectorRegistry()
+        self._gauges = tuple(Gauge(name, text, registry=depths) for name, text in _GAUGES)
+        self._depths = depths
+
+    def routes(self) -> list[web.RouteDef]:
+        """List the routes."""
+        return [
+            web.get("/health/live", self._live),
+            web.get("/health/ready", self._ready),
+            web.get("/health/ready/{part}", self._ready),
+            web.get("/metrics", self._metrics),
+        ]
+
+    async def _live(self, _: web.Request) -> web.Response:
+        return web.json_response({"status": "ok"})
+
+    async def _ready(self, request: web.Request) -> web.Response:
+        held, unshipped, unarchived = await self._depths_now()
+        room = held.bytes < self._spool_max_bytes * _NEARLY_FULL
+        parts: dict[str, dict[str, object]] = {
+            "spool": {
+                "status": "ok" if room else "full",
+                "events": held.events,
+                "bytes": held.bytes,
+                "oldest_seconds": round(held.oldest_seconds, 1),
+            },
+            "store": {**_state("store", await self._store_failure()), **_waiting(unshipped)},
+        }
+        if self._rollers:
+            failure = next((roller.failure for roller in self._rollers if roller.failure), None)
+            parts["archive"] = {**_state("archive", failure), **_waiting(unarchived)}
+        part = request.match_info.get("part")
+        if part is not None and part not in parts:
+            return problem(NoSuchPage(f"nothing answers at {request.path[:100]}: there are {', '.join(parts)}"))
+        # Ticks are taken while the store is away: as a whole, the service is ready as long as the spool has room.
+        ready = parts[part or "spool"]["status"] == "ok"
+        body = {"status": "ok" if ready else "not ready", **({part: parts[part]} if part else parts)}
+        return web.Response(status=200 if ready else 503, body=orjson.dumps(body), content_type="application/json")
+
+    async def _store_failure(self) -> MetronomeError | None:
+        try:
+            async with asyncio.timeout(_PING_SECONDS):
+                await self._store.ping()
+        except MetronomeError as error:
+            return error
+        except TimeoutError:
+            return StoreAway(f"the store did not answer a ping within {_PING_SECONDS:g} s")
+        return None
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        try:
+            await self._answering.admit(request, Scope.QUERY)
+        except MetronomeError as error:
+            return problem(error)
+        held, unshipped, unarchived = await self._depths_now()
+        figures = (
+            *(held.events, held.bytes, held.oldest_seconds),
+            *(unshipped.events, unshipped.oldest_seconds),
+            *(unarchived.events, unarchived.oldest_seconds),
+        )
+        for gauge, figure in zip(self._gauges, figures, strict=True):
+            gauge.set(figure)
+        body = generate_latest(_Sum((*self._registries(), self._depths)))
+        return web.Response(body=body, headers={"Content-Type": _METRICS_TYPE})
+
+    async def _depths_now(self) -> tuple[Depth, Depth, Depth]:
+        """Measure what all spools hold, what of it is not in the store, and what is not in the archive."""
+        return (
+            _together([await shipper.held() for shipper in self._shippers]),
+            _together([await shipper.depth() for shipper in self._shippers]),
+            _together([await roller.depth() for roller in self._rollers]),
+        )
+
+
+def _state(part: str, failure: MetronomeError | None) -> dict[str, object]:
+    if failure is None:
+        return {"status": "ok"}
+    log.warning("part_away", part=part, error=str(failure), advice=failure.advice)
+    return {"status": "away", "detail": failure.in_public or type(failure).__name__}
+
+
+def _waiting(depth: Depth) -> dict[str, object]:
+    return {"events": depth.events, "oldest_seconds": round(depth.oldest_seconds, 1)}
+
+
+def _together(depths: Sequence[Depth]) -> Depth:
+    return Depth(
+        sum(depth.events for depth in depths),
+        sum(depth.bytes for depth in depths),
+        max((depth.oldest_seconds for depth in depths), default=0.0),
+    )

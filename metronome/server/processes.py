@@ -1,0 +1,300 @@
+"""The crew of worker processes, as the main process sees it.
+
+What every process of the service has in common: its event loop, its signals, and how it ends.
+
+How a worker hands a request to the main process, and its answer back.
+"""
+
+import asyncio
+import contextlib
+import errno
+import gc
+import os
+import resource
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import structlog
+import uvloop
+from aiohttp import ClientError, ClientSession, ClientTimeout, UnixConnector, web
+from prometheus_client import CollectorRegistry
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from yarl import URL
+
+from metronome.auth.client_address import FORWARDED, Senders
+from metronome.config import PREFIX, Settings
+from metronome.errors import MetronomeError, StoreAway
+from metronome.web.bodies import read_body
+from metronome.web.problems import problem
+
+_YOUNG_OBJECTS = 20_000
+_COLLECTION_SECONDS: Final = 30.0
+"""A full collection stops the process for 1 to 15 ms: 50,000 objects take 10 ms."""
+_FILES = 65_536
+"""So many connections and files a process may have, if the machine allows: its usual limit of 1,024 is soon reached."""
+
+
+def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+    """Run a process until it is told to stop.
+
+    Args:
+        main: what it does; the event that it gets is set on SIGTERM and SIGINT, upon which it ends cleanly.
+
+    """
+    _allow_many_files()
+    # Requests leave little garbage in cycles: looking for it seldom saves a twentieth of the time. By these thresholds,
+    # a full collection practically never happens. `_collect_garbage` runs one at regular intervals, since few objects
+    # can hold much memory.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_YOUNG_OBJECTS, 50, 100)
+    try:
+        uvloop.run(_until_signalled(main))
+    finally:
+        # What stays frozen to the end, DuckDB's library calls leaked.
+        gc.unfreeze()
+
+
+def _allow_many_files() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+async def _until_signalled(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    collecting = asyncio.create_task(_collect_garbage())
+    try:
+        await main(stop)
+    finally:
+        collecting.cancel()
+        await asyncio.gather(collecting, return_exceptions=True)
+
+
+async def _collect_garbage() -> None:
+    """Run a full garbage collection at regular intervals."""
+    while True:
+        await asyncio.sleep(_COLLECTION_SECONDS)
+        gc.collect()
+
+
+_SECONDS: Final = 60.0
+_PASSED_IN: Final = (
+    "Accept",
+    "Accept-Encoding",
+    "Content-Type",
+    "If-None-Match",
+    "Origin",
+    "Authorization",
+    "Access-Control-Request-Method",
+)
+_KEPT_BACK: Final = frozenset({"Connection", "Content-Length", "Date", "Keep-Alive", "Server", "Transfer-Encoding"})
+
+
+class Relay:
+    """A line to the main process, open while the block runs.
+
+    Args:
+        path: the main process's Unix socket.
+        max_bytes: how large a request may be.
+        senders: tells where a request came from, which the main process is told.
+
+    """
+
+    def __init__(self, path: str, max_bytes: int, senders: Senders) -> None:
+        self._max_bytes = max_bytes
+        self._senders = senders
+        self._session = ClientSession(
+            connector=UnixConnector(path),
+            timeout=ClientTimeout(total=_SECONDS),
+            auto_decompress=False,
+            # Answers are packed for who asked, not for this client.
+            skip_auto_headers=("Accept-Encoding",),
+        )
+
+    async def __aenter__(self) -> Self:
+        """Return this relay."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Hang up."""
+        await self._session.close()
+
+    async def handle(self, request: web.Request, prefix: str = "") -> web.Response:
+        """Answer what the main process answers; *prefix* is put in front of the path that it sees."""
+        try:
+            body = await read_body(request, self._max_bytes)
+            return await self._ask(request, body, prefix)
+        except MetronomeError as error:
+            return problem(error)
+
+    async def _ask(self, request: web.Request, body: bytes, prefix: str) -> web.Response:
+        headers = {name: request.headers[name] for name in _PASSED_IN if name in request.headers}
+        headers[FORWARDED] = self._senders.address(request)
+        # Not the raw path: that may begin with a scheme and a host.
+        url = URL(f"http://main{prefix}{request.rel_url.raw_path_qs}", encoded=True)
+        try:
+            async with self._session.request(
+                request.method, url, data=body or None, headers=headers, allow_redirects=False
+            ) as answer:
+                content = await answer.read()
+        except (ClientError, TimeoutError, OSError) as error:
+            raise StoreAway(f"the main process does not answer: {type(error).__name__}") from error
+        kept = {name: value for name, value in answer.headers.items() if name.title() not in _KEPT_BACK}
+        return web.Response(status=answer.status, body=content, headers=kept)
+
+
+log = structlog.get_logger()
+
+FOLDER_VARIABLE = "METRONOME_WORKER_FOLDER"
+SOCKET_VARIABLE = "METRONOME_WORKER_SOCKET"
+_METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+_RESTART_SECONDS = 0.5
+_FREE_SECONDS = 5.0
+
+
+class Crew:
+    """Worker processes that are started again when they die.
+
+    Args:
+        settings: what they are started with.
+        folders: the spool of each.
+        scratch: a folder for what lives as long as the crew: the main process's socket, the workers' metrics.
+
+    """
+
+    def __init__(self, settings: Settings, folders: Sequence[Path], scratch: Path) -> None:
+        self.socket = scratch / "main.sock"
+        self._settings = settings
+        self._folders = folders
+        self._metrics = scratch / "metrics"
+        self._metrics.mkdir()
+        self._port = settings.port
+        self._stopping = False
+        self._keepers: list[asyncio.Task[None]] = []
+        self._processes: dict[Path, asyncio.subprocess.Process] = {}
+
+    async def start(self) -> None:
+        """Start the workers, once the address is known to be free.
+
+        Raises:
+            OSError: it is not.
+
+        """
+        # Workers share the port, and so would a stranger who has it already: look before they leap.
+        self._port = await _port_to_have(self._settings.host, self._settings.port)
+        for port in (self._settings.hit_port, *_streams(self._settings)):
+            if port is not None:
+                await _port_to_have(self._settings.host, port)
+        for port in _streams(self._settings):
+            if port is not None:
+                await _port_to_have(self._settings.host, port, socket.SOCK_DGRAM)
+        self._keepers = [asyncio.create_task(self._keep(folder)) for folder in self._folders]
+
+    async def stop(self) -> None:
+        """Let the workers finish their replies, and end them."""
+        self._stopping = True
+        for process in self._processes.values():
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+        _, late = await asyncio.wait(self._keepers, timeout=self._settings.stop_seconds + 1)
+        for process in self._processes.values() if late else ():
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+        await asyncio.gather(*self._keepers, return_exceptions=True)
+
+    def collect(self) -> CollectorRegistry:
+        """Return what the workers count, added up."""
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry, path=str(self._metrics))  # type: ignore[no-untyped-call]
+        return registry
+
+    async def _keep(self, folder: Path) -> None:
+        environment = {
+            **os.environ,
+            **_as_environment(self._settings),
+            f"{PREFIX}PORT": str(self._port),
+            FOLDER_VARIABLE: str(folder),
+            SOCKET_VARIABLE: str(self.socket),
+            _METRICS_VARIABLE: str(self._metrics),
+        }
+        while not self._stopping:
+            process = await asyncio.create_subprocess_exec(
+                # It reads nothing, but sees the end of the pipe when this process is no more.
+                sys.executable,
+                "-m",
+                "metronome.server.worker",
+                env=environment,
+                stdin=asyncio.subprocess.PIPE,
+            )
+            self._processes[folder] = process
+            if self._stopping:
+                process.terminate()
+            code = await process.wait()
+            mark_process_dead(process.pid, path=str(self._metrics))  # type: ignore[no-untyped-call]
+            if not self._stopping:
+                log.error("worker_died", spool=str(folder), code=code)
+                await asyncio.sleep(_RESTART_SECONDS)
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings, folders: Sequence[Path]) -> AsyncIterator[Crew]:
+    """Make a crew, not started yet, and the folder that it needs while the block runs."""
+    # Not in the data folder: the path of a Unix socket must be short.
+    scratch = Path(tempfile.mkdtemp(prefix="metronome-"))
+    try:
+        yield Crew(settings, folders, scratch)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _streams(settings: Settings) -> tuple[int | None, ...]:
+    """Return the ports that are listened at over UDP as well as TCP."""
+    return settings.forward_port, settings.syslog_port
+
+
+async def _port_to_have(host: str, port: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
+    """Return the port to listen on, once nobody else does.
+
+    Workers whose main process was killed need a moment to go away.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    deadline = time.monotonic() + _FREE_SECONDS
+    while True:
+        with socket.socket(family, kind) as probe:
+            # For datagrams this would mean that several may have the port.
+            if kind is socket.SOCK_STREAM:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
+                    raise
+            else:
+                return int(probe.getsockname()[1])
+        await asyncio.sleep(_RESTART_SECONDS)
+
+
+def _as_environment(settings: Settings) -> dict[str, str]:
+    values = settings.model_dump()
+    values |= {name: ",".join(value) for name, value in values.items() if isinstance(value, tuple)}
+    values["public"] = ",".join(settings.public) or "none"
+    values["trusted_proxies"] = ",".join(settings.trusted_proxies) or "none"
+    values |= {name: f"{int(value.total_seconds())}s" for name, value in values.items() if isinstance(value, timedelta)}
+    values["spool_max_bytes"] = settings.spool_max_bytes // settings.workers
+    return {f"{PREFIX}{name.upper()}": "" if value is None else str(value) for name, value in values.items()}

@@ -1,0 +1,193 @@
+"""The writing end of a spool.
+
+A reply means that its events are on disk: `Spool.put` returns once the commit that holds them has been
+synchronised. While one commit runs, what arrives gathers; as it ends, the next takes all of it, so there
+is no timer and load sets the size of a commit.
+
+One process writes a spool; outlets read it (see `metronome.spool.reader`).
+"""
+
+import asyncio
+import os
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import structlog
+
+from metronome.errors import SpoolFull
+from metronome.files import FolderLock
+from metronome.spool.file import FILE_NAME, connect, depth_behind
+
+log = structlog.get_logger()
+
+_FREE_DISK_BYTES = 256 * 2**20
+"""What is left free on the disk: a full one would stop the store as well."""
+_WAITING_MAX_BYTES = 64 * 2**20
+"""What may wait in memory for a commit: more only gathers where the disk has all but stopped."""
+_LOOK_SECONDS = 0.05
+"""How often it is measured whether there is room, near the limit."""
+_STOPPING = "the server is stopping"
+_DISK_IS_FULL = "the disk that the spool is on is full"
+
+
+class _Waiting(NamedTuple):
+    body: bytes
+    events: int
+    done: asyncio.Future[None]
+
+
+class Spool:
+    """The writing end of one spool.
+
+    Args:
+        folder: its own folder, made if need be.
+        max_bytes: what it holds at the most; past that `put` refuses.
+        on_commit: called in the event loop after each commit with the seconds it took and the number of its events.
+
+    Raises:
+        DataFolderTaken: another process writes this spool.
+
+    """
+
+    def __init__(
+        self, folder: Path, max_bytes: int, on_commit: Callable[[float, int], None] = lambda _seconds, _events: None
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = FolderLock(folder)
+        self._path = folder / FILE_NAME
+        self._max_bytes = max_bytes
+        self._on_commit = on_commit
+        self._loop = asyncio.get_running_loop()
+        self._waiting: list[_Waiting] = []
+        self._waiting_bytes = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._handed: queue.SimpleQueue[list[_Waiting] | None] = queue.SimpleQueue()
+        self._database = connect(self._path)
+        with closing(
+            self._database.execute(
+                "SELECT max(coalesce(max(seq), 0), (SELECT coalesce(max(upto), 0) FROM readers)), max(total_events), "
+                "max(total_bytes) FROM commits"
+            )
+        ) as rows:
+            self._seq, self._total_events, self._total_bytes = (value or 0 for value in rows.fetchone())
+        self._held_bytes = self._measure_held()
+        self._measured_at = 0.0
+        self._disk_is_full = False
+        self._refuses = ""
+        self._thread = threading.Thread(target=self._commit_forever, name=f"spool {folder.name}", daemon=True)
+        self._thread.start()
+
+    def put(self, body: bytes, count: int) -> "asyncio.Future[None]":
+        """Take documents; the future is done once they are on disk.
+
+        Args:
+            body: *count* lines of JSON, each with its line feed.
+            count: how many.
+
+        Returns:
+            A future that ends well after the commit, or with `SpoolFull` if the disk turned out full.
+
+        Raises:
+            SpoolFull: there is no room; nothing was taken.
+
+        """
+        size = len(body)
+        if self._held_bytes + self._waiting_bytes + size > self._max_bytes or self._waiting_bytes > _WAITING_MAX_BYTES:
+            self._look_again()
+            raise SpoolFull(f"the spool is at its limit of {self._max_bytes} bytes, or its disk does not keep up")
+        if self._refuses:
+            self._look_again()
+            raise SpoolFull(self._refuses)
+        done = self._loop.create_future()
+        self._waiting.append(_Waiting(body, count, done))
+        self._waiting_bytes += size
+        if self._idle.is_set():
+            self._start()
+        return done
+
+    async def close(self) -> None:
+        """Commit what waits and let go of the file; idempotent."""
+        self._refuses = _STOPPING
+        await self._idle.wait()
+        self._handed.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    def _look_again(self) -> None:
+        """Measure whether there is room by now: while all is refused, no commit does."""
+        if self._idle.is_set() and self._refuses != _STOPPING and time.monotonic() - self._measured_at > _LOOK_SECONDS:
+            self._start()
+
+    def _start(self) -> None:
+        batch, self._waiting = self._waiting, []
+        self._idle.clear()
+        self._handed.put(batch)
+
+    def _finish(self, batch: list[_Waiting], size: int, error: SpoolFull | None, seconds: float) -> None:
+        self._waiting_bytes -= size
+        if self._refuses != _STOPPING:
+            self._refuses = _DISK_IS_FULL if self._disk_is_full else ""
+        for _, _, done in batch:
+            if done.done():
+                continue
+            if error is None:
+                done.set_result(None)
+            else:
+                done.set_exception(error)
+        if self._waiting:
+            # One turn later, when those that were just answered may have sent more: larger groups cost less.
+            self._loop.call_soon(self._start)
+        else:
+            self._idle.set()
+        if error is None and batch:
+            self._on_commit(seconds, sum([waiting.events for waiting in batch]))
+
+    def _commit_forever(self) -> None:
+        while (batch := self._handed.get()) is not None:
+            self._commit(batch)
+        self._database.close()
+        self._lock.release()
+
+    def _commit(self, batch: list[_Waiting]) -> None:
+        began = time.perf_counter()
+        body = batch[0].body if len(batch) == 1 else b"".join([waiting.body for waiting in batch])
+        error: SpoolFull | None = None
+        try:
+            if batch:
+                self._insert(body, sum([waiting.events for waiting in batch]))
+        except (sqlite3.Error, OSError) as problem:
+            log.error("spool_commit_failed", path=str(self._path), error=str(problem))  # noqa: TRY400  # no bug: no trace
+            error = SpoolFull(f"the spool could not be written: {problem}")
+        # What is on disk by now is so, whatever the look finds.
+        with suppress(sqlite3.Error, OSError):
+            self._look_at_room()
+        # The loop is closed already if the process is being torn down.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._finish, batch, len(body), error, time.perf_counter() - began)
+
+    def _insert(self, body: bytes, count: int) -> None:
+        events, size = self._total_events + count, self._total_bytes + len(body)
+        row = (self._seq + 1, int(time.time() * 1000), count, events, size, body)
+        # A statement of its own is a transaction of its own.
+        self._database.execute("INSERT INTO commits VALUES (?, ?, ?, ?, ?, ?)", row)
+        self._seq, self._total_events, self._total_bytes = row[0], events, size
+        self._held_bytes += len(body)
+
+    def _look_at_room(self) -> None:
+        """Measure what is held now and then, and always when it may have reached the limit."""
+        now = time.monotonic()
+        if now - self._measured_at < (_LOOK_SECONDS if self._held_bytes > self._max_bytes // 2 else 1.0):
+            return
+        self._measured_at = now
+        self._held_bytes = self._measure_held()
+        disk = os.statvfs(self._path.parent)
+        self._disk_is_full = disk.f_bavail * disk.f_frsize < _FREE_DISK_BYTES
+
+    def _measure_held(self) -> int:
+        return depth_behind(self._database).bytes

@@ -1,0 +1,48 @@
+"""The picture that pixels are answered with: one transparent point."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from metronome.errors import MetronomeError
+from metronome.protocol import Reply, sentence
+
+GIF: Final = bytes.fromhex(
+    "474946383961 0100 0100 80 00 00"  # GIF89a of 1 by 1, with a palette of two
+    "000000 ffffff"  # its colours
+    "21f904 01 0000 00 00"  # the first of them is transparent
+    "2c 0000 0000 0100 0100 00"  # a picture of 1 by 1
+    "02 02 4401 00 3b"  # its point, compressed, and the end
+)
+"""43 bytes, as the GIF89a specification has it."""
+
+ERROR_HEADER: Final = "X-Metronome-Error"
+
+_UNCACHED: Final = {
+    "Cache-Control": "no-store, no-cache, max-age=0, must-revalidate, private",
+    "Pragma": "no-cache",
+    "Expires": "0",
+}
+_NONE: Final[Mapping[str, str]] = MappingProxyType({})
+_REASON_MAX_CHARACTERS: Final = 500
+
+
+def gif(headers: Mapping[str, str] = _NONE) -> Reply:
+    """Answer 200 with the picture, to be kept by no cache.
+
+    Args:
+        headers: to be added.
+
+    """
+    return Reply(200, GIF, "image/gif", {**_UNCACHED, **headers})
+
+
+def gif_in_spite_of(error: MetronomeError) -> Reply:
+    """Answer 200 with the picture all the same: a page must not show a broken one. A header says what is wrong."""
+    return gif({ERROR_HEADER: one_line(sentence(error)), "Access-Control-Expose-Headers": ERROR_HEADER})
+
+
+def one_line(text: str) -> str:
+    """Bring a text into a form that may stand in a header: printable ASCII, not too long."""
+    printable = "".join(character if " " <= character <= "~" else "?" for character in text)
+    return printable[:_REASON_MAX_CHARACTERS]

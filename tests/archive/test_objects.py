@@ -1,0 +1,124 @@
+"""Archives in S3 and in folders keep what every archive promises, and say what is wrong and what to do."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from metronome.archive.base import Archive
+from metronome.archive.objects import open_archive
+from metronome.errors import ArchiveAway, ArchiveDenied, MetronomeError, Misconfigured
+from tests.contracts.archive import ArchiveTests
+from tests.s3_server import S3Server, s3_server
+from tests.servers import free_port
+
+
+class TestFolder(ArchiveTests):
+    @pytest.fixture
+    def archive(self, tmp_path: Path) -> Archive:
+        return open_archive(f"file://{tmp_path}/long term/archive", make=True)
+
+
+@pytest.mark.usefixtures("s3_environment")
+class TestS3(ArchiveTests):
+    @pytest.fixture
+    def archive(self, s3: S3Server) -> Archive:
+        return open_archive(f"s3://{s3.new_bucket()}/some/prefix")
+
+
+@pytest.mark.usefixtures("s3_environment")
+class TestS3WithoutPrefix(ArchiveTests):
+    @pytest.fixture
+    def archive(self, s3: S3Server) -> Archive:
+        return open_archive(f"s3://{s3.new_bucket()}")
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("", "names no archive"),
+        ("bucket/prefix", "names no archive"),
+        ("ftp://host/x", "names no archive: write s3://"),
+        ("memory:///", "names no archive"),
+        ("s3:///prefix", "names no bucket: write s3://bucket/prefix"),
+        ("file://folder", "with three slashes"),
+        ("file:folder", "with three slashes"),
+        ("az://container/x", "cannot be used as an archive: .*Account must be specified"),
+    ],
+)
+def test_an_address_that_cannot_be_is_refused_with_what_to_write(url: str, says: str) -> None:
+    with pytest.raises(Misconfigured, match=says):
+        open_archive(url)
+
+
+@pytest.mark.usefixtures("s3_environment")
+async def test_a_bucket_that_is_not_there_is_told_from_an_object_that_is_not() -> None:
+    archive = open_archive("s3://no-such-bucket/x")
+    for attempt in (archive.put("a", b"x"), archive.ping(), archive.get("a")):
+        with pytest.raises(ArchiveDenied, match="there is no bucket for s3://no-such-bucket/x"):
+            await attempt
+    with pytest.raises(ArchiveDenied, match="no bucket"):
+        [one async for one in archive.entries()]
+
+
+@pytest.mark.usefixtures("s3_environment")
+async def test_a_server_that_is_away_or_silent_is_waited_for(s3: S3Server) -> None:
+    port, bucket = free_port(), s3.new_bucket()
+    os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{port}"
+    archive = open_archive(f"s3://{bucket}/x")
+    with pytest.raises(ArchiveAway, match=f"s3://{bucket}/x is not available") as raised:
+        await archive.put("a", b"x")
+    assert "\n" not in str(raised.value)
+    assert raised.value.retry
+    with s3_server(port), pytest.raises(ArchiveDenied, match="no bucket"):
+        await archive.put("a", b"x")
+
+
+async def test_a_folder_that_cannot_be_made_or_written_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ArchiveDenied, match="cannot be used"):
+        open_archive(f"file://{tmp_path}/file/archive", make=True)
+    with pytest.raises(ArchiveDenied, match=f"there is no folder {tmp_path}/archive"):
+        open_archive(f"file://{tmp_path}/archive")
+    archive = open_archive(f"file://{tmp_path}/archive", make=True)
+    (tmp_path / "archive" / "2015").write_text("in the way")
+    with pytest.raises(MetronomeError, match="the folder") as raised:
+        await archive.put("2015/01/a", b"x")
+    assert raised.value.retry
+
+
+KILLED = """
+import asyncio, sys
+from metronome.archive.objects import open_archive
+async def main():
+    archive = open_archive(sys.argv[1], make=True)
+    for number in range(10**6):
+        await archive.put(f"{number}", b"x" * 3_000_000)
+        print(number, flush=True)
+asyncio.run(main())
+"""
+
+
+def killed_as_it_puts(url: str) -> int:
+    """Put one object after the other in a process that is killed, and return how many were put for sure."""
+    with subprocess.Popen([sys.executable, "-c", KILLED, url], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(0.1)
+        process.kill()
+        return process.stdout.read().count(b"\n") + 1
+
+
+async def test_of_a_process_that_is_killed_whole_objects_are_left_and_listed(tmp_path: Path) -> None:
+    url = f"file://{tmp_path}/archive"
+    put = await asyncio.to_thread(killed_as_it_puts, url)
+    archive = open_archive(url)
+    listed = [one async for one in archive.entries()]
+    assert {one.bytes for one in listed} == {3_000_000}
+    assert put <= len(listed) <= put + 1
+    await asyncio.gather(*(archive.put(f"{number}", b"again") for number in range(put + 2)))
+    assert {one.bytes async for one in archive.entries()} == {5}

@@ -1,0 +1,52 @@
+"""Parcels: all documents go, in their order, small objects together and large ones in parts."""
+
+from datetime import date
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metronome.archive.inventory import Holding
+from metronome.archive.replay import PARCEL_BYTES, PARCEL_EVENTS, Packer, Parcel
+
+
+def packed(objects: list[bytes]) -> list[Parcel]:
+    packer = Packer()
+    parcels: list[Parcel] = []
+    for number, lines in enumerate(objects):
+        parcels += packer.add(Holding(f"o{number}", date(2015, 1, 22), 1, None, ""), lines)
+    return [*parcels, *packer.rest()]
+
+
+_SIZES = st.sampled_from([0, 1, 9, 300, PARCEL_EVENTS - 1, PARCEL_EVENTS, PARCEL_EVENTS + 1, 25_000])
+_WIDTHS = st.sampled_from([0, 1, 700, PARCEL_BYTES // 3])
+
+
+@given(st.lists(st.tuples(_SIZES, _WIDTHS), max_size=6))
+def test_every_document_goes_and_says_where_it_is_from(sizes: list[tuple[int, int]]) -> None:
+    counts = [min(count, 60_000_000 // (width + 20)) for count, width in sizes]
+    objects = [
+        b"".join(b"%d %d %s\n" % (number, line, b"x" * width) for line in range(1, count + 1))
+        for number, (count, (_, width)) in enumerate(zip(counts, sizes, strict=True))
+    ]
+    parcels = packed(objects)
+    assert b"".join(parcel.body for parcel in parcels) == b"".join(objects)
+    for parcel in parcels:
+        lines = parcel.body.splitlines()
+        assert parcel.events == len(lines) <= PARCEL_EVENTS
+        assert len(parcel.body) <= PARCEL_BYTES or len(lines) == 1
+        for index in {0, len(lines) // 2, len(lines) - 1} if lines else set():
+            number, line, *_ = lines[index].split()
+            assert parcel.place(index) == f"o{number.decode()}, line {int(line):,}"
+        with pytest.raises(IndexError):
+            parcel.place(len(lines))
+    finished = [holding.path for parcel in parcels for holding in parcel.finished]
+    assert finished == [f"o{number}" for number in range(len(objects))]
+
+
+def test_an_object_is_finished_with_its_last_document_and_not_before() -> None:
+    first, second, third = packed([b"x\n" * 15_000, b"y\n" * 6_000, b"z\n"])
+    assert [holding.path for holding in first.finished] == []
+    assert [holding.path for holding in second.finished] == ["o0"]
+    assert [holding.path for holding in third.finished] == ["o1", "o2"]
+    assert [(part.path, part.first, part.events) for part in second.parts] == [("o0", 10_001, 5_000), ("o1", 1, 5_000)]

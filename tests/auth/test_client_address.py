@@ -1,0 +1,126 @@
+"""The address of a sender: what proxies say is believed, and what strangers say is not."""
+
+import tempfile
+from collections.abc import AsyncIterator
+from ipaddress import ip_address
+
+import pytest
+from aiohttp import ClientSession, UnixConnector, web
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metronome.auth.client_address import Senders
+
+LOOPBACK = ("127.0.0.0/8", "::1/128")
+PROXIES = (*LOOPBACK, "10.0.0.0/8", "2001:db8:ff::/48", "192.0.2.9")
+STRANGER = "203.0.113.7"
+
+
+@pytest.mark.parametrize(
+    ("remote", "forwarded", "sender"),
+    [
+        # Nobody stands between.
+        (STRANGER, [], STRANGER),
+        ("127.0.0.1", [], "127.0.0.1"),
+        ("::1", [], "::1"),
+        # Strangers say what they like.
+        (STRANGER, ["127.0.0.1"], STRANGER),
+        (STRANGER, ["10.0.0.1, 127.0.0.1"], STRANGER),
+        ("2001:db8::7", ["::1"], "2001:db8::7"),
+        # A proxy's word counts for whom it heard it from, and not for what that one said.
+        ("127.0.0.1", [STRANGER], STRANGER),
+        ("10.1.2.3", ["198.51.100.1, 203.0.113.7"], STRANGER),
+        ("10.1.2.3", ["127.0.0.1, 203.0.113.7"], STRANGER),
+        ("10.1.2.3", ["127.0.0.1", "203.0.113.7"], STRANGER),
+        ("10.1.2.3", [f"{STRANGER}, 10.9.9.9,192.0.2.9"], STRANGER),
+        ("10.1.2.3", [f"{STRANGER}", "10.9.9.9", "192.0.2.9"], STRANGER),
+        ("192.0.2.9", ["192.0.2.8"], "192.0.2.8"),
+        ("192.0.2.8", [STRANGER], "192.0.2.8"),
+        # All are proxies: the first of them began it.
+        ("127.0.0.1", ["10.0.0.1, 10.0.0.2"], "10.0.0.1"),
+        ("127.0.0.1", ["127.0.0.1"], "127.0.0.1"),
+        # What is no address ends the chain where it was last right.
+        ("10.1.2.3", ["unknown"], "10.1.2.3"),
+        ("10.1.2.3", [""], "10.1.2.3"),
+        ("10.1.2.3", [f"{STRANGER}, unknown"], "10.1.2.3"),
+        ("10.1.2.3", [f"{STRANGER}, , 10.0.0.2"], "10.0.0.2"),
+        ("10.1.2.3", ["_hidden, 10.0.0.2"], "10.0.0.2"),
+        ("10.1.2.3", ["1" * 4000], "10.1.2.3"),
+        # Ports, brackets, zones and mapped addresses.
+        ("10.1.2.3", [f"{STRANGER}:4711"], STRANGER),
+        ("10.1.2.3", ["[2001:db8::7]:4711"], "2001:db8::7"),
+        ("10.1.2.3", ["2001:DB8:0::7"], "2001:db8::7"),
+        ("2001:db8:ff:1::2", ["2001:db8::7"], "2001:db8::7"),
+        ("::ffff:10.1.2.3", [STRANGER], STRANGER),
+        ("::ffff:203.0.113.7", ["127.0.0.1"], STRANGER),
+        ("10.1.2.3", ["::ffff:203.0.113.7, ::ffff:10.0.0.1"], STRANGER),
+        ("fe80::1%eth0", [STRANGER], "fe80::1"),
+        # A worker of our own, over a Unix socket.
+        ("", [STRANGER], STRANGER),
+        ("", [""], ""),
+        ("", [], ""),
+    ],
+)
+def test_the_sender_is_the_last_whom_no_trusted_proxy_stands_for(
+    remote: str, forwarded: list[str], sender: str
+) -> None:
+    assert Senders(PROXIES).sender_of(remote, forwarded) == sender
+
+
+def test_without_proxies_nobody_s_word_counts() -> None:
+    for remote in ("127.0.0.1", "::1", "10.0.0.1", STRANGER):
+        assert Senders(()).sender_of(remote, ["198.51.100.1"]) == remote
+
+
+addresses = st.ip_addresses().map(str)
+words = addresses | st.text() | st.sampled_from(["", "127.0.0.1", "::1", "unknown"])
+
+
+@given(said=st.lists(words), last=addresses.filter(lambda address: address not in {"127.0.0.1", "::1"}))
+def test_whatever_a_stranger_said_the_proxy_s_last_word_counts(said: list[str], last: str) -> None:
+    senders = Senders(["192.0.2.9"])
+    expected = getattr(ip_address(last), "ipv4_mapped", None) or last
+    if last != "192.0.2.9":
+        assert senders.sender_of("192.0.2.9", [*said, last]) == str(expected)
+        assert senders.sender_of("192.0.2.9", [", ".join([*said, last])]) == str(expected)
+
+
+@given(remote=words, said=st.lists(words))
+def test_a_sender_is_an_address_or_whoever_is_at_the_other_end(remote: str, said: list[str]) -> None:
+    sender = Senders(PROXIES).sender_of(remote, said)
+    assert sender == remote or str(ip_address(sender)) == sender
+
+
+@pytest.fixture
+async def runner() -> AsyncIterator[web.AppRunner]:
+    """A server that says whom it takes each request to be from."""
+    senders = Senders(LOOPBACK)
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(text=senders.address(request))
+
+    app = web.Application()
+    app.router.add_get("/", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    yield runner
+    await runner.cleanup()
+
+
+SAID = [("X-Forwarded-For", "127.0.0.1"), ("X-Forwarded-For", STRANGER), ("X-Forwarded-For", "127.0.0.1")]
+
+
+async def test_the_address_is_taken_from_all_headers_of_a_request(runner: web.AppRunner) -> None:
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    async with ClientSession() as session:
+        assert await (await session.get(url, headers=SAID)).text() == STRANGER
+        assert await (await session.get(url)).text() == "127.0.0.1"
+
+
+async def test_the_word_of_a_worker_of_our_own_counts(runner: web.AppRunner) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        await web.UnixSite(runner, f"{folder}/main.sock").start()
+        async with ClientSession(connector=UnixConnector(f"{folder}/main.sock")) as session:
+            assert await (await session.get("http://main", headers=SAID)).text() == STRANGER
+            assert await (await session.get("http://main")).text() == ""

@@ -1,0 +1,172 @@
+"""Keys: what they allow, how long, and that only their own secret finds them."""
+
+import string
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from metronome.auth.keys import checked_name, find, is_token, key_of, make_key, make_token, read_origin
+from metronome.errors import Malformed
+from metronome.scopes import Scope, implied
+
+NOW = "2026-03-01T12:00:00.000Z"
+TICK, IMPORT, TOCK, QUERY, ADMIN = Scope
+
+
+@pytest.mark.parametrize(
+    ("scopes", "allowed"),
+    [
+        ([], []),
+        ([TICK], [TICK]),
+        ([IMPORT], [IMPORT, TICK]),
+        ([TOCK], [TOCK]),
+        ([QUERY], [QUERY, TOCK]),
+        ([TICK, QUERY], [TICK, TOCK, QUERY]),
+        ([ADMIN], [TICK, IMPORT, TOCK, QUERY, ADMIN]),
+    ],
+)
+def test_a_scope_allows_what_it_implies_and_nothing_else(scopes: list[Scope], allowed: list[Scope]) -> None:
+    assert implied(scopes) == set(allowed)
+
+
+@pytest.mark.parametrize(
+    ("more", "active"),
+    [
+        ({}, True),
+        ({"expires": "2026-03-01T12:00:00.001Z"}, True),
+        ({"expires": NOW}, False),
+        ({"expires": "2026-03-01T11:59:59.999Z"}, False),
+        ({"revoked": "2026-01-01T00:00:00.000Z"}, False),
+        ({"revoked": "2026-01-01T00:00:00.000Z", "expires": "2027-01-01T00:00:00.000Z"}, False),
+    ],
+)
+def test_a_key_is_active_until_it_ends_or_is_revoked(more: dict[str, str], *, active: bool) -> None:
+    assert make_key("a", (TICK,), make_token(), NOW, **more).is_active(NOW) is active
+
+
+def test_a_secret_is_found_by_no_one_and_never_stored() -> None:
+    tokens = {make_token() for _ in range(1000)}
+    assert len(tokens) == 1000
+    assert all(map(is_token, tokens))
+    token = make_token()
+    assert token not in str(make_key("a", (TICK,), token, NOW).record())
+    assert token[8:16] not in str(make_key("a", (TICK,), token, NOW).record())
+
+
+DIGITS = "0123456789abcdef0123456789abcdef01234567"
+TWIN = "01234567" + "f" * 32
+
+
+def test_only_its_own_secret_finds_a_key_even_beside_one_that_begins_alike() -> None:
+    key, twin = make_key("a", (TICK,), DIGITS, NOW), make_key("b", (TICK,), TWIN, NOW)
+    keys = {key.id: (key, twin)}
+    assert (find(keys, DIGITS), find(keys, TWIN)) == (key, twin)
+
+
+@example(DIGITS[:8])
+@example(DIGITS[:-1])
+@example(DIGITS[:-1] + "8")
+@example(DIGITS + "0")
+@example(DIGITS + "\n")
+@example(DIGITS.upper())
+@example(DIGITS[:-1] + "\u0667")
+@example("\ud800" * 40)
+@given(st.text() | st.text(string.hexdigits, min_size=38, max_size=42))
+def test_no_other_text_finds_a_key(text: str) -> None:
+    key = make_key("a", (TICK,), DIGITS, NOW)
+    assert find({key.id: (key,)}, text) is None
+
+
+@given(
+    name=st.text(),
+    scopes=st.lists(st.sampled_from(Scope), unique=True).map(tuple),
+    origins=st.lists(st.text()).map(tuple),
+    expires=st.text(),
+    revoked=st.text(),
+)
+def test_a_key_comes_back_from_its_record_as_it_was(name: str, scopes: tuple[Scope, ...], **more: Any) -> None:
+    key = make_key(name, scopes, make_token(), NOW, **more)
+    assert key_of(name, key.record()) == key
+
+
+@pytest.mark.parametrize(
+    "change", [{"scopes": ["everything"]}, {"scopes": None}, {"origins": 5}, {"digest": ...}, {"revoked": ...}]
+)
+def test_a_record_that_cannot_be_read_says_so(change: dict[str, Any]) -> None:
+    record = {**make_key("old", (TICK,), make_token(), NOW).record(), **change}
+    record = {name: value for name, value in record.items() if value is not ...}
+    with pytest.raises(Malformed, match="'old' cannot be read"):
+        key_of("old", record)
+
+
+@pytest.mark.parametrize("name", ["a", "Dashboard of the library", "-x", "ünï 👍", "x" * 100, "a/b.c@d"])
+def test_a_name_may_be_what_people_write(name: str) -> None:
+    assert checked_name(name) == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", " ", " a", "a ", "a\tb", "a\nb", "\x1b[2J", "a\u202eb", "\ud800", "x" * 101, "\u2028"]
+)
+def test_a_name_is_not_what_nobody_could_read(name: str) -> None:
+    with pytest.raises(Malformed, match="cannot name a key"):
+        checked_name(name)
+
+
+ORIGINS = [
+    ("https://example.org", "https://example.org"),
+    ("https://example.org/", "https://example.org"),
+    ("HTTPS://Example.ORG:443", "https://example.org"),
+    ("http://example.org:80", "http://example.org"),
+    ("http://example.org:443", "http://example.org:443"),
+    ("http://localhost:3000", "http://localhost:3000"),
+    ("https://bücher.example", "https://xn--bcher-kva.example"),
+    ("http://[2001:DB8::1]:8080", "http://[2001:db8::1]:8080"),
+    ("http://192.0.2.1", "http://192.0.2.1"),
+]
+
+
+@pytest.mark.parametrize(("text", "origin"), ORIGINS)
+def test_an_origin_is_written_as_browsers_send_it(text: str, origin: str) -> None:
+    assert read_origin(text) == origin
+    assert read_origin(origin) == origin
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "null",
+        "*",
+        "example.org",
+        "//example.org",
+        "https://",
+        "https://*.example.org",
+        "https://example.org/page",
+        "https://example.org?x",
+        "https://example.org#x",
+        "https://me:secret@example.org",
+        "https://example.org:port",
+        "https://example.org:70000",
+        "https://exa mple.org",
+        "https://[::1",
+        "https://example.org,https://example.com",
+        "file:///home",
+        "chrome-extension://abc",
+        "https://" + "a" * 300,
+        "https://a..b",
+    ],
+)
+def test_what_is_no_origin_is_refused_with_an_example_of_one(text: str) -> None:
+    with pytest.raises(Malformed, match=r"https://example\.org, and its port"):
+        read_origin(text)
+
+
+@given(st.text() | st.text().map("https://".__add__) | st.from_regex(r"https?://[a-z\[\]:@/.]{0,30}", fullmatch=True))
+def test_reading_an_origin_gives_one_or_a_complaint(text: str) -> None:
+    try:
+        origin = read_origin(text)
+    except Malformed:
+        return
+    assert read_origin(origin) == origin

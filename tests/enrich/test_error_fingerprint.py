@@ -1,0 +1,93 @@
+"""Messages of errors fold so that those of one fault are one."""
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from metronome.enrich.error_fingerprint import fold_message
+
+
+@pytest.mark.parametrize(
+    ("message", "folded"),
+    [
+        ("TypeError: x is not a function", "TypeError: x is not a function"),
+        ("timeout of 30000ms exceeded", "timeout of <n>ms exceeded"),
+        ("line 12:34, column -5.3e-7 of 1,000.5", "line <n>:<n>, column <n> of <n>"),
+        ("user 550e8400-e29b-41d4-a716-446655440000 is gone", "user <uuid> is gone"),
+        ("Object 7f3a2b1c9d0e not found", "Object <id> not found"),
+        ("commit 3f786850e387550fdab836ed7e6dc881de23001b", "commit <id>"),
+        ("session a8Zk29xPq0LmN4vR7tYw closed", "session <id> closed"),
+        ("net::ERR_HTTP2_PROTOCOL_ERROR", "net::ERR_HTTP<n>_PROTOCOL_ERROR"),
+        ("the facade is defaced", "the facade is defaced"),
+        ("Segfault at 0xdeadBEEF", "Segfault at <address>"),
+        ("Cannot read properties of undefined (reading 'foo')", "Cannot read properties of undefined (reading <text>)"),
+        ('no such file "a b.csv"', "no such file <text>"),
+        ("no column `x` in “y”", "no column <text> in <text>"),
+        ("can't open what isn't there", "can't open what isn't there"),
+        ("GET https://api.example/items/1234/files?token=abc&x=1", "GET https://api.example/items/<n>/files?<query>"),
+        ("(https://a.example/js/23.8f3a2b1c.js:1:2)", "(https://a.example/js/<n>.<id>.js:<n>:<n>)"),
+        ("bad image data:image/png;base64,AAAA", "bad image <url>"),
+        ("is this right? yes = no", "is this right? yes = no"),
+        ("at 2026-01-02T03:04:05.123Z and 2026-01-02 03:04:05+01:00", "at <time> and <time>"),
+        ("on 2026-01-02, 12:30:45", "on <time>, <time>"),
+        ("mail to first.last+tag@mail.example.org failed", "mail to <email> failed"),
+        ("connect ECONNREFUSED 127.0.0.1:5432", "connect ECONNREFUSED <ip>"),
+        ("no route to 2001:db8:0:1::5", "no route to <ip>"),
+        ("Request failed with status code 404", "Request failed with status code 404"),
+        ("HTTP 503 after 20 s", "HTTP 503 after <n> s"),
+        ("  two\n\tlines\u00a0here ", "two lines here"),
+        ("", ""),
+        (" \n ", ""),
+    ],
+)
+def test_what_differs_becomes_a_placeholder(message: str, folded: str) -> None:
+    assert fold_message(message) == folded
+
+
+def test_messages_of_one_fault_are_one() -> None:
+    messages = {fold_message(f"Item {number} of user 'u{number}' took {number}.5 s") for number in (1, 23, 4567)}
+    assert messages == {"Item <n> of user <text> took <n> s"}
+
+
+def test_a_message_is_cut() -> None:
+    assert fold_message("word " * 100) == ("word " * 100)[:256].strip()
+    assert len(fold_message("1 " * 200)) <= 256
+
+
+_WORDS = [
+    "<n>",
+    "<id>",
+    "<te",
+    "0x",
+    "HTTP 404",
+    "status",
+    "https://",
+    "data:",
+    "2026-01-02",
+    "T03:04",
+    "  ",
+    "550e8400-",
+]
+_parts = st.sampled_from([*"0123456789abcdefxz'\"`<>@.:-+?=/_ ,“”‘’«", *_WORDS])  # noqa: RUF001
+
+
+@example("'<n>'1'")
+@example("1" * 300)
+@example("1 " * 300)
+@example("x" * 250 + "'abc'")
+@example("<" * 255 + "1")
+@given(st.one_of(st.text(max_size=600), st.lists(_parts, max_size=400).map("".join)))
+def test_what_is_folded_stays_as_it_is(message: str) -> None:
+    folded = fold_message(message)
+    assert fold_message(folded) == folded
+    assert len(folded) <= 256
+    assert folded == " ".join(folded.split())
+
+
+_REPEATED = ["1", "'", '"a', "a@", "a", "0x", "1:", "?a=", "a-1", " 1", "f1", "a.a@a.a", "‘", "<n>"]  # noqa: RUF001
+
+
+@pytest.mark.parametrize("part", _REPEATED)
+def test_a_megabyte_of_anything_is_folded(part: str) -> None:
+    message = part * (1_000_000 // len(part))
+    assert fold_message(message) == fold_message(message[:512])

@@ -1,0 +1,173 @@
+"""Enrichment once more: what is known better takes the place of what was known, and nothing else changes."""
+
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from metronome.enrich.countries import Countries
+from metronome.enrich.enrichment import MADE, VERSION, Enrichment
+from metronome.enrich.reenrich import changed_fields, enriched_again
+from metronome.event import Door, Event, document
+
+FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
+GOOGLEBOT = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"
+SEARCH = "https://www.google.com/search?q=open+data"
+HEAD = {"@timestamp": "2015-01-22T12:00:00.000Z", "event_id": "e", "@version": "1", "event": "view"}
+SALTS = {"2015-01-22": b"s" * 32}
+
+
+def country(code: str | None) -> Countries:
+    """Return what knows one country only."""
+    return Countries(lambda _: code)
+
+
+ENRICHMENT = Enrichment(country("NL"), frozenset({"spam.example"}))
+KINDS = (ENRICHMENT, Enrichment(), Enrichment(country(None)), Enrichment(None, frozenset({"google.com"})))
+
+
+def again(fields: dict[str, Any], enrichment: Enrichment = ENRICHMENT) -> dict[str, Any] | None:
+    found = enriched_again(orjson.dumps({**HEAD, **fields}), enrichment)
+    return None if found is None else orjson.loads(found)
+
+
+def enriched(fields: dict[str, Any], enrichment: Enrichment = ENRICHMENT) -> dict[str, Any]:
+    """Return the document of an event that comes in today."""
+    door = Door(HEAD["@timestamp"], None, "2030-01-01T00:00:00.000Z", enrichment=enrichment, salts=SALTS)
+    found: dict[str, Any] = orjson.loads(document(Event(fields), door, "e"))
+    return found
+
+
+def test_a_document_that_was_never_enriched_gets_all_but_a_visitor() -> None:
+    fields = {"agent": FIREFOX, "clientip": "81.2.69.0", "referer": SEARCH}
+    new = enriched(fields)
+    del new["visitor"], new["session"]
+    stored = {**HEAD, "agent": FIREFOX, "clientip": "81.2.69.0", "referer": new["referer"], "referer_url": SEARCH}
+    assert again(stored) == new
+
+
+def test_what_is_up_to_date_stays() -> None:
+    assert again(enriched({"agent": FIREFOX, "clientip": "81.2.69.7", "referer": SEARCH})) is None
+    assert again({"id": "a"}) is None
+
+
+def test_what_is_known_better_takes_the_place_of_what_was_known() -> None:
+    before = enriched({"clientip": "81.2.69.7", "agent": FIREFOX}, Enrichment(country("BE")))
+    after = again(before)
+    assert after == {**before, "country": "NL"}
+    assert list(changed_fields(orjson.dumps(before), orjson.dumps(after))) == ["country"]
+
+
+def test_what_is_no_longer_so_is_taken_away() -> None:
+    before = enriched({"referer": "https://spam.example/", "agent": FIREFOX})
+    assert before["bot"] == "referer spam"
+    after = again(before, Enrichment())
+    assert after is not None
+    assert "bot" not in after
+    assert "bot_kind" not in after
+    assert set(changed_fields(orjson.dumps(before), orjson.dumps(after))) == {"bot", "bot_kind"}
+
+
+def test_what_cannot_be_worked_out_stays() -> None:
+    before = {
+        "browser": "Firefox",
+        "bot": "x",
+        "country": "NL",
+        "channel": "search",
+        "utm_source": "s",
+        "error_group": "g",
+        "enrich_version": VERSION,
+    }
+    assert again(before) is None
+    assert again({**before, "clientip": "81.2.69.0"}, Enrichment()) is None
+
+
+def test_the_sender_s_own_stays_in_documents_of_any_age() -> None:
+    own = {"agent": GOOGLEBOT, "clientip": "81.2.69.0", "country": "BE", "bot": "ours"}
+    first = again(own)
+    assert first is not None
+    assert (first["country"], first["bot"], first["enrich_kept"]) == ("BE", "ours", "bot,country")
+    assert "bot_kind" not in first
+    assert again(first) is None
+    assert again(enriched(own)) is None
+
+
+def test_a_bot_that_was_vouched_for_stays_none() -> None:
+    before = enriched({"agent": GOOGLEBOT, "bot": False, "clientip": "81.2.69.7"}, Enrichment(country("BE")))
+    after = again(before)
+    assert after is not None
+    assert (after["country"], "bot" in after, "bot_kind" in after) == ("NL", False, False)
+
+
+def test_an_older_version_is_raised() -> None:
+    before = {**enriched({"agent": FIREFOX}), "enrich_version": 0}
+    after = again(before)
+    assert after == {**before, "enrich_version": VERSION}
+    assert list(changed_fields(orjson.dumps(before), orjson.dumps(after))) == []
+
+
+_texts = st.one_of(
+    st.none(),
+    st.text(max_size=20),
+    st.integers(-(2**63), 2**63 - 1),
+    st.booleans(),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.sampled_from(
+        [FIREFOX, GOOGLEBOT, SEARCH, "https://spam.example/?utm_source=x", "google.com/search", "HTTP 404"]
+    ),
+)
+_documents = st.builds(
+    lambda fields, event, marks: {**HEAD, **fields, "event": event, **marks},
+    st.dictionaries(
+        st.sampled_from(
+            sorted({*MADE, "agent", "ua", "url", "referer", "referer_url", "clientip", "message", "status", "note"})
+        ),
+        _texts,
+        max_size=12,
+    ),
+    st.sampled_from(["view", "download", "error", "rated"]),
+    st.sampled_from(
+        [
+            {},
+            {},
+            {"enrich_version": 1},
+            {"enrich_version": 0, "enrich_kept": "bot,country,what"},
+            {"enrich_version": 1, "enrich_kept": 7},
+        ]
+    ),
+)
+
+
+@settings(deadline=None)  # The first agent has tables read for it.
+@given(_documents, st.sampled_from(KINDS), st.sampled_from(KINDS))
+def test_whatever_is_stored_only_what_enrichment_made_changes_and_that_once(
+    doc: dict[str, Any], now: Enrichment, later: Enrichment
+) -> None:
+    line = orjson.dumps(doc)
+    assert now.derived(doc).keys() <= now.workable(doc) <= MADE
+    first = enriched_again(line, now)
+    if first is None:
+        return
+    found = orjson.loads(first)
+    assert list(found)[:2] == ["@timestamp", "event_id"]
+    kept = set(str(doc.get("enrich_kept")).split(",")) if "enrich_version" in doc else MADE
+    own = {name: value for name, value in doc.items() if name not in MADE or (name in kept and value not in (None, ""))}
+    for mark in ("enrich_version", "enrich_kept"):
+        own.pop(mark, None)
+    assert {name: found[name] for name in own} == own
+    assert found["enrich_version"] == VERSION
+    assert enriched_again(first, now) is None
+    second = enriched_again(first, later)
+    assert second is None or {name: orjson.loads(second)[name] for name in own} == own
+
+
+@settings(deadline=None)  # The first agent has tables read for it.
+@given(st.sampled_from(KINDS), st.sampled_from([FIREFOX, GOOGLEBOT, ""]), st.sampled_from([SEARCH, "", "spam.example"]))
+@pytest.mark.parametrize("own", [{}, {"country": "BE"}, {"bot": False}, {"browser": ["x"]}, {"os": None}])
+def test_what_came_in_just_now_need_not_be_looked_at_again(
+    own: dict[str, Any], kind: Enrichment, agent: str, referer: str
+) -> None:
+    fields = {"agent": agent, "referer": referer, "clientip": "81.2.69.77", "url": "https://a.example/?utm_id=1"}
+    assert again(enriched({**fields, **own}, kind), kind) is None

@@ -1,0 +1,45 @@
+"""Referers that are advertisements are known by a list of hosts."""
+
+import pytest
+
+from metronome.enrich.referrers import is_spam, read_spam_hosts
+
+LIST = [
+    "# A public list",
+    "",
+    "spam.example",
+    "  WWW.Loud.example  # since 2019",
+    "http://buttons.example/x",
+    "a.b.c.example",
+]
+HOSTS = read_spam_hosts(LIST)
+
+
+def test_a_list_is_read_with_its_comments_and_in_any_form() -> None:
+    assert set(HOSTS) == {"spam.example", "loud.example", "buttons.example", "a.b.c.example"}
+
+
+@pytest.mark.parametrize(
+    "referer",
+    [
+        "spam.example",
+        "spam.example/a/b",
+        "x.y.spam.example",
+        "https://www.LOUD.example:80/",
+        "a.b.c.example",
+        "//spam.example",
+    ],
+)
+def test_a_host_of_the_list_and_what_lies_below_it_is_spam(referer: str) -> None:
+    assert is_spam(referer, HOSTS)
+
+
+@pytest.mark.parametrize(
+    "referer", ["", "-", "example", "notspam.example", "spam.example.org", "b.c.example", "good.example/spam.example"]
+)
+def test_other_hosts_are_none(referer: str) -> None:
+    assert not is_spam(referer, HOSTS)
+
+
+def test_without_a_list_nothing_is_spam() -> None:
+    assert not is_spam("spam.example", read_spam_hosts([]))

@@ -1,0 +1,164 @@
+"""Referers become the short names that answers group by."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metronome.enrich.referrers import normalise_referer, own_hosts, referer_host
+
+OWN = own_hosts((" www.Own.example ", "data.own.example", "", "localhost"))
+_labels = st.one_of(st.text(min_size=1, max_size=8), st.sampled_from(["www", "a", "example", "ÄÖ", "İ", "xn--a", "_x"]))
+_hosts = st.one_of(st.lists(_labels, min_size=2, max_size=5).map(".".join), st.ip_addresses(v=6).map("[{}]".format))
+_tails = st.one_of(
+    st.text(max_size=20), st.sampled_from(["/", "//", "/a/", "/http://b.example/", "?q", "#f", "/ ", "."])
+)
+_urls = st.builds(
+    "{}{}{}{}".format,
+    st.sampled_from(["http://", "https://", "HTTP://", " http://", "//", "ftp://", "", "http://u:p@"]),
+    _hosts,
+    st.sampled_from(["", ":80", ":", ":x"]),
+    _tails,
+)
+
+
+@pytest.mark.parametrize(
+    ("url", "short"),
+    [
+        ("http://arcgis.com", "arcgis.com"),
+        ("https://www.washingtonpost.com/articles/dc-news/", "washingtonpost.com/articles/dc-news"),
+        ("HTTP://WWW.Example.COM/Path/", "example.com/Path"),
+        ("http://example.com:8080/a", "example.com/a"),
+        ("http://user:secret@example.com/a", "example.com/a"),
+        ("http://example.com/a?b=c#d", "example.com/a"),
+        ("http://example.com?b=c", "example.com"),
+        ("http://example.com///", "example.com"),
+        ("http://example.com/a//b//", "example.com/a//b"),
+        ("http://example.com./a", "example.com/a"),
+        ("http://example.com/%7Ea b", "example.com/%7Ea b"),
+        ("http://www.www.example.com/", "example.com"),
+        ("http://www.com/", "www.com"),
+        ("http://" + "www." * 100_000 + "example.com/a", "example.com/a"),
+        ("http://" + "www." * 100_000 + "com", "www.com"),
+        ("http://www.intranet/", "www.intranet"),
+        ("http://wwwexample.com", "wwwexample.com"),
+        ("http://münchen.example/straße", "münchen.example/straße"),
+        ("http://my_host.example/", "my_host.example"),
+        ("http://[2001:DB8::1]:8080/a/", "[2001:db8::1]/a"),
+        ("http://192.0.2.1/a", "192.0.2.1/a"),
+        ("http://intranet/wiki/", "intranet/wiki"),
+        ("https://web.example/web/2015/http://a.example/", "web.example/web/2015/http://a.example"),
+        (r"http://\xe4.example/", r"\xe4.example"),
+        (" http://example.com/", "example.com"),
+        ("arcgis.com", "arcgis.com"),
+        ("www.arcgis.com:443/home/", "arcgis.com/home"),
+        ("münchen.example", "münchen.example"),
+    ],
+)
+def test_a_web_address_becomes_host_and_path(url: str, short: str) -> None:
+    assert normalise_referer(url, OWN) == short
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "-",
+        "/",
+        "/a/b",
+        "//example.com/a",
+        "null",
+        "n/a",
+        "newsletter",
+        "by word of mouth",
+        "about:blank",
+        "javascript:1",
+        "mailto:a@example.com",
+        "android-app://com.example/",
+        "ftp://example.com/",
+        "file:///etc/hosts",
+        "http://",
+        "http:///a",
+        "http://?a",
+        "http://.",
+        "http://a b.example/",
+        "http://a..example/",
+        "http://[",
+        "http://[1::2::3]/",
+        "http://ex℀mple.com/",
+    ],
+)
+def test_what_is_no_web_address_does_not_count(url: str) -> None:
+    assert normalise_referer(url, OWN) is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://own.example",
+        "https://WWW.OWN.example:8080/a",
+        "own.example/b",
+        "http://data.own.example",
+        "http://localhost",
+    ],
+)
+def test_one_s_own_pages_do_not_count(url: str) -> None:
+    assert normalise_referer(url, OWN) is None
+
+
+@pytest.mark.parametrize("url", ["http://notown.example", "http://sub.own.example", "http://own.example.org"])
+def test_hosts_that_only_look_like_one_s_own_count(url: str) -> None:
+    assert normalise_referer(url, OWN) is not None
+
+
+def test_own_hosts_come_in_any_form() -> None:
+    assert own_hosts(("WWW.A.example", " b.example.", "", "  ")) == {"a.example", "b.example"}
+
+
+@given(_urls)
+def test_what_is_short_stays_as_it_is(url: str) -> None:
+    short = normalise_referer(url, frozenset())
+    if short is None:
+        return
+    assert not short.endswith("/")
+    host = short.partition("/")[0]
+    # A host that is a single word is taken for one only where the address says so.
+    again = short if "." in host or ":" in host else f"http://{short}"
+    assert normalise_referer(again, frozenset()) == short
+
+
+@given(st.text())
+def test_any_text_has_a_short_name_or_none(url: str) -> None:
+    short = normalise_referer(url, frozenset())
+    assert short is None or short
+
+
+def test_long_addresses_are_read_as_short_ones_are() -> None:
+    path = "/a" * 1000
+    assert normalise_referer(f"https://www.example.com{path}/", OWN) == f"example.com{path}"
+
+
+@pytest.mark.parametrize(
+    ("referer", "host"),
+    [
+        ("example.com/a", "example.com"),
+        ("https://user:secret@WWW.Example.com:8080/a?b#c", "example.com"),
+        ("//example.com", "example.com"),
+        ("example.com?a", "example.com"),
+        ("android-app://com.linkedin.android/", "com.linkedin.android"),
+        ("[2001:db8::1]/a", "[2001:db8::1]"),
+        ("intranet/wiki", "intranet"),
+        ("a.example" * 1000, ("a.example" * 1000)[:256]),
+        ("/a", ""),
+        ("", ""),
+        ("?a", ""),
+    ],
+)
+def test_any_referer_has_its_host(referer: str, host: str) -> None:
+    assert referer_host(referer) == host
+
+
+@given(_urls)
+def test_a_short_referer_has_the_host_of_the_whole_one(url: str) -> None:
+    short = normalise_referer(url, frozenset())
+    if short is not None and len(url) < 256:
+        assert referer_host(short) == short.partition("/")[0]

@@ -1,0 +1,22 @@
+"""The servers that die in these tests."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.rounds import NewServer
+from tests.servers import Server
+
+
+@pytest.fixture
+def new_server() -> Iterator[NewServer]:
+    """Make servers as `Server` does; those that still run at the test's end are killed."""
+    with contextlib.ExitStack() as stack:
+        yield lambda *arguments, **settings: stack.enter_context(Server(*arguments, **settings))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return tmp_path / "data"

@@ -1,0 +1,74 @@
+"""Whatever dies, and whenever: what was acknowledged is in the archive, too, whole and under one name."""
+
+import asyncio
+import random
+from collections import Counter
+from pathlib import Path
+
+import orjson
+
+from metronome.archive.inventory import fetch, take_stock
+from metronome.archive.objects import open_archive
+from tests.faults.rounds import ROUNDS, NewServer, Sent, finish, found_in_duckdb, in_good_time
+from tests.faults.test_crash import killed_under_load
+from tests.servers import run_metronome
+
+pytestmark = in_good_time
+
+
+async def found_in_archive(url: str) -> Counter[str]:
+    """Count the events in an archive by their marks."""
+    archive = open_archive(url)
+    stock = await take_stock(archive)
+    assert stock.damages == []
+    assert all(holding.listed is not None for holding in stock.holdings), "an object is in no manifest"
+    bodies = [await fetch(archive, holding) for holding in stock.holdings]
+    return Counter(orjson.loads(line)["mark"] for body in bodies for line in body.splitlines())
+
+
+async def test_a_server_that_is_killed_archives_each_event_once(new_server: NewServer, data: Path) -> None:
+    for workers, roll_bytes in ((1, 30_000), (2, 300_000)):
+        folder = data / str(workers)
+        archive = f"file://{folder}/archive"
+        server = new_server(
+            folder / "data", workers=workers, archive=archive, archive_roll_bytes=roll_bytes, archive_roll_age="1s"
+        )
+        sent = Sent()
+        for _ in range(ROUNDS):
+            await killed_under_load(server, sent, random.uniform(0.1, 1.5))
+            # Then again, while it ships and archives what it finds at its start.
+            server.launch()
+            await asyncio.sleep(random.uniform(0.5, 1.5))
+            server.kill()
+        await asyncio.to_thread(server.start)
+        await asyncio.to_thread(finish, server)
+        stored, archived = found_in_duckdb(server), await found_in_archive(archive)
+        sent.check(stored)
+        sent.check(archived)
+        assert stored == archived
+        print(f"{ROUNDS} rounds, {workers} workers: {len(sent.acknowledged)} acknowledged and archived")  # noqa: T201  # for those who ask with -s
+
+
+async def test_a_replay_into_a_server_that_is_killed_is_made_whole_by_the_next(
+    new_server: NewServer, data: Path
+) -> None:
+    archive = f"file://{data}/archive"
+    first, sent = new_server(data / "first", archive=archive, archive_roll_bytes=20_000), Sent()
+    await killed_under_load(first, sent, 2.0, batch=400)
+    await asyncio.to_thread(first.start)
+    await asyncio.to_thread(finish, first)
+    wanted = await found_in_archive(archive)
+    second = new_server(data / "second")
+    options = (f"--url={second.url}", f"--progress={data / 'progress'}")
+    for _ in range(ROUNDS):
+        await asyncio.to_thread(second.start)
+        replaying = asyncio.create_task(asyncio.to_thread(run_metronome, "replay", archive, *options, "--patience=0"))
+        await asyncio.sleep(random.uniform(0.8, 1.6))
+        second.kill()
+        assert (await replaying).code in {0, 1}
+    await asyncio.to_thread(second.start)
+    ended = await asyncio.to_thread(run_metronome, "replay", archive, *options)
+    assert ended.code == 0, ended
+    assert (await asyncio.to_thread(run_metronome, "verify", archive, options[0])).code == 0
+    await asyncio.to_thread(finish, second)
+    assert found_in_duckdb(second) == wanted

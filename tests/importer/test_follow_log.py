@@ -1,0 +1,227 @@
+"""A growing log, read in the process: whatever the pieces in which it grows, each line is an event once."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import orjson
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from metronome.errors import Misconfigured
+from metronome.importer.batches import Batch, Plan, batches
+from metronome.importer.files import LogFile, is_compressed
+from metronome.importer.follow import GrowingLog, Position, Positions, default_file, rotated
+from metronome.importer.summary import Tally
+from metronome.items import ItemRule
+from metronome.protocols.access_logs.reader import format_named
+
+PLAN = Plan(ItemRule(), frozenset(), None, 3)
+COMBINED = Plan(ItemRule(), frozenset(), format_named("combined"), 3)
+LINES = [b'192.0.2.1 - - [17/May/2025:10:05:%02d +0000] "GET /a HTTP/1.1" 200 5\n' % second for second in range(30)]
+URL = "http://127.0.0.1:8080"
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with TemporaryDirectory() as name:
+        yield Path(name)
+
+
+def events_of(sent: list[Batch]) -> list[dict[str, object]]:
+    return [orjson.loads(line) for batch in sent for line in batch.body.splitlines()]
+
+
+class Growing:
+    """A log, what is sent of it, and where it is taken up."""
+
+    def __init__(self, folder: Path, plan: Plan = PLAN) -> None:
+        self.path = folder / "access.log"
+        self.path.touch()
+        self.plan = plan
+        self.sent: list[Batch] = []
+        self.tally = Tally()
+        self.log = self.open(0)
+
+    def open(self, offset: int) -> GrowingLog:
+        return GrowingLog(self.path, self.plan, self.tally, lambda _fingerprint, _inode: offset, self.sent.append)
+
+    def write(self, text: bytes) -> None:
+        with self.path.open("ab") as file:
+            file.write(text)
+
+    def read(self) -> None:
+        while self.log.read():
+            pass
+
+    def acknowledge(self) -> int:
+        for batch in self.sent:
+            batch.done()
+        return self.log.position(URL, self.path).offset
+
+
+PIECE = st.one_of(
+    st.sampled_from([*LINES, b"\n", b"\r\n", b" ", b"what\n", b"x" * 70_000, LINES[0][:30], LINES[0][30:]]),
+    st.binary(max_size=5),
+)
+
+
+@given(st.lists(PIECE, max_size=15), st.integers(0, 14))
+def test_growing_gives_the_events_that_the_whole_log_gives(pieces: list[bytes], restart: int) -> None:
+    assume(not is_compressed(b"".join(pieces)))
+    with TemporaryDirectory() as name:
+        growing = Growing(Path(name), COMBINED)
+        for number, piece in enumerate(pieces):
+            growing.write(piece)
+            growing.read()
+            growing.log.flush(is_quiet=number % 2 == 0)
+            if number == restart:
+                growing.log.flush(is_quiet=True)
+                offset = growing.acknowledge()
+                growing.log.close()
+                growing.log = growing.open(offset)
+        growing.read()
+        growing.log.end()
+        growing.log.close()
+        with LogFile(str(growing.path)) as file:
+            whole = events_of(list(batches(file, COMBINED, Tally())))
+    if growing.log.fingerprint is not None:
+        assert events_of(growing.sent) == whole
+
+
+def test_only_what_was_answered_is_passed_by(folder: Path) -> None:
+    growing = Growing(folder)
+    growing.write(b"".join(LINES[:7]))
+    growing.read()
+    assert [len(batch.places) for batch in growing.sent] == [3, 3]
+    first, second = growing.sent
+    ends = [sum(map(len, LINES[:count])) for count in (3, 6, 7)]
+
+    def offset() -> int:
+        return growing.log.position(URL, growing.path).offset
+
+    assert offset() == 0
+    first.done()
+    assert offset() == ends[0]
+    second.done()
+    assert offset() == ends[1]
+    growing.log.flush(is_quiet=False)
+    assert len(growing.sent) == 2
+    growing.log.flush(is_quiet=True)
+    assert offset() == ends[1]
+    growing.sent[-1].done()
+    assert offset() == ends[2]
+
+
+@pytest.mark.parametrize("offset", [-5, 1, 40, 10**9])
+def test_a_position_that_cannot_be_is_the_beginning(folder: Path, offset: int) -> None:
+    growing = Growing(folder)
+    growing.write(b"".join(LINES))
+    growing.log = growing.open(offset)
+    growing.read()
+    growing.log.flush(is_quiet=True)
+    assert len(events_of(growing.sent)) == len(LINES)
+
+
+@pytest.mark.parametrize("regrown", [b"", LINES[9], b"".join(LINES[9:20])])
+def test_a_log_that_was_cut_off_is_another_one(folder: Path, regrown: bytes) -> None:
+    growing = Growing(folder)
+    growing.write(b"".join(LINES[:5]))
+    growing.read()
+    growing.path.write_bytes(regrown)
+    assert not growing.log.read()
+    assert growing.log.truncated
+    assert len(growing.sent) == 1
+
+
+def test_a_log_in_no_known_format_is_given_up_when_enough_was_seen(folder: Path) -> None:
+    growing = Growing(folder)
+    growing.write(b"dear diary\n" * 199)
+    growing.read()
+    assert growing.log.complaint is None
+    growing.write(b"dear diary\n")
+    growing.read()
+    assert "no line reads as an access log" in str(growing.log.complaint)
+    growing.write(LINES[0])
+    growing.read()
+    assert growing.sent == []
+
+
+def test_lines_that_tell_nothing_yet_are_waited_for(folder: Path) -> None:
+    growing = Growing(folder)
+    growing.write(b"#Software: a\n#Fields: date time cs-uri-stem\n")
+    growing.read()
+    assert growing.log.fingerprint is None
+    assert growing.log.position(URL, growing.path).fingerprint == ""
+    growing.write(b"2025-05-17 10:05:03 /a\n")
+    growing.read()
+    growing.log.flush(is_quiet=True)
+    assert [event["url"] for event in events_of(growing.sent)] == ["/a"]
+    assert growing.tally.passed == 2
+
+
+def position(offset: int = 7, changed: int = 4 * 10**18, path: str = "/a", url: str = URL) -> Position:
+    return Position(url, path, "00ff", (1, 2), offset, changed)
+
+
+def test_positions_are_kept_for_each_log_and_server(folder: Path) -> None:
+    file = folder / "deep" / "positions.json"
+    positions = Positions(file)
+    positions.save([position(), position(path="/b", offset=9), position(url="http://x", offset=11)])
+    again = Positions(file)
+    assert again.of_path(URL, Path("/a")) == [position()]
+    assert again.known(URL, b"\0\xff") == 9
+    assert again.known("http://x", b"\0\xff", (1, 2)) == 11
+    assert again.known("http://x", b"\0\xff", (1, 3)) == 0
+    assert again.known(URL, b"\1") == 0
+
+
+def test_the_positions_of_another_command_stay(folder: Path) -> None:
+    file = folder / "positions.json"
+    one, other = Positions(file), Positions(file)
+    one.save([position(path="/one")])
+    other.save([position(path="/other"), position(path="/old", changed=1)])
+    one.save([position(path="/one", offset=8), position(path="/new")])
+    assert [len(Positions(file).of_path(URL, Path(path))) for path in ("/one", "/other", "/new")] == [1, 1, 1]
+    one.save([])
+    assert Positions(file).of_path(URL, Path("/one")) == []
+    dropping = Positions(file)
+    dropping.drop(position(path="/other"))
+    dropping.save([])
+    assert Positions(file).of_path(URL, Path("/other")) == []
+    assert [found.name for found in folder.iterdir()] == ["positions.json"]
+
+
+def test_positions_that_cannot_be_kept_are_told(folder: Path) -> None:
+    (folder / "file").touch()
+    with pytest.raises(Misconfigured, match="cannot be kept"):
+        Positions(folder / "file" / "x.json")
+    (folder / "x.json").mkdir()
+    with pytest.raises(Misconfigured, match="cannot be written"):
+        Positions(folder / "x.json").save([position()])
+
+
+def test_positions_lie_in_the_users_state_folder() -> None:
+    assert default_file().parts[-2:] == ("metronome", "positions.json")
+    assert default_file().is_absolute()
+
+
+def test_rotated_logs_are_found_by_name_and_number_the_oldest_first(folder: Path) -> None:
+    log = folder / "access.log"
+    names = ["access.log", "access.log.1", "access.log-20250517", "access.log.2.gz", "access.log.2", "x"]
+    others = ["access.logs", "access-tls.log", "access.log.d", "access.log.error", "other-20250517.log"]
+    for age, name in enumerate([*names, "access-20250516.log.gz", *others]):
+        (folder / name).touch()
+        os.utime(folder / name, ns=(0, 10**18 - age * 10**9))
+    (folder / "access.log.3").mkdir()
+    found = (folder / "x").stat()
+    since = 10**18 - 4 * 10**9
+
+    def listed(since: int) -> list[str]:
+        return [one.path.name for one in rotated(log, since, frozenset({(found.st_dev, found.st_ino)}))]
+
+    assert listed(0) == ["access-20250516.log.gz", "x", "access.log.2", "access.log-20250517", "access.log.1"]
+    assert listed(since) == ["access.log.2", "access.log-20250517", "access.log.1"]
+    assert listed(10**18) == []

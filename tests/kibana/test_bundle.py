@@ -1,0 +1,252 @@
+"""The saved objects fit together, and are written as Kibana imports them."""
+
+from collections import Counter
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metronome.config import read_settings
+from metronome.dashboards import DASHBOARDS, bundle, dashboard_ids, ndjson
+from metronome.dashboards.columns import RECORDS
+from metronome.dashboards.data_view import MILLISECONDS
+from metronome.reports.dwell_time import TIMINGS
+from metronome.stores.elasticsearch.template import index_pattern, index_template
+from tests.kibana.kql import fields_in
+from tests.kibana.lens import (
+    LAYER_REFERENCE,
+    Json,
+    by_id,
+    controls_on,
+    filters_on,
+    layer_of,
+    named_columns,
+    of_kind,
+    panels_on,
+    referred,
+    shown_layers,
+    texts,
+)
+
+ROOT = Path(__file__).parents[2]
+FILE = ROOT / "kibana" / "metronome.ndjson"
+OBJECTS = bundle("metronome")
+VERSIONS = {"index-pattern": "8.0.0", "lens": "8.9.0", "dashboard": "10.2.0"}
+PREFIXES = st.from_regex(r"[a-z0-9][a-z0-9_-]{0,63}", fullmatch=True).filter(lambda prefix: prefix != "state")
+
+every_dashboard = pytest.mark.parametrize("dashboard", of_kind(OBJECTS, "dashboard"), ids=lambda one: one["id"])
+every_panel = pytest.mark.parametrize("panel", of_kind(OBJECTS, "lens"), ids=lambda one: one["id"])
+
+
+def typed_fields() -> dict[str, str]:
+    """Return the fields that every index has, by the index template, with their types."""
+    found = {}
+    for name, field in index_template("metronome")["template"]["mappings"]["properties"].items():
+        found[name] = field["type"]
+        found |= {f"{name}.{inner}": each["type"] for inner, each in field.get("fields", {}).items()}
+    return found
+
+
+class TestAllOfThem:
+    def test_the_file_in_the_checkout_is_up_to_date(self) -> None:
+        assert FILE.read_bytes() == ndjson(OBJECTS), "run `make docs`"
+
+    def test_each_is_a_line_that_always_comes_out_the_same(self) -> None:
+        lines = ndjson(OBJECTS).splitlines()
+        assert [orjson.loads(line) for line in lines] == OBJECTS
+        assert [orjson.dumps(orjson.loads(line), option=orjson.OPT_SORT_KEYS) for line in lines] == lines
+        assert ndjson(bundle("metronome")) == ndjson(OBJECTS)
+
+    def test_they_are_a_data_view_three_dashboards_and_panels(self) -> None:
+        assert Counter(one["type"] for one in OBJECTS) == {
+            "index-pattern": 1,
+            "dashboard": 3,
+            "lens": sum(1 for dashboard in DASHBOARDS for _ in dashboard.panels()),
+        }
+        assert [one["id"] for one in of_kind(OBJECTS, "dashboard")] == dashboard_ids("metronome")
+
+    def test_each_says_by_which_version_it_is_written(self) -> None:
+        for one in OBJECTS:
+            assert (one["coreMigrationVersion"], one["typeMigrationVersion"]) == ("8.8.0", VERSIONS[one["type"]])
+            assert one["managed"] is False
+
+    def test_json_within_json_can_be_read_and_is_in_order(self) -> None:
+        found: Counter[str] = Counter()
+        for one in OBJECTS:
+            for name, text in texts(one["attributes"]):
+                assert orjson.dumps(orjson.loads(text), option=orjson.OPT_SORT_KEYS).decode() == text
+                found[name] += 1
+        assert found["panelsJSON"] == 6
+        assert found["fieldFormatMap"] == found["searchSourceJSON"] / 3 == 1
+
+    def test_what_one_needs_is_among_them(self) -> None:
+        there = {(one["type"], one["id"]) for one in OBJECTS}
+        for one in OBJECTS:
+            assert {*referred(one).values()} <= there
+            assert len(referred(one)) == len(one["references"])
+
+    def test_no_panel_stands_nowhere(self) -> None:
+        shown = {needed for dashboard in of_kind(OBJECTS, "dashboard") for needed in referred(dashboard).values()}
+        assert {("lens", panel["id"]) for panel in of_kind(OBJECTS, "lens")} <= shown
+
+    def test_nothing_but_names_depends_on_the_prefix(self) -> None:
+        renamed = ndjson(OBJECTS).replace(b"metronome-", b"elsewhere-").replace(b"Metronome", b"Elsewhere")
+        assert renamed == ndjson(bundle("elsewhere"))
+
+    @given(PREFIXES)
+    def test_any_prefix_that_the_server_takes_has_objects_of_its_own(self, prefix: str) -> None:
+        assert read_settings({"index_prefix": prefix, "store": "duckdb"}).index_prefix == prefix
+        objects = bundle(prefix)
+        ids = Counter((one["type"], one["id"]) for one in objects)
+        assert len(ids) == len(OBJECTS)
+        assert all(name.startswith(f"{prefix}-") for _, name in ids)
+        assert {needed for one in objects for needed in referred(one).values()} <= ids.keys()
+        (view,) = of_kind(objects, "index-pattern")
+        assert view["attributes"]["title"] == index_pattern(prefix)
+
+
+class TestDataView:
+    def test_it_is_of_the_indices_that_the_template_is_for(self) -> None:
+        (view,) = of_kind(OBJECTS, "index-pattern")
+        assert view["attributes"]["title"] == index_pattern("metronome")
+        assert view["attributes"]["timeFieldName"] == "@timestamp"
+
+    def test_it_shows_each_timing_in_its_unit(self) -> None:
+        (view,) = of_kind(OBJECTS, "index-pattern")
+        formats = orjson.loads(view["attributes"]["fieldFormatMap"])
+        timed = {name for name, each in formats.items() if each["params"].get("inputFormat") == "milliseconds"}
+        assert timed == {f"{name}.num" for name in MILLISECONDS}
+        assert {*MILLISECONDS} == {*TIMINGS} - {"CLS"}
+        assert formats["CLS.num"]["id"] == "number"
+
+
+class TestPanels:
+    @every_panel
+    def test_it_shows_what_it_works_out_and_nothing_else(self, panel: Json) -> None:
+        layer = layer_of(panel)
+        assert shown_layers(panel) == [layer.name]
+        parts = {name for column in layer.columns.values() for name in column.get("references", ())}
+        assert named_columns(panel) == layer.columns.keys() - parts
+        assert referred(panel).keys() == {f"{LAYER_REFERENCE}{layer.name}"}
+
+    @every_panel
+    def test_groups_come_first_and_what_is_worked_out_of_others_before_these(self, panel: Json) -> None:
+        columns = layer_of(panel).columns
+        order = [column["isBucketed"] for column in columns.values()]
+        assert order == sorted(order, reverse=True)
+        for column in columns.values():
+            assert {*column.get("references", ())} <= columns.keys()
+            if column["operationType"] == "terms":
+                by = columns[column["params"]["orderBy"]["columnId"]]
+                # What Lens can sort by.
+                assert not by["isBucketed"]
+                assert "references" not in by
+
+    @every_panel
+    def test_its_fields_are_in_every_index(self, panel: Json) -> None:
+        layer = layer_of(panel)
+        queries = [layer.query, *(column["filter"]["query"] for column in layer.columns.values() if "filter" in column)]
+        for column in layer.columns.values():
+            queries += [each["input"]["query"] for each in column["params"].get("filters", ())]
+        fields = {column["sourceField"] for column in layer.columns.values() if "sourceField" in column}
+        fields |= {field for query in queries for field in fields_in(query)}
+        assert fields - {RECORDS} <= typed_fields().keys()
+
+    @every_panel
+    def test_numbers_are_worked_out_of_numbers_and_groups_are_of_texts(self, panel: Json) -> None:
+        wanted = {"percentile": "double", "terms": "keyword", "unique_count": "keyword", "date_histogram": "date"}
+        for column in layer_of(panel).columns.values():
+            if column["operationType"] in wanted:
+                assert typed_fields()[column["sourceField"]] == wanted[column["operationType"]]
+
+    @every_panel
+    def test_it_says_what_it_is(self, panel: Json) -> None:
+        assert panel["attributes"]["title"]
+        assert panel["attributes"]["description"].endswith(".")
+        assert all(column["label"] for column in layer_of(panel).columns.values())
+
+    def test_every_timing_that_the_report_tells_is_on_the_performance_dashboard(self) -> None:
+        shown = {
+            column["sourceField"]
+            for panel in of_kind(OBJECTS, "lens")
+            if panel["id"].startswith("metronome-performance-")
+            for column in layer_of(panel).columns.values()
+            if column["operationType"] == "percentile"
+        }
+        assert shown == {f"{name}.num" for name in TIMINGS}
+
+
+def overlap(one: Json, other: Json) -> bool:
+    return all(
+        one[start] < other[start] + other[size] and other[start] < one[start] + one[size]
+        for start, size in (("x", "w"), ("y", "h"))
+    )
+
+
+class TestDashboards:
+    @every_dashboard
+    def test_its_panels_fill_the_grid_and_none_lies_on_another(self, dashboard: Json) -> None:
+        places = [panel["gridData"] for panel in panels_on(dashboard)]
+        assert all(place["x"] >= 0 and place["x"] + place["w"] <= 48 and place["w"] >= 8 for place in places)
+        assert not any(overlap(one, other) for one, other in combinations(places, 2))
+        assert sum(place["w"] * place["h"] for place in places) == 48 * max(place["y"] + place["h"] for place in places)
+
+    @every_dashboard
+    def test_each_panel_stands_for_a_saved_one(self, dashboard: Json) -> None:
+        panels, needed = panels_on(dashboard), referred(dashboard)
+        assert len({panel["panelIndex"] for panel in panels}) == len(panels)
+        for panel in panels:
+            name = panel["panelIndex"]
+            assert panel["gridData"]["i"] == name
+            assert panel["panelRefName"] == f"panel_{name}"
+            kind, saved = needed[f"{name}:panel_{name}"]
+            assert (kind, saved) == (panel["type"], f"{dashboard['id']}-{name}")
+            assert saved in by_id(OBJECTS)
+
+    @every_dashboard
+    def test_items_and_events_can_be_chosen_on_it(self, dashboard: Json) -> None:
+        controls, needed = controls_on(dashboard), referred(dashboard)
+        assert {"id", "event"} <= {control["explicitInput"]["fieldName"] for control in controls.values()}
+        for name, control in controls.items():
+            assert control["explicitInput"]["id"] == name
+            assert typed_fields()[control["explicitInput"]["fieldName"]] == "keyword"
+            assert needed[f"controlGroup_{name}:optionsListDataView"][0] == "index-pattern"
+        assert sorted(control["order"] for control in controls.values()) == [*range(len(controls))]
+
+    @every_dashboard
+    def test_bots_are_left_out_by_a_filter_that_can_be_seen_or_by_each_panel(self, dashboard: Json) -> None:
+        filters = filters_on(dashboard)
+        if not filters:
+            layers = [layer_of(by_id(OBJECTS)[name]) for kind, name in referred(dashboard).values() if kind == "lens"]
+            errors = [layer.query for layer in layers if '"error"' in layer.query]
+            assert len(errors) > 5
+            assert [query for query in errors if not query.endswith(" and not bot : *")] == []
+            return
+        (left_out,) = filters
+        assert left_out["query"] == {"exists": {"field": "bot"}}
+        assert left_out["meta"]["negate"] is True
+        assert left_out["meta"]["disabled"] is False
+        assert referred(dashboard)[left_out["meta"]["indexRefName"]] == ("index-pattern", "metronome-events")
+        assert f"'{left_out['meta']['alias']}'" in dashboard["attributes"]["description"]
+
+    @every_dashboard
+    def test_nothing_is_needed_that_is_not_used(self, dashboard: Json) -> None:
+        used = {f"{panel['panelIndex']}:panel_{panel['panelIndex']}" for panel in panels_on(dashboard)}
+        used |= {f"controlGroup_{name}:optionsListDataView" for name in controls_on(dashboard)}
+        used |= {each["meta"]["indexRefName"] for each in filters_on(dashboard)}
+        assert referred(dashboard).keys() == used
+
+
+def test_the_docs_name_every_panel_with_its_dashboard() -> None:
+    page = (ROOT / "docs" / "kibana.md").read_text()
+    missing: list[Any] = [
+        (dashboard.name, panel.title)
+        for dashboard in DASHBOARDS
+        for panel in dashboard.panels()
+        if panel.title not in page
+    ]
+    assert missing == []

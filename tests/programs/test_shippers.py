@@ -1,0 +1,177 @@
+"""Log shippers run with the files of ingest/: tock shows just what was visited, whatever happened to Metronome."""
+
+import shutil
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.programs import shippers
+from tests.programs.programs import wait_until
+from tests.programs.shippers import Place, Shipper
+from tests.programs.sites import MISSING
+from tests.servers import Server, free_port, run_metronome, serving, unique_name
+
+COUNT = 200
+RESENDING: dict[str, Shipper] = {
+    "rsyslog": shippers.rsyslog_elasticsearch,
+    "syslog-ng": shippers.syslog_ng_http,
+    "Filebeat": shippers.filebeat_elasticsearch,
+    "NGINX, followed": shippers.nginx_followed,
+    "Apache, followed": shippers.apache_followed,
+}
+SYSLOG: dict[str, Shipper] = {
+    "rsyslog, syslog": shippers.rsyslog_syslog,
+    "syslog-ng, syslog": shippers.syslog_ng_syslog,
+    "NGINX, syslog": shippers.nginx_syslog,
+    "Apache, syslog": shippers.apache_syslog,
+}
+POSITIONS = {"rsyslog": "work", "Filebeat": "data", "NGINX, followed": "following", "Apache, followed": "following"}
+"""Where it is kept how far the logs were read, of those that name lines by their place."""
+KEYED = ("rsyslog", "syslog-ng", "Filebeat", "NGINX, followed")
+PATIENT = tuple(name for name in KEYED if name != "rsyslog")
+ALL = RESENDING | SYSLOG
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(tmp_path_factory.mktemp("shippers") / "data", syslog_port=free_port()) as running:
+        yield running
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "shipper"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def item() -> str:
+    return unique_name("item-")
+
+
+def visits(item: str, views: int) -> list[str]:
+    """Return paths: views, half as many downloads, and one of what is not there."""
+    return [f"/{item}"] * views + [f"/{item}.csv"] * (views // 2) + [f"{MISSING}-{item}"]
+
+
+def counted(server: Server, item: str) -> tuple[int, int, int]:
+    """Return the views, the downloads, and what is counted of what is not there."""
+    seen, downloaded, missing = (server.get(f"/tock/{path}.json") for path in visits(item, 2)[-3:])
+    return sum(seen["views"].values()), downloaded["downloads"].get("csv", 0), sum(missing["views"].values())
+
+
+def has_refused(server: Server) -> bool:
+    """Tell whether a server had no room for something."""
+    with urllib.request.urlopen(f"{server.url}/metrics", timeout=30) as answer:  # noqa: S310  # our own server
+        return b'metronome_refused_total{reason="SpoolFull"}' in answer.read()
+
+
+def said(folder: Path) -> str:
+    """Return what the programs in a folder have said."""
+    return "\n".join(path.read_text(errors="replace") for path in folder.rglob("said"))
+
+
+def wait_until_counted(server: Server, item: str, views: int, folder: Path) -> None:
+    wanted = (views, views // 2, 0)
+    wait_until(lambda: counted(server, item) == wanted, lambda: f"{counted(server, item)}: {said(folder)}")
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_what_a_shipper_reads_is_counted(server: Server, folder: Path, item: str, name: str) -> None:
+    with ALL[name](Place(folder, server)) as visit:
+        visit(visits(item, COUNT))
+        wait_until_counted(server, item, COUNT, folder)
+    server.wait_until_shipped()
+    assert counted(server, item) == (COUNT, COUNT // 2, 0)
+
+
+@pytest.mark.parametrize("name", RESENDING)
+def test_a_shipper_sends_again_what_was_not_answered_and_nothing_counts_twice(
+    tmp_path: Path, folder: Path, item: str, name: str
+) -> None:
+    with serving(tmp_path / "data") as server:
+        with RESENDING[name](Place(folder, server)) as visit:
+            visit(visits(item, COUNT))
+            wait_until(lambda: server.accepted() > 0, lambda: said(folder))
+            server.kill()
+            visit(visits(item, COUNT))
+            server.start()
+            wait_until_counted(server, item, 2 * COUNT, folder)
+        server.wait_until_shipped()
+        assert counted(server, item) == (2 * COUNT, COUNT, 0)
+
+
+@pytest.mark.parametrize("name", POSITIONS)
+def test_what_is_read_once_more_counts_once(server: Server, folder: Path, item: str, name: str) -> None:
+    for times in (1, 2):
+        with RESENDING[name](Place(folder, server)) as visit:
+            visit(visits(item, COUNT))
+            wait_until_counted(server, item, times * COUNT, folder)
+        server.wait_until_shipped()
+        assert counted(server, item) == (times * COUNT, times * COUNT // 2, 0)
+        shutil.rmtree(folder / POSITIONS[name])
+
+
+@pytest.fixture(scope="module")
+def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, str]]:
+    """Return a server that takes nothing without a key, and a key."""
+    data = tmp_path_factory.mktemp("locked") / "data"
+    made = run_metronome("keys", "create", "shipper", "--scope", "import", data=data)
+    with serving(data, public="tock") as running:
+        yield running, made.output.split()[-1]
+
+
+@pytest.mark.parametrize("name", KEYED)
+def test_a_shipper_with_a_key_is_let_in(locked: tuple[Server, str], folder: Path, item: str, name: str) -> None:
+    server, key = locked
+    with RESENDING[name](Place(folder, server, key)) as visit:
+        visit(visits(item, COUNT))
+        wait_until_counted(server, item, COUNT, folder)
+
+
+@pytest.mark.parametrize("name", PATIENT)
+def test_without_a_key_a_shipper_is_refused_and_keeps_what_it_has(
+    locked: tuple[Server, str], folder: Path, item: str, name: str
+) -> None:
+    server, key = locked
+    with RESENDING[name](Place(folder, server)) as visit:
+        visit(visits(item, COUNT))
+        wait_until(lambda: "401" in said(folder) or "needs a key" in said(folder), lambda: said(folder))
+    assert counted(server, item) == (0, 0, 0)
+    with RESENDING[name](Place(folder, server, key)):
+        wait_until_counted(server, item, COUNT, folder)
+
+
+def test_without_a_key_rsyslog_is_refused_and_writes_down_what_it_could_not_send(
+    locked: tuple[Server, str], folder: Path, item: str
+) -> None:
+    server, _ = locked
+    unsent = folder / "metronome-unsent.log"
+    with shippers.rsyslog_elasticsearch(Place(folder, server)) as visit:
+        visit(visits(item, COUNT))
+        wait_until(lambda: unsent.exists() and unsent.read_text().count(item) > COUNT, lambda: said(folder))
+    assert "needs a key" in said(folder)
+    assert counted(server, item) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("name", RESENDING)
+def test_what_comes_while_the_spool_is_full_is_sent_again_and_counted_once(
+    tmp_path: Path, folder: Path, item: str, name: str
+) -> None:
+    store = f"http://127.0.0.1:{free_port()}"
+    full = {"store": store, "spool_max_bytes": 20_000, "stop_seconds": 1, "public": "tick,tock,admin"}
+    with serving(tmp_path / "data", **full) as server:
+        with RESENDING[name](Place(folder, server)) as visit:
+            for _ in range(3):
+                visit(visits(item, COUNT))
+            wait_until(lambda: has_refused(server), lambda: said(folder))
+            # The store is there again.
+            server.stop()
+            server.settings = {}
+            server.start()
+            wait_until_counted(server, item, 3 * COUNT, folder)
+        server.wait_until_shipped()
+        assert counted(server, item) == (3 * COUNT, 3 * COUNT // 2, 0)

@@ -1,0 +1,339 @@
+"""Logs in columns: of IIS and others in the W3C's format, of CloudFront, and of S3."""
+
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metronome.errors import Malformed
+from metronome.items import ItemRule
+from metronome.protocols.access_logs.reader import FORMATS, Log, LogFormat, detect, fingerprint, format_named, head
+from metronome.protocols.access_logs.w3c import CLOUDFRONT_COLUMNS
+
+W3C, CLOUDFRONT, S3 = map(format_named, ("w3c", "cloudfront", "s3"))
+Fields = dict[str, Any]
+
+IIS_FIELDS = (
+    "#Fields: date time s-ip cs-method cs-uri-stem cs-uri-query s-port cs-username c-ip cs(User-Agent) cs(Referer) "
+    "sc-status sc-substatus sc-win32-status time-taken"
+)
+IIS_HEAD = [
+    "#Software: Microsoft Internet Information Services 10.0",
+    "#Version: 1.0",
+    "#Date: 2025-05-17 10:05:03",
+    IIS_FIELDS,
+]
+IIS_LINE = (
+    "2025-05-17 10:05:03 10.0.0.5 GET /data/rivers.csv a=1&b=2 443 AD\\ada 2001:db8::7 "
+    "Mozilla/5.0+(X11;+Linux)+A%2BB https://news.example/a 200 0 0 15"
+)
+
+
+def log_of(lines: list[bytes], log_format: LogFormat) -> Log:
+    return Log(log_format, fingerprint(head(lines, log_format) or b""), ItemRule())
+
+
+def events(lines: list[str], log_format: LogFormat) -> list[Fields]:
+    """Return the events of a log, without their identities."""
+    found = []
+    encoded = [line.encode() for line in lines]
+    log = log_of(encoded, log_format)
+    for offset, line in enumerate(encoded):
+        event = log.event(line, offset)
+        if event is not None:
+            assert len(event.pop("event_id")) == 32
+            found.append(event)
+    return found
+
+
+def test_an_iis_line_gives_every_field() -> None:
+    assert events([*IIS_HEAD, IIS_LINE], W3C) == [
+        {
+            "@timestamp": "2025-05-17T10:05:03.000Z",
+            "event": "download",
+            "id": "/data/rivers.csv",
+            "format": "csv",
+            "clientip": "2001:db8::7",
+            "user": "AD\\ada",
+            "method": "GET",
+            "url": "/data/rivers.csv?a=1&b=2",
+            "status": 200,
+            "referer": "https://news.example/a",
+            "agent": "Mozilla/5.0 (X11; Linux) A%2BB",
+            "duration": 15,
+            "s-ip": "10.0.0.5",
+            "s-port": "443",
+            "sc-substatus": "0",
+            "sc-win32-status": "0",
+        }
+    ]
+
+
+def test_what_is_missing_is_left_out() -> None:
+    line = "2025-05-17 10:05:03 10.0.0.5 GET / - 443 - - - - 404 0 2 -"
+    assert events([*IIS_HEAD, line], W3C) == [
+        {
+            "@timestamp": "2025-05-17T10:05:03.000Z",
+            "event": "error",
+            "id": "/",
+            "method": "GET",
+            "url": "/",
+            "status": 404,
+            "s-ip": "10.0.0.5",
+            "s-port": "443",
+            "sc-substatus": "0",
+            "sc-win32-status": "2",
+        }
+    ]
+
+
+def test_the_columns_may_change_in_the_middle() -> None:
+    other = [
+        "#Fields: time c-ip cs-method cs-uri-stem sc-status sc-bytes cs-host",
+        "10:06:00 ::1 HEAD /a 304 0 a.example:80",
+    ]
+    first, second = events([*IIS_HEAD, IIS_LINE, *other], W3C)
+    assert first["agent"].startswith("Mozilla")
+    # The day is the directive's where the lines have none.
+    assert second == {
+        "@timestamp": "2025-05-17T10:06:00.000Z",
+        "event": "request",
+        "id": "/a",
+        "clientip": "::1",
+        "method": "HEAD",
+        "url": "/a",
+        "status": 304,
+        "bytes": 0,
+        "host": "a.example",
+    }
+
+
+@pytest.mark.parametrize(
+    ("columns", "line", "expected"),
+    [
+        ("time-taken", "7", {"duration": 7}),
+        ("time-taken", "0.0125", {"duration": 12.5}),
+        ("time-taken", "nan.0", {}),
+        ("cs(User-Agent)", '"Reader ""Pro"" 2"', {"agent": 'Reader "Pro" 2'}),
+        ("cs(User-Agent) x-b", '"Reader 2" b', {"agent": "Reader 2", "x-b": "b"}),
+        ("cs(Cookie) x-forwarded-for", "id=1 192.0.2.1", {}),
+        ("event id event_id agent", "a b c d", {"record_event": "a", "record_id": "b", "record_agent": "d"}),
+        ("cs-uri", "/whole?a", {"url": "/whole?a", "id": "/whole"}),
+        ("sc-status sc-bytes", "x 9999999999999999999", {}),
+    ],
+)
+def test_columns_of_other_servers(columns: str, line: str, expected: Fields) -> None:
+    log = log_of([b"x"], W3C)
+    log.pass_by(f"#Fields: date time {columns}".encode())
+    event = log.event(f"2025-05-17 10:05:03 {line}".encode(), 0)
+    assert event is not None
+    assert event.pop("event_id") != "c"
+    assert event == {"@timestamp": "2025-05-17T10:05:03.000Z", "event": "request", **expected}
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        ([IIS_LINE], "no line before it says which columns it has"),
+        ([*IIS_HEAD, IIS_LINE.rpartition(" ")[0]], "it has 14 columns, and #Fields names 15"),
+        ([*IIS_HEAD, IIS_LINE + " 7"], "it has 16 columns, and #Fields names 15"),
+        (["#Fields: date cs-uri-stem", "2025-05-17 /a"], "it has no date and time"),
+        (["#Fields: time cs-uri-stem", "10:05:03 /a"], "it has no date and time"),
+        (["#Fields: date time", "2025-05-17 25:00:00"], "is no date and time as in"),
+        (["#Fields: date time a", '2025-05-17 10:00:00 "a b'], "it has 0 columns"),
+    ],
+)
+def test_what_cannot_be_read_in_columns_says_why(lines: list[str], says: str) -> None:
+    with pytest.raises(Malformed, match=says):
+        events(lines, W3C)
+
+
+CLOUDFRONT_HEAD = ["#Version: 1.0", f"#Fields: {' '.join(CLOUDFRONT_COLUMNS)}"]
+CLOUDFRONT_LINE = (
+    "2025-05-17 10:05:03 FRA56-P1 392 2001:db8::7 GET d1.cloudfront.net /data/my%20rivers.csv 206 "
+    "https://news.example/a Mozilla/5.0%2520(X11;%2520Linux)%20%22A%22 a=1 id=%3D7 Hit Req== www.example.org https 23 "
+    "0.0015 192.0.2.77 TLSv1.3 TLS_AES Hit HTTP/2.0 - - 11040 0.001 Hit text/csv 78 - -"
+).replace(" ", "\t")
+
+
+@pytest.mark.parametrize("first", [CLOUDFRONT_HEAD, []])
+def test_a_cloudfront_line_gives_every_field_with_directives_or_without(first: list[str]) -> None:
+    assert events([*first, CLOUDFRONT_LINE], CLOUDFRONT) == [
+        {
+            "@timestamp": "2025-05-17T10:05:03.000Z",
+            "event": "download",
+            "id": "/data/my rivers.csv",
+            "format": "csv",
+            "clientip": "2001:db8::7",
+            "method": "GET",
+            "url": "/data/my%20rivers.csv?a=1",
+            "status": 206,
+            "bytes": 392,
+            "referer": "https://news.example/a",
+            "agent": 'Mozilla/5.0 (X11; Linux) "A"',
+            "host": "www.example.org",
+            "duration": 1.5,
+            "x-edge-location": "FRA56-P1",
+            "x-edge-result-type": "Hit",
+            "x-edge-request-id": "Req==",
+            "cs-protocol": "https",
+            "cs-bytes": "23",
+            "ssl-protocol": "TLSv1.3",
+            "ssl-cipher": "TLS_AES",
+            "x-edge-response-result-type": "Hit",
+            "cs-protocol-version": "HTTP/2.0",
+            "c-port": "11040",
+            "time-to-first-byte": "0.001",
+            "x-edge-detailed-result-type": "Hit",
+            "sc-content-type": "text/csv",
+            "sc-content-len": "78",
+        }
+    ]
+
+
+OWNER = "79a59df900b949e55d96a1e698fbaced"
+S3_LINE = (
+    f"{OWNER} bucket-1 [17/May/2025:12:05:03 +0200] 2001:db8::7 arn:aws:iam::1:user/ada 3E57427F3 REST.GET.OBJECT "
+    'data/my%2520caf%25C3%25A9s.csv "GET /bucket-1/data/my%20caf%C3%A9s.csv?versionId=1 HTTP/1.1" 206 - 113 4406 41 28 '
+    '"https://news.example/a" "S3 "odd" Console/0.4" v1 s9lzHYrFp76ZVx= SigV4 ECDHE-RSA AuthHeader '
+    "bucket-1.s3.eu-central-1.amazonaws.com TLSV1.2 - Yes"
+)
+
+
+def test_an_s3_line_gives_every_field() -> None:
+    assert events([S3_LINE], S3) == [
+        {
+            "@timestamp": "2025-05-17T10:05:03.000Z",
+            "event": "download",
+            "id": "/data/my cafés.csv",
+            "format": "csv",
+            "clientip": "2001:db8::7",
+            "user": "arn:aws:iam::1:user/ada",
+            "method": "GET",
+            "url": "/data/my%20caf%C3%A9s.csv?versionId=1",
+            "status": 206,
+            "bytes": 113,
+            "object_size": 4406,
+            "duration": 41,
+            "turnaround": 28,
+            "referer": "https://news.example/a",
+            "agent": 'S3 "odd" Console/0.4',
+            "host": "bucket-1.s3.eu-central-1.amazonaws.com",
+            "bucket": "bucket-1",
+            "operation": "REST.GET.OBJECT",
+            "request_id": "3E57427F3",
+            "version_id": "v1",
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("operation", "key", "request_line", "status", "event", "item"),
+    [
+        ("REST.GET.OBJECT", "a", '"GET /a HTTP/1.1"', "200", "view", "/a"),
+        ("WEBSITE.GET.OBJECT", "index.html", '"GET / HTTP/1.1"', "304", "view", "/index.html"),
+        ("REST.GET.OBJECT", "/a", '"GET /b//a HTTP/1.1"', "200", "view", "/a"),
+        ("REST.GET.OBJECT", "100%2525", '"GET /100%25 HTTP/1.1"', "200", "view", "/100%"),
+        ("REST.GET.OBJECT", "a%20b", '"GET /a%20b HTTP/1.1"', "200", "view", "/a b"),
+        ("REST.GET.OBJECT", "a", '"GET /a HTTP/1.1"', "403", "error", "/a"),
+        ("REST.HEAD.OBJECT", "a", '"HEAD /a HTTP/1.1"', "200", "request", "/a"),
+        ("REST.PUT.OBJECT", "a", '"PUT /a HTTP/1.1"', "200", "request", "/a"),
+        ("REST.GET.OBJECT_TAGGING", "a", '"GET /a?tagging HTTP/1.1"', "200", "request", "/a"),
+        ("REST.GET.BUCKET", "-", '"GET /?list-type=2 HTTP/1.1"', "200", "request", "/"),
+        ("BATCH.DELETE.OBJECT", "a", "-", "204", "request", "/a"),
+        ("S3.EXPIRE.OBJECT", "a", "-", "-", "request", "/a"),
+    ],
+)
+def test_only_what_shows_an_object_is_a_view(
+    operation: str, key: str, request_line: str, status: str, event: str, item: str
+) -> None:
+    start = f"{OWNER} b [17/May/2025:10:05:03 +0000] 192.0.2.1 - 3E57"
+    line = f'{start} {operation} {key} {request_line} {status} - - - - - "-" "-" -'
+    (found,) = events([line], S3)
+    assert (found["event"], found["id"]) == (event, item)
+    assert not {"referer", "agent", "user", "bytes", "duration", "version_id", "host"} & found.keys()
+
+
+def test_what_is_no_s3_line_says_so() -> None:
+    with pytest.raises(Malformed, match="not those of an S3 log"):
+        events([S3_LINE.partition('"S3')[0]], S3)
+    with pytest.raises(Malformed, match="is no time as in"):
+        events([S3_LINE.replace("May", "Mai")], S3)
+
+
+HEADS = {"w3c": IIS_HEAD, "cloudfront": CLOUDFRONT_HEAD, "s3": []}
+LINES = {"w3c": IIS_LINE, "cloudfront": CLOUDFRONT_LINE, "s3": S3_LINE}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_the_format_of_columns_is_found(name: str) -> None:
+    lines = [*HEADS[name], LINES[name], "", "# Remark", LINES[name]]
+    assert detect([f"{line}\r\n".encode() for line in lines]).name == name
+
+
+def test_cloudfront_without_directives_is_found() -> None:
+    assert detect([CLOUDFRONT_LINE.encode()]).name == "cloudfront"
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_hit_in_columns_stays_one_while_its_line_is_written(name: str) -> None:
+    lines = [line.encode() for line in HEADS[name]]
+    whole = LINES[name].encode()
+
+    def identity(line: bytes, at: int = 999) -> str | None:
+        log = log_of([*lines, whole], format_named(name))
+        for directive in lines:
+            log.event(directive, 0)
+        with suppress(Malformed):
+            event = log.event(line, at)
+            assert event is not None
+            return str(event["event_id"])
+        return None
+
+    known = {identity(whole[:length]) for length in range(len(whole) + 1)} - {None}
+    assert known == {identity(whole), identity(whole + b"\r\n")}
+    assert len(known) == 1
+    assert identity(whole, 998) not in known
+
+
+@pytest.mark.parametrize("name", ["w3c", "cloudfront"])
+def test_logs_that_begin_with_the_same_directives_are_told_apart_by_their_first_hits(name: str) -> None:
+    log_format = format_named(name)
+
+    def print_of(line: str) -> bytes:
+        return log_of([text.encode() for text in [*HEADS[name], "", line, LINES[name]]], log_format).fingerprint
+
+    today = LINES[name]
+    assert print_of(today) == print_of(today + "\r")
+    assert print_of(today) != print_of(today.replace("2025-05-17", "2025-05-18"))
+    assert print_of(today) != print_of(today.replace("10:05:03", "10:05:04"))
+    assert head([line.encode() for line in HEADS[name]], log_format) is None
+
+
+def test_a_line_that_is_passed_by_says_what_follows() -> None:
+    log = log_of([b"x"], W3C)
+    log.pass_by(IIS_LINE.encode())
+    log.pass_by(IIS_HEAD[3].encode())
+    assert log.event(IIS_LINE.encode(), 0)
+
+
+PIECES = st.lists(
+    st.sampled_from(
+        [*IIS_HEAD, IIS_LINE, *CLOUDFRONT_HEAD, CLOUDFRONT_LINE, S3_LINE, "#Fields: date time", "#Date:", "#", '"', " "]
+    )
+    | st.text(max_size=4),
+    max_size=4,
+).map("".join)
+
+
+@given(st.lists(PIECES | st.sampled_from([*IIS_HEAD, *CLOUDFRONT_HEAD]), max_size=6), st.sampled_from(FORMATS))
+def test_any_log_is_read_or_malformed(lines: list[str], log_format: LogFormat) -> None:
+    log = log_of([b"x"], log_format)
+    for line in lines:
+        with suppress(Malformed):
+            event = log.event(line.encode(errors="replace"), 0)
+            assert event is None or event["event"] in {"view", "download", "error", "request"}
+    with suppress(Malformed):
+        assert detect([line.encode(errors="replace") for line in lines]) in FORMATS

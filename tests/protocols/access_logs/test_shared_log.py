@@ -1,0 +1,53 @@
+"""The real log beside the project, counted exactly as another program counted it."""
+
+import gzip
+import json
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from metronome.enrich.referrers import normalise_referer, own_hosts
+from metronome.items import item_rule
+from metronome.protocols.access_logs.reader import Log, detect, fingerprint
+
+SHARED = Path(__file__).parents[4] / "shared" / "data"
+
+pytestmark = [
+    pytest.mark.shared_data,
+    pytest.mark.skipif(not (SHARED / "apache_logs.log.gz").exists(), reason="the real log is not beside the project"),
+]
+
+
+def counted(expected: dict[str, Any]) -> dict[str, dict[str, Counter[str]]]:
+    lines = gzip.decompress((SHARED / expected["log"]).read_bytes()).split(b"\n")[:-1]
+    own = own_hosts(tuple(expected["own_hosts"]))
+    log = Log(detect(lines[:200]), fingerprint(lines[0]), item_rule(expected["item_pattern"]), own)
+    items: dict[str, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
+    identities = set()
+    offset = 0
+    for line in lines:
+        event = log.event(line, offset)
+        assert event is not None
+        offset += len(line) + 1
+        identities.add(event["event_id"])
+        if event["event"] in {"view", "download"}:
+            item = items[event["id"]]
+            if event["event"] == "view":
+                item["views"][event["@timestamp"][:10]] += 1
+            else:
+                item["downloads"][event["format"]] += 1
+            short = normalise_referer(event.get("referer", ""), own)
+            if short is not None:
+                item["referers"][short] += 1
+    assert len(identities) == len(lines)
+    return items
+
+
+def test_every_item_of_the_real_log_is_counted_exactly() -> None:
+    expected = json.loads((SHARED / "apache_logs.expected.json").read_bytes())
+    found = counted(expected)
+    names = ("views", "downloads", "referers")
+    assert {item: {name: dict(counts[name]) for name in names} for item, counts in found.items()} == expected["items"]
+    assert len(found) == 268

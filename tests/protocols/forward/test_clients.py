@@ -1,0 +1,87 @@
+"""What real clients send, as it was recorded: two views of an item, in every mode that each of them has."""
+
+from base64 import b64decode
+from typing import Any, Final
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metronome.errors import Malformed, TooLarge
+from metronome.event import Event
+from metronome.protocol import Outcome, Request
+from metronome.protocols.forward.frames import Frames
+from metronome.protocols.forward.protocol import Forward
+
+FORWARD: Final = Forward(2**20, 2**20)
+RECORDINGS: Final = {
+    "fluent-logger 0.11.1 of PyPI": (
+        "k6hhcHAuaGl0c85rAyrDg6JpZKFhpWV2ZW50pHZpZXehbgGTqGFwcC5oaXRzzmsDKsODomlkoWGlZXZlbnSkdmlld6FuAg=="
+    ),
+    "the same with nanoseconds": (
+        "k6hhcHAuaGl0c9cAawMqxA5wZfyDomlkoWGlZXZlbnSkdmlld6FuAZOoYXBwLmhpdHPXAGsDKsQOnnrlg6JpZKFhpWV2ZW50pHZpZXehbgI="
+    ),
+    "@fluent-org/logger 1.0.10, Message": (
+        "lKhhcHAuaGl0c9cAawMqxSzxIICDomlkoWGlZXZlbnSkdmlld6FuAYGlY2h1bmu4Z2hSNFRYcUdNRklrVjRySjUydkErdz09lKhh"
+        "cHAuaGl0c9cAawMqxSzxIICDomlkoWGlZXZlbnSkdmlld6FuAoGlY2h1bmu4WXRiYVh3ZDBGeEpmWkRWMHJXMU1Rdz09"
+    ),
+    "the same, Forward": (
+        "k6hhcHAuaGl0c5KS1wBrAyrGJGsewIOiaWShYaVldmVudKR2aWV3oW4BktcAawMqxiR6YQCDomlkoWGlZXZlbnSkdmlld6FuAoKk"
+        "c2l6ZQKlY2h1bmu4d2VGdXBTS291eHI0eG1xVEFCcHFTUT09"
+    ),
+    "the same, PackedForward": (
+        "k6hhcHAuaGl0c8Q+ktcAawMqxxn81QCDomlkoWGlZXZlbnSkdmlld6FuAZLXAGsDKscaDBdAg6JpZKFhpWV2ZW50pHZpZXehbgKC"
+        "pHNpemUCpWNodW5ruEpTYnhvallmSUZZc0ZCZ3hPRzdIOUE9PQ=="
+    ),
+    "the same, CompressedPackedForward": (
+        "k6hhcHAuaGl0c8Q9H4sIAAAAAAAAA5t0nSGbWeuE+KxqhuZFmSkLE5emlqXmlSwpy0wtX5jHOAkqvXKvAxZpJgATFAJhPgAAAIOk"
+        "c2l6ZQKlY2h1bmu4RWNVcUFyVHRWMkJDU0xlY2dXY2RYUT09qmNvbXByZXNzZWSkZ3ppcA=="
+    ),
+    "fluent-logger 3.4.1 of npm, Message": (
+        "lKhhcHAuaGl0c85rAyrJg6JpZKFhpWV2ZW50pHZpZXehbgGBpWNodW5ruHo4YnFaaW9BYlltQVVvVmxMZjlOSEE9PZSoYXBwLmhp"
+        "dHPOawMqyYOiaWShYaVldmVudKR2aWV3oW4CgaVjaHVua7htMHVTWnRmei8vMXNhYVRoWE00Tmh3PT0="
+    ),
+    "the same as PackedForward": (
+        "k6hhcHAuaGl0c8Q0ks5rAyrKg6JpZKFhpWV2ZW50pHZpZXehbgGSzmsDKsqDomlkoWGlZXZlbnSkdmlld6FuAoSlY2h1bmu4WHVO"
+        "cW1hMTFlSzlmNkR6bi91QzRBdz09pHNpemU0qmNvbXByZXNzZWSkdGV4dLJldmVudEVudHJ5RGF0YVNpemU0"
+    ),
+    "the same as CompressedPackedForward": (
+        "k6hhcHAuaGl0c8QzH4sIAAAAAAAAA5t0LptZ61TzosyUhYlLU8tS80qWlGWmli/MY5yES4YJAOH1Ua80AAAAhKVjaHVua7hFZGVr"
+        "L01jcXhFNXpBOEdBeE1MbkZRPT2kc2l6ZTOqY29tcHJlc3NlZKRnemlwsmV2ZW50RW50cnlEYXRhU2l6ZTQ="
+    ),
+}
+WANTED: Final = [{"id": "a", "event": "view", "n": n, "type": "app.hits"} for n in (1, 2)]
+
+
+def taken(content: bytes) -> tuple[list[Any], bytes]:
+    """Return the fields of each event, or the kind of error in its place, and all answers."""
+    found: list[Any] = []
+    answers = b""
+    for frame in Frames(2**20).feed(content):
+        request = Request(frame, "", 100)
+        readings = FORWARD.read(request)
+        found += [dict(event.fields) if isinstance(event, Event) else type(event) for event in readings.events]
+        answers += FORWARD.reply(request, readings, Outcome(len(found), {})).body
+    return found, answers
+
+
+@pytest.mark.parametrize("client", RECORDINGS)
+def test_what_a_client_sends_is_read_and_answered(client: str) -> None:
+    content = b64decode(RECORDINGS[client])
+    found, answers = taken(content)
+    assert [{name: value for name, value in one.items() if name != "@timestamp"} for one in found] == WANTED
+    assert all(one["@timestamp"].startswith("2026-11-22T17:47:") for one in found)
+    chunks = content.split(b"\xa5chunk")[1:]
+    assert answers == b"".join(b"\x81\xa3ack" + chunk[:25] for chunk in chunks)
+
+
+@given(st.sampled_from(list(RECORDINGS.values())), st.lists(st.tuples(st.integers(0, 300), st.integers(0, 255))))
+def test_what_was_changed_on_its_way_is_read_or_refused(recording: str, changes: list[tuple[int, int]]) -> None:
+    content = bytearray(b64decode(recording))
+    for at, value in changes:
+        content[at % len(content)] = value
+    try:
+        found, _ = taken(bytes(content))
+    except (Malformed, TooLarge):
+        return
+    assert all(isinstance(one, dict) or one in {Malformed, TooLarge} for one in found)

@@ -1,0 +1,95 @@
+"""HELO, PING and PONG: who is let in, and how the server shows that it knows the key itself."""
+
+import hashlib
+from typing import Any, Final
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgpack import packb, unpackb
+
+from metronome.protocols.forward.handshake import Handshake
+
+KEY: Final = "schlüssel"
+NONCE: Final = bytes(range(16))
+AUTH: Final = bytes(range(240, 256))
+USERS: Final = {"alice": "secret", "bob": "pass:word"}
+OPEN: Final = Handshake(KEY, NONCE, AUTH)
+STRICT: Final = Handshake(KEY, NONCE, AUTH, USERS)
+SALT: Final = b"\xff\x00salt of the host"
+
+
+def digest(*contents: str | bytes) -> str:
+    """Hash contents as the specification has it."""
+    whole = b"".join(part if isinstance(part, bytes) else part.encode() for part in contents)
+    return hashlib.sha512(whole).hexdigest()
+
+
+def ping(key: str = KEY, user: str = "", word: str | None = None, host: str = "host") -> list[Any]:
+    proof = digest(AUTH, user, word) if word is not None else ""
+    return ["PING", host, SALT, digest(SALT, host, NONCE, key), user, proof]
+
+
+def test_the_server_begins_with_its_nonces() -> None:
+    assert unpackb(OPEN.helo()) == ["HELO", {"nonce": NONCE, "auth": b"", "keepalive": True}]
+    assert unpackb(STRICT.helo()) == ["HELO", {"nonce": NONCE, "auth": AUTH, "keepalive": True}]
+
+
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize(
+    ("handshake", "message"),
+    [
+        (OPEN, ping()),
+        (OPEN, ping(user="whoever", word="whatever")),
+        (OPEN, ping(host="")),
+        (STRICT, ping(user="alice", word="secret")),
+        (STRICT, ping(user="bob", word="pass:word")),
+    ],
+)
+def test_who_knows_the_key_is_let_in_and_told_that_the_server_knows_it(
+    handshake: Handshake, message: list[Any], *, old: bool
+) -> None:
+    answer = handshake.answer(packb(message, use_bin_type=not old))
+    assert answer.reason == ""
+    assert unpackb(answer.pong) == ["PONG", True, "", "metronome", digest(SALT, "metronome", NONCE, KEY)]
+
+
+@pytest.mark.parametrize(
+    ("handshake", "message", "reason"),
+    [
+        (OPEN, ping("wrong"), "shared_key mismatch"),
+        (OPEN, ping(""), "shared_key mismatch"),
+        (STRICT, ping("wrong", "alice", "secret"), "shared_key mismatch"),
+        (STRICT, ping(), "username/password mismatch"),
+        (STRICT, ping(user="alice"), "username/password mismatch"),
+        (STRICT, ping(user="alice", word="pass:word"), "username/password mismatch"),
+        (STRICT, ping(user="alic", word="esecret"), "username/password mismatch"),
+        (STRICT, ping(user="carol", word="secret"), "username/password mismatch"),
+        (OPEN, ping()[:5], "invalid ping message"),
+        (OPEN, [*ping(), ""], "invalid ping message"),
+        (OPEN, ["PONG", *ping()[1:]], "invalid ping message"),
+        (OPEN, [*ping()[:3], 7, "", ""], "invalid ping message"),
+        (OPEN, [*ping()[:4], None, None], "invalid ping message"),
+        (OPEN, ["PING", {"a": 1}, *ping()[2:]], "invalid ping message"),
+        (OPEN, ["t", 1421919000, {"id": "a"}], "invalid ping message"),
+        (OPEN, "PING", "invalid ping message"),
+        (OPEN, None, "invalid ping message"),
+    ],
+)
+def test_nobody_else_is_let_in_and_they_are_told_why(handshake: Handshake, message: object, reason: str) -> None:
+    answer = handshake.answer(packb(message))
+    assert answer.reason == reason
+    assert unpackb(answer.pong) == ["PONG", False, reason, "", ""]
+
+
+def test_a_ping_that_was_heard_elsewhere_lets_nobody_in() -> None:
+    assert Handshake(KEY, bytes(16), AUTH).answer(packb(ping())).reason == "shared_key mismatch"
+    other = Handshake(KEY, NONCE, bytes(16), USERS)
+    assert other.answer(packb(ping(user="alice", word="secret"))).reason == "username/password mismatch"
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_are_answered(body: bytes) -> None:
+    for frame in (body, b"\x96\xa4PING" + body, packb(["PING", body, body, body, body, body])):
+        for handshake in (OPEN, STRICT):
+            assert handshake.answer(frame).reason

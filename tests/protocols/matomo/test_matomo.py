@@ -1,0 +1,348 @@
+"""Requests of the Matomo Tracking API, as trackers send them, and the answers to them."""
+
+import json
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metronome.errors import Malformed, NoKey, SpoolFull, TooLarge
+from metronome.event import Event
+from metronome.protocol import Outcome, Readings, Reply, Request
+from metronome.protocols.matomo import tracker
+from metronome.web.gif import ERROR_HEADER, GIF
+
+FORM: Final = "application/x-www-form-urlencoded"
+HEX: Final = "0123456789abcdef"
+SECRET: Final = "a" * 32
+VIEW: Final = "idsite=1&rec=1&url=https%3A%2F%2Fexample.org%2Fa"
+
+
+def get(query: str, **headers: str) -> Request:
+    return Request(b"", "", 100, "GET", "/matomo.php", query, headers, "192.0.2.7", "2026-01-22T12:00:00.000Z")
+
+
+def post(body: bytes | str | object, query: str = "", **headers: str) -> Request:
+    text = body.encode() if isinstance(body, str) else body if isinstance(body, bytes) else orjson.dumps(body)
+    return get(query, **headers)._replace(body=text, content_type=FORM, method="POST")
+
+
+def events(request: Request) -> list[Any]:
+    """Read a request; of what is no event, the sentence that says why."""
+    readings = list(tracker.read(request).events)
+    return [reading.fields if isinstance(reading, Event) else str(reading) for reading in readings]
+
+
+def answer(request: Request, rejected: dict[int, Malformed | TooLarge] | None = None, accepted: int = 1) -> Reply:
+    return tracker.reply(request, tracker.read(request), Outcome(accepted, rejected or {}))
+
+
+JS: Final = (
+    f"&idsite=1&rec=1&r=314159&h=9&m=5&s=7&url={quote('https://example.org/data/wells?x=1', safe='')}"
+    f"&urlref={quote('https://news.example/a', safe='')}&_id={HEX}&_idn=1&send_image=0&_refts=0"
+)
+JS_BROWSER: Final = (
+    "&pdf=1&qt=0&realp=0&wma=0&fla=0&java=0&ag=0&cookie=1&res=1920x1080"
+    f"&uadata={quote(orjson.dumps({'brands': [], 'platform': 'Linux'}).decode())}"
+)
+CART: Final = '[["s","n",["c"],10,2]]'
+JS_FIELDS: Final = {
+    "idsite": 1,
+    "h": 9,
+    "m": 5,
+    "s": 7,
+    "url": "https://example.org/data/wells?x=1",
+    "id": "/data/wells",
+    "referer": "https://news.example/a",
+    "visitor": HEX,
+    "new_visitor": 1,
+    "first_referer_at": 0,
+    "clientip": "192.0.2.7",
+}
+
+
+@pytest.mark.parametrize(
+    ("query", "fields"),
+    [
+        (f"action_name=Wells{JS}&pf_net=0&pf_srv=12&pf_tfr=3&pf_dm1=40&pf_dm2=5&pf_onl=1&pv_id=aB3dE6",
+         {"event": "view", "title": "Wells", "pf_net": 0, "pf_srv": 12, "pf_tfr": 3, "pf_dm1": 40, "pf_dm2": 5,
+          "pf_onl": 1, "pv_id": "aB3dE6"}),
+        (f"ping=1{JS}&pv_id=aB3dE6", {"event": "heartbeat", "pv_id": "aB3dE6"}),
+        (f"link={quote('https://other.example/x', safe='')}{JS}",
+         {"event": "outlink", "link": "https://other.example/x"}),
+        (f"download={quote('https://example.org/data/wells.zip', safe='')}{JS}",
+         {"event": "download", "download": "https://example.org/data/wells.zip", "id": "/data/wells.zip",
+          "format": "zip"}),
+        (f"e_c=Map&e_a=zoom&e_n=in&e_v=2&ca=1{JS}",
+         {"event": "event", "category": "Map", "action": "zoom", "name": "in", "value": 2, "ca": "1"}),
+        (f"c_n=Banner&c_p=a.png&c_t=%2Ft&ca=1{JS}",
+         {"event": "content", "content": "Banner", "content_piece": "a.png", "content_target": "/t", "ca": "1"}),
+        (f"c_i=click&c_n=Banner&ca=1{JS}",
+         {"event": "content", "content_interaction": "click", "content": "Banner", "ca": "1"}),
+        (f"search=deep%20wells&search_cat=maps&search_count=12{JS}",
+         {"event": "search", "search": "deep wells", "search_category": "maps", "search_count": 12}),
+        (f"idgoal=2&revenue=1.5{JS}", {"event": "goal", "goal": "2", "revenue": 1.5}),
+        (f"idgoal=0&ec_id=A1&revenue=20&ec_st=18&ec_tx=2&ec_items={quote(CART)}{JS}&_ects=1",
+         {"event": "order", "goal": "0", "order": "A1", "revenue": 20, "subtotal": 18, "tax": 2,
+          "items": CART, "last_order_at": 1}),
+    ],
+)  # fmt: skip
+def test_what_matomo_js_sends_is_kept_whole(query: str, fields: dict[str, Any]) -> None:
+    browser = {"pdf": 1, "qt": 0, "realp": 0, "wma": 0, "fla": 0, "java": 0, "ag": 0, "cookie": 1, "res": "1920x1080"}
+    whole = {**JS_FIELDS, **browser, "uadata": '{"brands":[],"platform":"Linux"}', **fields}
+    assert events(get(query + JS_BROWSER)) == [whole]
+    assert events(post(query + JS_BROWSER)) == [whole]
+    assert events(post(b"", query + JS_BROWSER)) == [whole]
+    bulk = f'{{"requests":["?{query}{JS_BROWSER}","?{query}{JS_BROWSER}"],"send_image":0}}'
+    assert events(post(bulk)) == [whole, whole]
+
+
+def test_what_the_node_tracker_sends_is_read() -> None:
+    said = {
+        "url": "http://example.com/track/this/url",
+        "action_name": "Title",
+        "ua": "Node.js v0.10.24",
+        "cvar": '{"1":["name","value"]}',
+        "idsite": 1,
+        "rec": 1,
+    }
+    one = {
+        "url": said["url"],
+        "title": "Title",
+        "agent": "Node.js v0.10.24",
+        "cvar": said["cvar"],
+        "idsite": 1,
+        "event": "view",
+        "id": "/track/this/url",
+        "clientip": "192.0.2.7",
+    }
+    assert events(get(urlencode(said))) == [one]
+    visitor = "AA814767-7B1F-5C81-8F1D-8E47AD7D2982"
+    more = {"_id": visitor, "cdt": "2026-01-22T02:32:22.867Z", "e_c": "Buy", "e_a": "right", "e_v": "2"}
+    bulk = {"requests": ["?" + urlencode({**more, "idsite": 1, "rec": 1})]}
+    assert events(post(bulk)) == [
+        {
+            "idsite": 1,
+            "category": "Buy",
+            "action": "right",
+            "value": 2,
+            "visitor": visitor,
+            "clientip": "192.0.2.7",
+            "@timestamp": "2026-01-22T02:32:22.867Z",
+            "event": "event",
+        }
+    ]
+
+
+class TestShapes:
+    @pytest.mark.parametrize("address", ["", f"?{VIEW}", f"https://m.example/matomo.php?{VIEW}#x", VIEW])
+    def test_a_bulk_holds_addresses_or_queries(self, address: str) -> None:
+        found = events(post({"requests": [address]}))
+        assert ([one["id"] for one in found] == ["/a"]) if address else ("idsite" in found[0])
+
+    def test_a_bulk_holds_objects_too(self) -> None:
+        found = events(post({"requests": [{"idsite": 1, "rec": 1, "url": "/a", "cvar": {"1": ["a", "b"]}}]}))
+        assert (found[0]["id"], found[0]["cvar"]) == ("/a", '{"1":["a","b"]}')
+
+    def test_a_wrong_one_fails_none_of_its_neighbours(self) -> None:
+        found = events(post({"requests": [f"?{VIEW}", "?idsite=1", None, 7, ["?x"], "?rec=1", f"?{VIEW}"]}))
+        assert [type(one) is dict for one in found] == [True, False, False, False, False, False, True]
+
+    def test_one_with_too_many_parameters_fails_alone(self) -> None:
+        found = events(post({"requests": ["?" + "a=1&" * 1001, f"?{VIEW}"]}))
+        assert ("1000 parameters" in found[0], found[1]["id"]) == (True, "/a")
+
+    def test_json_may_hold_a_single_one(self) -> None:
+        assert events(post({"idsite": 1, "rec": 1, "url": "/a", "action_name": "A"}))[0]["title"] == "A"
+
+    def test_the_query_counts_where_the_form_says_otherwise(self) -> None:
+        assert events(post("idsite=1&rec=1&url=/form", "url=/query"))[0]["id"] == "/query"
+
+    @pytest.mark.parametrize(
+        "body",
+        [b"{", b'{"requests":[', b"[]", b'["?idsite=1"]', b'{"requests":7}', b'{"requests":{"0":"?x"}}', b"", b"\xff{"],
+    )
+    def test_a_body_that_cannot_be_read_is_refused(self, body: bytes) -> None:
+        request = post(body)
+        if body == b"\xff{":
+            assert "idsite" in events(request)[0]
+        else:
+            with pytest.raises(Malformed, match=r"bulk|JSON|empty"):
+                tracker.read(request)
+
+    def test_a_bulk_of_more_than_a_request_may_hold_is_refused(self) -> None:
+        with pytest.raises(TooLarge, match="over 100"):
+            tracker.read(post({"requests": ["?x"] * 101}))
+
+    def test_a_picture_in_a_page_without_scripts_is_of_that_page(self) -> None:
+        page = {"Referer": "https://example.org/page"}
+        assert events(get("idsite=1&rec=1", **page))[0]["id"] == "/page"
+        assert "id" not in events(post("idsite=1&rec=1", **page))[0]
+        assert "referer" not in events(get(VIEW, **page))[0]
+
+    def test_the_browsers_headers_say_who_it_is(self) -> None:
+        found = events(get(VIEW, **{"User-Agent": "Browser/1", "Accept-Language": "de"}))[0]
+        assert (found["agent"], found["lang"]) == ("Browser/1", "de")
+
+
+class TestTokens:
+    @pytest.mark.parametrize(
+        "request_",
+        [
+            get(f"{VIEW}&token_auth={SECRET}"),
+            post(VIEW, f"token_auth={SECRET}"),
+            post(f"{VIEW}&token_auth={SECRET}"),
+            post({"requests": [f"?{VIEW}"], "token_auth": SECRET}),
+            post({"requests": [f"?{VIEW}", f"?{VIEW}&token_auth={SECRET}"]}),
+            post({"requests": [None, {"idsite": 1, "token_auth": SECRET}]}),
+            post({"idsite": 1, "rec": 1, "token_auth": SECRET}),
+            post(VIEW, "token_auth=another", Authorization=f"Bearer {SECRET}"),
+        ],
+    )
+    def test_the_key_is_found_wherever_trackers_put_it(self, request_: Request) -> None:
+        assert tracker.key(request_) == SECRET
+
+    @pytest.mark.parametrize(
+        "body",
+        ["", '{"token_auth":', '{"token_auth":7}', '["token_auth"]', '{"requests":"token_auth"}', "a=token_auth"],
+    )
+    def test_none_is_found_in_what_cannot_be_read(self, body: str) -> None:
+        assert tracker.key(post(body)) == ""
+
+    def test_it_is_never_kept(self) -> None:
+        for request in (get(f"{VIEW}&token_auth={SECRET}"), post({"requests": [f"?{VIEW}&token_auth={SECRET}"]})):
+            assert SECRET not in repr(list(tracker.read(request).events))
+
+
+class TestIdentities:
+    two: Final = {"requests": [f"?{VIEW}&cdt=2026-01-22+11:00:00", f"?{VIEW}&cdt=2026-01-22+11:00:01"]}
+
+    @staticmethod
+    def names(request: Request) -> list[str | None]:
+        return [one.get("event_id") for one in events(request)]
+
+    def test_a_bulk_of_dated_things_is_known_again(self) -> None:
+        names = self.names(post(self.two))
+        assert len(set(names)) == 2
+        assert names == self.names(post(self.two))
+        assert not set(names) & set(self.names(post({**self.two, "token_auth": SECRET})))
+
+    def test_a_wrong_one_among_them_shifts_no_names(self) -> None:
+        wrong = {"requests": [self.two["requests"][0], None, self.two["requests"][1]]}
+        assert [name is not None and name[-2:] for name in self.named(wrong)] == ["-0", "-2"]
+
+    @staticmethod
+    def named(bulk: dict[str, list[Any]]) -> list[str | None]:
+        return [one["event_id"] for one in events(post(bulk)) if type(one) is dict]
+
+    @pytest.mark.parametrize(
+        "request_",
+        [
+            post({"requests": two["requests"][:1]}),
+            post({"requests": [*two["requests"], f"?{VIEW}"]}),
+            post(two, **{"Idempotency-Key": "x"}),
+            get(f"{VIEW}&cdt=2026-01-22+11:00:00"),
+        ],
+    )
+    def test_others_are_not(self, request_: Request) -> None:
+        assert set(self.names(request_)) == {None}
+
+
+class TestAnswers:
+    def test_a_single_one_is_answered_with_the_picture(self) -> None:
+        reply = answer(get(VIEW))
+        assert (reply.status, reply.body, reply.content_type) == (200, GIF, "image/gif")
+
+    @pytest.mark.parametrize(
+        "request_",
+        [
+            get(f"{VIEW}&send_image=0"),
+            post(f"{VIEW}&send_image=0"),
+            post({"idsite": 1, "rec": 1, "send_image": 0}),
+            post({"requests": [f"?{VIEW}"], "send_image": 0}),
+        ],
+    )
+    def test_or_with_nothing_where_none_is_wanted(self, request_: Request) -> None:
+        assert (answer(request_).status, answer(request_).body) == (204, b"")
+
+    def test_a_wrong_one_is_answered_with_its_error(self) -> None:
+        with pytest.raises(Malformed, match="no site"):
+            answer(get("send_image=0"), {0: Malformed("no site")}, 0)
+
+    def test_nobody_asking_anything_is_told_what_is_here(self) -> None:
+        reply = answer(get(""))
+        assert (reply.status, reply.content_type) == (200, "text/plain")
+
+    @pytest.mark.parametrize(
+        ("believed", "token", "more"),
+        [(False, SECRET, {}), (True, "", {}), (True, SECRET, {"invalid_indices": [1, 3]})],
+        ids=["stranger", "open service", "importer"],
+    )
+    def test_a_bulk_is_answered_with_how_many_were_taken(
+        self, *, believed: bool, token: str, more: dict[str, Any]
+    ) -> None:
+        request = post({"requests": [f"?{VIEW}"] * 4, "token_auth": token})._replace(believed=believed)
+        reply = answer(request, {3: Malformed("b"), 1: Malformed("ä\n")}, 2)
+        assert (reply.status, reply.content_type) == (200, "application/json")
+        assert orjson.loads(reply.body) == {"status": "success", "tracked": 2, "invalid": 2, **more}
+        assert reply.headers[ERROR_HEADER] == "??"
+
+    def test_an_empty_bulk_is_no_mistake(self) -> None:
+        assert orjson.loads(answer(post({"requests": []}), {}, 0).body)["tracked"] == 0
+
+    @pytest.mark.parametrize("body", [b'{"requests":[', b'{"requests":["?x"]}'])
+    def test_a_bulk_that_was_not_taken_is_told_in_matomos_way(self, body: bytes) -> None:
+        reply = tracker.refuse(post(body), SpoolFull("no room"), 503)
+        said = orjson.loads(reply.body)
+        assert (reply.status, said["status"], said["tracked"], said["invalid"]) == (503, "error", 0, 0)
+        assert "no room" in said["message"]
+        assert "Retry-After" in reply.headers
+
+    def test_others_are_told_as_everywhere(self) -> None:
+        reply = tracker.refuse(get(VIEW), NoKey("a key is needed"), 401)
+        assert (reply.status, reply.content_type) == (401, "application/problem+json")
+        assert "WWW-Authenticate" in reply.headers
+
+    def test_each_lets_the_page_read_it_with_credentials(self) -> None:
+        origin = {"Origin": "https://example.org"}
+        requests = [get("", **origin), get(VIEW, **origin), post(f"{VIEW}&send_image=0", **origin)]
+        replies = [*map(answer, requests), answer(post({"requests": []}, **origin))]
+        refused = (get(VIEW, **origin), post({"requests": []}, **origin))
+        replies += [tracker.refuse(request, Malformed("x"), 400) for request in refused]
+        for reply in replies:
+            assert reply.headers["Access-Control-Allow-Origin"] == "https://example.org"
+            assert reply.headers["Access-Control-Allow-Credentials"] == "true"
+            assert reply.headers["Vary"] == "Origin"
+
+    @pytest.mark.parametrize("origin", ["", "https://exämple.org", "a\nb"])
+    def test_what_is_no_origin_is_not_echoed(self, origin: str) -> None:
+        assert "Access-Control-Allow-Origin" not in answer(get(VIEW, Origin=origin)).headers
+
+
+_texts = st.text(max_size=20) | st.sampled_from([VIEW, f"?{VIEW}", "?idsite=1&rec=1&cdt=x", "?%", "?a[b]=c&a=%ff"])
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | _texts,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["requests", "token_auth", "idsite", "rec", "url", "send_image"]), inner)
+    ),
+    max_leaves=12,
+)
+_bodies = st.binary(max_size=60) | _texts.map(str.encode) | _json.map(lambda found: json.dumps(found).encode())
+
+
+@given(_bodies, _texts, st.sampled_from(["GET", "POST"]))
+def test_any_request_is_read_or_refused(body: bytes, query: str, method: str) -> None:
+    request = post(body, query)._replace(method=method, max_events=3)
+    assert type(tracker.key(request)) is str
+    try:
+        readings: Readings = tracker.read(request)
+    except (Malformed, TooLarge) as error:
+        assert tracker.refuse(request, error, 400).status == 400  # noqa: PT017  # what it is answered with
+        return
+    for reading in readings.events:
+        assert isinstance(reading, Event | Malformed | TooLarge)
+    assert tracker.reply(request, readings, Outcome(0, {})).status in {200, 204}

@@ -1,0 +1,289 @@
+"""What microticks' clients send, what becomes of it, and what they are told."""
+
+from urllib.parse import urlencode
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metronome.errors import Malformed, MetronomeError, NoKey, NotAllowed, SpoolFull, TooLarge
+from metronome.event import Door, Event, document
+from metronome.protocol import Outcome, Request
+from metronome.protocols.microticks.protocol import (
+    INACTIVE_CONSUMER,
+    NO_KEY,
+    UNKNOWN_CONSUMER,
+    Microtick,
+    answer,
+    complaint,
+    consumer_key_of,
+    happening_of,
+    read_fields,
+    time_of,
+    token_of,
+)
+from metronome.protocols.microticks.sessions import (
+    Happening,
+    Session,
+    check_running,
+    happened,
+    identity_of,
+    new_token,
+    shown_data,
+    start_event,
+    stop_event,
+)
+
+FORM = "application/x-www-form-urlencoded"
+JSON = "application/json"
+TS = "2017-08-25T17:09:19.438Z"
+LATER = "2017-08-25T17:11:19.438Z"
+TOKEN = "0123456789abcdef" * 2
+SESSION = Session("table", TS)
+DOOR = Door(arrival=LATER, earliest=None, latest="2030-01-01T00:00:00.000Z")
+
+
+def request(body: bytes, content_type: str = FORM) -> Request:
+    return Request(body, content_type, 10)
+
+
+def stored(event: Event) -> dict[str, object]:
+    found: dict[str, object] = orjson.loads(document(event, DOOR, "spare"))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (b"token=abc&action=click+it&data=%7B%7D&ts=1", FORM),
+        (b"token=abc&action=click+it&data=%7B%7D&ts=1&action=second&token=", FORM),
+        (b"token=abc&action=click+it&data=%7B%7D&ts=1", ""),
+        (b'{"token":"abc","action":"click it","data":"{}","ts":"1"}', JSON),
+        (b' {"token":"abc","action":"click it","data":"{}","ts":"1"}', FORM),
+        (b'{"token":"abc","action":"click it","data":"{}","ts":"1"}', "text/plain"),
+    ],
+)
+def test_fields_come_as_a_form_or_as_json_and_the_first_of_a_name_counts(body: bytes, content_type: str) -> None:
+    assert read_fields(request(body, content_type)) == {"token": "abc", "action": "click it", "data": "{}", "ts": "1"}
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "error"),
+    [
+        (b"[]", JSON, Malformed),
+        (b"", JSON, Malformed),
+        (b'{"a":', FORM, Malformed),
+        (b'{"a":NaN}', JSON, Malformed),
+        (b"--x", "multipart/form-data", Malformed),
+        (b"a=1&" * 1001, FORM, TooLarge),
+    ],
+)
+def test_a_body_that_holds_no_fields_is_refused(body: bytes, content_type: str, error: type[MetronomeError]) -> None:
+    with pytest.raises(error):
+        read_fields(request(body, content_type))
+
+
+@pytest.mark.parametrize(
+    ("missing", "sentence"),
+    [
+        ({"token": None}, 'No "token" parameter provided'),
+        ({"token": ""}, "Could not find session"),
+        ({"token": "ABCDEF"}, "Could not find session"),
+        ({"token": 5}, "Could not find session"),
+        ({"action": None}, 'No "action" parameter provided'),
+        ({"action": ""}, 'No "action" parameter provided'),
+        ({"action": 5}, '"action" is no text: send one as click'),
+        ({"data": None}, 'No "data" parameter provided'),
+        ({"ts": None}, 'No "ts" parameter provided'),
+        ({"ts": ""}, 'No "ts" parameter provided'),
+    ],
+)
+def test_what_an_event_lacks_is_said_as_microticks_says_it(missing: dict[str, object], sentence: str) -> None:
+    fields = {"token": TOKEN, "action": "click", "data": "{}", "ts": TS, **missing}
+    with pytest.raises(Malformed) as caught:
+        _ = (happening_of(fields), token_of(fields))
+    assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize("ts", ["yesterday", "2017-13-25", True, [], {}, "1969-01-01", float(2**80)])
+def test_a_time_that_is_none_is_refused_and_named(ts: object) -> None:
+    with pytest.raises(Malformed, match=r'"ts" is wrong: .* is no time'):
+        time_of({"ts": ts})
+
+
+@pytest.mark.parametrize("ts", [TS, "2017-08-25T19:09:19.438+02:00", "1503680959438", 1503680959438])
+def test_a_time_is_a_stamp_whatever_its_zone(ts: object) -> None:
+    assert time_of({"ts": ts}) == TS
+
+
+@pytest.mark.parametrize("key", [None, "", 5, ["a"]])
+def test_a_consumer_needs_a_key(key: object) -> None:
+    with pytest.raises(NoKey, match=r"^Invalid consumer_key$"):
+        consumer_key_of({"consumer_key": key})
+
+
+def test_data_may_be_text_or_json_and_is_kept_as_text() -> None:
+    fields = {"action": "click", "ts": TS}
+    assert happening_of({**fields, "data": '{"a": 1}'}) == ("click", '{"a": 1}', TS)
+    assert happening_of({**fields, "data": {"a": 1}}) == ("click", '{"a":1}', TS)
+    assert happening_of({**fields, "data": ""}) == ("click", "", TS)
+
+
+def test_plain_fields_of_the_data_stand_beside_it_and_an_id_is_the_item() -> None:
+    data = '{"id":"moa","clickX":406,"on":true,"deep":{"a":1},"a.b":1,"none":null,"@timestamp":"x","session":"y"}'
+    assert stored(happened(TOKEN, SESSION, Happening("open", data, LATER), "e1")) == {
+        "@timestamp": LATER,
+        "event_id": "e1",
+        "@version": "1",
+        "event": "open",
+        "session": TOKEN,
+        "consumer": "table",
+        "session_started": TS,
+        "protocol": "microticks",
+        "action": "open",
+        "data": data,
+        "id": "moa",
+        "clickX": 406,
+        "on": True,
+    }
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "",
+        "book 5",
+        "5",
+        "[1]",
+        "null",
+        '{"id":[]}',
+        orjson.dumps({"id": "x" * 1025}).decode(),
+        orjson.dumps({f"f{number}": number for number in range(200)}).decode(),
+        '{"huge":123456789012345678901234567890,"tiny":1e-300}',
+    ],
+)
+def test_whatever_the_data_is_it_is_kept_to_the_letter_and_never_refused(data: str) -> None:
+    found = stored(happened(TOKEN, SESSION, Happening("open", data, LATER), "e1"))
+    assert found["data"] == data
+    assert not {"params", "event.original"} & found.keys()
+
+
+def test_a_click_is_counted_and_its_time_told_so_that_sessions_can_be_listed() -> None:
+    click = stored(happened(TOKEN, SESSION, Happening("click", "{}", LATER), "e1"))
+    assert (click["session_clicks"], click["session_clicked"]) == (1, 1503681079438)
+    assert "session_clicks" not in stored(happened(TOKEN, SESSION, Happening("swipe", "{}", LATER), "e1"))
+
+
+def test_an_action_of_the_same_name_is_no_start_of_a_session() -> None:
+    start = stored(start_event(TOKEN, SESSION))
+    other = stored(happened(TOKEN, SESSION, Happening("session_start", "{}", TS), "e1"))
+    assert start["event"] == other["event"] == "session_start"
+    assert "action" in other
+    assert "action" not in start
+
+
+def test_a_start_and_a_stop_are_the_same_events_however_often_they_are_made() -> None:
+    stopped = SESSION.stopping(LATER)
+    assert start_event(TOKEN, SESSION) == start_event(TOKEN, stopped.closing("again"))
+    assert stop_event(TOKEN, stopped) == stop_event(TOKEN, stopped.closing(""))
+    assert stored(stop_event(TOKEN, stopped))["duration"] == 120_000
+
+
+def test_a_stop_before_the_start_has_no_duration() -> None:
+    found = stored(stop_event(TOKEN, Session("table", LATER, TS)))
+    assert found["@timestamp"] == TS
+    assert "duration" not in found
+
+
+def test_a_session_is_read_as_it_was_kept_and_knows_who_closed_it() -> None:
+    closed = SESSION.stopping(LATER).closing("once")
+    assert Session.of(closed.record()) == closed
+    assert [closed.was_closed_by(again) for again in ("once", "other", "")] == [True, False, False]
+    assert not SESSION.stopping(LATER).closing("").was_closed_by("")
+    assert SESSION.stopping(LATER).going_on() == SESSION
+    with pytest.raises(Malformed, match=r"^Could not find session$"):
+        Session.of(None)
+
+
+def test_a_stopped_session_takes_no_more_events() -> None:
+    check_running(SESSION)
+    with pytest.raises(Malformed, match=r"^Session was already stopped\.$"):
+        check_running(SESSION.stopping(LATER))
+
+
+def test_tokens_are_32_digits_and_come_again_only_for_the_same_consumer_and_idempotency_key() -> None:
+    tokens = [new_token("a", "1"), new_token("a", "2"), new_token("b", "1"), new_token("a", ""), new_token("a", "")]
+    assert len(set(tokens)) == 5
+    assert new_token("a", "1") == tokens[0]
+    assert [token_of({"token": token}) for token in tokens] == tokens
+    assert identity_of(TOKEN, "1") == identity_of(TOKEN, "1") != identity_of("f" * 32, "1")
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said", "told"),
+    [
+        (NoKey(UNKNOWN_CONSUMER), 401, UNKNOWN_CONSUMER, "`metronome keys create NAME` makes one"),
+        (NoKey(INACTIVE_CONSUMER), 401, INACTIVE_CONSUMER, "has expired or was revoked"),
+        (NoKey(NO_KEY), 401, NO_KEY, "METRONOME_MICROTICKS_KEY"),
+        (NotAllowed("the key 'x' lacks the scope tick"), 401, "the key 'x' lacks the scope tick", "scope"),
+        (Malformed("Could not find session"), 418, "Could not find session", "Could not find session"),
+        (SpoolFull("the spool is full"), 503, "the spool is full", "bring the store back"),
+        (TooLarge("the \ud800 is too large"), 413, "the \\ud800 is too large", "send less"),
+    ],
+)
+def test_errors_say_their_status_what_is_wrong_and_what_to_do(
+    error: MetronomeError, status: int, said: str, told: str
+) -> None:
+    reply = Microtick().refuse(request(b""), error, 418 if status == 401 else status)
+    body = orjson.loads(reply.body)
+    assert (reply.status, body["status"], body["error"]) == (status, status, said)
+    assert told in body["description"]
+    assert reply == complaint(error, status)
+    assert ("Retry-After" in reply.headers) == error.retry
+
+
+def test_a_decided_request_is_read_as_its_one_event_and_answered_once_that_is_kept() -> None:
+    event = start_event(TOKEN, SESSION)
+    decided = Microtick(event, token=TOKEN)
+    readings = decided.read(request(b""))
+    assert list(readings.events) == [event]
+    assert decided.reply(request(b""), readings, Outcome(1, {})) == answer(token=TOKEN)
+    assert orjson.loads(answer(token=TOKEN).body) == {"status": 200, "token": TOKEN}
+    with pytest.raises(Malformed, match="too old"):
+        decided.reply(request(b""), readings, Outcome(0, {0: Malformed("too old")}))
+
+
+@given(st.binary(max_size=200), st.sampled_from([FORM, JSON, "", "text/plain"]))
+def test_no_body_does_worse_than_to_be_refused(body: bytes, content_type: str) -> None:
+    try:
+        fields = read_fields(request(body, content_type))
+        happened(TOKEN, SESSION, happening_of(fields), "e1")
+    except (Malformed, TooLarge):
+        pass
+
+
+NAMES = st.sampled_from(
+    ["id", "event", "session", "ts", "time", "format", "bot", "referer", "clientip", "value", "a.b"]
+)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES | st.text(max_size=5), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(
+    st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=200),
+    st.dictionaries(NAMES, VALUES.filter(lambda value: not isinstance(value, int) or abs(value) < 2**63)),
+)
+def test_each_event_becomes_a_document_that_gives_back_its_data(action: str, data: dict[str, object]) -> None:
+    try:
+        text = orjson.dumps(data).decode()
+    except TypeError:
+        return
+    fields = read_fields(request(urlencode({"action": action, "data": text, "ts": TS}).encode()))
+    found = stored(happened(TOKEN, SESSION, happening_of(fields), "e1"))
+    assert (found["event"], found["action"], found["@timestamp"]) == (action, action, TS)
+    assert (found["session"], found["consumer"]) == (TOKEN, "table")
+    assert shown_data(str(found["data"])) == orjson.loads(text)

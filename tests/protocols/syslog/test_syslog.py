@@ -1,0 +1,472 @@
+"""Syslog messages, as programs send them: what each becomes."""
+
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metronome.errors import Malformed, SpoolFull
+from metronome.event import Door, Event, document
+from metronome.items import item_rule
+from metronome.protocol import Outcome, Readings, Request, Site
+from metronome.protocols.syslog import messages as syslog
+from metronome.times import read_stamp
+
+ARRIVAL = "2015-01-22T12:00:00.000Z"
+DOOR = Door(arrival=ARRIVAL, earliest=None, latest="2030-01-01T00:00:00.000Z")
+HIT = (
+    '192.0.2.77 - - [22/Jan/2015:10:30:00 +0100] "GET /data/a.csv?x=1 HTTP/1.1" 200 612 "https://example.org/" "curl/7"'
+)
+
+
+def fields(message: str | bytes, arrival: str = ARRIVAL, sender: str = "", site: Site | None = None) -> dict[str, Any]:
+    frame = message.encode() if isinstance(message, str) else message
+    return dict(syslog.read_message(frame, arrival, sender, site or Site()).fields)
+
+
+def stored(message: str | bytes) -> dict[str, Any]:
+    frame = message.encode() if isinstance(message, str) else message
+    found: dict[str, Any] = orjson.loads(document(syslog.read_message(frame, ARRIVAL, "", Site()), DOOR, "spare"))
+    return {name: value for name, value in found.items() if name not in {"event_id", "@version"}}
+
+
+NEW = "2003-10-11T22:14:15.003Z mymachine.example.com"
+DATA = '[exampleSDID@32473 iut="3" eventSource="Application" eventID="1011"]'
+RFC_5424 = [
+    (
+        f"<34>1 {NEW} su - ID47 - \ufeff'su root' failed for lonvick on /dev/pts/8",
+        {
+            "@timestamp": "2003-10-11T22:14:15.003Z",
+            "facility": "auth",
+            "severity": "crit",
+            "host": "mymachine.example.com",
+            "program": "su",
+            "msgid": "ID47",
+            "event": "log",
+            "message": "'su root' failed for lonvick on /dev/pts/8",
+        },
+    ),
+    (
+        "<165>1 2003-08-24T05:14:15.000003-07:00 192.0.2.1 myproc 8710 - - %% It's time to make the do-nuts.",
+        {
+            "@timestamp": "2003-08-24T12:14:15.000Z",
+            "facility": "local4",
+            "severity": "notice",
+            "host": "192.0.2.1",
+            "program": "myproc",
+            "procid": "8710",
+            "event": "log",
+            "message": "%% It's time to make the do-nuts.",
+        },
+    ),
+    (
+        f"<165>1 {NEW} evntslog - ID47 {DATA} \ufeffAn application event log entry...",
+        {
+            "@timestamp": "2003-10-11T22:14:15.003Z",
+            "facility": "local4",
+            "severity": "notice",
+            "host": "mymachine.example.com",
+            "program": "evntslog",
+            "msgid": "ID47",
+            "iut": "3",
+            "eventSource": "Application",
+            "eventID": "1011",
+            "event": "log",
+            "message": "An application event log entry...",
+        },
+    ),
+    (
+        f'<165>1 {NEW} evntslog - ID47 {DATA}[examplePriority@32473 class="high"]',
+        {
+            "@timestamp": "2003-10-11T22:14:15.003Z",
+            "facility": "local4",
+            "severity": "notice",
+            "host": "mymachine.example.com",
+            "program": "evntslog",
+            "msgid": "ID47",
+            "iut": "3",
+            "eventSource": "Application",
+            "eventID": "1011",
+            "class": "high",
+            "event": "log",
+            "message": "",
+        },
+    ),
+]
+RFC_3164 = [
+    (
+        "<34>Oct 11 22:14:15 mymachine su: 'su root' failed for lonvick on /dev/pts/8",
+        {
+            "@timestamp": "2014-10-11T22:14:15.000Z",
+            "facility": "auth",
+            "severity": "crit",
+            "host": "mymachine",
+            "program": "su",
+            "event": "log",
+            "message": "'su root' failed for lonvick on /dev/pts/8",
+        },
+    ),
+    ("Use the BFG!", {"event": "log", "message": "Use the BFG!"}),
+    (
+        "<13>Feb  5 17:32:18 10.0.0.99 Use the BFG!",
+        {
+            "@timestamp": "2015-02-05T17:32:18.000Z",
+            "facility": "user",
+            "severity": "notice",
+            "host": "10.0.0.99",
+            "event": "log",
+            "message": "Use the BFG!",
+        },
+    ),
+    (
+        "<0>1990 Oct 22 10:52:01 TZ-6 scapegoat.dmz.example.org 10.1.2.3 sched[0]: That's All Folks!",
+        {
+            "facility": "kern",
+            "severity": "emerg",
+            "event": "log",
+            "message": "1990 Oct 22 10:52:01 TZ-6 scapegoat.dmz.example.org 10.1.2.3 sched[0]: That's All Folks!",
+        },
+    ),
+]
+USER = {"facility": "user", "severity": "notice", "event": "log"}
+PROGRAMS = [
+    # rsyslog, RSYSLOG_TraditionalForwardFormat, RSYSLOG_ForwardFormat and RSYSLOG_SyslogProtocol23Format
+    (
+        "<38>Jan 22 09:30:00 web1 sshd[812]: Accepted publickey for ops",
+        {
+            "@timestamp": "2015-01-22T09:30:00.000Z",
+            "facility": "auth",
+            "severity": "info",
+            "host": "web1",
+            "program": "sshd",
+            "procid": "812",
+            "event": "log",
+            "message": "Accepted publickey for ops",
+        },
+    ),
+    (
+        "<38>2015-01-22T10:30:00.123456+01:00 web1 sshd[812]: Accepted publickey for ops",
+        {
+            "@timestamp": "2015-01-22T09:30:00.123Z",
+            "facility": "auth",
+            "severity": "info",
+            "host": "web1",
+            "program": "sshd",
+            "procid": "812",
+            "event": "log",
+            "message": "Accepted publickey for ops",
+        },
+    ),
+    (
+        "<38>1 2015-01-22T10:30:00.123456+01:00 web1 sshd 812 - -  Accepted publickey for ops",
+        {
+            "@timestamp": "2015-01-22T09:30:00.123Z",
+            "facility": "auth",
+            "severity": "info",
+            "host": "web1",
+            "program": "sshd",
+            "procid": "812",
+            "event": "log",
+            "message": " Accepted publickey for ops",
+        },
+    ),
+    # syslog-ng, over its drivers for the old and for the new form
+    (
+        "<22>Jan 22 09:30:00 mail1 postfix/smtpd[77]: connect from unknown",
+        {
+            "@timestamp": "2015-01-22T09:30:00.000Z",
+            "facility": "mail",
+            "severity": "info",
+            "host": "mail1",
+            "program": "postfix/smtpd",
+            "procid": "77",
+            "event": "log",
+            "message": "connect from unknown",
+        },
+    ),
+    (
+        "<45>1 2015-01-22T09:30:00+00:00 host1 syslog-ng 5 - [meta sequenceId=\"17\"] starting up; version='4.3'",
+        {
+            "@timestamp": "2015-01-22T09:30:00.000Z",
+            "facility": "syslog",
+            "severity": "notice",
+            "host": "host1",
+            "program": "syslog-ng",
+            "procid": "5",
+            "sequenceId": "17",
+            "event": "log",
+            "message": "starting up; version='4.3'",
+        },
+    ),
+    # logger(1): as it is, with --rfc3164, with --rfc3164 --id, and over the local socket, without a host
+    (
+        '<13>1 2015-01-22T09:30:00.123456+00:00 host1 ops - - [timeQuality tzKnown="1" syncAccuracy="289500"] hello',
+        {
+            **USER,
+            "@timestamp": "2015-01-22T09:30:00.123Z",
+            "host": "host1",
+            "program": "ops",
+            "tzKnown": "1",
+            "syncAccuracy": "289500",
+            "message": "hello",
+        },
+    ),
+    (
+        "<13>Jan 22 09:30:00 host1 ops: hello",
+        {**USER, "@timestamp": "2015-01-22T09:30:00.000Z", "host": "host1", "program": "ops", "message": "hello"},
+    ),
+    (
+        "<13>Jan 22 09:30:00 ops[99]: hello: world",
+        {**USER, "@timestamp": "2015-01-22T09:30:00.000Z", "program": "ops", "procid": "99", "message": "hello: world"},
+    ),
+    # NGINX while it starts: its host is empty still
+    (
+        "<189>Jan 22 09:30:00  nginx: 2015/01/22 09:30:00 [notice] 5#5: start worker processes",
+        {
+            "@timestamp": "2015-01-22T09:30:00.000Z",
+            "facility": "local7",
+            "severity": "notice",
+            "program": "nginx",
+            "event": "log",
+            "message": "2015/01/22 09:30:00 [notice] 5#5: start worker processes",
+        },
+    ),
+    # A switch: with the year, and a colon behind the time
+    (
+        "<189>Jan 22 2015 09:30:00: %ASA-6-302013: Built outbound TCP connection",
+        {
+            "@timestamp": "2015-01-22T09:30:00.000Z",
+            "facility": "local7",
+            "severity": "notice",
+            "program": "%ASA-6-302013",
+            "event": "log",
+            "message": "Built outbound TCP connection",
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("message", "found"), [*RFC_5424, *RFC_3164, *PROGRAMS])
+def test_a_message_and_its_header_are_a_log(message: str, found: dict[str, Any]) -> None:
+    assert fields(message) == found
+    assert stored(message) == {"@timestamp": ARRIVAL, **found}
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        ("", ""),
+        ("no header", "no header"),
+        ("Jan 22 09:30:00 host1 ops: hello", "Jan 22 09:30:00 host1 ops: hello"),
+        ("<192>Jan 22 09:30:00 host1 ops: hello", "<192>Jan 22 09:30:00 host1 ops: hello"),
+        ("<013>hello", "<013>hello"),
+        ("<13>hello", "hello"),
+        ("<13>ops: hello", "ops: hello"),
+        ("<13>Foo 22 09:30:00 host1 ops: hello", "Foo 22 09:30:00 host1 ops: hello"),
+        ("<13>Jan 32 09:30:00 host1 ops: hello", "Jan 32 09:30:00 host1 ops: hello"),
+        ("<13>Jan 22 25:30:00 host1 ops: hello", "Jan 22 25:30:00 host1 ops: hello"),
+        ("<13>2015-13-22T09:30:00Z host1 ops: hello", "2015-13-22T09:30:00Z host1 ops: hello"),
+        ("<13>1 2015-13-22T09:30:00Z h a - - - hello", "1 2015-13-22T09:30:00Z h a - - - hello"),
+        ("<13>1 - h a - - [broken hello", "[broken hello"),
+        ('<13>1 - h a - - [x a="1] hello', '[x a="1] hello'),
+        ("<13>1 - h a - - -", ""),
+        ("<13>1 - h a - -", ""),
+        ("<13>1 - - - - - - -- hello", "-- hello"),
+        ("<13>Jan 22 09:30:00 host1 a message", "a message"),
+        (b"<13>caf\xe9 \xff", "caf\\xe9 \\xff"),
+        ("<13>Jan 22 09:30:00 host1 ops:", ""),
+        ("<13>Jan 22 09:30:00 host1 ops: one\ntwo", "one\ntwo"),
+        ("<13>[1, 2]", "[1, 2]"),
+        ("<13>{broken", "{broken"),
+        ("<13>@cee: 7", "@cee: 7"),
+    ],
+)
+def test_what_cannot_be_read_as_a_header_is_part_of_the_message(message: str | bytes, text: str) -> None:
+    found = fields(message)
+    assert found["message"] == text
+    assert found["event"] == "log"
+
+
+@pytest.mark.parametrize(
+    ("arrival", "time", "stamp"),
+    [
+        ("2015-01-01T00:00:05.000Z", "Dec 31 23:59:59", "2014-12-31T23:59:59.000Z"),
+        ("2014-12-31T23:59:59.000Z", "Jan  1 00:00:05", "2015-01-01T00:00:05.000Z"),
+        ("2015-01-22T12:00:00.000Z", "Jan 22 09:30:00.5", "2015-01-22T09:30:00.500Z"),
+        ("2016-03-01T00:00:00.000Z", "Feb 29 09:30:00", "2016-02-29T09:30:00.000Z"),
+        ("2017-01-05T00:00:00.000Z", "Feb 29 09:30:00", "2016-02-29T09:30:00.000Z"),
+        ("2015-01-22T12:00:00.000Z", "Jan 2 09:30:00", "2015-01-02T09:30:00.000Z"),
+    ],
+)
+def test_a_time_without_a_year_is_the_one_nearest_to_the_arrival(arrival: str, time: str, stamp: str) -> None:
+    assert fields(f"<13>{time} host1 ops: hello", arrival)["@timestamp"] == stamp
+
+
+def test_a_29_february_of_no_year_near_is_no_time() -> None:
+    assert "@timestamp" not in fields("<13>Feb 29 09:30:00 host1 ops: hello", "2018-06-01T00:00:00.000Z")
+
+
+def test_the_sender_is_the_host_where_the_message_names_none() -> None:
+    assert fields("hello", sender="192.0.2.9")["host"] == "192.0.2.9"
+    assert fields("<13>1 - - a - - - hello", sender="192.0.2.9")["host"] == "192.0.2.9"
+    assert fields("<13>1 - h a - - - hello", sender="192.0.2.9")["host"] == "h"
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        ('[a x="1" y="2"][b z="3"]', {"x": "1", "y": "2", "z": "3"}),
+        ('[a x="1"][b x="2"]', {"x": "1", "b.x": "2"}),
+        ('[a x="1" x="2"]', {"x": ["1", "2"]}),
+        (r'[a x="say \"hi\" [to\] c:\\d \n"]', {"x": r'say "hi" [to] c:\d \n'}),
+        ('[a x="two\nlines"]', {"x": "two\nlines"}),
+        ("[empty]", {}),
+        ('[origin ip="192.0.2.1" software="rsyslogd"]', {"ip": "192.0.2.1", "software": "rsyslogd"}),
+        ('[a id="/page" event="view" time="1" clientip="192.0.2.1" message="m"]', {
+            "a.id": "/page", "a.event": "view", "a.time": "1", "a.clientip": "192.0.2.1", "a.message": "m",
+        }),
+        ('[a host="x" a.b="1"]', {"a.host": "x", "a.a.b": "1"}),
+    ],
+)  # fmt: skip
+def test_structured_data_keeps_plain_names_where_they_are_free(data: str, found: dict[str, Any]) -> None:
+    plain = {**USER, "host": "h", "program": "p", "message": "hello"}
+    assert fields(f"<13>1 - h p - - {data} hello") == {**plain, **found}
+    assert stored(f"<13>1 - h p - - {data} hello")["event"] == "log"
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["", "<190>", "<190>Jan 22 09:30:00 web1 nginx: ", "<190>Jan 22 09:30:00 nginx: ", "<190>1 - web1 nginx - - - "],
+)
+def test_a_line_of_an_access_log_is_a_hit(header: str) -> None:
+    found = fields(header + HIT)
+    assert (found["event"], found["id"], found["format"]) == ("download", "/data/a.csv", "csv")
+    assert (found["clientip"], found["status"], found["url"]) == ("192.0.2.77", 200, "/data/a.csv?x=1")
+    assert found["@timestamp"] == "2015-01-22T09:30:00.000Z"
+    assert "message" not in found
+    if "web1" in header:
+        assert (found["host"], found["program"], found["severity"]) == ("web1", "nginx", "info")
+
+
+def test_a_hit_is_read_by_the_operator_s_rule() -> None:
+    site = Site(item_rule("^/data/(?P<id>[a-z]+)"), frozenset({"example.org"}))
+    found = fields(f"<190>{HIT}", site=site)
+    assert (found["event"], found["id"], found["referer_url"]) == ("view", "a", "https://example.org/")
+
+
+def test_a_hit_in_json_is_a_hit_and_its_time_may_be_the_header_s() -> None:
+    record = '{"remote_addr":"192.0.2.77","request":"GET /a HTTP/1.1","status":"200","time":0.25}'
+    found = fields(f"<190>Jan 22 09:30:00 web1 nginx: {record}")
+    assert (found["event"], found["id"], found["@timestamp"]) == ("view", "/a", "2015-01-22T09:30:00.000Z")
+
+
+def test_the_whole_address_stands_nowhere_in_a_hit_that_is_stored() -> None:
+    odd = '{"remote_addr":"192.0.2.77","request":"GET /a HTTP/1.1","status":200,"a.b":{"c":1}}'
+    for message in (HIT, f"<190>Jan 22 09:30:00 web1 nginx: {odd}"):
+        found = stored(message)
+        assert found["clientip"] == "192.0.2.0"
+        assert "192.0.2.77" not in str(found)
+
+
+@pytest.mark.parametrize("cookie", ["", "@cee: ", "@cee:", " @cee: "])
+@pytest.mark.parametrize(
+    ("record", "found"),
+    [
+        ('{"id":"report-7","event":"view"}', {"id": "report-7", "event": "view"}),
+        ('{"id":"report-7"}', {"id": "report-7"}),
+        ('{"event":"signup","n":1.5,"ok":true}', {"event": "signup", "n": 1.5, "ok": True}),
+        ('{"level":"info","msg":"started"}', {"event": "log", "level": "info", "msg": "started"}),
+        ('{"id":null,"event":"","msg":"x"}', {"id": None, "event": "log", "msg": "x"}),
+        ('{"severity":"fatal","host":"db1","event":"e"}', {"severity": "fatal", "host": "db1", "event": "e"}),
+        ("{}", {"event": "log"}),
+    ],
+)
+def test_an_object_of_json_is_an_event_with_its_fields(cookie: str, record: str, found: dict[str, Any]) -> None:
+    header = {"facility": "user", "severity": "info", "host": "h", "program": "app"}
+    message = f"<14>Jan 22 09:30:00 h app: {cookie}{record}"
+    assert fields(message) == {**header, "@timestamp": "2015-01-22T09:30:00.000Z", **found}
+
+
+@pytest.mark.parametrize(
+    ("time", "stamp"),
+    [
+        ('"ts":"2015-01-20T00:00:00Z"', "2015-01-20T00:00:00.000Z"),
+        ('"time":1421712000', "2015-01-20T00:00:00.000Z"),
+        ('"@timestamp":"2015-01-20T00:00:00+01:00"', "2015-01-19T23:00:00.000Z"),
+        ('"time":0.25', "2015-01-22T09:30:00.000Z"),
+        ('"time":"09:30"', "2015-01-22T09:30:00.000Z"),
+        ('"time":null', "2015-01-22T09:30:00.000Z"),
+        ('"@timestamp":"yesterday"', "2015-01-22T09:30:00.000Z"),
+        ('"ts":{"a":1}', "2015-01-22T09:30:00.000Z"),
+    ],
+)
+def test_the_time_in_json_counts_where_it_is_one(time: str, stamp: str) -> None:
+    assert stored('<14>Jan 22 09:30:00 h app: {"event":"e",%s}' % time)["@timestamp"] == stamp  # noqa: UP031
+
+
+def test_without_any_time_the_arrival_counts() -> None:
+    for message in ("hello", '{"event":"e","time":"?"}', "<13>1 - h a - - - hello"):
+        assert stored(message)["@timestamp"] == ARRIVAL
+
+
+def test_what_fits_no_field_keeps_the_message_whole() -> None:
+    message = '<14>Jan 22 09:30:00 h app: {"event":"e","inner":{"a":1}}'
+    assert stored(message)["event.original"] == message
+
+
+def request_of(*messages: bytes) -> Request:
+    return Request(syslog.SEPARATOR.join(messages), "", len(messages), sender="192.0.2.9", arrival=ARRIVAL)
+
+
+def test_a_request_holds_messages() -> None:
+    readings = list(syslog.read(request_of(b"<13>a", b"b")).events)
+    assert [event.fields["message"] for event in readings if isinstance(event, Event)] == ["a", "b"]
+
+
+def test_nothing_is_answered_and_there_is_no_key() -> None:
+    request = request_of(b"a")
+    assert syslog.key(request) == ""
+    assert syslog.reply(request, Readings([], batch=True), Outcome(1, {})).body == b""
+    assert syslog.refuse(request, SpoolFull("full"), 503).body == b""
+
+
+_headers = st.sampled_from(
+    [
+        "<13>",
+        "<190>1 ",
+        "<13>1 - h p - - ",
+        "<13>Jan 22 09:30:00 ",
+        "<13>1 2015-01-22T09:30:00Z ",
+        "@cee:",
+        "",
+        "<",
+        "[",
+    ]
+)
+_texts = st.one_of(
+    st.text(),
+    st.text(alphabet='<>[]="\\ 1a:-{}\n\u0660').map(str),
+    st.dictionaries(st.sampled_from(["id", "event", "time", "@timestamp", "request", "status", "x"]), st.text()).map(
+        lambda record: orjson.dumps(record).decode()
+    ),
+)
+
+
+@given(st.lists(_headers, max_size=3).map("".join), _texts)
+def test_any_text_is_an_event_that_can_be_stored_or_is_refused(header: str, text: str) -> None:
+    (reading,) = syslog.read(request_of((header + text).replace("\0", " ").encode(errors="replace"))).events
+    assert isinstance(reading, Event)
+    try:
+        found = orjson.loads(document(reading, DOOR, "spare"))
+    except Malformed as error:
+        assert "is no time" in str(error) or "more than a day ahead" in str(error)  # noqa: PT017
+    else:
+        assert read_stamp(found["@timestamp"])
+
+
+@given(st.binary().filter(lambda frame: b"\0" not in frame))
+def test_any_bytes_are_an_event(frame: bytes) -> None:
+    (reading,) = syslog.read(request_of(frame)).events
+    assert isinstance(reading, (Event, Malformed))

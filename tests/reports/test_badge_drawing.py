@@ -1,0 +1,170 @@
+"""Badges as pictures: well-formed whatever their label is, as wide as their texts, and readable."""
+
+from collections.abc import Iterator
+from xml.etree import ElementTree as ET
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metronome.errors import Unaskable
+from metronome.reports.badges import COLORS, MAX_LABEL, STYLES, Look, draw, read_look, shorten, text_color, text_width
+
+SVG = "{http://www.w3.org/2000/svg}"
+UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+
+
+def read(picture: str) -> ET.Element:
+    return ET.fromstring(picture)  # noqa: S314  # our own
+
+
+def texts(picture: ET.Element) -> list[str | None]:
+    return [text.text for text in picture.iter(f"{SVG}text")]
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0, "0"),
+        (7, "7"),
+        (999, "999"),
+        (1000, "1k"),
+        (1049, "1k"),
+        (1100, "1.1k"),
+        (1999, "1.9k"),
+        (9999, "9.9k"),
+        (10_000, "10k"),
+        (12_345, "12k"),
+        (999_999, "999k"),
+        (1_000_000, "1M"),
+        (3_400_000, "3.4M"),
+        (12_000_000_000, "12G"),
+        (5_600_000_000_000, "5.6T"),
+    ],
+)
+def test_numbers_are_shortened(number: int, text: str) -> None:
+    assert shorten(number) == text
+
+
+@given(st.integers(0, 10**15 - 1))
+def test_a_short_number_has_three_digits_at_most_and_is_never_more_than_there_are(number: int) -> None:
+    short = shorten(number)
+    digits = short.rstrip("kMGT")
+    # In tenths, so that no rounding of floats comes in.
+    whole, _, tenth = digits.partition(".")
+    shown = (int(whole) * 10 + int(tenth or 0)) * UNITS[short.removeprefix(digits)] // 10
+    assert len(digits.replace(".", "")) <= 3
+    assert shown <= number < shown * 1.1 + 1
+
+
+@given(st.text(), st.sampled_from(sorted(STYLES)), st.sampled_from(sorted(COLORS)), st.integers(0, 10**9))
+def test_whatever_the_label_is_the_picture_is_well_formed_and_says_it(
+    label: str, style: str, color: str, number: int
+) -> None:
+    try:
+        look = read_look({"label": label, "style": style, "color": color})
+    except Unaskable:
+        assert len(label) > MAX_LABEL
+        return
+    picture = read(draw(look.label, shorten(number), "a title", look.color, look.corner))
+    assert texts(picture) == [look.label, shorten(number)]
+    assert [element.tag.removeprefix(SVG) for element in picture.iter()] == ["svg", "title", *PARTS]
+
+
+PARTS = ["path", "path", "g", "text", "text"]
+
+
+def test_what_looks_like_markup_is_a_text() -> None:
+    label = "</text><script>alert('\"&amp;')</script>{{ value }}]]>"
+    picture = read(draw(label, "<1>", '"&<>', "#000000", 3))
+    assert texts(picture) == [label, "<1>"]
+    assert picture.get("aria-label") == picture.findtext(f"{SVG}title") == '"&<>'
+    assert not list(picture.iter(f"{SVG}script"))
+
+
+@pytest.mark.parametrize(
+    ("given", "label"),
+    [
+        ("", "views"),
+        (" \n", "views"),
+        ("  all \t readers\n", "all readers"),
+        ("a\0b\x1b\ufffe\ud800", "a\ufffdb\ufffd\ufffd\ufffd"),
+        ("x" * MAX_LABEL, "x" * MAX_LABEL),
+        ("😀" * MAX_LABEL, "😀" * MAX_LABEL),
+    ],
+)
+def test_a_label_holds_what_xml_may_on_one_line(given: str, label: str) -> None:
+    assert read_look({"label": given}).label == label
+
+
+def test_what_is_not_given_is_usual() -> None:
+    assert read_look({}) == Look("views", "views", COLORS["blue"], 3)
+    assert read_look({"metric": "downloads"}).label == "downloads"
+    assert read_look(dict.fromkeys(("metric", "label", "color", "style"), "")) == read_look({})
+
+
+@pytest.mark.parametrize(
+    ("text", "color"),
+    [
+        ("green", COLORS["green"]),
+        ("0a6", "#00aa66"),
+        ("#0A6", "#00aa66"),
+        ("0969DA", "#0969da"),
+        ("#123456", "#123456"),
+    ],
+)
+def test_a_color_is_a_name_or_written_in_hex(text: str, color: str) -> None:
+    assert read_look({"color": text}).color == color
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("metric", "visitors", "metric=visitors is not known: choose one of views, downloads"),
+        ("style", "plastic", "style=plastic is not known: choose one of flat, flat-square"),
+        ("color", "pinkish", "color=pinkish is not known: write it as 0969da, or choose one of blue, green"),
+        ("color", "url(//x)", "is not known"),
+        ("color", "12345", "is not known"),
+        ("color", "#0000000", "is not known"),
+        ("color", "١٢٣", "is not known"),
+        ("label", "x" * (MAX_LABEL + 1), "label has 65 characters: write 64 at the most"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_by_name(name: str, value: str, says: str) -> None:
+    with pytest.raises(Unaskable) as refused:
+        read_look({name: value})
+    assert says in str(refused.value)
+
+
+@pytest.mark.parametrize("corner", [0, 3])
+def test_the_boxes_are_as_wide_as_their_texts(corner: int) -> None:
+    picture = read(draw("Wide", "ill", "", "#000000", corner))
+    left, right = text_width("Wide"), text_width("ill")
+    assert int(picture.get("width", "")) == left + right + 24
+    assert [(text.get("x"), text.get("textLength")) for text in picture.iter(f"{SVG}text")] == [
+        (f"{6 + left / 2:g}", str(left)),
+        (f"{left + 12 + 6 + right / 2:g}", str(right)),
+    ]
+
+
+def test_texts_of_any_script_have_a_width() -> None:
+    assert text_width("") == 0
+    assert text_width("iiii") < text_width("nnnn") < text_width("mmmm")
+    assert text_width("e\u0301") == text_width("é") == text_width("e")
+    assert text_width("訪問") == 2 * text_width("W")
+
+
+@pytest.mark.parametrize("color", [*COLORS.values(), "#000000", "#ffffff", "#ff69b4", "#777777"])
+def test_the_number_can_be_read_on_every_color(color: str) -> None:
+    luminances = sorted(map(luminance, (color, {"#fff": "#ffffff", "#000": "#000000"}[text_color(color)])))
+    # What WCAG 2.2 asks of texts (1.4.3, level AA).
+    assert (luminances[1] + 0.05) / (luminances[0] + 0.05) >= 4.5
+
+
+def luminance(color: str) -> float:
+    def linear() -> Iterator[float]:
+        for channel in bytes.fromhex(color[1:]):
+            part = channel / 255
+            yield part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4
+
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear(), strict=True))

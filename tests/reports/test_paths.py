@@ -1,0 +1,81 @@
+"""Walks count what a plain count of the same lists gives."""
+
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metronome.reports.flow import Around, Everywhere, most_first, walk_of
+from metronome.stores.sequences import Step, Trail
+
+ITEMS = st.sampled_from(["a", "b", "c", "d"])
+VISITS = st.lists(st.lists(ITEMS | st.none(), max_size=12), max_size=6)
+
+
+def folded(visit: list[str | None]) -> list[str]:
+    """Return the walk of a visit, item by item."""
+    walk: list[str] = []
+    for item in visit:
+        if item is not None and item not in walk[-1:]:
+            walk.append(item)
+    return walk
+
+
+def trail(visit: list[str | None]) -> Trail:
+    return Trail("s", tuple(Step(at, (item,)) for at, item in enumerate(visit)))
+
+
+def test_an_item_that_comes_several_times_running_stands_once() -> None:
+    assert walk_of(trail(["a", "a", "b", "a", "a", "a"])) == ("a", "b", "a")
+
+
+@given(VISITS, ITEMS, st.integers(1, 5))
+def test_what_lies_around_an_item_is_what_a_naive_count_finds(
+    visits: list[list[str | None]], item: str, steps: int
+) -> None:
+    walks = [folded(visit) for visit in visits]
+    around = Around(item, steps)
+    for visit in visits:
+        around.add(walk_of(trail(visit)))
+    assert around.sessions == sum(item in walk for walk in walks)
+    assert around.entries == sum(walk[:1] == [item] for walk in walks)
+    assert around.exits == sum(walk[-1:] == [item] for walk in walks)
+    pairs = [
+        (second - first, walk[first], walk[second])
+        for walk in walks
+        for first in range(len(walk))
+        for second in range(first + 1, len(walk))
+    ]
+    for distance in range(1, steps + 1):
+        before = Counter(one for apart, one, other in pairs if apart == distance and other == item)
+        after = Counter(other for apart, one, other in pairs if apart == distance and one == item)
+        assert (around.before[distance - 1], around.after[distance - 1]) == (before, after)
+
+
+@given(VISITS)
+def test_what_is_told_of_each_item_adds_up_to_what_is_told_of_all(visits: list[list[str | None]]) -> None:
+    everywhere = Everywhere()
+    around = {item: Around(item, 1) for item in "abcd"}
+    for visit in visits:
+        walk = walk_of(trail(visit))
+        everywhere.add(walk)
+        for each in around.values():
+            each.add(walk)
+    assert everywhere.sessions == sum(each.entries for each in around.values())
+    assert everywhere.entries == Counter({item: each.entries for item, each in around.items()})
+    assert everywhere.exits == Counter({item: each.exits for item, each in around.items()})
+    for item, each in around.items():
+        assert each.after[0] == Counter(
+            {other: count for (one, other), count in everywhere.transitions.items() if one == item}
+        )
+        assert each.before[0] == Counter(
+            {one: count for (one, other), count in everywhere.transitions.items() if other == item}
+        )
+
+
+@given(st.dictionaries(st.text(max_size=3), st.integers(1, 3)), st.none() | st.integers(1, 5))
+def test_the_greatest_counts_come_first_and_equal_ones_by_what_they_count(
+    counts: dict[str, int], limit: int | None
+) -> None:
+    ranked = sorted(sorted(counts), key=lambda name: counts[name], reverse=True)
+    assert list(most_first(Counter(counts), limit).items()) == [(name, counts[name]) for name in ranked[:limit]]

@@ -1,0 +1,163 @@
+"""What a question asks for: defaults, limits, bots, and the range that is compared with."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import orjson
+import pytest
+
+from metronome.errors import CallerError
+from metronome.reports.query.parse import read_address, read_json
+from metronome.reports.query.request import (
+    MAX_ROWS,
+    MOST_BY,
+    MOST_FILTERS,
+    MOST_METRICS,
+    MOST_VALUES,
+    Asked,
+    read_asked,
+)
+from metronome.stores.query import NO_BOTS, AllOf, Equals, Exists, Filter, Question
+
+NOW: Final = datetime(2026, 3, 31, 12, 30, tzinfo=UTC)
+
+
+def asked(query: str) -> Asked:
+    return read_asked(read_address(query), NOW)
+
+
+def at(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def test_without_more_it_is_the_number_of_events() -> None:
+    one = asked("")
+    assert one.question == Question(where=AllOf((NO_BOTS,)), limit=1000)
+    assert one.is_plain
+    assert one.questions() == (one.question,)
+
+
+@pytest.mark.parametrize(
+    ("query", "where"),
+    [
+        ("bots=1", None),
+        ("bots=1&event=view", AllOf((Equals("event", "view"),))),
+        ("event=view", AllOf((Equals("event", "view"), NO_BOTS))),
+        ("bot=*", AllOf((Exists("bot"),))),
+        ("bots=0&by=bot_kind", None),
+        ("metrics=unique:bot", None),
+        ("by=bots", AllOf((NO_BOTS,))),
+    ],
+)
+def test_bots_count_if_they_are_named(query: str, where: Filter | None) -> None:
+    assert asked(query).question.where == where
+
+
+def test_bots_count_if_they_are_named_deep_inside() -> None:
+    body = orjson.dumps({"where": {"or": [{"id": "a"}, {"not": {"bot": "x"}}]}})
+    where = read_asked(read_json(body), NOW).question.where
+    assert isinstance(where, AllOf)
+    assert NO_BOTS not in where.inner
+
+
+@pytest.mark.parametrize(
+    ("query", "start", "end"),
+    [
+        ("from=2026-03-01&to=2026-03-02", "2026-02-27T00:00:00Z", "2026-03-01T00:00:00Z"),
+        ("from=-2d", "2026-03-27T12:30:00Z", "2026-03-29T12:30:00Z"),
+        ("from=2026-03-01T06:00:00Z&to=2026-03-01T18:00:00Z", "2026-02-28T18:00:00Z", "2026-03-01T06:00:00Z"),
+        # The day on which clocks go forward has 23 hours, and the day before has 24.
+        ("from=2026-03-29&to=2026-03-29&tz=Europe/Zurich", "2026-03-27T23:00:00Z", "2026-03-28T23:00:00Z"),
+        ("from=2026-03-30&to=2026-03-30&tz=Europe/Zurich", "2026-03-28T23:00:00Z", "2026-03-29T22:00:00Z"),
+    ],
+)
+def test_the_previous_range_is_as_long_and_just_before(query: str, start: str, end: str) -> None:
+    before = asked(f"{query}&compare=previous").before
+    assert before is not None
+    assert (before.start, before.end) == (at(start), at(end))
+
+
+@pytest.mark.parametrize(
+    ("query", "start", "end"),
+    [
+        ("from=2026-03-01&to=2026-03-02", "2025-03-01T00:00:00Z", "2025-03-03T00:00:00Z"),
+        ("from=2024-02-29&to=2024-02-29", "2023-02-28T00:00:00Z", "2023-03-01T00:00:00Z"),
+        # In 2025 clocks went forward on that day, which had 23 hours.
+        ("from=2026-03-30&to=2026-03-30&tz=Europe/Zurich", "2025-03-29T23:00:00Z", "2025-03-30T22:00:00Z"),
+        ("from=-1d", "2025-03-30T12:30:00Z", "2025-03-31T12:30:00Z"),
+    ],
+)
+def test_the_range_of_the_year_before_has_the_same_dates(query: str, start: str, end: str) -> None:
+    before = asked(f"{query}&compare=year").before
+    assert before is not None
+    assert (before.start, before.end) == (at(start), at(end))
+
+
+def test_what_compares_has_columns_for_it_and_asks_for_both_ranges_whole() -> None:
+    one = asked("metrics=count,avg:LCP&by=id&from=-2d&compare=previous&order=-count:change&limit=5&offset=1")
+    assert one.question.columns == (
+        *("id", "count", "count:previous", "count:change", "avg:LCP", "avg:LCP:previous", "avg:LCP:change"),
+    )
+    now, before = one.questions()
+    assert now.columns == before.columns == ("id", "count", "avg:LCP")
+    assert (now.order, now.limit, now.offset) == ((), MAX_ROWS, 0)
+    assert (now.start, now.end) == (NOW - timedelta(days=2), NOW)
+    assert (before.start, before.end) == (NOW - timedelta(days=4), NOW - timedelta(days=2))
+
+
+def test_fields_are_those_named_anywhere() -> None:
+    one = asked("metrics=count,avg:LCP,unique:id&by=day,format&a=1&b!=2&c^=3&d>4&e=*")
+    assert one.fields == {"LCP", "id", "format", "a", "b", "c", "d", "e", "bot"}
+    assert one.numeric == {"LCP", "d"}
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("metrics=cuont", "'cuont' is no metric: ask for count"),
+        ("metrics=avg", "'avg' is no metric"),
+        ("order=-visitors", "'visitors' is no column of this question: order by one of count"),
+        ("by=id,id", "each column can be asked for once"),
+        ("metrics=count,count:previous&from=-1d&compare=previous", "each column can be asked for once"),
+        ("limit=-1", "limit=-1 is no number of rows"),
+        ("limit=100001", "limit=100001 is too many: an answer has up to 100,000 rows"),
+        ("limit=many", "limit=many is no number of rows"),
+        ("limit=\u0663", "is no number of rows"),
+        ("offset=1e3", "offset=1e3 is no number of rows"),
+        ("offset=" + "9" * 30, "is no number of rows"),
+        ("fill=perhaps", "fill=perhaps is neither 1 nor 0"),
+        ("bots=perhaps", "bots=perhaps is neither 1 nor 0"),
+        ("fill=1", "fill=1 is for a series of time: group by just one of minute, hour"),
+        ("fill=1&by=id", "group by just one of"),
+        ("fill=1&by=day,hour", "group by just one of"),
+        ("compare=before&from=-1d", "compare=before is not known: choose one of previous, year"),
+        ("compare=year", "compare=year needs a range: say from when on with from"),
+        ("compare=previous&to=-1d", "compare=previous needs a range"),
+        ("compare=previous&from=-1d&to=-2d", "from lies after to"),
+        ("compare=previous&from=-700000d", "would reach back before the calendar begins"),
+        ("compare=year&from=-739700d&to=2026-01-01", "would reach back before the calendar begins"),
+        ("from=yesterday", "from=yesterday is no time"),
+        ("tz=Mars", "'Mars' is no time zone"),
+        ("by=" + "x" * 257, "is no field's name: it has 1 to 256 characters"),
+        ("=5", "'' is no field's name"),
+        ("by=" + ",".join(f"f{at}" for at in range(MOST_BY + 1)), f"by has {MOST_BY + 1} entries"),
+        ("metrics=" + ",".join(f"avg:f{at}" for at in range(MOST_METRICS + 1)), f"up to {MOST_METRICS} at once"),
+        ("&".join(f"f{at}=1" for at in range(MOST_FILTERS + 1)), f"ask with up to {MOST_FILTERS} filters"),
+        ("&".join(f"f={at}" for at in range(MOST_VALUES + 1)), "10,001 values to choose from"),
+    ],
+)
+def test_what_cannot_be_asked_is_said_in_a_sentence(query: str, said: str) -> None:
+    with pytest.raises(CallerError) as caught:
+        asked(query)
+    assert said in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{"limit": 100_000}, {"limit": 0}, {"limit": ""}, {"offset": 999_999_999}, {"fill": True, "by": "day"}],
+)
+def test_limits_themselves_can_be_asked(parameters: dict[str, Any]) -> None:
+    question = read_asked(read_json(orjson.dumps(parameters)), NOW).question
+    assert question.limit is not None
+    assert 0 < question.limit <= MAX_ROWS

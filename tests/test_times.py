@@ -1,0 +1,146 @@
+"""Times as senders write them."""
+
+import math
+import re
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metronome.errors import Malformed
+from metronome.times import read_stamp, stamp_of
+
+STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+_moments = st.datetimes(datetime(1970, 1, 2), datetime(9999, 12, 30)).map(lambda naive: naive.replace(tzinfo=UTC))  # noqa: DTZ001  # the zone is added
+_offsets = st.integers(-23 * 60, 23 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
+
+
+@pytest.mark.parametrize(
+    ("given", "stamp"),
+    [
+        ("2015-01-22T09:30:00.000Z", "2015-01-22T09:30:00.000Z"),
+        ("2015-01-22T09:30:00.123456Z", "2015-01-22T09:30:00.123Z"),
+        ("2015-01-22T09:30:00.999999Z", "2015-01-22T09:30:00.999Z"),
+        ("2015-01-22T09:30:00,5Z", "2015-01-22T09:30:00.500Z"),
+        ("2015-01-22T09:30:00Z", "2015-01-22T09:30:00.000Z"),
+        ("2015-01-22T09:30Z", "2015-01-22T09:30:00.000Z"),
+        ("2015-01-22T09Z", "2015-01-22T09:00:00.000Z"),
+        ("2015-01-22T09:30:00", "2015-01-22T09:30:00.000Z"),
+        ("2015-01-22 09:30:00", "2015-01-22T09:30:00.000Z"),
+        ("2015-01-22T09:30:00+01:00", "2015-01-22T08:30:00.000Z"),
+        ("2015-01-22T09:30:00-0730", "2015-01-22T17:00:00.000Z"),
+        ("2015-01-22T00:30:00.000+01:00", "2015-01-21T23:30:00.000Z"),
+        ("2015-01-22", "2015-01-22T00:00:00.000Z"),
+        ("20150122", "2015-01-22T00:00:00.000Z"),
+        ("20150122T093000Z", "2015-01-22T09:30:00.000Z"),
+        ("2015-W04-4", "2015-01-22T00:00:00.000Z"),
+        ("2015-W04-4T09:30:00.000Z", "2015-01-22T09:30:00.000Z"),
+        ("2015-01-22T093000.000000Z", "2015-01-22T09:30:00.000Z"),
+        ("9999-12-31T23:59:59.999Z", "9999-12-31T23:59:59.999Z"),
+        ("1970-01-01", "1970-01-01T00:00:00.000Z"),
+        (0, "1970-01-01T00:00:00.000Z"),
+        (-0.0, "1970-01-01T00:00:00.000Z"),
+        (1421919000, "2015-01-22T09:30:00.000Z"),
+        (1421919000.25, "2015-01-22T09:30:00.250Z"),
+        (1421919000123, "2015-01-22T09:30:00.123Z"),
+        (1421919000123.0, "2015-01-22T09:30:00.123Z"),
+        ("1421919000", "2015-01-22T09:30:00.000Z"),
+        ("1421919000.5", "2015-01-22T09:30:00.500Z"),
+        ("1421919000123", "2015-01-22T09:30:00.123Z"),
+        ("1.421919e9", "2015-01-22T09:30:00.000Z"),
+        (" 1421919000 ", "2015-01-22T09:30:00.000Z"),
+        (99_999_999_999, "5138-11-16T09:46:39.000Z"),
+        (100_000_000_000, "1973-03-03T09:46:40.000Z"),
+        (253_402_300_799_999, "9999-12-31T23:59:59.999Z"),
+        # Its digits could also be read as a day and a time of day in the year 1712.
+        ("1712010112345", "2024-04-01T22:21:52.345Z"),
+    ],
+)
+def test_a_time_in_any_usual_form_becomes_its_stamp(given: object, stamp: str) -> None:
+    assert read_stamp(given) == stamp
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "",
+        " ",
+        "yesterday",
+        "09:30",
+        "22.01.2015",
+        "01/22/2015",
+        "2015-13-01",
+        "2015-02-29",
+        "2015-01-22T25:00:00Z",
+        "2015-01-22T09:30:00.000Q",
+        "1969-12-31T23:59:59Z",
+        "1970-01-01T00:00:00+00:01",
+        "0001-01-01T00:00:00+14:00",
+        "9999-12-31T23:59:59-14:00",
+        "+292278995-01-01T00:00:00Z",
+        "10000-01-01",
+        "nan",
+        "inf",
+        "-1",
+        "9" * 10_000,
+        "\ud800",
+        -1,
+        -0.001,
+        253_402_300_800_000,
+        10**30,
+        pytest.param(10**10_000, id="ten thousand digits"),
+        pytest.param(-(10**10_000), id="minus ten thousand digits"),
+        1e300,
+        math.nan,
+        math.inf,
+        -math.inf,
+        True,
+        False,
+        None,
+        {},
+        {"a": 1},
+        [],
+        ["2015-01-22"],
+        b"2015-01-22",
+    ],
+)
+def test_what_is_no_time_between_1970_and_9999_is_refused_in_few_words(given: object) -> None:
+    with pytest.raises(Malformed, match="is no time: write ISO 8601") as caught:
+        read_stamp(given)
+    assert len(str(caught.value)) < 200
+
+
+@given(_moments, _offsets)
+def test_the_zone_that_a_time_is_written_in_does_not_matter(moment: datetime, zone: timezone) -> None:
+    stamp = stamp_of(moment)
+    assert read_stamp(moment.astimezone(zone).isoformat()) == stamp
+    assert stamp_of(moment.astimezone(zone)) == stamp
+    assert read_stamp(stamp) == stamp
+
+
+@given(_moments, _moments)
+def test_stamps_sort_as_the_times_do(one: datetime, other: datetime) -> None:
+    if stamp_of(one) < stamp_of(other):
+        assert one < other
+    assert STAMP.fullmatch(stamp_of(one))
+    assert stamp_of(one)[:10] == f"{one:%Y-%m-%d}".zfill(10)
+
+
+@given(st.integers(100_000_000_000, 253_402_300_799_999))
+def test_milliseconds_are_the_same_as_number_and_as_text(number: int) -> None:
+    stamp = read_stamp(number)
+    assert read_stamp(str(number)) == stamp
+    assert datetime.fromisoformat(stamp) == datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=number)
+
+
+@given(
+    st.one_of(st.text(), st.integers(), st.floats(), st.none(), st.datetimes().map(str), st.from_regex(r"[0-9TZ:.W-]+"))
+)
+def test_whatever_comes_in_a_stamp_or_a_refusal_comes_out(given: object) -> None:
+    try:
+        stamp = read_stamp(given)
+    except Malformed:
+        return
+    assert STAMP.fullmatch(stamp)
+    assert read_stamp(stamp) == stamp

@@ -1,0 +1,184 @@
+"""Bodies are freed of their encodings, within limits of memory and time."""
+
+import gzip
+import io
+import time
+import tracemalloc
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+from aiohttp import ClientSession, web
+from backports import zstd
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metronome.errors import Malformed, MetronomeError, TooLarge, UnknownEncoding
+from metronome.server.app import make_app, make_runner
+from metronome.web.bodies import decode, read_body
+from metronome.web.problems import problem
+
+LIMIT = 2**20
+Encode = Callable[[bytes], bytes]
+
+
+def raw_deflate(body: bytes) -> bytes:
+    """Encode as some do who take ``deflate`` by its word."""
+    encoder = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return encoder.compress(body) + encoder.flush()
+
+
+def streamed(body: bytes) -> bytes:
+    """Encode as one who does not know the length beforehand."""
+    encoder = zstd.ZstdCompressor()
+    return b"".join([encoder.compress(body[:10]), encoder.compress(body[10:]), encoder.flush()])
+
+
+ENCODERS: list[tuple[str, Encode]] = [
+    ("gzip", gzip.compress),
+    ("x-gzip", gzip.compress),
+    ("deflate", zlib.compress),
+    ("deflate", raw_deflate),
+    ("zstd", zstd.compress),
+    ("zstd", streamed),
+]
+each_encoder = pytest.mark.parametrize(("name", "encode"), ENCODERS)
+
+
+@each_encoder
+@given(body=st.binary(max_size=200), times=st.sampled_from([1, 1, 2, 1000]))
+def test_what_was_encoded_is_decoded(name: str, encode: Encode, body: bytes, times: int) -> None:
+    assert decode(encode(body * times), name, LIMIT) == body * times
+
+
+@each_encoder
+def test_a_body_may_come_in_several_parts(name: str, encode: Encode) -> None:
+    parts = [b"", b"one\n", b"", b"two\n" * 10_000, b"three\n"]
+    assert decode(b"".join(map(encode, parts)), name, LIMIT) == b"".join(parts)
+
+
+@each_encoder
+def test_a_body_may_be_as_large_as_the_limit_and_no_larger(name: str, encode: Encode) -> None:
+    assert len(decode(encode(b"x" * LIMIT), name, LIMIT)) == LIMIT
+    for parts in ([LIMIT + 1], [LIMIT, 1], [1, LIMIT]):
+        with pytest.raises(TooLarge, match=r"over body_max_bytes \(1048576 bytes, decoded\)"):
+            decode(b"".join(encode(b"x" * size) for size in parts), name, LIMIT)
+
+
+@each_encoder
+def test_a_bomb_takes_no_more_memory_than_the_limit(name: str, encode: Encode) -> None:
+    bomb = encode(b"\0" * 200 * LIMIT)
+    assert len(bomb) < LIMIT
+    tracemalloc.start()
+    try:
+        with pytest.raises(TooLarge):
+            decode(bomb, name, LIMIT)
+        assert tracemalloc.get_traced_memory()[1] < 8 * LIMIT
+    finally:
+        tracemalloc.stop()
+
+
+@each_encoder
+def test_a_body_of_very_many_parts_is_refused_in_time(name: str, encode: Encode) -> None:
+    assert decode(encode(b"") * 1000, name, LIMIT) == b""
+    began = time.process_time()
+    with pytest.raises(Malformed, match="compress it as one"):
+        decode(encode(b"") * 500_000, name, LIMIT)
+    assert time.process_time() - began < 5
+
+
+@each_encoder
+def test_a_body_that_breaks_off_is_refused_wherever_it_does(name: str, encode: Encode) -> None:
+    body = encode(b"one two three " * 3)
+    for end in range(1, len(body)):
+        with pytest.raises(Malformed, match=r"breaks off|is no"):
+            decode(body[:end], name, LIMIT)
+
+
+@each_encoder
+@given(garbage=st.binary(min_size=1))
+def test_any_bytes_are_decoded_or_refused(name: str, encode: Encode, garbage: bytes) -> None:
+    for body in (garbage, encode(b"one") + garbage):
+        try:
+            decode(body, name, LIMIT)
+        except (Malformed, TooLarge):
+            continue
+
+
+@pytest.mark.parametrize("name", ["gzip", "deflate", "zstd"])
+def test_no_body_at_all_is_empty_in_any_encoding(name: str) -> None:
+    assert decode(b"", name, LIMIT) == b""
+
+
+@pytest.mark.parametrize("name", ["br", "compress", "GZIP", "chunked", "x" * 10_000])
+def test_another_encoding_is_refused_with_the_ones_that_are_spoken(name: str) -> None:
+    with pytest.raises(UnknownEncoding, match="is not spoken here, gzip, deflate, zstd are") as caught:
+        decode(b"x", name, LIMIT)
+    assert len(str(caught.value)) < 150
+
+
+@pytest.fixture
+async def echo() -> AsyncIterator[Callable[[bytes, str], Awaitable[tuple[int, bytes]]]]:
+    """Provide a real server that answers with the body that it read."""
+
+    async def handle(request: web.Request) -> web.Response:
+        try:
+            return web.Response(body=await read_body(request, LIMIT))
+        except MetronomeError as error:
+            return problem(error)
+
+    runner = make_runner(make_app([web.post("/", handle)], LIMIT), 1.0)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}/"
+    async with ClientSession() as session:
+
+        async def send(body: bytes, encoding: str) -> tuple[int, bytes]:
+            headers = {"Content-Encoding": encoding} if encoding else {}
+            async with session.post(url, data=io.BytesIO(body), headers=headers) as answer:
+                return answer.status, await answer.read()
+
+        yield send
+    await runner.cleanup()
+
+
+BODY = b"one two three\n" * 1000
+
+
+@pytest.mark.parametrize(
+    ("encoding", "encoded"),
+    [
+        ("", BODY),
+        ("identity", BODY),
+        ("gzip", gzip.compress(BODY)),
+        ("GZip", gzip.compress(BODY)),
+        ("zstd", zstd.compress(BODY)),
+        ("deflate", zlib.compress(BODY)),
+        ("gzip, zstd", zstd.compress(gzip.compress(BODY))),
+        (" deflate ,identity,, zstd", zstd.compress(zlib.compress(BODY))),
+    ],
+)
+async def test_encodings_are_undone_from_the_last_to_the_first(
+    echo: Callable[[bytes, str], Awaitable[tuple[int, bytes]]], encoding: str, encoded: bytes
+) -> None:
+    assert await echo(encoded, encoding) == (200, BODY)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "encoded", "status"),
+    [
+        ("br", BODY, 415),
+        ("gzip, br", BODY, 415),
+        (", ".join(["gzip"] * 5), BODY, 415),
+        ("gzip", BODY, 400),
+        ("gzip", gzip.compress(BODY)[:-1], 400),
+        ("zstd, gzip", zstd.compress(gzip.compress(BODY)), 400),
+        ("", b"x" * (LIMIT + 1), 413),
+        ("gzip", gzip.compress(b"x" * (LIMIT + 1)), 413),
+        ("gzip, gzip", gzip.compress(gzip.compress(b"x" * 100 * LIMIT)), 413),
+    ],
+)
+async def test_what_cannot_be_undone_is_refused_with_its_status(
+    echo: Callable[[bytes, str], Awaitable[tuple[int, bytes]]], encoding: str, encoded: bytes, status: int
+) -> None:
+    assert (await echo(encoded, encoding))[0] == status
