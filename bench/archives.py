@@ -3,29 +3,29 @@
 import time
 from typing import Final
 
-from bench.events import lines
-from bench.figures import Row, post, scratch
+from bench.events import build_ndjson_bodies
+from bench.figures import BenchmarkRow, run_load, temporary_folder
 from bench.imports import write_log
-from tests.servers import Server, run_metronome, serving
+from tests.servers import Server, run_metronome, running_server
 
-EACH: Final = 1000
-SECONDS: Final = 15
+EVENTS_PER_REQUEST: Final = 1000
+LOAD_SECONDS: Final = 15
 ROUNDS: Final = 3
 LINES: Final = 500_000
 
 
-def measure() -> list[Row]:
+def measure() -> list[BenchmarkRow]:
     """Measure the server without and with an archive, in turns; then an import, and the replay of what it left."""
-    return [_cost(), _replay()]
+    return [_measure_overhead(), _measure_replay()]
 
 
-def _cost() -> Row:
+def _measure_overhead() -> BenchmarkRow:
     rates: dict[bool, list[float]] = {False: [], True: []}
     for _ in range(ROUNDS):
         for archived in (False, True):
             rates[archived].append(_end_to_end(archived=archived))
     without, with_archive = (sorted(rates[archived])[ROUNDS // 2] for archived in (False, True))
-    return Row(
+    return BenchmarkRow(
         f"NDJSON end to end into DuckDB with the archive on (a folder), median of {ROUNDS} in turns",
         f"{with_archive:,.0f} events/s",
         f"{without:,.0f} (without the archive)",
@@ -36,26 +36,32 @@ def _cost() -> Row:
 
 def _end_to_end(*, archived: bool) -> float:
     """Return how many events a second come in and reach the store, and the archive if there is one."""
-    with scratch() as folder:
+    with temporary_folder() as folder:
         settings = {"archive": f"file://{folder}/archive"} if archived else {}
-        with serving(folder / "data", **settings) as server:
+        with running_server(folder / "data", **settings) as server:
             began = time.monotonic()
-            load = post(f"{server.url}/tick", lines(20 * EACH, EACH), "application/x-ndjson", 4, SECONDS)
+            load = run_load(
+                f"{server.url}/tick",
+                build_ndjson_bodies(20 * EVENTS_PER_REQUEST, EVENTS_PER_REQUEST),
+                "application/x-ndjson",
+                4,
+                LOAD_SECONDS,
+            )
             server.wait_until_shipped(600, 0.2)
-            return load.requests * EACH / (time.monotonic() - began)
+            return load.requests * EVENTS_PER_REQUEST / (time.monotonic() - began)
 
 
-def _replay() -> Row:
-    with scratch() as folder:
+def _measure_replay() -> BenchmarkRow:
+    with temporary_folder() as folder:
         log, archive = folder / "access.log", f"file://{folder}/archive"
         write_log(log, LINES)
-        with serving(folder / "plain") as server:
-            imported = _rate(server, "import", log)
-        with serving(folder / "archived", archive=archive, stop_seconds=60) as server:
-            _rate(server, "import", log)
-        with serving(folder / "rebuilt") as server:
-            replayed = _rate(server, "replay", archive, f"--progress={folder / 'progress'}")
-    return Row(
+        with running_server(folder / "plain") as server:
+            imported = _command_rate(server, "import", log)
+        with running_server(folder / "archived", archive=archive, stop_seconds=60) as server:
+            _command_rate(server, "import", log)
+        with running_server(folder / "rebuilt") as server:
+            replayed = _command_rate(server, "replay", archive, f"--checkpoint={folder / 'progress'}")
+    return BenchmarkRow(
         f"replay of an archive of {LINES:,} documents into DuckDB",
         f"{replayed:,.0f} documents/s",
         f"{imported:,.0f} lines/s (import of the same log)",
@@ -64,11 +70,11 @@ def _replay() -> Row:
     )
 
 
-def _rate(server: Server, command: str, what: object, *options: str) -> float:
+def _command_rate(server: Server, command: str, source: object, *options: str) -> float:
     """Return how many lines or documents a second a command brings into a server's store."""
     began = time.monotonic()
-    ended = run_metronome(command, what, f"--url={server.url}", *options, seconds=600)
-    if ended.code:
-        raise SystemExit(ended.errors)
+    ended = run_metronome(command, source, f"--url={server.url}", *options, timeout=600)
+    if ended.exit_code:
+        raise SystemExit(ended.stderr)
     server.wait_until_shipped(600, 0.2)
     return LINES / (time.monotonic() - began)

@@ -6,26 +6,29 @@ from typing import Final
 
 import orjson
 
-from bench.batches import EACH
-from bench.events import lines
-from bench.figures import Row, post, scratch
+from bench.batches import EVENTS_PER_REQUEST
+from bench.events import build_ndjson_bodies
+from bench.figures import BenchmarkRow, run_load, temporary_folder
 from tests.elasticsearch_node import elasticsearch_node
-from tests.servers import Server, delete_indices, free_port, refresh_indices, serving, unique_name
-from tests.wires import Wire
+from tests.servers import Server, delete_indices, free_port, refresh_indices, running_server, unique_name
+from tests.wires import TcpProxy
 
 EVENTS: Final = 5_000_000
-_LOOK_SECONDS: Final = 5
+_LOAD_SECONDS: Final = 5
 
 
-def measure() -> list[Row]:
+def measure() -> list[BenchmarkRow]:
     """Send with the store cut off, connect it, and count."""
     prefix = unique_name("away")
-    with elasticsearch_node("1g") as url, scratch() as folder:
-        wire = Wire(url, free_port())
-        with wire, serving(folder / "data", store=wire.url, index_prefix=prefix, public="tick,tock,query") as server:
+    with elasticsearch_node("1g") as url, temporary_folder() as folder:
+        wire = TcpProxy(url, free_port())
+        with (
+            wire,
+            running_server(folder / "data", store=wire.url, index_prefix=prefix, public="tick,tock,query") as server,
+        ):
             _fill(server)
             # Not what the client counts: it hangs up on the last requests of each run, which are taken all the same.
-            sent = server.accepted()
+            sent = server.accepted_events()
             memory = server.peak_memory()
             wire.connect()
             began = time.monotonic()
@@ -36,7 +39,7 @@ def measure() -> list[Row]:
             found = orjson.loads(answer.read())["count"]
         delete_indices(url, prefix)
     return [
-        Row(
+        BenchmarkRow(
             f"store away, {sent:,} events come in",
             f"resident memory at most {memory / 2**20:,.0f} MB, none refused",
             f"{found:,} in the store afterwards, {drained:,.0f} events/s",
@@ -47,6 +50,6 @@ def measure() -> list[Row]:
 
 
 def _fill(server: Server) -> None:
-    bodies = lines(20 * EACH, EACH)
-    while server.accepted() < EVENTS:
-        post(f"{server.url}/tick", bodies, "application/x-ndjson", 2, _LOOK_SECONDS)
+    bodies = build_ndjson_bodies(20 * EVENTS_PER_REQUEST, EVENTS_PER_REQUEST)
+    while server.accepted_events() < EVENTS:
+        run_load(f"{server.url}/tick", bodies, "application/x-ndjson", 2, _LOAD_SECONDS)

@@ -8,30 +8,36 @@ from typing import Final
 
 import orjson
 
-from bench.events import events, lines
-from bench.figures import Row, post, scratch
-from metronome.event import Door, Event, document
-from metronome.stores.base import Batch, Store
+from bench.events import build_events, build_ndjson_bodies
+from bench.figures import BenchmarkRow, run_load, temporary_folder
+from metronome.event import DocumentContext, Event, build_document
+from metronome.stores.base import DocumentBatch, Store
 from metronome.stores.duckdb import DuckDBStore
-from tests.servers import serving
+from tests.servers import running_server
 
-EACH: Final = 1000
-SECONDS: Final = 20
-READY_EVENTS: Final = 2_000_000
-_DOOR: Final = Door("2026-01-22T09:30:00.000Z", None, "2027-01-01T00:00:00.000Z")
+EVENTS_PER_REQUEST: Final = 1000
+LOAD_SECONDS: Final = 20
+PREBUILT_EVENTS: Final = 2_000_000
+_INGEST_CONFIG: Final = DocumentContext("2026-01-22T09:30:00.000Z", None, "2027-01-01T00:00:00.000Z")
 
 
-def measure() -> list[Row]:
+def measure() -> list[BenchmarkRow]:
     """Measure both, one behind the other."""
-    ready = ready_made_rate()
-    with scratch() as folder, serving(folder / "data") as server:
+    ready = duckdb_write_rate()
+    with temporary_folder() as folder, running_server(folder / "data") as server:
         began = time.monotonic()
-        load = post(f"{server.url}/tick", lines(20 * EACH, EACH), "application/x-ndjson", 4, SECONDS)
+        load = run_load(
+            f"{server.url}/tick",
+            build_ndjson_bodies(20 * EVENTS_PER_REQUEST, EVENTS_PER_REQUEST),
+            "application/x-ndjson",
+            4,
+            LOAD_SECONDS,
+        )
         server.wait_until_shipped(600, 0.2)
-        whole = load.requests * EACH / (time.monotonic() - began)
+        whole = load.requests * EVENTS_PER_REQUEST / (time.monotonic() - began)
     return [
-        Row(
-            f"NDJSON, {EACH:,} events a request, end to end into DuckDB",
+        BenchmarkRow(
+            f"NDJSON, {EVENTS_PER_REQUEST:,} events a request, end to end into DuckDB",
             f"{whole:,.0f} events/s",
             f"{ready:,.0f} (DuckDB, ready-made batches)",
             f"{whole / ready:.2f}",
@@ -40,37 +46,37 @@ def measure() -> list[Row]:
     ]
 
 
-def ready_made_rate() -> float:
+def duckdb_write_rate() -> float:
     """Return how many events a second DuckDB takes as it takes them from the shipper, with nothing else to do."""
-    with scratch() as folder:
-        return asyncio.run(_write_ready_made(folder))
+    with temporary_folder() as folder:
+        return asyncio.run(_write_prebuilt(folder))
 
 
-async def _write_ready_made(folder: Path) -> float:
+async def _write_prebuilt(folder: Path) -> float:
     store = DuckDBStore(folder)
     await store.setup()
-    made = ready_made(READY_EVENTS, store)
+    made = build_batches(PREBUILT_EVENTS, store)
     began = time.monotonic()
     for batch in made:
         await store.write(batch)
-    rate = READY_EVENTS / (time.monotonic() - began)
+    rate = PREBUILT_EVENTS / (time.monotonic() - began)
     await store.close()
     return rate
 
 
-def ready_made(events_count: int, store: Store) -> list[Batch]:
+def build_batches(events_count: int, store: Store) -> list[DocumentBatch]:
     """Make the batches that a shipper would take from the spool."""
-    parsed = [orjson.loads(text) for text in events(20_000)]
+    parsed = [orjson.loads(text) for text in build_events(20_000)]
     size = 0
-    batches: list[Batch] = []
+    batches: list[DocumentBatch] = []
     gathered: list[bytes] = []
     for number in count():
         if number == events_count:
             break
-        line = document(Event(parsed[number % len(parsed)]), _DOOR, f"{number:032x}")
-        if size + len(line) > store.batch_bytes:
-            batches.append(Batch.of(gathered))
+        line = build_document(Event(parsed[number % len(parsed)]), _INGEST_CONFIG, f"{number:032x}")
+        if size + len(line) > store.preferred_batch_bytes:
+            batches.append(DocumentBatch.from_documents(gathered))
             gathered, size = [], 0
         gathered.append(line)
         size += len(line) + 1
-    return [*batches, Batch.of(gathered)]
+    return [*batches, DocumentBatch.from_documents(gathered)]

@@ -4,10 +4,10 @@ import random
 import time
 from typing import Any, Final
 
-from bench.figures import Row
+from bench.figures import BenchmarkRow
 from metronome.enrich.countries import open_countries
 from metronome.enrich.enrichment import Enrichment
-from metronome.event import Door, Event, document
+from metronome.event import DocumentContext, Event, build_document
 
 VISITORS: Final = 1000
 ROUNDS: Final = 20
@@ -25,24 +25,24 @@ _REFERERS: Final = (
 )
 
 
-def measure() -> list[Row]:
+def measure() -> list[BenchmarkRow]:
     """Make documents of the same events with enrichment and without, in turns, and compare the best of each."""
-    made = [Event(fields) for fields in visits(VISITORS)]
-    plain = Door(f"{_DAY}T09:30:00.000Z", None, "2027-01-01T00:00:00.000Z")
-    enriching = Door(
-        plain.arrival,
-        plain.earliest,
-        plain.latest,
+    made = [Event(fields) for fields in build_visits(VISITORS)]
+    plain = DocumentContext(f"{_DAY}T09:30:00.000Z", None, "2027-01-01T00:00:00.000Z")
+    enriching = DocumentContext(
+        plain.received_at,
+        plain.min_timestamp,
+        plain.max_timestamp,
         enrichment=Enrichment(open_countries("built-in")),
         salts={_DAY: b"s" * 32},
     )
     without = with_it = float("inf")
     for _ in range(ROUNDS):
-        without = min(without, _microseconds(made, plain))
-        with_it = min(with_it, _microseconds(made, enriching))
+        without = min(without, _measure_microseconds(made, plain))
+        with_it = min(with_it, _measure_microseconds(made, enriching))
     added = with_it - without
     return [
-        Row(
+        BenchmarkRow(
             f"enrichment of an event with agent, address, referer and url, {VISITORS:,} different ones, warm caches",
             f"{added:.1f} µs",
             f"{without:.1f} µs (the document without it)",
@@ -52,7 +52,7 @@ def measure() -> list[Row]:
     ]
 
 
-def visits(count: int, seed: int = 1) -> list[dict[str, Any]]:
+def build_visits(count: int, seed: int = 1) -> list[dict[str, Any]]:
     """Make views as a web server forwards them, each of another visitor."""
     draw = random.Random(seed)
     return [
@@ -68,8 +68,8 @@ def visits(count: int, seed: int = 1) -> list[dict[str, Any]]:
     ]
 
 
-def _microseconds(made: list[Event], door: Door) -> float:
+def _measure_microseconds(events: list[Event], config: DocumentContext) -> float:
     began = time.perf_counter()
-    for event in made:
-        document(event, door, "0123456789abcdef")
-    return (time.perf_counter() - began) / len(made) * 1e6
+    for event in events:
+        build_document(event, config, "0123456789abcdef")
+    return (time.perf_counter() - began) / len(events) * 1e6

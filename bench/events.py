@@ -17,7 +17,7 @@ REFERERS: Final = (
 FORMATS: Final = ("kml", "csv", "geojson", "shp", "xlsx")
 
 
-def events(count: int, seed: int = 1) -> list[bytes]:
+def build_events(count: int, seed: int = 1) -> list[bytes]:
     """Make flat JSON events: one in ten is of item ``doc0``, one in five a download, two in five have a referer."""
     draw = random.Random(seed)
     made = []
@@ -38,7 +38,7 @@ def events(count: int, seed: int = 1) -> list[bytes]:
     return made
 
 
-def lines(count: int, each: int, seed: int = 1) -> list[bytes]:
+def build_ndjson_bodies(count: int, events_per_body: int, seed: int = 1) -> list[bytes]:
     """Make NDJSON bodies of so many events each."""
-    made = events(count, seed)
-    return [b"\n".join(made[at : at + each]) + b"\n" for at in range(0, count, each)]
+    made = build_events(count, seed)
+    return [b"\n".join(made[at : at + events_per_body]) + b"\n" for at in range(0, count, events_per_body)]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-_PREPARED = """
+_WRK_SCRIPT = """
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "{content_type}"
 wrk.headers["Host"] = "127.0.0.1"
@@ -26,17 +26,17 @@ request = function() sent = sent + 1; return bodies[sent % {count}] end
 """
 
 
-class Row(NamedTuple):
+class BenchmarkRow(NamedTuple):
     """One line of the table."""
 
-    what: str
+    name: str
     measured: str
-    limit: str
+    reference: str
     ratio: str
-    wanted: str
+    target: str
 
 
-class Load(NamedTuple):
+class LoadResult(NamedTuple):
     """What `wrk` reports."""
 
     requests: int
@@ -49,7 +49,7 @@ class Load(NamedTuple):
 
 
 @contextlib.contextmanager
-def on_core(number: int | None) -> Iterator[None]:
+def pinned_to_core(number: int | None) -> Iterator[None]:
     """Start what is started in the block on one core; None is any."""
     usual = os.sched_getaffinity(0)
     if number is not None and number in usual:
@@ -61,13 +61,13 @@ def on_core(number: int | None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def scratch() -> Iterator[Path]:
+def temporary_folder() -> Iterator[Path]:
     """Make a folder for the block."""
     with tempfile.TemporaryDirectory(prefix="metronome-bench-") as folder:
         yield Path(folder)
 
 
-def post(url: str, bodies: Sequence[bytes], content_type: str, connections: int, seconds: int) -> Load:
+def run_load(url: str, bodies: Sequence[bytes], content_type: str, connections: int, seconds: int) -> LoadResult:
     """Send prepared bodies over and over with `wrk`, which would else be the limit itself.
 
     Raises:
@@ -77,12 +77,12 @@ def post(url: str, bodies: Sequence[bytes], content_type: str, connections: int,
     wrk = shutil.which("wrk")
     if wrk is None:
         raise SystemExit("the benchmark needs wrk: install your system's package of that name")
-    with scratch() as folder:
+    with temporary_folder() as folder:
         for number, body in enumerate(bodies):
             (folder / str(number)).write_bytes(body)
         script = folder / "post.lua"
         path = urlsplit(url).path
-        script.write_text(_PREPARED.format(content_type=content_type, path=path, count=len(bodies), folder=folder))
+        script.write_text(_WRK_SCRIPT.format(content_type=content_type, path=path, count=len(bodies), folder=folder))
         command = [wrk, "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(script), url]
         report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     if "Non-2xx" in report or "Socket errors" in report:
@@ -90,4 +90,4 @@ def post(url: str, bodies: Sequence[bytes], content_type: str, connections: int,
     match = re.search(r"(\d+) requests in ([\d.]+)(m?)s", report)
     if match is None:
         raise SystemExit(f"wrk reports nothing that can be read:\n{report}")
-    return Load(int(match[1]), float(match[2]) * (60 if match[3] else 1))
+    return LoadResult(int(match[1]), float(match[2]) * (60 if match[3] else 1))

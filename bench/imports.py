@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from bench.events import FORMATS, ITEMS, REFERERS
-from bench.figures import Row, scratch
-from tests.servers import run_metronome, serving
+from bench.figures import BenchmarkRow, temporary_folder
+from tests.servers import run_metronome, running_server
 
 LINES: Final = 1_000_000
 _AGENTS: Final = (
@@ -17,19 +17,19 @@ _AGENTS: Final = (
 )
 
 
-def measure() -> list[Row]:
+def measure() -> list[BenchmarkRow]:
     """Import a log of a million lines."""
-    with scratch() as folder, serving(folder / "data") as server:
+    with temporary_folder() as folder, running_server(folder / "data") as server:
         log = folder / "access.log"
         write_log(log, LINES)
         began = time.monotonic()
-        ended = run_metronome("import", log, "--url", server.url, seconds=600)
-        if ended.code:
-            raise SystemExit(ended.errors)
+        ended = run_metronome("import", log, "--url", server.url, timeout=600)
+        if ended.exit_code:
+            raise SystemExit(ended.stderr)
         server.wait_until_shipped(600, 0.2)
         rate = LINES / (time.monotonic() - began)
     return [
-        Row(
+        BenchmarkRow(
             "import of an access log (Combined), end to end into DuckDB",
             f"{rate:,.0f} lines/s",
             "",

@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
-from bench.figures import Row, scratch
+from bench.figures import BenchmarkRow, temporary_folder
 from metronome.middleware.asgi import ASGIMiddleware
 from metronome.middleware.config import ClientConfig
 from metronome.middleware.reporter import Reporter
 from metronome.middleware.wsgi import WSGIMiddleware
-from tests.servers import serving
+from tests.servers import running_server
 
 REQUESTS: Final = 5000
 ROUNDS: Final = 15
@@ -32,57 +32,62 @@ _HEADERS: Final = {
 _ASGI_HEADERS: Final = [(name.encode(), value.encode()) for name, value in _HEADERS.items()]
 _WSGI_HEADERS: Final = {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in _HEADERS.items()}
 
-Loop = Callable[[], None]
+RequestLoop = Callable[[], None]
 
 
-class _Took(NamedTuple):
+class _RequestCost(NamedTuple):
     """Microseconds a request: until it was answered, and of work in all."""
 
-    waiting: float
-    working: float
+    latency: float
+    cpu: float
 
 
-def measure() -> list[Row]:
+def measure() -> list[BenchmarkRow]:
     """Run each kind of host with the middleware and without, in turns, and compare the best of each."""
-    with scratch() as folder, serving(folder / "data") as server:
+    with temporary_folder() as folder, running_server(folder / "data") as server:
         rows = []
-        for name, plain, reported in (("ASGI", _asgi_host, _asgi_reported), ("WSGI", _wsgi_host, _wsgi_reported)):
+        for name, plain, reported in (
+            ("ASGI", _asgi_host, _asgi_host_with_middleware),
+            ("WSGI", _wsgi_host, _wsgi_host_with_middleware),
+        ):
             for protocol in ("metronome", "matomo"):
-                config = ClientConfig(url=server.url, protocol=protocol, gather_seconds=60, stop_seconds=60)
+                config = ClientConfig(
+                    url=server.url, protocol=protocol, flush_interval_seconds=60, shutdown_timeout_seconds=60
+                )
                 with Reporter(config) as reporter:
                     rows.append(_row(f"{name} middleware, to {protocol}", plain(), reported(reporter), reporter))
         return rows
 
 
-def _row(name: str, plain: Loop, reported: Loop, reporter: Reporter) -> Row:
-    without = with_it = _Took(float("inf"), float("inf"))
+def _row(name: str, plain: RequestLoop, reported: RequestLoop, reporter: Reporter) -> BenchmarkRow:
+    without = with_it = _RequestCost(float("inf"), float("inf"))
     for _ in range(ROUNDS):
-        without = _better(without, _took(plain, reporter))
-        with_it = _better(with_it, _took(reported, reporter))
+        without = _minimum(without, _measure_cost(plain, reporter))
+        with_it = _minimum(with_it, _measure_cost(reported, reporter))
     stats = reporter.stats()
     if stats.sent != REQUESTS * ROUNDS:
         raise SystemExit(f"the middleware did not report all that it should have: {stats}")
-    waiting, working = with_it.waiting - without.waiting, with_it.working - without.working
-    return Row(
+    waiting, working = with_it.latency - without.latency, with_it.cpu - without.cpu
+    return BenchmarkRow(
         f"{name}: added to each request of a host that answers 204",
         f"{waiting:.1f} µs, {working:.1f} µs with the sending in the background",
-        f"{without.waiting:.1f} µs (the host alone)",
+        f"{without.latency:.1f} µs (the host alone)",
         "",
         "≤ 20 µs",
     )
 
 
-def _better(one: _Took, other: _Took) -> _Took:
-    return _Took(min(one.waiting, other.waiting), min(one.working, other.working))
+def _minimum(one: _RequestCost, other: _RequestCost) -> _RequestCost:
+    return _RequestCost(min(one.latency, other.latency), min(one.cpu, other.cpu))
 
 
-def _took(loop: Loop, reporter: Reporter) -> _Took:
+def _measure_cost(loop: RequestLoop, reporter: Reporter) -> _RequestCost:
     began, worked = time.perf_counter(), time.process_time()
     loop()
     waiting = time.perf_counter() - began
     if not reporter.flush():
         raise SystemExit(f"the reports do not go out: {reporter.stats()}")
-    return _Took(waiting / REQUESTS * 1e6, (time.process_time() - worked) / REQUESTS * 1e6)
+    return _RequestCost(waiting / REQUESTS * 1e6, (time.process_time() - worked) / REQUESTS * 1e6)
 
 
 async def _asgi_app(_: Any, __: Any, send: Any) -> None:
@@ -90,7 +95,7 @@ async def _asgi_app(_: Any, __: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-def _asgi_host(app: Any = _asgi_app) -> Loop:
+def _asgi_host(app: Any = _asgi_app) -> RequestLoop:
     async def receive() -> Any:
         return {"type": "http.request", "body": b""}
 
@@ -117,7 +122,7 @@ def _asgi_host(app: Any = _asgi_app) -> Loop:
     return lambda: asyncio.run(ask())
 
 
-def _asgi_reported(reporter: Reporter) -> Loop:
+def _asgi_host_with_middleware(reporter: Reporter) -> RequestLoop:
     return _asgi_host(ASGIMiddleware(_asgi_app, reporter))
 
 
@@ -126,7 +131,7 @@ def _wsgi_app(_: Any, start_response: Any) -> Iterable[bytes]:
     return []
 
 
-def _wsgi_host(app: Any = _wsgi_app) -> Loop:
+def _wsgi_host(app: Any = _wsgi_app) -> RequestLoop:
     def start_response(*_: Any) -> None:
         pass
 
@@ -146,5 +151,5 @@ def _wsgi_host(app: Any = _wsgi_app) -> Loop:
     return ask
 
 
-def _wsgi_reported(reporter: Reporter) -> Loop:
+def _wsgi_host_with_middleware(reporter: Reporter) -> RequestLoop:
     return _wsgi_host(WSGIMiddleware(_wsgi_app, reporter))

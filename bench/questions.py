@@ -10,17 +10,17 @@ from typing import Final, NamedTuple
 
 import orjson
 
-from bench.figures import Row, scratch
+from bench.figures import BenchmarkRow, temporary_folder
 from tests.elasticsearch_node import elasticsearch_node
-from tests.servers import Server, delete_indices, serving, unique_name
+from tests.servers import Server, delete_indices, running_server, unique_name
 
 EVENTS: Final = 1_000_000
 DAYS: Final = 90
 ITEMS: Final = 2000
-STEPS: Final = 5
+EVENTS_PER_SESSION: Final = 5
 """Events of a session."""
-EACH: Final = 5000
-ASKED: Final = 20
+EVENTS_PER_REQUEST: Final = 5000
+REPETITIONS: Final = 20
 AGENTS: Final = tuple(
     f"Mozilla/5.0 ({system}) {engine.format(version)}"
     for system in ("X11; Linux x86_64", "Windows NT 10.0; Win64; x64", "Macintosh; Intel Mac OS X 10_15_7")
@@ -33,69 +33,72 @@ AGENTS: Final = tuple(
 _ITEM: Final = "doc0"
 
 
-class _Asked(NamedTuple):
+class _QueryCase(NamedTuple):
     """What is asked, and how long it may take at most on DuckDB and on Elasticsearch, in milliseconds."""
 
-    what: str
+    name: str
     path: str
     duckdb: int
     elasticsearch: int | None
 
 
-QUESTIONS: Final = (
-    _Asked("`/query` by a known field", "/query?by=browser&metrics=count", 20, None),
-    _Asked("`/query` by an unknown field", "/query?by=topic&metrics=count", 200, None),
-    _Asked("`/flow` of everything", "/flow.json", 300, 1000),
-    _Asked("`/flow` of an item", f"/flow/{_ITEM}.json", 300, 1000),
-    _Asked("`/time` of everything", "/time.json", 300, 1000),
-    _Asked("`/time` of an item", f"/time/{_ITEM}.json", 300, 1000),
-    _Asked("`/errors` of everything", "/errors.json", 300, 1000),
-    _Asked("`/errors` of an item", f"/errors/{_ITEM}.json", 300, 1000),
-    _Asked("`/recommendations` overall", "/recommendations.json", 300, 1000),
-    _Asked("`/recommendations` of an item", f"/recommendations/{_ITEM}.json", 300, 1000),
+QUERY_CASES: Final = (
+    _QueryCase("`/query` by a known field", "/query?by=browser&metrics=count", 20, None),
+    _QueryCase("`/query` by an unknown field", "/query?by=topic&metrics=count", 200, None),
+    _QueryCase("`/flow` of everything", "/flow.json", 300, 1000),
+    _QueryCase("`/flow` of an item", f"/flow/{_ITEM}.json", 300, 1000),
+    _QueryCase("`/time` of everything", "/time.json", 300, 1000),
+    _QueryCase("`/time` of an item", f"/time/{_ITEM}.json", 300, 1000),
+    _QueryCase("`/errors` of everything", "/errors.json", 300, 1000),
+    _QueryCase("`/errors` of an item", f"/errors/{_ITEM}.json", 300, 1000),
+    _QueryCase("`/recommendations` overall", "/recommendations.json", 300, 1000),
+    _QueryCase("`/recommendations` of an item", f"/recommendations/{_ITEM}.json", 300, 1000),
 )
 
 
-def measure() -> list[Row]:
+def measure() -> list[BenchmarkRow]:
     """Fill each store alike and ask it."""
-    with scratch() as folder, serving(folder / "data") as server:
-        embedded = _ask_everything(server)
+    with temporary_folder() as folder, running_server(folder / "data") as server:
+        embedded = _run_queries(server)
     prefix = unique_name("questions")
     with (
         elasticsearch_node("1g") as url,
-        scratch() as folder,
-        serving(folder / "data", store=url, index_prefix=prefix) as server,
+        temporary_folder() as folder,
+        running_server(folder / "data", store=url, index_prefix=prefix) as server,
     ):
-        searched = _ask_everything(server)
+        searched = _run_queries(server)
         delete_indices(url, prefix)
-    return [_row(each, *times) for each, *times in zip(QUESTIONS, embedded, searched, strict=True)]
+    return [_row(each, *times) for each, *times in zip(QUERY_CASES, embedded, searched, strict=True)]
 
 
-def _row(asked: _Asked, embedded: float, searched: float) -> Row:
-    wanted = f"≤ {asked.duckdb} ms" + (f", ≤ {asked.elasticsearch:,} ms" if asked.elasticsearch else "")
-    return Row(
-        f"{asked.what}, {EVENTS:,} events over {DAYS} days, p50",
-        f"DuckDB {embedded:.0f} ms, Elasticsearch {searched:.0f} ms",
+def _row(case: _QueryCase, duckdb_ms: float, elasticsearch_ms: float) -> BenchmarkRow:
+    wanted = f"≤ {case.duckdb} ms" + (f", ≤ {case.elasticsearch:,} ms" if case.elasticsearch else "")
+    return BenchmarkRow(
+        f"{case.name}, {EVENTS:,} events over {DAYS} days, p50",
+        f"DuckDB {duckdb_ms:.0f} ms, Elasticsearch {elasticsearch_ms:.0f} ms",
         "",
         "",
         wanted,
     )
 
 
-def _ask_everything(server: Server) -> list[float]:
+def _run_queries(server: Server) -> list[float]:
     for body in _bodies():
-        server.tick(body, **{"Content-Type": "application/x-ndjson"})
+        server.post_events(body, **{"Content-Type": "application/x-ndjson"})
     server.wait_until_shipped(1200, 0.2)
     line = HTTPConnection("127.0.0.1", server.port)
-    return [statistics.median(_milliseconds(line, each.path, number) for number in range(ASKED)) for each in QUESTIONS]
+    return [
+        statistics.median(_measure_milliseconds(line, each.path, number) for number in range(REPETITIONS))
+        for each in QUERY_CASES
+    ]
 
 
-def _milliseconds(line: HTTPConnection, path: str, number: int) -> float:
+def _measure_milliseconds(connection: HTTPConnection, path: str, number: int) -> float:
     # A limit of its own each time, so that no cache has the answer.
     path += f"{'&' if '?' in path else '?'}limit={100 + number}"
     began = time.perf_counter()
-    line.request("GET", path)
-    response = line.getresponse()
+    connection.request("GET", path)
+    response = connection.getresponse()
     body = response.read()
     took = time.perf_counter() - began
     if response.status != 200:
@@ -108,9 +111,9 @@ def _bodies() -> Iterator[bytes]:
     start = datetime.now(UTC) - timedelta(days=DAYS)
     step = timedelta(days=DAYS) / EVENTS
     gathered: list[bytes] = []
-    for session in range(EVENTS // STEPS):
-        gathered += _session(draw, session, start + step * session * STEPS)
-        if len(gathered) >= EACH:
+    for session in range(EVENTS // EVENTS_PER_SESSION):
+        gathered += _session(draw, session, start + step * session * EVENTS_PER_SESSION)
+        if len(gathered) >= EVENTS_PER_REQUEST:
             yield b"\n".join(gathered)
             gathered = []
     yield b"\n".join(gathered)
@@ -125,13 +128,13 @@ def _session(draw: random.Random, session: int, at: datetime) -> Iterator[bytes]
     }
     # Half of what a session looks at are neighbours of what it began with.
     first = min(int(draw.paretovariate(0.5)) - 1, ITEMS - 1)
-    for number in range(STEPS):
+    for number in range(EVENTS_PER_SESSION):
         item = (first + draw.randrange(4)) % ITEMS if draw.random() < 0.5 else draw.randrange(ITEMS)
         fields = {"id": f"doc{item if number else first}", "ts": (at + timedelta(seconds=20 * number)).isoformat()}
-        yield orjson.dumps({**fields, **common, **_happening(draw), "topic": f"t{item % 40}"})
+        yield orjson.dumps({**fields, **common, **_random_event(draw), "topic": f"t{item % 40}"})
 
 
-def _happening(draw: random.Random) -> dict[str, object]:
+def _random_event(draw: random.Random) -> dict[str, object]:
     chance = draw.random()
     if chance < 0.03:
         return {"event": "error", "message": f"cannot load tile {draw.randrange(1000)} of layer {draw.randrange(20)}"}

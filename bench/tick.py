@@ -8,29 +8,34 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from bench.events import events
-from bench.figures import Row, on_core, post, scratch
-from tests.servers import free_port, serving
+from bench.events import build_events
+from bench.figures import BenchmarkRow, pinned_to_core, run_load, temporary_folder
+from tests.servers import free_port, running_server
 
 ROUNDS: Final = 5
 SECONDS: Final = 5
 CONNECTIONS: Final = 128
 
 
-def measure() -> list[Row]:
+def measure() -> list[BenchmarkRow]:
     """Alternate between the two, and compare the medians."""
-    bodies = events(1000)
-    with scratch() as folder, on_core(0), _bare() as bare, serving(folder / "data") as server:
+    bodies = build_events(1000)
+    with (
+        temporary_folder() as folder,
+        pinned_to_core(0),
+        _bare_server() as bare,
+        running_server(folder / "data") as server,
+    ):
         rates: dict[str, list[float]] = {bare: [], server.url: []}
         for _ in range(ROUNDS):
             for url, found in rates.items():
-                with on_core(1):
-                    load = post(f"{url}/tick", bodies, "application/json", CONNECTIONS, SECONDS)
+                with pinned_to_core(1):
+                    load = run_load(f"{url}/tick", bodies, "application/json", CONNECTIONS, SECONDS)
                 found.append(load.rate)
                 server.wait_until_shipped()
     limit, own = (statistics.median(found) for found in rates.values())
     return [
-        Row(
+        BenchmarkRow(
             f"`POST /tick`, one event a request, {CONNECTIONS} connections, server on one core",
             f"{own:,.0f} requests/s",
             f"{limit:,.0f} (bare aiohttp handler)",
@@ -41,7 +46,7 @@ def measure() -> list[Row]:
 
 
 @contextlib.contextmanager
-def _bare() -> Iterator[str]:
+def _bare_server() -> Iterator[str]:
     port = free_port()
     command = [sys.executable, str(Path(__file__).with_name("bare.py")), str(port)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:

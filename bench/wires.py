@@ -11,29 +11,29 @@ from typing import Final
 import msgpack
 import orjson
 
-from bench.events import events, lines
-from bench.figures import Row, post, scratch
-from tests.servers import Server, free_port, serving
+from bench.events import build_events, build_ndjson_bodies
+from bench.figures import BenchmarkRow, run_load, temporary_folder
+from tests.servers import Server, free_port, running_server
 
-EACH: Final = 1000
-SECONDS: Final = 15
+EVENTS_PER_REQUEST: Final = 1000
+LOAD_SECONDS: Final = 15
 _BODIES: Final = 20
 _CONNECTIONS: Final = 4
 _ACTION: Final = b'{"create":{"_index":"logs"}}\n'
 _ACK_BYTES: Final = 64
 
 
-def measure() -> list[Row]:
+def measure() -> list[BenchmarkRow]:
     """Measure each protocol on a server of its own."""
-    native = _rate(_send_lines)
+    native = _ingest_rate(_send_lines)
     return [
-        _row("`_bulk`, 1,000 documents a request", _rate(_send_bulks), native),
-        _row("forward, PackedForward, 1,000 entries a chunk, acknowledged", _rate(_send_chunks), native),
+        _row("`_bulk`, 1,000 documents a request", _ingest_rate(_send_bulks), native),
+        _row("forward, PackedForward, 1,000 entries a chunk, acknowledged", _ingest_rate(_send_chunks), native),
     ]
 
 
-def _row(what: str, rate: float, native: float) -> Row:
-    return Row(
+def _row(what: str, rate: float, native: float) -> BenchmarkRow:
+    return BenchmarkRow(
         f"{what}, end to end into DuckDB",
         f"{rate:,.0f} events/s",
         f"{native:,.0f} (NDJSON to `/tick`)",
@@ -42,35 +42,41 @@ def _row(what: str, rate: float, native: float) -> Row:
     )
 
 
-def _rate(send: Callable[[Server, int], int]) -> float:
+def _ingest_rate(send: Callable[[Server, int], int]) -> float:
     """Return how many events a second are in the store, of all that *send* has sent."""
     port = free_port()
-    with scratch() as folder, serving(folder / "data", forward_port=port) as server:
+    with temporary_folder() as folder, running_server(folder / "data", forward_port=port) as server:
         began = time.monotonic()
         requests = send(server, port)
         server.wait_until_shipped(600, 0.2)
-        return requests * EACH / (time.monotonic() - began)
+        return requests * EVENTS_PER_REQUEST / (time.monotonic() - began)
 
 
 def _send_lines(server: Server, _: int) -> int:
-    bodies = lines(_BODIES * EACH, EACH)
-    return post(f"{server.url}/tick", bodies, "application/x-ndjson", _CONNECTIONS, SECONDS).requests
+    bodies = build_ndjson_bodies(_BODIES * EVENTS_PER_REQUEST, EVENTS_PER_REQUEST)
+    return run_load(f"{server.url}/tick", bodies, "application/x-ndjson", _CONNECTIONS, LOAD_SECONDS).requests
 
 
 def _send_bulks(server: Server, _: int) -> int:
-    bodies = [_ACTION + body.rstrip().replace(b"\n", b"\n" + _ACTION) + b"\n" for body in lines(_BODIES * EACH, EACH)]
-    return post(f"{server.url}/es/_bulk", bodies, "application/x-ndjson", _CONNECTIONS, SECONDS).requests
+    bodies = [
+        _ACTION + body.rstrip().replace(b"\n", b"\n" + _ACTION) + b"\n"
+        for body in build_ndjson_bodies(_BODIES * EVENTS_PER_REQUEST, EVENTS_PER_REQUEST)
+    ]
+    return run_load(f"{server.url}/es/_bulk", bodies, "application/x-ndjson", _CONNECTIONS, LOAD_SECONDS).requests
 
 
 def _send_chunks(_: Server, port: int) -> int:
-    packed = [_packed([orjson.loads(text) for text in events(EACH, seed)]) for seed in range(_BODIES)]
-    deadline = time.monotonic() + SECONDS
+    packed = [
+        _pack_entries([orjson.loads(text) for text in build_events(EVENTS_PER_REQUEST, seed)])
+        for seed in range(_BODIES)
+    ]
+    deadline = time.monotonic() + LOAD_SECONDS
     with ThreadPoolExecutor(_CONNECTIONS) as senders:
         sent = [senders.submit(_send_until, deadline, port, packed, number) for number in range(_CONNECTIONS)]
         return sum(one.result() for one in sent)
 
 
-def _packed(records: Sequence[object]) -> bytes:
+def _pack_entries(records: Sequence[object]) -> bytes:
     seconds = int(time.time())
     at = msgpack.ExtType(0, struct.pack(">II", seconds, 0))
     return b"".join(msgpack.packb([at, record]) for record in records)
@@ -83,7 +89,7 @@ def _send_until(deadline: float, port: int, packed: Sequence[bytes], sender: int
             if time.monotonic() > deadline:
                 return number
             head = b"\x93" + msgpack.packb("bench") + struct.pack(">BI", 0xC6, len(packed[number % len(packed)]))
-            options = msgpack.packb({"chunk": f"{sender:08x}{number:08x}", "size": EACH})
+            options = msgpack.packb({"chunk": f"{sender:08x}{number:08x}", "size": EVENTS_PER_REQUEST})
             connection.sendall(head + packed[number % len(packed)] + options)
             if not connection.recv(_ACK_BYTES):
                 raise SystemExit("forward: the connection was closed")

@@ -10,8 +10,8 @@ from typing import Final
 
 from pydantic.fields import FieldInfo
 
-from metronome.config import PREFIX, Settings, shown_default
-from metronome.dashboards import bundle, ndjson
+from metronome.config import ENV_PREFIX, Settings, format_default
+from metronome.dashboards import build_saved_objects, encode_ndjson
 
 ROOT: Final = Path(__file__).parents[1]
 
@@ -22,7 +22,7 @@ _HEAD: Final = f"""\
 
 Each setting has one name, in two forms:
 
-- in the environment, `{PREFIX}PORT=9000`; this is also what `make serve` and the container take;
+- in the environment, `{ENV_PREFIX}PORT=9000`; this is also what `make serve` and the container take;
 - on the command line, `metronome serve --port 9000`. The command line wins.
 
 A value that cannot be stops the start, with a sentence that names the setting:
@@ -53,14 +53,14 @@ def page() -> bytes:
 
 def dashboards() -> bytes:
     """Return the dashboards of an installation that has the usual index prefix."""
-    return ndjson(bundle(str(Settings.model_fields["index_prefix"].default)))
+    return encode_ndjson(build_saved_objects(str(Settings.model_fields["index_prefix"].default)))
 
 
 def _row(name: str, field: FieldInfo) -> str:
-    default = shown_default(field.default)
+    default = format_default(field.default)
     option = name.replace("_", "-")
     cells = [
-        f"`{PREFIX}{name.upper()}`",
+        f"`{ENV_PREFIX}{name.upper()}`",
         f"`--{option}`",
         f"`{default}`" if default else "none",
         field.description or "",

@@ -12,22 +12,22 @@ from typing import Final, NamedTuple
 import structlog
 
 from metronome.archive.base import Archive
-from metronome.archive.segments import Roll, encode_manifest, lay_out
-from metronome.errors import ArchiveDenied, MetronomeError
-from metronome.retry import PAUSES, Patience
-from metronome.spool import Depth, Outlet, Span, measure
+from metronome.archive.segments import ArchiveUpload, build_objects, encode_manifest
+from metronome.errors import ArchiveAccessDenied, MetronomeError
+from metronome.retry import BACKOFF_SECONDS, RetryPolicy
+from metronome.spool import CommitRange, SpoolReader, SpoolStats, measure
 from metronome.telemetry import Telemetry
 
 log = structlog.get_logger()
 
-_LOOK_SECONDS: Final = 0.25
-_LOOK_AGAIN_SECONDS: Final = 10.0
+_POLL_SECONDS: Final = 0.25
+_ARCHIVE_CHECK_SECONDS: Final = 10.0
 """How often it is seen whether an archive that was away is back, while nothing is due."""
-_AT_ONCE: Final = 8
+_CONCURRENT_PUTS: Final = 8
 """So many objects are put at the same time."""
 
 
-class Limits(NamedTuple):
+class ArchiveThresholds(NamedTuple):
     """When a roll is due.
 
     Attributes:
@@ -36,124 +36,128 @@ class Limits(NamedTuple):
 
     """
 
-    bytes: int
-    seconds: float
+    max_bytes: int
+    max_age_seconds: float
 
 
-class Roller:
+class Archiver:
     """Bring what one spool holds into the archive.
 
     Args:
-        outlet: the spool's reading end for the archive, which the roller owns.
+        reader: the spool's reading end for the archive, which the roller owns.
         archive: where it goes.
-        limits: when it is due.
+        thresholds: when it is due.
         telemetry: where it is counted.
-        pauses: see `Patience`.
+        backoff: see `RetryPolicy`.
 
     """
 
     def __init__(
         self,
-        outlet: Outlet,
+        reader: SpoolReader,
         archive: Archive,
-        limits: Limits,
+        thresholds: ArchiveThresholds,
         telemetry: Telemetry,
-        pauses: tuple[float, float] = PAUSES,
+        backoff: tuple[float, float] = BACKOFF_SECONDS,
     ) -> None:
-        self._outlet = outlet
+        self._reader = reader
         self._archive = archive
-        self._limits = limits
+        self._thresholds = thresholds
         self._telemetry = telemetry
-        self._patience = Patience(self._note_failure, pauses)
-        self._looked_at = 0.0
-        self.failure: MetronomeError | None = None
+        self._retry_policy = RetryPolicy(self._record_failure, backoff)
+        self._checked_at = 0.0
+        self.last_failure: MetronomeError | None = None
         """Why the archive could not be reached when that was tried last; None if it could."""
 
-    async def depth(self) -> Depth:
+    async def pending_stats(self) -> SpoolStats:
         """Measure what is not in the archive yet."""
-        return await measure(self._outlet.depth)
+        return await measure(self._reader.pending_stats)
 
     async def run(self) -> None:
         """Roll until `stop` is called and the archive has everything, or for as long as the task lives."""
         while True:
             try:
-                return await self._roll_on()
+                return await self._archive_loop()
             except Exception:
                 # No event is lost by it: they are in the spool still.
                 log.exception("roller_failed")
-                await self._patience.sleep(self._patience.longest_pause)
+                await self._retry_policy.sleep(self._retry_policy.max_delay)
 
     def stop(self) -> None:
         """Let `run` end as soon as the archive has everything; what has gathered is due at once."""
-        self._patience.end_soon()
+        self._retry_policy.stop()
 
     def close(self) -> None:
         """Let go of the spool, once `run` has ended."""
-        self._outlet.close()
+        self._reader.close()
 
-    async def _roll_on(self) -> None:
+    async def _archive_loop(self) -> None:
         # What is wrong with it is better known now than when the first roll is due.
-        await self._look_at_archive()
+        await self._check_archive()
         while True:
             # Known before the look: what was put before the stop is then seen by it.
-            stopping = self._patience.is_ending
-            span = await asyncio.to_thread(self._next, stopping)
+            stopping = self._retry_policy.is_stopping
+            span = await asyncio.to_thread(self._next_range, stopping)
             if span is not None:
-                await self._write(span)
+                await self._archive_range(span)
             elif stopping:
                 return
             else:
-                if self.failure is not None and time.monotonic() - self._looked_at > _LOOK_AGAIN_SECONDS:
-                    await self._look_at_archive()
-                await self._patience.sleep(_LOOK_SECONDS)
+                if self.last_failure is not None and time.monotonic() - self._checked_at > _ARCHIVE_CHECK_SECONDS:
+                    await self._check_archive()
+                await self._retry_policy.sleep(_POLL_SECONDS)
 
-    async def _look_at_archive(self) -> None:
+    async def _check_archive(self) -> None:
         """See whether the archive answers; where it lets nobody look, it may take objects all the same."""
         try:
             await self._archive.ping()
         except MetronomeError as error:
-            self._note_failure(error, _LOOK_AGAIN_SECONDS)
+            self._record_failure(error, _ARCHIVE_CHECK_SECONDS)
         else:
-            self.failure = None
-        self._looked_at = time.monotonic()
+            self.last_failure = None
+        self._checked_at = time.monotonic()
 
-    def _next(self, everything: bool) -> Span | None:  # noqa: FBT001  # it goes through a thread
-        depth = self._outlet.depth()
-        due = everything or depth.bytes >= self._limits.bytes or depth.oldest_seconds >= self._limits.seconds
-        return self._outlet.plan(self._limits.bytes) if depth.events and due else None
+    def _next_range(self, flush: bool) -> CommitRange | None:  # noqa: FBT001  # it goes through a thread
+        depth = self._reader.pending_stats()
+        due = (
+            flush
+            or depth.bytes >= self._thresholds.max_bytes
+            or depth.oldest_seconds >= self._thresholds.max_age_seconds
+        )
+        return self._reader.reserve_range(self._thresholds.max_bytes) if depth.events and due else None
 
-    async def _write(self, span: Span) -> None:
+    async def _archive_range(self, commit_range: CommitRange) -> None:
         """Bring a span into the archive, however long that takes, and let go of it."""
         began = time.perf_counter()
-        roll = await asyncio.to_thread(lay_out, span, self._outlet.read(span))
+        roll = await asyncio.to_thread(build_objects, commit_range, self._reader.iterate_bodies(commit_range))
         left = dict(roll.objects)
-        await self._patience.insist(lambda: self._put(left))
+        await self._retry_policy.call(lambda: self._put_objects(left))
         manifest = roll.manifest
-        await self._patience.insist(lambda: self._archive.put(manifest.path, encode_manifest(manifest)))
-        await asyncio.to_thread(self._outlet.drop, span.last)
-        self._count(roll, time.perf_counter() - began)
+        await self._retry_policy.call(lambda: self._archive.put(manifest.path, encode_manifest(manifest)))
+        await asyncio.to_thread(self._reader.acknowledge, commit_range.last_seq)
+        self._record_success(roll, time.perf_counter() - began)
 
-    async def _put(self, left: dict[str, bytes]) -> None:
-        """Put objects, and take those out of *left* that are there."""
-        while left:
-            some = [*left.items()][:_AT_ONCE]
+    async def _put_objects(self, remaining: dict[str, bytes]) -> None:
+        """Put objects, and take those out of *remaining* that are there."""
+        while remaining:
+            some = [*remaining.items()][:_CONCURRENT_PUTS]
             done = await asyncio.gather(*(self._archive.put(*one) for one in some), return_exceptions=True)
             for (path, _), error in zip(some, done, strict=True):
                 if error is None:
-                    del left[path]
+                    del remaining[path]
             for error in done:
                 if error is not None:
                     raise error
 
-    def _count(self, roll: Roll, seconds: float) -> None:
-        self.failure = None
-        self._telemetry.archived.inc(roll.manifest.events)
-        self._telemetry.archived_objects.inc(len(roll.objects))
-        self._telemetry.rolls.observe(seconds)
+    def _record_success(self, upload: ArchiveUpload, seconds: float) -> None:
+        self.last_failure = None
+        self._telemetry.archived.inc(upload.manifest.events)
+        self._telemetry.archived_objects.inc(len(upload.objects))
+        self._telemetry.archive_write_seconds.observe(seconds)
 
-    def _note_failure(self, error: MetronomeError, pause: float) -> None:
+    def _record_failure(self, error: MetronomeError, delay: float) -> None:
         """Tell of a roll that could not be written, and how long it will be until the next attempt."""
-        self.failure = error
-        self._telemetry.roll_failures.labels(type(error).__name__).inc()
-        level = log.error if isinstance(error, ArchiveDenied) else log.warning
-        level("roll_failed", error=str(error), advice=error.advice, retry_seconds=round(pause, 1))
+        self.last_failure = error
+        self._telemetry.archive_failures.labels(type(error).__name__).inc()
+        level = log.error if isinstance(error, ArchiveAccessDenied) else log.warning
+        level("roll_failed", error=str(error), advice=error.advice, retry_seconds=round(delay, 1))

@@ -14,54 +14,54 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BeforeValidator, ByteSize, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from metronome.errors import Misconfigured
+from metronome.errors import ConfigurationError
 from metronome.scopes import Scope
 
-PREFIX: Final = "METRONOME_"
+ENV_PREFIX: Final = "METRONOME_"
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
-_AGE = re.compile(r"(\d+)\s*([smhdw])")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-_OLDEST_SECONDS = 36_500 * _SECONDS["d"]
-_SECRET = frozenset({"store", "store_api_key", "forward_shared_key", "forward_users", "microticks_key"})
+_AGE_PATTERN = re.compile(r"(\d+)\s*([smhdw])")
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_MAX_AGE_SECONDS = 36_500 * _UNIT_SECONDS["d"]
+_SECRET_SETTINGS = frozenset({"store", "store_api_key", "forward_shared_key", "forward_users", "microticks_key"})
 """Settings that may hold a password, and so are shown to nobody."""
-_ARCHIVE = re.compile(r"(?:s3|gs|az)://[^/\s]\S*|file:///\S*")
-_STORE = re.compile(r"duckdb|https?://\S+")
-_ADDRESS_PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
+_ARCHIVE_PATTERN = re.compile(r"(?:s3|gs|az)://[^/\s]\S*|file:///\S*")
+_STORE_PATTERN = re.compile(r"duckdb|https?://\S+")
+_PATH_PREFIX_PATTERN = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
 _NONE = "none"
-_STATE = "state"
-_COUNTRIES = frozenset({"built-in", "off"})
-_PUBLISHER_ID = re.compile(r"(?:isni|orcid|grid|urn|client-id):\S+")
-_INDEX_PREFIX = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_RESERVED_INDEX_PREFIX = "state"
+_COUNTRY_SOURCES = frozenset({"built-in", "off"})
+_PUBLISHER_ID_PATTERN = re.compile(r"(?:isni|orcid|grid|urn|client-id):\S+")
+_INDEX_PREFIX_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
-def read_age(value: object) -> object:
+def parse_age(value: object) -> object:
     """Read an age such as ``7d``, ``12h`` or ``0``; what is no text passes."""
     if not isinstance(value, str):
         return value
     if value.strip() == "0":
         return timedelta(0)
-    match = _AGE.fullmatch(value.strip().lower())
+    match = _AGE_PATTERN.fullmatch(value.strip().lower())
     if match is None:
         raise ValueError("write a number and s, m, h, d or w, as 7d; or 0 for any age")
-    seconds = int(match[1]) * _SECONDS[match[2]]
-    if seconds > _OLDEST_SECONDS:
+    seconds = int(match[1]) * _UNIT_SECONDS[match[2]]
+    if seconds > _MAX_AGE_SECONDS:
         raise ValueError("write at the most 36500d, or 0 for any age")
     return timedelta(seconds=seconds)
 
 
-def _split(value: object) -> object:
+def _parse_list(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
-def _read_public(value: object) -> object:
-    scopes = () if value == _NONE else _split(value)
+def _parse_public_scopes(value: object) -> object:
+    scopes = () if value == _NONE else _parse_list(value)
     if not isinstance(scopes, tuple) or not set(scopes) <= set(Scope):
         raise ValueError(f"write scopes with commas between, of {', '.join(Scope)}; or none")
     return scopes
 
 
-def _read_networks(value: object) -> object:
-    networks = () if value == _NONE else _split(value)
+def _parse_networks(value: object) -> object:
+    networks = () if value == _NONE else _parse_list(value)
     try:
         for network in networks if isinstance(networks, tuple) else ():
             ip_network(network, strict=False)
@@ -70,59 +70,59 @@ def _read_networks(value: object) -> object:
     return networks
 
 
-def _read_prefix(value: object) -> object:
-    if not isinstance(value, str) or _ADDRESS_PREFIX.fullmatch(value) is None:
+def _parse_path_prefix(value: object) -> object:
+    if not isinstance(value, str) or _PATH_PREFIX_PATTERN.fullmatch(value) is None:
         raise ValueError("write a path without a slash at its end, as /hit")
     return value
 
 
-def _read_users(value: object) -> object:
-    users = _split(value)
+def _parse_users(value: object) -> object:
+    users = _parse_list(value)
     if not isinstance(users, tuple) or any(not all(user.partition(":")[::2]) for user in users):
         raise ValueError("write name:password, with commas between several")
     return users
 
 
-def _read_store(value: object) -> object:
-    if not isinstance(value, str) or _STORE.fullmatch(value) is None:
+def _parse_store(value: object) -> object:
+    if not isinstance(value, str) or _STORE_PATTERN.fullmatch(value) is None:
         raise ValueError("write duckdb, or the address of an Elasticsearch as http://user:password@host:9200")
     return value
 
 
-def _read_archive(value: object) -> object:
-    if not isinstance(value, str) or (value and _ARCHIVE.fullmatch(value) is None):
+def _parse_archive(value: object) -> object:
+    if not isinstance(value, str) or (value and _ARCHIVE_PATTERN.fullmatch(value) is None):
         raise ValueError("write s3://bucket/prefix, gs://bucket/prefix, az://container/prefix or file:///folder")
     return value
 
 
-def _read_waiting(value: object) -> object:
-    age = read_age(value)
+def _parse_positive_age(value: object) -> object:
+    age = parse_age(value)
     if not age:
         raise ValueError("write a number and s, m, h, d or w, as 15m; it may not be 0")
     return age
 
 
-def _read_index_prefix(value: object) -> object:
-    if not isinstance(value, str) or _INDEX_PREFIX.fullmatch(value) is None:
+def _parse_index_prefix(value: object) -> object:
+    if not isinstance(value, str) or _INDEX_PREFIX_PATTERN.fullmatch(value) is None:
         raise ValueError("write lower-case letters, digits, _ and -, beginning with a letter or digit")
-    if value == _STATE:
+    if value == _RESERVED_INDEX_PREFIX:
         raise ValueError("indices of that name hold keys, and events must not take them for their own: choose another")
     return value
 
 
-def _read_countries(value: object) -> object:
-    if not isinstance(value, str) or not (value in _COUNTRIES or value.endswith(".mmdb")):
+def _parse_countries(value: object) -> object:
+    if not isinstance(value, str) or not (value in _COUNTRY_SOURCES or value.endswith(".mmdb")):
         raise ValueError("write built-in, off, or the path of a MaxMind file, which ends in .mmdb")
     return value
 
 
-def _read_publisher_id(value: object) -> object:
-    if not isinstance(value, str) or (value and _PUBLISHER_ID.fullmatch(value) is None):
+def _parse_publisher_id(value: object) -> object:
+    if not isinstance(value, str) or (value and _PUBLISHER_ID_PATTERN.fullmatch(value) is None):
         raise ValueError("write a type of isni, orcid, grid, urn or client-id, a colon, and the identifier")
     return value
 
 
-def _read_pattern(value: object) -> object:
+def _parse_item_pattern(value: object) -> object:
     try:
         groups = re.compile(str(value)).groupindex if value else {"id": 1}
     except (re.error, OverflowError, RecursionError) as error:
@@ -135,22 +135,22 @@ def _read_pattern(value: object) -> object:
 class Settings(BaseSettings):
     """The settings of one installation, checked."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True, env_ignore_empty=True)
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True, env_ignore_empty=True)
 
     host: str = Field("127.0.0.1", description="Address to listen on. Beyond the loopback, put a proxy in front.")
     port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs which.")
     data: Path = Field(Path("data"), description="Folder for the spool, dead letters and the embedded store.")
-    store: Annotated[str, BeforeValidator(_read_store)] = Field(
+    store: Annotated[str, BeforeValidator(_parse_store)] = Field(
         "duckdb",
         description="Where events end: `duckdb`, a file in the data folder, or the address of an Elasticsearch, "
         "`http(s)://[user:password@]host:9200`.",
     )
     store_api_key: str = Field("", description="API key for Elasticsearch, instead of user and password.")
     store_ca: Path | None = Field(None, description="File with the certificate that signed Elasticsearch's own.")
-    index_prefix: Annotated[str, BeforeValidator(_read_index_prefix)] = Field(
+    index_prefix: Annotated[str, BeforeValidator(_parse_index_prefix)] = Field(
         "metronome", description="Elasticsearch indices are named with it: `metronome-2015.01.22`."
     )
-    archive: Annotated[str, BeforeValidator(_read_archive)] = Field(
+    archive: Annotated[str, BeforeValidator(_parse_archive)] = Field(
         "",
         description="Where all events are kept for the long term, beside the store: `s3://bucket/prefix`, "
         "`gs://bucket/prefix`, `az://container/prefix` or `file:///folder`. Empty: nowhere.",
@@ -158,22 +158,22 @@ class Settings(BaseSettings):
     archive_roll_bytes: ByteSize = Field(
         ByteSize(32 * 2**20), gt=0, description="How much gathers, uncompressed, before it is written to the archive."
     )
-    archive_roll_age: Annotated[timedelta, BeforeValidator(_read_waiting)] = Field(
+    archive_roll_age: Annotated[timedelta, BeforeValidator(_parse_positive_age)] = Field(
         timedelta(minutes=15), description="How long the oldest waits before it is written to the archive all the same."
     )
     duckdb_memory: str = Field(
         "1GB", pattern=r"^\d+(\.\d+)?\s*([KMGT]i?B)$", description="What the embedded store may take of memory."
     )
-    public: Annotated[tuple[Scope, ...], NoDecode, BeforeValidator(_read_public)] = Field(
+    public: Annotated[tuple[Scope, ...], NoDecode, BeforeValidator(_parse_public_scopes)] = Field(
         (Scope.TICK, Scope.TOCK),
         description="What may be done without a key, of the scopes `tick`, `import`, `tock`, `query` and `admin`; "
         "`none` for nothing. On the loopback, before a key is made, everything may.",
     )
-    trusted_proxies: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_read_networks)] = Field(
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_networks)] = Field(
         ("127.0.0.0/8", "::1/128"),
         description="Networks of the proxies in front, whose `X-Forwarded-For` is believed; `none` for nobody's.",
     )
-    hit_prefix: Annotated[str, BeforeValidator(_read_prefix)] = Field(
+    hit_prefix: Annotated[str, BeforeValidator(_parse_path_prefix)] = Field(
         "/hit", description="Where the protocol of true-micro-analytics is spoken."
     )
     hit_port: int | None = Field(
@@ -188,7 +188,7 @@ class Settings(BaseSettings):
     forward_shared_key: str = Field(
         "", description="What forward's clients must know; without it, whoever reaches the port may send."
     )
-    forward_users: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_read_users)] = Field(
+    forward_users: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_users)] = Field(
         (), description="Users that forward's clients must be, beside knowing the shared key: `name:password,…`."
     )
     forward_certificate: Path | None = Field(
@@ -201,12 +201,12 @@ class Settings(BaseSettings):
     workers: int = Field(
         1, ge=1, le=64, description="Processes that take events; with more than one, one more ships and answers."
     )
-    item_pattern: Annotated[str, BeforeValidator(_read_pattern)] = Field(
+    item_pattern: Annotated[str, BeforeValidator(_parse_item_pattern)] = Field(
         "",
         description="Regular expression that finds the item in the path of an access log: groups `id` and, for "
         "downloads, `format`. Empty: an item is the whole path.",
     )
-    own_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
+    own_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_list)] = Field(
         (), description="Your own host names, with commas between: as referers they do not count."
     )
     addresses: Literal["cut", "keep"] = Field(
@@ -216,7 +216,7 @@ class Settings(BaseSettings):
         "on",
         description="Whether browser, system, device, bot, country, channel, campaign and visitor are added to events.",
     )
-    countries: Annotated[str, BeforeValidator(_read_countries)] = Field(
+    countries: Annotated[str, BeforeValidator(_parse_countries)] = Field(
         "built-in",
         description="Where the country of an address is looked up: `built-in`, the path of a MaxMind file `….mmdb`, or "
         "`off`.",
@@ -244,12 +244,12 @@ class Settings(BaseSettings):
         "", description="Your repository's name, as COUNTER reports give it; registries refuse reports without one."
     )
     counter_publisher: str = Field("", description="The publisher of your datasets, as COUNTER reports name it.")
-    counter_publisher_id: Annotated[str, BeforeValidator(_read_publisher_id)] = Field(
+    counter_publisher_id: Annotated[str, BeforeValidator(_parse_publisher_id)] = Field(
         "",
         description="That publisher's identifier, as `grid:grid.1234.5`; of the types isni, orcid, grid, urn and "
         "client-id.",
     )
-    tick_max_age: Annotated[timedelta, BeforeValidator(read_age)] = Field(
+    tick_max_age: Annotated[timedelta, BeforeValidator(parse_age)] = Field(
         timedelta(days=7),
         description="How old an event may be that comes without a key of the scope `import`: `7d`, `12h`; `0` for any "
         "age.",
@@ -281,33 +281,33 @@ class Settings(BaseSettings):
         return self.host in _LOOPBACK
 
     @property
-    def door_max_age(self) -> timedelta | None:
+    def event_max_age(self) -> timedelta | None:
         """How old an event may be whose sender is not believed; None for any age."""
         return self.tick_max_age or None
 
 
-def read_settings(given: Mapping[str, Any] | None = None) -> Settings:
+def read_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
     """Read the settings from the environment, and from what was given on the command line.
 
     Args:
-        given: settings by their names; those that are None were not given.
+        overrides: settings by their names; those that are None were not given.
 
     Raises:
-        Misconfigured: one has a value that cannot be; the message names it.
+        ConfigurationError: one has a value that cannot be; the message names it.
 
     """
-    chosen = {name: value for name, value in (given or {}).items() if value is not None}
+    chosen = {name: value for name, value in (overrides or {}).items() if value is not None}
     try:
         return Settings(**chosen)
     except ValidationError as error:
         problem = error.errors()[0]
         name = str(problem["loc"][0]) if problem["loc"] else "?"
         reason = problem["msg"].removeprefix("Value error, ")
-        shown = "not right" if name in _SECRET else repr(problem["input"])
-        raise Misconfigured(f"{PREFIX}{name.upper()} is {shown}: {reason}") from None
+        shown = "not right" if name in _SECRET_SETTINGS else repr(problem["input"])
+        raise ConfigurationError(f"{ENV_PREFIX}{name.upper()} is {shown}: {reason}") from None
 
 
-def shown_default(default: object) -> str:
+def format_default(default: object) -> str:
     """Write a setting's default as one would write it in the environment; nothing for None."""
     if default is None:
         return ""
@@ -315,5 +315,5 @@ def shown_default(default: object) -> str:
         return default.human_readable(separator="").replace(".0", "")
     if isinstance(default, timedelta):
         seconds = int(default.total_seconds())
-        return next(f"{seconds // _SECONDS[unit]}{unit}" for unit in "dhms" if seconds % _SECONDS[unit] == 0)
+        return next(f"{seconds // _UNIT_SECONDS[unit]}{unit}" for unit in "dhms" if seconds % _UNIT_SECONDS[unit] == 0)
     return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)

@@ -3,35 +3,35 @@
 ::
 
     MetronomeError
-    ├── CallerError             the request is wrong: sending it again unchanged fails again
+    ├── RequestError             the request is wrong: sending it again unchanged fails again
     │   ├── Malformed           it cannot be read, or says something that cannot be
-    │   ├── TooLarge            it is over a limit
-    │   ├── TooSlow             its body did not come in time
-    │   ├── UnknownEncoding     its Content-Encoding is not one that is spoken here
-    │   ├── Unaskable           the question names something that cannot be asked
-    │   ├── TooCostly           the question takes more groups, rows or time than it may
-    │   ├── NoKey               a key is needed here, and none came or none that is known
-    │   ├── NotAllowed          the key does not allow this
-    │   ├── NoSuchPage          nothing answers at this address
-    │   └── WrongMethod         this address does not take this method
+    │   ├── PayloadTooLarge            it is over a limit
+    │   ├── RequestTimeout             its body did not come in time
+    │   ├── UnsupportedEncoding     its Content-Encoding is not one that is spoken here
+    │   ├── InvalidQuery           the question names something that cannot be asked
+    │   ├── QueryTooExpensive           the question takes more groups, rows or time than it may
+    │   ├── Unauthorized               a key is needed here, and none came or none that is known
+    │   ├── Forbidden          the key does not allow this
+    │   ├── NotFound          nothing answers at this address
+    │   └── MethodNotAllowed         this address does not take this method
     ├── Away                    try again later: nothing is wrong with the request
     │   ├── SpoolFull           no room on the disk for more events
-    │   ├── StoreAway           the store does not answer
-    │   ├── ArchiveAway         the archive does not answer
+    │   ├── StoreUnavailable           the store does not answer
+    │   ├── ArchiveUnavailable         the archive does not answer
     │   ├── Busy                as many questions wait for the store as may
-    │   ├── ServerAway          the Metronome server that a command sends to does not answer
-    │   └── KibanaAway          the Kibana that dashboards are to be installed in does not answer
+    │   ├── ServerUnavailable          the Metronome server that a command sends to does not answer
+    │   └── KibanaUnavailable          the Kibana that dashboards are to be installed in does not answer
     ├── OperatorError           somebody has to change the installation
-    │   ├── Misconfigured       a setting has a value that cannot be
-    │   ├── StoreDenied         the store does not accept these credentials
-    │   ├── ArchiveDenied       there is no such archive, or it does not accept these credentials
-    │   ├── KibanaDenied        Kibana does not accept these credentials
-    │   ├── KibanaRefused       Kibana does not take these dashboards
-    │   └── DataFolderTaken     another Metronome works in this data folder
+    │   ├── ConfigurationError       a setting has a value that cannot be
+    │   ├── StoreAccessDenied         the store does not accept these credentials
+    │   ├── ArchiveAccessDenied       there is no such archive, or it does not accept these credentials
+    │   ├── KibanaAccessDenied        Kibana does not accept these credentials
+    │   ├── DashboardsRejected       Kibana does not take these dashboards
+    │   └── DataFolderLocked     another Metronome works in this data folder
     └── Damaged                 an object of the archive is not as it was written
 
 ``retry`` says whether the same call may succeed later. ``advice`` is a sentence for whoever has to
-act: the caller of a ``CallerError``, else the operator. The message itself says what is wrong; where it may name
+act: the caller of a ``RequestError``, else the operator. The message itself says what is wrong; where it may name
 what is behind the service, ``in_public`` is what strangers are told in its place.
 """
 
@@ -43,115 +43,115 @@ class MetronomeError(Exception):
 
     retry: ClassVar[bool] = False
     advice: ClassVar[str] = "report this to the maintainers, with the log lines around it"
-    in_public: ClassVar[str] = ""
+    public_message: ClassVar[str] = ""
 
 
-class CallerError(MetronomeError):
+class RequestError(MetronomeError):
     """The request is wrong; sending it again unchanged fails again."""
 
     advice = "change the request as the message says"
 
 
-class Malformed(CallerError):
+class Malformed(RequestError):
     """A request, an event or a line cannot be read, or says something that cannot be."""
 
 
-class TooLarge(CallerError):
+class PayloadTooLarge(RequestError):
     """A request or an event is over a limit."""
 
     advice = "send less at once, or raise the limit that the message names"
 
 
-class TooSlow(CallerError):
+class RequestTimeout(RequestError):
     """The body of a request did not come in time."""
 
     retry = True
     advice = "send it again, over a better line or in smaller parts"
 
 
-class UnknownEncoding(CallerError):
+class UnsupportedEncoding(RequestError):
     """The Content-Encoding of a request is not one that is spoken here."""
 
     advice = "send the body plain, or as gzip, deflate or zstd"
 
 
-class Unaskable(CallerError):
+class InvalidQuery(RequestError):
     """A question names something that cannot be asked."""
 
 
-class TooCostly(CallerError):
+class QueryTooExpensive(RequestError):
     """A question takes more groups, rows or time than it may."""
 
     advice = "ask for a shorter range, for fewer groups, or for one item at a time"
 
 
-class NoKey(CallerError):
+class Unauthorized(RequestError):
     """A key is needed, and none came, or one that is unknown, has expired or was revoked."""
 
     advice = "send a key as `Authorization: Bearer …`; whoever runs this service makes one with `metronome keys create`"
 
 
-class NotAllowed(CallerError):
+class Forbidden(RequestError):
     """The key is known, but does not allow this."""
 
     advice = "use a key with the scope that the message names, from an origin that it is for"
 
 
-class NoSuchPage(CallerError):
+class NotFound(RequestError):
     """Nothing answers at this address."""
 
     advice = "the README lists what can be asked"
 
 
-class WrongMethod(CallerError):
+class MethodNotAllowed(RequestError):
     """This address does not take this method."""
 
     advice = "the Allow header lists the methods that it takes"
 
 
-class Away(MetronomeError):
+class Unavailable(MetronomeError):
     """Something is not there for the moment; the same call may succeed later."""
 
     retry = True
     advice = "try again later"
 
 
-class SpoolFull(Away):
+class SpoolFull(Unavailable):
     """There is no room on the disk for more events, so none was taken."""
 
     advice = "bring the store back, raise spool_max_bytes, or make room on the disk"
 
 
-class StoreAway(Away):
+class StoreUnavailable(Unavailable):
     """The store does not answer, or is too busy to; the spool keeps the events until it does."""
 
     advice = "see that the store runs and can be reached; no event is lost meanwhile"
     in_public = "the store does not answer at the moment; no event is lost, ask again later"
 
 
-class ArchiveAway(Away):
+class ArchiveUnavailable(Unavailable):
     """The archive does not answer, has no room, or is too busy; the spool keeps the events until it does."""
 
     advice = "see that the archive can be reached and has room; no event is lost meanwhile"
     in_public = "the archive does not answer at the moment; no event is lost"
 
 
-class Busy(Away):
+class Overloaded(Unavailable):
     """As many questions wait for the store as may."""
 
     advice = "ask again in a moment, or ask fewer large questions at once"
 
 
-class ServerAway(Away):
+class ServerUnavailable(Unavailable):
     """The Metronome server that a command sends to does not answer."""
 
     advice = "start it with `metronome serve`, or name another with --url; then run the same command again"
 
 
-class KibanaAway(Away):
+class KibanaUnavailable(Unavailable):
     """The Kibana that dashboards are to be installed in does not answer, or is starting still."""
 
-    advice = "see that it runs and is reached at the address of --kibana, or wait longer for it with --patience"
+    advice = "see that it runs and is reached at the address of --kibana, or wait longer for it with --retry-timeout"
 
 
 class OperatorError(MetronomeError):
@@ -160,20 +160,20 @@ class OperatorError(MetronomeError):
     in_public = "this service has to be set right by those who run it; no event is lost"
 
 
-class Misconfigured(OperatorError):
+class ConfigurationError(OperatorError):
     """A setting has a value that cannot be."""
 
     advice = "correct the setting that the message names"
 
 
-class StoreDenied(OperatorError):
+class StoreAccessDenied(OperatorError):
     """The store does not accept these credentials, or they lack a right."""
 
     retry = True
     advice = "give Metronome credentials with the rights that docs/operations.md lists; the spool keeps the events"
 
 
-class ArchiveDenied(OperatorError):
+class ArchiveAccessDenied(OperatorError):
     """There is no such bucket or folder, or it does not accept these credentials, or they lack a right."""
 
     retry = True
@@ -183,7 +183,7 @@ class ArchiveDenied(OperatorError):
     )
 
 
-class KibanaDenied(OperatorError):
+class KibanaAccessDenied(OperatorError):
     """Kibana does not accept these credentials, or they lack a right."""
 
     advice = (
@@ -192,19 +192,19 @@ class KibanaDenied(OperatorError):
     )
 
 
-class KibanaRefused(OperatorError):
+class DashboardsRejected(OperatorError):
     """Kibana does not take these dashboards: it is too old for them, or does not like what they hold."""
 
     advice = "put right what the message names, and run the same command again"
 
 
-class DataFolderTaken(OperatorError):
+class DataFolderLocked(OperatorError):
     """Another Metronome works in this data folder."""
 
     advice = "stop the other one, or give this one a data folder of its own with METRONOME_DATA"
 
 
-class Damaged(MetronomeError):
+class ArchiveDamaged(MetronomeError):
     """An object of the archive is missing, cut short, or not what was written."""
 
     advice = "bring the object back from a copy of the archive, then run the same command again"

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from metronome.errors import DataFolderTaken
+from metronome.errors import DataFolderLocked
 
 
 def state_folder() -> Path:
@@ -24,7 +24,7 @@ def state_folder() -> Path:
     return folder / "metronome"
 
 
-def synchronise(path: Path) -> None:
+def fsync_path(path: Path) -> None:
     """Return once the disk has a file's bytes, or a folder's list of files."""
     number = os.open(path, os.O_RDONLY)
     try:
@@ -33,7 +33,7 @@ def synchronise(path: Path) -> None:
         os.close(number)
 
 
-_WAIT_SECONDS: Final = 5.0
+_LOCK_TIMEOUT_SECONDS: Final = 5.0
 """How long a process that was just ended may take to go away."""
 
 
@@ -42,32 +42,32 @@ class FolderLock:
 
     Args:
         folder: made if need be.
-        wait_seconds: how long another process may take to let go of it.
+        timeout_seconds: how long another process may take to let go of it.
 
     Raises:
-        DataFolderTaken: another process holds it, and did not end within a few seconds.
+        DataFolderLocked: another process holds it, and did not end within a few seconds.
 
     """
 
-    def __init__(self, folder: Path, wait_seconds: float = _WAIT_SECONDS) -> None:
+    def __init__(self, folder: Path, timeout_seconds: float = _LOCK_TIMEOUT_SECONDS) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        deadline = time.monotonic() + wait_seconds
-        while not self._try():
+        self._descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        deadline = time.monotonic() + timeout_seconds
+        while not self._try_acquire():
             if time.monotonic() > deadline:
-                os.close(self._file)
-                raise DataFolderTaken(f"another process works in {folder}")
+                os.close(self._descriptor)
+                raise DataFolderLocked(f"another process works in {folder}")
             time.sleep(0.05)
 
-    def _try(self) -> bool:
+    def _try_acquire(self) -> bool:
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         return True
 
     def release(self) -> None:
         """Let others work there; idempotent."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1

@@ -9,71 +9,71 @@ from time import perf_counter
 from typing import Final, NamedTuple
 
 from metronome.enrich.enrichment import NO_SALTS, Enrichment
-from metronome.errors import Malformed, MetronomeError, SpoolFull, TooLarge
-from metronome.event import Door, Event, document, own_identities
-from metronome.protocol import Dialect, Outcome, Reading, Readings, Reply, Request
-from metronome.spool import Spool
+from metronome.errors import Malformed, MetronomeError, PayloadTooLarge, SpoolFull
+from metronome.event import DocumentContext, Event, build_document, generate_event_ids
+from metronome.protocol import IngestResult, ParsedEvent, ParsedRequest, Protocol, Reply, Request
+from metronome.spool import SpoolWriter
 from metronome.telemetry import Telemetry
-from metronome.times import stamp_of
+from metronome.times import format_timestamp
 
-_AHEAD = timedelta(days=1)
+_MAX_CLOCK_SKEW = timedelta(days=1)
 _GPC: Final = "Sec-GPC"
 """Global Privacy Control, by which browsers say that their users want to be nobody's data."""
 _DNT: Final = "DNT"
 """Do Not Track, its forerunner."""
-_TURN_BYTES = 512 * 1024
+_SLICE_MAX_BYTES = 512 * 1024
 """So much is read at once before other work gets its turn."""
-_TURN_SECONDS = 0.02
+_SLICE_MAX_SECONDS = 0.02
 """So long, likewise: what is made of an event can take a hundred times longer for one that somebody thought up."""
-_LOOK_EVENTS = 16
+_DEADLINE_CHECK_EVENTS = 16
 """After so many events of one request it is seen whether that time is over."""
 
 
 @dataclass(frozen=True, slots=True)
-class DoorPolicy:
+class IngestConfig:
     """What is taken at the door, and how.
 
     Attributes:
         max_age: how old an event may be, unless its sender is believed; None for any age.
         event_max_bytes: how large a single document may be.
-        own_hosts: see `Door`.
-        cut_addresses: see `Door`.
-        enrichment: see `Door`.
-        honour_signals: whether no visitor is known of a request that asks not to be followed.
+        own_hosts: see `DocumentContext`.
+        cut_addresses: see `DocumentContext`.
+        enrichment: see `DocumentContext`.
+        honour_privacy_signals: whether no visitor is known of a request that asks not to be followed.
 
     """
 
     max_age: timedelta | None
     event_max_bytes: int
     own_hosts: frozenset[str]
-    cut_addresses: bool
+    anonymize_addresses: bool
     enrichment: Enrichment | None = None
-    honour_signals: bool = True
+    honor_privacy_signals: bool = True
 
 
-class _Arrival(NamedTuple):
-    dialect: Dialect
+class _QueuedRequest(NamedTuple):
+    protocol: Protocol
     request: Request
     reply: "asyncio.Future[Reply]"
 
 
-class _Begun(NamedTuple):
+class _RequestInProgress(NamedTuple):
     """A request whose events are being made documents of, which may take several turns."""
 
-    arrival: _Arrival
-    readings: Readings
-    events: Iterator[tuple[int, Reading]]
-    door: Door
-    signalled: bool
-    identities: Iterator[str]
+    queued: _QueuedRequest
+    parsed: ParsedRequest
+    events: Iterator[tuple[int, ParsedEvent]]
+    context: DocumentContext
+    no_tracking: bool
+    event_ids: Iterator[str]
     lines: list[bytes]
-    rejected: dict[int, Malformed | TooLarge]
+    rejected: dict[int, Malformed | PayloadTooLarge]
 
 
-class _Kept(NamedTuple):
-    arrival: _Arrival
-    readings: Readings
-    outcome: Outcome
+class _CompletedRequest(NamedTuple):
+    queued: _QueuedRequest
+    parsed: ParsedRequest
+    result: IngestResult
 
 
 class Intake:
@@ -81,7 +81,7 @@ class Intake:
 
     Args:
         spool: where they go.
-        policy: what is taken.
+        config: what is taken.
         clock: seconds since 1970.
         telemetry: where they are counted.
         salts: tells what visitors are named with, as far as it is known now, by UTC days.
@@ -90,28 +90,28 @@ class Intake:
 
     def __init__(
         self,
-        spool: Spool,
-        policy: DoorPolicy,
+        spool: SpoolWriter,
+        config: IngestConfig,
         clock: Callable[[], float],
         telemetry: Telemetry,
         salts: Callable[[], Mapping[str, bytes]] = lambda: NO_SALTS,
     ) -> None:
         self._spool = spool
-        self._policy = policy
+        self._config = config
         self._clock = clock
         self._telemetry = telemetry
         self._salts = salts
         self._loop = asyncio.get_running_loop()
-        self._arrivals: list[_Arrival | _Begun] = []
-        self._identities = own_identities()
-        self._door_at = -1
-        self._look_at_clock()
+        self._queue: list[_QueuedRequest | _RequestInProgress] = []
+        self._event_ids = generate_event_ids()
+        self._context_ms = -1
+        self._refresh_context()
 
-    async def take(self, dialect: Dialect, request: Request) -> Reply:
+    async def ingest(self, protocol: Protocol, request: Request) -> Reply:
         """Take a request's events, each whatever its neighbours are.
 
         Args:
-            dialect: what the request is written in.
+            protocol: what the request is written in.
             request: what came in. Events without an ``event_id`` of their own are known by its ``identities``,
                 where it has any.
 
@@ -120,90 +120,94 @@ class Intake:
 
         Raises:
             SpoolFull: there is no room, and none was taken.
-            CallerError: what the dialect raises.
+            RequestError: what the dialect raises.
 
         """
         reply: asyncio.Future[Reply] = self._loop.create_future()
-        self._arrivals.append(_Arrival(dialect, request, reply))
-        if len(self._arrivals) == 1:
-            self._loop.call_soon(self._work)
+        self._queue.append(_QueuedRequest(protocol, request, reply))
+        if len(self._queue) == 1:
+            self._loop.call_soon(self._process_queue)
         try:
             return await reply
         finally:
             # An error in it would hold this frame, and so itself and the whole body, until garbage is looked for.
             del reply
 
-    def _work(self) -> None:
+    def _process_queue(self) -> None:
         """Make documents of all that arrived in one turn of the loop: together they cost half as much."""
-        self._look_at_clock()
+        self._refresh_context()
         lines: list[bytes] = []
-        kept: list[_Kept] = []
-        unfinished: list[_Begun] = []
+        kept: list[_CompletedRequest] = []
+        unfinished: list[_RequestInProgress] = []
         size = taken = 0
-        until = perf_counter() + _TURN_SECONDS
-        for one in self._arrivals:
+        until = perf_counter() + _SLICE_MAX_SECONDS
+        for one in self._queue:
             taken += 1
-            arrival = one.arrival if isinstance(one, _Begun) else one
+            arrival = one.queued if isinstance(one, _RequestInProgress) else one
             size += len(arrival.request.body)
             try:
-                begun = one if isinstance(one, _Begun) else self._begin(arrival)
-                if self._is_read(begun, until):
+                begun = one if isinstance(one, _RequestInProgress) else self._start_request(arrival)
+                if self._build_documents(begun, until):
                     lines += begun.lines
-                    kept.append(_Kept(arrival, begun.readings, Outcome(len(begun.lines), begun.rejected)))
+                    kept.append(
+                        _CompletedRequest(arrival, begun.parsed, IngestResult(len(begun.lines), begun.rejected))
+                    )
                 else:
                     unfinished.append(begun)
             except Exception as error:  # noqa: BLE001  # whatever it is belongs to this request alone
                 _fail(arrival.reply, error)
-            if size > _TURN_BYTES or perf_counter() > until:
+            if size > _SLICE_MAX_BYTES or perf_counter() > until:
                 break
-        del self._arrivals[:taken]
-        self._arrivals += unfinished
-        if self._arrivals:
-            self._loop.call_soon(self._work)
+        del self._queue[:taken]
+        self._queue += unfinished
+        if self._queue:
+            self._loop.call_soon(self._process_queue)
         if not lines:
-            self._answer(kept, None)
+            self._send_replies(kept, None)
             return
         count = len(lines)
         lines.append(b"")
         try:
-            self._spool.put(b"\n".join(lines), count).add_done_callback(partial(self._answer, kept))
+            self._spool.put(b"\n".join(lines), count).add_done_callback(partial(self._send_replies, kept))
         except SpoolFull as error:
             for arrival, _, _ in kept:
                 _fail(arrival.reply, error)
 
-    def _begin(self, arrival: _Arrival) -> _Begun:
-        dialect, request, _ = arrival
-        readings = dialect.read(request)
-        door = self._open_door if request.believed else self._door
-        signalled = self._policy.honour_signals and _is_signalled(request.headers)
+    def _start_request(self, queued: _QueuedRequest) -> _RequestInProgress:
+        dialect, request, _ = queued
+        readings = dialect.parse(request)
+        door = self._import_context if request.is_trusted else self._context
+        signalled = self._config.honor_privacy_signals and _opts_out_of_tracking(request.headers)
         if signalled:
             door = replace(door, salts=NO_SALTS)
-        identities = request.identities or self._identities
-        return _Begun(arrival, readings, enumerate(readings.events), door, signalled, identities, [], {})
+        identities = request.event_ids or self._event_ids
+        return _RequestInProgress(queued, readings, enumerate(readings.events), door, signalled, identities, [], {})
 
-    def _is_read(self, begun: _Begun, until: float) -> bool:
+    def _build_documents(self, progress: _RequestInProgress, deadline: float) -> bool:
         """Make documents of a request's events; returns whether that are all, or time is over."""
-        _, _, events, door, signalled, identities, lines, rejected = begun
-        limit = self._policy.event_max_bytes
+        _, _, events, door, signalled, identities, lines, rejected = progress
+        limit = self._config.event_max_bytes
         for index, reading in events:
             identity = next(identities)
             try:
                 if type(reading) is not Event:
                     raise reading  # type: ignore[misc]  # what is no event is an error
-                line = document(_unfollowed(reading) if signalled else reading, door, identity)
+                line = build_document(_without_visitor(reading) if signalled else reading, door, identity)
                 if len(line) > limit:
-                    raise TooLarge(f"the event is over event_max_bytes ({limit}): send less, or raise that setting")
+                    raise PayloadTooLarge(
+                        f"the event is over event_max_bytes ({limit}): send less, or raise that setting"
+                    )
                 lines.append(line)
-            except (Malformed, TooLarge) as error:
-                _free(error)
+            except (Malformed, PayloadTooLarge) as error:
+                _drop_traceback(error)
                 rejected[index] = error
-            if index % _LOOK_EVENTS == _LOOK_EVENTS - 1 and perf_counter() > until:
+            if index % _DEADLINE_CHECK_EVENTS == _DEADLINE_CHECK_EVENTS - 1 and perf_counter() > deadline:
                 return False
         return True
 
-    def _answer(self, kept: list["_Kept"], commit: "asyncio.Future[None] | None") -> None:
+    def _send_replies(self, completed: list["_CompletedRequest"], commit: "asyncio.Future[None] | None") -> None:
         error = commit.exception() if commit is not None else None
-        for (dialect, request, reply), readings, outcome in kept:
+        for (dialect, request, reply), readings, outcome in completed:
             if error is not None:
                 _fail(reply, error)
             elif not reply.done():
@@ -214,34 +218,36 @@ class Intake:
                     _fail(reply, rejection)
                 else:
                     for one in outcome.rejected.values():
-                        self._telemetry.refuse(one)
+                        self._telemetry.count_rejection(one)
 
-    def _look_at_clock(self) -> None:
+    def _refresh_context(self) -> None:
         at = int(self._clock() * 1000)
-        if at != self._door_at:
+        if at != self._context_ms:
             now = datetime.fromtimestamp(at / 1000, UTC)
-            max_age = self._policy.max_age
-            self._door_at = at
-            self._open_door = Door(
-                arrival=stamp_of(now),
-                earliest=None,
-                latest=stamp_of(now + _AHEAD),
-                own_hosts=self._policy.own_hosts,
-                cut_addresses=self._policy.cut_addresses,
-                enrichment=self._policy.enrichment,
+            max_age = self._config.max_age
+            self._context_ms = at
+            self._import_context = DocumentContext(
+                received_at=format_timestamp(now),
+                min_timestamp=None,
+                max_timestamp=format_timestamp(now + _MAX_CLOCK_SKEW),
+                own_hosts=self._config.own_hosts,
+                anonymize_addresses=self._config.anonymize_addresses,
+                enrichment=self._config.enrichment,
                 salts=self._salts(),
             )
-            self._door = (
-                self._open_door if max_age is None else replace(self._open_door, earliest=stamp_of(now - max_age))
+            self._context = (
+                self._import_context
+                if max_age is None
+                else replace(self._import_context, min_timestamp=format_timestamp(now - max_age))
             )
 
 
-def _is_signalled(headers: Mapping[str, str]) -> bool:
+def _opts_out_of_tracking(headers: Mapping[str, str]) -> bool:
     """Tell whether a request's sender asks not to be followed."""
     return headers.get(_GPC) == "1" or headers.get(_DNT) == "1"
 
 
-def _unfollowed(event: Event) -> Event:
+def _without_visitor(event: Event) -> Event:
     """Take from an event what tells its visitor from others."""
     visitor = event.fields.get("visitor")
     if visitor is None:
@@ -254,10 +260,10 @@ def _unfollowed(event: Event) -> Event:
 def _fail(reply: "asyncio.Future[Reply]", error: BaseException) -> None:
     if not reply.done():
         if isinstance(error, MetronomeError):
-            _free(error)
+            _drop_traceback(error)
         reply.set_exception(error)
 
 
-def _free(error: MetronomeError) -> None:
+def _drop_traceback(error: MetronomeError) -> None:
     """Free an error of the frames that it came through: they hold it in turn, and the body with it."""
     error.__traceback__ = error.__context__ = error.__cause__ = None

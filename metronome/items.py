@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 from urllib.parse import unquote
 
-from metronome.errors import Misconfigured
+from metronome.errors import ConfigurationError
 from metronome.event import NAME_MAX_BYTES
 
 PATTERN_SETTING: Final = "METRONOME_ITEM_PATTERN"
@@ -26,14 +26,14 @@ DOWNLOAD_FORMATS: Final = (
 )
 """The file extensions that are downloads where no pattern says otherwise: data, documents, software, media."""
 
-_FORMATS = frozenset(DOWNLOAD_FORMATS)
-_SEEN = frozenset({200, 206, 304})
+_DOWNLOAD_FORMAT_SET = frozenset(DOWNLOAD_FORMATS)
+_VIEWED_STATUSES = frozenset({200, 206, 304})
 """The statuses that show the item to its visitor: in full, in part, or from the visitor's own cache."""
-_ERRORS_FROM = 400
-_REMEMBERED_PATHS = 8192
+_MIN_ERROR_STATUS = 400
+_CACHED_PATHS = 8192
 
 
-class Hit(NamedTuple):
+class HitClassification(NamedTuple):
     """What one request counts as.
 
     Attributes:
@@ -48,28 +48,28 @@ class Hit(NamedTuple):
     format: str | None
 
 
-class _Item(NamedTuple):
+class _ItemMatch(NamedTuple):
     id: str | None
     format: str | None
 
 
-_NO_ITEM = _Item(None, None)
+_NO_MATCH = _ItemMatch(None, None)
 
 
-class ItemRule:
+class ItemPattern:
     """Says of each request which item it is of and whether it was viewed or downloaded.
 
     Args:
-        pattern: is searched in the path, and has the group ``id`` and, for downloads, ``format``.
+        regex: is searched in the path, and has the group ``id`` and, for downloads, ``format``.
             Without it, the whole path is the item, and its file extension says what is a download.
 
     """
 
-    def __init__(self, pattern: re.Pattern[str] | None = None) -> None:
-        self.pattern = pattern
-        self._item: Callable[[str], _Item] = lru_cache(_REMEMBERED_PATHS)(self._find_item)
+    def __init__(self, regex: re.Pattern[str] | None = None) -> None:
+        self.regex = regex
+        self._cached_match: Callable[[str], _ItemMatch] = lru_cache(_CACHED_PATHS)(self._match_item)
 
-    def hit(self, method: str | None, status: int | None, path: str) -> Hit:
+    def classify(self, method: str | None, status: int | None, path: str) -> HitClassification:
         """Say what a request counts as.
 
         Args:
@@ -82,54 +82,56 @@ class ItemRule:
             the ``id`` of the item that they are of.
 
         """
-        item, form = self._item(path)
-        if item is not None and method == "GET" and status in _SEEN:
-            return Hit("download", item, form) if form else Hit("view", item, None)
-        return Hit("error" if status is not None and status >= _ERRORS_FROM else "request", item, None)
+        item, form = self._cached_match(path)
+        if item is not None and method == "GET" and status in _VIEWED_STATUSES:
+            return HitClassification("download", item, form) if form else HitClassification("view", item, None)
+        return HitClassification(
+            "error" if status is not None and status >= _MIN_ERROR_STATUS else "request", item, None
+        )
 
-    def _find_item(self, path: str) -> _Item:
-        if self.pattern is None:
-            return _item(path, _extension(path))
-        found = self.pattern.search(path)
+    def _match_item(self, path: str) -> _ItemMatch:
+        if self.regex is None:
+            return _build_match(path, _download_extension(path))
+        found = self.regex.search(path)
         if found is None:
-            return _NO_ITEM
-        return _item(found["id"], found["format"] if "format" in self.pattern.groupindex else None)
+            return _NO_MATCH
+        return _build_match(found["id"], found["format"] if "format" in self.regex.groupindex else None)
 
 
-def item_rule(pattern: str | None) -> ItemRule:
+def compile_item_pattern(pattern: str | None) -> ItemPattern:
     """Make the rule of an operator's setting.
 
     Args:
         pattern: a regular expression, or None or nothing for the rule without a pattern.
 
     Raises:
-        Misconfigured: it is no regular expression, or lacks the group ``id``.
+        ConfigurationError: it is no regular expression, or lacks the group ``id``.
 
     """
     if not pattern:
-        return ItemRule()
+        return ItemPattern()
     try:
         compiled = re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as error:
-        raise Misconfigured(f"{PATTERN_SETTING} is no regular expression: {error}") from None
+        raise ConfigurationError(f"{PATTERN_SETTING} is no regular expression: {error}") from None
     if "id" not in compiled.groupindex:
-        raise Misconfigured(f"{PATTERN_SETTING} needs a group named id, as in ^/datasets/(?P<id>[^/]+)")
-    return ItemRule(compiled)
+        raise ConfigurationError(f"{PATTERN_SETTING} needs a group named id, as in ^/datasets/(?P<id>[^/]+)")
+    return ItemPattern(compiled)
 
 
-def _item(encoded: str | None, form: str | None) -> _Item:
-    item = unquote(encoded) if encoded else ""
+def _build_match(encoded_id: str | None, file_format: str | None) -> _ItemMatch:
+    item = unquote(encoded_id) if encoded_id else ""
     # The server refuses a longer id, and with it the whole event.
     if not item or len(item.encode(errors="replace")) > NAME_MAX_BYTES:
-        return _NO_ITEM
-    return _Item(item, form.lower() if form else None)
+        return _NO_MATCH
+    return _ItemMatch(item, file_format.lower() if file_format else None)
 
 
-def _extension(path: str) -> str | None:
+def _download_extension(path: str) -> str | None:
     stem, dot, last = path.rpartition("/")[2].lower().rpartition(".")
     if not dot:
         return None
     double = f"{stem.rpartition('.')[2]}.{last}"
-    if double in _FORMATS:
+    if double in _DOWNLOAD_FORMAT_SET:
         return double
-    return last if last in _FORMATS else None
+    return last if last in _DOWNLOAD_FORMAT_SET else None

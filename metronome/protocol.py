@@ -10,45 +10,46 @@ Errors as ``application/problem+json`` (RFC 9457), for protocols without an erro
 """
 
 import binascii
+import typing
 from base64 import b64decode
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 import orjson
 
-from metronome.errors import Malformed, MetronomeError, NoKey, TooLarge
+from metronome.errors import Malformed, MetronomeError, PayloadTooLarge, Unauthorized
 from metronome.event import Event
-from metronome.items import ItemRule
+from metronome.items import ItemPattern
 from metronome.scopes import Scope
 
 
-def bearer(headers: Mapping[str, str]) -> str:
+def bearer_token(headers: Mapping[str, str]) -> str:
     """Return the key of ``Authorization: Bearer …``, or nothing."""
-    return _parameter(headers, "bearer")
+    return _authorization_parameter(headers, "bearer")
 
 
-def password(headers: Mapping[str, str]) -> str:
+def basic_password(headers: Mapping[str, str]) -> str:
     """Return the password of ``Authorization: Basic …``, or nothing; the user may be any."""
-    return _decoded(_parameter(headers, "basic")).partition(":")[2]
+    return _decode_base64(_authorization_parameter(headers, "basic")).partition(":")[2]
 
 
-def api_key(headers: Mapping[str, str]) -> str:
+def elasticsearch_api_key(headers: Mapping[str, str]) -> str:
     """Return the key of Elasticsearch's ``Authorization: ApiKey …``, or nothing.
 
     It is sent as the base64 of ``id:key``, where the id may be any; the key alone will do as well.
     """
-    given = _parameter(headers, "apikey")
-    return _decoded(given).partition(":")[2] or given
+    given = _authorization_parameter(headers, "apikey")
+    return _decode_base64(given).partition(":")[2] or given
 
 
-def _parameter(headers: Mapping[str, str], scheme: str) -> str:
+def _authorization_parameter(headers: Mapping[str, str], scheme: str) -> str:
     given, _, parameter = headers.get("Authorization", "").partition(" ")
     return parameter.strip() if given.lower() == scheme else ""
 
 
-def _decoded(text: str) -> str:
+def _decode_base64(text: str) -> str:
     try:
         return b64decode(text, validate=True).decode()
     except (binascii.Error, ValueError):
@@ -56,7 +57,7 @@ def _decoded(text: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class SiteConfig:
     """What is published, and where.
 
     Attributes:
@@ -65,18 +66,18 @@ class Site:
 
     """
 
-    rule: ItemRule = field(default_factory=ItemRule)
+    item_pattern: ItemPattern = field(default_factory=ItemPattern)
     own_hosts: frozenset[str] = frozenset()
 
 
-Reading = Event | Malformed | TooLarge
+ParsedEvent = Event | Malformed | PayloadTooLarge
 """One event of a request, or why it could not be read."""
 
-_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
-_SITE: Final = Site()
+_NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
+_DEFAULT_SITE_CONFIG: Final = SiteConfig()
 
 
-class Readings(NamedTuple):
+class ParsedRequest(NamedTuple):
     """What a request holds.
 
     Attributes:
@@ -86,9 +87,9 @@ class Readings(NamedTuple):
 
     """
 
-    events: Iterable[Reading]
-    batch: bool
-    notes: Any = None
+    events: Iterable[ParsedEvent]
+    is_batch: bool
+    context: Any = None
 
 
 class Request(NamedTuple):
@@ -117,15 +118,15 @@ class Request(NamedTuple):
     method: str = "POST"
     path: str = ""
     query: str = ""
-    headers: Mapping[str, str] = _NOTHING
-    sender: str = ""
-    arrival: str = ""
-    identities: Iterator[str] | None = None
-    believed: bool = False
-    site: Site = _SITE
+    headers: Mapping[str, str] = _NO_HEADERS
+    client_ip: str = ""
+    received_at: str = ""
+    event_ids: Iterator[str] | None = None
+    is_trusted: bool = False
+    site_config: SiteConfig = _DEFAULT_SITE_CONFIG
 
 
-class Outcome(NamedTuple):
+class IngestResult(NamedTuple):
     """What became of a request's events.
 
     Attributes:
@@ -135,7 +136,7 @@ class Outcome(NamedTuple):
     """
 
     accepted: int
-    rejected: Mapping[int, Malformed | TooLarge]
+    rejected: Mapping[int, Malformed | PayloadTooLarge]
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,33 +157,33 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-class Dialect(Protocol):
+class Protocol(typing.Protocol):
     """One protocol; a module with these functions is one.
 
     An address of a protocol that takes no events, such as a handshake's, has none in its readings.
     """
 
-    def key(self, request: Request) -> str:
+    def extract_key(self, request: Request) -> str:
         """Return the key that the request carries where the protocol has its place, or nothing."""
 
-    def read(self, request: Request) -> Readings:
+    def parse(self, request: Request) -> ParsedRequest:
         """Read a request's events; one that cannot be read fails no other.
 
         Raises:
             Malformed: nothing in the request can be read.
-            TooLarge: it holds more events than it may.
+            PayloadTooLarge: it holds more events than it may.
 
         """
 
-    def reply(self, request: Request, readings: Readings, outcome: Outcome) -> Reply:
+    def reply(self, request: Request, parsed: ParsedRequest, result: IngestResult) -> Reply:
         """Say what became of the events, in the protocol's own way. What is called accepted is on disk.
 
         Raises:
-            Malformed, TooLarge: the protocol answers a single event that was rejected as an error.
+            Malformed, PayloadTooLarge: the protocol answers a single event that was rejected as an error.
 
         """
 
-    def refuse(self, request: Request, error: MetronomeError, status: int) -> Reply:
+    def reply_error(self, request: Request, error: MetronomeError, status: int) -> Reply:
         """Say in the protocol's own way that nothing of a request was taken.
 
         Args:
@@ -196,7 +197,7 @@ class Dialect(Protocol):
 RETRY_AFTER_SECONDS: Final = 5
 
 
-def problem(error: MetronomeError, status: int) -> Reply:
+def problem_reply(error: MetronomeError, status: int) -> Reply:
     """Describe an error.
 
     Args:
@@ -205,28 +206,28 @@ def problem(error: MetronomeError, status: int) -> Reply:
 
     """
     name = type(error).__name__
-    body = {"type": f"urn:metronome:error:{name}", "title": name, "status": status, "detail": sentence(error)}
-    return Reply(status, orjson.dumps(body), "application/problem+json", headers_of(error))
+    body = {"type": f"urn:metronome:error:{name}", "title": name, "status": status, "detail": public_message(error)}
+    return Reply(status, orjson.dumps(body), "application/problem+json", http_error_headers(error))
 
 
-def sentence(error: MetronomeError) -> str:
+def public_message(error: MetronomeError) -> str:
     """Return what strangers are told of an error: what is wrong and what to do."""
-    detail = error.in_public or f"{error}; {error.advice}"
+    detail = error.public_message or f"{error}; {error.advice}"
     # What the message quotes may hold lone surrogates, which have no bytes.
     return detail.encode(errors="backslashreplace").decode()
 
 
-def headers_of(error: MetronomeError) -> dict[str, str]:
+def http_error_headers(error: MetronomeError) -> dict[str, str]:
     """Return the headers that HTTP wants for an error, whatever the shape of the body."""
     headers = {}
     if error.retry:
         headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
-    if isinstance(error, NoKey):
+    if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = 'Bearer realm="metronome"'
     return headers
 
 
-class Address(NamedTuple):
+class Endpoint(NamedTuple):
     """One address and what is spoken at it.
 
     Attributes:
@@ -243,7 +244,7 @@ class Address(NamedTuple):
     method: str
     prefix: str
     path: str
-    dialect: Dialect
+    dialect: Protocol
     scope: Scope = Scope.TICK
     lenient: bool = False
     credentials: bool = False

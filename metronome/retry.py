@@ -9,61 +9,63 @@ from metronome.errors import MetronomeError
 
 Result = TypeVar("Result")
 
-PAUSES: Final = (0.25, 30.0)
+BACKOFF_SECONDS: Final = (0.25, 30.0)
 """The first pause and the longest, in seconds."""
 
 
-class Patience:
+class RetryPolicy:
     """Does what may fail for a while again and again, at growing and jittered pauses.
 
     Args:
-        noted: called with each error that lets it try again, and with the pause that follows, in seconds.
-        pauses: how long to wait before the first such time, and at the most, in seconds.
+        on_retry: called with each error that lets it try again, and with the pause that follows, in seconds.
+        backoff: how long to wait before the first such time, and at the most, in seconds.
 
     """
 
-    def __init__(self, noted: Callable[[MetronomeError, float], None], pauses: tuple[float, float] = PAUSES) -> None:
-        self._noted = noted
-        self._first_pause, self.longest_pause = pauses
-        self._ending = asyncio.Event()
+    def __init__(
+        self, on_retry: Callable[[MetronomeError, float], None], backoff: tuple[float, float] = BACKOFF_SECONDS
+    ) -> None:
+        self._on_retry = on_retry
+        self._initial_delay, self.max_delay = backoff
+        self._stop_event = asyncio.Event()
 
     @property
-    def is_ending(self) -> bool:
+    def is_stopping(self) -> bool:
         """Whether an end was asked for."""
-        return self._ending.is_set()
+        return self._stop_event.is_set()
 
-    def end_soon(self) -> None:
+    def stop(self) -> None:
         """Make no long pauses any more."""
-        self._ending.set()
+        self._stop_event.set()
 
-    async def insist(self, work: Callable[[], Awaitable[Result]]) -> Result:
+    async def call(self, work: Callable[[], Awaitable[Result]]) -> Result:
         """Return what *work* does, once it succeeds.
 
         Raises:
             MetronomeError: one that trying again does not help.
 
         """
-        pause = self.short_pause()
+        pause = self.initial_delay()
         while True:
             try:
                 return await work()
             except MetronomeError as error:
                 if not error.retry:
                     raise
-                self._noted(error, pause)
+                self._on_retry(error, pause)
                 await self.sleep(pause)
-                pause = min(_jittered(pause * 2), self.longest_pause)
+                pause = min(_jittered(pause * 2), self.max_delay)
 
-    def short_pause(self) -> float:
+    def initial_delay(self) -> float:
         """Return about the first pause, in seconds."""
-        return _jittered(self._first_pause)
+        return _jittered(self._initial_delay)
 
     async def sleep(self, seconds: float) -> None:
         """Wait; but once an end was asked for, no longer than the first pause."""
-        if self._ending.is_set():
-            await asyncio.sleep(min(seconds, self._first_pause))
+        if self._stop_event.is_set():
+            await asyncio.sleep(min(seconds, self._initial_delay))
             return
-        ending = asyncio.ensure_future(self._ending.wait())
+        ending = asyncio.ensure_future(self._stop_event.wait())
         await asyncio.wait([ending], timeout=seconds)
         ending.cancel()
 

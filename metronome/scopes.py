@@ -20,7 +20,7 @@ class Scope(StrEnum):
     """Everything."""
 
 
-_IMPLIED: Final[Mapping[Scope, frozenset[Scope]]] = {
+_IMPLIED_SCOPES: Final[Mapping[Scope, frozenset[Scope]]] = {
     Scope.TICK: frozenset({Scope.TICK}),
     Scope.IMPORT: frozenset({Scope.IMPORT, Scope.TICK}),
     Scope.TOCK: frozenset({Scope.TOCK}),
@@ -29,6 +29,6 @@ _IMPLIED: Final[Mapping[Scope, frozenset[Scope]]] = {
 }
 
 
-def implied(scopes: Iterable[Scope]) -> frozenset[Scope]:
+def expand_scopes(scopes: Iterable[Scope]) -> frozenset[Scope]:
     """Return all that *scopes* allow: ``import`` also sends, ``query`` also asks for items, ``admin`` does all."""
-    return frozenset().union(*(_IMPLIED[scope] for scope in scopes))
+    return frozenset().union(*(_IMPLIED_SCOPES[scope] for scope in scopes))

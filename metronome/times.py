@@ -9,21 +9,21 @@ from datetime import UTC, datetime, timedelta
 
 from metronome.errors import Malformed
 
-_STAMP_LENGTH = 24
-_DAY_DIGITS = 8
+_TIMESTAMP_LENGTH = 24
+_DATE_DIGITS = 8
 """Digits alone are a day, as 20150122; more of them count seconds or milliseconds."""
 _MILLISECONDS_FROM = 100_000_000_000
 """Numbers from here on are milliseconds: as seconds they would lie beyond the year 5138."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_SHOWN = 60
+_QUOTED_MAX_CHARACTERS = 60
 
 
-def stamp_of(moment: datetime) -> str:
+def format_timestamp(moment: datetime) -> str:
     """Write an aware *moment* as a stamp; what is finer than a millisecond is cut off."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds")[:23] + "Z"
 
 
-def read_stamp(value: object) -> str:
+def parse_timestamp(value: object) -> str:
     """Read a time as senders write it and return its stamp.
 
     Args:
@@ -35,58 +35,58 @@ def read_stamp(value: object) -> str:
 
     """
     if isinstance(value, str):
-        return _from_text(value)
+        return _parse_text(value)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return _from_number(value)
-    raise Malformed(_complaint(value))
+        return _parse_number(value)
+    raise Malformed(_invalid_timestamp_message(value))
 
 
-def _from_text(text: str) -> str:
+def _parse_text(text: str) -> str:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        return _from_digits(text)
+        return _parse_digits(text)
     if moment.tzinfo is None:
-        if len(text) > _DAY_DIGITS and text.isdigit():
-            return _from_digits(text)
+        if len(text) > _DATE_DIGITS and text.isdigit():
+            return _parse_digits(text)
         moment = moment.replace(tzinfo=UTC)
-    elif len(text) == _STAMP_LENGTH and text[-1] == "Z" and text[7:20:3] == "-T::.":
-        return _after_1970(text, text)
+    elif len(text) == _TIMESTAMP_LENGTH and text[-1] == "Z" and text[7:20:3] == "-T::.":
+        return _check_range(text, text)
     try:
-        return _after_1970(stamp_of(moment), text)
+        return _check_range(format_timestamp(moment), text)
     except OverflowError:
-        raise Malformed(_complaint(text)) from None
+        raise Malformed(_invalid_timestamp_message(text)) from None
 
 
-def _from_digits(text: str) -> str:
+def _parse_digits(text: str) -> str:
     try:
         number = float(text)
     except ValueError:
-        raise Malformed(_complaint(text)) from None
-    return _from_number(number)
+        raise Malformed(_invalid_timestamp_message(text)) from None
+    return _parse_number(number)
 
 
-def _from_number(number: float) -> str:
+def _parse_number(number: float) -> str:
     try:
         seconds = number / 1000 if abs(number) >= _MILLISECONDS_FROM else number
         if not math.isfinite(seconds):
-            raise Malformed(_complaint(number))
+            raise Malformed(_invalid_timestamp_message(number))
         moment = _EPOCH + timedelta(milliseconds=round(seconds * 1000))
     except OverflowError:
-        raise Malformed(_complaint(number)) from None
-    return _after_1970(stamp_of(moment), number)
+        raise Malformed(_invalid_timestamp_message(number)) from None
+    return _check_range(format_timestamp(moment), number)
 
 
-def _after_1970(stamp: str, value: object) -> str:
-    if stamp < "1970" or len(stamp) != _STAMP_LENGTH:
-        raise Malformed(_complaint(value))
-    return stamp
+def _check_range(timestamp: str, value: object) -> str:
+    if timestamp < "1970" or len(timestamp) != _TIMESTAMP_LENGTH:
+        raise Malformed(_invalid_timestamp_message(value))
+    return timestamp
 
 
-def _complaint(value: object) -> str:
+def _invalid_timestamp_message(value: object) -> str:
     try:
         text = repr(value)
     except ValueError:
         text = "a number of thousands of digits"
-    shown = text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+    shown = text if len(text) <= _QUOTED_MAX_CHARACTERS else text[:_QUOTED_MAX_CHARACTERS] + "…"
     return f"{shown} is no time: write ISO 8601 (2015-01-22T09:30:00Z), or seconds or milliseconds since 1970"

@@ -14,23 +14,23 @@ import orjson
 from tests.docs.pages import first_cells, section
 from tests.servers import Server, unique_name
 
-HERE: Final = "127.0.0.1"
-SECONDS: Final = 60.0
+HOST: Final = "127.0.0.1"
+TIMEOUT_SECONDS: Final = 60.0
 MIB: Final = 2**20
-AT_ONCE: Final = 8
-JSON: Final = (("Content-Type", "application/json"),)
-FORM: Final = (("Content-Type", "application/x-www-form-urlencoded"),)
+MAX_CONCURRENT: Final = 8
+JSON_HEADERS: Final = (("Content-Type", "application/json"),)
+FORM_HEADERS: Final = (("Content-Type", "application/x-www-form-urlencoded"),)
 
 
-class Answer(NamedTuple):
+class RawResponse(NamedTuple):
     """What came back over HTTP."""
 
     status: int
-    kind: str
+    content_type: str
     body: bytes
 
 
-class Asked(NamedTuple):
+class RawRequest(NamedTuple):
     """One request, just as it is sent."""
 
     method: str
@@ -39,60 +39,60 @@ class Asked(NamedTuple):
     headers: tuple[tuple[str, str], ...] = ()
 
 
-async def ask(port: int, asked: Asked) -> Answer:
+async def send_request(port: int, request: RawRequest) -> RawResponse:
     """Send one request over a connection of its own, and return what comes back before the server hangs up."""
-    named = [("Host", "x"), ("Connection", "close"), ("Content-Length", str(len(asked.body))), *asked.headers]
+    named = [("Host", "x"), ("Connection", "close"), ("Content-Length", str(len(request.body))), *request.headers]
     head = "".join(f"{name}: {value}\r\n" for name, value in named)
-    async with asyncio.timeout(SECONDS):
-        reader, writer = await asyncio.open_connection(HERE, port)
-        writer.write(f"{asked.method} {asked.target} HTTP/1.1\r\n{head}\r\n".encode("latin-1") + asked.body)
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        reader, writer = await asyncio.open_connection(HOST, port)
+        writer.write(f"{request.method} {request.target} HTTP/1.1\r\n{head}\r\n".encode("latin-1") + request.body)
         came = await reader.read()
         writer.close()
     head_came, _, body = came.partition(b"\r\n\r\n")
     kind = re.search(rb"(?i)^content-type: ([^;\r]*)", head_came, re.MULTILINE)
-    return Answer(int(came.split(b" ", 2)[1]), kind[1].decode() if kind else "", body)
+    return RawResponse(int(came.split(b" ", 2)[1]), kind[1].decode() if kind else "", body)
 
 
-def talk(port: int, sent: bytes) -> bytes:
+def exchange_bytes(port: int, request: bytes) -> bytes:
     """Send bytes, say no more, and return what comes back until the server hangs up."""
     came = b""
-    with socket.create_connection((HERE, port), SECONDS) as line, contextlib.suppress(ConnectionError):
-        line.sendall(sent)
+    with socket.create_connection((HOST, port), TIMEOUT_SECONDS) as line, contextlib.suppress(ConnectionError):
+        line.sendall(request)
         line.shutdown(socket.SHUT_WR)
         while data := line.recv(65536):
             came += data
     return came
 
 
-def ask_all(server: Server, wanted: Sequence[Asked], port: int = 0) -> list[Answer]:
+def send_requests(server: Server, requests: Sequence[RawRequest], port: int = 0) -> list[RawResponse]:
     """Send many requests, a few at once."""
-    gate = asyncio.Semaphore(AT_ONCE)
+    gate = asyncio.Semaphore(MAX_CONCURRENT)
 
-    async def one(asked: Asked) -> Answer:
+    async def one(asked: RawRequest) -> RawResponse:
         async with gate:
-            return await ask(port or server.port, asked)
+            return await send_request(port or server.port, asked)
 
-    async def every() -> list[Answer]:
-        return await asyncio.gather(*map(one, wanted))
+    async def every() -> list[RawResponse]:
+        return await asyncio.gather(*map(one, requests))
 
     return asyncio.run(every())
 
 
-def views(server: Server, item: str) -> int:
+def count_views(server: Server, item: str) -> int:
     server.wait_until_shipped()
     return sum(server.get(f"/tock/{quote(item, safe='')}.json")["views"].values())
 
 
 @contextlib.contextmanager
-def going_on(server: Server) -> Iterator[None]:
+def still_counting(server: Server) -> Iterator[None]:
     """See that, after what the block does, a good event is counted once."""
     yield
     item = unique_name()
-    server.tick(b'{"id":"%b"}' % item.encode())
-    assert views(server, item) == 1
+    server.post_events(b'{"id":"%b"}' % item.encode())
+    assert count_views(server, item) == 1
 
 
-SHAPES: Final = tuple(
+ERROR_SHAPES: Final = tuple(
     (re.compile(pattern), frozenset(names.split()))
     for pattern, names in (
         ("/es(/|$)", "error status"),
@@ -104,35 +104,35 @@ SHAPES: Final = tuple(
     )
 )
 """What answers to bad requests hold, by the address."""
-OWN_SHAPES: Final = re.compile("/es(/|$)|/api/|/(sessions|events)(/|$)")
+PROTOCOL_PATHS: Final = re.compile("/es(/|$)|/api/|/(sessions|events)(/|$)")
 
 
-def is_in_shape(asked: Asked, answer: Answer) -> bool:
+def has_expected_shape(request: RawRequest, response: RawResponse) -> bool:
     """Tell whether an answer has the shape of the protocol that is spoken at an address."""
-    if answer.status < HTTPStatus.BAD_REQUEST or asked.method == "HEAD":
+    if response.status < HTTPStatus.BAD_REQUEST or request.method == "HEAD":
         return True
-    path = asked.target.partition("?")[0]
-    if path.startswith("/hit") and answer.status == HTTPStatus.METHOD_NOT_ALLOWED:
-        return answer.kind == "text/plain"
+    path = request.target.partition("?")[0]
+    if path.startswith("/hit") and response.status == HTTPStatus.METHOD_NOT_ALLOWED:
+        return response.content_type == "text/plain"
     try:
-        found = orjson.loads(answer.body)
+        found = orjson.loads(response.body)
     except orjson.JSONDecodeError:
         return False
-    if "detail" in found and (answer.status == HTTPStatus.METHOD_NOT_ALLOWED or not OWN_SHAPES.match(path)):
-        return bool(found["status"] == answer.status and answer.kind == "application/problem+json")
-    return any(shape.match(path) and keys <= found.keys() for shape, keys in SHAPES)
+    if "detail" in found and (response.status == HTTPStatus.METHOD_NOT_ALLOWED or not PROTOCOL_PATHS.match(path)):
+        return bool(found["status"] == response.status and response.content_type == "application/problem+json")
+    return any(shape.match(path) and keys <= found.keys() for shape, keys in ERROR_SHAPES)
 
 
-def check(asked: Sequence[Asked], answers: Sequence[Answer]) -> None:
+def check_responses(requests: Sequence[RawRequest], responses: Sequence[RawResponse]) -> None:
     wrong = [
         (one.method, one.target[:80], one.body[:80], one.headers[:1], answer.status, answer.body[:200])
-        for one, answer in zip(asked, answers, strict=True)
-        if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR or not is_in_shape(one, answer)
+        for one, answer in zip(requests, responses, strict=True)
+        if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR or not has_expected_shape(one, answer)
     ]
     assert not wrong, (len(wrong), wrong[:10])
 
 
-def routes() -> list[tuple[str, str]]:
+def documented_routes() -> list[tuple[str, str]]:
     """List the addresses that the documentation lists."""
     found = []
     for cell in sorted(first_cells(section("docs/operations.md", "Routes"))):

@@ -25,17 +25,17 @@ from typing import Any, Final
 
 import pytest
 
-ADDRESS_VARIABLE: Final = "METRONOME_TEST_ELASTICSEARCH"
+URL_VARIABLE: Final = "METRONOME_TEST_ELASTICSEARCH"
 VERSION: Final = "8.19.21"
 IMAGE: Final = f"docker.elastic.co/elasticsearch/elasticsearch:{VERSION}"
 ARTIFACT: Final = f"org.elasticsearch.distribution.integ-test-zip:elasticsearch:{VERSION}:zip"
 
 CACHE: Final = Path(__file__).parents[1] / ".cache"
 JAVA_VERSIONS: Final = range(17, 25)
-START_SECONDS: Final = 120
-STOP_SECONDS: Final = 20
-DOWNLOAD_SECONDS: Final = 600
-NOBODY: Final = 65534
+START_TIMEOUT_SECONDS: Final = 120
+STOP_TIMEOUT_SECONDS: Final = 20
+DOWNLOAD_TIMEOUT_SECONDS: Final = 600
+UNPRIVILEGED_UID: Final = 65534
 """Elasticsearch refuses to run as root: this user's number does for a node that owns one folder."""
 
 CONFIGURATION: Final = """\
@@ -52,7 +52,7 @@ xpack.security.enabled: false
 """
 
 
-class NoNodeError(Exception):
+class NodeUnavailableError(Exception):
     """There is no Elasticsearch to be had on this machine; the message says what was tried."""
 
 
@@ -62,7 +62,7 @@ def elasticsearch_url() -> Iterator[str]:
     with ExitStack() as stack:
         try:
             url = stack.enter_context(elasticsearch_node())
-        except NoNodeError as error:
+        except NodeUnavailableError as error:
             if os.environ.get("CI") == "true":
                 pytest.fail(f"no Elasticsearch: {error}")
             pytest.skip(f"no Elasticsearch: {error}")
@@ -83,17 +83,17 @@ def elasticsearch_node(memory: str = "512m") -> Iterator[str]:
         NoNodeError: there is none to be had.
 
     """
-    given = os.environ.get(ADDRESS_VARIABLE)
+    given = os.environ.get(URL_VARIABLE)
     if given:
         _wait_for(given, None)
         yield given
         return
     with ExitStack() as stack:
-        url = _container(stack, memory) or stack.enter_context(_unpacked_node(memory))
+        url = _start_container(stack, memory) or stack.enter_context(_unpacked_node(memory))
         yield url
 
 
-def _container(stack: ExitStack, memory: str) -> str | None:
+def _start_container(stack: ExitStack, memory: str) -> str | None:
     try:
         from docker.errors import DockerException  # type: ignore[import-untyped]  # noqa: PLC0415  # both come with testcontainers
         from testcontainers.community.elasticsearch import ElasticSearchContainer  # noqa: PLC0415
@@ -120,10 +120,10 @@ def _container(stack: ExitStack, memory: str) -> str | None:
 
 @contextmanager
 def _unpacked_node(memory: str) -> Iterator[str]:
-    java_home = _java_home()
+    java_home = _find_java_home()
     with tempfile.TemporaryDirectory(prefix="metronome-elasticsearch-") as name:
         folder = Path(name)
-        home = _distribution(folder)
+        home = _unpacked_distribution(folder)
         http_port, transport_port = _free_ports()
         (folder / "tmp").mkdir()
         shutil.copytree(home / "config", folder / "config")
@@ -146,21 +146,21 @@ def _unpacked_node(memory: str) -> Iterator[str]:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
-                **_not_root(folder),
+                **_unprivileged_user(folder),
             )
         try:
             url = f"http://127.0.0.1:{http_port}"
             _wait_for(url, node, folder / "output")
             yield url
         finally:
-            _end(node)
+            _stop_node(node)
 
 
-def _end(node: "subprocess.Popen[bytes]") -> None:
+def _stop_node(node: "subprocess.Popen[bytes]") -> None:
     # The launcher leads a session of its own, in which the server is its child: both end by its number.
     try:
         os.killpg(node.pid, signal.SIGTERM)
-        node.wait(STOP_SECONDS)
+        node.wait(STOP_TIMEOUT_SECONDS)
     except ProcessLookupError:
         pass
     except subprocess.TimeoutExpired:
@@ -169,7 +169,7 @@ def _end(node: "subprocess.Popen[bytes]") -> None:
 
 
 def _wait_for(url: str, node: "subprocess.Popen[bytes] | None", output: Path | None = None) -> None:
-    deadline = time.monotonic() + START_SECONDS
+    deadline = time.monotonic() + START_TIMEOUT_SECONDS
     while True:
         try:
             with urllib.request.urlopen(f"{url}/_cluster/health?timeout=5s", timeout=10) as reply:  # noqa: S310  # our own node
@@ -180,22 +180,22 @@ def _wait_for(url: str, node: "subprocess.Popen[bytes] | None", output: Path | N
         ended = node is not None and node.poll() is not None
         if ended or time.monotonic() > deadline:
             said = output.read_text(errors="replace")[-2000:] if output else ""
-            raise NoNodeError(f"{url} {'ended' if ended else 'did not answer'}: {said}")
+            raise NodeUnavailableError(f"{url} {'ended' if ended else 'did not answer'}: {said}")
         time.sleep(0.2)
 
 
-def _not_root(folder: Path) -> dict[str, Any]:
+def _unprivileged_user(folder: Path) -> dict[str, Any]:
     if os.geteuid() != 0:
         return {}
     for path in (folder, *folder.rglob("*")):
-        os.chown(path, NOBODY, NOBODY)
-    return {"user": NOBODY, "group": NOBODY, "extra_groups": []}
+        os.chown(path, UNPRIVILEGED_UID, UNPRIVILEGED_UID)
+    return {"user": UNPRIVILEGED_UID, "group": UNPRIVILEGED_UID, "extra_groups": []}
 
 
-def _distribution(folder: Path) -> Path:
+def _unpacked_distribution(folder: Path) -> Path:
     cached = CACHE / f"elasticsearch-{VERSION}"
     if not cached.exists():
-        archive = _downloaded()
+        archive = _download_distribution()
         CACHE.mkdir(exist_ok=True)
         # Unpacked aside and renamed whole, so that two runs at once cannot see each other's half.
         with tempfile.TemporaryDirectory(dir=CACHE) as aside:
@@ -205,13 +205,13 @@ def _distribution(folder: Path) -> Path:
             except OSError:
                 if not cached.exists():
                     raise
-    if os.geteuid() != 0 or _readable_by_all(cached):
+    if os.geteuid() != 0 or _is_readable_by_all(cached):
         return cached
     shutil.copytree(cached, folder / cached.name)
     return folder / cached.name
 
 
-def _readable_by_all(path: Path) -> bool:
+def _is_readable_by_all(path: Path) -> bool:
     return all(parent.stat().st_mode & 0o001 for parent in (path, *path.parents))
 
 
@@ -222,38 +222,40 @@ def _unpack(archive: Path, into: Path) -> None:
             path.chmod(0o755 if path.is_dir() or (member.external_attr >> 16) & 0o100 else 0o644)
 
 
-def _downloaded() -> Path:
+def _download_distribution() -> Path:
     group, name, version, _ = ARTIFACT.split(":")
     local = Path.home() / ".m2" / "repository" / group.replace(".", "/") / name / version / f"{name}-{version}.zip"
     if not local.exists():
         maven = shutil.which("mvn")
         if maven is None:
-            raise NoNodeError(f"set {ADDRESS_VARIABLE}, or install Docker or Maven")
+            raise NodeUnavailableError(f"set {URL_VARIABLE}, or install Docker or Maven")
         command = [maven, "-q", "-B", "dependency:get", f"-Dartifact={ARTIFACT}", "-Dtransitive=false"]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=DOWNLOAD_SECONDS, check=False)
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=DOWNLOAD_TIMEOUT_SECONDS, check=False
+            )
         except subprocess.TimeoutExpired:
-            raise NoNodeError(f"{' '.join(command)} took over {DOWNLOAD_SECONDS} s") from None
+            raise NodeUnavailableError(f"{' '.join(command)} took over {DOWNLOAD_TIMEOUT_SECONDS} s") from None
         if done.returncode != 0 or not local.exists():
-            raise NoNodeError(f"{' '.join(command)} failed: {(done.stdout + done.stderr)[-1000:]}")
+            raise NodeUnavailableError(f"{' '.join(command)} failed: {(done.stdout + done.stderr)[-1000:]}")
     return local
 
 
-def _java_home() -> Path:
+def _find_java_home() -> Path:
     homes = [Path(os.environ["JAVA_HOME"])] if "JAVA_HOME" in os.environ else []
     on_path = shutil.which("java")
     if on_path is not None:
         homes.append(Path(on_path).resolve().parents[1])
     homes.extend(sorted(Path("/usr/lib/jvm").glob("*")))
     for home in homes:
-        if _java_version(home / "bin" / "java") in JAVA_VERSIONS:
+        if _read_java_version(home / "bin" / "java") in JAVA_VERSIONS:
             return home
-    raise NoNodeError(
+    raise NodeUnavailableError(
         f"no Java {JAVA_VERSIONS.start} to {JAVA_VERSIONS.stop - 1} on the PATH, in JAVA_HOME or /usr/lib/jvm"
     )
 
 
-def _java_version(java: Path) -> int:
+def _read_java_version(java: Path) -> int:
     try:
         said = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=30, check=False).stderr
     except OSError:

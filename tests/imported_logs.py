@@ -16,95 +16,97 @@ import aiohttp
 import orjson
 import pytest
 
-from tests.servers import Ended, Server, delete_indices, refresh_indices, run_metronome, unique_name
+from tests.servers import CommandResult, Server, delete_indices, refresh_indices, run_metronome, unique_name
 
-SHARED: Final = Path(__file__).parents[2] / "shared" / "data"
-SMALL: Final = Path(__file__).parent / "data" / "access.log"
-SECONDS: Final = aiohttp.ClientTimeout(total=120)
+SHARED_DATA: Final = Path(__file__).parents[2] / "shared" / "data"
+SMALL_LOG: Final = Path(__file__).parent / "data" / "access.log"
+TIMEOUT: Final = aiohttp.ClientTimeout(total=120)
 
 # The log's times are at +0200, so the day begins two hours into the log's own.
-BEFORE, AFTER = "2025-03-03", "2025-03-04"
+FIRST_DAY, SECOND_DAY = "2025-03-03", "2025-03-04"
 NEWS, MAPS, SEARCH = "news.example.com/2025/story", "example.org/maps", "search.example"
-COUNTED_BY_HAND: Final = {
+SMALL_LOG_RESULTS: Final = {
     # Lines 23 26 37 41 42 49, then 50 52 59 63; downloads 3 6 9 11; referers 37 41, 26, 59, and 50, which is no UTF-8.
     "rivers": {
-        "views": {AFTER: 4, BEFORE: 6},
+        "views": {SECOND_DAY: 4, FIRST_DAY: 6},
         "downloads": {"csv": 1, "geojson": 1, "kml": 1, "tar.gz": 1},
         "referers": {MAPS: 2, NEWS: 1, SEARCH: 1, "\\xe4\\xe5.example": 1},
     },
     # 7 10 27 28 29, then 53; 4 39; 27 28, 10.
     "air-quality": {
-        "views": {AFTER: 1, BEFORE: 5},
+        "views": {SECOND_DAY: 1, FIRST_DAY: 5},
         "downloads": {"csv": 1, "geojson": 1},
         "referers": {SEARCH: 2, NEWS: 1},
     },
     # 5 16 18 35 40 43, then 57 58; 20 30; 30 43, 16 20, 5 58.
     "trees-2024": {
-        "views": {AFTER: 2, BEFORE: 6},
+        "views": {SECOND_DAY: 2, FIRST_DAY: 6},
         "downloads": {"csv": 1, "geojson": 1},
         "referers": {MAPS: 2, NEWS: 2, SEARCH: 2},
     },
     # 15 19 38 45; 2 13 31; 15, 31.
     "bus-stops": {
-        "views": {BEFORE: 4},
+        "views": {FIRST_DAY: 4},
         "downloads": {"csv": 1, "geojson": 1, "kml": 1},
         "referers": {NEWS: 1, SEARCH: 1},
     },
     # 14 17 21 25 33 36 48; none; 25, 36.
-    "cafés": {"views": {BEFORE: 7}, "downloads": {}, "referers": {NEWS: 1, MAPS: 1}},
+    "cafés": {"views": {FIRST_DAY: 7}, "downloads": {}, "referers": {NEWS: 1, MAPS: 1}},
 }
 
 
 @dataclass(frozen=True)
-class Log:
+class ExpectedLog:
     """A log, how it is to be imported, and what every item's answer is."""
 
     path: Path
     item_pattern: str
     own_hosts: tuple[str, ...]
-    answers: dict[str, dict[str, dict[str, int]]]
+    expected_results: dict[str, dict[str, dict[str, int]]]
 
     @property
     def is_small(self) -> bool:
         """Whether it is the project's own."""
-        return self.path == SMALL
+        return self.path == SMALL_LOG
 
     def command(self, server: Server, *options: object) -> tuple[object, ...]:
         hosts = [f"--own-host={host}" for host in self.own_hosts]
         return ("import", self.path, f"--url={server.url}", f"--item-pattern={self.item_pattern}", *hosts, *options)
 
-    def import_into(self, server: Server, *options: object) -> Ended:
-        return run_metronome(*self.command(server, *options), seconds=180)
+    def import_into(self, server: Server, *options: object) -> CommandResult:
+        return run_metronome(*self.command(server, *options), timeout=180)
 
 
-def real_log() -> Log:
-    expected = orjson.loads((SHARED / "apache_logs.expected.json").read_bytes())
-    return Log(SHARED / expected["log"], expected["item_pattern"], tuple(expected["own_hosts"]), expected["items"])
+def real_log() -> ExpectedLog:
+    expected = orjson.loads((SHARED_DATA / "apache_logs.expected.json").read_bytes())
+    return ExpectedLog(
+        SHARED_DATA / expected["log"], expected["item_pattern"], tuple(expected["own_hosts"]), expected["items"]
+    )
 
 
-def small_log() -> Log:
+def small_log() -> ExpectedLog:
     pattern = r"^/datasets/(?P<id>[^/]+)(?:/.*?(?:\.(?P<format>csv|geojson|tar\.gz|KML)))?$"
-    return Log(SMALL, pattern, ("data.example.net",), COUNTED_BY_HAND)
+    return ExpectedLog(SMALL_LOG, pattern, ("data.example.net",), SMALL_LOG_RESULTS)
 
 
-REAL: Final = (
+REAL_LOG_MARKS: Final = (
     pytest.mark.shared_data,
-    pytest.mark.skipif(not SHARED.exists(), reason="the real log is not beside the project"),
+    pytest.mark.skipif(not SHARED_DATA.exists(), reason="the real log is not beside the project"),
 )
 """What a test has that reads the real log."""
 
-NewServer = Callable[..., Server]
+ServerFactory = Callable[..., Server]
 
 
 @pytest.fixture
-def new_server() -> Iterator[NewServer]:
+def new_server() -> Iterator[ServerFactory]:
     """Make servers as `Server` does; those that still run at the test's end are killed."""
     with ExitStack() as stack:
         yield lambda *arguments, **settings: stack.enter_context(Server(*arguments, **settings))
 
 
-@pytest.fixture(params=["small", pytest.param("real", marks=REAL)])
-def log(request: pytest.FixtureRequest) -> Log:
+@pytest.fixture(params=["small", pytest.param("real", marks=REAL_LOG_MARKS)])
+def log(request: pytest.FixtureRequest) -> ExpectedLog:
     return small_log() if request.param == "small" else real_log()
 
 
@@ -119,40 +121,41 @@ def store(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
     delete_indices(url, prefix)
 
 
-async def answers(server: Server, ids: list[str]) -> dict[str, Any]:
+async def fetch_results(server: Server, item_ids: list[str]) -> dict[str, Any]:
     """Ask for each item, a few at a time."""
     connector = aiohttp.TCPConnector(limit=4)
-    async with aiohttp.ClientSession(server.url, timeout=SECONDS, connector=connector) as http:
+    async with aiohttp.ClientSession(server.url, timeout=TIMEOUT, connector=connector) as http:
 
         async def ask(item: str) -> Any:
             async with http.get(f"/tock/{quote(item, safe='')}.json?bots=1&limit=0") as answer:
                 assert answer.status == 200, await answer.text()
                 return await answer.json()
 
-        return dict(zip(ids, await asyncio.gather(*map(ask, ids)), strict=True))
+        return dict(zip(item_ids, await asyncio.gather(*map(ask, item_ids)), strict=True))
 
 
-async def check(server: Server, log: Log) -> None:
+async def check_results(server: Server, log: ExpectedLog) -> None:
     """Check every item's answer, the order of its days, and that there are no other items."""
     await asyncio.to_thread(server.wait_until_shipped)
     if server.settings["store"] != "duckdb":
         node, prefix = str(server.settings["store"]), str(server.settings["index_prefix"])
         await asyncio.to_thread(refresh_indices, node, prefix)
-    found = await answers(server, list(log.answers))
-    assert found == log.answers
+    found = await fetch_results(server, list(log.expected_results))
+    assert found == log.expected_results
     for answer in found.values():
         assert list(answer["views"]) == sorted(answer["views"], reverse=True)
     listed = await asyncio.to_thread(server.get, "/items.json?bots=1&limit=0")
     assert {one["id"]: (one["views"], one["downloads"]) for one in listed["items"]} == {
-        item: (sum(answer["views"].values()), sum(answer["downloads"].values())) for item, answer in log.answers.items()
+        item: (sum(answer["views"].values()), sum(answer["downloads"].values()))
+        for item, answer in log.expected_results.items()
     }
 
 
-async def until_some_are(counted: str, server: Server, working: "asyncio.Task[Ended]") -> None:
+async def wait_until_counted(counter: str, server: Server, task: "asyncio.Task[CommandResult]") -> None:
     """Wait until a server's counter of events of that name has begun to count, or the work has come to its end."""
-    figure = re.compile(rf"^metronome_events_{counted}_total (\S+)", re.MULTILINE)
-    async with aiohttp.ClientSession(server.url, timeout=SECONDS) as http:
-        while not working.done():
+    figure = re.compile(rf"^metronome_events_{counter}_total (\S+)", re.MULTILINE)
+    async with aiohttp.ClientSession(server.url, timeout=TIMEOUT) as http:
+        while not task.done():
             async with http.get("/metrics") as answer:
                 found = figure.search(await answer.text())
             if found is not None and float(found[1]) > 0:

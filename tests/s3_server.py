@@ -16,7 +16,7 @@ import pytest
 
 from tests.servers import free_port, unique_name
 
-START_SECONDS: Final = 60.0
+START_TIMEOUT_SECONDS: Final = 60.0
 KEY, SECRET = "key", "secret"
 
 
@@ -43,13 +43,13 @@ class S3Server:
             "AWS_SECRET_ACCESS_KEY": SECRET,
         }
 
-    def new_bucket(self) -> str:
+    def create_unique_bucket(self) -> str:
         """Make a bucket, and return its name."""
         name = unique_name("bucket")
-        self.make_bucket(name)
+        self.create_bucket(name)
         return name
 
-    def make_bucket(self, name: str) -> None:
+    def create_bucket(self, name: str) -> None:
         """Make a bucket of that name."""
         request = urllib.request.Request(f"{self.url}/{name}", b"", method="PUT")  # noqa: S310  # our own server
         urllib.request.urlopen(request, timeout=10).close()  # noqa: S310  # likewise
@@ -65,7 +65,7 @@ class S3Server:
 
 
 @contextlib.contextmanager
-def s3_server(port: int | None = None) -> Iterator[S3Server]:
+def running_s3_server(port: int | None = None) -> Iterator[S3Server]:
     """Have a server run while the context lasts."""
     port = port or free_port()
     process = subprocess.Popen(
@@ -75,8 +75,8 @@ def s3_server(port: int | None = None) -> Iterator[S3Server]:
     )
     url = f"http://127.0.0.1:{port}"
     try:
-        deadline = time.monotonic() + START_SECONDS
-        while not _answers(url):
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
+        while not _is_reachable(url):
             assert process.poll() is None, f"moto's server ended with {process.returncode}"
             assert time.monotonic() < deadline, "moto's server does not answer"
             time.sleep(0.1)
@@ -86,7 +86,7 @@ def s3_server(port: int | None = None) -> Iterator[S3Server]:
         process.wait(30)
 
 
-def _answers(url: str) -> bool:
+def _is_reachable(url: str) -> bool:
     with contextlib.suppress(OSError, HTTPException):
         urllib.request.urlopen(f"{url}/moto-api/", timeout=10).close()  # noqa: S310  # our own server
         return True
@@ -96,19 +96,19 @@ def _answers(url: str) -> bool:
 @pytest.fixture(scope="session")
 def s3() -> Iterator[S3Server]:
     """The server that all tests of this run share."""
-    with s3_server() as server:
+    with running_s3_server() as server:
         yield server
 
 
 @pytest.fixture
 def s3_environment(s3: S3Server) -> Iterator[None]:
     """Have this process, and those that it starts, use that server."""
-    with having(s3.environment):
+    with environment_variables(s3.environment):
         yield
 
 
 @contextlib.contextmanager
-def having(variables: Mapping[str, str]) -> Iterator[None]:
+def environment_variables(variables: Mapping[str, str]) -> Iterator[None]:
     """Have variables in the environment of this process, and of those that it starts, within the block."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)

@@ -21,12 +21,12 @@ from typing import Any, Final, Self
 import orjson
 
 COMMAND: Final = (sys.executable, "-c", "from metronome.cli import main; main()")
-START_SECONDS: Final = 30.0
-STOP_SECONDS: Final = 30.0
-REQUEST_SECONDS: Final = 30.0
-SHIPPED_SECONDS: Final = 60.0
-_LOOK_SECONDS: Final = 0.02
-_SHOWN_LOG: Final = 4000
+START_TIMEOUT_SECONDS: Final = 30.0
+STOP_TIMEOUT_SECONDS: Final = 30.0
+REQUEST_TIMEOUT_SECONDS: Final = 30.0
+SHIP_TIMEOUT_SECONDS: Final = 60.0
+_POLL_SECONDS: Final = 0.02
+_MAX_LOG_CHARACTERS: Final = 4000
 
 
 class ServerError(Exception):
@@ -34,12 +34,12 @@ class ServerError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class CommandResult:
     """How a command ended, and what it said."""
 
-    code: int
-    output: str
-    errors: str
+    exit_code: int
+    stdout: str
+    stderr: str
 
 
 def free_port() -> int:
@@ -49,23 +49,23 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def environment(**settings: object) -> dict[str, str]:
+def build_environment(**settings: object) -> dict[str, str]:
     """Return this process's environment with no other settings than these, named as in `Settings`."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("METRONOME_")}
     return plain | {f"METRONOME_{name.upper()}": str(value) for name, value in settings.items()}
 
 
-def run_metronome(*arguments: object, seconds: float = 60.0, **settings: object) -> Ended:
+def run_metronome(*arguments: object, timeout: float = 60.0, **settings: object) -> CommandResult:
     """Run a command of Metronome's to its end."""
     done = subprocess.run(
         [*COMMAND, *map(str, arguments)],
-        env=environment(**settings),
+        env=build_environment(**settings),
         capture_output=True,
         text=True,
-        timeout=seconds,
+        timeout=timeout,
         check=False,
     )
-    return Ended(done.returncode, done.stdout, done.stderr)
+    return CommandResult(done.returncode, done.stdout, done.stderr)
 
 
 class Server:
@@ -88,7 +88,7 @@ class Server:
     @property
     def pid(self) -> int:
         """The number of its (main) process."""
-        return self._running().pid
+        return self._require_process().pid
 
     @property
     def is_running(self) -> bool:
@@ -117,7 +117,7 @@ class Server:
 
         """
         self.launch()
-        self.wait_until_live()
+        self.wait_until_ready()
 
     def launch(self) -> None:
         """Start it, and wait for nothing."""
@@ -127,22 +127,22 @@ class Server:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*COMMAND, "serve"],
-                env=environment(data=self.data, port=self.port, **self.settings),
+                env=build_environment(data=self.data, port=self.port, **self.settings),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
 
-    def wait_until_live(self) -> None:
+    def wait_until_ready(self) -> None:
         """Wait until it answers; raises as `start` does."""
-        deadline = time.monotonic() + START_SECONDS
-        while not (self._is_live() and self._has_its_workers()):
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
+        while not (self._is_live() and self._has_all_workers()):
             if not self.is_running:
-                raise ServerError(self._told(f"the server ended with {self._running().returncode}"))
+                raise ServerError(self._with_log(f"the server ended with {self._require_process().returncode}"))
             if time.monotonic() > deadline:
                 self.kill()
-                raise ServerError(self._told("the server did not answer"))
-            time.sleep(_LOOK_SECONDS)
+                raise ServerError(self._with_log("the server did not answer"))
+            time.sleep(_POLL_SECONDS)
 
     def stop(self) -> int:
         """End it with SIGTERM and return its exit code.
@@ -151,29 +151,29 @@ class Server:
             ServerError: it did not end in time, and was killed.
 
         """
-        process = self._running()
+        process = self._require_process()
         process.terminate()
         return self.wait_for_end()
 
     def wait_for_end(self) -> int:
         """Wait until it has ended by itself, and return its exit code; raises as `stop` does."""
-        process = self._running()
+        process = self._require_process()
         try:
-            return process.wait(STOP_SECONDS)
+            return process.wait(STOP_TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired:
             self.kill()
-            raise ServerError(self._told("the server did not end")) from None
+            raise ServerError(self._with_log("the server did not end")) from None
 
     def kill(self) -> None:
         """End it with SIGKILL."""
-        process = self._running()
+        process = self._require_process()
         process.kill()
         process.wait()
 
     def worker_pids(self) -> list[int]:
         """Return the numbers of its worker processes."""
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        return sorted(int(child) for child in children if _command_of(child).endswith("metronome.server.worker"))
+        return sorted(int(child) for child in children if _read_command_line(child).endswith("metronome.server.worker"))
 
     def kill_worker(self, pid: int) -> None:
         """End one of its worker processes with SIGKILL."""
@@ -194,48 +194,48 @@ class Server:
     def get(self, path: str) -> Any:
         """Return what it answers, as JSON, whatever the status."""
         try:
-            with urllib.request.urlopen(self.url + path, timeout=REQUEST_SECONDS) as answer:  # noqa: S310  # our own server
+            with urllib.request.urlopen(self.url + path, timeout=REQUEST_TIMEOUT_SECONDS) as answer:  # noqa: S310  # our own server
                 return orjson.loads(answer.read())
         except urllib.error.HTTPError as error:
             with error:
                 return orjson.loads(error.read())
 
-    def tick(self, body: bytes, **headers: str) -> bytes:
+    def post_events(self, body: bytes, **headers: str) -> bytes:
         """Send events; raises where they are not taken."""
         headers = {"Content-Type": "application/json", **headers}
         request = urllib.request.Request(f"{self.url}/tick", body, headers)  # noqa: S310  # our own server
-        with urllib.request.urlopen(request, timeout=REQUEST_SECONDS) as answer:  # noqa: S310  # our own server
+        with urllib.request.urlopen(request, timeout=REQUEST_TIMEOUT_SECONDS) as answer:  # noqa: S310  # our own server
             return bytes(answer.read())
 
-    def accepted(self) -> int:
+    def accepted_events(self) -> int:
         """Return how many events it says that it has taken."""
-        with urllib.request.urlopen(f"{self.url}/metrics", timeout=REQUEST_SECONDS) as answer:  # noqa: S310  # our own server
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=REQUEST_TIMEOUT_SECONDS) as answer:  # noqa: S310  # our own server
             figures = answer.read().decode().splitlines()
         name = "metronome_events_accepted_total "
         return int(float(next(line for line in figures if line.startswith(name)).removeprefix(name)))
 
-    def depth(self) -> int:
+    def spooled_events(self) -> int:
         """Return how many events its spools hold."""
         return int(self.get("/health/ready")["store"]["events"])
 
-    def wait_until_shipped(self, seconds: float = SHIPPED_SECONDS, look_seconds: float = _LOOK_SECONDS) -> None:
+    def wait_until_shipped(self, timeout: float = SHIP_TIMEOUT_SECONDS, poll_seconds: float = _POLL_SECONDS) -> None:
         """Wait until the store has all that was taken, and look each so many seconds.
 
         Raises:
             ServerError: it does not in time.
 
         """
-        deadline = time.monotonic() + seconds
-        while depth := self.depth():
+        deadline = time.monotonic() + timeout
+        while depth := self.spooled_events():
             if time.monotonic() > deadline:
-                raise ServerError(self._told(f"{depth} events are in the spool still"))
-            time.sleep(look_seconds)
+                raise ServerError(self._with_log(f"{depth} events are in the spool still"))
+            time.sleep(poll_seconds)
 
-    def complaints(self) -> list[str]:
+    def error_lines(self) -> list[str]:
         """Return the lines of its log that tell of a bug."""
         return [line for line in self.log.splitlines() if "Traceback" in line or "shipper_failed" in line]
 
-    def _has_its_workers(self) -> bool:
+    def _has_all_workers(self) -> bool:
         workers = int(str(self.settings.get("workers", 1)))
         # Each has a socket of its own that listens at the port they share.
         listening = f"0100007F:{self.port:04X} 00000000:0000 0A "
@@ -246,17 +246,17 @@ class Server:
             return bool(self.get("/health/live")["status"] == "ok")
         return False
 
-    def _running(self) -> "subprocess.Popen[bytes]":
+    def _require_process(self) -> "subprocess.Popen[bytes]":
         if self._process is None:
             raise ServerError("the server was never started")
         return self._process
 
-    def _told(self, sentence: str) -> str:
-        return f"{sentence}; it logged: {self.log[-_SHOWN_LOG:]}"
+    def _with_log(self, sentence: str) -> str:
+        return f"{sentence}; it logged: {self.log[-_MAX_LOG_CHARACTERS:]}"
 
 
 @contextlib.contextmanager
-def serving(data: Path, **settings: object) -> Iterator[Server]:
+def running_server(data: Path, **settings: object) -> Iterator[Server]:
     """Have a server run while the context lasts; what it logs must tell of no bug.
 
     Raises:
@@ -267,14 +267,14 @@ def serving(data: Path, **settings: object) -> Iterator[Server]:
     try:
         server.start()
         yield server
-        complaints = server.complaints()
+        complaints = server.error_lines()
         code = server.stop() if server.is_running else 0
     finally:
         if server.is_running:
             server.kill()
-    complaints = complaints or server.complaints()
+    complaints = complaints or server.error_lines()
     if complaints or code:
-        raise ServerError(f"the server ended with {code}, and complained: {' '.join(complaints)[:_SHOWN_LOG]}")
+        raise ServerError(f"the server ended with {code}, and complained: {' '.join(complaints)[:_MAX_LOG_CHARACTERS]}")
 
 
 def unique_name(prefix: str = "x") -> str:
@@ -285,23 +285,23 @@ def unique_name(prefix: str = "x") -> str:
 def delete_indices(elasticsearch: str, prefix: str) -> None:
     """Delete an installation's indices and index template from a node."""
     listed = f"{elasticsearch}/_cat/indices/{prefix}-*?h=index&format=json&expand_wildcards=all"
-    with urllib.request.urlopen(listed, timeout=REQUEST_SECONDS) as answer:  # noqa: S310  # our own node
+    with urllib.request.urlopen(listed, timeout=REQUEST_TIMEOUT_SECONDS) as answer:  # noqa: S310  # our own node
         names: Sequence[dict[str, str]] = orjson.loads(answer.read())
     paths = [*(f"/{one['index']}" for one in names), f"/_index_template/{prefix}"]
     for path in paths:
         request = urllib.request.Request(elasticsearch + path, method="DELETE")  # noqa: S310  # our own node
         with contextlib.suppress(urllib.error.HTTPError):
-            urllib.request.urlopen(request, timeout=REQUEST_SECONDS).close()  # noqa: S310  # our own node
+            urllib.request.urlopen(request, timeout=REQUEST_TIMEOUT_SECONDS).close()  # noqa: S310  # our own node
 
 
 def refresh_indices(elasticsearch: str, prefix: str) -> None:
     """Make what a node has taken visible to questions."""
     request = urllib.request.Request(f"{elasticsearch}/{prefix}-*/_refresh", b"", method="POST")  # noqa: S310  # our own node
-    with urllib.request.urlopen(request, timeout=REQUEST_SECONDS):  # noqa: S310  # our own node
+    with urllib.request.urlopen(request, timeout=REQUEST_TIMEOUT_SECONDS):  # noqa: S310  # our own node
         pass
 
 
-def _command_of(pid: str) -> str:
+def _read_command_line(pid: str) -> str:
     try:
         return Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0")
     except OSError:

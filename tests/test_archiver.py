@@ -10,14 +10,14 @@ import orjson
 import pytest
 from prometheus_client import CollectorRegistry
 
-from metronome.archive.base import Archive, Entry
-from metronome.archive.segments import MANIFESTS, decode_manifest, unpack
-from metronome.archiver import Limits, Roller
-from metronome.errors import ArchiveAway, ArchiveDenied, Damaged
-from metronome.spool import ARCHIVE, STORE, Outlet, Spool, appoint
+from metronome.archive.base import Archive, ObjectInfo
+from metronome.archive.segments import MANIFEST_PREFIX, decode_manifest, decompress_object
+from metronome.archiver import Archiver, ArchiveThresholds
+from metronome.errors import ArchiveAccessDenied, ArchiveDamaged, ArchiveUnavailable
+from metronome.spool import ARCHIVE_READER, STORE_READER, SpoolReader, SpoolWriter, register_readers
 from metronome.telemetry import Telemetry
 
-NEVER = Limits(10**9, 10**9)
+NEVER = ArchiveThresholds(10**9, 10**9)
 
 
 class ScriptedArchive(Archive):
@@ -45,13 +45,13 @@ class ScriptedArchive(Archive):
 
     async def get(self, path: str) -> bytes:
         if path not in self.objects:
-            raise Damaged(f"{path} is missing")
+            raise ArchiveDamaged(f"{path} is missing")
         return self.objects[path]
 
-    async def entries(self, prefix: str = "") -> AsyncIterator[Entry]:
+    async def iterate_objects(self, prefix: str = "") -> AsyncIterator[ObjectInfo]:
         for path, body in self.objects.items():
             if not prefix or path.startswith(f"{prefix}/"):
-                yield Entry(path, len(body))
+                yield ObjectInfo(path, len(body))
 
     async def ping(self) -> None:
         return
@@ -60,15 +60,15 @@ class ScriptedArchive(Archive):
 class Yard:
     """One spool, its roller, and what became of it."""
 
-    def __init__(self, folder: Path, archive: Archive, limits: Limits) -> None:
-        appoint(folder / "spool", (STORE, ARCHIVE))
+    def __init__(self, folder: Path, archive: Archive, limits: ArchiveThresholds) -> None:
+        register_readers(folder / "spool", (STORE_READER, ARCHIVE_READER))
         self.folder = folder / "spool"
         self.telemetry = Telemetry(CollectorRegistry())
-        self.spool = Spool(self.folder, 10**9)
-        self.roller = Roller(Outlet(self.folder, ARCHIVE), archive, limits, self.telemetry, (0.005, 0.02))
+        self.spool = SpoolWriter(self.folder, 10**9)
+        self.roller = Archiver(SpoolReader(self.folder, ARCHIVE_READER), archive, limits, self.telemetry, (0.005, 0.02))
 
     async def waiting(self) -> int:
-        return (await self.roller.depth()).events
+        return (await self.roller.pending_stats()).events
 
     def counted(self, name: str, **labels: str) -> float:
         return self.telemetry.registry.get_sample_value(f"metronome_{name}_total", labels) or 0.0
@@ -81,7 +81,7 @@ class Yard:
 
 @asynccontextmanager
 async def rolling(
-    folder: Path, archive: Archive, *documents: bytes, limits: Limits = NEVER, kill: bool = False
+    folder: Path, archive: Archive, *documents: bytes, limits: ArchiveThresholds = NEVER, kill: bool = False
 ) -> AsyncIterator[Yard]:
     """Roll these documents while the block runs, and, unless it is to be killed, what is left as it ends."""
     yard = Yard(folder, archive, limits)
@@ -109,9 +109,9 @@ def line(number: int, hour: str = "09") -> bytes:
 def documents(archive: ScriptedArchive) -> list[bytes]:
     """Return what the manifests list, read as a replay would."""
     found: list[bytes] = []
-    for path in sorted(path for path in archive.objects if path.startswith(MANIFESTS)):
+    for path in sorted(path for path in archive.objects if path.startswith(MANIFEST_PREFIX)):
         for listed in decode_manifest(path, archive.objects[path]).objects:
-            found += unpack(listed.path, archive.objects[listed.path], listed).splitlines(keepends=True)
+            found += decompress_object(listed.path, archive.objects[listed.path], listed).splitlines(keepends=True)
     return found
 
 
@@ -121,13 +121,13 @@ async def test_what_is_open_at_a_clean_stop_is_written(tmp_path: Path) -> None:
         await asyncio.sleep(0.5)
         assert (archive.puts, await yard.waiting()) == ([], 3)
     assert documents(archive) == [line(1), line(2), line(3, "10")]
-    assert [path.split("/")[0] for path in archive.puts] == ["2015", "2015", MANIFESTS]
+    assert [path.split("/")[0] for path in archive.puts] == ["2015", "2015", MANIFEST_PREFIX]
     assert (yard.counted("events_archived"), yard.counted("archive_objects")) == (3, 2)
 
 
 async def test_a_quiet_hour_is_written_too(tmp_path: Path) -> None:
     archive = ScriptedArchive()
-    async with rolling(tmp_path, archive, line(1), limits=Limits(10**9, 0.2), kill=True) as yard:
+    async with rolling(tmp_path, archive, line(1), limits=ArchiveThresholds(10**9, 0.2), kill=True) as yard:
         await yard.until_done()
         assert documents(archive) == [line(1)]
 
@@ -135,30 +135,34 @@ async def test_a_quiet_hour_is_written_too(tmp_path: Path) -> None:
 async def test_much_is_written_at_once_in_rolls_of_the_size_that_was_set(tmp_path: Path) -> None:
     archive = ScriptedArchive()
     lines = [line(number) for number in range(100, 150)]
-    async with rolling(tmp_path, archive, *lines, limits=Limits(10 * len(lines[0]), 10**9), kill=True) as yard:
+    async with rolling(
+        tmp_path, archive, *lines, limits=ArchiveThresholds(10 * len(lines[0]), 10**9), kill=True
+    ) as yard:
         await yard.until_done()
         assert documents(archive) == lines
-        assert len([path for path in archive.puts if path.startswith(MANIFESTS)]) == 5
+        assert len([path for path in archive.puts if path.startswith(MANIFEST_PREFIX)]) == 5
 
 
 async def test_while_the_archive_is_away_the_spool_keeps_everything(tmp_path: Path) -> None:
-    archive = ScriptedArchive(*[ArchiveAway("no answer"), ArchiveDenied("who are you")] * 2, None, ArchiveAway("gone"))
+    archive = ScriptedArchive(
+        *[ArchiveUnavailable("no answer"), ArchiveAccessDenied("who are you")] * 2, None, ArchiveUnavailable("gone")
+    )
     archive.is_open.clear()
-    async with rolling(tmp_path, archive, line(1), limits=Limits(1, 10**9)) as yard:
+    async with rolling(tmp_path, archive, line(1), limits=ArchiveThresholds(1, 10**9)) as yard:
         await asyncio.sleep(0.4)
         assert await yard.waiting() == 1
         archive.is_open.set()
         await yard.until_done()
         assert documents(archive) == [line(1)]
-        assert yard.counted("roll_failures", reason="ArchiveAway") == 3
-        assert yard.counted("roll_failures", reason="ArchiveDenied") == 2
+        assert yard.counted("roll_failures", reason="ArchiveUnavailable") == 3
+        assert yard.counted("roll_failures", reason="ArchiveAccessDenied") == 2
 
 
 async def test_only_what_is_not_there_yet_is_put_again(tmp_path: Path) -> None:
-    archive = ScriptedArchive(None, ArchiveAway("no answer"), None)
+    archive = ScriptedArchive(None, ArchiveUnavailable("no answer"), None)
     async with rolling(tmp_path, archive, line(1, "01"), line(2, "02"), line(3, "03")):
         pass
-    hours = [path.split("/")[3] for path in archive.puts if not path.startswith(MANIFESTS)]
+    hours = [path.split("/")[3] for path in archive.puts if not path.startswith(MANIFEST_PREFIX)]
     assert hours == ["01", "02", "03", "02"]
     assert documents(archive) == [line(1, "01"), line(2, "02"), line(3, "03")]
 
@@ -166,12 +170,12 @@ async def test_only_what_is_not_there_yet_is_put_again(tmp_path: Path) -> None:
 async def test_the_store_is_held_up_by_nothing(tmp_path: Path) -> None:
     archive = ScriptedArchive()
     archive.is_open.clear()
-    async with rolling(tmp_path, archive, line(1), line(2), limits=Limits(1, 10**9)) as yard:
-        with Outlet(yard.folder, STORE) as store:
-            taken = store.take(0, 10**9)
+    async with rolling(tmp_path, archive, line(1), line(2), limits=ArchiveThresholds(1, 10**9)) as yard:
+        with SpoolReader(yard.folder, STORE_READER) as store:
+            taken = store.read_chunk(0, 10**9)
             assert taken
-            store.drop(taken.upto)
-            assert (store.depth().events, store.held().events) == (0, 2)
+            store.acknowledge(taken.last_seq)
+            assert (store.pending_stats().events, store.total_stats().events) == (0, 2)
         archive.is_open.set()
 
 
@@ -189,20 +193,20 @@ async def test_a_roll_that_was_cut_off_is_written_again_under_its_names(tmp_path
             await super().put(path, body)
 
     cut = Stopping()
-    async with rolling(tmp_path, cut, *lines, limits=Limits(1000, 0.0), kill=True):
+    async with rolling(tmp_path, cut, *lines, limits=ArchiveThresholds(1000, 0.0), kill=True):
         await asyncio.sleep(0.4)
     archive.objects = dict(cut.objects)
-    async with rolling(tmp_path, archive, line(9, "09"), limits=Limits(10**9, 10**9)):
+    async with rolling(tmp_path, archive, line(9, "09"), limits=ArchiveThresholds(10**9, 10**9)):
         pass
     assert documents(archive) == [*lines, line(9, "09")]
     assert cut.objects.items() <= archive.objects.items()
     # Nothing lies there that no manifest lists.
-    objects = [body for path, body in archive.objects.items() if not path.startswith(MANIFESTS)]
+    objects = [body for path, body in archive.objects.items() if not path.startswith(MANIFEST_PREFIX)]
     assert sum(gzip.decompress(body).count(b"\n") for body in objects) == 5
 
 
 async def test_an_error_that_nobody_foresaw_loses_nothing(tmp_path: Path) -> None:
-    archive = ScriptedArchive(RuntimeError("a bug"), Damaged("odd"), KeyError("x"))
-    async with rolling(tmp_path, archive, line(1), line(2), limits=Limits(1, 10**9)) as yard:
+    archive = ScriptedArchive(RuntimeError("a bug"), ArchiveDamaged("odd"), KeyError("x"))
+    async with rolling(tmp_path, archive, line(1), line(2), limits=ArchiveThresholds(1, 10**9)) as yard:
         await yard.until_done()
     assert documents(archive) == [line(1), line(2)]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from metronome.config import PREFIX, Settings, read_settings
-from metronome.errors import Misconfigured
+from metronome.config import ENV_PREFIX, Settings, read_settings
+from metronome.errors import ConfigurationError
 from metronome.scopes import Scope
 
 
@@ -18,9 +18,9 @@ def environment(**given: str) -> Iterator[None]:
     """Run a block in an environment with these settings and no others."""
     before = dict(os.environ)
     for name in before:
-        if name.startswith(PREFIX):
+        if name.startswith(ENV_PREFIX):
             del os.environ[name]
-    os.environ.update({f"{PREFIX}{name.upper()}": text for name, text in given.items()})
+    os.environ.update({f"{ENV_PREFIX}{name.upper()}": text for name, text in given.items()})
     try:
         yield
     finally:
@@ -37,7 +37,7 @@ def test_without_any_setting_only_this_machine_is_served_and_addresses_are_cut()
     found = settings()
     assert (found.host, found.port, found.data, found.store) == ("127.0.0.1", 8080, Path("data"), "duckdb")
     assert (found.addresses, found.own_hosts, found.workers) == ("cut", (), 1)
-    assert (found.on_loopback, found.door_max_age) == (True, timedelta(days=7))
+    assert (found.on_loopback, found.event_max_age) == (True, timedelta(days=7))
     assert (found.public, found.trusted_proxies) == ((Scope.TICK, Scope.TOCK), ("127.0.0.0/8", "::1/128"))
     assert (found.forward_port, found.syslog_port, found.hit_port, found.hit_prefix) == (None, None, None, "/hit")
     assert found.tick_max_age == timedelta(days=7)
@@ -193,15 +193,15 @@ WRONG = [
 @pytest.mark.parametrize(("name", "text"), WRONG)
 def test_a_wrong_value_is_refused_by_the_setting_s_name(name: str, text: str) -> None:
     shown = "not right: " if name in {"store", "forward_users"} else repr(text)[:1]
-    with pytest.raises(Misconfigured, match=f"{PREFIX}{name.upper()} is {shown}"):
+    with pytest.raises(ConfigurationError, match=f"{ENV_PREFIX}{name.upper()} is {shown}"):
         settings(**{name: text})
-    with environment(), pytest.raises(Misconfigured, match=f"{PREFIX}{name.upper()} is {shown}"):
+    with environment(), pytest.raises(ConfigurationError, match=f"{ENV_PREFIX}{name.upper()} is {shown}"):
         read_settings({name: text})
 
 
 @pytest.mark.parametrize(("name", "text"), [("store", "htp://me:secret@es.example:9200"), ("forward_users", ":secret")])
 def test_what_may_hold_a_password_is_not_shown(name: str, text: str) -> None:
-    with pytest.raises(Misconfigured) as caught:
+    with pytest.raises(ConfigurationError) as caught:
         settings(**{name: text})
     assert "secret" not in str(caught.value)
 
@@ -217,7 +217,7 @@ def test_an_empty_variable_is_as_good_as_none() -> None:
 
 
 def test_a_setting_that_there_is_not_is_refused_on_the_command_line() -> None:
-    with environment(), pytest.raises(Misconfigured, match="METRONOME_PROT is '1'"):
+    with environment(), pytest.raises(ConfigurationError, match="METRONOME_PROT is '1'"):
         read_settings({"prot": "1"})
 
 
@@ -239,7 +239,7 @@ def test_only_the_loopback_is_called_one(host: str, on_loopback: bool) -> None: 
 
 @pytest.mark.parametrize(("age", "max_age"), [("7d", timedelta(days=7)), ("0", None)])
 def test_old_events_are_refused_unless_any_age_is_asked_for(age: str, max_age: timedelta | None) -> None:
-    assert settings(tick_max_age=age).door_max_age == max_age
+    assert settings(tick_max_age=age).event_max_age == max_age
 
 
 def test_settings_do_not_change() -> None:

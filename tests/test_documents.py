@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metronome.errors import Malformed
-from metronome.event import Door, Event, checked_document, document
+from metronome.event import DocumentContext, Event, build_document, validate_document
 from tests.test_event_properties import DOOR, ENRICHING, OUR_HOSTILE, read
 from tests.test_event_properties import _events as events
 from tests.test_event_properties import _telling as telling
@@ -18,26 +18,26 @@ LATEST = "2026-01-23T12:00:00.000Z"
 GOOD: dict[str, Any] = {"@timestamp": "2015-01-22T09:30:00.000Z", "event_id": "e1", "@version": "1", "event": "view"}
 
 
-def made(event: Event, door: Door) -> bytes | None:
+def made(event: Event, door: DocumentContext) -> bytes | None:
     try:
-        return document(event, door, "spare")
+        return build_document(event, door, "spare")
     except Malformed:
         return None
 
 
 @settings(max_examples=300)
 @given(st.builds(lambda some, more: {**some, **more}, events, telling), st.sampled_from([DOOR, ENRICHING]))
-def test_what_a_door_has_made_passes_unchanged(fields: dict[str, Any], door: Door) -> None:
+def test_what_a_door_has_made_passes_unchanged(fields: dict[str, Any], door: DocumentContext) -> None:
     line = made(Event(fields), door)
     if line is not None:
-        assert checked_document(line, LATEST) == line
+        assert validate_document(line, LATEST) == line
 
 
 @pytest.mark.parametrize("text", OUR_HOSTILE.read_bytes().splitlines())
 def test_so_does_what_was_made_of_hostile_events(text: bytes) -> None:
     event = read(text)
-    line = None if event is None else made(event, replace(DOOR, cut_addresses=False))
-    assert line is None or checked_document(line, LATEST) == line
+    line = None if event is None else made(event, replace(DOOR, anonymize_addresses=False))
+    assert line is None or validate_document(line, LATEST) == line
 
 
 def line(**fields: Any) -> bytes:
@@ -74,12 +74,12 @@ def line(**fields: Any) -> bytes:
 )
 def test_what_no_door_has_made_is_refused_with_the_reason(text: bytes, says: str) -> None:
     with pytest.raises(Malformed, match=says):
-        checked_document(text, LATEST)
+        validate_document(text, LATEST)
 
 
 def test_of_two_fields_of_one_name_one_is_left() -> None:
     twice = line()[:-1] + b',"event":"download"}'
-    assert orjson.loads(checked_document(twice, LATEST)) == {**GOOD, "event": "download"}
+    assert orjson.loads(validate_document(twice, LATEST)) == {**GOOD, "event": "download"}
 
 
 @given(
@@ -92,7 +92,7 @@ def test_of_two_fields_of_one_name_one_is_left() -> None:
 )
 def test_whatever_comes_is_a_document_or_malformed(text: bytes) -> None:
     try:
-        kept = checked_document(text, LATEST)
+        kept = validate_document(text, LATEST)
     except Malformed:
         return
-    assert checked_document(kept, LATEST) == kept
+    assert validate_document(kept, LATEST) == kept

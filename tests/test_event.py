@@ -8,23 +8,25 @@ import orjson
 import pytest
 
 from metronome.errors import Malformed
-from metronome.event import HEAD_PATTERN, REPEATED, Door, Event, document
+from metronome.event import DOCUMENT_HEAD_PATTERN, REPEATED_FIELDS, DocumentContext, Event, build_document
 
 NOON = "2015-01-22T12:00:00.000Z"
-DOOR = Door(
-    arrival=NOON,
-    earliest="2015-01-15T12:00:00.000Z",
-    latest="2015-01-23T12:00:00.000Z",
+DOOR = DocumentContext(
+    received_at=NOON,
+    min_timestamp="2015-01-15T12:00:00.000Z",
+    max_timestamp="2015-01-23T12:00:00.000Z",
     own_hosts=frozenset({"own.example"}),
 )
-OPEN = Door(arrival=NOON, earliest=None, latest="9999-12-31T23:59:59.999Z", cut_addresses=False)
+OPEN = DocumentContext(
+    received_at=NOON, min_timestamp=None, max_timestamp="9999-12-31T23:59:59.999Z", anonymize_addresses=False
+)
 HEAD = {"@timestamp": NOON, "event_id": "spare", "@version": "1"}
 
 
-def made(fields: dict[str, Any], door: Door = DOOR, original: bytes | None = None) -> dict[str, Any]:
+def made(fields: dict[str, Any], door: DocumentContext = DOOR, original: bytes | None = None) -> dict[str, Any]:
     """Return the document of an event, once it is seen to be one line that begins as all do."""
-    line = document(Event(fields, original), door, "spare")
-    assert re.match(HEAD_PATTERN, line)
+    line = build_document(Event(fields, original), door, "spare")
+    assert re.match(DOCUMENT_HEAD_PATTERN, line)
     assert b"\n" not in line
     found: dict[str, Any] = orjson.loads(line)
     return found
@@ -32,7 +34,7 @@ def made(fields: dict[str, Any], door: Door = DOOR, original: bytes | None = Non
 
 def refusal(fields: dict[str, Any]) -> str:
     with pytest.raises(Malformed) as caught:
-        document(Event(fields), DOOR, "spare")
+        build_document(Event(fields), DOOR, "spare")
     return str(caught.value)
 
 
@@ -252,7 +254,7 @@ def test_an_address_is_cut_wherever_it_stands() -> None:
     assert found["event.original"] == '{"clientip":"203.0.113.0","a.b":123456789012345678901234567890}'
     escaped = rb'{"clientip":"203.0.113.7\u0037","a.b":1}'
     assert "203.0.113.0" in made(orjson.loads(escaped), original=escaped)["event.original"]
-    assert b"113.77" not in document(Event({"clientip": "203.0.113.77", "a.b": 1}), DOOR, "spare")
+    assert b"113.77" not in build_document(Event({"clientip": "203.0.113.77", "a.b": 1}), DOOR, "spare")
     assert made({"clientip": "203.0.113.77", "a.b": 1}, OPEN)["event.original"] == '{"clientip":"203.0.113.77","a.b":1}'
 
 
@@ -269,8 +271,8 @@ LINE = f'{WHOLE} - - [22/Jan/2015:09:30:00 +0000] "GET /'
         ({"clientip": [WHOLE]}, None),
         ({"clientip": {"ip": WHOLE}}, None),
         ({"clientip": f"unknown, ::ffff:{WHOLE}"}, None),
-        ({"clientip": None, REPEATED: ["clientip"]}, b'{"clientip":"203.0.113.77","clientip":null}'),
-        ({"clientip": "", REPEATED: ["clientip"]}, b"clientip=203.0.113.77&clientip="),
+        ({"clientip": None, REPEATED_FIELDS: ["clientip"]}, b'{"clientip":"203.0.113.77","clientip":null}'),
+        ({"clientip": "", REPEATED_FIELDS: ["clientip"]}, b"clientip=203.0.113.77&clientip="),
         ({"clientip": "203.0.113.0", "http_x_forwarded_for": f"{WHOLE}, 10.0.0.1"}, None),
         ({"clientip": "203.0.113.0", "source.ip": WHOLE, "related.ip": [WHOLE]}, b'{"source":{"ip":"203.0.113.77"}}'),
         ({"event": "log", "message": LINE, "a.b": 1}, LINE.encode()),
@@ -280,8 +282,8 @@ LINE = f'{WHOLE} - - [22/Jan/2015:09:30:00 +0000] "GET /'
 def test_an_address_is_cut_where_it_stands_otherwise_than_it_should(
     fields: dict[str, Any], original: bytes | None
 ) -> None:
-    assert b"113.77" not in document(Event(fields, original), DOOR, "spare")
-    kept = document(Event(fields, original), OPEN, "spare")
+    assert b"113.77" not in build_document(Event(fields, original), DOOR, "spare")
+    kept = build_document(Event(fields, original), OPEN, "spare")
     assert b"113.77" in kept
 
 

@@ -11,19 +11,26 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from metronome.enrich.addresses import cut_address
+from metronome.enrich.addresses import anonymize_address
 from metronome.enrich.countries import open_countries
 from metronome.enrich.enrichment import Enrichment
-from metronome.errors import Malformed, TooLarge
-from metronome.event import HEAD_PATTERN, REFERER_NAMES, TIME_NAMES, Door, Event, document
+from metronome.errors import Malformed, PayloadTooLarge
+from metronome.event import (
+    DOCUMENT_HEAD_PATTERN,
+    REFERRER_FIELDS,
+    TIMESTAMP_FIELDS,
+    DocumentContext,
+    Event,
+    build_document,
+)
 from metronome.protocol import Request
 from metronome.protocols.native import tick
-from metronome.times import read_stamp
+from metronome.times import parse_timestamp
 
-DOOR = Door(
-    arrival="2026-01-22T12:00:00.000Z",
-    earliest=None,
-    latest="2026-01-23T12:00:00.000Z",
+DOOR = DocumentContext(
+    received_at="2026-01-22T12:00:00.000Z",
+    min_timestamp=None,
+    max_timestamp="2026-01-23T12:00:00.000Z",
     own_hosts=frozenset({"own.example"}),
 )
 ENRICHING = replace(
@@ -63,8 +70,8 @@ _known = st.fixed_dictionaries(
     {},
     optional={
         **dict.fromkeys(("id", "event", "format", "event_id", "session", "visitor", "bot", "referer_url"), _values),
-        **dict.fromkeys(TIME_NAMES, _times),
-        **dict.fromkeys(REFERER_NAMES, _referers),
+        **dict.fromkeys(TIMESTAMP_FIELDS, _times),
+        **dict.fromkeys(REFERRER_FIELDS, _referers),
         **dict.fromkeys(("duration", "value"), st.one_of(_values, st.floats().map(str))),
         "clientip": st.one_of(st.ip_addresses().map(str), _scalars),
         "@version": st.sampled_from(["1", "2", 1]),
@@ -98,19 +105,19 @@ _events = st.builds(
 def read(body: bytes) -> Event | None:
     """Read a body as one event; None if it is refused."""
     try:
-        (event,) = tick.read(Request(body, "application/json", 10)).events
-    except (Malformed, TooLarge):
+        (event,) = tick.parse(Request(body, "application/json", 10)).events
+    except (Malformed, PayloadTooLarge):
         return None
     return event if isinstance(event, Event) else None
 
 
-def encode(event: Event, spare: str = "spare", door: Door = DOOR) -> dict[str, Any] | None:
+def encode(event: Event, spare: str = "spare", door: DocumentContext = DOOR) -> dict[str, Any] | None:
     """Return an event's document, seen to be as every document is; None if it is refused."""
     try:
-        line = document(event, door, spare)
+        line = build_document(event, door, spare)
     except Malformed:
         return None
-    head = re.match(HEAD_PATTERN, line)
+    head = re.match(DOCUMENT_HEAD_PATTERN, line)
     assert head
     doc: dict[str, Any] = orjson.loads(line)
     assert "-".join(part.decode() for part in head.groups()[:3]) == doc["@timestamp"][:10]
@@ -152,18 +159,18 @@ def text_of(value: object) -> str:
 def check_nothing_is_lost(body: bytes, doc: dict[str, Any]) -> None:
     fields = orjson.loads(body)
     address = fields.get("clientip")
-    cut = cut_address(text_of(address)) if address is not None else None
+    cut = anonymize_address(text_of(address)) if address is not None else None
     if "event.original" in doc:
         if cut is None or cut == address:
             assert doc["event.original"] == body.decode()
         else:
             assert orjson.loads(doc["event.original"]) == {**fields, "clientip": cut}
         return
-    time = next((name for name in TIME_NAMES if fields.get(name) is not None), None)
-    referer = next((name for name in REFERER_NAMES if fields.get(name) not in NOTHING), None)
+    time = next((name for name in TIMESTAMP_FIELDS if fields.get(name) is not None), None)
+    referer = next((name for name in REFERRER_FIELDS if fields.get(name) not in NOTHING), None)
     for name, value in fields.items():
         if name == time:
-            assert doc["@timestamp"] == read_stamp(value)
+            assert doc["@timestamp"] == parse_timestamp(value)
         elif name == referer:
             assert text_of(value) in (doc.get("referer"), doc.get("referer_url"))
         elif name == "clientip" and cut is not None:
@@ -173,9 +180,9 @@ def check_nothing_is_lost(body: bytes, doc: dict[str, Any]) -> None:
             assert value in (*NOTHING, False, 0, "0", "false") or found in (text_of(value), text_of(value).lower())
         elif name in {"duration", "value"} and isinstance(value, str) and value != doc[name]:
             assert float(value) == doc[name]
-        elif value not in NOTHING or name not in {"@timestamp", "clientip", "referer_url", *REFERER_NAMES}:
+        elif value not in NOTHING or name not in {"@timestamp", "clientip", "referer_url", *REFERRER_FIELDS}:
             assert name in doc
-            assert doc[name] in (value, str(value)) or name in REFERER_NAMES
+            assert doc[name] in (value, str(value)) or name in REFERRER_FIELDS
 
 
 @settings(max_examples=400)
@@ -209,7 +216,7 @@ def test_a_document_that_is_sent_again_stays_what_it_is(fields: dict[str, Any]) 
 @given(_events, _telling, st.sampled_from([ENRICHING, replace(ENRICHING, salts={})]))
 @example({"referer": "localhost", **{f"n{number}": number for number in range(99)}}, {}, ENRICHING)
 def test_an_enriched_document_that_is_sent_again_stays_what_it_is(
-    fields: dict[str, Any], telling: dict[str, Any], door: Door
+    fields: dict[str, Any], telling: dict[str, Any], door: DocumentContext
 ) -> None:
     event = read(json.dumps({**fields, **telling}).encode())
     doc = encode(event, door=door) if event is not None else None
@@ -221,7 +228,7 @@ def test_an_enriched_document_that_is_sent_again_stays_what_it_is(
 
 @given(st.dictionaries(_names, st.floats() | st.integers() | st.text(st.characters()), max_size=5))
 def test_what_no_json_can_hold_becomes_a_document_all_the_same(fields: dict[str, Any]) -> None:
-    encode(Event({name: value for name, value in fields.items() if name not in TIME_NAMES}))
+    encode(Event({name: value for name, value in fields.items() if name not in TIMESTAMP_FIELDS}))
 
 
 def hostile(path: Path) -> list[Any]:

@@ -52,14 +52,14 @@ from metronome.config import read_settings
 from metronome.errors import MetronomeError
 from metronome.middleware import ClientConfig
 from metronome.server import routes
-from metronome.server.app import make_app
-from metronome.server.bootstrap import guarding, open_doorway, open_state, open_store
-from metronome.server.health import Health
+from metronome.server.app import build_app
+from metronome.server.bootstrap import build_ingest_context, open_authorizer, open_state, open_store
+from metronome.server.health import HealthRoutes
 from metronome.server.main import serve
-from metronome.spool import Spool
+from metronome.spool import SpoolWriter
 from metronome.telemetry import Telemetry
-from metronome.web.handlers import Answering
-from metronome.web.problems import problem
+from metronome.web.handlers import QueryContext
+from metronome.web.problems import problem_response
 
 DATA: Final = Path(__file__).parent / "data"
 GOLDEN: Final = DATA / "frozen_interface.json"
@@ -109,12 +109,12 @@ def error_base_class() -> type[Exception]:
 
 def problem_of(error: Any) -> web.Response:
     """Return the HTTP response for an error."""
-    return problem(error)
+    return problem_response(error)
 
 
 def count_refusal(error: Any, registry: CollectorRegistry) -> None:
     """Count a request that is refused with this error."""
-    Telemetry(registry).refuse(error)
+    Telemetry(registry).count_rejection(error)
 
 
 async def applications_with_workers(data: Path) -> dict[str, web.Application]:
@@ -126,19 +126,19 @@ async def applications_with_workers(data: Path) -> dict[str, web.Application]:
     settings = read_settings({"data": data, "workers": 2})
     telemetry = Telemetry(CollectorRegistry())
     data.mkdir()  # noqa: ASYNC240  # nothing else runs in this loop
-    spool = Spool(data / "spool", settings.spool_max_bytes, telemetry.commit)
+    spool = SpoolWriter(data / "spool", settings.spool_max_bytes, telemetry.count_commit)
     state, store = open_state(settings), open_store(settings)
     try:
-        async with guarding(settings, state) as guard:
-            doorway = open_doorway(settings, spool, guard, telemetry)
-            answering = Answering(store, guard, doorway.senders, telemetry, time.time, settings.min_visitors)
-            health = Health(store, [], settings.spool_max_bytes, answering, lambda: [telemetry.registry])
-            main = [*routes.behind_workers(settings, answering), *health.routes()]
-            worker = routes.of_worker(settings, doorway, state, relay)
+        async with open_authorizer(settings, state) as guard:
+            doorway = build_ingest_context(settings, spool, guard, telemetry)
+            answering = QueryContext(store, guard, doorway.client_address, telemetry, time.time, settings.min_visitors)
+            health = HealthRoutes(store, [], settings.spool_max_bytes, answering, lambda: [telemetry.registry])
+            main = [*routes.main_process_routes(settings, answering), *health.routes()]
+            worker = routes.worker_routes(settings, doorway, state, relay)
             fallback = web.route("*", "/{rest:.*}", relay)
             return {
-                "main process behind workers": make_app(main, settings.body_max_bytes),
-                "worker": make_app(worker, settings.body_max_bytes, fallback),
+                "main process behind workers": build_app(main, settings.body_max_bytes),
+                "worker": build_app(worker, settings.body_max_bytes, fallback),
             }
     finally:
         await spool.close()

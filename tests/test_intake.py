@@ -13,16 +13,16 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from metronome.enrich.enrichment import Enrichment
-from metronome.errors import Malformed, MetronomeError, SpoolFull, TooLarge
-from metronome.event import Event, identities_of
-from metronome.intake import DoorPolicy, Intake
-from metronome.protocol import Outcome, Readings, Reply, Request
+from metronome.errors import Malformed, MetronomeError, PayloadTooLarge, SpoolFull
+from metronome.event import Event, derive_event_ids
+from metronome.intake import IngestConfig, Intake
+from metronome.protocol import IngestResult, ParsedRequest, Reply, Request
 from metronome.protocols.native import tick
-from metronome.spool import Outlet, Spool
+from metronome.spool import SpoolReader, SpoolWriter
 from metronome.telemetry import Telemetry
 
 NOON = datetime(2015, 1, 22, 12, tzinfo=UTC).timestamp()
-POLICY = DoorPolicy(timedelta(days=7), 1000, frozenset(), cut_addresses=True, enrichment=Enrichment())
+POLICY = IngestConfig(timedelta(days=7), 1000, frozenset(), anonymize_addresses=True, enrichment=Enrichment())
 SALTS = {"2015-01-22": b"a" * 32, "2015-01-23": b"b" * 32}
 PERSON = {"agent": "Mozilla/5.0", "clientip": "203.0.113.77"}
 
@@ -33,38 +33,38 @@ class Breaking:
     def __init__(self, *, in_reply: bool) -> None:
         self._in_reply = in_reply
 
-    def key(self, _: Request) -> str:
+    def extract_key(self, _: Request) -> str:
         return ""
 
-    def refuse(self, _: Request, error: MetronomeError, status: int) -> Reply:
+    def reply_error(self, _: Request, error: MetronomeError, status: int) -> Reply:
         raise AssertionError(error, status)
 
-    def read(self, _: Request) -> Readings:
+    def parse(self, _: Request) -> ParsedRequest:
         class Broken(dict[str, Any]):
             def __iter__(self) -> Any:
                 raise RuntimeError("a bug in reading")
 
-        return Readings([Event({"id": "good"}), Event({} if self._in_reply else Broken())], batch=True)
+        return ParsedRequest([Event({"id": "good"}), Event({} if self._in_reply else Broken())], is_batch=True)
 
-    def reply(self, _: Request, __: Readings, ___: Outcome) -> Reply:
+    def reply(self, _: Request, __: ParsedRequest, ___: IngestResult) -> Reply:
         raise RuntimeError("a bug in the reply")
 
 
 class Entrance:
     """An intake on a spool of its own, with a clock that tests move."""
 
-    def __init__(self, folder: Path, max_bytes: int, policy: DoorPolicy) -> None:
+    def __init__(self, folder: Path, max_bytes: int, policy: IngestConfig) -> None:
         self.now = NOON
         self.salts: dict[str, bytes] = SALTS
         self.folder = folder
         self.telemetry = Telemetry(CollectorRegistry())
-        self.spool = Spool(folder, max_bytes, self.telemetry.commit)
+        self.spool = SpoolWriter(folder, max_bytes, self.telemetry.count_commit)
         self.intake = Intake(self.spool, policy, lambda: self.now, self.telemetry, lambda: self.salts)
 
     async def tick(self, body: bytes | str, key: str = "", **headers: str) -> Reply:
-        identities = identities_of(key) if key else None
-        request = Request(body.encode() if isinstance(body, str) else body, "", 10, identities=identities)
-        return await self.intake.take(tick, request._replace(headers=headers))
+        identities = derive_event_ids(key) if key else None
+        request = Request(body.encode() if isinstance(body, str) else body, "", 10, event_ids=identities)
+        return await self.intake.ingest(tick, request._replace(headers=headers))
 
     async def visitor(self, event: dict[str, Any] | None = None, **headers: str) -> Any:
         """Send an event and return what it is known by: its visitor and its session."""
@@ -74,8 +74,8 @@ class Entrance:
         return doc.get("visitor"), doc.get("session")
 
     def documents(self) -> list[dict[str, Any]]:
-        with Outlet(self.folder) as outlet:
-            taken = outlet.take(0, 10**9)
+        with SpoolReader(self.folder) as outlet:
+            taken = outlet.read_chunk(0, 10**9)
         if taken is None:
             return []
         assert taken.batch.count == len(taken.batch.documents())
@@ -83,7 +83,7 @@ class Entrance:
 
 
 @asynccontextmanager
-async def opened(folder: Path, max_bytes: int = 10**9, policy: DoorPolicy = POLICY) -> AsyncIterator[Entrance]:
+async def opened(folder: Path, max_bytes: int = 10**9, policy: IngestConfig = POLICY) -> AsyncIterator[Entrance]:
     entrance = Entrance(folder, max_bytes, policy)
     try:
         yield entrance
@@ -107,14 +107,14 @@ async def test_requests_of_the_same_moment_each_hear_of_their_own(tmp_path: Path
         bodies = ['{"id":"a"}', "rubbish", '{"ts":"never"}', '[{"id":"b"},1]', "[]", '{"id":"' + "x" * 1000 + '"}']
         found = await asyncio.gather(*map(door.tick, bodies), return_exceptions=True)
         kinds = [type(one) if isinstance(one, Exception) else one.status for one in found]  # type: ignore[union-attr]
-        assert kinds == [204, Malformed, Malformed, 200, 200, TooLarge]
+        assert kinds == [204, Malformed, Malformed, 200, 200, PayloadTooLarge]
         assert [doc["id"] for doc in door.documents()] == ["a", "b"]
 
 
 @pytest.mark.parametrize(("in_reply", "kept"), [(False, ["a", "b"]), (True, ["a", "good", None, "b"])])
 async def test_a_bug_in_one_request_s_way_stops_no_other(tmp_path: Path, *, in_reply: bool, kept: list[str]) -> None:
     async with opened(tmp_path) as door:
-        broken = door.intake.take(Breaking(in_reply=in_reply), Request(b"", "", 10))
+        broken = door.intake.ingest(Breaking(in_reply=in_reply), Request(b"", "", 10))
         async with asyncio.timeout(5):
             found = await asyncio.gather(
                 door.tick('{"id":"a"}'), broken, door.tick('{"id":"b"}'), return_exceptions=True
@@ -197,19 +197,19 @@ async def test_a_request_that_takes_long_lets_others_have_their_turns(tmp_path: 
     class Endless(Breaking):
         """Its request has events until another request has been answered."""
 
-        def read(self, _: Request) -> Readings:
-            return Readings(self._events(), batch=True)
+        def parse(self, _: Request) -> ParsedRequest:
+            return ParsedRequest(self._events(), is_batch=True)
 
         def _events(self) -> Iterator[Event]:
             while not answered.is_set():
                 yield Event({"id": "large"})
 
-        def reply(self, _: Request, __: Readings, outcome: Outcome) -> Reply:
+        def reply(self, _: Request, __: ParsedRequest, outcome: IngestResult) -> Reply:
             return Reply(200, str(outcome.accepted).encode())
 
     answered = asyncio.Event()
     async with opened(tmp_path) as into:
-        large = asyncio.create_task(into.intake.take(Endless(in_reply=False), Request(b"", "", 10)))
+        large = asyncio.create_task(into.intake.ingest(Endless(in_reply=False), Request(b"", "", 10)))
         await asyncio.sleep(0)
         assert (await into.tick('{"id":"small"}')).status == 204
         answered.set()
@@ -287,7 +287,7 @@ async def test_who_asks_for_nothing_is_known(tmp_path: Path, signal: dict[str, s
 
 
 async def test_the_signals_can_be_ignored(tmp_path: Path) -> None:
-    async with opened(tmp_path, policy=replace(POLICY, honour_signals=False)) as door:
+    async with opened(tmp_path, policy=replace(POLICY, honor_privacy_signals=False)) as door:
         assert await door.visitor({}, DNT="1") == await door.visitor()
         assert await door.visitor({"visitor": "ann"}, DNT="1") == ("ann", None)
 

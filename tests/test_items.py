@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.errors import Misconfigured
-from metronome.items import DOWNLOAD_FORMATS, Hit, ItemRule, item_rule
+from metronome.errors import ConfigurationError
+from metronome.items import DOWNLOAD_FORMATS, HitClassification, ItemPattern, compile_item_pattern
 
 PATTERN = r"^/(?:files|projects)/(?P<id>[^/]+?)(?:/.*?)?(?:\.(?P<format>pdf|zip|tar\.gz|KML))?$"
 
@@ -25,7 +25,9 @@ PATTERN = r"^/(?:files|projects)/(?P<id>[^/]+?)(?:/.*?)?(?:\.(?P<format>pdf|zip|
     ],
 )
 def test_pattern_names_the_item_and_its_format(path: str, item: str, form: str | None) -> None:
-    assert item_rule(PATTERN).hit("GET", 200, path) == Hit("download" if form else "view", item, form)
+    assert compile_item_pattern(PATTERN).classify("GET", 200, path) == HitClassification(
+        "download" if form else "view", item, form
+    )
 
 
 @pytest.mark.parametrize(
@@ -50,21 +52,27 @@ def test_pattern_names_the_item_and_its_format(path: str, item: str, form: str |
 )
 def test_only_a_get_that_showed_the_item_counts(method: str | None, status: int | None, event: str) -> None:
     form = "pdf" if event == "download" else None
-    assert item_rule(PATTERN).hit(method, status, "/files/a.pdf") == Hit(event, "a", form)
+    assert compile_item_pattern(PATTERN).classify(method, status, "/files/a.pdf") == HitClassification(event, "a", form)
 
 
 @pytest.mark.parametrize(("status", "event"), [(200, "request"), (404, "error")])
 def test_a_path_outside_the_pattern_has_no_item(status: int, event: str) -> None:
-    assert item_rule(PATTERN).hit("GET", status, "/style/main.css") == Hit(event, None, None)
+    assert compile_item_pattern(PATTERN).classify("GET", status, "/style/main.css") == HitClassification(
+        event, None, None
+    )
 
 
 @pytest.mark.parametrize("path", ["/x", "/x/"])
 def test_an_id_group_that_did_not_match_or_is_empty_is_no_item(path: str) -> None:
-    assert item_rule("^/x(?:/(?P<id>.*))?").hit("GET", 200, path) == Hit("request", None, None)
+    assert compile_item_pattern("^/x(?:/(?P<id>.*))?").classify("GET", 200, path) == HitClassification(
+        "request", None, None
+    )
 
 
 def test_pattern_is_searched_not_matched() -> None:
-    assert item_rule("(?P<id>[0-9]+)").hit("GET", 200, "/a/b/42/c") == Hit("view", "42", None)
+    assert compile_item_pattern("(?P<id>[0-9]+)").classify("GET", 200, "/a/b/42/c") == HitClassification(
+        "view", "42", None
+    )
 
 
 @pytest.mark.parametrize(
@@ -85,25 +93,25 @@ def test_pattern_is_searched_not_matched() -> None:
     ],
 )
 def test_without_a_pattern_the_path_is_the_item(path: str, form: str | None) -> None:
-    assert ItemRule().hit("GET", 200, path) == Hit("download" if form else "view", path, form)
+    assert ItemPattern().classify("GET", 200, path) == HitClassification("download" if form else "view", path, form)
 
 
 def test_without_a_pattern_the_path_is_decoded() -> None:
-    assert ItemRule().hit("GET", 404, "/caf%C3%A9s.csv") == Hit("error", "/cafés.csv", None)
+    assert ItemPattern().classify("GET", 404, "/caf%C3%A9s.csv") == HitClassification("error", "/cafés.csv", None)
 
 
 def test_a_request_for_no_path_has_no_item() -> None:
-    assert ItemRule().hit("OPTIONS", 200, "") == Hit("request", None, None)
+    assert ItemPattern().classify("OPTIONS", 200, "") == HitClassification("request", None, None)
 
 
 def test_an_id_longer_than_the_server_takes_is_no_item() -> None:
-    assert ItemRule().hit("GET", 200, "/" + "é" * 512) == Hit("request", None, None)
-    assert ItemRule().hit("GET", 200, "/" + "é" * 511).event == "view"
+    assert ItemPattern().classify("GET", 200, "/" + "é" * 512) == HitClassification("request", None, None)
+    assert ItemPattern().classify("GET", 200, "/" + "é" * 511).event == "view"
 
 
 @pytest.mark.parametrize("path", [None, ""])
 def test_no_setting_is_no_pattern(path: str | None) -> None:
-    assert item_rule(path).pattern is None
+    assert compile_item_pattern(path).regex is None
 
 
 @pytest.mark.parametrize(
@@ -116,13 +124,13 @@ def test_no_setting_is_no_pattern(path: str | None) -> None:
     ],
 )
 def test_a_wrong_pattern_is_refused_by_its_setting(pattern: str, says: str) -> None:
-    with pytest.raises(Misconfigured, match=says):
-        item_rule(pattern)
+    with pytest.raises(ConfigurationError, match=says):
+        compile_item_pattern(pattern)
 
 
 @given(st.text(), st.sampled_from(DOWNLOAD_FORMATS))
 def test_every_known_extension_is_a_download_of_the_whole_path(stem: str, form: str) -> None:
     path = "/" + stem.replace("%", "").encode(errors="replace").decode() + "x." + form.upper()
-    event, item, found = ItemRule().hit("GET", 200, path)
+    event, item, found = ItemPattern().classify("GET", 200, path)
     assert (event, item) == ("download", path)
     assert found == form or (found is not None and found.endswith("." + form))

@@ -10,14 +10,14 @@ from typing import ClassVar
 import pytest
 from prometheus_client import CollectorRegistry
 
-from metronome.errors import MetronomeError, Misconfigured, StoreAway, StoreDenied
+from metronome.errors import ConfigurationError, MetronomeError, StoreAccessDenied, StoreUnavailable
 from metronome.shipper import Shipper
-from metronome.spool import Outlet, Spool
-from metronome.spool.dead_letters import exhume
-from metronome.stores.base import Batch, Refusal, Sink, Verdicts
+from metronome.spool import SpoolReader, SpoolWriter
+from metronome.spool.dead_letters import iterate_dead_letters
+from metronome.stores.base import DocumentBatch, RejectedDocument, Sink, WriteResult
 from metronome.telemetry import Telemetry
 
-Play = Callable[[Batch], Verdicts]
+Play = Callable[[DocumentBatch], WriteResult]
 
 
 class ScriptedSink(Sink):
@@ -35,7 +35,7 @@ class ScriptedSink(Sink):
         self.script = list(script)
         self._setups = list(setups)
         self.kept: dict[bytes, None] = {}
-        self.batches: list[Batch] = []
+        self.batches: list[DocumentBatch] = []
         self.is_open = asyncio.Event()
         self.is_open.set()
 
@@ -43,7 +43,7 @@ class ScriptedSink(Sink):
         if self._setups:
             raise self._setups.pop(0)
 
-    async def write(self, batch: Batch) -> Verdicts:
+    async def write(self, batch: DocumentBatch) -> WriteResult:
         await self.is_open.wait()
         self.batches.append(batch)
         if not self.script:
@@ -53,10 +53,10 @@ class ScriptedSink(Sink):
             raise outcome
         return outcome(batch)
 
-    def keep(self, documents: list[bytes]) -> Verdicts:
+    def keep(self, documents: list[bytes]) -> WriteResult:
         new = [line for line in dict.fromkeys(documents) if line not in self.kept]
         self.kept.update(dict.fromkeys(new))
-        return Verdicts(len(new), len(documents) - len(new))
+        return WriteResult(len(new), len(documents) - len(new))
 
 
 class Yard:
@@ -66,17 +66,17 @@ class Yard:
         self.folder = folder
         self.telemetry = Telemetry(CollectorRegistry())
         self.failures: list[MetronomeError | None] = []
-        self.spool = Spool(folder / "spool", 10**9)
+        self.spool = SpoolWriter(folder / "spool", 10**9)
         self.shipper = Shipper(
-            Outlet(folder / "spool"), store, folder / "dead", self.telemetry, self.failures.append, (0.005, 0.02)
+            SpoolReader(folder / "spool"), store, folder / "dead", self.telemetry, self.failures.append, (0.005, 0.02)
         )
 
     def held(self) -> int:
-        with Outlet(self.folder / "spool") as outlet:
-            return outlet.depth().events
+        with SpoolReader(self.folder / "spool") as outlet:
+            return outlet.pending_stats().events
 
-    def dead(self) -> list[Refusal]:
-        return list(exhume(self.folder / "dead"))
+    def dead(self) -> list[RejectedDocument]:
+        return list(iterate_dead_letters(self.folder / "dead"))
 
     def counted(self, name: str, **labels: str) -> float:
         return self.telemetry.registry.get_sample_value(f"metronome_{name}_total", labels) or 0.0
@@ -107,8 +107,8 @@ async def shipping(folder: Path, store: ScriptedSink, *documents: bytes) -> Asyn
 
 def refuse(*numbers: bytes) -> Play:
     """Refuse these documents; what the others become does not matter here."""
-    return lambda batch: Verdicts(
-        batch.count - len(numbers), refused=tuple(Refusal(number, "too odd") for number in numbers)
+    return lambda batch: WriteResult(
+        batch.count - len(numbers), rejected=tuple(RejectedDocument(number, "too odd") for number in numbers)
     )
 
 
@@ -125,7 +125,7 @@ async def test_what_is_in_the_spool_reaches_the_store_in_its_order_and_leaves_th
 
 
 async def test_while_the_store_is_away_the_spool_keeps_everything(tmp_path: Path) -> None:
-    away = [StoreAway(f"no answer {number}") for number in range(3)]
+    away = [StoreUnavailable(f"no answer {number}") for number in range(3)]
     store = ScriptedSink(*away)
     store.is_open.clear()
     async with shipping(tmp_path, store, b"1", b"2") as yard:
@@ -136,14 +136,20 @@ async def test_while_the_store_is_away_the_spool_keeps_everything(tmp_path: Path
         assert list(store.kept) == [b"1", b"2"]
         assert [str(error) for error in yard.failures if error] == ["no answer 0", "no answer 1", "no answer 2"]
         assert yard.failures[-1] is None
-        assert yard.counted("shipment_failures", reason="StoreAway") == 3
+        assert yard.counted("shipment_failures", reason="StoreUnavailable") == 3
 
 
 async def test_credentials_that_are_denied_keep_the_spool_until_they_are_not(tmp_path: Path) -> None:
-    store = ScriptedSink(StoreDenied("who are you"), setups=(StoreDenied("who"), StoreAway("gone")))
+    store = ScriptedSink(StoreAccessDenied("who are you"), setups=(StoreAccessDenied("who"), StoreUnavailable("gone")))
     async with shipping(tmp_path, store, b"1") as yard:
         await yard.until(lambda: not yard.held())
-        assert [type(error) for error in yard.failures] == [StoreDenied, StoreAway, type(None), StoreDenied, type(None)]
+        assert [type(error) for error in yard.failures] == [
+            StoreAccessDenied,
+            StoreUnavailable,
+            type(None),
+            StoreAccessDenied,
+            type(None),
+        ]
         assert list(store.kept) == [b"1"]
 
 
@@ -151,9 +157,9 @@ async def test_pauses_grow_and_stay_below_the_longest(tmp_path: Path) -> None:
     loop = asyncio.get_running_loop()
     times: list[float] = []
 
-    def away(_: Batch) -> Verdicts:
+    def away(_: DocumentBatch) -> WriteResult:
         times.append(loop.time())
-        raise StoreAway("no answer")
+        raise StoreUnavailable("no answer")
 
     store = ScriptedSink(*[away] * 8)
     async with shipping(tmp_path, store, b"1") as yard:
@@ -167,14 +173,14 @@ async def test_pauses_grow_and_stay_below_the_longest(tmp_path: Path) -> None:
 async def test_what_is_refused_lies_among_the_dead_before_it_leaves_the_spool(tmp_path: Path) -> None:
     store = ScriptedSink(refuse(b"2"))
     async with shipping(tmp_path, store, b"1", b"2", b"3") as yard:
-        dead: list[Refusal] = []
+        dead: list[RejectedDocument] = []
 
         def is_shipped() -> bool:
             dead[:] = yard.dead()
             return not yard.held()
 
         await yard.until(is_shipped)
-        assert dead == [Refusal(b"2", "too odd")]
+        assert dead == [RejectedDocument(b"2", "too odd")]
         assert yard.counted("events_dead") == 1
         assert yard.counted("events_shipped") == 2
 
@@ -193,9 +199,9 @@ async def test_where_the_dead_cannot_be_buried_the_spool_keeps_them(tmp_path: Pa
 async def test_what_the_store_was_too_busy_for_is_written_again_alone(tmp_path: Path) -> None:
     store = ScriptedSink()
 
-    def busy(batch: Batch) -> Verdicts:
+    def busy(batch: DocumentBatch) -> WriteResult:
         first, *rest = batch.documents()
-        return Verdicts(store.keep([first]).stored, again=Batch.of(rest))
+        return WriteResult(store.keep([first]).stored, retry=DocumentBatch.from_documents(rest))
 
     store.script += [busy, busy]
     async with shipping(tmp_path, store, b"1", b"2", b"3") as yard:
@@ -205,7 +211,7 @@ async def test_what_the_store_was_too_busy_for_is_written_again_alone(tmp_path: 
         assert yard.counted("shipment_failures", reason="busy") == 2
 
 
-@pytest.mark.parametrize("error", [RuntimeError("a bug"), Misconfigured("wrong"), KeyError("x")])
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), ConfigurationError("wrong"), KeyError("x")])
 async def test_an_error_that_nobody_foresaw_loses_nothing(tmp_path: Path, error: Exception) -> None:
     store = ScriptedSink(error, setups=(error,))
     async with shipping(tmp_path, store, b"1", b"2") as yard:
@@ -216,9 +222,9 @@ async def test_an_error_that_nobody_foresaw_loses_nothing(tmp_path: Path, error:
 async def test_a_shipment_that_was_cut_off_is_made_again_and_counts_once(tmp_path: Path) -> None:
     store = ScriptedSink()
 
-    def keep_and_break(batch: Batch) -> Verdicts:
+    def keep_and_break(batch: DocumentBatch) -> WriteResult:
         store.keep(batch.documents())
-        raise StoreAway("the answer was lost")
+        raise StoreUnavailable("the answer was lost")
 
     store.script.append(keep_and_break)
     async with shipping(tmp_path, store, b"1", b"2") as yard:
@@ -228,7 +234,7 @@ async def test_a_shipment_that_was_cut_off_is_made_again_and_counts_once(tmp_pat
 
 
 async def test_a_stop_ships_what_is_left(tmp_path: Path) -> None:
-    store = ScriptedSink(StoreAway("no answer"))
+    store = ScriptedSink(StoreUnavailable("no answer"))
     store.is_open.clear()
     documents = [b"%d" % number * 300 for number in range(10)]
     async with shipping(tmp_path, store, *documents) as yard:
@@ -261,8 +267,8 @@ async def test_an_emptied_spool_that_is_opened_again_is_shipped_as_well(tmp_path
     async with shipping(tmp_path, store, b"1", b"2") as yard:
         await yard.until(lambda: not yard.held())
         await yard.spool.close()
-        yard.spool = Spool(tmp_path / "spool", 10**9)
+        yard.spool = SpoolWriter(tmp_path / "spool", 10**9)
         await yard.spool.put(b"3\n", 1)
         await yard.until(lambda: not yard.held())
         assert list(store.kept) == [b"1", b"2", b"3"]
-        assert (await yard.shipper.depth()).events == 0
+        assert (await yard.shipper.pending_stats()).events == 0

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metronome.errors import Malformed
-from metronome.times import read_stamp, stamp_of
+from metronome.times import format_timestamp, parse_timestamp
 
 STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 _moments = st.datetimes(datetime(1970, 1, 2), datetime(9999, 12, 30)).map(lambda naive: naive.replace(tzinfo=UTC))  # noqa: DTZ001  # the zone is added
@@ -58,7 +58,7 @@ _offsets = st.integers(-23 * 60, 23 * 60).map(lambda minutes: timezone(timedelta
     ],
 )
 def test_a_time_in_any_usual_form_becomes_its_stamp(given: object, stamp: str) -> None:
-    assert read_stamp(given) == stamp
+    assert parse_timestamp(given) == stamp
 
 
 @pytest.mark.parametrize(
@@ -107,30 +107,30 @@ def test_a_time_in_any_usual_form_becomes_its_stamp(given: object, stamp: str) -
 )
 def test_what_is_no_time_between_1970_and_9999_is_refused_in_few_words(given: object) -> None:
     with pytest.raises(Malformed, match="is no time: write ISO 8601") as caught:
-        read_stamp(given)
+        parse_timestamp(given)
     assert len(str(caught.value)) < 200
 
 
 @given(_moments, _offsets)
 def test_the_zone_that_a_time_is_written_in_does_not_matter(moment: datetime, zone: timezone) -> None:
-    stamp = stamp_of(moment)
-    assert read_stamp(moment.astimezone(zone).isoformat()) == stamp
-    assert stamp_of(moment.astimezone(zone)) == stamp
-    assert read_stamp(stamp) == stamp
+    stamp = format_timestamp(moment)
+    assert parse_timestamp(moment.astimezone(zone).isoformat()) == stamp
+    assert format_timestamp(moment.astimezone(zone)) == stamp
+    assert parse_timestamp(stamp) == stamp
 
 
 @given(_moments, _moments)
 def test_stamps_sort_as_the_times_do(one: datetime, other: datetime) -> None:
-    if stamp_of(one) < stamp_of(other):
+    if format_timestamp(one) < format_timestamp(other):
         assert one < other
-    assert STAMP.fullmatch(stamp_of(one))
-    assert stamp_of(one)[:10] == f"{one:%Y-%m-%d}".zfill(10)
+    assert STAMP.fullmatch(format_timestamp(one))
+    assert format_timestamp(one)[:10] == f"{one:%Y-%m-%d}".zfill(10)
 
 
 @given(st.integers(100_000_000_000, 253_402_300_799_999))
 def test_milliseconds_are_the_same_as_number_and_as_text(number: int) -> None:
-    stamp = read_stamp(number)
-    assert read_stamp(str(number)) == stamp
+    stamp = parse_timestamp(number)
+    assert parse_timestamp(str(number)) == stamp
     assert datetime.fromisoformat(stamp) == datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=number)
 
 
@@ -139,8 +139,8 @@ def test_milliseconds_are_the_same_as_number_and_as_text(number: int) -> None:
 )
 def test_whatever_comes_in_a_stamp_or_a_refusal_comes_out(given: object) -> None:
     try:
-        stamp = read_stamp(given)
+        stamp = parse_timestamp(given)
     except Malformed:
         return
     assert STAMP.fullmatch(stamp)
-    assert read_stamp(stamp) == stamp
+    assert parse_timestamp(stamp) == stamp

@@ -8,7 +8,7 @@ from typing import Self
 from urllib.parse import urlsplit
 
 
-class Wire:
+class TcpProxy:
     """A wire to a server; nobody listens at its end until it is connected.
 
     Args:
@@ -36,7 +36,7 @@ class Wire:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Cut it for good."""
-        self.cut()
+        self.disconnect()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -45,15 +45,15 @@ class Wire:
         """Let everything through; idempotent."""
         asyncio.run_coroutine_threadsafe(self._connect(), self._loop).result()
 
-    def cut(self) -> None:
+    def disconnect(self) -> None:
         """Drop every connection and take no more; idempotent."""
-        asyncio.run_coroutine_threadsafe(self._cut(), self._loop).result()
+        asyncio.run_coroutine_threadsafe(self._disconnect(), self._loop).result()
 
     async def _connect(self) -> None:
         if self._server is None:
-            self._server = await asyncio.start_server(self._carry, "127.0.0.1", self._port)
+            self._server = await asyncio.start_server(self._forward_connection, "127.0.0.1", self._port)
 
-    async def _cut(self) -> None:
+    async def _disconnect(self) -> None:
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -62,17 +62,17 @@ class Wire:
         others = asyncio.all_tasks() - {asyncio.current_task()}
         await asyncio.gather(*others, return_exceptions=True)
 
-    async def _carry(self, near: asyncio.StreamReader, near_back: asyncio.StreamWriter) -> None:
+    async def _forward_connection(self, near: asyncio.StreamReader, near_back: asyncio.StreamWriter) -> None:
         self._writers.add(near_back)
         with contextlib.suppress(OSError):
             far, far_back = await asyncio.open_connection(self._host, self._target_port)
             self._writers.add(far_back)
-            await asyncio.gather(self._pump(near, far_back), self._pump(far, near_back))
+            await asyncio.gather(self._copy(near, far_back), self._copy(far, near_back))
             self._writers.discard(far_back)
         near_back.close()
         self._writers.discard(near_back)
 
-    async def _pump(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    async def _copy(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             while chunk := await source.read(256 * 1024):
                 target.write(chunk)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ObjectInfo:
     """An object that is there.
 
     Attributes:
@@ -19,14 +19,14 @@ class Entry:
     """
 
     path: str
-    bytes: int
+    size: int
 
 
 class Archive(ABC):
     """Where objects are put, listed and fetched.
 
-    All methods may be called from one event loop at the same time. Each may raise `ArchiveAway` (try again) and
-    `ArchiveDenied` (somebody has to change names or credentials first), and besides these only what it names.
+    All methods may be called from one event loop at the same time. Each may raise `ArchiveUnavailable` (try again) and
+    `ArchiveAccessDenied` (somebody has to change names or credentials first), and besides these only what it names.
     """
 
     @abstractmethod
@@ -47,7 +47,7 @@ class Archive(ABC):
         """
 
     @abstractmethod
-    def entries(self, prefix: str = "") -> AsyncIterator[Entry]:
+    def iterate_objects(self, prefix: str = "") -> AsyncIterator[ObjectInfo]:
         """Yield the objects below a prefix, in any order.
 
         Args:

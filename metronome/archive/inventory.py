@@ -15,17 +15,24 @@ from typing import Annotated, Final, NamedTuple
 import typer
 
 from metronome.archive.base import Archive
-from metronome.archive.segments import MANIFESTS, OBJECT_PATTERN, Listed, Manifest, decode_manifest, unpack
-from metronome.errors import Damaged
-from metronome.server_client import Background
+from metronome.archive.segments import (
+    MANIFEST_PREFIX,
+    OBJECT_PATH_PATTERN,
+    Manifest,
+    ManifestEntry,
+    decode_manifest,
+    decompress_object,
+)
+from metronome.errors import ArchiveDamaged
+from metronome.server_client import EventLoopThread
 
-_AT_ONCE: Final = 16
-_NEVER: Final = "9999"
+_CONCURRENT_READS: Final = 16
+_UNLISTED_RECEIVED_AT: Final = "9999"
 """When what no manifest lists has arrived: behind all else."""
 
 
 @dataclass(frozen=True, slots=True)
-class Holding:
+class ArchiveObject:
     """An object of documents.
 
     Attributes:
@@ -39,13 +46,13 @@ class Holding:
 
     path: str
     day: date
-    bytes: int
-    listed: Listed | None
-    arrived: str
+    size: int
+    manifest_entry: ManifestEntry | None
+    received_at: str
 
 
 @dataclass(slots=True)
-class Stock:
+class Inventory:
     """What an archive holds of some days.
 
     Attributes:
@@ -54,11 +61,11 @@ class Stock:
 
     """
 
-    holdings: list[Holding] = field(default_factory=list)
-    damages: list[str] = field(default_factory=list)
+    objects: list[ArchiveObject] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
 
 
-class Days(NamedTuple):
+class DateRange(NamedTuple):
     """A range of days.
 
     Attributes:
@@ -77,51 +84,53 @@ class Days(NamedTuple):
         return (self.first is None or self.first <= day) and (self.last is None or day <= self.last)
 
 
-ALL_DAYS: Final = Days()
+ALL_DATES: Final = DateRange()
 
 
-async def take_stock(archive: Archive, days: Days = ALL_DAYS, noted: Callable[[int], None] = lambda _: None) -> Stock:
+async def list_objects(
+    archive: Archive, dates: DateRange = ALL_DATES, on_progress: Callable[[int], None] = lambda _: None
+) -> Inventory:
     """Look what an archive holds of some days.
 
     Args:
         archive: is looked through.
-        days: of these.
-        noted: called with how many manifests have been read, now and then.
+        dates: of these.
+        on_progress: called with how many manifests have been read, now and then.
 
     """
-    stock = Stock()
-    listed: dict[str, tuple[Listed, str]] = {}
-    async for manifest in _manifests(archive, stock.damages, noted):
-        listed |= {one.path: (one, manifest.arrived[0]) for one in manifest.objects}
+    stock = Inventory()
+    listed: dict[str, tuple[ManifestEntry, str]] = {}
+    async for manifest in _iterate_manifests(archive, stock.errors, on_progress):
+        listed |= {one.path: (one, manifest.received_between[0]) for one in manifest.objects}
     found: set[str] = set()
-    async for entry in archive.entries():
-        day = _day_of(entry.path)
+    async for entry in archive.iterate_objects():
+        day = _object_date(entry.path)
         if day is None:
             continue
         found.add(entry.path)
-        of_manifest, arrived = listed.get(entry.path, (None, _NEVER))
-        if day in days:
-            stock.holdings.append(Holding(entry.path, day, entry.bytes, of_manifest, arrived))
-    missing = (path for path in sorted(listed.keys() - found) if _day_of(path) in days)
-    stock.damages += [f"{path} is missing, and its manifest lists it" for path in missing]
-    stock.holdings.sort(key=lambda holding: (holding.arrived, holding.path.rpartition("/")[2], holding.path))
+        of_manifest, arrived = listed.get(entry.path, (None, _UNLISTED_RECEIVED_AT))
+        if day in dates:
+            stock.objects.append(ArchiveObject(entry.path, day, entry.size, of_manifest, arrived))
+    missing = (path for path in sorted(listed.keys() - found) if _object_date(path) in dates)
+    stock.errors += [f"{path} is missing, and its manifest lists it" for path in missing]
+    stock.objects.sort(key=lambda holding: (holding.received_at, holding.path.rpartition("/")[2], holding.path))
     return stock
 
 
-async def fetch(archive: Archive, holding: Holding) -> bytes:
+async def read_object(archive: Archive, archive_object: ArchiveObject) -> bytes:
     """Return the documents of an object, a line each.
 
     Raises:
         Damaged: it is missing, or not what was written.
 
     """
-    body = await archive.get(holding.path)
-    return await asyncio.to_thread(unpack, holding.path, body, holding.listed)
+    body = await archive.get(archive_object.path)
+    return await asyncio.to_thread(decompress_object, archive_object.path, body, archive_object.manifest_entry)
 
 
-def _day_of(path: str) -> date | None:
+def _object_date(path: str) -> date | None:
     """Return the day of an object of documents; None for all other objects."""
-    if OBJECT_PATTERN.fullmatch(path) is None:
+    if OBJECT_PATH_PATTERN.fullmatch(path) is None:
         return None
     try:
         return date.fromisoformat(path[:10].replace("/", "-"))
@@ -129,59 +138,61 @@ def _day_of(path: str) -> date | None:
         return None
 
 
-async def _manifests(archive: Archive, damages: list[str], noted: Callable[[int], None]) -> AsyncIterator[Manifest]:
-    paths = iter(sorted([entry.path async for entry in archive.entries(MANIFESTS)]))
+async def _iterate_manifests(
+    archive: Archive, errors: list[str], on_progress: Callable[[int], None]
+) -> AsyncIterator[Manifest]:
+    paths = iter(sorted([entry.path async for entry in archive.iterate_objects(MANIFEST_PREFIX)]))
     read = 0
-    while some := [*islice(paths, _AT_ONCE)]:
-        for manifest in await asyncio.gather(*(_manifest(archive, path) for path in some)):
-            if isinstance(manifest, Damaged):
-                damages.append(str(manifest))
+    while some := [*islice(paths, _CONCURRENT_READS)]:
+        for manifest in await asyncio.gather(*(_read_manifest(archive, path) for path in some)):
+            if isinstance(manifest, ArchiveDamaged):
+                errors.append(str(manifest))
             else:
                 yield manifest
         read += len(some)
-        noted(read)
+        on_progress(read)
 
 
-async def _manifest(archive: Archive, path: str) -> Manifest | Damaged:
+async def _read_manifest(archive: Archive, path: str) -> Manifest | ArchiveDamaged:
     try:
         return decode_manifest(path, await archive.get(path))
-    except Damaged as error:
+    except ArchiveDamaged as error:
         return error
 
 
-Where = Annotated[
+ArchiveArgument = Annotated[
     str,
     typer.Argument(
         metavar="ARCHIVE",
         help="The archive: s3://bucket/prefix, gs://bucket/prefix, az://container/prefix or file:///folder.",
     ),
 ]
-_AHEAD: Final = 6
-_AHEAD_BYTES: Final = 32 * 2**20
+_PREFETCH_OBJECTS: Final = 6
+_PREFETCH_MAX_BYTES: Final = 32 * 2**20
 """So much of compressed objects is fetched ahead at the most, but always one object."""
 
 
-def fetched(
-    background: Background, archive: Archive, holdings: Iterable[Holding]
-) -> Iterator[tuple[Holding, bytes | Damaged]]:
+def read_objects(
+    loop_thread: EventLoopThread, archive: Archive, objects: Iterable[ArchiveObject]
+) -> Iterator[tuple[ArchiveObject, bytes | ArchiveDamaged]]:
     """Yield each object's documents, a line each, or what is wrong with it; in the order of the objects.
 
     Raises:
-        ArchiveAway: the archive does not answer.
-        ArchiveDenied: it lets nobody read.
+        ArchiveUnavailable: the archive does not answer.
+        ArchiveAccessDenied: it lets nobody read.
 
     """
-    waiting = iter(holdings)
-    ahead: deque[tuple[Holding, Future[bytes]]] = deque()
+    waiting = iter(objects)
+    ahead: deque[tuple[ArchiveObject, Future[bytes]]] = deque()
     following = next(waiting, None)
     while ahead or following is not None:
-        size = sum(holding.bytes for holding, _ in ahead)
-        while following is not None and (not ahead or (len(ahead) < _AHEAD and size < _AHEAD_BYTES)):
-            ahead.append((following, background.begin(fetch(archive, following))))
-            size += following.bytes
+        size = sum(holding.size for holding, _ in ahead)
+        while following is not None and (not ahead or (len(ahead) < _PREFETCH_OBJECTS and size < _PREFETCH_MAX_BYTES)):
+            ahead.append((following, loop_thread.submit(read_object(archive, following))))
+            size += following.size
             following = next(waiting, None)
         holding, future = ahead.popleft()
         try:
             yield holding, future.result()
-        except Damaged as error:
+        except ArchiveDamaged as error:
             yield holding, error

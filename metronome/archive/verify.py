@@ -10,28 +10,28 @@ from typing import Final
 
 import orjson
 
-from metronome.event import HEAD_PATTERN
+from metronome.event import DOCUMENT_HEAD_PATTERN
 
-EVENTS_AT_ONCE: Final = 5_000_000
+SHARD_MAX_EVENTS: Final = 5_000_000
 """So many identities are kept in memory at the most: of a day that has more, a share at a time."""
 
-_HEAD: Final = re.compile(HEAD_PATTERN)
+_HEAD: Final = re.compile(DOCUMENT_HEAD_PATTERN)
 
 
-class Census:
+class DistinctEventCounter:
     """Counts the events of one UTC day, or of a share of them.
 
     Args:
-        share: which of the shares.
-        shares: how many there are.
+        shard: which of the shares.
+        shard_count: how many there are.
 
     """
 
-    def __init__(self, share: int = 0, shares: int = 1) -> None:
-        self._share = share
-        self._shares = shares
-        self._seen: set[int] = set()
-        self.events: Counter[str] = Counter()
+    def __init__(self, shard: int = 0, shard_count: int = 1) -> None:
+        self._shard = shard
+        self._shard_count = shard_count
+        self._event_id_hashes: set[int] = set()
+        self.counts_by_event: Counter[str] = Counter()
 
     def add(self, lines: bytes) -> None:
         """Count documents, a line each; of two that are the same, the first."""
@@ -41,17 +41,17 @@ class Census:
                 continue
             # A number for each identity: of ten million of a day, two share one with a chance of one in 300,000.
             identity = hash(head[4])
-            if identity % self._shares != self._share or identity in self._seen:
+            if identity % self._shard_count != self._shard or identity in self._event_id_hashes:
                 continue
-            self._seen.add(identity)
-            self.events[orjson.loads(line)["event"]] += 1
+            self._event_id_hashes.add(identity)
+            self.counts_by_event[orjson.loads(line)["event"]] += 1
 
 
-def shares_of(events: int) -> int:
+def required_shards(events: int) -> int:
     """Return in how many shares so many events are counted."""
-    return -(-events // EVENTS_AT_ONCE) or 1
+    return -(-events // SHARD_MAX_EVENTS) or 1
 
 
-def together(censuses: Iterable[Census]) -> Counter[str]:
+def merge_counts(counters: Iterable[DistinctEventCounter]) -> Counter[str]:
     """Return the events of all shares by their names."""
-    return sum((census.events for census in censuses), Counter())
+    return sum((census.counts_by_event for census in counters), Counter())

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from metronome.errors import Malformed
 from metronome.scopes import Scope
 
-KIND: Final = "key"
+KEY_KIND: Final = "key"
 """What keys are called in the state (see `metronome.state.base.State`), where their names are unique."""
 
 NAME_MAX_CHARACTERS: Final = 100
@@ -24,7 +24,7 @@ NAME_MAX_CHARACTERS: Final = 100
 _TOKEN_BYTES: Final = 20
 _TOKEN: Final = re.compile(rf"[0-9a-f]{{{2 * _TOKEN_BYTES}}}")
 _ID_DIGITS: Final = 8
-_USUAL_PORTS: Final = {"http": 80, "https": 443}
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _ORIGIN_MAX_CHARACTERS: Final = 300
 
 
@@ -57,8 +57,8 @@ class Key:
         """Tell whether it allows anything at the time of the stamp *now*."""
         return not self.revoked and (not self.expires or now < self.expires)
 
-    def record(self) -> dict[str, Any]:
-        """Return what is stored of it under its name; `key_of` reads it."""
+    def to_record(self) -> dict[str, Any]:
+        """Return what is stored of it under its name; `key_from_record` reads it."""
         return {
             "scopes": [scope.value for scope in self.scopes],
             "id": self.id,
@@ -70,7 +70,7 @@ class Key:
         }
 
 
-def key_of(name: str, record: Mapping[str, Any]) -> Key:
+def key_from_record(name: str, record: Mapping[str, Any]) -> Key:
     """Return the key that was stored as *record* (see `Key.record`).
 
     Raises:
@@ -94,7 +94,7 @@ def key_of(name: str, record: Mapping[str, Any]) -> Key:
         ) from None
 
 
-def checked_name(name: str) -> str:
+def validate_key_name(name: str) -> str:
     """Return a name that people and logs can read.
 
     Raises:
@@ -109,7 +109,7 @@ def checked_name(name: str) -> str:
     )
 
 
-def read_origin(text: str) -> str:
+def normalize_origin(text: str) -> str:
     """Return a web origin as browsers send it in ``Origin``: in lower case, without a usual port, slash or path.
 
     Raises:
@@ -122,16 +122,16 @@ def read_origin(text: str) -> str:
     except ValueError:
         parts, host, port = urlsplit(""), "", None
     rest = (parts.path.removeprefix("/"), parts.query, parts.fragment, parts.username, parts.password)
-    if parts.scheme not in _USUAL_PORTS or re.fullmatch(r"[a-z0-9_.:-]+", host) is None or any(rest):
+    if parts.scheme not in _DEFAULT_PORTS or re.fullmatch(r"[a-z0-9_.:-]+", host) is None or any(rest):
         raise Malformed(
             f"{text[:NAME_MAX_CHARACTERS]!r} is no web origin: write a scheme and a host, as https://example.org, "
             "and its port where it has an unusual one"
         )
     shown = f"[{host}]" if ":" in host else host
-    return f"{parts.scheme}://{shown}" + (f":{port}" if port not in (None, _USUAL_PORTS[parts.scheme]) else "")
+    return f"{parts.scheme}://{shown}" + (f":{port}" if port not in (None, _DEFAULT_PORTS[parts.scheme]) else "")
 
 
-def make_token() -> str:
+def generate_token() -> str:
     """Make the secret of a new key."""
     return secrets.token_hex(_TOKEN_BYTES)
 
@@ -141,12 +141,12 @@ def is_token(text: str) -> bool:
     return _TOKEN.fullmatch(text) is not None
 
 
-def make_key(name: str, scopes: tuple[Scope, ...], token: str, created: str, **more: Any) -> Key:
-    """Make a key of its secret (see `make_token`); *more* are its other attributes."""
-    return Key(name, scopes, token[:_ID_DIGITS], _digest(token), more.pop("origins", ()), created, **more)
+def build_key(name: str, scopes: tuple[Scope, ...], token: str, created: str, **more: Any) -> Key:
+    """Make a key of its secret (see `generate_token`); *more* are its other attributes."""
+    return Key(name, scopes, token[:_ID_DIGITS], _hash_token(token), more.pop("origins", ()), created, **more)
 
 
-def find(keys: Mapping[str, tuple[Key, ...]], token: str) -> Key | None:
+def find_key(keys: Mapping[str, tuple[Key, ...]], token: str) -> Key | None:
     """Return the key of a token, whether it is active or not, comparing in constant time.
 
     Args:
@@ -156,12 +156,12 @@ def find(keys: Mapping[str, tuple[Key, ...]], token: str) -> Key | None:
     """
     if not is_token(token):
         return None
-    digest = _digest(token)
+    digest = _hash_token(token)
     for key in keys.get(token[:_ID_DIGITS], ()):
         if compare_digest(key.digest, digest):
             return key
     return None
 
 
-def _digest(token: str) -> str:
+def _hash_token(token: str) -> str:
     return sha256(token.encode()).hexdigest()

@@ -22,145 +22,154 @@ import orjson
 import typer
 from yarl import URL
 
-from metronome.cli.output import note
+from metronome.cli.output import print_note
 from metronome.config import read_settings
-from metronome.dashboards import bundle, dashboard_ids, ndjson
-from metronome.errors import KibanaAway, KibanaDenied, KibanaRefused, MetronomeError, Misconfigured
-from metronome.server_client import checked_key
+from metronome.dashboards import build_saved_objects, dashboard_ids, encode_ndjson
+from metronome.errors import (
+    ConfigurationError,
+    DashboardsRejected,
+    KibanaAccessDenied,
+    KibanaUnavailable,
+    MetronomeError,
+)
+from metronome.server_client import validate_key
 
-OLDEST: Final = (8, 15)
+MINIMUM_VERSION: Final = (8, 15)
 """The first Kibana that knows the form of dashboards that these have."""
 
-_DENIED: Final = frozenset({401, 403})
-_VERSION: Final = re.compile(r"(\d+)\.(\d+)\.\S+")
-_SHOWN: Final = 5
-_SHOWN_CHARACTERS: Final = 300
+_DENIED_STATUSES: Final = frozenset({401, 403})
+_VERSION_PATTERN: Final = re.compile(r"(\d+)\.(\d+)\.\S+")
+_MAX_LISTED_ERRORS: Final = 5
+_MAX_REASON_CHARACTERS: Final = 300
 
 
-class Answer(NamedTuple):
+class KibanaResponse(NamedTuple):
     """What Kibana answered."""
 
     status: int
     body: bytes
 
-    def read(self) -> dict[str, Any]:
+    def json(self) -> dict[str, Any]:
         """Return its JSON, or nothing where it is none."""
         try:
-            return _object(orjson.loads(self.body))
+            return _as_object(orjson.loads(self.body))
         except ValueError:
             return {}
 
     def reason(self) -> str:
         """Tell it in a few words."""
         known = HTTPStatus(self.status).phrase if self.status in {*HTTPStatus} else ""
-        said = self.read().get("message")
-        return f"{self.status} {str(said)[:_SHOWN_CHARACTERS] if said else known}".strip()
+        said = self.json().get("message")
+        return f"{self.status} {str(said)[:_MAX_REASON_CHARACTERS] if said else known}".strip()
 
 
-def check_denied(shown: str, answer: Answer) -> None:
-    """Raise `KibanaDenied` if an answer says that this is not allowed.
+def check_denied(kibana: str, response: KibanaResponse) -> None:
+    """Raise `KibanaAccessDenied` if an answer says that this is not allowed.
 
     Args:
-        shown: the Kibana's address, as messages show it.
-        answer: what it answered.
+        kibana: the Kibana's address, as messages show it.
+        response: what it answered.
 
     """
-    if answer.status in _DENIED:
-        raise KibanaDenied(f"{shown} does not allow this: {answer.reason()}")
+    if response.status in _DENIED_STATUSES:
+        raise KibanaAccessDenied(f"{kibana} does not allow this: {response.reason()}")
 
 
-def checked_version(shown: str, answer: Answer) -> str:
+def validate_version(kibana: str, response: KibanaResponse) -> str:
     """Return a Kibana's version, from its status; nothing where it tells that only to those it knows.
 
     Args:
-        shown: the Kibana's address, as messages show it.
-        answer: to ``GET /api/status``.
+        kibana: the Kibana's address, as messages show it.
+        response: to ``GET /api/status``.
 
     Raises:
-        KibanaDenied: this is not allowed.
-        KibanaRefused: it is too old.
-        Misconfigured: it is no Kibana.
+        KibanaAccessDenied: this is not allowed.
+        DashboardsRejected: it is too old.
+        ConfigurationError: it is no Kibana.
 
     """
-    check_denied(shown, answer)
-    body = answer.read()
-    if answer.status != HTTPStatus.OK or "overall" not in _object(body.get("status")):
-        said = "something else" if answer.status == HTTPStatus.OK else answer.reason()
-        raise Misconfigured(
-            f"{shown} is no Kibana: GET /api/status answers {said}; name its address, as http://host:5601"
+    check_denied(kibana, response)
+    body = response.json()
+    if response.status != HTTPStatus.OK or "overall" not in _as_object(body.get("status")):
+        said = "something else" if response.status == HTTPStatus.OK else response.reason()
+        raise ConfigurationError(
+            f"{kibana} is no Kibana: GET /api/status answers {said}; name its address, as http://host:5601"
         )
-    version = str(_object(body.get("version")).get("number", ""))
-    match = _VERSION.fullmatch(version)
-    if match is not None and (int(match[1]), int(match[2])) < OLDEST:
-        raise KibanaRefused(f"{shown} is Kibana {version}, and these dashboards need {OLDEST[0]}.{OLDEST[1]} or newer")
+    version = str(_as_object(body.get("version")).get("number", ""))
+    match = _VERSION_PATTERN.fullmatch(version)
+    if match is not None and (int(match[1]), int(match[2])) < MINIMUM_VERSION:
+        raise DashboardsRejected(
+            f"{kibana} is Kibana {version}, and these dashboards need {MINIMUM_VERSION[0]}.{MINIMUM_VERSION[1]} "
+            f"or newer"
+        )
     return version
 
 
-def checked_import(shown: str, answer: Answer, count: int) -> int:
+def validate_import(kibana: str, response: KibanaResponse, count: int) -> int:
     """Return how many objects were imported: all of them.
 
     Args:
-        shown: the Kibana's address, as messages show it.
-        answer: to the import. A 200 does not say that anything was imported.
+        kibana: the Kibana's address, as messages show it.
+        response: to the import. A 200 does not say that anything was imported.
         count: how many there were to be imported.
 
     Raises:
-        KibanaDenied: this is not allowed.
-        KibanaRefused: not all were; the message names the first of them, and why.
+        KibanaAccessDenied: this is not allowed.
+        DashboardsRejected: not all were; the message names the first of them, and why.
 
     """
-    check_denied(shown, answer)
-    body = answer.read()
-    if answer.status != HTTPStatus.OK or "success" not in body:
-        raise KibanaRefused(f"{shown} does not import the dashboards: {answer.reason()}")
+    check_denied(kibana, response)
+    body = response.json()
+    if response.status != HTTPStatus.OK or "success" not in body:
+        raise DashboardsRejected(f"{kibana} does not import the dashboards: {response.reason()}")
     taken = body.get("successCount", 0)
     if body["success"] is True and taken == count:
         return count
-    errors = _objects(body.get("errors"))
-    more = [f"and {len(errors) - _SHOWN} more"] if len(errors) > _SHOWN else []
-    reasons = "; ".join([*map(_told, errors[:_SHOWN]), *more]) or "it does not say why"
-    raise KibanaRefused(f"{shown} took {taken} of {count} objects: {reasons}")
+    errors = _as_objects(body.get("errors"))
+    more = [f"and {len(errors) - _MAX_LISTED_ERRORS} more"] if len(errors) > _MAX_LISTED_ERRORS else []
+    reasons = "; ".join([*map(_format_import_error, errors[:_MAX_LISTED_ERRORS]), *more]) or "it does not say why"
+    raise DashboardsRejected(f"{kibana} took {taken} of {count} objects: {reasons}")
 
 
-def _told(error: Mapping[str, Any]) -> str:
+def _format_import_error(error: Mapping[str, Any]) -> str:
     """Tell why an object was not imported."""
-    title = _object(error.get("meta")).get("title") or error.get("title")
+    title = _as_object(error.get("meta")).get("title") or error.get("title")
     name = f"{error.get('type')} {error.get('id')}{f' ({title})' if title else ''}"
-    why = _object(error.get("error"))
+    why = _as_object(error.get("error"))
     match why.get("type"):
         case "conflict":
             reason = "is there already, and may not be replaced without --overwrite"
         case "ambiguous_conflict":
             reason = "could take the place of several that are there already: delete all but one"
         case "missing_references":
-            needed = [f"{one.get('type')} {one.get('id')}" for one in _objects(why.get("references"))]
+            needed = [f"{one.get('type')} {one.get('id')}" for one in _as_objects(why.get("references"))]
             reason = f"needs {', '.join(needed)}"
         case "unsupported_type":
             reason = "is of a type that this Kibana does not have"
         case kind:
             reason = str(why.get("message") or kind or "it does not say why")
-    return f"{name}: {reason}"[:_SHOWN_CHARACTERS]
+    return f"{name}: {reason}"[:_MAX_REASON_CHARACTERS]
 
 
-def _object(value: Any) -> dict[str, Any]:
+def _as_object(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _objects(value: Any) -> list[dict[str, Any]]:
-    return [_object(one) for one in value] if isinstance(value, list) else []
+def _as_objects(value: Any) -> list[dict[str, Any]]:
+    return [_as_object(one) for one in value] if isinstance(value, list) else []
 
 
 DEFAULT_SPACE: Final = "default"
 
 _FILE_NAME: Final = "metronome.ndjson"
-_REQUEST_SECONDS: Final = 60.0
-_FIRST_PAUSE_SECONDS: Final = 0.25
-_LONGEST_PAUSE_SECONDS: Final = 5.0
-_BUSY: Final = frozenset({429, 502, 503, 504})
-_SPACE: Final = re.compile(r"[a-z0-9_-]+")
+_REQUEST_TIMEOUT_SECONDS: Final = 60.0
+_FIRST_BACKOFF_SECONDS: Final = 0.25
+_MAX_BACKOFF_SECONDS: Final = 5.0
+_RETRYABLE_STATUSES: Final = frozenset({429, 502, 503, 504})
+_SPACE_PATTERN: Final = re.compile(r"[a-z0-9_-]+")
 
 
-class Credentials(NamedTuple):
+class KibanaCredentials(NamedTuple):
     """As whom to come.
 
     Attributes:
@@ -178,19 +187,21 @@ class Credentials(NamedTuple):
         """Return the headers that show them.
 
         Raises:
-            Misconfigured: there is only half of them, or they cannot be sent.
+            ConfigurationError: there is only half of them, or they cannot be sent.
 
         """
         if self.key:
-            return {"Authorization": f"ApiKey {checked_key(self.key)}"}
+            return {"Authorization": f"ApiKey {validate_key(self.key)}"}
         if bool(self.user) != bool(self.password):
-            raise Misconfigured("a user of Kibana's needs a name and a password: --user and METRONOME_KIBANA_PASSWORD")
+            raise ConfigurationError(
+                "a user of Kibana's needs a name and a password: --user and METRONOME_KIBANA_PASSWORD"
+            )
         if not self.user:
             return {}
         return {"Authorization": f"Basic {b64encode(f'{self.user}:{self.password}'.encode()).decode()}"}
 
 
-class Installed(NamedTuple):
+class InstallResult(NamedTuple):
     """What came of an import.
 
     Attributes:
@@ -203,7 +214,7 @@ class Installed(NamedTuple):
     version: str
 
 
-class Kibana(NamedTuple):
+class KibanaClient(NamedTuple):
     """The Kibana that is spoken to.
 
     Attributes:
@@ -216,45 +227,45 @@ class Kibana(NamedTuple):
     """
 
     url: str
-    credentials: Credentials = Credentials()
+    credentials: KibanaCredentials = KibanaCredentials()
     space: str = ""
     ca: Path | None = None
-    patience: float = 60.0
+    retry_timeout: float = 60.0
 
     async def install(
-        self, objects: bytes, count: int, waiting: Callable[[str], None], *, overwrite: bool
-    ) -> Installed:
+        self, objects: bytes, count: int, on_wait: Callable[[str], None], *, overwrite: bool
+    ) -> InstallResult:
         """Have Kibana import objects.
 
         Args:
             objects: as NDJSON.
             count: how many they are.
-            waiting: is called once, with the reason, if Kibana has to be waited for.
+            on_wait: is called once, with the reason, if Kibana has to be waited for.
             overwrite: whether they take the place of those of the same ids.
 
         Raises:
-            KibanaAway: it does not answer, or is starting still.
-            KibanaDenied: it does not accept the credentials, or they lack a right.
-            KibanaRefused: it is too old, or did not take each object; the message names them.
-            Misconfigured: there is no Kibana at this address, or no such space.
+            KibanaUnavailable: it does not answer, or is starting still.
+            KibanaAccessDenied: it does not accept the credentials, or they lack a right.
+            DashboardsRejected: it is too old, or did not take each object; the message names them.
+            ConfigurationError: there is no Kibana at this address, or no such space.
 
         """
-        self._check()
+        self._validate()
         async with self._session() as session:
-            line = _Line(session, self.patience, waiting, self.shown)
-            version = checked_version(self.shown, await line.ask("GET", f"{self._root}/api/status"))
-            await self._look_for_space(line)
+            line = _KibanaSession(session, self.retry_timeout, on_wait, self.display_name)
+            version = validate_version(self.display_name, await line.request("GET", f"{self._root}/api/status"))
+            await self._check_space(line)
             form = {"overwrite": "true" if overwrite else "false"}
             path = f"{self._root}{self._space_path}/api/saved_objects/_import"
-            answer = await line.ask("POST", str(URL(path).with_query(form)), objects)
-            return Installed(checked_import(self.shown, answer, count), version)
+            answer = await line.request("POST", str(URL(path).with_query(form)), objects)
+            return InstallResult(validate_import(self.display_name, answer, count), version)
 
-    def address_of(self, dashboard: str) -> str:
+    def dashboard_url(self, dashboard_id: str) -> str:
         """Return the address of a dashboard."""
-        return f"{self._root}{self._space_path}/app/dashboards#/view/{dashboard}"
+        return f"{self._root}{self._space_path}/app/dashboards#/view/{dashboard_id}"
 
     @property
-    def shown(self) -> str:
+    def display_name(self) -> str:
         """Its address as messages may show it."""
         return f"--kibana {self.url}"
 
@@ -266,10 +277,10 @@ class Kibana(NamedTuple):
     def _space_path(self) -> str:
         return f"/s/{self.space}" if self.space not in {"", DEFAULT_SPACE} else ""
 
-    def _check(self) -> None:
+    def _validate(self) -> None:
         # Whatever else is wrong with such an address: it is not to be shown.
         if "@" in self.url:
-            raise Misconfigured(
+            raise ConfigurationError(
                 "the address of --kibana holds a user: name it with --user, and its password as "
                 "METRONOME_KIBANA_PASSWORD"
             )
@@ -278,98 +289,105 @@ class Kibana(NamedTuple):
         except ValueError:
             url = URL()
         if url.scheme not in {"http", "https"} or not url.host or url.query_string or url.fragment:
-            raise Misconfigured(f"{self.shown} is no web address: write it as http://host:5601")
-        if self.space and _SPACE.fullmatch(self.space) is None:
-            raise Misconfigured(f"--space {self.space!r} is no space: they are named with a-z, 0-9, _ and -")
+            raise ConfigurationError(f"{self.display_name} is no web address: write it as http://host:5601")
+        if self.space and _SPACE_PATTERN.fullmatch(self.space) is None:
+            raise ConfigurationError(f"--space {self.space!r} is no space: they are named with a-z, 0-9, _ and -")
 
     @contextlib.asynccontextmanager
     async def _session(self) -> AsyncIterator[aiohttp.ClientSession]:
         # Kibana takes no changes without this header: no page of another site can send it.
         headers = {"kbn-xsrf": "true", "Accept": "application/json", **self.credentials.headers()}
-        connector = aiohttp.TCPConnector(ssl=_trust(self.ca))
-        timeout = aiohttp.ClientTimeout(total=_REQUEST_SECONDS)
+        connector = aiohttp.TCPConnector(ssl=_create_ssl_context(self.ca))
+        timeout = aiohttp.ClientTimeout(total=_REQUEST_TIMEOUT_SECONDS)
         async with aiohttp.ClientSession(connector=connector, timeout=timeout, headers=headers) as session:
             yield session
 
-    async def _look_for_space(self, line: "_Line") -> None:
+    async def _check_space(self, session: "_KibanaSession") -> None:
         """Look whether there is the space: Kibana would import into one that nobody can open."""
         if not self._space_path:
             return
-        answer = await line.ask("GET", f"{self._root}/api/spaces/space/{self.space}")
+        answer = await session.request("GET", f"{self._root}/api/spaces/space/{self.space}")
         if answer.status == HTTPStatus.NOT_FOUND:
-            raise Misconfigured(f"--space {self.space}: this Kibana has no such space; make it first, or name another")
-        check_denied(self.shown, answer)
+            raise ConfigurationError(
+                f"--space {self.space}: this Kibana has no such space; make it first, or name another"
+            )
+        check_denied(self.display_name, answer)
         if answer.status != HTTPStatus.OK:
-            raise KibanaRefused(f"{self.shown} cannot tell whether it has the space {self.space}: {answer.reason()}")
+            raise DashboardsRejected(
+                f"{self.display_name} cannot tell whether it has the space {self.space}: {answer.reason()}"
+            )
 
 
-class _Line:
+class _KibanaSession:
     """A line to a Kibana, on which is asked again while it is away, for as long as there is patience."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, patience: float, waiting: Callable[[str], None], shown: str
+        self, session: aiohttp.ClientSession, retry_timeout: float, on_wait: Callable[[str], None], display_name: str
     ) -> None:
         self._session = session
-        self._patience = patience
-        self._deadline = asyncio.get_running_loop().time() + patience
-        self._waiting = waiting
-        self._shown = shown
-        self._is_told = False
+        self._retry_timeout = retry_timeout
+        self._deadline = asyncio.get_running_loop().time() + retry_timeout
+        self._on_wait = on_wait
+        self._display_name = display_name
+        self._has_notified = False
 
-    async def ask(self, method: str, address: str, objects: bytes | None = None) -> Answer:
-        """Return what it answers, once it does; raises `KibanaAway` and `Misconfigured`."""
-        pause = _FIRST_PAUSE_SECONDS
-        while isinstance(answer := await self._once(method, address, objects), str):
+    async def request(self, method: str, url: str, objects: bytes | None = None) -> KibanaResponse:
+        """Return what it answers, once it does; raises `KibanaUnavailable` and `ConfigurationError`."""
+        pause = _FIRST_BACKOFF_SECONDS
+        while isinstance(answer := await self._request_once(method, url, objects), str):
             left = self._deadline - asyncio.get_running_loop().time()
             if left <= 0:
-                raise KibanaAway(f"{self._shown} does not answer: {answer}")
-            if not self._is_told:
-                self._waiting(f"{self._shown} does not answer yet: {answer}; waiting for up to {self._patience:g} s")
-                self._is_told = True
+                raise KibanaUnavailable(f"{self._display_name} does not answer: {answer}")
+            if not self._has_notified:
+                self._on_wait(
+                    f"{self._display_name} does not answer yet: {answer}; waiting for up to {self._retry_timeout:g} s"
+                )
+                self._has_notified = True
             await asyncio.sleep(min(pause, left))
-            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+            pause = min(pause * 2, _MAX_BACKOFF_SECONDS)
         return answer
 
-    async def _once(self, method: str, address: str, objects: bytes | None) -> Answer | str:
+    async def _request_once(self, method: str, url: str, objects: bytes | None) -> KibanaResponse | str:
         """Return what it answers, or why it does not."""
         try:
             async with self._session.request(
-                method, address, data=None if objects is None else _form(objects), allow_redirects=False
+                method, url, data=None if objects is None else _build_form(objects), allow_redirects=False
             ) as response:
-                answer = Answer(response.status, await response.read())
+                answer = KibanaResponse(response.status, await response.read())
         except aiohttp.ClientConnectorCertificateError as error:
             reason = error.certificate_error
-            raise Misconfigured(
-                f"{self._shown}: its certificate is not to be trusted ({reason}); name the file with the certificate "
+            raise ConfigurationError(
+                f"{self._display_name}: its certificate is not to be trusted ({reason}); name the file with the "
+                f"certificate "
                 "that signed it with --ca"
             ) from None
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
-            raise Misconfigured(f"{self._shown} is no web address: write it as http://host:5601") from None
+            raise ConfigurationError(f"{self._display_name} is no web address: write it as http://host:5601") from None
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             return str(error) or type(error).__name__
-        return answer.reason() if answer.status in _BUSY else answer
+        return answer.reason() if answer.status in _RETRYABLE_STATUSES else answer
 
 
-def _form(objects: bytes) -> aiohttp.FormData:
+def _build_form(objects: bytes) -> aiohttp.FormData:
     form = aiohttp.FormData()
     # Kibana looks at the end of the name.
     form.add_field("file", objects, filename=_FILE_NAME, content_type="application/ndjson")
     return form
 
 
-def _trust(ca: Path | None) -> ssl.SSLContext:
+def _create_ssl_context(ca: Path | None) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=ca)
     except (OSError, ssl.SSLError):
-        raise Misconfigured(f"--ca {ca} is no file with certificates, in PEM") from None
+        raise ConfigurationError(f"--ca {ca} is no file with certificates, in PEM") from None
 
 
 EXIT_FAILED: Final = 2
 EXIT_INTERRUPTED: Final = 130
 
-_USUAL_URL: Final = "http://127.0.0.1:5601"
+_DEFAULT_KIBANA_URL: Final = "http://127.0.0.1:5601"
 
-Prefix = Annotated[
+IndexPrefixOption = Annotated[
     str | None,
     typer.Option(
         envvar="METRONOME_INDEX_PREFIX",
@@ -378,17 +396,17 @@ Prefix = Annotated[
     ),
 ]
 
-dashboard_commands = typer.Typer(no_args_is_help=True)
+dashboards_app = typer.Typer(no_args_is_help=True)
 
 
-@dashboard_commands.command("install")
-def install(  # noqa: PLR0913  # one argument for each option
+@dashboards_app.command("install")
+def install_dashboards(  # noqa: PLR0913  # one argument for each option
     *,
-    kibana: Annotated[str, typer.Option(envvar="METRONOME_KIBANA", help="The Kibana's address.")] = _USUAL_URL,
+    kibana: Annotated[str, typer.Option(envvar="METRONOME_KIBANA", help="The Kibana's address.")] = _DEFAULT_KIBANA_URL,
     space: Annotated[
         str, typer.Option(metavar="NAME", help="The space that gets them.", show_default="the default one")
     ] = "",
-    index_prefix: Prefix = None,
+    index_prefix: IndexPrefixOption = None,
     overwrite: Annotated[
         bool,
         typer.Option(
@@ -412,64 +430,64 @@ def install(  # noqa: PLR0913  # one argument for each option
             show_default="those that the machine knows",
         ),
     ] = None,
-    patience: Annotated[
+    retry_timeout: Annotated[
         float, typer.Option(min=0, help="For how many seconds to wait for a Kibana that is away, or starting.")
     ] = 60,
 ) -> None:
     """Install the data view and the dashboards in a Kibana; again, to bring them up to date."""
     try:
-        prefix = _checked_prefix(index_prefix)
-        objects = bundle(prefix)
-        there = Kibana(kibana, Credentials(key, user, password), space, ca, patience)
-        work = there.install(ndjson(objects), len(objects), _say, overwrite=overwrite)
+        prefix = _validate_index_prefix(index_prefix)
+        objects = build_saved_objects(prefix)
+        there = KibanaClient(kibana, KibanaCredentials(key, user, password), space, ca, retry_timeout)
+        work = there.install(encode_ndjson(objects), len(objects), _print_error, overwrite=overwrite)
         installed = asyncio.run(work)
     except KeyboardInterrupt:
-        _say("interrupted; run it again to have all of it installed")
+        _print_error("interrupted; run it again to have all of it installed")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except MetronomeError as error:
-        raise _failed(error) from None
+        raise _exit_with_error(error) from None
     typer.echo(_dashboards_told(installed, there, prefix))
 
 
-@dashboard_commands.command("write")
-def write(
+@dashboards_app.command("write")
+def write_dashboards(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Is made if it is not there.")],
     *,
-    index_prefix: Prefix = None,
+    index_prefix: IndexPrefixOption = None,
 ) -> None:
     """Write the data view and the dashboards into a folder, as a file that Kibana imports."""
     try:
-        prefix = _checked_prefix(index_prefix)
-        objects = bundle(prefix)
+        prefix = _validate_index_prefix(index_prefix)
+        objects = build_saved_objects(prefix)
         file = folder / f"{prefix}.ndjson"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(ndjson(objects))
+            file.write_bytes(encode_ndjson(objects))
         except OSError as error:
-            raise Misconfigured(f"{file} cannot be written: {error.strerror}; name another folder") from None
+            raise ConfigurationError(f"{file} cannot be written: {error.strerror}; name another folder") from None
     except MetronomeError as error:
-        raise _failed(error) from None
+        raise _exit_with_error(error) from None
     typer.echo(f"{len(objects)} objects are in {file}: import it in Kibana, under Stack Management, Saved Objects")
 
 
-def _checked_prefix(prefix: str | None) -> str:
+def _validate_index_prefix(prefix: str | None) -> str:
     return read_settings({"index_prefix": prefix}).index_prefix
 
 
-def _dashboards_told(installed: Installed, kibana: Kibana, prefix: str) -> str:
+def _dashboards_told(installed: InstallResult, kibana: KibanaClient, prefix: str) -> str:
     version = f"Kibana {installed.version}" if installed.version else "Kibana"
     return "\n".join(
         [
             f"{installed.objects} objects are in {version}: a data view of {prefix}-*, its panels, and the dashboards",
-            *(f"  {kibana.address_of(dashboard)}" for dashboard in dashboard_ids(prefix)),
+            *(f"  {kibana.dashboard_url(dashboard)}" for dashboard in dashboard_ids(prefix)),
         ]
     )
 
 
-def _failed(error: MetronomeError) -> typer.Exit:
-    _say(f"{error}; {error.advice}")
+def _exit_with_error(error: MetronomeError) -> typer.Exit:
+    _print_error(f"{error}; {error.advice}")
     return typer.Exit(EXIT_FAILED)
 
 
-def _say(sentence: str) -> None:
-    note(f"metronome dashboards: {sentence}")
+def _print_error(sentence: str) -> None:
+    print_note(f"metronome dashboards: {sentence}")

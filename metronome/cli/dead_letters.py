@@ -11,15 +11,15 @@ import typer
 from metronome.config import read_settings
 from metronome.errors import MetronomeError
 from metronome.files import FolderLock
-from metronome.importer.summary import printable
+from metronome.importer.summary import sanitize_for_terminal
 from metronome.server.main import SPOOL_FOLDER
-from metronome.spool import Spool
-from metronome.spool.dead_letters import FOLDER_NAME, exhume, lay_aside
-from metronome.stores.base import Batch
+from metronome.spool import SpoolWriter
+from metronome.spool.dead_letters import DEAD_LETTER_FOLDER, iterate_dead_letters, move_to_requeued
+from metronome.stores.base import DocumentBatch
 
-_SPOOL = "again"
-_AT_ONCE = 1000
-_REASON_CHARACTERS = 100
+_REQUEUE_SPOOL = "again"
+_BATCH_DOCUMENTS = 1000
+_REASON_MAX_CHARACTERS = 100
 
 
 def dead_letters(
@@ -27,7 +27,7 @@ def dead_letters(
     data: Annotated[
         Path | None, typer.Option(envvar="METRONOME_DATA", help="The server's data folder.", show_default="data")
     ] = None,
-    again: Annotated[
+    requeue: Annotated[
         bool,
         typer.Option(
             "--again", help="With the server stopped: put them back into the spool, to be shipped as it starts."
@@ -37,15 +37,15 @@ def dead_letters(
     """Show how many events the store refused for good, and why; with --again, have it try once more."""
     try:
         settings = read_settings({"data": data})
-        folder = settings.data / FOLDER_NAME
-        reasons = Counter(refusal.reason[:_REASON_CHARACTERS] for refusal in exhume(folder))
+        folder = settings.data / DEAD_LETTER_FOLDER
+        reasons = Counter(refusal.reason[:_REASON_MAX_CHARACTERS] for refusal in iterate_dead_letters(folder))
         for reason, count in reasons.most_common():
-            typer.echo(f"{count:>12,}  {printable(reason)}")
+            typer.echo(f"{count:>12,}  {sanitize_for_terminal(reason)}")
         typer.echo(f"{reasons.total():>12,}  in all, in {folder}")
-        if again and reasons:
+        if requeue and reasons:
             lock = FolderLock(settings.data)
             try:
-                asyncio.run(_put_back(settings.data, settings.spool_max_bytes))
+                asyncio.run(_requeue(settings.data, settings.spool_max_bytes))
             finally:
                 lock.release()
             typer.echo("they are in the spool again: start the server to ship them")
@@ -54,14 +54,14 @@ def dead_letters(
         raise typer.Exit(2) from None
 
 
-async def _put_back(data: Path, spool_max_bytes: int) -> None:
-    folder = data / FOLDER_NAME
-    spool = Spool(data / SPOOL_FOLDER / _SPOOL, spool_max_bytes)
+async def _requeue(data: Path, spool_max_bytes: int) -> None:
+    folder = data / DEAD_LETTER_FOLDER
+    spool = SpoolWriter(data / SPOOL_FOLDER / _REQUEUE_SPOOL, spool_max_bytes)
     try:
-        letters = exhume(folder)
-        while refusals := list(islice(letters, _AT_ONCE)):
-            batch = Batch.of([refusal.document for refusal in refusals])
+        letters = iterate_dead_letters(folder)
+        while refusals := list(islice(letters, _BATCH_DOCUMENTS)):
+            batch = DocumentBatch.from_documents([refusal.document for refusal in refusals])
             await spool.put(batch.body, batch.count)
-        lay_aside(folder)
+        move_to_requeued(folder)
     finally:
         await spool.close()

@@ -10,22 +10,22 @@ import typer
 from rich.progress import Progress, TaskProgressColumn, TextColumn
 
 from metronome.cli.output import progress_bar
-from metronome.enrich.referrers import own_hosts
-from metronome.errors import Malformed, MetronomeError, Misconfigured, ServerAway
-from metronome.importer.batches import Batch, Plan, batches
-from metronome.importer.files import LogFile, stored_bytes
-from metronome.importer.follow import Following, default_file, follow
-from metronome.importer.summary import Tally, printable
-from metronome.items import PATTERN_SETTING, item_rule
-from metronome.protocols.access_logs.reader import format_named, format_names
-from metronome.server_client import PATIENCE_SECONDS, Answer, Sender
+from metronome.enrich.referrers import normalize_own_hosts
+from metronome.errors import ConfigurationError, Malformed, MetronomeError, ServerUnavailable
+from metronome.importer.batches import ImportConfig, LogBatch, iterate_batches
+from metronome.importer.files import LogFile, total_size
+from metronome.importer.follow import FollowConfig, default_positions_file, follow_logs
+from metronome.importer.summary import ImportSummary, sanitize_for_terminal
+from metronome.items import PATTERN_SETTING, compile_item_pattern
+from metronome.protocols.access_logs.reader import get_format, list_format_names
+from metronome.server_client import RETRY_TIMEOUT_SECONDS, BatchSender, SendResult
 
-AUTO: Final = "auto"
+AUTO_FORMAT: Final = "auto"
 BATCH_EVENTS: Final = 5000
 BATCH_MAX_EVENTS: Final = 10_000
 """As many as the server takes in one request."""
 EXIT_FAILED: Final = 1
-EXIT_MISUSED: Final = 2
+EXIT_USAGE: Final = 2
 EXIT_INTERRUPTED: Final = 130
 
 
@@ -53,15 +53,18 @@ def import_logs(  # noqa: PLR0913 - one argument for each option
         ),
     ] = None,
     log_format: Annotated[
-        str, typer.Option("--format", metavar="NAME", help=f"How the lines are written: {AUTO}, {format_names()}.")
-    ] = AUTO,
+        str,
+        typer.Option(
+            "--format", metavar="NAME", help=f"How the lines are written: {AUTO_FORMAT}, {list_format_names()}."
+        ),
+    ] = AUTO_FORMAT,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and count, but send nothing.")] = False,
     batch: Annotated[
         int, typer.Option(min=1, max=BATCH_MAX_EVENTS, help="How many events are sent together.")
     ] = BATCH_EVENTS,
-    patience: Annotated[
+    retry_timeout: Annotated[
         float, typer.Option(min=0, help="For how many seconds to try again where the server is busy or away.")
-    ] = PATIENCE_SECONDS,
+    ] = RETRY_TIMEOUT_SECONDS,
     key: Annotated[
         str | None, typer.Option(metavar="KEY", envvar="METRONOME_KEY", help="The key that the server asks for.")
     ] = None,
@@ -77,144 +80,158 @@ def import_logs(  # noqa: PLR0913 - one argument for each option
 
     A log may be imported again, whole, compressed or grown since: nothing is counted twice.
     """
-    tally = Tally()
+    tally = ImportSummary()
     began = monotonic()
     try:
-        plan = Plan(
-            rule=item_rule(item_pattern),
-            own_hosts=own_hosts(tuple(host for hosts in own_host or () for host in hosts.split(","))),
-            log_format=None if log_format == AUTO else format_named(log_format),
+        plan = ImportConfig(
+            item_rule=compile_item_pattern(item_pattern),
+            own_hosts=normalize_own_hosts(tuple(host for hosts in own_host or () for host in hosts.split(","))),
+            log_format=None if log_format == AUTO_FORMAT else get_format(log_format),
             batch_events=batch,
         )
         failures: list[str] = []
         if follow_on:
-            exit_code = _follow(files, plan, tally, _Server(url, key, patience), positions, dry_run=dry_run)
+            exit_code = _follow_files(
+                files, plan, tally, _ServerOptions(url, key, retry_timeout), positions, dry_run=dry_run
+            )
         else:
             exit_code = 0
-            size = stored_bytes(files)
-            server = None if dry_run else _Server(url, key, patience)
-            with _outlet(server, tally) as outlet, _progress(size) as progress:
-                failures = _import_all(files, plan, tally, outlet, progress)
+            size = total_size(files)
+            server = None if dry_run else _ServerOptions(url, key, retry_timeout)
+            with _open_output(server, tally) as outlet, _show_progress(size) as progress:
+                failures = _import_files(files, plan, tally, outlet, progress)
     except KeyboardInterrupt:
-        _complain(f"interrupted; {_acknowledged(tally)}")
+        _print_error(f"interrupted; {_resume_hint(tally)}")
         raise typer.Exit(EXIT_INTERRUPTED) from None
-    except Misconfigured as error:
-        _complain(str(error))
-        raise typer.Exit(EXIT_MISUSED) from None
-    except ServerAway as error:
-        _complain(f"{error}; {_acknowledged(tally)}")
+    except ConfigurationError as error:
+        _print_error(str(error))
+        raise typer.Exit(EXIT_USAGE) from None
+    except ServerUnavailable as error:
+        _print_error(f"{error}; {_resume_hint(tally)}")
         raise typer.Exit(EXIT_FAILED) from None
     except MetronomeError as error:
-        _complain(str(error))
+        _print_error(str(error))
         raise typer.Exit(EXIT_FAILED) from None
-    typer.echo(tally.summary(monotonic() - began, sent=not dry_run))
+    typer.echo(tally.format(monotonic() - began, sent=not dry_run))
     for failure in failures:
-        _complain(failure)
+        _print_error(failure)
     if follow_on:
         raise typer.Exit(exit_code)
     if failures or tally.rejected.count:
         raise typer.Exit(EXIT_FAILED)
 
 
-class _Server(NamedTuple):
+class _ServerOptions(NamedTuple):
     url: str
     key: str | None
-    patience: float
+    retry_timeout: float
 
 
-class _Outlet:
+class _BatchOutput:
     """Where batches go: to a server, or nowhere."""
 
-    def __init__(self, sender: Sender[Batch] | None) -> None:
+    def __init__(self, sender: BatchSender[LogBatch] | None) -> None:
         self._sender = sender
 
-    def send(self, batch: Batch) -> None:
+    def send(self, batch: LogBatch) -> None:
         if self._sender is not None:
             self._sender.send(batch)
 
     def finish(self) -> None:
         if self._sender is not None:
-            self._sender.finish()
+            self._sender.flush()
 
 
 @contextmanager
-def _outlet(server: _Server | None, tally: Tally) -> Iterator[_Outlet]:
-    def count(answer: Answer[Batch]) -> None:
-        tally.accepted += answer.accepted
+def _open_output(server: _ServerOptions | None, summary: ImportSummary) -> Iterator[_BatchOutput]:
+    def count(answer: SendResult[LogBatch]) -> None:
+        summary.accepted += answer.accepted
         for place, reason in answer.rejected:
-            tally.rejected.add(answer.batch.log, place, reason)
+            summary.rejected.add(answer.batch.log, place, reason)
 
     if server is None:
-        yield _Outlet(None)
+        yield _BatchOutput(None)
         return
-    with Sender(server.url, count, server.patience, server.key) as sender:
-        yield _Outlet(sender)
+    with BatchSender(server.url, count, server.retry_timeout, server.key) as sender:
+        yield _BatchOutput(sender)
 
 
-class _Meter:
+class _ImportProgress:
     """The progress bar, in stored bytes, with the rate in lines."""
 
     def __init__(self, progress: Progress, total: int | None) -> None:
         self._progress = progress
         self._task = progress.add_task("import", total=total, rate="")
-        self._began = monotonic()
-        self._before = 0
+        self._started_at = monotonic()
+        self._completed_bytes = 0
 
-    def show(self, file: LogFile, tally: Tally) -> None:
-        rate = tally.lines / max(monotonic() - self._began, 0.001)
-        self._progress.update(self._task, completed=self._before + file.position, rate=f"{rate:,.0f} lines/s")
+    def update(self, file: LogFile, summary: ImportSummary) -> None:
+        rate = summary.lines / max(monotonic() - self._started_at, 0.001)
+        self._progress.update(
+            self._task, completed=self._completed_bytes + file.bytes_read, rate=f"{rate:,.0f} lines/s"
+        )
 
     def next_file(self, file: LogFile) -> None:
-        self._before += file.position
+        self._completed_bytes += file.bytes_read
 
 
 @contextmanager
-def _progress(total: int | None) -> Iterator[_Meter]:
+def _show_progress(total: int | None) -> Iterator[_ImportProgress]:
     with progress_bar(TaskProgressColumn(), TextColumn("{task.fields[rate]}")) as progress:
-        yield _Meter(progress, total)
+        yield _ImportProgress(progress, total)
 
 
-def _import_all(files: list[str], plan: Plan, tally: Tally, outlet: _Outlet, meter: _Meter) -> list[str]:
+def _import_files(
+    files: list[str], config: ImportConfig, summary: ImportSummary, output: _BatchOutput, progress: _ImportProgress
+) -> list[str]:
     failures = []
     for path in files:
         with LogFile(path) as file:
-            failures += _import_one(file, plan, tally, outlet, meter)
-            meter.next_file(file)
-    outlet.finish()
+            failures += _import_file(file, config, summary, output, progress)
+            progress.next_file(file)
+    output.finish()
     return failures
 
 
-def _import_one(file: LogFile, plan: Plan, tally: Tally, outlet: _Outlet, meter: _Meter) -> list[str]:
-    lines, readable = tally.lines, tally.readable
+def _import_file(
+    file: LogFile, config: ImportConfig, summary: ImportSummary, output: _BatchOutput, progress: _ImportProgress
+) -> list[str]:
+    lines, readable = summary.lines, summary.readable
     failures = []
     try:
-        for batch in batches(file, plan, tally):
-            outlet.send(batch)
-            meter.show(file, tally)
-        if tally.lines > lines and tally.readable == readable and file.damage is None:
-            failures.append(f"{file.name}: no line could be read; the formats known are {format_names()}")
+        for batch in iterate_batches(file, config, summary):
+            output.send(batch)
+            progress.update(file, summary)
+        if summary.lines > lines and summary.readable == readable and file.read_error is None:
+            failures.append(f"{file.name}: no line could be read; the formats known are {list_format_names()}")
     except Malformed as error:
         failures.append(f"{file.name}: {error}")
-    if file.damage is not None:
-        failures.append(f"{file.damage}; the whole lines before that were taken")
+    if file.read_error is not None:
+        failures.append(f"{file.read_error}; the whole lines before that were taken")
     return failures
 
 
-def _follow(
-    files: list[str], plan: Plan, tally: Tally, server: _Server, positions: Path | None, *, dry_run: bool
+def _follow_files(
+    files: list[str],
+    config: ImportConfig,
+    summary: ImportSummary,
+    server: _ServerOptions,
+    positions: Path | None,
+    *,
+    dry_run: bool,
 ) -> int:
     if dry_run:
-        raise Misconfigured("--dry-run and --follow exclude each other: a pattern is tried on what is there")
-    file = positions or default_file()
-    return follow(Following(files, plan, server.url, server.key, file, _complain), tally)
+        raise ConfigurationError("--dry-run and --follow exclude each other: a pattern is tried on what is there")
+    file = positions or default_positions_file()
+    return follow_logs(FollowConfig(files, config, server.url, server.key, file, _print_error), summary)
 
 
-def _acknowledged(tally: Tally) -> str:
+def _resume_hint(summary: ImportSummary) -> str:
     return (
-        f"{tally.acknowledged:,} lines were acknowledged; "
+        f"{summary.acknowledged:,} lines were acknowledged; "
         "run the same command again to import the rest: nothing is counted twice"
     )
 
 
-def _complain(sentence: str) -> None:
-    typer.echo(f"metronome import: {printable(sentence)}", err=True)
+def _print_error(sentence: str) -> None:
+    typer.echo(f"metronome import: {sanitize_for_terminal(sentence)}", err=True)

@@ -5,36 +5,36 @@ from typing import Annotated
 
 import typer
 
-from metronome.archive.inventory import Days
-from metronome.errors import Misconfigured
+from metronome.archive.inventory import DateRange
+from metronome.errors import ConfigurationError
 
-FirstDay = Annotated[
+FirstDayOption = Annotated[
     str | None,
     typer.Option("--from", metavar="DAY", help="The first UTC day, as 2015-01-22.", show_default="the first of all"),
 ]
-LastDay = Annotated[
+LastDayOption = Annotated[
     str | None,
     typer.Option("--to", metavar="DAY", help="The last UTC day, itself included.", show_default="the last of all"),
 ]
 
 
-def read_days(first: str | None, last: str | None) -> Days:
+def parse_day_range(first: str | None, last: str | None) -> DateRange:
     """Read a range of days.
 
     Raises:
-        Misconfigured: one is no day, or the last lies before the first.
+        ConfigurationError: one is no day, or the last lies before the first.
 
     """
-    days = Days(_read_day("--from", first), _read_day("--to", last))
+    days = DateRange(_parse_day("--from", first), _parse_day("--to", last))
     if days.first is not None and days.last is not None and days.last < days.first:
-        raise Misconfigured(f"--to {last} lies before --from {first}")
+        raise ConfigurationError(f"--to {last} lies before --from {first}")
     return days
 
 
-def _read_day(option: str, text: str | None) -> date | None:
+def _parse_day(option: str, text: str | None) -> date | None:
     if text is None:
         return None
     try:
         return date.fromisoformat(text)
     except ValueError:
-        raise Misconfigured(f"{option} is {text!r}: write a day as 2015-01-22") from None
+        raise ConfigurationError(f"{option} is {text!r}: write a day as 2015-01-22") from None

@@ -9,33 +9,33 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from metronome.cli.output import Sheet, note
-from metronome.errors import Malformed, MetronomeError, TooCostly
-from metronome.reports.query.parse import split_filter
-from metronome.reports.query.request import PARAMETERS
-from metronome.reports.query.series import begin_of, units, zero
+from metronome.cli.output import ResultPrinter, print_note
+from metronome.errors import Malformed, MetronomeError, QueryTooExpensive
+from metronome.reports.query.parse import parse_filter_expression
+from metronome.reports.query.request import QUERY_PARAMETERS
+from metronome.reports.query.series import empty_value, list_time_units, time_unit_start
 from metronome.server_client import (
+    DEFAULT_SERVER_URL,
     EXIT_FAILED,
-    USUAL_URL,
-    AsJson,
-    Bots,
-    From,
-    Key,
-    Server,
-    To,
-    Url,
-    Zone,
-    encoded,
-    percent,
-    printed,
+    BotsOption,
+    FromOption,
+    JsonOption,
+    KeyOption,
+    ServerClient,
+    TimeZoneOption,
+    ToOption,
+    UrlOption,
+    encode_parameters,
+    percent_encode,
+    print_response,
 )
-from metronome.stores.query import TIME_UNITS, Metric, read_zone
+from metronome.stores.query import TIME_UNITS, Metric, parse_time_zone
 
-_LEAST: Final = timedelta(microseconds=1)
+_RESOLUTION: Final = timedelta(microseconds=1)
 
 
-def whole_series(
-    values: Mapping[str, float | None], unit: str, tz: str, nothing: float | None = 0
+def fill_series(
+    values: Mapping[str, float | None], unit: str, tz: str, empty_value: float | None = 0
 ) -> dict[str, float | None]:
     """Return a series in the order of time, from its first unit to its last, with all that lie between.
 
@@ -43,28 +43,28 @@ def whole_series(
         values: by the units that have any.
         unit: minute, hour, day, week or month.
         tz: the zone that these are in.
-        nothing: the value of the others. Where they are far too many, they are left out.
+        empty_value: the value of the others. Where they are far too many, they are left out.
 
     """
-    zone = read_zone(tz)
-    begins = {label: begin_of(label, unit, zone) for label in values}
+    zone = parse_time_zone(tz)
+    begins = {label: time_unit_start(label, unit, zone) for label in values}
     if not begins:
         return {}
     try:
-        between = units(unit, min(begins.values()), max(begins.values()) + _LEAST, zone)
-    except TooCostly:
+        between = list_time_units(unit, min(begins.values()), max(begins.values()) + _RESOLUTION, zone)
+    except QueryTooExpensive:
         between = []
-    begins |= {label: begin_of(label, unit, zone) for label in between}
-    return {label: values.get(label, nothing) for label in sorted(begins, key=begins.__getitem__)}
+    begins |= {label: time_unit_start(label, unit, zone) for label in between}
+    return {label: values.get(label, empty_value) for label in sorted(begins, key=begins.__getitem__)}
 
 
-CSV: Final = "text/csv"
-RANKED: Final = 50
+CSV_MEDIA_TYPE: Final = "text/csv"
+DEFAULT_RANKING_ROWS: Final = 50
 """So many groups are shown if nothing is said of that, most first."""
 
-TIMES: Final = frozenset(TIME_UNITS)
+TIME_GROUPS: Final = frozenset(TIME_UNITS)
 
-_PATH: Final = "/query"
+_QUERY_PATH: Final = "/query"
 
 
 def query_command(  # noqa: PLR0913  # one argument for each option
@@ -90,9 +90,9 @@ def query_command(  # noqa: PLR0913  # one argument for each option
         str | None,
         typer.Option(metavar="LIST", help="What to group by: fields, or minute, hour, day, week, month."),
     ] = None,
-    start: From = None,
-    end: To = None,
-    tz: Zone = "UTC",
+    start: FromOption = None,
+    end: ToOption = None,
+    tz: TimeZoneOption = "UTC",
     order: Annotated[
         str | None,
         typer.Option(
@@ -103,7 +103,9 @@ def query_command(  # noqa: PLR0913  # one argument for each option
     ] = None,
     limit: Annotated[
         int | None,
-        typer.Option(min=0, help="How many rows; 0 for all.", show_default=f"{RANKED}; of a series, 1000"),
+        typer.Option(
+            min=0, help="How many rows; 0 for all.", show_default=f"{DEFAULT_RANKING_ROWS}; of a series, 1000"
+        ),
     ] = None,
     offset: Annotated[int | None, typer.Option(min=0, help="How many of the first rows to leave out.")] = None,
     compare: Annotated[
@@ -113,15 +115,15 @@ def query_command(  # noqa: PLR0913  # one argument for each option
     fill: Annotated[
         bool, typer.Option("--fill", help="Have a row for each minute, day, … even without events.")
     ] = False,
-    bots: Bots = False,
-    as_json: AsJson = False,
+    bots: BotsOption = False,
+    as_json: JsonOption = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Write the answer as CSV.")] = False,
-    url: Url = USUAL_URL,
-    key: Key = None,
+    url: UrlOption = DEFAULT_SERVER_URL,
+    key: KeyOption = None,
 ) -> None:
     """Ask any question: measure events, group them by fields or by time, and filter them."""
     groups = [name for name in (by or "").split(",") if name]
-    is_ranking = bool(groups) and TIMES.isdisjoint(groups)
+    is_ranking = bool(groups) and TIME_GROUPS.isdisjoint(groups)
     parameters = [
         ("metrics", metrics),
         ("by", by),
@@ -129,8 +131,8 @@ def query_command(  # noqa: PLR0913  # one argument for each option
         ("to", end),
         ("tz", tz),
         ("order", order or (f"-{metrics.partition(',')[0]}" if is_ranking else None)),
-        ("limit", _number(RANKED if limit is None and is_ranking else limit)),
-        ("offset", _number(offset)),
+        ("limit", _optional_text(DEFAULT_RANKING_ROWS if limit is None and is_ranking else limit)),
+        ("offset", _optional_text(offset)),
         ("compare", compare),
         ("fill", "1" if fill else None),
         ("bots", "1" if bots else None),
@@ -138,59 +140,59 @@ def query_command(  # noqa: PLR0913  # one argument for each option
     try:
         if as_json and as_csv:
             raise Malformed("--json and --csv exclude each other: choose one")
-        path = f"{_PATH}?{'&'.join([*encoded(parameters), *map(_encoded_filter, filters or ())])}"
-        server = Server(url, key)
+        path = f"{_QUERY_PATH}?{'&'.join([*encode_parameters(parameters), *map(_encode_filter, filters or ())])}"
+        server = ServerClient(url, key)
         if as_csv:
-            printed(server.ask(path, CSV))
+            print_response(server.get(path, CSV_MEDIA_TYPE))
         elif as_json:
-            printed(server.ask(path))
+            print_response(server.get(path))
         else:
-            answer = server.ask_for(path, "columns", "rows", "total")
-            with server.read(path):
-                _show(answer, groups, tz)
+            answer = server.get_json(path, "columns", "rows", "total")
+            with server.parsing_response(path):
+                _print_result(answer, groups, tz)
     except MetronomeError as error:
-        note(f"metronome query: {error}")
+        print_note(f"metronome query: {error}")
         raise typer.Exit(EXIT_FAILED) from None
 
 
-def _number(number: int | None) -> str | None:
+def _optional_text(number: int | None) -> str | None:
     return None if number is None else str(number)
 
 
-def _encoded_filter(text: str) -> str:
+def _encode_filter(text: str) -> str:
     """Write a filter for an address.
 
     Raises:
         Malformed: it is none, or a parameter.
 
     """
-    part = split_filter(text)
+    part = parse_filter_expression(text)
     if part is None:
         raise Malformed(f"{text!r} is no filter: write event=view, 'LCP>=100' or the like")
-    if part.name in PARAMETERS:
+    if part.name in QUERY_PARAMETERS:
         raise Malformed(f"{text!r} is no filter: {part.name} is an option, so write --{part.name}")
-    return f"{percent(part.name)}{percent(part.sign, safe='=')}{percent(part.value)}"
+    return f"{percent_encode(part.name)}{percent_encode(part.operator, safe='=')}{percent_encode(part.value)}"
 
 
-def _show(answer: Mapping[str, Any], by: Sequence[str], tz: str) -> None:
-    names, rows = answer["columns"], answer["rows"]
+def _print_result(result: Mapping[str, Any], by: Sequence[str], tz: str) -> None:
+    names, rows = result["columns"], result["rows"]
     if not rows:
-        note("nothing was found: no event is like that, in that range of time")
+        print_note("nothing was found: no event is like that, in that range of time")
         return
-    sheet = Sheet()
+    sheet = ResultPrinter()
     measured = next((at for at in range(len(by), len(names)) if any(_is_number(row[at]) for row in rows)), None)
-    if len(by) == 1 and by[0] in TIMES and measured is not None:
-        sheet.table(names, rows, len(by))
-        nothing = zero(Metric.parse(names[measured]))
-        series = whole_series({row[0]: row[measured] for row in rows}, by[0], tz, nothing)
+    if len(by) == 1 and by[0] in TIME_GROUPS and measured is not None:
+        sheet.print_table(names, rows, len(by))
+        nothing = empty_value(Metric.parse(names[measured]))
+        series = fill_series({row[0]: row[measured] for row in rows}, by[0], tz, nothing)
         # Below the table, whose beginning may be out of sight.
-        sheet.plot(names[measured], [*series], [*series.values()])
+        sheet.print_plot(names[measured], [*series], [*series.values()])
     else:
-        sheet.table(names, rows, len(by), measured)
-    if answer["total"] > len(rows):
-        note(f"{len(rows):,} of {answer['total']:,} rows; --limit 0 shows all")
-    if answer.get("exact") is False:
-        note("estimated: some of these numbers are not right to the last count")
+        sheet.print_table(names, rows, len(by), measured)
+    if result["total"] > len(rows):
+        print_note(f"{len(rows):,} of {result['total']:,} rows; --limit 0 shows all")
+    if result.get("exact") is False:
+        print_note("estimated: some of these numbers are not right to the last count")
 
 
 def _is_number(value: object) -> bool:

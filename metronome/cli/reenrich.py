@@ -12,27 +12,27 @@ from typing import Annotated, Final
 import typer
 from rich.progress import Progress, TaskProgressColumn, TextColumn
 
-from metronome.cli.options import FirstDay, LastDay, read_days
+from metronome.cli.options import FirstDayOption, LastDayOption, parse_day_range
 from metronome.cli.output import progress_bar
 from metronome.config import Settings, read_settings
 from metronome.enrich.enrichment import Enrichment
-from metronome.enrich.reenrich import changed_fields, enriched_again
-from metronome.errors import MetronomeError, Misconfigured
+from metronome.enrich.reenrich import list_changed_fields, reenrich_document
+from metronome.errors import ConfigurationError, MetronomeError
 from metronome.files import FolderLock
-from metronome.importer.summary import printable
-from metronome.server.bootstrap import open_enrichment, open_store
-from metronome.stores.base import Batch, Store
-from metronome.stores.query import Question
+from metronome.importer.summary import sanitize_for_terminal
+from metronome.server.bootstrap import build_enrichment, open_store
+from metronome.stores.base import DocumentBatch, Store
+from metronome.stores.query import Query
 
 EXIT_FAILED: Final = 2
 EXIT_INTERRUPTED: Final = 130
 _DAY: Final = timedelta(days=1)
 
-Advance = Callable[[], None]
+AdvanceCallback = Callable[[], None]
 
 
 @dataclass(slots=True)
-class Done:
+class ReenrichSummary:
     """What was done.
 
     Attributes:
@@ -42,20 +42,20 @@ class Done:
 
     """
 
-    seen: int = 0
+    read: int = 0
     changed: int = 0
     fields: Counter[str] = field(default_factory=Counter)
 
-    def summary(self, *, dry_run: bool) -> str:
+    def format(self, *, dry_run: bool) -> str:
         """Tell it in a few lines."""
-        lines = [f"{self.seen:>12,}  looked at", f"{self.changed:>12,}  {'would change' if dry_run else 'changed'}"]
+        lines = [f"{self.read:>12,}  looked at", f"{self.changed:>12,}  {'would change' if dry_run else 'changed'}"]
         return "\n".join([*lines, *(f"{count:>12,}    {name}" for name, count in self.fields.most_common())])
 
 
-def reenrich(  # noqa: PLR0913  # one argument for each option
+def reenrich_command(  # noqa: PLR0913  # one argument for each option
     *,
-    first: FirstDay = None,
-    last: LastDay = None,
+    first: FirstDayOption = None,
+    last: LastDayOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Look and count, but change nothing.")] = False,
     data: Annotated[
         Path | None, typer.Option(envvar="METRONOME_DATA", help="The server's data folder.", show_default="data")
@@ -80,9 +80,9 @@ def reenrich(  # noqa: PLR0913  # one argument for each option
     Visitors and sessions stay as they are, and so does what senders gave themselves. With the embedded store, stop
     the server first; with Elasticsearch it may run.
     """
-    done = Done()
+    done = ReenrichSummary()
     try:
-        start, end = _range(first, last)
+        start, end = _parse_time_range(first, last)
         settings = read_settings(
             {
                 "data": data,
@@ -92,83 +92,89 @@ def reenrich(  # noqa: PLR0913  # one argument for each option
                 "own_hosts": own_hosts,
             }
         )
-        enrichment = open_enrichment(settings)
+        enrichment = build_enrichment(settings)
         if enrichment is None:
-            raise Misconfigured("METRONOME_ENRICH is off, so there is nothing to add to events")
-        with _to_itself(settings), _progress() as meter:
-            asyncio.run(_work(settings, enrichment, done, meter, (start, end), dry_run=dry_run))
+            raise ConfigurationError("METRONOME_ENRICH is off, so there is nothing to add to events")
+        with _lock_data_folder(settings), _show_progress() as meter:
+            asyncio.run(_reenrich_range(settings, enrichment, done, meter, (start, end), dry_run=dry_run))
     except KeyboardInterrupt:
-        _complain(f"interrupted after {done.changed:,} changes; run it again to change the rest")
+        _print_error(f"interrupted after {done.changed:,} changes; run it again to change the rest")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except MetronomeError as error:
-        _complain(f"{error}; {error.advice}")
+        _print_error(f"{error}; {error.advice}")
         raise typer.Exit(EXIT_FAILED) from None
-    typer.echo(done.summary(dry_run=dry_run))
+    typer.echo(done.format(dry_run=dry_run))
 
 
-Span = tuple[datetime | None, datetime | None]
+TimeRange = tuple[datetime | None, datetime | None]
 
 
-async def _work(
-    settings: Settings, enrichment: Enrichment, done: Done, meter: "_Meter", span: Span, *, dry_run: bool
+async def _reenrich_range(
+    settings: Settings,
+    enrichment: Enrichment,
+    summary: ReenrichSummary,
+    progress: "_ReenrichProgress",
+    time_range: TimeRange,
+    *,
+    dry_run: bool,
 ) -> None:
     store = open_store(settings)
     try:
         await store.setup()
-        days = await _days(store, span)
-        meter.start(sum(days.values()))
+        days = await _count_by_day(store, time_range)
+        progress.start(sum(days.values()))
         for day in days:
-            async for changed in _changed_of(store, day, enrichment, done, meter.advance):
+            async for changed in _iterate_changed(store, day, enrichment, summary, progress.advance):
                 if not dry_run:
-                    await store.replace(Batch.of(changed))
+                    await store.replace(DocumentBatch.from_documents(changed))
     finally:
         await store.close()
 
 
-async def _days(store: Store, span: Span) -> dict[date, int]:
+async def _count_by_day(store: Store, time_range: TimeRange) -> dict[date, int]:
     """Return the UTC days that have events, oldest first, with how many."""
-    (answer,) = await store.ask(Question(by=("day",), start=span[0], end=span[1]))
-    return {date.fromisoformat(day): int(count or 0) for day, count in answer.mapping().items()}
+    (answer,) = await store.query(Query(group_by=("day",), start=time_range[0], end=time_range[1]))
+    return {date.fromisoformat(day): int(count or 0) for day, count in answer.to_dict().items()}
 
 
-async def _changed_of(
-    store: Store, day: date, enrichment: Enrichment, done: Done, advance: Advance
+async def _iterate_changed(
+    store: Store, day: date, enrichment: Enrichment, summary: ReenrichSummary, advance: AdvanceCallback
 ) -> AsyncIterator[list[bytes]]:
     """Yield the documents that take the place of a day's, as many at once as the store takes best."""
     start = datetime.combine(day, time(), UTC)
     changed: list[bytes] = []
     size = 0
-    async for document in store.documents(start=start, end=start + _DAY):
-        done.seen += 1
+    async for document in store.iterate_documents(start=start, end=start + _DAY):
+        summary.read += 1
         advance()
-        after = enriched_again(document, enrichment)
+        after = reenrich_document(document, enrichment)
         if after is None:
             continue
-        done.changed += 1
-        done.fields.update(changed_fields(document, after))
+        summary.changed += 1
+        summary.fields.update(list_changed_fields(document, after))
         changed.append(after)
         size += len(after) + 1
-        if size >= store.batch_bytes:
+        if size >= store.preferred_batch_bytes:
             yield changed
             changed, size = [], 0
     if changed:
         yield changed
 
 
-def _range(first: str | None, last: str | None) -> Span:
-    days = read_days(first, last)
+def _parse_time_range(first: str | None, last: str | None) -> TimeRange:
+    days = parse_day_range(first, last)
     start, end = (None if day is None else datetime.combine(day, time(), UTC) for day in days)
     return start, None if end is None else end + _DAY
 
 
 @contextmanager
-def _to_itself(settings: Settings) -> Iterator[None]:
+def _lock_data_folder(settings: Settings) -> Iterator[None]:
     """Keep servers from the file of the embedded store, which belongs to one process."""
     if settings.store != "duckdb":
         yield
         return
     if not settings.data.is_dir():
-        raise Misconfigured(f"there is no data folder {settings.data}: name the server's with --data")
+        raise ConfigurationError(f"there is no data folder {settings.data}: name the server's with --data")
     lock = FolderLock(settings.data)
     try:
         yield
@@ -176,30 +182,30 @@ def _to_itself(settings: Settings) -> Iterator[None]:
         lock.release()
 
 
-class _Meter:
+class _ReenrichProgress:
     """The progress bar, in events, with the rate; it is drawn seldom, since that takes longer than an event."""
 
-    EACH: Final = 1000
+    UPDATE_INTERVAL: Final = 1000
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._task = progress.add_task("reenrich", total=None)
-        self._seen = 0
+        self._count = 0
 
     def start(self, total: int) -> None:
         self._progress.update(self._task, total=total)
 
     def advance(self) -> None:
-        self._seen += 1
-        if self._seen % self.EACH == 0:
-            self._progress.update(self._task, completed=self._seen)
+        self._count += 1
+        if self._count % self.UPDATE_INTERVAL == 0:
+            self._progress.update(self._task, completed=self._count)
 
 
 @contextmanager
-def _progress() -> Iterator[_Meter]:
+def _show_progress() -> Iterator[_ReenrichProgress]:
     with progress_bar(TaskProgressColumn(show_speed=True), TextColumn("events")) as progress:
-        yield _Meter(progress)
+        yield _ReenrichProgress(progress)
 
 
-def _complain(sentence: str) -> None:
-    typer.echo(f"metronome reenrich: {printable(sentence)}", err=True)
+def _print_error(sentence: str) -> None:
+    typer.echo(f"metronome reenrich: {sanitize_for_terminal(sentence)}", err=True)

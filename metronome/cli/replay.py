@@ -10,177 +10,197 @@ from typing import Annotated, Final
 import typer
 from rich.progress import Progress, TaskProgressColumn, TextColumn
 
-from metronome.archive.inventory import Holding, Where, fetched, take_stock
+from metronome.archive.inventory import ArchiveArgument, ArchiveObject, list_objects, read_objects
 from metronome.archive.objects import open_archive
-from metronome.archive.replay import Packer, Parcel, Trail, default_file
-from metronome.cli.options import FirstDay, LastDay, read_days
+from metronome.archive.replay import ReplayBatch, ReplayBatcher, ReplayCheckpoint, default_checkpoint_file
+from metronome.cli.options import FirstDayOption, LastDayOption, parse_day_range
 from metronome.cli.output import progress_bar
-from metronome.errors import Damaged, MetronomeError, Misconfigured
-from metronome.importer.summary import Notes, printable
-from metronome.server_client import PATIENCE_SECONDS, USUAL_URL, Answer, Background, Key, Sender
+from metronome.errors import ArchiveDamaged, ConfigurationError, MetronomeError
+from metronome.importer.summary import RejectedLines, sanitize_for_terminal
+from metronome.server_client import (
+    DEFAULT_SERVER_URL,
+    RETRY_TIMEOUT_SECONDS,
+    BatchSender,
+    EventLoopThread,
+    KeyOption,
+    SendResult,
+)
 
-PATH: Final = "/documents"
+DOCUMENTS_PATH: Final = "/documents"
 EXIT_FAILED: Final = 1
-EXIT_MISUSED: Final = 2
+EXIT_USAGE: Final = 2
 EXIT_INTERRUPTED: Final = 130
-_AGAIN: Final = "run the same command again to send the rest: nothing is counted twice"
+_RESUME_HINT: Final = "run the same command again to send the rest: nothing is counted twice"
 
 
 @dataclass(slots=True)
-class Done:
+class ReplaySummary:
     """What a replay has done so far."""
 
     objects: int = 0
-    before: int = 0
+    previously_sent: int = 0
     sent: int = 0
     accepted: int = 0
-    known: int = 0
-    rejected: Notes = field(default_factory=Notes)
-    damages: list[str] = field(default_factory=list)
+    already_stored: int = 0
+    rejected: RejectedLines = field(default_factory=RejectedLines)
+    damaged: list[str] = field(default_factory=list)
     unlisted: int = 0
 
-    def take(self, answer: Answer[Parcel]) -> None:
+    def add(self, result: SendResult[ReplayBatch]) -> None:
         """Count what the server says of a parcel."""
-        self.objects += len(answer.batch.finished)
-        self.sent += answer.batch.events
-        self.accepted += answer.accepted
-        self.known += answer.known
-        for place, reason in answer.rejected:
+        self.objects += len(result.batch.completed_objects)
+        self.sent += result.batch.events
+        self.accepted += result.accepted
+        self.already_stored += result.already_stored
+        for place, reason in result.rejected:
             path, _, line = place.rpartition(", ")
             self.rejected.add(path, line, reason)
 
-    def summary(self, seconds: float) -> str:
+    def format(self, seconds: float) -> str:
         """Return everything that was counted, as a small table."""
         rows = [
             ("objects sent", self.objects),
-            *([("  sent before", self.before)] if self.before else []),
+            *([("  sent before", self.previously_sent)] if self.previously_sent else []),
             *([("  in no manifest", self.unlisted)] if self.unlisted else []),
             ("documents sent", self.sent),
-            ("  new in the store", self.accepted - self.known),
-            ("  known already", self.known),
+            ("  new in the store", self.accepted - self.already_stored),
+            ("  known already", self.already_stored),
             ("  rejected", self.rejected.count),
-            ("damaged or missing", len(self.damages)),
+            ("damaged or missing", len(self.damaged)),
         ]
         rate = self.sent / seconds if seconds > 0 else 0.0
         return "\n".join(
             [
                 *(f"{name:<24}{count:>14,}" for name, count in rows),
                 f"{'time':<24}{seconds:>12,.1f} s  ({rate:,.0f} documents/s)",
-                *self.rejected.told("rejected by the server"),
+                *self.rejected.format("rejected by the server"),
             ]
         )
 
 
-def replay(  # noqa: PLR0913 - one argument for each option
-    archive: Where,
+def replay_command(  # noqa: PLR0913 - one argument for each option
+    archive: ArchiveArgument,
     *,
-    url: Annotated[str, typer.Option(help="The Metronome server whose store gets the events.")] = USUAL_URL,
-    first: FirstDay = None,
-    last: LastDay = None,
-    key: Key = None,
-    patience: Annotated[
+    url: Annotated[str, typer.Option(help="The Metronome server whose store gets the events.")] = DEFAULT_SERVER_URL,
+    first: FirstDayOption = None,
+    last: LastDayOption = None,
+    key: KeyOption = None,
+    retry_timeout: Annotated[
         float, typer.Option(min=0, help="For how many seconds to try again where the server is busy or away.")
-    ] = PATIENCE_SECONDS,
-    progress: Annotated[
+    ] = RETRY_TIMEOUT_SECONDS,
+    checkpoint: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Where it is kept what was sent, so that the next run goes on from there."),
     ] = None,
-    afresh: Annotated[bool, typer.Option("--afresh", help="Send what an interrupted run has sent, too.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Send what an interrupted run has sent, too.")] = False,
 ) -> None:
     """Send what an archive holds to a Metronome server, which puts it into its store: nothing is counted twice."""
-    done, began = Done(), monotonic()
+    done, began = ReplaySummary(), monotonic()
     try:
-        days = read_days(first, last)
+        days = parse_day_range(first, last)
         opened = open_archive(archive)
-        with Trail(progress or default_file(archive, url)) as trail, Background("archive") as background, _bar() as bar:
-            stock = background.run(take_stock(opened, days, bar.count_manifests))
-            done.damages += stock.damages
-            done.unlisted = sum(holding.listed is None for holding in stock.holdings)
-            left = stock.holdings if afresh else _left(stock.holdings, trail, done)
+        with (
+            ReplayCheckpoint(checkpoint or default_checkpoint_file(archive, url)) as trail,
+            EventLoopThread("archive") as background,
+            _show_progress() as bar,
+        ):
+            stock = background.run(list_objects(opened, days, bar.update_manifests))
+            done.damaged += stock.errors
+            done.unlisted = sum(holding.manifest_entry is None for holding in stock.objects)
+            left = stock.objects if restart else _unsent_objects(stock.objects, trail, done)
             bar.start(left)
 
-            def answered(answer: Answer[Parcel]) -> None:
-                done.take(answer)
-                for holding in answer.batch.finished:
-                    trail.add(holding)
-                bar.advance(answer.batch.finished, done.sent)
+            def answered(answer: SendResult[ReplayBatch]) -> None:
+                done.add(answer)
+                for holding in answer.batch.completed_objects:
+                    trail.mark_sent(holding)
+                bar.advance(answer.batch.completed_objects, done.sent)
 
-            with Sender(url, answered, patience, key, path=PATH) as sender:
-                _send(fetched(background, opened, left), sender, done.damages)
-            if not done.damages:
-                trail.forget()
+            with BatchSender(url, answered, retry_timeout, key, path=DOCUMENTS_PATH) as sender:
+                _send_objects(read_objects(background, opened, left), sender, done.damaged)
+            if not done.damaged:
+                trail.delete()
     except KeyboardInterrupt:
-        _complain(f"interrupted; {done.sent:,} documents were sent; {_AGAIN}")
+        _print_error(f"interrupted; {done.sent:,} documents were sent; {_RESUME_HINT}")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except MetronomeError as error:
-        _complain(f"{error}; {done.sent:,} documents were sent; {_AGAIN}" if done.sent else f"{error}; {error.advice}")
-        raise typer.Exit(EXIT_MISUSED if isinstance(error, Misconfigured) else EXIT_FAILED) from None
-    _tell(done, monotonic() - began)
-    if done.damages or done.rejected.count or not (done.objects or done.before):
+        _print_error(
+            f"{error}; {done.sent:,} documents were sent; {_RESUME_HINT}" if done.sent else f"{error}; {error.advice}"
+        )
+        raise typer.Exit(EXIT_USAGE if isinstance(error, ConfigurationError) else EXIT_FAILED) from None
+    _print_summary(done, monotonic() - began)
+    if done.damaged or done.rejected.count or not (done.objects or done.previously_sent):
         raise typer.Exit(EXIT_FAILED)
 
 
-def _send(found: Iterable[tuple[Holding, bytes | Damaged]], sender: Sender[Parcel], damages: list[str]) -> None:
+def _send_objects(
+    objects: Iterable[tuple[ArchiveObject, bytes | ArchiveDamaged]],
+    sender: BatchSender[ReplayBatch],
+    damaged: list[str],
+) -> None:
     """Send the documents of objects, and note what is damaged."""
-    packer = Packer()
-    for holding, lines in found:
-        if isinstance(lines, Damaged):
-            damages.append(str(lines))
+    packer = ReplayBatcher()
+    for holding, lines in objects:
+        if isinstance(lines, ArchiveDamaged):
+            damaged.append(str(lines))
             continue
         for parcel in packer.add(holding, lines):
             sender.send(parcel)
-    for parcel in packer.rest():
+    for parcel in packer.flush():
         sender.send(parcel)
-    sender.finish()
+    sender.flush()
 
 
-def _tell(done: Done, seconds: float) -> None:
-    typer.echo(done.summary(seconds))
-    for damage in done.damages:
-        _complain(f"{damage}; {Damaged.advice}")
-    if not (done.objects or done.before or done.damages):
-        _complain("the archive holds nothing of these days: is its prefix right, and has it been written to yet?")
+def _print_summary(summary: ReplaySummary, seconds: float) -> None:
+    typer.echo(summary.format(seconds))
+    for damage in summary.damaged:
+        _print_error(f"{damage}; {ArchiveDamaged.advice}")
+    if not (summary.objects or summary.previously_sent or summary.damaged):
+        _print_error("the archive holds nothing of these days: is its prefix right, and has it been written to yet?")
 
 
-def _left(holdings: Sequence[Holding], trail: Trail, done: Done) -> list[Holding]:
+def _unsent_objects(
+    objects: Sequence[ArchiveObject], checkpoint: ReplayCheckpoint, summary: ReplaySummary
+) -> list[ArchiveObject]:
     """Return the objects that no earlier run has sent, and tell of the others."""
-    left = [holding for holding in holdings if holding not in trail]
-    done.before = len(holdings) - len(left)
-    if done.before:
-        _complain(
-            f"{done.before:,} of {len(holdings):,} objects were sent by a run that did not come to its end, and are "
-            "left out; --afresh sends them, too, as is needed if the store was emptied since"
+    left = [holding for holding in objects if holding not in checkpoint]
+    summary.previously_sent = len(objects) - len(left)
+    if summary.previously_sent:
+        _print_error(
+            f"{summary.previously_sent:,} of {len(objects):,} objects were sent by a run that did not come to its "
+            f"end, and are "
+            "left out; --restart sends them, too, as is needed if the store was emptied since"
         )
     return left
 
 
-class _Bar:
+class _ReplayProgress:
     """The progress bar, in bytes of objects, with the rate in documents."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._task = progress.add_task("replay", total=None, said="")
-        self._began = monotonic()
+        self._started_at = monotonic()
 
-    def count_manifests(self, count: int) -> None:
+    def update_manifests(self, count: int) -> None:
         self._progress.update(self._task, said=f"{count:,} manifests")
 
-    def start(self, holdings: Sequence[Holding]) -> None:
-        self._began = monotonic()
-        total = sum(holding.bytes for holding in holdings)
-        self._progress.update(self._task, total=total, said=f"{len(holdings):,} objects")
+    def start(self, objects: Sequence[ArchiveObject]) -> None:
+        self._started_at = monotonic()
+        total = sum(holding.size for holding in objects)
+        self._progress.update(self._task, total=total, said=f"{len(objects):,} objects")
 
-    def advance(self, finished: Sequence[Holding], sent: int) -> None:
-        rate = sent / max(monotonic() - self._began, 0.001)
-        size = sum(holding.bytes for holding in finished)
+    def advance(self, completed: Sequence[ArchiveObject], sent: int) -> None:
+        rate = sent / max(monotonic() - self._started_at, 0.001)
+        size = sum(holding.size for holding in completed)
         self._progress.update(self._task, advance=size, said=f"{rate:,.0f} documents/s")
 
 
 @contextmanager
-def _bar() -> Iterator[_Bar]:
+def _show_progress() -> Iterator[_ReplayProgress]:
     with progress_bar(TaskProgressColumn(), TextColumn("{task.fields[said]}")) as progress:
-        yield _Bar(progress)
+        yield _ReplayProgress(progress)
 
 
-def _complain(sentence: str) -> None:
-    typer.echo(f"metronome replay: {printable(sentence)}", err=True)
+def _print_error(sentence: str) -> None:
+    typer.echo(f"metronome replay: {sanitize_for_terminal(sentence)}", err=True)

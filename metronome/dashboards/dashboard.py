@@ -5,21 +5,21 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from metronome.dashboards.data_view import data_view_id
-from metronome.dashboards.objects import Json, Kind, Reference, json_text, saved_object
+from metronome.dashboards.objects import Json, ObjectReference, SavedObjectType, build_saved_object, encode_json
 from metronome.dashboards.panels import Panel
 
-WIDTH: Final = 48
+GRID_WIDTH: Final = 48
 """So many columns Kibana's grid has."""
 
-_FILTER: Final = "kibanaSavedObjectMeta.searchSourceJSON.filter[0].meta.index"
-_OPTIONS: Final[Json] = {
+_BOT_FILTER_REFERENCE: Final = "kibanaSavedObjectMeta.searchSourceJSON.filter[0].meta.index"
+_DASHBOARD_OPTIONS: Final[Json] = {
     "useMargins": True,
     "syncColors": False,
     "syncCursor": True,
     "syncTooltips": False,
     "hidePanelTitles": False,
 }
-_OBEYED: Final[Json] = {
+_CONTROL_SETTINGS: Final[Json] = {
     "ignoreFilters": False,
     "ignoreQuery": False,
     "ignoreTimerange": False,
@@ -27,12 +27,12 @@ _OBEYED: Final[Json] = {
 }
 
 
-class Row(NamedTuple):
+class PanelRow(NamedTuple):
     """Panels that stand beside each other.
 
     Attributes:
         height: how high they are, of which about 20 fit on a screen.
-        cells: each with its width; together `WIDTH`.
+        cells: each with its width; together `GRID_WIDTH`.
 
     """
 
@@ -40,15 +40,15 @@ class Row(NamedTuple):
     cells: tuple[tuple[int, Panel], ...]
 
 
-def even(height: int, *panels: Panel) -> Row:
+def equal_row(height: int, *panels: Panel) -> PanelRow:
     """Give panels the same width, as far as that goes."""
-    width, rest = divmod(WIDTH, len(panels))
-    return Row(height, tuple((width + (at < rest), panel) for at, panel in enumerate(panels)))
+    width, rest = divmod(GRID_WIDTH, len(panels))
+    return PanelRow(height, tuple((width + (at < rest), panel) for at, panel in enumerate(panels)))
 
 
-def beside(height: int, width: int, panel: Panel, other: Panel) -> Row:
+def two_panel_row(height: int, width: int, panel: Panel, other: Panel) -> PanelRow:
     """Give one panel a width, and another beside it the rest."""
-    return Row(height, ((width, panel), (WIDTH - width, other)))
+    return PanelRow(height, ((width, panel), (GRID_WIDTH - width, other)))
 
 
 class Control(NamedTuple):
@@ -64,8 +64,8 @@ class Control(NamedTuple):
     title: str
 
 
-ITEM: Final = Control("id", "Item")
-EVENT: Final = Control("event", "Event")
+ITEM_CONTROL: Final = Control("id", "Item")
+EVENT_CONTROL: Final = Control("event", "Event")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,53 +84,61 @@ class Dashboard:
 
     name: str
     title: str
-    tells: str
+    description: str
     controls: tuple[Control, ...]
-    rows: tuple[Row, ...]
-    bots: bool = False
+    rows: tuple[PanelRow, ...]
+    include_bots: bool = False
 
-    def id_of(self, prefix: str) -> str:
+    def saved_object_id(self, prefix: str) -> str:
         """Return its id, for the events under an index prefix."""
         return f"{prefix}-{self.name}"
 
-    def panels(self) -> Iterator[Panel]:
+    def iterate_panels(self) -> Iterator[Panel]:
         """Tell its panels, row by row."""
         for row in self.rows:
             for _, panel in row.cells:
                 yield panel
 
-    def saved(self, prefix: str) -> list[Json]:
+    def to_saved_objects(self, prefix: str) -> list[Json]:
         """Return its panels and itself as saved objects, for the events under an index prefix."""
-        panels = [panel.saved(prefix, self._panel_id(prefix, panel)) for panel in self.panels()]
-        source = {"query": {"query": "", "language": "kuery"}, "filter": [] if self.bots else [_NO_BOTS]}
+        panels = [panel.to_saved_object(prefix, self._panel_id(prefix, panel)) for panel in self.iterate_panels()]
+        source = {
+            "query": {"query": "", "language": "kuery"},
+            "filter": [] if self.include_bots else [_EXCLUDE_BOTS_FILTER],
+        }
         attributes = {
             "title": f"{prefix.capitalize()}: {self.title}",
-            "description": self.tells,
+            "description": self.description,
             "timeRestore": True,
             "timeFrom": "now-30d",
             "timeTo": "now",
             "refreshInterval": {"pause": True, "value": 60_000},
-            "optionsJSON": json_text(_OPTIONS),
-            "panelsJSON": json_text([*self._placed()]),
+            "optionsJSON": encode_json(_DASHBOARD_OPTIONS),
+            "panelsJSON": encode_json([*self._panel_layout()]),
             "controlGroupInput": {
                 "controlStyle": "oneLine",
                 "chainingSystem": "HIERARCHICAL",
                 "showApplySelections": False,
-                "ignoreParentSettingsJSON": json_text(_OBEYED),
-                "panelsJSON": json_text(dict(map(_control, range(len(self.controls)), self.controls))),
+                "ignoreParentSettingsJSON": encode_json(_CONTROL_SETTINGS),
+                "panelsJSON": encode_json(dict(map(_control_state, range(len(self.controls)), self.controls))),
             },
-            "kibanaSavedObjectMeta": {"searchSourceJSON": json_text(source)},
+            "kibanaSavedObjectMeta": {"searchSourceJSON": encode_json(source)},
             "version": 1,
         }
-        return [*panels, saved_object(Kind.DASHBOARD, self.id_of(prefix), attributes, self._references(prefix))]
+        return [
+            *panels,
+            build_saved_object(
+                SavedObjectType.DASHBOARD, self.saved_object_id(prefix), attributes, self._references(prefix)
+            ),
+        ]
 
-    def _placed(self) -> Iterator[Json]:
+    def _panel_layout(self) -> Iterator[Json]:
         y = 0
         for row in self.rows:
             x = 0
             for width, panel in row.cells:
                 yield {
-                    "type": Kind.PANEL.value,
+                    "type": SavedObjectType.PANEL.value,
                     "panelIndex": panel.name,
                     "panelRefName": f"panel_{panel.name}",
                     "gridData": {"x": x, "y": y, "w": width, "h": row.height, "i": panel.name},
@@ -139,20 +147,22 @@ class Dashboard:
                 x += width
             y += row.height
 
-    def _references(self, prefix: str) -> Iterator[Reference]:
-        for panel in self.panels():
-            yield Reference(Kind.PANEL, self._panel_id(prefix, panel), f"{panel.name}:panel_{panel.name}")
+    def _references(self, prefix: str) -> Iterator[ObjectReference]:
+        for panel in self.iterate_panels():
+            yield ObjectReference(
+                SavedObjectType.PANEL, self._panel_id(prefix, panel), f"{panel.name}:panel_{panel.name}"
+            )
         for control in self.controls:
             name = f"controlGroup_{_control_id(control)}:optionsListDataView"
-            yield Reference(Kind.DATA_VIEW, data_view_id(prefix), name)
-        if not self.bots:
-            yield Reference(Kind.DATA_VIEW, data_view_id(prefix), _FILTER)
+            yield ObjectReference(SavedObjectType.DATA_VIEW, data_view_id(prefix), name)
+        if not self.include_bots:
+            yield ObjectReference(SavedObjectType.DATA_VIEW, data_view_id(prefix), _BOT_FILTER_REFERENCE)
 
     def _panel_id(self, prefix: str, panel: Panel) -> str:
-        return f"{self.id_of(prefix)}-{panel.name}"
+        return f"{self.saved_object_id(prefix)}-{panel.name}"
 
 
-_NO_BOTS: Final[Json] = {
+_EXCLUDE_BOTS_FILTER: Final[Json] = {
     "meta": {
         "alias": "bots left out",
         "disabled": False,
@@ -161,14 +171,14 @@ _NO_BOTS: Final[Json] = {
         "key": "bot",
         "field": "bot",
         "value": "exists",
-        "indexRefName": _FILTER,
+        "indexRefName": _BOT_FILTER_REFERENCE,
     },
     "query": {"exists": {"field": "bot"}},
     "$state": {"store": "appState"},
 }
 
 
-def _control(order: int, control: Control) -> tuple[str, Json]:
+def _control_state(order: int, control: Control) -> tuple[str, Json]:
     name = _control_id(control)
     asked: dict[str, Any] = {
         "id": name,

@@ -2,17 +2,17 @@
 
 from typing import Final
 
-from metronome.dashboards.objects import Json, Kind, json_text, saved_object
+from metronome.dashboards.objects import Json, SavedObjectType, build_saved_object, encode_json
 
-TIME: Final = "@timestamp"
+TIME_FIELD: Final = "@timestamp"
 
-MILLISECONDS: Final = (
+MILLISECOND_FIELDS: Final = (
     *("duration", "TTFB", "FCP", "LCP", "INP"),
     *("pf_net", "pf_srv", "pf_tfr", "pf_dm1", "pf_dm2", "pf_onl"),
 )
 """The fields whose numbers are milliseconds."""
 
-_DURATION: Final[Json] = {
+_DURATION_FORMAT: Final[Json] = {
     "id": "duration",
     "params": {
         "inputFormat": "milliseconds",
@@ -22,12 +22,12 @@ _DURATION: Final[Json] = {
         "includeSpaceWithSuffix": True,
     },
 }
-_FORMATS: Final[Json] = {
-    **{f"{name}.num": _DURATION for name in MILLISECONDS},
+_FIELD_FORMATS: Final[Json] = {
+    **{f"{name}.num": _DURATION_FORMAT for name in MILLISECOND_FIELDS},
     "CLS.num": {"id": "number", "params": {"pattern": "0.000"}},
     "bytes.num": {"id": "bytes", "params": {"pattern": "0,0.[0] b"}},
 }
-_LABELS: Final = {
+_FIELD_LABELS: Final = {
     "TTFB.num": "Time to first byte",
     "FCP.num": "First contentful paint",
     "LCP.num": "Largest contentful paint",
@@ -47,7 +47,7 @@ def data_view_id(prefix: str) -> str:
     return f"{prefix}-events"
 
 
-def data_view(prefix: str) -> Json:
+def build_data_view(prefix: str) -> Json:
     """Return the data view of the events under an index prefix.
 
     It may be there before the first event is (``allowNoIndex``): panels then say that there is nothing to show.
@@ -55,14 +55,14 @@ def data_view(prefix: str) -> Json:
     attributes = {
         "title": f"{prefix}-*",
         "name": f"{prefix.capitalize()} events",
-        "timeFieldName": TIME,
+        "timeFieldName": TIME_FIELD,
         "allowHidden": False,
         "allowNoIndex": True,
         "fields": "[]",
-        "fieldAttrs": json_text({name: {"customLabel": label} for name, label in _LABELS.items()}),
-        "fieldFormatMap": json_text(_FORMATS),
+        "fieldAttrs": encode_json({name: {"customLabel": label} for name, label in _FIELD_LABELS.items()}),
+        "fieldFormatMap": encode_json(_FIELD_FORMATS),
         "runtimeFieldMap": "{}",
         "sourceFilters": "[]",
         "typeMeta": "{}",
     }
-    return saved_object(Kind.DATA_VIEW, data_view_id(prefix), attributes)
+    return build_saved_object(SavedObjectType.DATA_VIEW, data_view_id(prefix), attributes)

@@ -2,187 +2,195 @@
 
 from typing import Final
 
-from metronome.dashboards.columns import by_day, count, distinct, latest, share, split, top
-from metronome.dashboards.dashboard import EVENT, ITEM, Control, Dashboard, beside, even
-from metronome.dashboards.panels import Series, chart, donut, number, table
+from metronome.dashboards.columns import (
+    count_events,
+    date_histogram,
+    filter_buckets,
+    last_timestamp,
+    ratio,
+    top_values,
+    unique_count,
+)
+from metronome.dashboards.dashboard import EVENT_CONTROL, ITEM_CONTROL, Control, Dashboard, equal_row, two_panel_row
+from metronome.dashboards.panels import SeriesType, donut_panel, metric_panel, table_panel, xy_panel
 
-_EVERYTHING: Final = ""
-_BOT: Final = "bot : *"
-_PEOPLE: Final = "not bot : *"
-_ERROR: Final = f'event : "error" and {_PEOPLE}'
-_REQUEST: Final = f'event : ("view" or "download" or "error" or "request") and {_PEOPLE}'
+_ALL_EVENTS: Final = ""
+_BOT_QUERY: Final = "bot : *"
+_HUMAN_QUERY: Final = "not bot : *"
+_ERROR_QUERY: Final = f'event : "error" and {_HUMAN_QUERY}'
+_REQUEST_QUERY: Final = f'event : ("view" or "download" or "error" or "request") and {_HUMAN_QUERY}'
 
-_ERRORS: Final = count("Errors")
-_EVENTS: Final = count("Events")
-_SESSIONS: Final = distinct("Sessions", "session")
+_ERRORS: Final = count_events("Errors")
+_EVENTS: Final = count_events("Events")
+_SESSIONS: Final = unique_count("Sessions", "session")
 
 HEALTH: Final = Dashboard(
     "health",
     "errors and health",
     "What fails for people, how much of the traffic is bots', and what comes in. Errors are those of people; what "
     "bots met is told apart.",
-    (ITEM, EVENT, Control("status", "Status"), Control("bot_kind", "Kind of bot")),
+    (ITEM_CONTROL, EVENT_CONTROL, Control("status", "Status"), Control("bot_kind", "Kind of bot")),
     (
-        even(
+        equal_row(
             6,
-            number("errors", "Errors", "Of people.", _ERROR, _ERRORS),
-            number("sessions-hit", "Sessions hit", "Sessions that saw an error.", _ERROR, _SESSIONS),
-            number(
+            metric_panel("errors", "Errors", "Of people.", _ERROR_QUERY, _ERRORS),
+            metric_panel("sessions-hit", "Sessions hit", "Sessions that saw an error.", _ERROR_QUERY, _SESSIONS),
+            metric_panel(
                 "error-share",
                 "Share of errors",
                 "Of views, downloads, requests and errors of people.",
-                _REQUEST,
-                share("Errors' share", 'event : "error"'),
+                _REQUEST_QUERY,
+                ratio("Errors' share", 'event : "error"'),
             ),
-            number("bot-share", "Bots' share", "Of all events.", _EVERYTHING, share("Bots' share", _BOT)),
-            number("events", "Events", "Of all kinds, people's and bots'.", _EVERYTHING, _EVENTS),
+            metric_panel("bot-share", "Bots' share", "Of all events.", _ALL_EVENTS, ratio("Bots' share", _BOT_QUERY)),
+            metric_panel("events", "Events", "Of all kinds, people's and bots'.", _ALL_EVENTS, _EVENTS),
         ),
-        beside(
+        two_panel_row(
             13,
             28,
-            chart(
+            xy_panel(
                 "errors-by-day",
                 "Errors by day and status",
                 "Of people. Scripts' errors have no status, and are 'Other'.",
-                _ERROR,
-                Series.BARS,
-                by_day(),
+                _ERROR_QUERY,
+                SeriesType.BARS,
+                date_histogram(),
                 _ERRORS,
-                by=split(
+                breakdown=filter_buckets(
                     "Status",
                     ("4xx", "status.num >= 400 and status.num < 500"),
                     ("5xx", "status.num >= 500"),
                     ("Other", "not status.num >= 400"),
                 ),
             ),
-            chart(
+            xy_panel(
                 "error-share-by-day",
                 "Share of errors by day",
                 "Of views, downloads, requests and errors of people.",
-                _REQUEST,
-                Series.LINES,
-                by_day(),
-                share("Errors' share", 'event : "error"'),
+                _REQUEST_QUERY,
+                SeriesType.LINES,
+                date_histogram(),
+                ratio("Errors' share", 'event : "error"'),
             ),
         ),
-        beside(
+        two_panel_row(
             16,
             30,
-            table(
+            table_panel(
                 "messages",
                 "Errors by message",
                 "Messages that differ in numbers and ids only are one.",
-                _ERROR,
-                top("error_group", "Message", 100, _ERRORS),
+                _ERROR_QUERY,
+                top_values("error_group", "Message", 100, _ERRORS),
                 _ERRORS,
                 _SESSIONS,
-                latest("Last"),
+                last_timestamp("Last"),
             ),
-            donut(
+            donut_panel(
                 "errors-by-status",
                 "Errors by status",
                 "HTTP's, of web servers.",
-                _ERROR,
-                top("status", "Status", 10, _ERRORS, others=True),
+                _ERROR_QUERY,
+                top_values("status", "Status", 10, _ERRORS, include_other=True),
                 _ERRORS,
             ),
         ),
-        even(
+        equal_row(
             14,
-            table(
+            table_panel(
                 "errors-by-item",
                 "Errors by item",
                 "What they were about.",
-                _ERROR,
-                top("id", "Item", 100, _ERRORS),
+                _ERROR_QUERY,
+                top_values("id", "Item", 100, _ERRORS),
                 _ERRORS,
                 _SESSIONS,
             ),
-            table(
+            table_panel(
                 "errors-by-browser",
                 "Errors by browser",
                 "With its version.",
-                _ERROR,
-                top("browser", "Browser", 20, _ERRORS),
-                top("browser_version", "Version", 10, _ERRORS),
+                _ERROR_QUERY,
+                top_values("browser", "Browser", 20, _ERRORS),
+                top_values("browser_version", "Version", 10, _ERRORS),
                 _ERRORS,
                 _SESSIONS,
             ),
         ),
-        beside(
+        two_panel_row(
             13,
             28,
-            chart(
+            xy_panel(
                 "events-by-day",
                 "Events taken, by day and event",
                 "By the time they happened. People's and bots'.",
-                _EVERYTHING,
-                Series.BARS,
-                by_day(),
+                _ALL_EVENTS,
+                SeriesType.BARS,
+                date_histogram(),
                 _EVENTS,
-                by=top("event", "Event", 10, _EVENTS, others=True),
+                breakdown=top_values("event", "Event", 10, _EVENTS, include_other=True),
             ),
-            table(
+            table_panel(
                 "event-names",
                 "Events taken, by event",
                 "And when the newest happened: a sender that fell silent shows here.",
-                _EVERYTHING,
-                top("event", "Event", 100, _EVENTS),
+                _ALL_EVENTS,
+                top_values("event", "Event", 100, _EVENTS),
                 _EVENTS,
-                latest("Last"),
+                last_timestamp("Last"),
             ),
         ),
-        even(
+        equal_row(
             13,
-            chart(
+            xy_panel(
                 "bots-by-day",
                 "Bots' share by day",
                 "Of all events.",
-                _EVERYTHING,
-                Series.SHARES,
-                by_day(),
+                _ALL_EVENTS,
+                SeriesType.PERCENTAGE_BARS,
+                date_histogram(),
                 _EVENTS,
-                by=split("Whose", ("People", _PEOPLE), ("Bots", _BOT)),
+                breakdown=filter_buckets("Whose", ("People", _HUMAN_QUERY), ("Bots", _BOT_QUERY)),
             ),
-            donut(
+            donut_panel(
                 "bot-kinds",
                 "Kinds of bots",
                 "What bots are for: search, AI, archives, monitors and others.",
-                _BOT,
-                top("bot_kind", "Kind", 10, _EVENTS),
+                _BOT_QUERY,
+                top_values("bot_kind", "Kind", 10, _EVENTS),
                 _EVENTS,
             ),
-            table(
+            table_panel(
                 "bots",
                 "Bots",
                 "And how many errors each met.",
-                _BOT,
-                top("bot", "Bot", 100, _EVENTS),
+                _BOT_QUERY,
+                top_values("bot", "Bot", 100, _EVENTS),
                 _EVENTS,
-                count("Errors", 'event : "error"'),
+                count_events("Errors", 'event : "error"'),
             ),
         ),
-        even(
+        equal_row(
             10,
-            table(
+            table_panel(
                 "methods",
                 "Requests by method and status",
                 "Of web servers' logs and middleware, people's and bots'.",
                 "method : *",
-                top("method", "Method", 10, _EVENTS),
-                top("status", "Status", 20, _EVENTS),
+                top_values("method", "Method", 10, _EVENTS),
+                top_values("status", "Status", 20, _EVENTS),
                 _EVENTS,
             ),
-            table(
+            table_panel(
                 "enrichment",
                 "Events by the rules that enriched them",
                 "Those of older rules are brought up to date by metronome reenrich.",
-                _EVERYTHING,
-                top("enrich_version", "Version of the rules", 20, _EVENTS),
+                _ALL_EVENTS,
+                top_values("enrich_version", "Version of the rules", 20, _EVENTS),
                 _EVENTS,
-                latest("Last"),
+                last_timestamp("Last"),
             ),
         ),
     ),
-    bots=True,
+    include_bots=True,
 )

@@ -12,7 +12,7 @@ CORE_VERSION: Final = "8.8.0"
 """The version of what all saved objects have in common. Without it Kibana takes them for very old ones."""
 
 
-class Kind(StrEnum):
+class SavedObjectType(StrEnum):
     """What a saved object is, as Kibana calls it."""
 
     DATA_VIEW = "index-pattern"
@@ -20,11 +20,15 @@ class Kind(StrEnum):
     DASHBOARD = "dashboard"
 
 
-VERSIONS: Final = {Kind.DATA_VIEW: "8.0.0", Kind.PANEL: "8.9.0", Kind.DASHBOARD: "10.2.0"}
+TYPE_VERSIONS: Final = {
+    SavedObjectType.DATA_VIEW: "8.0.0",
+    SavedObjectType.PANEL: "8.9.0",
+    SavedObjectType.DASHBOARD: "10.2.0",
+}
 """The form of each kind's attributes: those of Kibana 8.19. Newer Kibanas bring them up to date themselves."""
 
 
-class Reference(NamedTuple):
+class ObjectReference(NamedTuple):
     """What one saved object needs of another.
 
     Attributes:
@@ -34,29 +38,31 @@ class Reference(NamedTuple):
 
     """
 
-    kind: Kind
+    type: SavedObjectType
     id: str
     name: str
 
 
-def saved_object(kind: Kind, object_id: str, attributes: Json, references: Iterable[Reference] = ()) -> Json:
+def build_saved_object(
+    object_type: SavedObjectType, object_id: str, attributes: Json, references: Iterable[ObjectReference] = ()
+) -> Json:
     """Return an object as an export of Kibana's has it."""
     return {
-        "type": kind.value,
+        "type": object_type.value,
         "id": object_id,
         "attributes": attributes,
-        "references": [{"type": one.kind.value, "id": one.id, "name": one.name} for one in references],
+        "references": [{"type": one.type.value, "id": one.id, "name": one.name} for one in references],
         "managed": False,
         "coreMigrationVersion": CORE_VERSION,
-        "typeMigrationVersion": VERSIONS[kind],
+        "typeMigrationVersion": TYPE_VERSIONS[object_type],
     }
 
 
-def json_text(value: Any) -> str:
+def encode_json(value: Any) -> str:
     """Write what Kibana keeps as JSON within JSON, always in the same order."""
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
 
 
-def ndjson(objects: Iterable[Json]) -> bytes:
+def encode_ndjson(objects: Iterable[Json]) -> bytes:
     """Write objects as Kibana imports them: one a line, always in the same order."""
     return b"".join(orjson.dumps(one, option=orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE) for one in objects)

@@ -6,12 +6,12 @@ from typing import Final
 
 from metronome.dashboards.columns import Column
 from metronome.dashboards.data_view import data_view_id
-from metronome.dashboards.objects import Json, Kind, Reference, saved_object
+from metronome.dashboards.objects import Json, ObjectReference, SavedObjectType, build_saved_object
 
-_LAYER: Final = "layer"
+_LAYER_ID: Final = "layer"
 """Each panel has one layer, so that its name can be the same in all."""
 
-_AXES: Final[Json] = {
+_AXIS_OPTIONS: Final[Json] = {
     "valueLabels": "hide",
     "fittingFunction": "None",
     "axisTitlesVisibilitySettings": {"x": False, "yLeft": False, "yRight": False},
@@ -21,12 +21,12 @@ _AXES: Final[Json] = {
 }
 
 
-class Series(StrEnum):
+class SeriesType(StrEnum):
     """How values stand over what they are grouped by, as Lens calls it."""
 
     BARS = "bar_stacked"
-    SHARES = "bar_percentage_stacked"
-    ACROSS = "bar_horizontal"
+    PERCENTAGE_BARS = "bar_percentage_stacked"
+    HORIZONTAL_BARS = "bar_horizontal"
     LINES = "line"
 
 
@@ -47,15 +47,15 @@ class Panel:
 
     name: str
     title: str
-    tells: str
+    description: str
     query: str
     columns: tuple[Column, ...]
-    form: str
+    visualization_type: str
     state: Json
 
-    def saved(self, prefix: str, panel_id: str) -> Json:
+    def to_saved_object(self, prefix: str, panel_id: str) -> Json:
         """Return it as a saved object, for the events under an index prefix."""
-        parts = {name: part for column in self.columns for name, part in column.parts.items()}
+        parts = {name: part for column in self.columns for name, part in column.hidden_columns.items()}
         layer = {
             "columns": {**{column.id: column.state for column in self.columns}, **parts},
             "columnOrder": [*(column.id for column in self.columns), *parts],
@@ -65,72 +65,74 @@ class Panel:
         }
         attributes = {
             "title": self.title,
-            "description": self.tells,
-            "visualizationType": self.form,
+            "description": self.description,
+            "visualizationType": self.visualization_type,
             "state": {
                 "visualization": self.state,
                 "query": {"query": self.query, "language": "kuery"},
                 "filters": [],
-                "datasourceStates": {"formBased": {"layers": {_LAYER: layer}}, "textBased": {"layers": {}}},
+                "datasourceStates": {"formBased": {"layers": {_LAYER_ID: layer}}, "textBased": {"layers": {}}},
                 "internalReferences": [],
                 "adHocDataViews": {},
             },
         }
-        source = Reference(Kind.DATA_VIEW, data_view_id(prefix), f"indexpattern-datasource-layer-{_LAYER}")
-        return saved_object(Kind.PANEL, panel_id, attributes, [source])
+        source = ObjectReference(
+            SavedObjectType.DATA_VIEW, data_view_id(prefix), f"indexpattern-datasource-layer-{_LAYER_ID}"
+        )
+        return build_saved_object(SavedObjectType.PANEL, panel_id, attributes, [source])
 
 
-def number(name: str, title: str, tells: str, query: str, metric: Column, *, below: str = "") -> Panel:
+def metric_panel(name: str, title: str, description: str, query: str, metric: Column, *, subtitle: str = "") -> Panel:
     """Show one number, with a remark below it."""
-    remark = {"subtitle": below} if below else {}
-    state = {"layerId": _LAYER, "layerType": "data", "metricAccessor": metric.id, **remark}
-    return Panel(name, title, tells, query, (metric,), "lnsMetric", state)
+    remark = {"subtitle": subtitle} if subtitle else {}
+    state = {"layerId": _LAYER_ID, "layerType": "data", "metricAccessor": metric.id, **remark}
+    return Panel(name, title, description, query, (metric,), "lnsMetric", state)
 
 
-def chart(  # what a chart is made of
+def xy_panel(  # what a chart is made of
     name: str,
     title: str,
-    tells: str,
+    description: str,
     query: str,
-    series: Series,
-    along: Column,
+    series: SeriesType,
+    x_axis: Column,
     *metrics: Column,
-    by: Column | None = None,
+    breakdown: Column | None = None,
 ) -> Panel:
     """Show numbers along days or other groups, as bars or lines.
 
     Args:
         name: as all panels have it.
         title: likewise.
-        tells: likewise.
+        description: likewise.
         query: likewise.
         series: bars or lines.
-        along: what they stand along.
+        x_axis: what they stand along.
         metrics: the numbers.
-        by: what each is split by.
+        breakdown: what each is split by.
 
     """
     layer: Json = {
-        "layerId": _LAYER,
+        "layerId": _LAYER_ID,
         "layerType": "data",
         "seriesType": series.value,
         "position": "top",
         "showGridlines": False,
-        "xAccessor": along.id,
+        "xAccessor": x_axis.id,
         "accessors": [metric.id for metric in metrics],
-        **({"splitAccessor": by.id} if by else {}),
+        **({"splitAccessor": breakdown.id} if breakdown else {}),
     }
-    legend = {"isVisible": by is not None or len(metrics) > 1, "position": "right"}
-    state = {"legend": legend, **_AXES, "preferredSeriesType": series.value, "layers": [layer]}
+    legend = {"isVisible": breakdown is not None or len(metrics) > 1, "position": "right"}
+    state = {"legend": legend, **_AXIS_OPTIONS, "preferredSeriesType": series.value, "layers": [layer]}
     # Lens puts what splits first where groups are values, so that each has its own, and days last.
-    groups = (along,) if by is None else (by, along)
-    return Panel(name, title, tells, query, (*groups, *metrics), "lnsXY", state)
+    groups = (x_axis,) if breakdown is None else (breakdown, x_axis)
+    return Panel(name, title, description, query, (*groups, *metrics), "lnsXY", state)
 
 
-def donut(name: str, title: str, tells: str, query: str, slices: Column, metric: Column) -> Panel:
+def donut_panel(name: str, title: str, description: str, query: str, slices: Column, metric: Column) -> Panel:
     """Show the shares of a whole."""
     layer = {
-        "layerId": _LAYER,
+        "layerId": _LAYER_ID,
         "layerType": "data",
         "primaryGroups": [slices.id],
         "metrics": [metric.id],
@@ -139,20 +141,20 @@ def donut(name: str, title: str, tells: str, query: str, slices: Column, metric:
         "legendDisplay": "default",
         "nestedLegend": False,
     }
-    return Panel(name, title, tells, query, (slices, metric), "lnsPie", {"shape": "donut", "layers": [layer]})
+    return Panel(name, title, description, query, (slices, metric), "lnsPie", {"shape": "donut", "layers": [layer]})
 
 
-def table(name: str, title: str, tells: str, query: str, *columns: Column) -> Panel:
+def table_panel(name: str, title: str, description: str, query: str, *columns: Column) -> Panel:
     """Show rows, those with the most of the first number first; a click on what they are of filters the dashboard."""
-    first = next(column for column in columns if not column.is_group)
+    first = next(column for column in columns if not column.is_bucketed)
     state = {
-        "layerId": _LAYER,
+        "layerId": _LAYER_ID,
         "layerType": "data",
         "columns": [
-            {"columnId": column.id, "isTransposed": False, **({"oneClickFilter": True} if column.is_group else {})}
+            {"columnId": column.id, "isTransposed": False, **({"oneClickFilter": True} if column.is_bucketed else {})}
             for column in columns
         ],
         "sorting": {"columnId": first.id, "direction": "desc"},
         "paging": {"enabled": True, "size": 10},
     }
-    return Panel(name, title, tells, query, columns, "lnsDatatable", state)
+    return Panel(name, title, description, query, columns, "lnsDatatable", state)

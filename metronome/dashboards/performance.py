@@ -2,11 +2,11 @@
 
 from typing import Final
 
-from metronome.dashboards.columns import Column, by_day, count, percentile, top, values
-from metronome.dashboards.dashboard import EVENT, ITEM, Control, Dashboard, beside, even
-from metronome.dashboards.panels import Panel, Series, chart, number, table
+from metronome.dashboards.columns import Column, count_events, count_values, date_histogram, percentile, top_values
+from metronome.dashboards.dashboard import EVENT_CONTROL, ITEM_CONTROL, Control, Dashboard, equal_row, two_panel_row
+from metronome.dashboards.panels import Panel, SeriesType, metric_panel, table_panel, xy_panel
 
-_GOOD: Final = {
+_WEB_VITALS: Final = {
     "LCP": ("Largest contentful paint", "good up to 2.5 s"),
     "INP": ("Interaction to next paint", "good up to 200 ms"),
     "CLS": ("Cumulative layout shift", "good up to 0.1"),
@@ -15,7 +15,7 @@ _GOOD: Final = {
 }
 """Web vitals, with what they are, and up to where they are called good: the thresholds of web.dev/articles/vitals."""
 
-_MATOMO: Final = {
+_MATOMO_TIMINGS: Final = {
     "pf_net": "Network",
     "pf_srv": "Server",
     "pf_tfr": "Transfer",
@@ -29,116 +29,128 @@ def _percentiles(field: str) -> tuple[Column, ...]:
     return tuple(percentile(f"p{percent}", f"{field}.num", percent) for percent in (50, 75, 95))
 
 
-def _there(*fields: str) -> str:
+def _has_number(*fields: str) -> str:
     """Let through the events that have a number in one of the fields."""
     return " or ".join(f"{field}.num : *" for field in fields)
 
 
-def _p75(field: str) -> Column:
+def _p75_column(field: str) -> Column:
     return percentile(f"{field}, p75", f"{field}.num", 75)
 
 
-def _vital(name: str) -> Panel:
-    title, good = _GOOD[name]
+def _vital_panel(name: str) -> Panel:
+    title, good = _WEB_VITALS[name]
     tells = "Three quarters of page loads are at or below it."
-    return number(name.lower(), title, tells, _there(name), _p75(name), below=f"75th percentile, {good}")
+    return metric_panel(
+        name.lower(), title, tells, _has_number(name), _p75_column(name), subtitle=f"75th percentile, {good}"
+    )
 
 
-def _by_day(name: str, title: str, tells: str = "Half, three quarters and 95 % are below these.") -> Panel:
+def _percentiles_by_day(name: str, title: str, tells: str = "Half, three quarters and 95 % are below these.") -> Panel:
     columns = _percentiles(name)
-    return chart(f"{name.lower()}-by-day", f"{title} by day", tells, _there(name), Series.LINES, by_day(), *columns)
+    return xy_panel(
+        f"{name.lower()}-by-day",
+        f"{title} by day",
+        tells,
+        _has_number(name),
+        SeriesType.LINES,
+        date_histogram(),
+        *columns,
+    )
 
 
-_SLOWEST: Final = _p75("LCP")
-_LONGEST: Final = percentile("p95", "duration.num", 95)
+_LCP_P75: Final = _p75_column("LCP")
+_DURATION_P95: Final = percentile("p95", "duration.num", 95)
 
 PERFORMANCE: Final = Dashboard(
     "performance",
     "performance",
     "How fast pages and answers are, as percentiles: web vitals and timings that browsers report, and durations. Bots "
     "are left out: to count them too, switch off the filter 'bots left out'.",
-    (ITEM, EVENT, Control("device", "Device"), Control("country", "Country")),
+    (ITEM_CONTROL, EVENT_CONTROL, Control("device", "Device"), Control("country", "Country")),
     (
-        even(6, *map(_vital, _GOOD)),
-        even(12, *(_by_day(name, _GOOD[name][0]) for name in ("LCP", "INP"))),
-        even(12, *(_by_day(name, _GOOD[name][0]) for name in ("CLS", "FCP", "TTFB"))),
-        beside(
+        equal_row(6, *map(_vital_panel, _WEB_VITALS)),
+        equal_row(12, *(_percentiles_by_day(name, _WEB_VITALS[name][0]) for name in ("LCP", "INP"))),
+        equal_row(12, *(_percentiles_by_day(name, _WEB_VITALS[name][0]) for name in ("CLS", "FCP", "TTFB"))),
+        two_panel_row(
             16,
             30,
-            table(
+            table_panel(
                 "slow-items",
                 "Items whose pages are slow",
                 "75th percentiles, the slowest first. Of few loads they say little.",
-                _there(*_GOOD),
-                top("id", "Item", 100, _SLOWEST),
-                _SLOWEST,
-                *(_p75(name) for name in _GOOD if name != "LCP"),
-                values("Loads", "LCP.num"),
+                _has_number(*_WEB_VITALS),
+                top_values("id", "Item", 100, _LCP_P75),
+                _LCP_P75,
+                *(_p75_column(name) for name in _WEB_VITALS if name != "LCP"),
+                count_values("Loads", "LCP.num"),
             ),
-            chart(
+            xy_panel(
                 "lcp-by-device",
                 "Largest contentful paint by device",
                 "75th percentiles.",
-                _there("LCP"),
-                Series.ACROSS,
-                top("device", "Device", 8, _SLOWEST),
-                _SLOWEST,
+                _has_number("LCP"),
+                SeriesType.HORIZONTAL_BARS,
+                top_values("device", "Device", 8, _LCP_P75),
+                _LCP_P75,
             ),
         ),
-        even(
+        equal_row(
             12,
-            _by_day("duration", "Durations", "Of all events that say how long they took; choose an event above."),
-            table(
+            _percentiles_by_day(
+                "duration", "Durations", "Of all events that say how long they took; choose an event above."
+            ),
+            table_panel(
                 "durations-by-event",
                 "Durations by event",
                 "An event's duration is its sender's: of a request, of a session, of a stay.",
-                _there("duration"),
-                top("event", "Event", 20, count("Events")),
-                count("Events"),
+                _has_number("duration"),
+                top_values("event", "Event", 20, count_events("Events")),
+                count_events("Events"),
                 *_percentiles("duration"),
             ),
         ),
-        even(
+        equal_row(
             14,
-            table(
+            table_panel(
                 "slow-answers",
                 "Items whose answers are slow",
                 "By the 95th percentile of their durations.",
-                _there("duration"),
-                top("id", "Item", 100, _LONGEST),
-                _LONGEST,
+                _has_number("duration"),
+                top_values("id", "Item", 100, _DURATION_P95),
+                _DURATION_P95,
                 percentile("p50", "duration.num", 50),
-                values("Answers", "duration.num"),
+                count_values("Answers", "duration.num"),
             ),
-            chart(
+            xy_panel(
                 "matomo-by-day",
                 "Matomo's page timings by day",
                 "75th percentiles of what Matomo's tracker reports.",
-                _there(*_MATOMO),
-                Series.LINES,
-                by_day(),
-                *(percentile(label, f"{name}.num", 75) for name, label in _MATOMO.items()),
+                _has_number(*_MATOMO_TIMINGS),
+                SeriesType.LINES,
+                date_histogram(),
+                *(percentile(label, f"{name}.num", 75) for name, label in _MATOMO_TIMINGS.items()),
             ),
         ),
-        even(
+        equal_row(
             12,
-            table(
+            table_panel(
                 "vitals-by-country",
                 "Web vitals by country",
                 "75th percentiles of the countries with most loads.",
-                _there(*_GOOD),
-                top("country", "Country", 30, count("Events")),
-                count("Events"),
-                *map(_p75, _GOOD),
+                _has_number(*_WEB_VITALS),
+                top_values("country", "Country", 30, count_events("Events")),
+                count_events("Events"),
+                *map(_p75_column, _WEB_VITALS),
             ),
-            table(
+            table_panel(
                 "vitals-by-browser",
                 "Web vitals by browser",
                 "75th percentiles.",
-                _there(*_GOOD),
-                top("browser", "Browser", 20, count("Events")),
-                count("Events"),
-                *map(_p75, _GOOD),
+                _has_number(*_WEB_VITALS),
+                top_values("browser", "Browser", 20, count_events("Events")),
+                count_events("Events"),
+                *map(_p75_column, _WEB_VITALS),
             ),
         ),
     ),

@@ -2,167 +2,186 @@
 
 from typing import Final
 
-from metronome.dashboards.columns import by_day, count, distinct, top
-from metronome.dashboards.dashboard import EVENT, ITEM, Control, Dashboard, beside, even
-from metronome.dashboards.panels import Series, chart, donut, number, table
+from metronome.dashboards.columns import count_events, date_histogram, top_values, unique_count
+from metronome.dashboards.dashboard import EVENT_CONTROL, ITEM_CONTROL, Control, Dashboard, equal_row, two_panel_row
+from metronome.dashboards.panels import SeriesType, donut_panel, metric_panel, table_panel, xy_panel
 
-_VIEW: Final = 'event : "view"'
-_DOWNLOAD: Final = 'event : "download"'
-_USE: Final = 'event : ("view" or "download")'
+_VIEW_QUERY: Final = 'event : "view"'
+_DOWNLOAD_QUERY: Final = 'event : "download"'
+_USE_QUERY: Final = 'event : ("view" or "download")'
 
-_VIEWS: Final = count("Views")
-_DOWNLOADS: Final = count("Downloads")
-_USES: Final = count("Views and downloads")
-_ITEM_VIEWS: Final = count("Views", _VIEW)
-_ITEM_DOWNLOADS: Final = count("Downloads", _DOWNLOAD)
-_VISITORS: Final = distinct("Visitors", "visitor")
+_VIEWS: Final = count_events("Views")
+_DOWNLOADS: Final = count_events("Downloads")
+_USES: Final = count_events("Views and downloads")
+_ITEM_VIEWS: Final = count_events("Views", _VIEW_QUERY)
+_ITEM_DOWNLOADS: Final = count_events("Downloads", _DOWNLOAD_QUERY)
+_VISITORS: Final = unique_count("Visitors", "visitor")
 
 USAGE: Final = Dashboard(
     "usage",
     "usage of items",
     "How often items are viewed and downloaded, by how many people, from where. Bots are left out: to count them too, "
     "switch off the filter 'bots left out'.",
-    (ITEM, EVENT, Control("channel", "Channel"), Control("country", "Country")),
+    (ITEM_CONTROL, EVENT_CONTROL, Control("channel", "Channel"), Control("country", "Country")),
     (
-        even(
+        equal_row(
             6,
-            number("views", "Views", "As tock counts them.", _VIEW, _VIEWS),
-            number("downloads", "Downloads", "As tock counts them.", _DOWNLOAD, _DOWNLOADS),
-            number(
+            metric_panel("views", "Views", "As tock counts them.", _VIEW_QUERY, _VIEWS),
+            metric_panel("downloads", "Downloads", "As tock counts them.", _DOWNLOAD_QUERY, _DOWNLOADS),
+            metric_panel(
                 "visitors",
                 "Visitors",
                 "Who comes on two days counts twice: a visitor is one for a day.",
-                _USE,
+                _USE_QUERY,
                 _VISITORS,
-                below="one for each day",
+                subtitle="one for each day",
             ),
-            number("sessions", "Sessions", "Visits of the people who came.", _USE, distinct("Sessions", "session")),
-            number("items", "Items used", "How many different items.", _USE, distinct("Items", "id")),
+            metric_panel(
+                "sessions",
+                "Sessions",
+                "Visits of the people who came.",
+                _USE_QUERY,
+                unique_count("Sessions", "session"),
+            ),
+            metric_panel("items", "Items used", "How many different items.", _USE_QUERY, unique_count("Items", "id")),
         ),
-        beside(
+        two_panel_row(
             13,
             28,
-            chart("views-by-day", "Views by day", "As tock's views.", _VIEW, Series.BARS, by_day(), _VIEWS),
-            chart(
+            xy_panel(
+                "views-by-day",
+                "Views by day",
+                "As tock's views.",
+                _VIEW_QUERY,
+                SeriesType.BARS,
+                date_histogram(),
+                _VIEWS,
+            ),
+            xy_panel(
                 "visitors-by-day",
                 "Visitors by day",
                 "How many different people viewed or downloaded something.",
-                _USE,
-                Series.LINES,
-                by_day(),
+                _USE_QUERY,
+                SeriesType.LINES,
+                date_histogram(),
                 _VISITORS,
             ),
         ),
-        beside(
+        two_panel_row(
             13,
             28,
-            chart(
+            xy_panel(
                 "downloads-by-day",
                 "Downloads by day and format",
                 "Formats beyond the ten most wanted are one.",
-                _DOWNLOAD,
-                Series.BARS,
-                by_day(),
+                _DOWNLOAD_QUERY,
+                SeriesType.BARS,
+                date_histogram(),
                 _DOWNLOADS,
-                by=top("format", "Format", 10, _DOWNLOADS, others=True),
+                breakdown=top_values("format", "Format", 10, _DOWNLOADS, include_other=True),
             ),
-            donut(
+            donut_panel(
                 "downloads-by-format",
                 "Downloads by format",
                 "As tock's downloads.",
-                _DOWNLOAD,
-                top("format", "Format", 10, _DOWNLOADS, others=True),
+                _DOWNLOAD_QUERY,
+                top_values("format", "Format", 10, _DOWNLOADS, include_other=True),
                 _DOWNLOADS,
             ),
         ),
-        beside(
+        two_panel_row(
             16,
             28,
-            table(
+            table_panel(
                 "top-items",
                 "Items that are viewed most",
                 "A click on an item shows the dashboard for it alone.",
-                _USE,
-                top("id", "Item", 100, _ITEM_VIEWS),
+                _USE_QUERY,
+                top_values("id", "Item", 100, _ITEM_VIEWS),
                 _ITEM_VIEWS,
                 _ITEM_DOWNLOADS,
                 _VISITORS,
             ),
-            table(
+            table_panel(
                 "downloaded-items",
                 "Items that are downloaded most",
                 "A click on an item shows the dashboard for it alone.",
-                _DOWNLOAD,
-                top("id", "Item", 100, _DOWNLOADS),
+                _DOWNLOAD_QUERY,
+                top_values("id", "Item", 100, _DOWNLOADS),
                 _DOWNLOADS,
             ),
         ),
-        beside(
+        two_panel_row(
             16,
             24,
-            table(
+            table_panel(
                 "referers",
                 "Referers",
                 "The pages from which people came, as tock's referers.",
-                _USE,
-                top("referer", "Referer", 100, _USES),
+                _USE_QUERY,
+                top_values("referer", "Referer", 100, _USES),
                 _USES,
                 _VISITORS,
             ),
-            chart(
+            xy_panel(
                 "channels-by-day",
                 "How people came, by day",
                 "By search, a link, social media, a campaign, or directly.",
-                _USE,
-                Series.BARS,
-                by_day(),
+                _USE_QUERY,
+                SeriesType.BARS,
+                date_histogram(),
                 _USES,
-                by=top("channel", "Channel", 10, _USES),
+                breakdown=top_values("channel", "Channel", 10, _USES),
             ),
         ),
-        even(
+        equal_row(
             14,
-            chart(
+            xy_panel(
                 "countries",
                 "Countries",
                 "Where the networks of visitors are registered.",
-                _USE,
-                Series.ACROSS,
-                top("country", "Country", 15, _USES),
+                _USE_QUERY,
+                SeriesType.HORIZONTAL_BARS,
+                top_values("country", "Country", 15, _USES),
                 _USES,
             ),
-            donut(
-                "devices", "Devices", "What people use.", _USE, top("device", "Device", 8, _USES, others=True), _USES
+            donut_panel(
+                "devices",
+                "Devices",
+                "What people use.",
+                _USE_QUERY,
+                top_values("device", "Device", 8, _USES, include_other=True),
+                _USES,
             ),
-            table(
+            table_panel(
                 "browsers",
                 "Browsers",
                 "With the systems they run on.",
-                _USE,
-                top("browser", "Browser", 20, _USES),
-                top("os", "System", 5, _USES),
+                _USE_QUERY,
+                top_values("browser", "Browser", 20, _USES),
+                top_values("os", "System", 5, _USES),
                 _USES,
                 _VISITORS,
             ),
         ),
-        even(
+        equal_row(
             12,
-            table(
+            table_panel(
                 "campaigns",
                 "Campaigns",
                 "What addresses with utm_campaign brought.",
-                _USE,
-                top("utm_campaign", "Campaign", 50, _USES),
-                top("utm_source", "Source", 5, _USES),
+                _USE_QUERY,
+                top_values("utm_campaign", "Campaign", 50, _USES),
+                top_values("utm_source", "Source", 5, _USES),
                 _USES,
                 _VISITORS,
             ),
-            table(
+            table_panel(
                 "referer-groups",
                 "Sites that people came from",
                 "Referers by site: Google whatever its country.",
-                _USE,
-                top("referer_group", "Site", 50, _USES),
+                _USE_QUERY,
+                top_values("referer_group", "Site", 50, _USES),
                 _USES,
                 _VISITORS,
             ),

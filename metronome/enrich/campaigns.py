@@ -5,22 +5,22 @@ from itertools import product
 from typing import Final
 from urllib.parse import parse_qsl
 
-_FIELDS: Final = ("utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content")
-_LONGEST_VALUE: Final = 200
-_LONGEST_QUERY: Final = 4_096
+_CAMPAIGN_FIELDS: Final = ("utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content")
+_VALUE_MAX_CHARACTERS: Final = 200
+_QUERY_MAX_CHARACTERS: Final = 4_096
 
-_OTHERS: Final = {"campaign": "campaign", "cpn": "campaign", "keyword": "term", "kwd": "term"}
-_OTHERS_OF_ALL: Final = {**_OTHERS, "source": "source", "medium": "medium", "content": "content"}
-_NAMES: Final = {
-    **{field: field for field in _FIELDS},
+_SHORT_PARAMETERS: Final = {"campaign": "campaign", "cpn": "campaign", "keyword": "term", "kwd": "term"}
+_PREFIXED_PARAMETERS: Final = {**_SHORT_PARAMETERS, "source": "source", "medium": "medium", "content": "content"}
+_FIELD_BY_PARAMETER: Final = {
+    **{field: field for field in _CAMPAIGN_FIELDS},
     **{
         f"{prefix}_{name}": f"utm_{part}"
-        for prefix, (name, part) in product(("mtm", "matomo", "pk", "piwik"), _OTHERS_OF_ALL.items())
+        for prefix, (name, part) in product(("mtm", "matomo", "pk", "piwik"), _PREFIXED_PARAMETERS.items())
     },
 }
 """Google's names, and those of Matomo (https://matomo.org/faq/reports/what-is-campaign-tracking-and-why-it-is-important/),
 which it also takes as it wrote them when it was called Piwik."""
-_CLICKS: Final = {
+_CLICK_ID_SOURCES: Final = {
     "gclid": "google",
     "gbraid": "google",
     "wbraid": "google",
@@ -34,14 +34,16 @@ _CLICKS: Final = {
 }
 """Advertisers put these to the links of what they are paid for, and to no other. Facebook's ``fbclid`` is not among
 them: it stands in every link that leaves Facebook."""
-_PAID: Final = "cpc"
+_PAID_MEDIUM: Final = "cpc"
 
-_ANY: Final = re.compile(r"[?&#](?:utm_|mtm_|matomo_|pk_|piwik_|" + "|".join(f"{name}=" for name in _CLICKS) + ")")
-_START: Final = re.compile(r"[?#]")
-_BETWEEN: Final = str.maketrans("?#", "&&")
+_CAMPAIGN_PATTERN: Final = re.compile(
+    r"[?&#](?:utm_|mtm_|matomo_|pk_|piwik_|" + "|".join(f"{name}=" for name in _CLICK_ID_SOURCES) + ")"
+)
+_QUERY_START: Final = re.compile(r"[?#]")
+_SEPARATORS: Final = str.maketrans("?#", "&&")
 
 
-def campaign_of(url: str) -> dict[str, str]:
+def parse_campaign(url: str) -> dict[str, str]:
     """Return the campaign that an address names in its query or its fragment.
 
     Where it names no source and medium, but somebody's click on an advertisement, these are told from that.
@@ -54,20 +56,20 @@ def campaign_of(url: str) -> dict[str, str]:
         of at most 200 characters; the first of two of one name counts.
 
     """
-    if _ANY.search(url) is None:
+    if _CAMPAIGN_PATTERN.search(url) is None:
         return {}
-    begin = _START.search(url)
+    begin = _QUERY_START.search(url)
     first = begin.end() if begin else 0
     found: dict[str, str] = {}
     clicked = None
-    for name, value in parse_qsl(url[first : first + _LONGEST_QUERY].translate(_BETWEEN), errors="replace"):
-        field = _NAMES.get(name)
+    for name, value in parse_qsl(url[first : first + _QUERY_MAX_CHARACTERS].translate(_SEPARATORS), errors="replace"):
+        field = _FIELD_BY_PARAMETER.get(name)
         if field is not None:
-            text = value.strip()[:_LONGEST_VALUE]
+            text = value.strip()[:_VALUE_MAX_CHARACTERS]
             if text:
                 found.setdefault(field, text)
-        elif name in _CLICKS:
-            clicked = clicked or _CLICKS[name]
+        elif name in _CLICK_ID_SOURCES:
+            clicked = clicked or _CLICK_ID_SOURCES[name]
     if clicked and not found.keys() & {"utm_source", "utm_medium"}:
-        found |= {"utm_source": clicked, "utm_medium": _PAID}
-    return {field: found[field] for field in _FIELDS if field in found}
+        found |= {"utm_source": clicked, "utm_medium": _PAID_MEDIUM}
+    return {field: found[field] for field in _CAMPAIGN_FIELDS if field in found}

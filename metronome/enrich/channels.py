@@ -4,13 +4,13 @@ import re
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from metronome.enrich.referrer_sources import Origin, origin_called, origin_of
-from metronome.enrich.referrers import referer_host
+from metronome.enrich.referrer_sources import ReferrerSource, find_campaign_source, find_referrer_source
+from metronome.enrich.referrers import extract_host
 
-_REMEMBERED_CHARACTERS: Final = 256
+_CACHED_MAX_CHARACTERS: Final = 256
 _EMAIL_MEDIUM: Final = re.compile(r"e-?mails?|e_mail|newsletters?|mailings?", re.IGNORECASE)
-_IS_HOST: Final = re.compile(r".*[.:].*|localhost", re.DOTALL)
-_LONGEST_HOST: Final = 128
+_HOST_PATTERN: Final = re.compile(r".*[.:].*|localhost", re.DOTALL)
+_HOST_MAX_CHARACTERS: Final = 128
 
 
 class Channel(NamedTuple):
@@ -28,13 +28,13 @@ _DIRECT: Final = Channel("direct")
 _INTERNAL: Final = Channel("internal")
 
 
-def channel_of(
-    referer: str | None,
-    url_medium: str | None,
-    url_source: str | None,
+def classify_channel(
+    referrer: str | None,
+    campaign_medium: str | None,
+    campaign_source: str | None,
     *,
-    internal: bool,
-    campaign: bool,
+    is_internal: bool,
+    has_campaign: bool,
 ) -> Channel:
     """Tell the channel of a visit.
 
@@ -42,29 +42,29 @@ def channel_of(
     emails by their medium, and those of assistants by their source, which puts its name to all its links.
 
     Args:
-        referer: as `metronome.enrich.referrers.normalise_referer` returns it; any other address will do.
-        url_medium: what the page's address says of its campaign's medium.
-        url_source: likewise of its source.
-        internal: whether the referer is a page of the same site.
-        campaign: whether the page's address names a campaign at all.
+        referrer: as `metronome.enrich.referrers.normalise_referer` returns it; any other address will do.
+        campaign_medium: what the page's address says of its campaign's medium.
+        campaign_source: likewise of its source.
+        is_internal: whether the referer is a page of the same site.
+        has_campaign: whether the page's address names a campaign at all.
 
     """
-    if len(referer or "") + len(url_medium or "") + len(url_source or "") > _REMEMBERED_CHARACTERS:
-        return _channel_of(referer, url_medium, url_source, internal, campaign)
-    return _remembered(referer, url_medium, url_source, internal, campaign)
+    if len(referrer or "") + len(campaign_medium or "") + len(campaign_source or "") > _CACHED_MAX_CHARACTERS:
+        return _classify_uncached(referrer, campaign_medium, campaign_source, is_internal, has_campaign)
+    return _classify_cached(referrer, campaign_medium, campaign_source, is_internal, has_campaign)
 
 
-def _channel_of(
+def _classify_uncached(
     referer: str | None,
     medium: str | None,
     source: str | None,
     internal: bool,  # noqa: FBT001  # by position, a cache finds it sooner
     campaign: bool,  # noqa: FBT001
 ) -> Channel:
-    host = "" if internal else _host_of(referer or "")
-    origin = origin_of(host) if host else None
+    host = "" if internal else _plausible_referrer_host(referer or "")
+    origin = find_referrer_source(host) if host else None
     if campaign:
-        return _channel_of_campaign(medium or "", origin_called(source or ""), origin, host)
+        return _classify_campaign(medium or "", find_campaign_source(source or ""), origin, host)
     if internal:
         return _INTERNAL
     if not host:
@@ -72,11 +72,13 @@ def _channel_of(
     return Channel(*origin) if origin is not None else Channel("referral", host)
 
 
-_remembered = lru_cache(maxsize=32_768)(_channel_of)
+_classify_cached = lru_cache(maxsize=32_768)(_classify_uncached)
 
 
-def _channel_of_campaign(medium: str, source: Origin | None, origin: Origin | None, host: str) -> Channel:
-    place = source or origin
+def _classify_campaign(
+    medium: str, source: ReferrerSource | None, referrer_source: ReferrerSource | None, host: str
+) -> Channel:
+    place = source or referrer_source
     group = place.name if place is not None else host or None
     if _EMAIL_MEDIUM.fullmatch(medium.strip()):
         return Channel("email", group)
@@ -85,8 +87,8 @@ def _channel_of_campaign(medium: str, source: Origin | None, origin: Origin | No
     return Channel("campaign", group)
 
 
-def _host_of(referer: str) -> str:
+def _plausible_referrer_host(referer: str) -> str:
     """Return the host, and nothing where a referer is a word that no browser sent."""
-    host = referer_host(referer)[:_LONGEST_HOST]
-    named = _IS_HOST.fullmatch(host) is not None or "/" in referer
+    host = extract_host(referer)[:_HOST_MAX_CHARACTERS]
+    named = _HOST_PATTERN.fullmatch(host) is not None or "/" in referer
     return host if named else ""

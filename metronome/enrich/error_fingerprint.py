@@ -4,11 +4,11 @@ import re
 from functools import lru_cache
 from typing import Final
 
-_LONGEST: Final = 256
-_LOOKED_AT: Final = 512
-_REMEMBERED_CHARACTERS: Final = 512
+_FINGERPRINT_MAX_CHARACTERS: Final = 256
+_MESSAGE_MAX_CHARACTERS: Final = 512
+_CACHED_MAX_CHARACTERS: Final = 512
 
-_PARTS: Final = re.compile(
+_VARIABLE_PARTS: Final = re.compile(
     r"""
       (?P<kept> <(?:n|id|uuid|url|query|email|time|text|address|ip)>
               | (?:\bstatus(?:[ ]code)?|\bHTTP)[ :=]{0,3}[1-5]\d\d\b )
@@ -32,7 +32,7 @@ _PARTS: Final = re.compile(
 ``:``, of which no placeholder has any: so folding again and again comes to an end."""
 
 
-def fold_message(message: str) -> str:
+def error_fingerprint(message: str) -> str:
     """Put placeholders in the place of all that differs between messages of one fault.
 
     Numbers become ``<n>``, hexadecimal and other ids ``<id>``, UUIDs ``<uuid>``, addresses of memory ``<address>``,
@@ -47,25 +47,25 @@ def fold_message(message: str) -> str:
         At most 256 characters; folded once more they stay as they are.
 
     """
-    return _remembered(message) if len(message) <= _REMEMBERED_CHARACTERS else _fold(message)
+    return _fingerprint_cached(message) if len(message) <= _CACHED_MAX_CHARACTERS else _fingerprint_uncached(message)
 
 
-def _fold(message: str) -> str:
-    text = _fold_once(message[:_LOOKED_AT])
-    while (again := _fold_once(text)) != text:
+def _fingerprint_uncached(message: str) -> str:
+    text = _replace_variable_parts(message[:_MESSAGE_MAX_CHARACTERS])
+    while (again := _replace_variable_parts(text)) != text:
         text = again
     # Cutting can part what belonged together, and a placeholder is longer than a digit.
-    text = " ".join(text[:_LONGEST].split())
-    while (again := " ".join(_fold_once(text)[:_LONGEST].split())) != text:
+    text = " ".join(text[:_FINGERPRINT_MAX_CHARACTERS].split())
+    while (again := " ".join(_replace_variable_parts(text)[:_FINGERPRINT_MAX_CHARACTERS].split())) != text:
         text = again
     return text
 
 
-_remembered = lru_cache(maxsize=8_192)(_fold)
+_fingerprint_cached = lru_cache(maxsize=8_192)(_fingerprint_uncached)
 
 
-def _fold_once(text: str) -> str:
-    return _PARTS.sub(_placeholder, " ".join(text.split()))
+def _replace_variable_parts(text: str) -> str:
+    return _VARIABLE_PARTS.sub(_placeholder, " ".join(text.split()))
 
 
 def _placeholder(found: re.Match[str]) -> str:

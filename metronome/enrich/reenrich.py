@@ -5,12 +5,20 @@ from typing import Any, Final
 
 import orjson
 
-from metronome.enrich.enrichment import KEPT_NAME, MADE, NOTHING, VERSION, VERSION_NAME, Enrichment, with_belonging
+from metronome.enrich.enrichment import (
+    EMPTY_VALUES,
+    ENRICH_KEPT_FIELD,
+    ENRICH_VERSION,
+    ENRICH_VERSION_FIELD,
+    ENRICHED_FIELDS,
+    Enrichment,
+    with_dependent_fields,
+)
 
-_MARKS: Final = (VERSION_NAME, KEPT_NAME)
+_BOOKKEEPING_FIELDS: Final = (ENRICH_VERSION_FIELD, ENRICH_KEPT_FIELD)
 
 
-def enriched_again(document: bytes, enrichment: Enrichment) -> bytes | None:
+def reenrich_document(document: bytes, enrichment: Enrichment) -> bytes | None:
     """Work out anew what follows from a document.
 
     What cannot be worked out stays as it is: visitors and sessions, whose salts are gone, and whatever has lost what
@@ -25,30 +33,30 @@ def enriched_again(document: bytes, enrichment: Enrichment) -> bytes | None:
 
     """
     doc: dict[str, Any] = orjson.loads(document)
-    kept = kept_of(doc)
-    fixed = with_belonging(kept)
-    found = {name: value for name, value in enrichment.derived(doc).items() if name not in fixed}
-    stale = enrichment.workable(doc) - fixed
-    changed = {name: value for name, value in doc.items() if name not in stale or value in NOTHING} | found
-    if found or VERSION_NAME in doc:
-        changed[VERSION_NAME] = VERSION
+    kept = get_sender_fields(doc)
+    fixed = with_dependent_fields(kept)
+    found = {name: value for name, value in enrichment.derive_fields(doc).items() if name not in fixed}
+    stale = enrichment.list_derivable_fields(doc) - fixed
+    changed = {name: value for name, value in doc.items() if name not in stale or value in EMPTY_VALUES} | found
+    if found or ENRICH_VERSION_FIELD in doc:
+        changed[ENRICH_VERSION_FIELD] = ENRICH_VERSION
         if kept:
-            changed[KEPT_NAME] = ",".join(sorted(kept))
+            changed[ENRICH_KEPT_FIELD] = ",".join(sorted(kept))
     return None if changed == doc else orjson.dumps(changed)
 
 
-def changed_fields(before: bytes, after: bytes) -> Iterable[str]:
+def list_changed_fields(before: bytes, after: bytes) -> Iterable[str]:
     """Return the names of the fields in which two documents differ, but for the marks of enrichment itself."""
     old, new = orjson.loads(before), orjson.loads(after)
-    return [name for name in {**old, **new} if old.get(name) != new.get(name) and name not in _MARKS]
+    return [name for name in {**old, **new} if old.get(name) != new.get(name) and name not in _BOOKKEEPING_FIELDS]
 
 
-def kept_of(doc: Mapping[str, Any]) -> frozenset[str]:
+def get_sender_fields(doc: Mapping[str, Any]) -> frozenset[str]:
     """Return which fields of a document only look as if enrichment had made them.
 
     In one that was never enriched all are the sender's; in another those that it lists.
     """
-    if VERSION_NAME not in doc:
-        return frozenset(name for name in MADE if doc.get(name) not in NOTHING)
-    listed = doc.get(KEPT_NAME)
-    return MADE.intersection(listed.split(",")) if isinstance(listed, str) else frozenset()
+    if ENRICH_VERSION_FIELD not in doc:
+        return frozenset(name for name in ENRICHED_FIELDS if doc.get(name) not in EMPTY_VALUES)
+    listed = doc.get(ENRICH_KEPT_FIELD)
+    return ENRICHED_FIELDS.intersection(listed.split(",")) if isinstance(listed, str) else frozenset()

@@ -9,14 +9,14 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 
-class Origin(NamedTuple):
+class ReferrerSource(NamedTuple):
     """A place that visits come from: search, social, ai, email or referral, and what it is called."""
 
     channel: str
     name: str
 
 
-_SEARCH: Final = """
+_SEARCH_HOSTS: Final = """
     AOL: search.aol.com, aolsearch.com
     Ask: ask.com
     Baidu: baidu.com
@@ -51,7 +51,7 @@ _SEARCH: Final = """
     WorldCat: worldcat.org
     Yep: yep.com
 """
-_SOCIAL: Final = """
+_SOCIAL_HOSTS: Final = """
     Academia.edu: academia.edu
     Bluesky: bsky.app, bsky.social
     DeviantArt: deviantart.com
@@ -98,7 +98,7 @@ _SOCIAL: Final = """
     YouTube: youtube.com, youtu.be, com.google.android.youtube
     Zhihu: zhihu.com
 """
-_AI: Final = """
+_AI_HOSTS: Final = """
     ChatGPT: chatgpt.com, openai.com, com.openai.chatgpt
     Claude: claude.ai, claude.com
     Consensus: consensus.app
@@ -123,7 +123,7 @@ _AI: Final = """
     You.com: you.com
     Z.ai: z.ai, chatglm.cn
 """
-_EMAIL: Final = """
+_EMAIL_HOSTS: Final = """
     AOL Mail: mail.aol.com
     Fastmail: fastmail.com
     Gmail: mail.google.com, com.google.android.gm
@@ -145,7 +145,7 @@ _EMAIL: Final = """
     Yandex Mail: mail.yandex.ru, mail.yandex.com
     Zoho Mail: mail.zoho.com, mail.zoho.eu
 """
-_REFERRAL: Final = """
+_REFERRAL_HOSTS: Final = """
     Baidu Baike: baike.baidu.com
     Baidu Tieba: tieba.baidu.com
     Bitbucket: bitbucket.org
@@ -159,46 +159,58 @@ _REFERRAL: Final = """
     Wikidata: wikidata.org
     Zenodo: zenodo.org
 """
-_TABLES: Final = {"search": _SEARCH, "social": _SOCIAL, "ai": _AI, "email": _EMAIL, "referral": _REFERRAL}
+_TABLES: Final = {
+    "search": _SEARCH_HOSTS,
+    "social": _SOCIAL_HOSTS,
+    "ai": _AI_HOSTS,
+    "email": _EMAIL_HOSTS,
+    "referral": _REFERRAL_HOSTS,
+}
 
-_COUNTRY: Final = r"(?:com?\.)?[a-z]{2,3}"
-_BY_COUNTRY: Final = (
-    (re.compile(rf"scholar\.google\.{_COUNTRY}"), Origin("search", "Google Scholar")),
-    (re.compile(rf"news\.google\.{_COUNTRY}"), Origin("referral", "Google News")),
-    (re.compile(rf"translate\.google\.{_COUNTRY}"), Origin("referral", "Google Translate")),
-    (re.compile(rf"(?:(?:m|ipv[46]|images|encrypted|cse|lens)\.)?google\.{_COUNTRY}"), Origin("search", "Google")),
-    (re.compile(rf"(?:[a-z]{{2,3}}\.)?mail\.yahoo\.{_COUNTRY}"), Origin("email", "Yahoo Mail")),
-    (re.compile(rf"(?:(?:[a-z]{{2}}|r|m)\.)?(?:images\.)?search\.yahoo\.{_COUNTRY}"), Origin("search", "Yahoo")),
-    (re.compile(rf"(?:m\.)?yahoo\.{_COUNTRY}"), Origin("search", "Yahoo")),
-    (re.compile(rf"mail\.yandex\.{_COUNTRY}"), Origin("email", "Yandex Mail")),
-    (re.compile(rf"(?:m\.)?(?:yandex\.{_COUNTRY}|ya\.ru)"), Origin("search", "Yandex")),
-    (re.compile(rf"(?:[a-z-]+\.)?pinterest\.{_COUNTRY}"), Origin("social", "Pinterest")),
-    (re.compile(r"(?:mastodon|mstdn)\.[a-z0-9.-]+"), Origin("social", "Mastodon")),
+_COUNTRY_DOMAIN: Final = r"(?:com?\.)?[a-z]{2,3}"
+_SOURCE_PATTERNS: Final = (
+    (re.compile(rf"scholar\.google\.{_COUNTRY_DOMAIN}"), ReferrerSource("search", "Google Scholar")),
+    (re.compile(rf"news\.google\.{_COUNTRY_DOMAIN}"), ReferrerSource("referral", "Google News")),
+    (re.compile(rf"translate\.google\.{_COUNTRY_DOMAIN}"), ReferrerSource("referral", "Google Translate")),
+    (
+        re.compile(rf"(?:(?:m|ipv[46]|images|encrypted|cse|lens)\.)?google\.{_COUNTRY_DOMAIN}"),
+        ReferrerSource("search", "Google"),
+    ),
+    (re.compile(rf"(?:[a-z]{{2,3}}\.)?mail\.yahoo\.{_COUNTRY_DOMAIN}"), ReferrerSource("email", "Yahoo Mail")),
+    (
+        re.compile(rf"(?:(?:[a-z]{{2}}|r|m)\.)?(?:images\.)?search\.yahoo\.{_COUNTRY_DOMAIN}"),
+        ReferrerSource("search", "Yahoo"),
+    ),
+    (re.compile(rf"(?:m\.)?yahoo\.{_COUNTRY_DOMAIN}"), ReferrerSource("search", "Yahoo")),
+    (re.compile(rf"mail\.yandex\.{_COUNTRY_DOMAIN}"), ReferrerSource("email", "Yandex Mail")),
+    (re.compile(rf"(?:m\.)?(?:yandex\.{_COUNTRY_DOMAIN}|ya\.ru)"), ReferrerSource("search", "Yandex")),
+    (re.compile(rf"(?:[a-z-]+\.)?pinterest\.{_COUNTRY_DOMAIN}"), ReferrerSource("social", "Pinterest")),
+    (re.compile(r"(?:mastodon|mstdn)\.[a-z0-9.-]+"), ReferrerSource("social", "Mastodon")),
 )
 """Those that have a host of their own in each country, and that anybody can run."""
 
 
-def _read_tables() -> dict[str, Origin]:
+def _read_tables() -> dict[str, ReferrerSource]:
     found = {}
     for channel, table in _TABLES.items():
         for line in re.sub(r",\s+", ",", table.strip()).splitlines():
             name, _, hosts = line.strip().partition(": ")
-            found.update(dict.fromkeys(hosts.split(","), Origin(channel, name)))
+            found.update(dict.fromkeys(hosts.split(","), ReferrerSource(channel, name)))
     return found
 
 
-_ORIGINS: Final = _read_tables()
-_BY_NAME: Final = {origin.name.lower().replace(" ", ""): origin for origin in _ORIGINS.values()} | {
-    "openai": _ORIGINS["chatgpt.com"],
-    "mistral": _ORIGINS["mistral.ai"],
-    "twitter": _ORIGINS["x.com"],
-    "yahoo": Origin("search", "Yahoo"),
-    "yandex": Origin("search", "Yandex"),
+_SOURCES_BY_HOST: Final = _read_tables()
+_SOURCES_BY_NAME: Final = {origin.name.lower().replace(" ", ""): origin for origin in _SOURCES_BY_HOST.values()} | {
+    "openai": _SOURCES_BY_HOST["chatgpt.com"],
+    "mistral": _SOURCES_BY_HOST["mistral.ai"],
+    "twitter": _SOURCES_BY_HOST["x.com"],
+    "yahoo": ReferrerSource("search", "Yahoo"),
+    "yandex": ReferrerSource("search", "Yandex"),
 }
 
 
 @lru_cache(maxsize=32_768)
-def origin_of(host: str) -> Origin | None:
+def find_referrer_source(host: str) -> ReferrerSource | None:
     """Return what is known of a host, or of the nearest domain that it belongs to; None where that is nothing.
 
     Args:
@@ -206,22 +218,22 @@ def origin_of(host: str) -> Origin | None:
             (``com.linkedin.android``).
 
     """
-    known = _ORIGINS.get(host)
+    known = _SOURCES_BY_HOST.get(host)
     if known is not None:
         return known
-    for pattern, origin in _BY_COUNTRY:
+    for pattern, origin in _SOURCE_PATTERNS:
         if pattern.fullmatch(host):
             return origin
     parent = host.partition(".")[2]
     while parent:
-        known = _ORIGINS.get(parent)
+        known = _SOURCES_BY_HOST.get(parent)
         if known is not None:
             return known
         parent = parent.partition(".")[2]
     return None
 
 
-def origin_called(source: str) -> Origin | None:
+def find_campaign_source(source: str) -> ReferrerSource | None:
     """Return what is known of a campaign's source: a host (``chatgpt.com``), or a name (``perplexity``)."""
     word = source.strip().lower().replace(" ", "")
-    return _BY_NAME.get(word) or (origin_of(word.removeprefix("www.")) if "." in word else None)
+    return _SOURCES_BY_NAME.get(word) or (find_referrer_source(word.removeprefix("www.")) if "." in word else None)

@@ -16,26 +16,26 @@ from counter_robots import is_machine
 from ua_parser import OS, Domain, UserAgent, load_lazy_builtins
 from ua_parser.regex import Resolver
 
-from metronome.enrich.robots import read_other_robot, read_robot
+from metronome.enrich.robots import detect_robot, detect_unlisted_robot
 
-_CONSOLE: Final = re.compile(r"playstation|nintendo|xbox|steam ?deck|\bouya\b", re.ASCII)
-_TV: Final = re.compile(
+_CONSOLE_PATTERN: Final = re.compile(r"playstation|nintendo|xbox|steam ?deck|\bouya\b", re.ASCII)
+_TV_PATTERN: Final = re.compile(
     r"smart-?tv|hbbtv|web0s|webos.?tv|netcast|bravia|apple ?tv|googletv|google tv|android tv|crkey|roku|viera|vidaa|"
     r"\bdtv\b|\baft[a-z]{1,4}\b|\btv safari|\blg browser|opera tv|shield android|mibox",
     re.ASCII,
 )
-_TABLET: Final = re.compile(
+_TABLET_PATTERN: Final = re.compile(
     r"ipad|tablet(?! pc)|playbook|kindle|\bkf[a-z]{2,5}\b|\bsm-[tx]\d|\bgt-p\d|nexus (?:7|9|10)\b|xoom|mediapad|"
     r"matepad|lenovo tb",
     re.ASCII,
 )
-_MOBILE: Final = re.compile(
+_MOBILE_PATTERN: Final = re.compile(
     r"iphone|ipod|mobi|phone|blackberry|\bbb10\b|opera mini|symbian|symbos|nokia|kaios|\bj2me\b|midp|\bpalm|webos|"
     r"\bbada\b|meego|maemo|windows ce",
     re.ASCII,
 )
-_PHONES_AND_TABLETS: Final = frozenset({"Android", "iOS"})
-_DESKTOPS: Final = frozenset(
+_MOBILE_SYSTEMS: Final = frozenset({"Android", "iOS"})
+_DESKTOP_SYSTEMS: Final = frozenset(
     """
     AmigaOS;Arch Linux;CentOS;Chrome OS;Debian;DragonFly;Fedora;FreeBSD;Gentoo;Haiku;Kubuntu;Linux;Linux Mint;Lubuntu;
     Mac OS;macOS;Mageia;Mandriva;NetBSD;OpenBSD;openSUSE;OS/2;Puppy;Red Hat;Slackware;Solaris;SunOS;SUSE;Ubuntu;
@@ -44,29 +44,29 @@ _DESKTOPS: Final = frozenset(
 )
 
 
-def device_kind(text: str, os: str | None) -> str:
+def classify_device(user_agent: str, os: str | None) -> str:
     """Return what kind of device a browser runs on.
 
     What an agent hides cannot be told: an iPad that asks for desktop pages says that it is a Macintosh.
 
     Args:
-        text: the user agent.
+        user_agent: the user agent.
         os: the operating system that was found in it, as `metronome.enrich.user_agents.Agent` has it.
 
     Returns:
         One of desktop, mobile, tablet, tv, console, other.
 
     """
-    words = text.lower()
-    if _CONSOLE.search(words):
+    words = user_agent.lower()
+    if _CONSOLE_PATTERN.search(words):
         return "console"
-    if _TV.search(words):
+    if _TV_PATTERN.search(words):
         return "tv"
-    if _TABLET.search(words) or (os == "Android" and "mobi" not in words and words.startswith("mozilla/")):
+    if _TABLET_PATTERN.search(words) or (os == "Android" and "mobi" not in words and words.startswith("mozilla/")):
         return "tablet"
-    if os in _PHONES_AND_TABLETS or _MOBILE.search(words):
+    if os in _MOBILE_SYSTEMS or _MOBILE_PATTERN.search(words):
         return "mobile"
-    return "desktop" if os in _DESKTOPS else "other"
+    return "desktop" if os in _DESKTOP_SYSTEMS else "other"
 
 
 class Tool(NamedTuple):
@@ -97,54 +97,54 @@ _LANGUAGES: Final = """
     Clojure CPython Erlang/OTP Go Java Julia libcurl Lua node Node.js Octave OpenJDK perl PHP Python R Ruby Rust Scala
 """
 """Of a language itself and of what many build upon: another name in the same text says more."""
-_BY_NAME: Final = {name.lower(): name for name in f"{_LIBRARIES} {_PROGRAMS}".split()}
-_BY_LANGUAGE: Final = {name.lower(): name for name in _LANGUAGES.split()}
+_TOOLS_BY_NAME: Final = {name.lower(): name for name in f"{_LIBRARIES} {_PROGRAMS}".split()}
+_LANGUAGES_BY_NAME: Final = {name.lower(): name for name in _LANGUAGES.split()}
 
-_AS_BROWSERS_BEGIN: Final = ("Mozilla/", "Opera/", "Dalvik/", "BlackBerry", "Lynx/", "Links ", "ELinks", "w3m/")
+_BROWSER_PREFIXES: Final = ("Mozilla/", "Opera/", "Dalvik/", "BlackBerry", "Lynx/", "Links ", "ELinks", "w3m/")
 _TOKEN: Final = re.compile(r"(?<![^\s;,(])([A-Za-z][\w.:+-]{0,60})(?:[/ ]v?(\d{1,4})(?![\w-]))?", re.ASCII)
 _POWERSHELL: Final = re.compile(r"(?:Windows)?PowerShell/v?(\d{1,4})", re.ASCII)
-_FIRST: Final = re.compile(r"[^\s/;,()]{1,64}")
-_NOT_TOOLS: Final = re.compile(r"PlayStation|PS4Application|cfnetwork|librss|FirePHP", re.IGNORECASE)
-_TOKENS_LOOKED_AT: Final = 24
+_FIRST_TOKEN: Final = re.compile(r"[^\s/;,()]{1,64}")
+_NOT_TOOL_PATTERN: Final = re.compile(r"PlayStation|PS4Application|cfnetwork|librss|FirePHP", re.IGNORECASE)
+_MAX_TOKENS: Final = 24
 
 
-def read_tool(text: str) -> Tool | None:
+def detect_tool(user_agent: str) -> Tool | None:
     """Return the tool that a user agent names, or None where it is a browser's or of something unknown.
 
     Args:
-        text: the user agent, of at most some hundred characters.
+        user_agent: the user agent, of at most some hundred characters.
 
     """
-    if text.startswith(_AS_BROWSERS_BEGIN):
-        shell = _POWERSHELL.search(text) if "PowerShell/" in text else None
+    if user_agent.startswith(_BROWSER_PREFIXES):
+        shell = _POWERSHELL.search(user_agent) if "PowerShell/" in user_agent else None
         return Tool("PowerShell", shell[1]) if shell else None
-    if "Mozilla/" in text or _NOT_TOOLS.search(text):
+    if "Mozilla/" in user_agent or _NOT_TOOL_PATTERN.search(user_agent):
         return None
     language = None
-    for count, found in enumerate(_TOKEN.finditer(text)):
-        if count == _TOKENS_LOOKED_AT:
+    for count, found in enumerate(_TOKEN.finditer(user_agent)):
+        if count == _MAX_TOKENS:
             break
         token, version = found[1].lower(), found[2]
         if version is None and found.start():
             continue
-        name = _BY_NAME.get(token)
+        name = _TOOLS_BY_NAME.get(token)
         if name is not None:
             return Tool(name, version)
-        if language is None and token in _BY_LANGUAGE:
-            language = Tool(_BY_LANGUAGE[token], version)
+        if language is None and token in _LANGUAGES_BY_NAME:
+            language = Tool(_LANGUAGES_BY_NAME[token], version)
     if language is not None:
         return language
-    first = _FIRST.search(text)
-    return Tool(first[0], None) if first and is_machine(text) else None
+    first = _FIRST_TOKEN.search(user_agent)
+    return Tool(first[0], None) if first and is_machine(user_agent) else None
 
 
-SCRIPT: Final = "script"
+SCRIPT_DEVICE: Final = "script"
 
-_LONGEST: Final = 512
-_LONGEST_NAME: Final = 64
-_LONGEST_VERSION: Final = 16
+_AGENT_MAX_CHARACTERS: Final = 512
+_AGENT_NAME_MAX_CHARACTERS: Final = 64
+_VERSION_MAX_CHARACTERS: Final = 16
 _BROWSER_AND_OS: Final = Domain.USER_AGENT | Domain.OS
-_BROWSERS: Final = {
+_BROWSER_ALIASES: Final = {
     "Chrome Mobile": "Chrome",
     "Chrome Mobile WebView": "Android WebView",
     "Chrome Mobile iOS": "Chrome",
@@ -158,14 +158,14 @@ _BROWSERS: Final = {
     "Opera Tablet": "Opera",
 }
 """A browser is the same wherever it runs: the device says the rest."""
-_SYSTEMS: Final = {"Mac OS X": "macOS", "ATV OS X": "tvOS", "Web0S": "webOS"}
-_UNKNOWN: Final = "Other"
-_MAIL: Final = "Apple Mail"
+_OS_ALIASES: Final = {"Mac OS X": "macOS", "ATV OS X": "tvOS", "Web0S": "webOS"}
+_UNKNOWN_FAMILY: Final = "Other"
+_APPLE_MAIL: Final = "Apple Mail"
 """What the parser takes for it is, but on a Mac, whatever shows pages with Apple's engine."""
-_MAJOR: Final = re.compile(r"\w[\w ]*", re.ASCII)
+_MAJOR_VERSION_PATTERN: Final = re.compile(r"\w[\w ]*", re.ASCII)
 
 
-class Agent(NamedTuple):
+class ParsedUserAgent(NamedTuple):
     """What a user agent tells; None where it does not.
 
     A robot has a name (``bot``) and a kind (``bot_kind``: search, ai, seo, social, monitor, feed, archive or other) and
@@ -182,10 +182,10 @@ class Agent(NamedTuple):
     bot_kind: str | None = None
 
 
-_NOBODY: Final = Agent()
+_UNKNOWN_AGENT: Final = ParsedUserAgent()
 
 
-def read_agent(text: str) -> Agent:
+def parse_user_agent(text: str) -> ParsedUserAgent:
     """Tell what sent a user agent: a person's browser, a tool that a person uses, or a robot.
 
     The first call loads the lists, which takes a fifth of a second. Each further one takes time linear in the text's
@@ -198,54 +198,56 @@ def read_agent(text: str) -> Agent:
         What it tells; all None where *text* is empty or only says that there is none (``-``).
 
     """
-    return _remembered(text) if len(text) <= _LONGEST else _read(text[:_LONGEST])
+    return _parse_cached(text) if len(text) <= _AGENT_MAX_CHARACTERS else _parse_uncached(text[:_AGENT_MAX_CHARACTERS])
 
 
-def _read(given: str) -> Agent:
-    text = given.strip()
+def _parse_uncached(header: str) -> ParsedUserAgent:
+    text = header.strip()
     if not text or text == "-":
-        return _NOBODY
+        return _UNKNOWN_AGENT
     if not text.isascii():
         # The parser's engine takes no lone surrogates, which JSON can carry.
         text = text.encode("utf-8", "replace").decode()
-    robot = read_robot(text)
+    robot = detect_robot(text)
     if robot is None:
-        tool = read_tool(text)
+        tool = detect_tool(text)
         if tool is not None:
-            return Agent(browser=tool.name, browser_version=tool.version, device=SCRIPT)
-        robot = read_other_robot(text)
-    return _browser_of(text) if robot is None else Agent(bot=robot.name, bot_kind=robot.kind)
+            return ParsedUserAgent(browser=tool.name, browser_version=tool.version, device=SCRIPT_DEVICE)
+        robot = detect_unlisted_robot(text)
+    return _parse_browser(text) if robot is None else ParsedUserAgent(bot=robot.name, bot_kind=robot.kind)
 
 
-_remembered = lru_cache(maxsize=32_768)(_read)
+_parse_cached = lru_cache(maxsize=32_768)(_parse_uncached)
 
 
-def _browser_of(text: str) -> Agent:
-    found = _parser()(text, _BROWSER_AND_OS)
-    os, os_version = _os_of(found.os)
-    browser, version = _name_of(found.user_agent)
-    if browser == _MAIL and os != "macOS":
+def _parse_browser(text: str) -> ParsedUserAgent:
+    found = _load_parser()(text, _BROWSER_AND_OS)
+    os, os_version = _os_name_and_version(found.os)
+    browser, version = _browser_name_and_version(found.user_agent)
+    if browser == _APPLE_MAIL and os != "macOS":
         browser = version = None
-    return Agent(browser, version, os, os_version, device_kind(text, os))
+    return ParsedUserAgent(browser, version, os, os_version, classify_device(text, os))
 
 
 @cache
-def _parser() -> Resolver:
+def _load_parser() -> Resolver:
     return Resolver(load_lazy_builtins())
 
 
-def _name_of(browser: UserAgent | None) -> tuple[str | None, str | None]:
-    if browser is None or browser.family == _UNKNOWN:
+def _browser_name_and_version(browser: UserAgent | None) -> tuple[str | None, str | None]:
+    if browser is None or browser.family == _UNKNOWN_FAMILY:
         return None, None
-    return _BROWSERS.get(browser.family, browser.family)[:_LONGEST_NAME], _major(browser.major)
+    return _BROWSER_ALIASES.get(browser.family, browser.family)[:_AGENT_NAME_MAX_CHARACTERS], _major_version(
+        browser.major
+    )
 
 
-def _os_of(os: OS | None) -> tuple[str | None, str | None]:
-    if os is None or os.family == _UNKNOWN:
+def _os_name_and_version(os: OS | None) -> tuple[str | None, str | None]:
+    if os is None or os.family == _UNKNOWN_FAMILY:
         return None, None
-    return _SYSTEMS.get(os.family, os.family)[:_LONGEST_NAME], _major(os.major)
+    return _OS_ALIASES.get(os.family, os.family)[:_AGENT_NAME_MAX_CHARACTERS], _major_version(os.major)
 
 
-def _major(version: str | None) -> str | None:
-    found = _MAJOR.match(version or "")
-    return found[0].rstrip()[:_LONGEST_VERSION] if found else None
+def _major_version(version: str | None) -> str | None:
+    found = _MAJOR_VERSION_PATTERN.match(version or "")
+    return found[0].rstrip()[:_VERSION_MAX_CHARACTERS] if found else None

@@ -16,15 +16,15 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-from metronome.errors import Misconfigured
+from metronome.errors import ConfigurationError
 from metronome.protocols.access_logs.reader import LINE_MAX_BYTES
 
 STANDARD_INPUT: Final = "-"
-_GZIP = b"\x1f\x8b"
-_ZSTD = b"\x28\xb5\x2f\xfd"
+_GZIP_MAGIC = b"\x1f\x8b"
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _MAGIC_BYTES = 4
 _BLOCK_BYTES = 1 << 18
-_DAMAGES = (EOFError, OSError, zlib.error, zstd.ZstdError)
+_READ_ERRORS = (EOFError, OSError, zlib.error, zstd.ZstdError)
 
 
 class LogFile:
@@ -40,12 +40,12 @@ class LogFile:
 
     def __init__(self, path: str) -> None:
         self.name = "standard input" if path == STANDARD_INPUT else path
-        self.damage: str | None = None
+        self.read_error: str | None = None
         self._path = path
 
     def __enter__(self) -> Self:
         self._stream = sys.stdin.buffer if self._path == STANDARD_INPUT else Path(self._path).open("rb")
-        self._source = _Source(self._stream)
+        self._source = _CountingReader(self._stream)
         return self
 
     def __exit__(
@@ -55,9 +55,9 @@ class LogFile:
             self._stream.close()
 
     @property
-    def position(self) -> int:
+    def bytes_read(self) -> int:
         """How many bytes of it, as it is stored, have been read."""
-        return self._source.position
+        return self._source.bytes_read
 
     @property
     def inode(self) -> tuple[int, int]:
@@ -83,35 +83,35 @@ class LogFile:
             if len(begun) > LINE_MAX_BYTES:
                 dropped += len(begun) - LINE_MAX_BYTES - 1
                 begun = begun[: LINE_MAX_BYTES + 1]
-        if begun and self.damage is None:
+        if begun and self.read_error is None:
             yield offset, begun
 
     def _blocks(self) -> Iterator[bytes]:
         try:
-            with self._plain() as stream:
+            with self._open_decompressed() as stream:
                 while block := stream.read1(_BLOCK_BYTES):
                     yield block
-        except _DAMAGES as error:
-            self.damage = f"{self.name} is damaged or not whole: {error}"
+        except _READ_ERRORS as error:
+            self.read_error = f"{self.name} is damaged or not whole: {error}"
 
-    def _plain(self) -> "AbstractContextManager[_Source | gzip.GzipFile | zstd.ZstdFile]":
-        magic = self._source.first_bytes()
-        if magic.startswith(_GZIP):
+    def _open_decompressed(self) -> "AbstractContextManager[_CountingReader | gzip.GzipFile | zstd.ZstdFile]":
+        magic = self._source.peek()
+        if magic.startswith(_GZIP_MAGIC):
             return closing(gzip.GzipFile(fileobj=self._source, mode="rb"))
-        if magic == _ZSTD:
+        if magic == _ZSTD_MAGIC:
             return closing(zstd.ZstdFile(self._source, "r"))
         return nullcontext(self._source)
 
 
-class _Source(io.BufferedIOBase):
+class _CountingReader(io.BufferedIOBase):
     """The bytes as they are stored, counted."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self._head = b""
-        self.position = 0
+        self.bytes_read = 0
 
-    def first_bytes(self) -> bytes:
+    def peek(self) -> bytes:
         self._head = self._stream.read(_MAGIC_BYTES)
         return self._head
 
@@ -122,7 +122,7 @@ class _Source(io.BufferedIOBase):
         wanted = None if size is None or size < 0 else size
         block, self._head = self._head[:wanted], self._head[len(self._head[:wanted]) :]
         block += self._stream.read(-1 if wanted is None else wanted - len(block))
-        self.position += len(block)
+        self.bytes_read += len(block)
         return block
 
     def read1(self, size: int = -1, /) -> bytes:
@@ -131,14 +131,14 @@ class _Source(io.BufferedIOBase):
 
 def is_compressed(first_bytes: bytes) -> bool:
     """Tell from the first four bytes of a file whether it is gzip or zstd."""
-    return first_bytes.startswith((_GZIP, _ZSTD))
+    return first_bytes.startswith((_GZIP_MAGIC, _ZSTD_MAGIC))
 
 
-def stored_bytes(paths: list[str]) -> int | None:
+def total_size(paths: list[str]) -> int | None:
     """Return how many bytes these files have together, or None where one does not say.
 
     Raises:
-        Misconfigured: one is missing, is a folder or may not be read. Nothing has been opened yet: a
+        ConfigurationError: one is missing, is a folder or may not be read. Nothing has been opened yet: a
             pipe that was opened only to look at it would be lost.
 
     """
@@ -149,11 +149,11 @@ def stored_bytes(paths: list[str]) -> int | None:
             known = False
             continue
         if not Path(path).exists():
-            raise Misconfigured(f"{path} cannot be read: there is no such file")
+            raise ConfigurationError(f"{path} cannot be read: there is no such file")
         if Path(path).is_dir():
-            raise Misconfigured(f"{path} cannot be read: it is a folder, so name the files in it")
+            raise ConfigurationError(f"{path} cannot be read: it is a folder, so name the files in it")
         if not os.access(path, os.R_OK):
-            raise Misconfigured(f"{path} cannot be read: this user may not")
+            raise ConfigurationError(f"{path} cannot be read: this user may not")
         total += Path(path).stat().st_size
         known = known and Path(path).is_file()
     return total if known else None

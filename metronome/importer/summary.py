@@ -4,11 +4,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-SHOWN: Final = 5
+MAX_LISTED_LINES: Final = 5
 """How many lines that could not be taken are shown with their reasons."""
 
 
-class Note(NamedTuple):
+class RejectedLine(NamedTuple):
     """Why one line was not taken.
 
     Attributes:
@@ -19,36 +19,36 @@ class Note(NamedTuple):
     """
 
     log: str
-    place: str
+    location: str
     reason: str
 
 
 @dataclass(slots=True)
-class Notes:
+class RejectedLines:
     """How many lines were not taken, the first of them, and the last."""
 
     count: int = 0
-    first: list[Note] = field(default_factory=list)
-    last: Note | None = None
+    first: list[RejectedLine] = field(default_factory=list)
+    last: RejectedLine | None = None
 
-    def add(self, log: str, place: str, reason: str) -> None:
+    def add(self, log: str, location: str, reason: str) -> None:
         """Count one more line that was not taken."""
         self.count += 1
-        self.last = Note(log, place, reason)
-        if len(self.first) < SHOWN:
+        self.last = RejectedLine(log, location, reason)
+        if len(self.first) < MAX_LISTED_LINES:
             self.first.append(self.last)
 
-    def told(self, title: str) -> list[str]:
+    def format(self, title: str) -> list[str]:
         """Tell the first lines and their reasons, or nothing if there are none."""
         if not self.count:
             return []
         more = self.count - len(self.first)
-        lines = [f"  {note.log}, {note.place}: {printable(note.reason)}" for note in self.first]
+        lines = [f"  {note.log}, {note.location}: {sanitize_for_terminal(note.reason)}" for note in self.first]
         return ["", f"{title}:", *lines, *([f"  and {more:,} more"] if more else [])]
 
 
 @dataclass(slots=True)
-class Tally:
+class ImportSummary:
     """What an import has read and what the server said to it.
 
     Attributes:
@@ -62,11 +62,11 @@ class Tally:
     """
 
     lines: int = 0
-    passed: int = 0
+    skipped: int = 0
     events: Counter[str] = field(default_factory=Counter)
-    unreadable: Notes = field(default_factory=Notes)
+    unreadable: RejectedLines = field(default_factory=RejectedLines)
     accepted: int = 0
-    rejected: Notes = field(default_factory=Notes)
+    rejected: RejectedLines = field(default_factory=RejectedLines)
 
     @property
     def readable(self) -> int:
@@ -78,7 +78,7 @@ class Tally:
         """How many lines the server has answered for."""
         return self.accepted + self.rejected.count
 
-    def summary(self, seconds: float, *, sent: bool) -> str:
+    def format(self, seconds: float, *, sent: bool) -> str:
         """Tell everything that was counted, as a small table.
 
         Args:
@@ -93,7 +93,7 @@ class Tally:
             ("  downloads", self.events["download"]),
             ("  errors", self.events["error"]),
             ("  other requests", self.events["request"]),
-            *([("  no hits", self.passed)] if self.passed else []),
+            *([("  no hits", self.skipped)] if self.skipped else []),
             ("  unreadable", self.unreadable.count),
             *(answered if sent else []),
         ]
@@ -103,12 +103,12 @@ class Tally:
                 *(f"{name:<24}{count:>14,}" for name, count in rows),
                 f"{'time':<24}{seconds:>12,.1f} s  ({rate:,.0f} lines/s)",
                 *([] if sent else ["dry run: nothing was sent"]),
-                *self.unreadable.told("could not be read"),
-                *self.rejected.told("rejected by the server"),
+                *self.unreadable.format("could not be read"),
+                *self.rejected.format("rejected by the server"),
             ]
         )
 
 
-def printable(text: str) -> str:
+def sanitize_for_terminal(text: str) -> str:
     """Replace what could steer a terminal: a log holds whatever strangers asked a web server for."""
     return "".join(character if character.isprintable() else "\ufffd" for character in text)

@@ -13,34 +13,34 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 from metronome.middleware.current_request import (
-    EVENT_STREAM,
-    HANDLED,
+    CURRENT_REQUEST,
+    EVENT_STREAM_TYPE,
     SAFE_IN_PATHS,
     TEXT_MAX_CHARACTERS,
     UNMATCHED,
-    Handled,
-    Hit,
+    CurrentRequest,
+    RequestRecord,
 )
-from metronome.middleware.paths import ANYTHING, ROUTE_KEY, Skipping, from_braces, with_values_named
+from metronome.middleware.paths import ROUTE_KEY, WILDCARD, PathFilter, normalize_braces, replace_values_with_names
 from metronome.middleware.reporter import Reporter
 
-_NAMES = re.compile(r":(\w+)")
-_MAX_REMEMBERED: Final = 4096
+_PARAMETER_PATTERN = re.compile(r":(\w+)")
+_CACHE_SIZE: Final = 4096
 
 
-class _Known(NamedTuple):
+class _CachedRoute(NamedTuple):
     """A route that was seen before; it is held, so that its number is no other's."""
 
     route: Any
     context: Any
     pattern: str
-    names: frozenset[str]
+    parameter_names: frozenset[str]
 
 
-_known: dict[tuple[int, int], _Known] = {}
+_route_cache: dict[tuple[int, int], _CachedRoute] = {}
 
 
-def route_of(scope: Mapping[str, Any], root: str) -> str:
+def route_pattern(scope: Mapping[str, Any], root: str) -> str:
     """Return the pattern of the route that a request took, in the form of `metronome.middleware.paths`.
 
     Args:
@@ -50,51 +50,53 @@ def route_of(scope: Mapping[str, Any], root: str) -> str:
     """
     told = scope.get(ROUTE_KEY)
     if told is not None:
-        return from_braces(str(told))
+        return normalize_braces(str(told))
     mounted = scope.get("root_path", "")[len(root) :]
     route = scope.get("route")
     if not hasattr(route, "endpoint"):
         # None, or a mount in which nothing was found or looked for: as static files.
-        return _without_a_route(scope, root, mounted)
-    context = scope.get("fastapi", _NOTHING).get("effective_route_context")
+        return _pattern_from_parameters(scope, root, mounted)
+    context = scope.get("fastapi", _EMPTY).get("effective_route_context")
     if context is not None and getattr(context, "original_route", None) is not route:
         context = None
-    known = _known.get((id(route), id(context)))
+    known = _route_cache.get((id(route), id(context)))
     if known is None:
-        known = _remember(route, context)
+        known = _cache_route(route, context)
     if not mounted:
         return known.pattern
-    outer = {name: value for name, value in scope.get("path_params", _NOTHING).items() if name not in known.names}
-    prefix = with_values_named(mounted, outer) if outer else mounted
+    outer = {
+        name: value for name, value in scope.get("path_params", _EMPTY).items() if name not in known.parameter_names
+    }
+    prefix = replace_values_with_names(mounted, outer) if outer else mounted
     return f"{prefix}{known.pattern}" if prefix is not None else UNMATCHED
 
 
-_NOTHING: Final[Mapping[str, Any]] = {}
+_EMPTY: Final[Mapping[str, Any]] = {}
 
 
-def _without_a_route(scope: Mapping[str, Any], root: str, mounted: str) -> str:
-    params = scope.get("path_params", _NOTHING)
+def _pattern_from_parameters(scope: Mapping[str, Any], root: str, mounted: str) -> str:
+    params = scope.get("path_params", _EMPTY)
     if mounted:
-        prefix = with_values_named(mounted, params)
-        return f"{prefix}/{ANYTHING}" if prefix is not None else UNMATCHED
+        prefix = replace_values_with_names(mounted, params)
+        return f"{prefix}/{WILDCARD}" if prefix is not None else UNMATCHED
     if scope.get("route") is not None:
-        return f"/{ANYTHING}"
+        return f"/{WILDCARD}"
     if scope.get("endpoint") is None or not params:
         return UNMATCHED
     # Frameworks that tell the values only.
-    return with_values_named(scope["path"][len(root) :], params) or UNMATCHED
+    return replace_values_with_names(scope["path"][len(root) :], params) or UNMATCHED
 
 
-def _remember(route: Any, context: Any) -> _Known:
+def _cache_route(route: Any, context: Any) -> _CachedRoute:
     """Read a route's pattern; FastAPI has that of a route in an included router in a context beside it."""
     of_context = getattr(context, "path_format", None) or getattr(
         getattr(context, "starlette_route", None), "path_format", None
     )
-    pattern = from_braces(of_context or getattr(route, "path_format", None) or route.path)
-    known = _Known(route, context, pattern, frozenset(_NAMES.findall(pattern)))
-    if len(_known) >= _MAX_REMEMBERED:
-        _known.clear()
-    _known[id(route), id(context)] = known
+    pattern = normalize_braces(of_context or getattr(route, "path_format", None) or route.path)
+    known = _CachedRoute(route, context, pattern, frozenset(_PARAMETER_PATTERN.findall(pattern)))
+    if len(_route_cache) >= _CACHE_SIZE:
+        _route_cache.clear()
+    _route_cache[id(route), id(context)] = known
     return known
 
 
@@ -102,16 +104,16 @@ Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-_FAILED: Final = 500
-_OF_WEBSOCKETS: Final = {"websocket.accept": 101, "websocket.close": 403}
+_ERROR_STATUS: Final = 500
+_WEBSOCKET_STATUSES: Final = {"websocket.accept": 101, "websocket.close": 403}
 """With what a handshake is answered."""
-_EVENT_STREAM: Final = EVENT_STREAM.encode()
-_STARTS: Final = frozenset({"http.response.start", "websocket.http.response.start"})
-_REPORTED: Final = frozenset({"http", "websocket"})
-_SHUT_DOWN: Final = frozenset({"lifespan.shutdown.complete", "lifespan.shutdown.failed"})
-_MAX: Final = TEXT_MAX_CHARACTERS
+_EVENT_STREAM: Final = EVENT_STREAM_TYPE.encode()
+_START_TYPES: Final = frozenset({"http.response.start", "websocket.http.response.start"})
+_REPORTED_TYPES: Final = frozenset({"http", "websocket"})
+_SHUTDOWN_TYPES: Final = frozenset({"lifespan.shutdown.complete", "lifespan.shutdown.failed"})
+_MAX_CHARACTERS: Final = TEXT_MAX_CHARACTERS
 
 
 class ASGIMiddleware:
@@ -123,32 +125,32 @@ class ASGIMiddleware:
 
     """
 
-    def __init__(self, app: App, reporter: Reporter) -> None:
+    def __init__(self, app: ASGIApp, reporter: Reporter) -> None:
         self.app = app
         self.reporter = reporter
-        self._skips = Skipping(reporter)
-        self._at_the_start = reporter.config.mode == "request"
+        self._is_skipped = PathFilter(reporter)
+        self._report_on_start = reporter.config.mode == "request"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a connection as the application does."""
         kind = scope["type"]
         if kind == "lifespan":
-            await self._live(scope, receive, send)
-        elif kind not in _REPORTED or self._skips(scope.get("method", "GET"), scope["path"]):
+            await self._handle_lifespan(scope, receive, send)
+        elif kind not in _REPORTED_TYPES or self._is_skipped(scope.get("method", "GET"), scope["path"]):
             await self.app(scope, receive, send)
         else:
-            request = _Request(self.reporter, scope, at_the_start=self._at_the_start or kind == "websocket")
-            token = HANDLED.set(request)
+            request = _ASGIRequest(self.reporter, scope, report_on_start=self._report_on_start or kind == "websocket")
+            token = CURRENT_REQUEST.set(request)
             try:
-                await self.app(scope, receive, request.watching(send))
+                await self.app(scope, receive, request.wrap_send(send))
             except Exception:
-                request.fail()
+                request.mark_failed()
                 raise
             finally:
-                HANDLED.reset(token)
-                request.end()
+                CURRENT_REQUEST.reset(token)
+                request.report_end()
 
-    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _handle_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the application live its life, and send what is queued before the server hears of its end.
 
         To an application that knows no lifespan, as Django, one is lent: servers may end their process with the signal
@@ -162,7 +164,7 @@ class ASGIMiddleware:
             return await receive()
 
         async def flushing(message: Message) -> None:
-            if message["type"] in _SHUT_DOWN:
+            if message["type"] in _SHUTDOWN_TYPES:
                 # Nothing else runs in this loop any more, whichever loop it is.
                 self.reporter.flush()
             await send(message)
@@ -177,23 +179,33 @@ class ASGIMiddleware:
             await flushing({"type": "lifespan.shutdown.complete"})
 
 
-class _Request(Handled):
+class _ASGIRequest(CurrentRequest):
     """One request, from its start to the end of its response."""
 
-    __slots__ = ("_at_the_start", "_began", "_done", "_failed", "_reporter", "_root", "_scope", "_started", "_status")
+    __slots__ = (
+        "_failed",
+        "_is_reported",
+        "_report_on_start",
+        "_reporter",
+        "_root_path",
+        "_scope",
+        "_started_at",
+        "_started_clock",
+        "_status",
+    )
 
-    def __init__(self, reporter: Reporter, scope: Scope, *, at_the_start: bool) -> None:
-        super().__init__(self._seen)
-        self._started = time.time()
-        self._began = time.perf_counter()
+    def __init__(self, reporter: Reporter, scope: Scope, *, report_on_start: bool) -> None:
+        super().__init__(self._build_record)
+        self._started_at = time.time()
+        self._started_clock = time.perf_counter()
         self._reporter = reporter
         self._scope = scope
-        self._root = scope.get("root_path", "")
-        self._at_the_start = at_the_start
+        self._root_path = scope.get("root_path", "")
+        self._report_on_start = report_on_start
         self._status: int | None = None
-        self._done = self._failed = False
+        self._is_reported = self._failed = False
 
-    def watching(self, send: Send) -> Send:
+    def wrap_send(self, send: Send) -> Send:
         """Return what sends as *send* does, and looks at what it sends."""
 
         async def watching(message: Message) -> None:
@@ -201,65 +213,67 @@ class _Request(Handled):
             if kind == "http.response.body":
                 await send(message)
                 if not message.get("more_body"):
-                    self.end()
+                    self.report_end()
                 return
             if self._status is None:
-                self._look_at(kind, message)
+                self._inspect_message(kind, message)
             await send(message)
 
         return watching
 
-    def fail(self) -> None:
+    def mark_failed(self) -> None:
         """Note that the application raised an error, which the server answers with 500 where nothing is sent yet."""
         self._failed = True
         if self._status is None:
-            self._status = _FAILED
+            self._status = _ERROR_STATUS
 
-    def end(self) -> None:
+    def report_end(self) -> None:
         """Report the request, unless that is done."""
-        if not self._done:
-            self._report((time.perf_counter() - self._began) * 1000 if not self._at_the_start else None)
+        if not self._is_reported:
+            self._report((time.perf_counter() - self._started_clock) * 1000 if not self._report_on_start else None)
 
-    def _look_at(self, kind: str, message: Message) -> None:
+    def _inspect_message(self, kind: str, message: Message) -> None:
         try:
-            self._status = message["status"] if kind in _STARTS else _OF_WEBSOCKETS.get(kind)
-            if kind == "http.response.start" and not self._at_the_start:
+            self._status = message["status"] if kind in _START_TYPES else _WEBSOCKET_STATUSES.get(kind)
+            if kind == "http.response.start" and not self._report_on_start:
                 for name, value in message.get("headers") or ():
                     if name.lower() == b"content-type":
-                        self._at_the_start = value.startswith(_EVENT_STREAM)
+                        self._report_on_start = value.startswith(_EVENT_STREAM)
                         break
         except Exception as error:  # noqa: BLE001  # whatever the application sends is the server's to judge
-            self._reporter.fault(error)
-        if self._at_the_start and self._status is not None:
+            self._reporter.count_error(error)
+        if self._report_on_start and self._status is not None:
             self._report(None)
 
     def _report(self, milliseconds: float | None) -> None:
-        self._done = True
+        self._is_reported = True
         try:
-            self._reporter.report(self._seen(milliseconds))
+            self._reporter.report(self._build_record(milliseconds))
         except Exception as error:  # noqa: BLE001  # no host is to fail because of a report
-            self._reporter.fault(error)
+            self._reporter.count_error(error)
 
-    def _seen(self, milliseconds: float | None = None) -> Hit:
+    def _build_record(self, milliseconds: float | None = None) -> RequestRecord:
         scope = self._scope
-        headers = {name: value[:_MAX] for name, value in scope["headers"] if name in _WANTED}
+        headers = {name: value[:_MAX_CHARACTERS] for name, value in scope["headers"] if name in _READ_HEADERS}
         get = headers.get
         peer, host, raw = scope.get("client"), get(b"host"), scope.get("raw_path")
         forwarded = get(b"x-forwarded-for", b"")
         if forwarded:
-            forwarded = b",".join([value for name, value in scope["headers"] if name == b"x-forwarded-for"])[-_MAX:]
+            forwarded = b",".join([value for name, value in scope["headers"] if name == b"x-forwarded-for"])[
+                -_MAX_CHARACTERS:
+            ]
         path = raw.decode("latin-1") if raw else quote(scope["path"], safe=SAFE_IN_PATHS, errors="replace")
-        return Hit(
-            self._started,
+        return RequestRecord(
+            self._started_at,
             milliseconds,
             scope.get("method", "GET"),
-            route_of(scope, self._root),
+            route_pattern(scope, self._root_path),
             self._status,
             self._failed,
             scope.get("scheme", "http"),
-            host.decode("latin-1") if host is not None else _address_of(scope.get("server")),
-            path[:_MAX],
-            scope.get("query_string", b"")[:_MAX].decode("latin-1"),
+            host.decode("latin-1") if host is not None else _server_host(scope.get("server")),
+            path[:_MAX_CHARACTERS],
+            scope.get("query_string", b"")[:_MAX_CHARACTERS].decode("latin-1"),
             peer[0] if peer else "",
             forwarded.decode("latin-1"),
             get(b"x-forwarded-proto", b"").decode("latin-1"),
@@ -267,17 +281,17 @@ class _Request(Handled):
             get(b"user-agent", b"").decode("latin-1"),
             get(b"accept-language", b"").decode("latin-1"),
             get(b"sec-gpc") == b"1" or get(b"dnt") == b"1",
-            self.described,
+            self.extra_fields,
         )
 
 
-_WANTED: Final = frozenset(
+_READ_HEADERS: Final = frozenset(
     {b"host", b"referer", b"user-agent", b"accept-language", b"sec-gpc", b"dnt"}
     | {b"x-forwarded-for", b"x-forwarded-proto"}
 )
 
 
-def _address_of(server: Any) -> str:
+def _server_host(server: Any) -> str:
     if not server:
         return "localhost"
     name, port = server

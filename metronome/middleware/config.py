@@ -7,14 +7,14 @@ from ipaddress import ip_network
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
-UNIX: Final = "unix"
+UNIX_SOCKET: Final = "unix"
 """Stands among the trusted proxies for whoever comes over a Unix socket, and so without an address."""
 
 _SCHEMES: Final = frozenset({"http", "https"})
 _PROTOCOLS: Final = ("metronome", "matomo")
 _MODES: Final = ("response", "request")
 _AT_LEAST_ONE: Final = ("site", "queue_max", "batch_max_events", "batch_max_bytes")
-_POSITIVE: Final = ("gather_seconds", "timeout_seconds", "patience_seconds", "stop_seconds")
+_POSITIVE: Final = ("flush_interval_seconds", "timeout_seconds", "retry_timeout_seconds", "shutdown_timeout_seconds")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,15 +36,15 @@ class ClientConfig:
         keep_query: whether the query stays in reported URLs.
         trusted_proxies: networks whose ``X-Forwarded-For`` and ``X-Forwarded-Proto`` are believed, as ``10.0.0.0/8``;
             ``unix`` is for proxies that come over a Unix socket.
-        honour_signals: whether of a request with ``Sec-GPC: 1`` or ``DNT: 1`` nothing is reported that tells its
+        honour_privacy_signals: whether of a request with ``Sec-GPC: 1`` or ``DNT: 1`` nothing is reported that tells its
             visitor from others.
         queue_max: how many reports wait at most; what comes then is dropped and counted.
         batch_max_events: how many reports go out in one request at most.
         batch_max_bytes: how large such a request is at most.
-        gather_seconds: how long the first report of a batch waits for others.
+        flush_interval_seconds: how long the first report of a batch waits for others.
         timeout_seconds: how long an answer may take.
-        patience_seconds: how long a batch is sent again to a target that is busy or away, before it is dropped.
-        stop_seconds: how long the host's end waits at most until all is sent.
+        retry_timeout_seconds: how long a batch is sent again to a target that is busy or away, before it is dropped.
+        shutdown_timeout_seconds: how long the host's end waits at most until all is sent.
 
     Raises:
         ValueError: a value cannot be; the message says which and what to write.
@@ -62,14 +62,14 @@ class ClientConfig:
     item_pattern: str | None = None
     keep_query: bool = True
     trusted_proxies: tuple[str, ...] = ()
-    honour_signals: bool = True
+    honour_privacy_signals: bool = True
     queue_max: int = 10_000
     batch_max_events: int = 500
     batch_max_bytes: int = 1_000_000
-    gather_seconds: float = 1.0
+    flush_interval_seconds: float = 1.0
     timeout_seconds: float = 10.0
-    patience_seconds: float = 600.0
-    stop_seconds: float = 5.0
+    retry_timeout_seconds: float = 600.0
+    shutdown_timeout_seconds: float = 5.0
 
     def __post_init__(self) -> None:
         """Refuse what would only be found out while requests come in."""
@@ -100,18 +100,18 @@ def _check_url(url: str) -> None:
         raise ValueError(f"{url!r} is no web address: write it as https://stats.example.org")
 
 
-def _check_one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ValueError(f"{name} is {value!r}: write one of {', '.join(known)}")
+def _check_one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} is {value!r}: write one of {', '.join(allowed)}")
 
 
 def _check_network(proxy: str) -> None:
-    if proxy == UNIX:
+    if proxy == UNIX_SOCKET:
         return
     try:
         ip_network(proxy, strict=False)
     except ValueError:
-        raise ValueError(f"{proxy!r} is no network: write 10.0.0.0/8, 127.0.0.1 or {UNIX}") from None
+        raise ValueError(f"{proxy!r} is no network: write 10.0.0.0/8, 127.0.0.1 or {UNIX_SOCKET}") from None
 
 
 def _check_pattern(pattern: str) -> None:

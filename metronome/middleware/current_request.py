@@ -13,10 +13,10 @@ TEXT_MAX_CHARACTERS: Final = 2048
 """So much is kept of what a visitor may write at any length: what waits in the queue must not fill the memory."""
 SAFE_IN_PATHS: Final = "/:@!$&'()*+,;=-._~"
 """What stands in a path as it is (RFC 3986, section 3.3)."""
-EVENT_STREAM: Final = "text/event-stream"
+EVENT_STREAM_TYPE: Final = "text/event-stream"
 
 
-class Hit(NamedTuple):
+class RequestRecord(NamedTuple):
     """One request, as it came to the host, and how it was answered.
 
     Attributes:
@@ -41,8 +41,8 @@ class Hit(NamedTuple):
 
     """
 
-    started: float
-    milliseconds: float | None
+    started_at: float
+    duration_ms: float | None
     method: str
     route: str
     status: int | None
@@ -51,17 +51,17 @@ class Hit(NamedTuple):
     host: str
     path: str
     query: str
-    peer: str
-    forwarded: str
-    forwarded_scheme: str
-    referer: str
-    agent: str
-    lang: str
-    signalled: bool
-    described: Mapping[str, Any] | None
+    peer_address: str
+    forwarded_for: str
+    forwarded_proto: str
+    referrer: str
+    user_agent: str
+    accept_language: str
+    opted_out: bool
+    extra_fields: Mapping[str, Any] | None
 
 
-class Tracked(NamedTuple):
+class TrackedEvent(NamedTuple):
     """Something that the host says has happened.
 
     Attributes:
@@ -71,30 +71,30 @@ class Tracked(NamedTuple):
 
     """
 
-    at: float
+    timestamp: float
     fields: Mapping[str, Any]
-    during: Hit | None
+    request: RequestRecord | None
 
 
-class Handled:
+class CurrentRequest:
     """A request while it is handled.
 
     Args:
-        look: returns what is seen of it by now.
+        snapshot: returns what is seen of it by now.
 
     Attributes:
         described: what the host has said of it.
 
     """
 
-    __slots__ = ("described", "look")
+    __slots__ = ("extra_fields", "snapshot")
 
-    def __init__(self, look: Callable[[], Hit]) -> None:
-        self.look = look
-        self.described: dict[str, Any] | None = None
+    def __init__(self, snapshot: Callable[[], RequestRecord]) -> None:
+        self.snapshot = snapshot
+        self.extra_fields: dict[str, Any] | None = None
 
 
-HANDLED: Final[ContextVar[Handled | None]] = ContextVar("metronome_request", default=None)
+CURRENT_REQUEST: Final[ContextVar[CurrentRequest | None]] = ContextVar("metronome_request", default=None)
 """Is set by the middleware; threads that a framework starts for a request see the same object."""
 
 
@@ -108,9 +108,9 @@ def describe_request(**fields: Any) -> None:
         fields: of the event, as `POST /tick` takes them; those said later win.
 
     """
-    handled = HANDLED.get()
+    handled = CURRENT_REQUEST.get()
     if handled is not None:
-        if handled.described is None:
-            handled.described = fields
+        if handled.extra_fields is None:
+            handled.extra_fields = fields
         else:
-            handled.described.update(fields)
+            handled.extra_fields.update(fields)

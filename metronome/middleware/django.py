@@ -9,7 +9,7 @@ from typing import Any
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.http.request import HttpRequest
 
-from metronome.middleware.paths import ROUTE_KEY, from_django
+from metronome.middleware.paths import ROUTE_KEY, normalize_django
 
 
 class RouteMiddleware:
@@ -38,4 +38,4 @@ class RouteMiddleware:
         if match is not None:
             # An ASGI request has its scope beside the environment that Django makes of it.
             outside: Any = getattr(request, "scope", request.META)
-            outside[ROUTE_KEY] = from_django(match.route)
+            outside[ROUTE_KEY] = normalize_django(match.route)

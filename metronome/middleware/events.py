@@ -13,10 +13,10 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
-from metronome.middleware.client_address import Peers
+from metronome.middleware.client_address import ClientAddressResolver
 from metronome.middleware.config import ClientConfig
-from metronome.middleware.current_request import UNMATCHED, Hit, Tracked
-from metronome.middleware.json import as_json
+from metronome.middleware.current_request import UNMATCHED, RequestRecord, TrackedEvent
+from metronome.middleware.json import encode_json
 
 
 class Product(NamedTuple):
@@ -47,7 +47,7 @@ def page_view(title: str = "", *, id: str | None = None, url: str | None = None)
         url: its address, where it is not that of the request.
 
     """
-    return _known(event="view", title=title or None, id=id, url=url)
+    return _without_none(event="view", title=title or None, id=id, url=url)
 
 
 def download(url: str, *, id: str | None = None, format: str | None = None) -> dict[str, Any]:  # noqa: A002  # the fields' names
@@ -59,12 +59,12 @@ def download(url: str, *, id: str | None = None, format: str | None = None) -> d
         format: of the file; without it, Metronome counts it as of an unnamed one.
 
     """
-    return _known(event="download", download=url, id=id, format=format)
+    return _without_none(event="download", download=url, id=id, format=format)
 
 
 def outlink(url: str) -> dict[str, Any]:
     """Say that somebody went to another site."""
-    return _known(event="outlink", link=url)
+    return _without_none(event="outlink", link=url)
 
 
 def event(category: str, action: str, name: str | None = None, value: float | None = None) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def event(category: str, action: str, name: str | None = None, value: float | No
         value: a number.
 
     """
-    return _known(event="event", category=category, action=action, name=name, value=value)
+    return _without_none(event="event", category=category, action=action, name=name, value=value)
 
 
 def site_search(keyword: str, *, category: str | None = None, count: int | None = None) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def site_search(keyword: str, *, category: str | None = None, count: int | None 
         count: how much was found.
 
     """
-    return _known(event="search", search=keyword, search_category=category, search_count=count)
+    return _without_none(event="search", search=keyword, search_category=category, search_count=count)
 
 
 def goal(number: int, *, revenue: float | None = None) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def goal(number: int, *, revenue: float | None = None) -> dict[str, Any]:
         revenue: what it brought.
 
     """
-    return _known(event="goal", goal=str(number), revenue=revenue)
+    return _without_none(event="goal", goal=str(number), revenue=revenue)
 
 
 def content(
@@ -115,14 +115,14 @@ def content(
         interaction: what was done, as ``click``; without it, it was only shown.
 
     """
-    return _known(
+    return _without_none(
         event="content", content=name, content_piece=piece, content_target=target, content_interaction=interaction
     )
 
 
 def product_view(product: Product) -> dict[str, Any]:
     """Say that a product was looked at."""
-    return _known(
+    return _without_none(
         event="view",
         product=product.sku,
         product_name=product.name or None,
@@ -153,7 +153,7 @@ def order(
         discount: of it.
 
     """
-    return _known(
+    return _without_none(
         event="order",
         goal="0",
         order=number,
@@ -174,10 +174,10 @@ def cart(revenue: float, products: Iterable[Product]) -> dict[str, Any]:
         products: what is in it.
 
     """
-    return _known(event="cart", goal="0", revenue=revenue, items=_items(products))
+    return _without_none(event="cart", goal="0", revenue=revenue, items=_items(products))
 
 
-def failure(error: BaseException, *, message: str | None = None) -> dict[str, Any]:
+def exception(error: BaseException, *, message: str | None = None) -> dict[str, Any]:
     """Say that an error was raised.
 
     Args:
@@ -185,7 +185,7 @@ def failure(error: BaseException, *, message: str | None = None) -> dict[str, An
         message: what is to be read; without it, the exception's own.
 
     """
-    return _known(
+    return _without_none(
         event="error",
         message=message or str(error) or type(error).__name__,
         error_type=type(error).__name__,
@@ -194,10 +194,10 @@ def failure(error: BaseException, *, message: str | None = None) -> dict[str, An
 
 
 def _items(products: Iterable[Product]) -> str:
-    return as_json([[*product] for product in products]).decode()
+    return encode_json([[*product] for product in products]).decode()
 
 
-def _known(**fields: Any) -> dict[str, Any]:
+def _without_none(**fields: Any) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
@@ -206,31 +206,31 @@ REQUEST_FIELDS: Final = (
     *("referer", "agent", "lang", "clientip"),
 )
 """All that is reported of a request, where it is known and the host says nothing more."""
-TELLING_FIELDS: Final = frozenset({"clientip", "visitor", "session", "user"})
+IDENTIFYING_FIELDS: Final = frozenset({"clientip", "visitor", "session", "user"})
 """Fields that tell a visitor from others. Metronome makes no visitor without an address."""
-TELLING_FIELDS_OF_MATOMO: Final = TELLING_FIELDS | {"agent"}
+MATOMO_IDENTIFYING_FIELDS: Final = IDENTIFYING_FIELDS | {"agent"}
 """Likewise: where no address is told, Matomo takes the host's own, and tells visitors by their agents."""
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT"})
-_OTHER: Final = "(other)"
-_SEEN: Final = frozenset({200, 206, 304})
+_OTHER_METHOD: Final = "(other)"
+_VIEW_STATUSES: Final = frozenset({200, 206, 304})
 _ERRORS_FROM: Final = 400
-_SECURE: Final = {"ws": "http", "wss": "https"}
+_HTTP_SCHEMES: Final = {"ws": "http", "wss": "https"}
 _ID_MAX_BYTES: Final = 1024
-_REMEMBERED: Final = 4096
+_CACHE_SIZE: Final = 4096
 
 
-class Item(NamedTuple):
+class PathItem(NamedTuple):
     """What a path says of the item that it is of."""
 
     id: str | None
     format: str | None
 
 
-_NO_ITEM: Final = Item(None, None)
+_NO_ITEM: Final = PathItem(None, None)
 
 
-class Reports:
+class EventBuilder:
     """Makes events of what was seen and of what the host says.
 
     Args:
@@ -239,82 +239,86 @@ class Reports:
     """
 
     def __init__(self, config: ClientConfig) -> None:
-        self._peers = Peers(config.trusted_proxies)
-        self._honours = config.honour_signals
-        self._telling = TELLING_FIELDS if config.protocol == "metronome" else TELLING_FIELDS_OF_MATOMO
-        self._keeps_query = config.keep_query
+        self._client_address = ClientAddressResolver(config.trusted_proxies)
+        self._honours_signals = config.honour_privacy_signals
+        self._identifying_fields = IDENTIFYING_FIELDS if config.protocol == "metronome" else MATOMO_IDENTIFYING_FIELDS
+        self._keep_query = config.keep_query
         self._pattern = re.compile(config.item_pattern) if config.item_pattern is not None else None
-        self._item = lru_cache(_REMEMBERED)(self._find_item)
+        self._item = lru_cache(_CACHE_SIZE)(self._find_item)
 
-    def event(self, seen: Hit | Tracked) -> dict[str, Any]:
+    def build_event(self, record: RequestRecord | TrackedEvent) -> dict[str, Any]:
         """Return the fields of an event, its time among them as ``ts``, in milliseconds since 1970."""
-        return self._of_request(seen) if isinstance(seen, Hit) else self._of_tracked(seen)
+        return (
+            self._build_request_event(record)
+            if isinstance(record, RequestRecord)
+            else self._build_tracked_event(record)
+        )
 
-    def _of_request(self, hit: Hit) -> dict[str, Any]:
-        item = self._item(hit.path) if self._pattern is not None else _NO_ITEM
-        if hit.described is not None:
-            described = dict(hit.described)
+    def _build_request_event(self, record: RequestRecord) -> dict[str, Any]:
+        item = self._item(record.path) if self._pattern is not None else _NO_ITEM
+        if record.extra_fields is not None:
+            described = dict(record.extra_fields)
             given = described.get("id")
             if given is not None and given != "":
-                item = Item(given, described.get("format"))
+                item = PathItem(given, described.get("format"))
             described.pop("format", None)
         else:
             described = {}
-        event = event_of(hit.method, hit.status, item, failed=hit.failed)
-        fields: dict[str, Any] = {"ts": int(hit.started * 1000), "event": event}
+        event = classify_request(record.method, record.status, item, failed=record.failed)
+        fields: dict[str, Any] = {"ts": int(record.started_at * 1000), "event": event}
         if item.id is not None:
             fields["id"] = item.id
         if item.format and (event == "download" or described.get("event") == "download"):
             fields["format"] = item.format
         # Whoever asks for what is not there may write any method as well.
-        method = hit.method if hit.route != UNMATCHED or hit.method in _METHODS else _OTHER
-        fields["action"] = f"{method} {hit.route}"
-        fields["method"] = hit.method
-        if hit.status is not None:
-            fields["status"] = hit.status
-        if hit.milliseconds is not None:
-            fields["duration"] = round(hit.milliseconds, 3)
-        self._add_visit(fields, hit)
+        method = record.method if record.route != UNMATCHED or record.method in _METHODS else _OTHER_METHOD
+        fields["action"] = f"{method} {record.route}"
+        fields["method"] = record.method
+        if record.status is not None:
+            fields["status"] = record.status
+        if record.duration_ms is not None:
+            fields["duration"] = round(record.duration_ms, 3)
+        self._add_client_fields(fields, record)
         fields.update(described)
-        return self._unfollowed(fields) if hit.signalled else fields
+        return self._without_identifying_fields(fields) if record.opted_out else fields
 
-    def _of_tracked(self, tracked: Tracked) -> dict[str, Any]:
+    def _build_tracked_event(self, tracked: TrackedEvent) -> dict[str, Any]:
         at, given, hit = tracked
         fields: dict[str, Any] = {"ts": int(at * 1000)}
         if hit is not None:
-            self._add_visit(fields, hit)
+            self._add_client_fields(fields, hit)
         fields.update(given)
-        return self._unfollowed(fields) if hit is not None and hit.signalled else fields
+        return self._without_identifying_fields(fields) if hit is not None and hit.opted_out else fields
 
-    def _add_visit(self, fields: dict[str, Any], hit: Hit) -> None:
+    def _add_client_fields(self, fields: dict[str, Any], record: RequestRecord) -> None:
         """Add who came, to what address, and from where."""
-        fields["url"] = self._url(hit)
-        if hit.referer:
-            fields["referer"] = hit.referer
-        if hit.agent:
-            fields["agent"] = hit.agent
-        if hit.lang:
-            fields["lang"] = hit.lang
-        address = self._peers.address(hit.peer, hit.forwarded)
+        fields["url"] = self._request_url(record)
+        if record.referrer:
+            fields["referer"] = record.referrer
+        if record.user_agent:
+            fields["agent"] = record.user_agent
+        if record.accept_language:
+            fields["lang"] = record.accept_language
+        address = self._client_address.resolve(record.peer_address, record.forwarded_for)
         if address:
             fields["clientip"] = address
 
-    def _url(self, hit: Hit) -> str:
-        scheme = hit.scheme
-        if hit.forwarded_scheme and self._peers.is_trusted(hit.peer):
+    def _request_url(self, record: RequestRecord) -> str:
+        scheme = record.scheme
+        if record.forwarded_proto and self._client_address.is_trusted(record.peer_address):
             # The last proxy is the one that is trusted.
-            told = hit.forwarded_scheme.rpartition(",")[2].strip().lower()
-            scheme = told if told in {"http", "https", *_SECURE} else scheme
-        url = f"{_SECURE.get(scheme, scheme)}://{hit.host}{hit.path}"
-        return f"{url}?{hit.query}" if hit.query and self._keeps_query else url
+            told = record.forwarded_proto.rpartition(",")[2].strip().lower()
+            scheme = told if told in {"http", "https", *_HTTP_SCHEMES} else scheme
+        url = f"{_HTTP_SCHEMES.get(scheme, scheme)}://{record.host}{record.path}"
+        return f"{url}?{record.query}" if record.query and self._keep_query else url
 
-    def _unfollowed(self, fields: dict[str, Any]) -> dict[str, Any]:
+    def _without_identifying_fields(self, fields: dict[str, Any]) -> dict[str, Any]:
         """Take away what tells a visitor from others."""
-        if not self._honours:
+        if not self._honours_signals:
             return fields
-        return {name: value for name, value in fields.items() if name not in self._telling}
+        return {name: value for name, value in fields.items() if name not in self._identifying_fields}
 
-    def _find_item(self, path: str) -> Item:
+    def _find_item(self, path: str) -> PathItem:
         found = self._pattern.search(path) if self._pattern is not None else None
         if found is None:
             return _NO_ITEM
@@ -323,10 +327,10 @@ class Reports:
         if not item or len(item.encode(errors="replace")) > _ID_MAX_BYTES:
             return _NO_ITEM
         form = found["format"] if "format" in found.re.groupindex else None
-        return Item(item, form.lower() if form else None)
+        return PathItem(item, form.lower() if form else None)
 
 
-def event_of(method: str, status: int | None, item: Item, *, failed: bool = False) -> str:
+def classify_request(method: str, status: int | None, item: PathItem, *, failed: bool = False) -> str:
     """Say what a request counts as, by the rule that Metronome has for the lines of access logs.
 
     Args:
@@ -341,6 +345,6 @@ def event_of(method: str, status: int | None, item: Item, *, failed: bool = Fals
     """
     if failed:
         return "error"
-    if item.id is not None and method == "GET" and status in _SEEN:
+    if item.id is not None and method == "GET" and status in _VIEW_STATUSES:
         return "download" if item.format else "view"
     return "error" if status is not None and status >= _ERRORS_FROM else "request"

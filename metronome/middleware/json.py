@@ -13,11 +13,11 @@ try:
 except ImportError:
     _dumps = None  # type: ignore[assignment]  # a host need not have it
 
-_LONG = range(-(2**63), 2**64)
-_DEEPEST = 20
+_INTEGER_RANGE = range(-(2**63), 2**64)
+_MAX_DEPTH = 20
 
 
-def as_json(value: Any) -> bytes:
+def encode_json(value: Any) -> bytes:
     """Return a value as JSON; what JSON has no form for becomes text."""
     if _dumps is not None:
         try:
@@ -25,20 +25,20 @@ def as_json(value: Any) -> bytes:
         except TypeError:
             # A long number, half a character, or an object of the host's own.
             pass
-    return json.dumps(_plain(value, 0), separators=(",", ":"), ensure_ascii=False).encode()
+    return json.dumps(_to_plain(value, 0), separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def _plain(value: Any, depth: int) -> Any:  # noqa: PLR0911  # one for each kind of value
+def _to_plain(value: Any, depth: int) -> Any:  # noqa: PLR0911  # one for each kind of value
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
-        return int(value) if value in _LONG else str(value)
+        return int(value) if value in _INTEGER_RANGE else str(value)
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
-    if depth < _DEEPEST and isinstance(value, dict):
-        return {_plain(str(name), depth): _plain(inner, depth + 1) for name, inner in value.items()}
-    if depth < _DEEPEST and isinstance(value, list | tuple | set | frozenset):
-        return [_plain(inner, depth + 1) for inner in value]
-    return value.isoformat() if isinstance(value, date) else _plain(str(value), depth)
+    if depth < _MAX_DEPTH and isinstance(value, dict):
+        return {_to_plain(str(name), depth): _to_plain(inner, depth + 1) for name, inner in value.items()}
+    if depth < _MAX_DEPTH and isinstance(value, list | tuple | set | frozenset):
+        return [_to_plain(inner, depth + 1) for inner in value]
+    return value.isoformat() if isinstance(value, date) else _to_plain(str(value), depth)

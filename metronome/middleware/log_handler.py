@@ -6,15 +6,15 @@ import traceback
 from typing import Any, Final
 
 from metronome.middleware.background_sender import THREAD_NAME
-from metronome.middleware.current_request import HANDLED, Tracked
+from metronome.middleware.current_request import CURRENT_REQUEST, TrackedEvent
 from metronome.middleware.reporter import Reporter
-from metronome.middleware.stats import LOGGER
+from metronome.middleware.stats import LOGGER_NAME
 
-_USUAL: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
-_TAKEN: Final = frozenset(
+_STANDARD_ATTRIBUTES: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+_RESERVED_FIELDS: Final = frozenset(
     {"event", "event_id", "level", "logger", "error_type", "error_stack", "@timestamp", "timestamp", "ts", "time"}
 )
-_PLAIN: Final = (str, int, float, bool)
+_SCALAR_TYPES: Final = (str, int, float, bool)
 
 
 class ReportingHandler(logging.Handler):
@@ -34,28 +34,28 @@ class ReportingHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Report a record; whatever is wrong with it, nothing is raised."""
-        if record.name == LOGGER or record.name.startswith(f"{LOGGER}."):
+        if record.name == LOGGER_NAME or record.name.startswith(f"{LOGGER_NAME}."):
             return
         if threading.current_thread().name == THREAD_NAME:
             return
         try:
-            handled = HANDLED.get()
-            during = None if handled is None else handled.look()
-            self.reporter.report(Tracked(record.created, fields_of(record), during))
+            handled = CURRENT_REQUEST.get()
+            during = None if handled is None else handled.snapshot()
+            self.reporter.report(TrackedEvent(record.created, record_fields(record), during))
         except Exception as error:  # noqa: BLE001  # a host is not to fail because of what it logs
-            self.reporter.fault(error)
+            self.reporter.count_error(error)
 
 
-def fields_of(record: logging.LogRecord) -> dict[str, Any]:
+def record_fields(record: logging.LogRecord) -> dict[str, Any]:
     """Return a log record as the fields of an event.
 
     What was given as ``extra`` and is a text, a number or a truth value is kept under its own name; where that would
     say of the event what is not meant of it, as ``record_time``.
     """
     fields: dict[str, Any] = {
-        f"record_{name}" if name in _TAKEN else name: value
+        f"record_{name}" if name in _RESERVED_FIELDS else name: value
         for name, value in record.__dict__.items()
-        if name not in _USUAL and isinstance(value, _PLAIN)
+        if name not in _STANDARD_ATTRIBUTES and isinstance(value, _SCALAR_TYPES)
     }
     fields |= {
         "event": "error" if record.levelno >= logging.ERROR else "log",

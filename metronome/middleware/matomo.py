@@ -18,39 +18,39 @@ from typing import Any, Final
 from urllib.parse import quote_from_bytes
 
 from metronome.middleware.config import ClientConfig
-from metronome.middleware.json import as_json
-from metronome.middleware.response_policy import Answer, Verdict, refused
+from metronome.middleware.json import encode_json
+from metronome.middleware.response_policy import SendOutcome, TargetResponse, evaluate_failure
 
 _POLYNOMIAL: Final = 0xC96C5795D7870F42
 """0x42F0E1EBA9EA3693 from its last bit to its first."""
-_ONES: Final = 0xFFFFFFFFFFFFFFFF
-_REMEMBERED: Final = 4096
+_ALL_ONES: Final = 0xFFFFFFFFFFFFFFFF
+_CACHE_SIZE: Final = 4096
 
 
-def _step(remainder: int) -> int:
+def _table_entry(remainder: int) -> int:
     for _ in range(8):
         remainder = (remainder >> 1) ^ (_POLYNOMIAL if remainder & 1 else 0)
     return remainder
 
 
-_TABLE: Final = tuple(map(_step, range(256)))
+_TABLE: Final = tuple(map(_table_entry, range(256)))
 
 
 def crc64(data: bytes) -> int:
     """Return the checksum of bytes, a number of 64 bits."""
-    table, remainder = _TABLE, _ONES
+    table, remainder = _TABLE, _ALL_ONES
     for byte in data:
         remainder = table[(remainder ^ byte) & 0xFF] ^ (remainder >> 8)
-    return remainder ^ _ONES
+    return remainder ^ _ALL_ONES
 
 
-@lru_cache(_REMEMBERED)
-def visitor_of(address: str, agent: str) -> str:
+@lru_cache(_CACHE_SIZE)
+def visitor_id(address: str, user_agent: str) -> str:
     """Return by what Matomo is to know a visitor: 16 hexadecimal digits, of the address and the user agent."""
-    return f"{crc64((address + agent).encode(errors='replace')):016x}"
+    return f"{crc64((address + user_agent).encode(errors='replace')):016x}"
 
 
-TEXTS: Final = {
+TEXT_PARAMETERS: Final = {
     "title": "action_name",
     "url": "url",
     "referer": "urlref",
@@ -76,7 +76,7 @@ TEXTS: Final = {
     "error_stack": "cra_st",
 }
 """Which parameter a field of text is."""
-NUMBERS: Final = {
+NUMBER_PARAMETERS: Final = {
     "status": "http_status",
     "search_count": "search_count",
     "revenue": "revenue",
@@ -87,20 +87,20 @@ NUMBERS: Final = {
     "product_price": "_pkp",
 }
 """Which parameter a number is."""
-HANDLED: Final = frozenset({"ts", "event", "id", "format", "action", "name", "value", "message", "duration"})
+SPECIAL_FIELDS: Final = frozenset({"ts", "event", "id", "format", "action", "name", "value", "message", "duration"})
 """Fields that are several parameters, or one or another."""
-CONSTANT: Final = "&rec=1&apiv=1&send_image=0"
+COMMON_PARAMETERS: Final = "&rec=1&apiv=1&send_image=0"
 BULK_PATHS: Final = ("/matomo.php", "/piwik.php")
 
-_OF_REQUESTS: Final = frozenset({"request", "view", "download"})
+_REQUEST_EVENTS: Final = frozenset({"request", "view", "download"})
 _SUCCESS: Final = range(200, 300)
 _NO_CONTENT: Final = 204
 _BAD_REQUEST: Final = 400
-_QUOTED: Final = re.compile(r"[A-Za-z0-9._~%-]*", re.ASCII)
-_SHORT: Final = 512
+_QUOTED_PATTERN: Final = re.compile(r"[A-Za-z0-9._~%-]*", re.ASCII)
+_CACHED_MAX_CHARACTERS: Final = 512
 
 
-class Matomo:
+class MatomoProtocol:
     """Speaks to a Matomo, or to what takes what Matomo takes; attributes and methods as `Native` has them.
 
     Args:
@@ -108,125 +108,125 @@ class Matomo:
 
     """
 
-    between: Final = b","
+    separator: Final = b","
 
     def __init__(self, config: ClientConfig) -> None:
         base = config.url.rstrip("/")
         self.url = base if base.endswith(BULK_PATHS) else base + BULK_PATHS[0]
         self.headers: dict[str, str] = {"Content-Type": "application/json"}
-        self._begin = f"idsite={config.site}{CONSTANT}"
+        self._common_query = f"idsite={config.site}{COMMON_PARAMETERS}"
         dimensions = {field: f"dimension{number}" for field, number in config.dimensions.items()}
-        self._names = {**dimensions, **NUMBERS, **TEXTS}
+        self._parameter_names = {**dimensions, **NUMBER_PARAMETERS, **TEXT_PARAMETERS}
         # Whose word counts may say where and when; of others, Matomo takes no address.
-        self._believed = bool(config.key)
-        self.begin = b'{"requests":['
-        token = b',"token_auth":' + as_json(config.key) if config.key else b""
-        self.end = b"]" + token + b"}"
+        self._has_token = bool(config.key)
+        self.body_prefix = b'{"requests":['
+        token = b',"token_auth":' + encode_json(config.key) if config.key else b""
+        self.body_suffix = b"]" + token + b"}"
 
-    def encode(self, fields: Mapping[str, Any], identity: str) -> bytes:
+    def encode(self, fields: Mapping[str, Any], event_id: str) -> bytes:
         """Return an event as a query in JSON's quotes (see `Native.encode`)."""
-        parameters = self.parameters(fields, identity)
-        query = "".join([f"&{name}={_quoted(value)}" for name, value in parameters.items()])
-        return f'"?{self._begin}{query}"'.encode()
+        parameters = self.build_parameters(fields, event_id)
+        query = "".join([f"&{name}={_quote_value(value)}" for name, value in parameters.items()])
+        return f'"?{self._common_query}{query}"'.encode()
 
-    def parameters(self, fields: Mapping[str, Any], identity: str) -> dict[str, Any]:
+    def build_parameters(self, fields: Mapping[str, Any], event_id: str) -> dict[str, Any]:
         """Return the parameters that an event has beside those that all have."""
         found: dict[str, Any] = {}
         for name, value in fields.items():
-            parameter = self._names.get(name)
+            parameter = self._parameter_names.get(name)
             if parameter is None and name.startswith("dimension") and name[9:].isdigit():
                 parameter = name
             if parameter is not None and value is not None:
                 found[parameter] = value
-        self._add_what_happened(found, fields)
-        self._add_who(found, fields)
-        found["cdt"] = _seconds(fields.get("ts"))
+        self._add_event_parameters(found, fields)
+        self._add_visitor_parameters(found, fields)
+        found["cdt"] = _to_seconds(fields.get("ts"))
         if "duration" in fields:
-            found["pf_srv"] = _whole(fields["duration"])
-        found["rand"] = identity
+            found["pf_srv"] = _to_whole_milliseconds(fields["duration"])
+        found["rand"] = event_id
         return found
 
-    def judge(self, answer: Answer, count: int) -> Verdict:
+    def evaluate_response(self, response: TargetResponse, count: int) -> SendOutcome:
         """Say what an answer means for a batch of so many events.
 
         Matomo cannot tell what comes again from what happens again: what it may have counted is not sent again.
         """
-        told = _told(answer.body)
-        if answer.status == _NO_CONTENT:
-            return Verdict(sent=count)
-        if told is not None and (answer.status in _SUCCESS or answer.status == _BAD_REQUEST):
+        told = _parse_bulk_response(response.body)
+        if response.status == _NO_CONTENT:
+            return SendOutcome(sent=count)
+        if told is not None and (response.status in _SUCCESS or response.status == _BAD_REQUEST):
             tracked, invalid = told
             reason = (
                 f"{self.url} refuses {invalid} of {count} events; with a right key it tells which" if invalid else ""
             )
-            return Verdict(sent=tracked, refused=max(count - tracked, 0), reason=reason)
-        if answer.status in _SUCCESS:
-            return Verdict(refused=count, reason=f"{self.url} answers as no Matomo does: correct the url")
-        return refused(answer, count, self.url)
+            return SendOutcome(sent=tracked, rejected=max(count - tracked, 0), reason=reason)
+        if response.status in _SUCCESS:
+            return SendOutcome(rejected=count, reason=f"{self.url} answers as no Matomo does: correct the url")
+        return evaluate_failure(response, count, self.url)
 
-    def _add_what_happened(self, found: dict[str, Any], fields: Mapping[str, Any]) -> None:
+    def _add_event_parameters(self, parameters: dict[str, Any], fields: Mapping[str, Any]) -> None:
         event = str(fields.get("event", "view"))
         if "message" in fields and event == "error":
-            found["cra"] = fields["message"]
-            found["ca"] = 1
-        elif "e_c" in found:
-            found["e_a"] = fields.get("action", event)
-            _add_name_and_value(found, fields)
-        elif event in _OF_REQUESTS or (event == "error" and "action" in fields):
+            parameters["cra"] = fields["message"]
+            parameters["ca"] = 1
+        elif "e_c" in parameters:
+            parameters["e_a"] = fields.get("action", event)
+            _add_name_and_value(parameters, fields)
+        elif event in _REQUEST_EVENTS or (event == "error" and "action" in fields):
             if "action" in fields:
-                found.setdefault("action_name", fields["action"])
+                parameters.setdefault("action_name", fields["action"])
             if event == "download" and "url" in fields:
-                found.setdefault("download", fields["url"])
-        elif not any(name in found for name in ("link", "search", "c_n", "idgoal", "_pks")):
+                parameters.setdefault("download", fields["url"])
+        elif not any(name in parameters for name in ("link", "search", "c_n", "idgoal", "_pks")):
             # Matomo knows no other kind of event; this one's own name is its category.
-            found["e_c"], found["e_a"] = event, fields.get("action", event)
-            _add_name_and_value(found, fields)
+            parameters["e_c"], parameters["e_a"] = event, fields.get("action", event)
+            _add_name_and_value(parameters, fields)
 
-    def _add_who(self, found: dict[str, Any], fields: Mapping[str, Any]) -> None:
+    def _add_visitor_parameters(self, parameters: dict[str, Any], fields: Mapping[str, Any]) -> None:
         address = fields.get("clientip")
         if address:
-            if self._believed:
-                found["cip"] = address
-            found["_id"] = visitor_of(str(address), str(fields.get("agent", "")))
+            if self._has_token:
+                parameters["cip"] = address
+            parameters["_id"] = visitor_id(str(address), str(fields.get("agent", "")))
 
 
-def _add_name_and_value(found: dict[str, Any], fields: Mapping[str, Any]) -> None:
+def _add_name_and_value(parameters: dict[str, Any], fields: Mapping[str, Any]) -> None:
     for name in ("name", "message", "id"):
         if fields.get(name) is not None:
-            found["e_n"] = fields[name]
+            parameters["e_n"] = fields[name]
             break
     if fields.get("value") is not None:
-        found["e_v"] = fields["value"]
+        parameters["e_v"] = fields["value"]
 
 
-def _seconds(stamp: Any) -> Any:
+def _to_seconds(timestamp: Any) -> Any:
     """Return a time as Matomo reads it: whole seconds since 1970; another of the host's own as it is."""
-    return stamp // 1000 if isinstance(stamp, int) and not isinstance(stamp, bool) else stamp
+    return timestamp // 1000 if isinstance(timestamp, int) and not isinstance(timestamp, bool) else timestamp
 
 
-def _whole(milliseconds: Any) -> Any:
+def _to_whole_milliseconds(milliseconds: Any) -> Any:
     return round(milliseconds) if isinstance(milliseconds, int | float) else milliseconds
 
 
-def _quoted(value: Any) -> str:
+def _quote_value(value: Any) -> str:
     kind = type(value)
     if kind is str:
-        return _quoted_short(value) if len(value) <= _SHORT else _quoted_text(value)
-    return str(value) if kind is int else quote_from_bytes(as_json(value), safe="")
+        return _quote_cached(value) if len(value) <= _CACHED_MAX_CHARACTERS else _quote_text(value)
+    return str(value) if kind is int else quote_from_bytes(encode_json(value), safe="")
 
 
-def _quoted_text(text: str) -> str:
+def _quote_text(text: str) -> str:
     # What addresses have, first: to look at each character takes four times as long.
     quoted = text.replace("%", "%25").replace("/", "%2F").replace(":", "%3A")
     quoted = quoted.replace("?", "%3F").replace("=", "%3D").replace("&", "%26")
-    return quoted if _QUOTED.fullmatch(quoted) else quote_from_bytes(text.encode(errors="replace"), safe="")
+    return quoted if _QUOTED_PATTERN.fullmatch(quoted) else quote_from_bytes(text.encode(errors="replace"), safe="")
 
 
-_quoted_short = lru_cache(_REMEMBERED)(_quoted_text)
+_quote_cached = lru_cache(_CACHE_SIZE)(_quote_text)
 """Routes, agents, languages and referers come again and again."""
 
 
-def _told(body: bytes) -> tuple[int, int] | None:
+def _parse_bulk_response(body: bytes) -> tuple[int, int] | None:
     """Return how many a bulk's answer calls tracked, and how many invalid."""
     try:
         found = json.loads(body)

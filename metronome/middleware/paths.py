@@ -13,36 +13,38 @@ from typing import Any, Final
 
 from metronome.middleware.reporter import Reporter
 
-_BRACED = re.compile(r"\{([^{}:]+)(?::(?:[^{}]|\{[^{}]*\})*)?\}")
-_ANGLED = re.compile(r"<(?:[^<>:]*:)?([^<>]+)>")
-_NAMED_GROUP = re.compile(r"\(\?P<(\w+)>")
-_ESCAPED = re.compile(r"\\(.)")
-_REMEMBERED: Final = 4096
+_BRACE_PATTERN = re.compile(r"\{([^{}:]+)(?::(?:[^{}]|\{[^{}]*\})*)?\}")
+_ANGLE_PATTERN = re.compile(r"<(?:[^<>:]*:)?([^<>]+)>")
+_NAMED_GROUP_PATTERN = re.compile(r"\(\?P<(\w+)>")
+_ESCAPE_PATTERN = re.compile(r"\\(.)")
+_CACHE_SIZE: Final = 4096
 ROUTE_KEY: Final = "metronome.route"
 """Where, in an ASGI scope or a WSGI environment, an application may say itself what the route is, as with braces."""
-ANYTHING: Final = "*"
+WILDCARD: Final = "*"
 """Stands for what a pattern does not name."""
 
 
-@lru_cache(_REMEMBERED)
-def from_braces(pattern: str) -> str:
+@lru_cache(_CACHE_SIZE)
+def normalize_braces(pattern: str) -> str:
     """Read a pattern of Starlette, FastAPI or aiohttp."""
-    return _rooted(_BRACED.sub(r":\1", pattern))
+    return _with_leading_slash(_BRACE_PATTERN.sub(r":\1", pattern))
 
 
-@lru_cache(_REMEMBERED)
-def from_angles(pattern: str) -> str:
+@lru_cache(_CACHE_SIZE)
+def normalize_angles(pattern: str) -> str:
     """Read a pattern of Flask, or of Django's ``path()``."""
-    return _rooted(_ANGLED.sub(r":\1", pattern))
+    return _with_leading_slash(_ANGLE_PATTERN.sub(r":\1", pattern))
 
 
-@lru_cache(_REMEMBERED)
-def from_django(pattern: str) -> str:
+@lru_cache(_CACHE_SIZE)
+def normalize_django(pattern: str) -> str:
     """Read a ``resolver_match.route`` of Django's: parts of ``path()`` and of ``re_path()``, one after the other."""
-    return _rooted(_without_groups(pattern)) if "(" in pattern or "^" in pattern else from_angles(pattern)
+    return (
+        _with_leading_slash(_replace_groups(pattern)) if "(" in pattern or "^" in pattern else normalize_angles(pattern)
+    )
 
 
-def with_values_named(path: str, values: Mapping[str, Any]) -> str | None:
+def replace_values_with_names(path: str, values: Mapping[str, Any]) -> str | None:
     """Put names in the place of values in a path, where nothing else tells its pattern.
 
     Args:
@@ -63,21 +65,21 @@ def with_values_named(path: str, values: Mapping[str, Any]) -> str | None:
     return named[:-1]
 
 
-def _without_groups(pattern: str) -> str:
+def _replace_groups(pattern: str) -> str:
     """Put names in the place of a regular expression's groups, and take away what anchors and repeats."""
     text, at = "", 0
     while at < len(pattern):
         letter = pattern[at]
         if letter == "(":
             end = _end_of_group(pattern, at)
-            name = _NAMED_GROUP.match(pattern, at)
-            text += f":{name[1]}" if name else ANYTHING
+            name = _NAMED_GROUP_PATTERN.match(pattern, at)
+            text += f":{name[1]}" if name else WILDCARD
             at = end
         else:
             text += pattern[at : at + 2] if letter == "\\" else letter
             at += 2 if letter == "\\" else 1
     text = re.sub(r"\\[AZbBz]|(?<!\\)[\^$?+]", "", text)
-    return _ANGLED.sub(r":\1", _ESCAPED.sub(r"\1", text))
+    return _ANGLE_PATTERN.sub(r":\1", _ESCAPE_PATTERN.sub(r"\1", text))
 
 
 def _end_of_group(pattern: str, at: int) -> int:
@@ -91,11 +93,11 @@ def _end_of_group(pattern: str, at: int) -> int:
     return at
 
 
-def _rooted(pattern: str) -> str:
+def _with_leading_slash(pattern: str) -> str:
     return pattern if pattern.startswith("/") else f"/{pattern}"
 
 
-class Skipping:
+class PathFilter:
     """Says of a request whether it is left out.
 
     Args:
@@ -105,19 +107,19 @@ class Skipping:
 
     def __init__(self, reporter: Reporter) -> None:
         config = reporter.config
-        self._fault = reporter.fault
-        self._exact = frozenset(config.skip)
-        self._below = tuple(path if path.endswith("/") else f"{path}/" for path in config.skip)
-        self._decide = config.skip_if
+        self._count_error = reporter.count_error
+        self._paths = frozenset(config.skip)
+        self._prefixes = tuple(path if path.endswith("/") else f"{path}/" for path in config.skip)
+        self._skip_if = config.skip_if
 
     def __call__(self, method: str, path: str) -> bool:
         """Tell whether a request of this method and path is not reported."""
-        if self._below and (path in self._exact or path.startswith(self._below)):
+        if self._prefixes and (path in self._paths or path.startswith(self._prefixes)):
             return True
-        if self._decide is None:
+        if self._skip_if is None:
             return False
         try:
-            return bool(self._decide(method, path))
+            return bool(self._skip_if(method, path))
         except Exception as error:  # noqa: BLE001  # a request is not to fail because of a report
-            self._fault(error)
+            self._count_error(error)
             return False

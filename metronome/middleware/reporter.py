@@ -12,10 +12,10 @@ from types import TracebackType
 from typing import Any, Final, Self
 from weakref import WeakSet
 
-from metronome.middleware.background_sender import Courier
+from metronome.middleware.background_sender import BackgroundSender
 from metronome.middleware.config import ClientConfig
-from metronome.middleware.current_request import HANDLED, Hit, Tracked
-from metronome.middleware.stats import Stats, Tally, shown
+from metronome.middleware.current_request import CURRENT_REQUEST, RequestRecord, TrackedEvent
+from metronome.middleware.stats import Stats, StatsCounter, describe_error
 
 _REPORTERS: Final[WeakSet["Reporter"]] = WeakSet()
 
@@ -30,9 +30,9 @@ class Reporter:
 
     def __init__(self, config: ClientConfig) -> None:
         self.config = config
-        self._tally: Tally
-        self._courier: Courier
-        self._begin()
+        self._stats: StatsCounter
+        self._sender: BackgroundSender
+        self._reset()
         _REPORTERS.add(self)
 
     def __enter__(self) -> Self:
@@ -45,9 +45,9 @@ class Reporter:
         """Send what is queued, and end."""
         self.close()
 
-    def report(self, seen: Hit | Tracked) -> None:
+    def report(self, record: RequestRecord | TrackedEvent) -> None:
         """Queue what was seen; what does not fit is dropped and counted."""
-        self._courier.put(seen)
+        self._sender.put(record)
 
     def track(self, event: str | Mapping[str, Any], /, **fields: Any) -> None:
         """Report that something has happened.
@@ -63,47 +63,47 @@ class Reporter:
         """
         try:
             named: Mapping[str, Any] = {"event": event} if isinstance(event, str) else event
-            handled = HANDLED.get()
-            during = None if handled is None else handled.look()
-            self._courier.put(Tracked(time.time(), {**named, **fields}, during))
+            handled = CURRENT_REQUEST.get()
+            during = None if handled is None else handled.snapshot()
+            self._sender.put(TrackedEvent(time.time(), {**named, **fields}, during))
         except Exception as error:  # noqa: BLE001  # no host is to fail because of a report
-            self.fault(error)
+            self.count_error(error)
 
-    def fault(self, error: Exception) -> None:
+    def count_error(self, error: Exception) -> None:
         """Count that reporting went wrong; the log tells of it, once a minute at most."""
-        self._tally.add(faults=1, reason=shown(error))
+        self._stats.add(errors=1, reason=describe_error(error))
 
-    def flush(self, seconds: float | None = None) -> bool:
+    def flush(self, timeout: float | None = None) -> bool:
         """Send what is queued, and wait until that is done.
 
         Args:
-            seconds: how long to wait at most; without them, `ClientConfig.stop_seconds`.
+            timeout: how long to wait at most; without them, `ClientConfig.shutdown_timeout_seconds`.
 
         Returns:
             Whether nothing is left.
 
         """
-        return self._courier.flush(self.config.stop_seconds if seconds is None else seconds)
+        return self._sender.flush(self.config.shutdown_timeout_seconds if timeout is None else timeout)
 
-    def close(self, seconds: float | None = None) -> bool:
+    def close(self, timeout: float | None = None) -> bool:
         """Do as `flush`, drop what is left, and end the thread; what is reported later starts another."""
-        done = self.flush(seconds)
-        ended, self._courier = self._courier, Courier(self.config, self._tally)
-        ended.end()
+        done = self.flush(timeout)
+        ended, self._sender = self._sender, BackgroundSender(self.config, self._stats)
+        ended.stop()
         return done
 
     def stats(self) -> Stats:
         """Return what became of reports so far, in this process."""
-        return self._tally.stats(self._courier.queued)
+        return self._stats.stats(self._sender.queued)
 
-    def _begin(self) -> None:
-        self._tally = Tally(self.config.url, time.monotonic)
-        self._courier = Courier(self.config, self._tally)
+    def _reset(self) -> None:
+        self._stats = StatsCounter(self.config.url, time.monotonic)
+        self._sender = BackgroundSender(self.config, self._stats)
 
 
-def _begin_in_child() -> None:
+def _reset_after_fork() -> None:
     for reporter in list(_REPORTERS):
-        reporter._begin()  # noqa: SLF001  # of this module
+        reporter._reset()  # noqa: SLF001  # of this module
 
 
 def _close_all() -> None:
@@ -111,5 +111,5 @@ def _close_all() -> None:
         reporter.close()
 
 
-os.register_at_fork(after_in_child=_begin_in_child)
+os.register_at_fork(after_in_child=_reset_after_fork)
 atexit.register(_close_all)

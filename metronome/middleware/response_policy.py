@@ -3,16 +3,17 @@
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-_TOO_LARGE: Final = 413
-_LATER: Final = frozenset({408, 425, 429})
-_KEY: Final = frozenset({401, 403})
-_NOT_HERE: Final = frozenset({404, 405, *range(300, 400)})
+_PAYLOAD_TOO_LARGE: Final = 413
+_RETRYABLE_STATUSES: Final = frozenset({408, 425, 429})
+_AUTH_STATUSES: Final = frozenset({401, 403})
+_WRONG_URL_STATUSES: Final = frozenset({404, 405, *range(300, 400)})
 _SERVER_ERRORS_FROM: Final = 500
-_LONGEST_WAIT: Final = 300.0
-_SHOWN: Final = 200
+_MAX_RETRY_AFTER_DIGITS: Final = 9
+_MAX_RETRY_AFTER_SECONDS: Final = 300.0
+_MAX_BODY_CHARACTERS: Final = 200
 
 
-class Answer(NamedTuple):
+class TargetResponse(NamedTuple):
     """What a target said: its status, headers in lower case, and the beginning of the body."""
 
     status: int
@@ -20,7 +21,7 @@ class Answer(NamedTuple):
     body: bytes
 
 
-class Verdict(NamedTuple):
+class SendOutcome(NamedTuple):
     """What became of a batch.
 
     Attributes:
@@ -34,48 +35,49 @@ class Verdict(NamedTuple):
     """
 
     sent: int = 0
-    refused: int = 0
-    again: bool = False
-    smaller: bool = False
-    wait: float = 0.0
+    rejected: int = 0
+    retry: bool = False
+    split: bool = False
+    retry_after: float = 0.0
     reason: str = ""
 
 
-def later(reason: str, wait: float = 0.0) -> Verdict:
+def retry_later(reason: str, retry_after: float = 0.0) -> SendOutcome:
     """Return the verdict on a batch that may be taken later."""
-    return Verdict(again=True, wait=wait, reason=reason)
+    return SendOutcome(retry=True, retry_after=retry_after, reason=reason)
 
 
-def refused(answer: Answer, count: int, where: str) -> Verdict:
+def evaluate_failure(response: TargetResponse, count: int, url: str) -> SendOutcome:
     """Judge an answer that is no success.
 
     Args:
-        answer: whose status is not of the 200s.
+        response: whose status is not of the 200s.
         count: how many events the batch has.
-        where: the address that it was sent to, for the sentence.
+        url: the address that it was sent to, for the sentence.
 
     """
-    status = answer.status
-    said = f"{where} answers {status}{_shown(answer.body)}"
-    if status >= _SERVER_ERRORS_FROM or status in _LATER:
-        return later(f"{said}; it is tried again", _seconds(answer.headers.get("retry-after", "")))
-    if status == _TOO_LARGE:
+    status = response.status
+    said = f"{url} answers {status}{_format_body(response.body)}"
+    if status >= _SERVER_ERRORS_FROM or status in _RETRYABLE_STATUSES:
+        return retry_later(f"{said}; it is tried again", _parse_retry_after(response.headers.get("retry-after", "")))
+    if status == _PAYLOAD_TOO_LARGE:
         if count > 1:
-            return Verdict(smaller=True, reason=f"{said}: lower batch_max_bytes")
-        return Verdict(refused=1, reason=f"{said}: send less with each event")
-    if status in _KEY:
-        return Verdict(refused=count, reason=f"{said}: give a key that may send there")
-    if status in _NOT_HERE:
-        return Verdict(refused=count, reason=f"{said}: correct the url")
-    return Verdict(refused=count, reason=said)
+            return SendOutcome(split=True, reason=f"{said}: lower batch_max_bytes")
+        return SendOutcome(rejected=1, reason=f"{said}: send less with each event")
+    if status in _AUTH_STATUSES:
+        return SendOutcome(rejected=count, reason=f"{said}: give a key that may send there")
+    if status in _WRONG_URL_STATUSES:
+        return SendOutcome(rejected=count, reason=f"{said}: correct the url")
+    return SendOutcome(rejected=count, reason=said)
 
 
-def _seconds(retry_after: str) -> float:
+def _parse_retry_after(retry_after: str) -> float:
     # A date is not worth being read: the pauses between attempts grow in any case.
     given = retry_after.strip()
-    return min(float(given), _LONGEST_WAIT) if given.isascii() and given.isdigit() and len(given) < 10 else 0.0  # noqa: PLR2004  # longer ones are no seconds
+    is_number = given.isascii() and given.isdigit() and len(given) <= _MAX_RETRY_AFTER_DIGITS
+    return min(float(given), _MAX_RETRY_AFTER_SECONDS) if is_number else 0.0
 
 
-def _shown(body: bytes) -> str:
-    text = " ".join(body[: 4 * _SHOWN].decode(errors="replace").split())[:_SHOWN]
+def _format_body(body: bytes) -> str:
+    text = " ".join(body[: 4 * _MAX_BODY_CHARACTERS].decode(errors="replace").split())[:_MAX_BODY_CHARACTERS]
     return f" ({text})" if text and text.isprintable() else ""

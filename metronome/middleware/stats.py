@@ -6,17 +6,17 @@ import threading
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-LOGGER: Final = "metronome.middleware"
-BETWEEN_LINES_SECONDS: Final = 60.0
-_SHOWN: Final = 300
+LOGGER_NAME: Final = "metronome.middleware"
+LOG_INTERVAL_SECONDS: Final = 60.0
+_MAX_CHARACTERS: Final = 300
 
-_log = logging.getLogger(LOGGER)
+_log = logging.getLogger(LOGGER_NAME)
 
 
-def shown(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """Return what is to be read of an error, whatever a host's own errors do when they are shown."""
     try:
-        return repr(error)[:_SHOWN]
+        return repr(error)[:_MAX_CHARACTERS]
     except Exception:  # noqa: BLE001  # its name is left
         return type(error).__name__
 
@@ -34,55 +34,55 @@ class Stats(NamedTuple):
     """
 
     sent: int
-    refused: int
+    rejected: int
     dropped: int
     queued: int
-    faults: int
+    errors: int
 
 
-class Tally:
+class StatsCounter:
     """Counts what becomes of reports, from any thread.
 
     Args:
-        where: the target, for the log.
+        target: the target, for the log.
         clock: seconds that only go forward.
 
     """
 
-    def __init__(self, where: str, clock: Callable[[], float]) -> None:
-        self._where = where
+    def __init__(self, target: str, clock: Callable[[], float]) -> None:
+        self._target = target
         self._clock = clock
         self._lock = threading.Lock()
-        self._sent = self._refused = self._dropped = self._faults = 0
+        self._sent = self._rejected = self._dropped = self._errors = 0
         self._reason = ""
-        self._told_at: float | None = None
+        self._logged_at: float | None = None
 
-    def add(self, *, sent: int = 0, refused: int = 0, dropped: int = 0, faults: int = 0, reason: str = "") -> None:
+    def add(self, *, sent: int = 0, rejected: int = 0, dropped: int = 0, errors: int = 0, reason: str = "") -> None:
         """Count, and remember what is to be told of it."""
         with self._lock:
             self._sent += sent
-            self._refused += refused
+            self._rejected += rejected
             self._dropped += dropped
-            self._faults += faults
+            self._errors += errors
             self._reason = reason or self._reason
 
     def stats(self, queued: int) -> Stats:
         """Return what was counted, with how many wait."""
         with self._lock:
-            return Stats(self._sent, self._refused, self._dropped, queued, self._faults)
+            return Stats(self._sent, self._rejected, self._dropped, queued, self._errors)
 
-    def tell(self) -> None:
+    def log_problems(self) -> None:
         """Log what went wrong since the last line, unless that is less than a minute ago."""
         if not self._reason:
             return
         now = self._clock()
         with self._lock:
-            if self._told_at is not None and now < self._told_at + BETWEEN_LINES_SECONDS:
+            if self._logged_at is not None and now < self._logged_at + LOG_INTERVAL_SECONDS:
                 return
-            self._told_at, reason, self._reason = now, self._reason, ""
+            self._logged_at, reason, self._reason = now, self._reason, ""
         # A host's handlers may raise, and reports are to go on.
         with contextlib.suppress(Exception):
             _log.warning(
                 "reporting to %s: %s; %d sent, %d refused, %d dropped so far",
-                *(self._where, reason, self._sent, self._refused, self._dropped),
+                *(self._target, reason, self._sent, self._rejected, self._dropped),
             )

@@ -2,46 +2,46 @@
 
 from typing import Final
 
-from metronome.protocol import Address
-from metronome.protocols.elasticsearch.known import Known
-from metronome.protocols.elasticsearch.protocol import Elasticsearch
+from metronome.protocol import Endpoint
+from metronome.protocols.elasticsearch.known import RecentDocumentIds
+from metronome.protocols.elasticsearch.protocol import ElasticsearchProtocol
 from metronome.protocols.matomo import api, tracker
 from metronome.protocols.micro_metrics import batch as track_batch
 from metronome.protocols.micro_metrics import pixel as track_pixel
 from metronome.protocols.micro_metrics import track
 from metronome.protocols.native import pixel, tick
 
-TICK: Final = Address("POST", "", "/tick", tick)
+TICK_ENDPOINT: Final = Endpoint("POST", "", "/tick", tick)
 
 
-def _matomo_addresses(prefix: str) -> tuple[Address, ...]:
+def _matomo_endpoints(prefix: str) -> tuple[Endpoint, ...]:
     trackers = (
-        Address(method, prefix, path, tracker, lenient=True, credentials=True)
+        Endpoint(method, prefix, path, tracker, lenient=True, credentials=True)
         for path in ("/matomo.php", "/piwik.php")
         for method in ("GET", "POST")
     )
-    calls = (Address(method, prefix, path, api) for path in ("/", "/index.php") for method in ("GET", "POST"))
+    calls = (Endpoint(method, prefix, path, api) for path in ("/", "/index.php") for method in ("GET", "POST"))
     return (*trackers, *calls)
 
 
-PROTOCOLS: Final = (
-    TICK,
-    Address("GET", "", "/tick.gif", pixel),
-    Address("POST", "", "/api/track", track),
-    Address("POST", "", "/api/track/batch", track_batch),
-    Address("GET", "", "/t.gif", track_pixel),
-    *_matomo_addresses(""),
+ENDPOINTS: Final = (
+    TICK_ENDPOINT,
+    Endpoint("GET", "", "/tick.gif", pixel),
+    Endpoint("POST", "", "/api/track", track),
+    Endpoint("POST", "", "/api/track/batch", track_batch),
+    Endpoint("GET", "", "/t.gif", track_pixel),
+    *_matomo_endpoints(""),
     # Matomo's importer puts its addresses behind its --url as that is: one that ends with a slash makes two.
-    *_matomo_addresses("/"),
+    *_matomo_endpoints("/"),
 )
 """All addresses that are the same everywhere, those with fewer variables first."""
 
 
-def elasticsearch_addresses(known: Known) -> tuple[Address, ...]:
+def elasticsearch_endpoints(recent_ids: RecentDocumentIds) -> tuple[Endpoint, ...]:
     """Return where Elasticsearch's protocol is spoken, by a process that remembers what it took lately."""
-    dialect = Elasticsearch(known)
+    dialect = ElasticsearchProtocol(recent_ids)
     return tuple(
-        Address(method, "/es", path, dialect)
+        Endpoint(method, "/es", path, dialect)
         for path in ("", r"/{path:[\s\S]*}")
         for method in ("GET", "HEAD", "POST", "PUT", "DELETE")
     )

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from html import escape
 from typing import Final
 
-from metronome.errors import Unaskable
-from metronome.reports.parameters import Parameters
+from metronome.errors import InvalidQuery
+from metronome.reports.parameters import ReportParameters
 from metronome.stores.base import Store
-from metronome.stores.query import Equals, Question
+from metronome.stores.query import Equals, Query
 
-NOT_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+INVALID_XML_CHARACTERS: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that no XML may hold, however they are written."""
 
 _HEIGHT: Final = 20
@@ -43,22 +43,22 @@ _WIDTHS: Final = {
     for character in characters
 }
 """In pixels, rounded, of characters in DejaVu Sans at `_FONT_SIZE`, as a browser measures them; Verdana's are alike."""
-_USUAL_WIDTH: Final = 7
-_WIDE: Final = 11
+_DEFAULT_WIDTH: Final = 7
+_FULL_WIDTH: Final = 11
 _LINEAR_BELOW: Final = 0.04045
 _DARK_BELOW: Final = 0.179
 """Up to this luminance white text has more contrast than black text."""
 
 
-def draw(label: str, value: str, title: str, color: str, corner: int) -> str:
+def draw_badge(label: str, value: str, title: str, color: str, corner_radius: int) -> str:
     """Draw a label on the left and a value on the right.
 
     Args:
-        label: of characters that XML may hold (see `NOT_XML`).
+        label: of characters that XML may hold (see `INVALID_XML_CHARACTERS`).
         value: likewise.
         title: likewise; what is read out in place of the picture.
         color: behind the value, as ``#0969da``.
-        corner: how round the corners are, in pixels.
+        corner_radius: how round the corners are, in pixels.
 
     Returns:
         An SVG picture, one line of text. It refers to nothing by name, so any number of them may stand in one page.
@@ -69,54 +69,55 @@ def draw(label: str, value: str, title: str, color: str, corner: int) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + right}" height="{_HEIGHT}" role="img" '
         f'aria-label="{title}"><title>{title}</title>'
-        f'<path fill="{_LABEL_COLOR}" d="{_left_box(left, corner)}"/>'
-        f'<path fill="{color}" d="{_right_box(left, right, corner)}"/>'
+        f'<path fill="{_LABEL_COLOR}" d="{_left_box(left, corner_radius)}"/>'
+        f'<path fill="{color}" d="{_right_box(left, right, corner_radius)}"/>'
         f'<g font-family="Verdana,DejaVu Sans,Geneva,sans-serif" font-size="{_FONT_SIZE}" text-anchor="middle">'
-        f"{_text(label, left / 2, '#fff')}{_text(value, left + right / 2, text_color(color))}</g></svg>\n"
+        f"{_text_element(label, left / 2, '#fff')}"
+        f"{_text_element(value, left + right / 2, contrast_color(color))}</g></svg>\n"
     )
 
 
 def text_width(text: str) -> int:
     """Return how wide a text is in a common font, about, in pixels; it is then drawn just so wide in any font."""
-    return sum(map(_width, text))
+    return sum(map(_character_width, text))
 
 
-def text_color(background: str) -> str:
+def contrast_color(background: str) -> str:
     """Return the colour of text that has more contrast to a background (WCAG 2.2, relative luminance)."""
     channels = (int(background[at : at + 2], 16) / 255 for at in (1, 3, 5))
     red, green, blue = (one / 12.92 if one <= _LINEAR_BELOW else ((one + 0.055) / 1.055) ** 2.4 for one in channels)
     return "#fff" if 0.2126 * red + 0.7152 * green + 0.0722 * blue <= _DARK_BELOW else "#000"
 
 
-def _left_box(width: int, corner: int) -> str:
-    bend = f"a{corner} {corner} 0 0 1"
-    return f"M{width} 0V{_HEIGHT}H{corner}{bend}-{corner}-{corner}V{corner}{bend} {corner}-{corner}z"
+def _left_box(width: int, radius: int) -> str:
+    bend = f"a{radius} {radius} 0 0 1"
+    return f"M{width} 0V{_HEIGHT}H{radius}{bend}-{radius}-{radius}V{radius}{bend} {radius}-{radius}z"
 
 
-def _right_box(start: int, width: int, corner: int) -> str:
-    bend = f"a{corner} {corner} 0 0 1"
-    side = f"{bend} {corner} {corner}V{_HEIGHT - corner}{bend}-{corner} {corner}"
-    return f"M{start} {_HEIGHT}V0H{start + width - corner}{side}z"
+def _right_box(start: int, width: int, radius: int) -> str:
+    bend = f"a{radius} {radius} 0 0 1"
+    side = f"{bend} {radius} {radius}V{_HEIGHT - radius}{bend}-{radius} {radius}"
+    return f"M{start} {_HEIGHT}V0H{start + width - radius}{side}z"
 
 
-def _text(text: str, middle: float, color: str) -> str:
+def _text_element(text: str, middle: float, color: str) -> str:
     return (
         f'<text x="{middle:g}" y="{_BASELINE}" fill="{color}" textLength="{text_width(text)}" '
         f'lengthAdjust="spacingAndGlyphs">{escape(text)}</text>'
     )
 
 
-def _width(character: str) -> int:
+def _character_width(character: str) -> int:
     if character.isascii():
-        return _WIDTHS.get(character, _USUAL_WIDTH)
+        return _WIDTHS.get(character, _DEFAULT_WIDTH)
     if unicodedata.category(character) in {"Mn", "Me", "Cf"}:
         return 0
-    return _WIDE if unicodedata.east_asian_width(character) in {"W", "F"} else _USUAL_WIDTH
+    return _FULL_WIDTH if unicodedata.east_asian_width(character) in {"W", "F"} else _DEFAULT_WIDTH
 
 
 PARAMETERS: Final = frozenset({"from", "to", "tz", "bots", "metric", "label", "color", "style"})
-METRICS: Final = {"views": "view", "downloads": "download"}
-STYLES: Final = {"flat": 3, "flat-square": 0}
+EVENT_BY_METRIC: Final = {"views": "view", "downloads": "download"}
+CORNER_RADIUS_BY_STYLE: Final = {"flat": 3, "flat-square": 0}
 """How round the corners are, in pixels."""
 COLORS: Final = {
     "blue": "#0969da",
@@ -129,20 +130,20 @@ COLORS: Final = {
     "grey": "#57606a",
     "black": "#24292f",
 }
-MAX_LABEL: Final = 64
+LABEL_MAX_CHARACTERS: Final = 64
 """Characters."""
 
-_HEX: Final = re.compile(r"#?([0-9a-f]{3}|[0-9a-f]{6})", re.IGNORECASE | re.ASCII)
-_STEPS: Final = ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k"))
-_TENTHS_BELOW: Final = 10
+_HEX_COLOR: Final = re.compile(r"#?([0-9a-f]{3}|[0-9a-f]{6})", re.IGNORECASE | re.ASCII)
+_UNIT_SUFFIXES: Final = ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k"))
+_DECIMAL_BELOW: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class BadgeStyle:
     """What a badge shows, and how.
 
     Attributes:
-        metric: one of `METRICS`.
+        metric: one of `EVENT_BY_METRIC`.
         label: the text on its left.
         color: of its right, as ``#0969da``.
         corner: how round it is, in pixels.
@@ -152,64 +153,68 @@ class Look:
     metric: str
     label: str
     color: str
-    corner: int
+    corner_radius: int
 
 
-def read_look(query: Mapping[str, str]) -> Look:
+def parse_badge_style(query: Mapping[str, str]) -> BadgeStyle:
     """Read ``metric``, ``label``, ``color`` and ``style`` of a query string; what is not given is usual.
 
     Raises:
-        Unaskable: one of them cannot be; the message says which.
+        InvalidQuery: one of them cannot be; the message says which.
 
     """
-    metric = _choice("metric", query, METRICS, "views")
-    style = _choice("style", query, STYLES, "flat")
-    label = " ".join(NOT_XML.sub("\ufffd", query.get("label", "")).split())
-    if len(label) > MAX_LABEL:
-        raise Unaskable(f"label has {len(label)} characters: write {MAX_LABEL} at the most")
-    return Look(metric, label or metric, _color(query.get("color") or "blue"), STYLES[style])
+    metric = _parse_choice("metric", query, EVENT_BY_METRIC, "views")
+    style = _parse_choice("style", query, CORNER_RADIUS_BY_STYLE, "flat")
+    label = " ".join(INVALID_XML_CHARACTERS.sub("\ufffd", query.get("label", "")).split())
+    if len(label) > LABEL_MAX_CHARACTERS:
+        raise InvalidQuery(f"label has {len(label)} characters: write {LABEL_MAX_CHARACTERS} at the most")
+    return BadgeStyle(
+        metric, label or metric, _parse_color(query.get("color") or "blue"), CORNER_RADIUS_BY_STYLE[style]
+    )
 
 
-async def badge(store: Store, item: str, asked: Parameters, look: Look) -> str:
+async def render_badge(store: Store, item: str, parameters: ReportParameters, style: BadgeStyle) -> str:
     """Draw how often an item was viewed, or downloaded.
 
     Args:
         store: what is asked.
         item: the item's id; one that was never seen shows 0.
-        asked: the range.
-        look: what to show, and how.
+        parameters: the range.
+        style: what to show, and how.
 
     Returns:
-        An SVG picture. The number on it is shortened (see `shorten`); the picture's title has it whole.
+        An SVG picture. The number on it is shortened (see `abbreviate_number`); the picture's title has it whole.
 
     """
-    where = asked.only(Equals("id", item), Equals("event", METRICS[look.metric]))
-    (answer,) = await store.ask(Question(where=where, start=asked.start, end=asked.end))
+    where = parameters.build_filter(Equals("id", item), Equals("event", EVENT_BY_METRIC[style.metric]))
+    (answer,) = await store.query(Query(where=where, start=parameters.start, end=parameters.end))
     number = int(answer.rows[0][0] or 0)
-    return draw(look.label, shorten(number), f"{look.label}: {number:,}", look.color, look.corner)
+    return draw_badge(
+        style.label, abbreviate_number(number), f"{style.label}: {number:,}", style.color, style.corner_radius
+    )
 
 
-def shorten(number: int) -> str:
+def abbreviate_number(number: int) -> str:
     """Write a number in three digits at the most: ``999``, ``1.2k``, ``12k``, ``3.4M``; never as more than it is."""
-    for step, letter in _STEPS:
+    for step, letter in _UNIT_SUFFIXES:
         if number >= step:
             whole, tenth = divmod(number * 10 // step, 10)
-            return f"{whole}.{tenth}{letter}" if tenth and whole < _TENTHS_BELOW else f"{whole}{letter}"
+            return f"{whole}.{tenth}{letter}" if tenth and whole < _DECIMAL_BELOW else f"{whole}{letter}"
     return str(number)
 
 
-def _color(text: str) -> str:
+def _parse_color(text: str) -> str:
     if text in COLORS:
         return COLORS[text]
-    match = _HEX.fullmatch(text)
+    match = _HEX_COLOR.fullmatch(text)
     if match is None:
-        raise Unaskable(f"color={text[:60]} is not known: write it as 0969da, or choose one of {', '.join(COLORS)}")
+        raise InvalidQuery(f"color={text[:60]} is not known: write it as 0969da, or choose one of {', '.join(COLORS)}")
     digits = match[1].lower()
     return f"#{digits}" if len(digits) > len("rgb") else f"#{''.join(digit * 2 for digit in digits)}"
 
 
-def _choice(name: str, query: Mapping[str, str], choices: Mapping[str, object], usual: str) -> str:
-    text = query.get(name) or usual
+def _parse_choice(name: str, query: Mapping[str, str], choices: Mapping[str, object], default: str) -> str:
+    text = query.get(name) or default
     if text not in choices:
-        raise Unaskable(f"{name}={text[:60]} is not known: choose one of {', '.join(choices)}")
+        raise InvalidQuery(f"{name}={text[:60]} is not known: choose one of {', '.join(choices)}")
     return text

@@ -14,16 +14,16 @@ import orjson
 _FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001  # some take these as well
 
 
-def csv_text(names: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
+def format_csv(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
     """Write rows under the names of their columns; what is None is empty, and what is no text is as in JSON."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
-    writer.writerow(map(_cell, names))
-    writer.writerows(map(_cell, row) for row in rows)
+    writer.writerow(map(_format_cell, columns))
+    writer.writerows(map(_format_cell, row) for row in rows)
     return text.getvalue()
 
 
-def _cell(value: Any) -> str:
+def _format_cell(value: Any) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):

@@ -22,21 +22,21 @@ from collections.abc import Iterable, Iterator
 from statistics import quantiles
 from typing import Any, Final, NamedTuple
 
-from metronome.reports.parameters import Parameters
-from metronome.reports.sample import Sample
+from metronome.reports.parameters import ReportParameters
+from metronome.reports.sample import SequenceSample
 from metronome.stores.base import Store
-from metronome.stores.query import AllOf, Answer, AnyOf, Equals, Exists, Filter, Metric, Order, Question
-from metronome.stores.sequences import Step
+from metronome.stores.query import AllOf, AnyOf, Equals, Exists, Filter, Metric, Query, QueryResult, SortKey
+from metronome.stores.sequences import SequenceEvent
 
-PAUSE_MS: Final = 30 * 60 * 1000
+INACTIVITY_MS: Final = 30 * 60 * 1000
 """A longer time without a sign of life ends a stay."""
 
-_FEWEST_TO_CUT: Final = 2
-_CUTS: Final = 20
-_P50, _P75, _P95 = (percent * _CUTS // 100 - 1 for percent in (50, 75, 95))
+_MIN_FOR_QUANTILES: Final = 2
+_QUANTILES: Final = 20
+_P50, _P75, _P95 = (percent * _QUANTILES // 100 - 1 for percent in (50, 75, 95))
 
 
-class Stay(NamedTuple):
+class DwellTime(NamedTuple):
     """A stay of known length.
 
     Attributes:
@@ -46,33 +46,33 @@ class Stay(NamedTuple):
     """
 
     item: str
-    ms: int
+    milliseconds: int
 
 
-def stays_of(steps: Iterable[Step]) -> Iterator[Stay]:
+def dwell_times(events: Iterable[SequenceEvent]) -> Iterator[DwellTime]:
     """Yield the stays of one session.
 
     Args:
-        steps: its events, oldest first; each tells its item's id and what happened (``event``).
+        events: its events, oldest first; each tells its item's id and what happened (``event``).
 
     """
     item, began, last = None, 0, 0
-    for at, (about, event) in steps:
+    for at, (about, event) in events:
         if about is None:
             continue
         if item is not None:
-            is_over = at - last > PAUSE_MS
+            is_over = at - last > INACTIVITY_MS
             if about == item and not is_over:
                 last = at
                 continue
             ended = last if is_over else at
             if ended > began:
-                yield Stay(item, ended - began)
+                yield DwellTime(item, ended - began)
             item = None
         if event == "view":
             item, began, last = about, at, at
     if item is not None and last > began:
-        yield Stay(item, last - began)
+        yield DwellTime(item, last - began)
 
 
 def percentiles(numbers: list[int]) -> dict[str, float | None]:
@@ -81,16 +81,16 @@ def percentiles(numbers: list[int]) -> dict[str, float | None]:
     It is what DuckDB's ``quantile_cont`` gives: definition 7 of Hyndman and Fan, "Sample Quantiles in Statistical
     Packages", The American Statistician 50 (1996).
     """
-    if len(numbers) < _FEWEST_TO_CUT:
+    if len(numbers) < _MIN_FOR_QUANTILES:
         only = float(numbers[0]) if numbers else None
         return {"p50": only, "p75": only, "p95": only}
-    cuts = quantiles(numbers, n=_CUTS, method="inclusive")
+    cuts = quantiles(numbers, n=_QUANTILES, method="inclusive")
     return {"p50": cuts[_P50], "p75": cuts[_P75], "p95": cuts[_P95]}
 
 
 PARAMETERS: Final = frozenset({"from", "to", "tz", "limit", "bots"})
 
-TIMINGS: Final = (
+TIMING_FIELDS: Final = (
     *("pf_net", "pf_srv", "pf_tfr", "pf_dm1", "pf_dm2", "pf_onl"),
     *("TTFB", "FCP", "LCP", "CLS", "INP"),
     "duration",
@@ -100,75 +100,84 @@ TIMINGS: Final = (
 All are milliseconds but ``CLS``, the cumulative layout shift: a score without unit, good up to 0.1."""
 
 _MEASURES: Final = ("count", "p50", "p75", "p95")
-_VIEW: Final = Equals("event", "view")
+_VIEW_EVENT: Final = Equals("event", "view")
 
 
-async def time(store: Store, item: str | None, asked: Parameters) -> dict[str, Any]:
+async def time_report(store: Store, item: str | None, parameters: ReportParameters) -> dict[str, Any]:
     """Answer how long people stay, and how long pages take.
 
-    Stays are those of all, of the newest sessions where there are many (see `Sample`). Timings
+    Stays are those of all, of the newest sessions where there are many (see `SequenceSample`). Timings
     are those of all events.
 
     Args:
         store: what is asked.
         item: the item's id, or None for all.
-        asked: the range and the zone of days, and of how many days each timing is told at the most, the newest.
+        parameters: the range and the zone of days, and of how many days each timing is told at the most, the newest.
 
     Returns:
         ``on_item``: of how many stays the length is known, ``count``, and its percentiles in milliseconds,
-        ``p50``, ``p75`` and ``p95``, which are None where there is no stay. ``timings``: for each of `TIMINGS`
+        ``p50``, ``p75`` and ``p95``, which are None where there is no stay. ``timings``: for each of `TIMING_FIELDS`
         that any event has, by day, newest first, how many have it and its percentiles.
 
         ``exact: false`` is added where a store could only estimate, and with ``sessions_looked_at`` where not
         all sessions are looked at.
 
     """
-    on_item, note = await _time_on(store, item, asked)
-    timings, exact = await _timings(store, item, asked)
+    on_item, note = await _dwell_time(store, item, parameters)
+    timings, exact = await _timing_percentiles(store, item, parameters)
     return {"on_item": on_item, "timings": timings} | ({} if exact else {"exact": False}) | note
 
 
-async def _time_on(store: Store, item: str | None, asked: Parameters) -> tuple[dict[str, Any], dict[str, Any]]:
-    sessions = Sample(
+async def _dwell_time(
+    store: Store, item: str | None, parameters: ReportParameters
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    sessions = SequenceSample(
         store,
         "session",
         ("id", "event"),
-        asked,
-        touching=AllOf((_VIEW, _of(item))),
-        told=Exists("id"),
+        parameters,
+        selecting=AllOf((_VIEW_EVENT, _item_filter(item))),
+        included=Exists("id"),
     )
     lengths = [
-        stay.ms async for trail in sessions for stay in stays_of(trail.steps) if item is None or stay.item == item
+        stay.milliseconds
+        async for trail in sessions
+        for stay in dwell_times(trail.events)
+        if item is None or stay.item == item
     ]
-    return {"count": len(lengths), **percentiles(lengths)}, sessions.note()
+    return {"count": len(lengths), **percentiles(lengths)}, sessions.completeness_fields()
 
 
-async def _timings(store: Store, item: str | None, asked: Parameters) -> tuple[dict[str, Any], bool]:
-    known = await store.fields()
-    names = [name for name in TIMINGS if name in known]
+async def _timing_percentiles(
+    store: Store, item: str | None, parameters: ReportParameters
+) -> tuple[dict[str, Any], bool]:
+    known = await store.list_fields()
+    names = [name for name in TIMING_FIELDS if name in known]
     if not names:
         return {}, True
     where = AnyOf(tuple(Exists(name) for name in names))
-    (answer,) = await store.ask(
-        Question(
+    (answer,) = await store.query(
+        Query(
             metrics=tuple(Metric.parse(f"{measure}:{name}") for name in names for measure in _MEASURES),
-            by=("day",),
-            where=asked.only(where) if item is None else asked.only(_of(item), where),
-            start=asked.start,
-            end=asked.end,
-            tz=asked.tz,
-            order=(Order("day", descending=True),),
+            group_by=("day",),
+            where=parameters.build_filter(where)
+            if item is None
+            else parameters.build_filter(_item_filter(item), where),
+            start=parameters.start,
+            end=parameters.end,
+            time_zone=parameters.tz,
+            sort_keys=(SortKey("day", descending=True),),
         )
     )
-    found = {name: _by_day(answer, name, asked.limit) for name in names}
+    found = {name: _percentiles_by_day(answer, name, parameters.limit) for name in names}
     return {name: days for name, days in found.items() if days}, answer.exact
 
 
-def _by_day(answer: Answer, name: str, limit: int | None) -> dict[str, dict[str, Any]]:
+def _percentiles_by_day(answer: QueryResult, name: str, limit: int | None) -> dict[str, dict[str, Any]]:
     at = answer.columns.index(f"count:{name}")
     rows = [row for row in answer.rows if row[at]][:limit]
     return {str(row[0]): dict(zip(_MEASURES, row[at : at + len(_MEASURES)], strict=True)) for row in rows}
 
 
-def _of(item: str | None) -> Filter:
+def _item_filter(item: str | None) -> Filter:
     return Exists("id") if item is None else Equals("id", item)

@@ -12,24 +12,24 @@ from heapq import nsmallest
 from itertools import groupby, pairwise
 from typing import Any, Final
 
-from metronome.reports.parameters import Parameters
-from metronome.reports.sample import Sample
+from metronome.reports.parameters import ReportParameters
+from metronome.reports.sample import SequenceSample
 from metronome.stores.base import Store
 from metronome.stores.query import AllOf, Equals, Exists, OneOf
-from metronome.stores.sequences import Trail
+from metronome.stores.sequences import EventSequence
 
 
-def walk_of(trail: Trail) -> tuple[str, ...]:
+def item_path(sequence: EventSequence) -> tuple[str, ...]:
     """Return the walk of a trail, whose events tell of their item first; those without one are left out."""
-    return tuple(item for item, _ in groupby(step.texts[0] for step in trail.steps if step.texts[0] is not None))
+    return tuple(item for item, _ in groupby(step.values[0] for step in sequence.events if step.values[0] is not None))
 
 
-class Around:
+class ItemFlow:
     """What lies around one item on the walks that are added.
 
     Args:
         item: the item's id.
-        steps: how far to look, 1 or more.
+        max_distance: how far to look, 1 or more.
 
     Attributes:
         sessions: how many walks touch the item.
@@ -42,28 +42,28 @@ class Around:
 
     """
 
-    def __init__(self, item: str, steps: int) -> None:
+    def __init__(self, item: str, max_distance: int) -> None:
         self._item = item
         self.sessions = 0
         self.entries = 0
         self.exits = 0
-        self.before: list[Counter[str]] = [Counter() for _ in range(steps)]
-        self.after: list[Counter[str]] = [Counter() for _ in range(steps)]
+        self.before: list[Counter[str]] = [Counter() for _ in range(max_distance)]
+        self.after: list[Counter[str]] = [Counter() for _ in range(max_distance)]
 
-    def add(self, walk: Sequence[str]) -> None:
+    def add(self, path: Sequence[str]) -> None:
         """Count one walk."""
-        places = [at for at, item in enumerate(walk) if item == self._item]
+        places = [at for at, item in enumerate(path) if item == self._item]
         if not places:
             return
         self.sessions += 1
         self.entries += places[0] == 0
-        self.exits += places[-1] == len(walk) - 1
+        self.exits += places[-1] == len(path) - 1
         for distance, (before, after) in enumerate(zip(self.before, self.after, strict=True), start=1):
-            before.update(walk[at - distance] for at in places if at >= distance)
-            after.update(walk[at + distance] for at in places if at + distance < len(walk))
+            before.update(path[at - distance] for at in places if at >= distance)
+            after.update(path[at + distance] for at in places if at + distance < len(path))
 
 
-class Everywhere:
+class SiteFlow:
     """Where the walks that are added begin, lead, and end.
 
     Attributes:
@@ -80,38 +80,38 @@ class Everywhere:
         self.exits: Counter[str] = Counter()
         self.transitions: Counter[tuple[str, str]] = Counter()
 
-    def add(self, walk: Sequence[str]) -> None:
+    def add(self, path: Sequence[str]) -> None:
         """Count one walk; an empty one is none."""
-        if not walk:
+        if not path:
             return
         self.sessions += 1
-        self.entries[walk[0]] += 1
-        self.exits[walk[-1]] += 1
-        self.transitions.update(pairwise(walk))
+        self.entries[path[0]] += 1
+        self.exits[path[-1]] += 1
+        self.transitions.update(pairwise(path))
 
 
-def most_first(counts: Counter[Any], limit: int | None) -> dict[Any, int]:
+def top_counts(counts: Counter[Any], limit: int | None) -> dict[Any, int]:
     """Return the greatest counts, greatest first, those that are equal in the order of what they count."""
     return dict(nsmallest(limit or len(counts), counts.items(), key=lambda entry: (-entry[1], entry[0])))
 
 
 PARAMETERS: Final = frozenset({"from", "to", "tz", "limit", "bots", "steps"})
-PARAMETERS_OF_ALL: Final = PARAMETERS - {"steps"}
+ALL_ITEMS_PARAMETERS: Final = PARAMETERS - {"steps"}
 
-_USED: Final = AllOf((Exists("id"), OneOf("event", ("view", "download"))))
+_ITEM_USE: Final = AllOf((Exists("id"), OneOf("event", ("view", "download"))))
 _SHARE_DIGITS: Final = 4
 
 
-async def flow(store: Store, item: str | None, asked: Parameters) -> dict[str, Any]:
+async def flow_report(store: Store, item: str | None, parameters: ReportParameters) -> dict[str, Any]:
     """Answer how people move between items.
 
     What counts are views and downloads of items in sessions, as `metronome.reports.flow` has it. A session
-    is told as far as it lies in the range of time. Of many sessions the newest are looked at (see `Sample`).
+    is told as far as it lies in the range of time. Of many sessions the newest are looked at (see `SequenceSample`).
 
     Args:
         store: what is asked.
         item: the item's id, or None for all.
-        asked: the range, how many entries of each ranking at most, and how many ``steps`` around the item.
+        parameters: the range, how many entries of each ranking at most, and how many ``steps`` around the item.
 
     Returns:
         Of an item: ``sessions`` that touch it; in how many of them it is the first item, ``entries``, and the
@@ -126,24 +126,28 @@ async def flow(store: Store, item: str | None, asked: Parameters) -> dict[str, A
         Where not all sessions are looked at, ``exact: false`` and ``sessions_looked_at`` are added.
 
     """
-    touching = _USED if item is None else AllOf((Equals("id", item), *_USED.inner))
-    sessions = Sample(store, "session", ("id",), asked, touching=touching, told=_USED)
-    counts = Everywhere() if item is None else Around(item, asked.steps)
+    touching = _ITEM_USE if item is None else AllOf((Equals("id", item), *_ITEM_USE.filters))
+    sessions = SequenceSample(store, "session", ("id",), parameters, selecting=touching, included=_ITEM_USE)
+    counts = SiteFlow() if item is None else ItemFlow(item, parameters.steps)
     async for trail in sessions:
-        counts.add(walk_of(trail))
-    shown = _of_all(counts, asked.limit) if isinstance(counts, Everywhere) else _of_item(counts, asked.limit)
-    return shown | sessions.note()
+        counts.add(item_path(trail))
+    shown = (
+        _all_items_flow(counts, parameters.limit)
+        if isinstance(counts, SiteFlow)
+        else _item_flow(counts, parameters.limit)
+    )
+    return shown | sessions.completeness_fields()
 
 
-def _of_item(around: Around, limit: int | None) -> dict[str, Any]:
-    before = [most_first(counts, limit) for counts in around.before]
-    after = [most_first(counts, limit) for counts in around.after]
+def _item_flow(item_flow: ItemFlow, limit: int | None) -> dict[str, Any]:
+    before = [top_counts(counts, limit) for counts in item_flow.before]
+    after = [top_counts(counts, limit) for counts in item_flow.after]
     shown: dict[str, Any] = {
-        "sessions": around.sessions,
-        "entries": around.entries,
-        "exits": around.exits,
-        "entry_share": _share(around.entries, around.sessions),
-        "exit_share": _share(around.exits, around.sessions),
+        "sessions": item_flow.sessions,
+        "entries": item_flow.entries,
+        "exits": item_flow.exits,
+        "entry_share": _share(item_flow.entries, item_flow.sessions),
+        "exit_share": _share(item_flow.exits, item_flow.sessions),
         "previous": before[0],
         "next": after[0],
     }
@@ -154,11 +158,11 @@ def _share(number: int, sessions: int) -> float | None:
     return round(number / sessions, _SHARE_DIGITS) if sessions else None
 
 
-def _of_all(everywhere: Everywhere, limit: int | None) -> dict[str, Any]:
-    steps = most_first(everywhere.transitions, limit)
+def _all_items_flow(site_flow: SiteFlow, limit: int | None) -> dict[str, Any]:
+    steps = top_counts(site_flow.transitions, limit)
     return {
-        "sessions": everywhere.sessions,
-        "entries": most_first(everywhere.entries, limit),
-        "exits": most_first(everywhere.exits, limit),
+        "sessions": site_flow.sessions,
+        "entries": top_counts(site_flow.entries, limit),
+        "exits": top_counts(site_flow.exits, limit),
         "transitions": [{"from": one, "to": other, "count": count} for (one, other), count in steps.items()],
     }

@@ -10,16 +10,16 @@ counts are small, as most counts of usage are.
 from math import log
 
 
-def association(common: int, one: int, other: int, total: int) -> float:
+def association_score(both_count: int, first_count: int, second_count: int, total: int) -> float:
     """Return how surely two things go together, beyond what chance brings together.
 
     It is the likelihood ratio of the table of those with both, with either and with neither. What
     everybody has goes together with nothing: then the expected is observed, and the ratio is 0.
 
     Args:
-        common: how many have both.
-        one: how many have the first.
-        other: how many have the second.
+        both_count: how many have both.
+        first_count: how many have the first.
+        second_count: how many have the second.
         total: how many there are.
 
     Returns:
@@ -27,20 +27,20 @@ def association(common: int, one: int, other: int, total: int) -> float:
         together counts as no more than it can be: nobody has both but not the other one.
 
     """
-    only_one, only_other = max(0, one - common), max(0, other - common)
-    neither = max(0, total - common - only_one - only_other)
-    if common * neither <= only_one * only_other:
+    only_one, only_other = max(0, first_count - both_count), max(0, second_count - both_count)
+    neither = max(0, total - both_count - only_one - only_other)
+    if both_count * neither <= only_one * only_other:
         return 0.0
-    rows = (common + only_one, only_other + neither)
-    columns = (common + only_other, only_one + neither)
+    rows = (both_count + only_one, only_other + neither)
+    columns = (both_count + only_other, only_one + neither)
     every = sum(rows)
-    cells = ((common, 0, 0), (only_one, 0, 1), (only_other, 1, 0), (neither, 1, 1))
+    cells = ((both_count, 0, 0), (only_one, 0, 1), (only_other, 1, 0), (neither, 1, 1))
     # The quotient is exactly 1 where a cell is as expected: products of whole numbers are not rounded.
     found = sum(count * log(count * every / (rows[row] * columns[column])) for count, row, column in cells if count)
     return max(0.0, 2 * found)
 
 
-def change(before: int, after: int) -> float:
+def change_score(before: int, after: int) -> float:
     """Return how surely a rate has risen, or fallen, between two times of equal length.
 
     It is the likelihood ratio of two Poisson counts, as P. Rayson and R. Garside compare frequencies with it

@@ -24,14 +24,14 @@ from heapq import nsmallest
 from itertools import chain, islice
 from typing import Any, Final, NamedTuple
 
-from metronome.reports.log_likelihood import association
-from metronome.reports.parameters import Parameters
-from metronome.reports.sample import Sample
+from metronome.reports.log_likelihood import association_score
+from metronome.reports.parameters import ReportParameters
+from metronome.reports.sample import SequenceSample
 from metronome.stores.base import Store
-from metronome.stores.query import AllOf, Equals, Exists, Filter, Metric, OneOf, Question
+from metronome.stores.query import AllOf, Equals, Exists, Filter, Metric, OneOf, Query
 
 
-class Pair(NamedTuple):
+class ItemPair(NamedTuple):
     """Two items that the same visitors saw.
 
     Attributes:
@@ -46,12 +46,12 @@ class Pair(NamedTuple):
     visitors: int
 
 
-def strongest(visits: Sequence[Iterable[str]], least: int, limit: int) -> list[Pair]:
+def strongest_pairs(visits: Sequence[Iterable[str]], min_visitors: int, limit: int) -> list[ItemPair]:
     """Return the pairs of items that go together most surely.
 
     Args:
         visits: for each visitor, the items that they saw, each once.
-        least: how many visitors must have seen both at the least.
+        min_visitors: how many visitors must have seen both at the least.
         limit: how many pairs at the most.
 
     Returns:
@@ -60,20 +60,20 @@ def strongest(visits: Sequence[Iterable[str]], least: int, limit: int) -> list[P
     """
     seen = Counter(chain.from_iterable(visits))
     # An item that fewer saw is in no pair that enough saw.
-    names = sorted(item for item, visitors in seen.items() if visitors >= least)
+    names = sorted(item for item, visitors in seen.items() if visitors >= min_visitors)
     numbers = {item: number for number, item in enumerate(names)}
     rows = [sorted(numbers[item] for item in visit if item in numbers) for visit in visits]
     found = (
-        Pair((names[one], names[other]), score, common)
-        for one, other, common in _together(rows, len(names))
-        if common >= least
-        for score in (association(common, seen[names[one]], seen[names[other]], len(visits)),)
+        ItemPair((names[one], names[other]), score, common)
+        for one, other, common in _count_common_visitors(rows, len(names))
+        if common >= min_visitors
+        for score in (association_score(common, seen[names[one]], seen[names[other]], len(visits)),)
         if score > 0
     )
     return nsmallest(limit, found, key=lambda pair: (-pair.score, pair.items))
 
 
-def _together(rows: list[list[int]], items: int) -> Iterator[tuple[int, int, int]]:
+def _count_common_visitors(rows: list[list[int]], items: int) -> Iterator[tuple[int, int, int]]:
     """Yield how many rows two numbers have in common, one number after the other: memory is that of one."""
     rows_of: list[list[list[int]]] = [[] for _ in range(items)]
     for row in rows:
@@ -87,20 +87,20 @@ def _together(rows: list[list[int]], items: int) -> Iterator[tuple[int, int, int
 
 PARAMETERS: Final = frozenset({"from", "to", "tz", "limit", "bots"})
 MIN_VISITORS: Final = 5
-MOST_CANDIDATES: Final = 200
+MAX_CANDIDATES: Final = 200
 """So many of the items that an item's visitors saw are compared with it: those that most of them saw."""
-MOST_ITEMS: Final = 50
+MAX_ITEMS_PER_VISITOR: Final = 50
 """So many items of each visitor make pairs: those seen last."""
-MOST_PAIRS: Final = 10_000
+MAX_PAIRS: Final = 10_000
 
-_USED: Final = AllOf((OneOf("event", ("view", "download")), Exists("id")))
+_ITEM_USE: Final = AllOf((OneOf("event", ("view", "download")), Exists("id")))
 _VISITORS: Final = Metric.parse("visitors")
 _SCORE_DIGITS: Final = 4
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-async def recommendations(
-    store: Store, item: str | None, asked: Parameters, min_visitors: int = MIN_VISITORS
+async def recommendations_report(
+    store: Store, item: str | None, parameters: ReportParameters, min_visitors: int = MIN_VISITORS
 ) -> dict[str, Any]:
     """Answer which items the visitors of an item saw, too; or, of all items, which go together most.
 
@@ -110,12 +110,12 @@ async def recommendations(
     the item are counted among those looked at, and those who did not among all; the part of another item's
     visitors who did is taken to be as large as it is among those looked at.
 
-    Of all items, pairs are counted among the newest visitors, with the last `MOST_ITEMS` items of each.
+    Of all items, pairs are counted among the newest visitors, with the last `MAX_ITEMS_PER_VISITOR` items of each.
 
     Args:
         store: what is asked.
         item: the item's id, or None for pairs of all items.
-        asked: the range, and how many items, or pairs, at most; of pairs there are no more than `MOST_PAIRS`.
+        parameters: the range, and how many items, or pairs, at most; of pairs there are no more than `MAX_PAIRS`.
         min_visitors: how many visitors an item must have, and two must have in common, for anything to be told: what
             few people did is theirs.
 
@@ -127,70 +127,70 @@ async def recommendations(
 
     """
     if item is None:
-        return await _pairs(store, asked, min_visitors)
-    return await _items(store, item, asked, min_visitors)
+        return await _recommend_pairs(store, parameters, min_visitors)
+    return await _recommend_items(store, item, parameters, min_visitors)
 
 
-async def _items(store: Store, item: str, asked: Parameters, min_visitors: int) -> dict[str, Any]:
-    touching = AllOf((Equals("id", item), _USED))
-    sample = Sample(store, "visitor", ("id",), asked, touching=touching, told=_USED)
+async def _recommend_items(store: Store, item: str, parameters: ReportParameters, min_visitors: int) -> dict[str, Any]:
+    touching = AllOf((Equals("id", item), _ITEM_USE))
+    sample = SequenceSample(store, "visitor", ("id",), parameters, selecting=touching, included=_ITEM_USE)
     # The steps of a trail come in the order of time: what stays is when each item was seen last.
-    visits = [{str(step.texts[0]): step.at for step in trail.steps} async for trail in sample]
+    visits = [{str(step.values[0]): step.timestamp_ms for step in trail.events} async for trail in sample]
     visits = [visit for visit in visits if item in visit]
     if len(visits) < min_visitors:
         return {"items": []}
-    begin = None if sample.is_whole else min(visit[item] for visit in visits)
+    begin = None if sample.is_complete else min(visit[item] for visit in visits)
     common = Counter(
         other for visit in visits for other, at in visit.items() if other != item and (begin is None or at >= begin)
     )
     candidates = sorted(
         (other for other, visitors in common.items() if visitors >= min_visitors),
         key=lambda other: (-common[other], other),
-    )[:MOST_CANDIDATES]
+    )[:MAX_CANDIDATES]
     if not candidates:
-        return {"items": [], **sample.note()}
-    start = asked.start if begin is None else _EPOCH + timedelta(milliseconds=begin)
+        return {"items": [], **sample.completeness_fields()}
+    start = parameters.start if begin is None else _EPOCH + timedelta(milliseconds=begin)
 
-    def ask(by: tuple[str, ...], *filters: Filter) -> Question:
-        return Question((_VISITORS,), by, asked.only(*filters, _USED), start, asked.end)
+    def ask(by: tuple[str, ...], *filters: Filter) -> Query:
+        return Query((_VISITORS,), by, parameters.build_filter(*filters, _ITEM_USE), start, parameters.end)
 
-    by_item, every = await store.ask(ask(("id",), OneOf("id", (item, *candidates))), ask(()))
+    by_item, every = await store.query(ask(("id",), OneOf("id", (item, *candidates))), ask(()))
     visitors = {str(row[0]): int(row[1] or 0) for row in by_item.rows}
     total = int(every.rows[0][0] or 0)
     scores = {
-        other: _score(common[other], len(visits), visitors.get(other, 0), visitors.get(item, 0), total)
+        other: _candidate_score(common[other], len(visits), visitors.get(other, 0), visitors.get(item, 0), total)
         for other in candidates
     }
     best = sorted((other for other in candidates if scores[other] > 0), key=lambda other: (-scores[other], other))
     answer: dict[str, Any] = {
         "items": [
             {"id": other, "score": round(scores[other], _SCORE_DIGITS), "visitors": common[other]}
-            for other in best[: asked.limit]
+            for other in best[: parameters.limit]
         ]
     }
     if not (by_item.exact and every.exact):
         answer["exact"] = False
-    return answer | sample.note()
+    return answer | sample.completeness_fields()
 
 
-def _score(common: int, looked_at: int, other: int, visitors: int, total: int) -> float:
-    """Return the score of an item of which *common* of the *looked_at* visitors of all its *visitors* saw another."""
-    other_only = max(0, other - round(common * max(1.0, visitors / looked_at)))
-    rest = max(0, total - max(visitors, looked_at))
-    return association(common, looked_at, common + other_only, looked_at + rest)
+def _candidate_score(common: int, sampled: int, other: int, visitors: int, total: int) -> float:
+    """Return the score of an item of which *common* of the *sampled* visitors of all its *visitors* saw another."""
+    other_only = max(0, other - round(common * max(1.0, visitors / sampled)))
+    rest = max(0, total - max(visitors, sampled))
+    return association_score(common, sampled, common + other_only, sampled + rest)
 
 
-async def _pairs(store: Store, asked: Parameters, min_visitors: int) -> dict[str, Any]:
-    sample = Sample(store, "visitor", ("id",), asked, touching=_USED, told=_USED)
+async def _recommend_pairs(store: Store, parameters: ReportParameters, min_visitors: int) -> dict[str, Any]:
+    sample = SequenceSample(store, "visitor", ("id",), parameters, selecting=_ITEM_USE, included=_ITEM_USE)
     visits: list[tuple[str, ...]] = []
     is_cut = False
     async for trail in sample:
-        seen = dict.fromkeys(str(step.texts[0]) for step in reversed(trail.steps))
-        is_cut = is_cut or len(seen) > MOST_ITEMS
-        visits.append(tuple(islice(seen, MOST_ITEMS)))
-    limit = MOST_PAIRS if asked.limit is None else min(asked.limit, MOST_PAIRS)
+        seen = dict.fromkeys(str(step.values[0]) for step in reversed(trail.events))
+        is_cut = is_cut or len(seen) > MAX_ITEMS_PER_VISITOR
+        visits.append(tuple(islice(seen, MAX_ITEMS_PER_VISITOR)))
+    limit = MAX_PAIRS if parameters.limit is None else min(parameters.limit, MAX_PAIRS)
     # Thousands of visitors of many items take longer than others may wait.
-    found = await asyncio.to_thread(strongest, visits, min_visitors, limit)
+    found = await asyncio.to_thread(strongest_pairs, visits, min_visitors, limit)
     answer: dict[str, Any] = {
         "pairs": [
             {"items": list(pair.items), "score": round(pair.score, _SCORE_DIGITS), "visitors": pair.visitors}
@@ -199,4 +199,4 @@ async def _pairs(store: Store, asked: Parameters, min_visitors: int) -> dict[str
     }
     if is_cut:
         answer["exact"] = False
-    return answer | sample.note()
+    return answer | sample.completeness_fields()

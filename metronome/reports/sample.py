@@ -8,18 +8,18 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from metronome.reports.parameters import Parameters
+from metronome.reports.parameters import ReportParameters
 from metronome.stores.base import Store
 from metronome.stores.query import Filter, OneOf
-from metronome.stores.sequences import Trail, Trails
+from metronome.stores.sequences import EventSequence, SequenceQuery
 
-MOST_TRAILS: Final = 5_000
-MOST_STEPS: Final = 1_000
-MOST_STEPS_IN_ALL: Final = 250_000
+MAX_SEQUENCES: Final = 5_000
+MAX_EVENTS_PER_SEQUENCE: Final = 1_000
+MAX_TOTAL_EVENTS: Final = 250_000
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class SampleLimits:
     """How much is looked at, at the most.
 
     Attributes:
@@ -29,15 +29,15 @@ class Bounds:
 
     """
 
-    trails: int = MOST_TRAILS
-    steps: int = MOST_STEPS
-    steps_in_all: int = MOST_STEPS_IN_ALL
+    sequences: int = MAX_SEQUENCES
+    events_per_sequence: int = MAX_EVENTS_PER_SEQUENCE
+    total_events: int = MAX_TOTAL_EVENTS
 
 
-_BOUNDS: Final = Bounds()
+_DEFAULT_LIMITS: Final = SampleLimits()
 
 
-class Sample:
+class SequenceSample:
     """The newest sessions, or visitors, that have to do with something, and what happened in them.
 
     To be iterated over once: it yields the trails in the order of their keys. Three bounds keep it cheap whatever was
@@ -49,11 +49,11 @@ class Sample:
         store: what is asked.
         key: the field that the events of a trail have in common: ``session`` or ``visitor``.
         fields: what to tell of each event.
-        asked: the range of time and whether bots count; events out of that are in no trail.
-        touching: a trail is looked at if it has an event that this lets through; the newest such events decide which
+        parameters: the range of time and whether bots count; events out of that are in no trail.
+        selecting: a trail is looked at if it has an event that this lets through; the newest such events decide which
             trails are newest.
-        told: which of the trail's events are told.
-        bounds: how much is looked at.
+        included: which of the trail's events are told.
+        limits: how much is looked at.
 
     Attributes:
         looked_at: how many trails there were, once all have been yielded.
@@ -66,47 +66,47 @@ class Sample:
         store: Store,
         key: str,
         fields: tuple[str, ...],
-        asked: Parameters,
+        parameters: ReportParameters,
         *,
-        touching: Filter,
-        told: Filter,
-        bounds: Bounds = _BOUNDS,
+        selecting: Filter,
+        included: Filter,
+        limits: SampleLimits = _DEFAULT_LIMITS,
     ) -> None:
         self._store = store
         self._key = key
         self._fields = fields
-        self._asked = asked
-        self._touching = touching
-        self._told = told
-        self._bounds = bounds
-        self.looked_at = 0
-        self.is_whole = True
+        self._parameters = parameters
+        self._selecting = selecting
+        self._included = included
+        self._limits = limits
+        self.sampled_count = 0
+        self.is_complete = True
 
-    async def __aiter__(self) -> AsyncIterator[Trail]:
+    async def __aiter__(self) -> AsyncIterator[EventSequence]:
         """Yield the trails."""
-        asked, bounds = self._asked, self._bounds
+        asked, bounds = self._parameters, self._limits
         # One more than is looked at, of trails as of steps, tells whether that is all.
-        keys = await self._store.newest(
-            self._key, bounds.trails + 1, asked.only(self._touching), asked.start, asked.end
+        keys = await self._store.newest_values(
+            self._key, bounds.sequences + 1, asked.build_filter(self._selecting), asked.start, asked.end
         )
-        self.is_whole = len(keys) <= bounds.trails
-        where = asked.only(OneOf(self._key, keys[: bounds.trails]), self._told)
-        told = Trails(self._key, self._fields, where, asked.start, asked.end, bounds.steps + 1)
+        self.is_complete = len(keys) <= bounds.sequences
+        where = asked.build_filter(OneOf(self._key, keys[: bounds.sequences]), self._included)
+        told = SequenceQuery(self._key, self._fields, where, asked.start, asked.end, bounds.events_per_sequence + 1)
         steps = 0
-        async for trail in self._store.trails(told):
-            if steps >= bounds.steps_in_all:
-                self.is_whole = False
+        async for trail in self._store.sequences(told):
+            if steps >= bounds.total_events:
+                self.is_complete = False
                 return
-            if len(trail.steps) > bounds.steps:
-                self.is_whole = False
-            yield Trail(trail.key, trail.steps[: bounds.steps])
-            steps += min(len(trail.steps), bounds.steps)
-            self.looked_at += 1
+            if len(trail.events) > bounds.events_per_sequence:
+                self.is_complete = False
+            yield EventSequence(trail.key, trail.events[: bounds.events_per_sequence])
+            steps += min(len(trail.events), bounds.events_per_sequence)
+            self.sampled_count += 1
 
-    def note(self) -> dict[str, Any]:
+    def completeness_fields(self) -> dict[str, Any]:
         """Return what a report adds to its answer, once all trails have been yielded.
 
         Nothing where the sample is all there is; else ``exact: false``, and how many were looked at as
         ``sessions_looked_at``, or ``visitors_looked_at``.
         """
-        return {} if self.is_whole else {"exact": False, f"{self._key}s_looked_at": self.looked_at}
+        return {} if self.is_complete else {"exact": False, f"{self._key}s_looked_at": self.sampled_count}

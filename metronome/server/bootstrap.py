@@ -5,19 +5,19 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Final
 
-from metronome.auth.authorizer import Guard
-from metronome.auth.client_address import Senders
-from metronome.auth.key_cache import Keyring
-from metronome.auth.salts import Salts
+from metronome.auth.authorizer import Authorizer
+from metronome.auth.client_address import ClientAddress
+from metronome.auth.key_cache import KeyCache
+from metronome.auth.salts import VisitorSalts
 from metronome.config import Settings
 from metronome.enrich.countries import open_countries
 from metronome.enrich.enrichment import NO_SALTS, Enrichment
-from metronome.enrich.referrers import own_hosts, read_spam_hosts
-from metronome.errors import Misconfigured
-from metronome.intake import DoorPolicy, Intake
-from metronome.items import item_rule
-from metronome.protocol import Site
-from metronome.spool import Spool
+from metronome.enrich.referrers import normalize_own_hosts, parse_spam_hosts
+from metronome.errors import ConfigurationError
+from metronome.intake import IngestConfig, Intake
+from metronome.items import compile_item_pattern
+from metronome.protocol import SiteConfig
+from metronome.spool import SpoolWriter
 from metronome.state.base import State
 from metronome.state.elasticsearch import ElasticsearchState
 from metronome.state.sqlite import SQLiteState
@@ -25,10 +25,10 @@ from metronome.stores.base import Store
 from metronome.stores.duckdb import DuckDBStore
 from metronome.stores.elasticsearch import ElasticsearchConfig, ElasticsearchStore
 from metronome.telemetry import Telemetry
-from metronome.web.handlers import Doorway
+from metronome.web.handlers import IngestContext
 
-_ANY_VISIT: Final = {"event": "view", "clientip": "1.0.0.0", "url": "http://192.0.2.0/"}
-_ANY_AGENTS: Final = ("Mozilla/5.0", "unheard of")
+_WARM_UP_EVENT: Final = {"event": "view", "clientip": "1.0.0.0", "url": "http://192.0.2.0/"}
+_WARM_UP_AGENTS: Final = ("Mozilla/5.0", "unheard of")
 """A browser's, and one that is looked for in all lists."""
 
 
@@ -36,17 +36,17 @@ def open_store(settings: Settings) -> Store:
     """Make the store that the settings name; it is not set up yet."""
     if settings.store == "duckdb":
         return DuckDBStore(settings.data, settings.duckdb_memory, settings.question_seconds)
-    return ElasticsearchStore(_elasticsearch(settings), settings.question_seconds)
+    return ElasticsearchStore(_elasticsearch_config(settings), settings.question_seconds)
 
 
 def open_state(settings: Settings) -> State:
     """Make the keeper of keys that goes with the store; it is not set up yet."""
     if settings.store == "duckdb":
         return SQLiteState(settings.data)
-    return ElasticsearchState(_elasticsearch(settings))
+    return ElasticsearchState(_elasticsearch_config(settings))
 
 
-def _elasticsearch(settings: Settings) -> ElasticsearchConfig:
+def _elasticsearch_config(settings: Settings) -> ElasticsearchConfig:
     return ElasticsearchConfig(
         settings.store,
         settings.store_api_key or None,
@@ -56,88 +56,88 @@ def _elasticsearch(settings: Settings) -> ElasticsearchConfig:
 
 
 @contextlib.asynccontextmanager
-async def guarding(settings: Settings, state: State) -> AsyncIterator[Guard]:
+async def open_authorizer(settings: Settings, state: State) -> AsyncIterator[Authorizer]:
     """Know the keys while the block runs."""
-    keyring = Keyring(state)
+    keyring = KeyCache(state)
     try:
-        await keyring.read()
-        async with keyring.kept():
-            yield Guard(keyring, frozenset(settings.public), time.time, on_loopback=settings.on_loopback)
+        await keyring.refresh()
+        async with keyring.keep_refreshed():
+            yield Authorizer(keyring, frozenset(settings.public), time.time, on_loopback=settings.on_loopback)
     finally:
         await state.close()
 
 
 @contextlib.asynccontextmanager
-async def salting(settings: Settings, state: State) -> AsyncIterator[Salts]:
+async def open_visitor_salts(settings: Settings, state: State) -> AsyncIterator[VisitorSalts]:
     """Know what visitors are named with while the block runs."""
-    salts = Salts(state, time.time, making=settings.enrich == settings.visitors == "on")
-    async with salts.kept():
+    salts = VisitorSalts(state, time.time, create_missing=settings.enrich == settings.visitors == "on")
+    async with salts.keep_refreshed():
         yield salts
 
 
-def open_enrichment(settings: Settings) -> Enrichment | None:
+def build_enrichment(settings: Settings) -> Enrichment | None:
     """Make what adds to events what follows from them; None where that is off.
 
     Raises:
-        Misconfigured: a file that it needs cannot be read.
+        ConfigurationError: a file that it needs cannot be read.
 
     """
     if settings.enrich == "off":
         return None
     countries = None if settings.countries == "off" else open_countries(settings.countries)
-    return Enrichment(countries, _spam_hosts(settings), own_hosts(settings.own_hosts))
+    return Enrichment(countries, _load_spam_hosts(settings), normalize_own_hosts(settings.own_hosts))
 
 
-def _spam_hosts(settings: Settings) -> frozenset[str]:
+def _load_spam_hosts(settings: Settings) -> frozenset[str]:
     path = settings.referer_spam
     if path is None:
         return frozenset()
     try:
-        return read_spam_hosts(path.read_text().splitlines())
+        return parse_spam_hosts(path.read_text().splitlines())
     except (OSError, ValueError) as error:
-        raise Misconfigured(f"METRONOME_REFERER_SPAM is {str(path)!r}, and cannot be read: {error}") from None
+        raise ConfigurationError(f"METRONOME_REFERER_SPAM is {str(path)!r}, and cannot be read: {error}") from None
 
 
-def open_doorway(
+def build_ingest_context(
     settings: Settings,
-    spool: Spool,
-    guard: Guard,
+    spool: SpoolWriter,
+    authorizer: Authorizer,
     telemetry: Telemetry,
     salts: Callable[[], Mapping[str, bytes]] = lambda: NO_SALTS,
-) -> Doorway:
+) -> IngestContext:
     """Make what all routes need that take events into a spool.
 
     Args:
         settings: of the installation.
         spool: where events go.
-        guard: says who may send.
+        authorizer: says who may send.
         telemetry: where things are counted.
         salts: tells what visitors are named with (see `Intake`).
 
     Raises:
-        Misconfigured: a file that a setting names cannot be read.
+        ConfigurationError: a file that a setting names cannot be read.
 
     """
-    hosts = own_hosts(settings.own_hosts)
-    enrichment = open_enrichment(settings)
+    hosts = normalize_own_hosts(settings.own_hosts)
+    enrichment = build_enrichment(settings)
     if enrichment is not None:
         # The first of its kind has tables read for it, which takes longer than any event should wait.
-        for agent in _ANY_AGENTS:
-            enrichment.derived({**_ANY_VISIT, "agent": agent})
-    policy = DoorPolicy(
-        max_age=settings.door_max_age,
+        for agent in _WARM_UP_AGENTS:
+            enrichment.derive_fields({**_WARM_UP_EVENT, "agent": agent})
+    policy = IngestConfig(
+        max_age=settings.event_max_age,
         event_max_bytes=settings.event_max_bytes,
         own_hosts=hosts,
-        cut_addresses=settings.addresses == "cut",
+        anonymize_addresses=settings.addresses == "cut",
         enrichment=enrichment,
-        honour_signals=settings.privacy_signals == "honour",
+        honor_privacy_signals=settings.privacy_signals == "honour",
     )
-    return Doorway(
+    return IngestContext(
         Intake(spool, policy, time.time, telemetry, salts),
-        guard,
-        Senders(settings.trusted_proxies),
+        authorizer,
+        ClientAddress(settings.trusted_proxies),
         telemetry,
-        Site(item_rule(settings.item_pattern), hosts),
+        SiteConfig(compile_item_pattern(settings.item_pattern), hosts),
         time.time,
         settings.body_max_bytes,
         settings.batch_max_events,

@@ -10,19 +10,19 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Gauge, Metric, generate_latest
 from prometheus_client.registry import Collector
 
-from metronome.archiver import Roller
-from metronome.errors import MetronomeError, NoSuchPage, StoreAway
+from metronome.archiver import Archiver
+from metronome.errors import MetronomeError, NotFound, StoreUnavailable
 from metronome.scopes import Scope
 from metronome.shipper import Shipper
-from metronome.spool import Depth
+from metronome.spool import SpoolStats
 from metronome.stores.base import Store
-from metronome.web.handlers import Answering
-from metronome.web.problems import problem
+from metronome.web.handlers import QueryContext
+from metronome.web.problems import problem_response
 
 log = structlog.get_logger()
 
-_METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-_NEARLY_FULL: Final = 0.95
+_METRICS_CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+_FULL_RATIO: Final = 0.95
 _PING_SECONDS: Final = 6.0
 """Longer than the timeout of any store's own ping."""
 _GAUGES: Final = (
@@ -36,7 +36,7 @@ _GAUGES: Final = (
 )
 
 
-class _Sum(Collector):
+class _SummedMetrics(Collector):
     """Counts of several processes, added up: each family and each of its samples once."""
 
     def __init__(self, registries: Sequence[CollectorRegistry]) -> None:
@@ -60,16 +60,16 @@ class _Sum(Collector):
             yield family
 
 
-class Health:
+class HealthRoutes:
     """What is known of the parts.
 
     Args:
         store: is asked whether it answers.
         shippers: tell how much their spools hold.
         spool_max_bytes: how much that may be.
-        answering: says who may see the metrics.
+        context: says who may see the metrics.
         registries: called for the registries of all processes.
-        rollers: tell what the archive has not got yet, and whether it answers; none if there is no archive.
+        archivers: tell what the archive has not got yet, and whether it answers; none if there is no archive.
 
     """
 
@@ -78,19 +78,19 @@ class Health:
         store: Store,
         shippers: Sequence[Shipper],
         spool_max_bytes: int,
-        answering: Answering,
+        context: QueryContext,
         registries: Callable[[], Sequence[CollectorRegistry]],
-        rollers: Sequence[Roller] = (),
+        archivers: Sequence[Archiver] = (),
     ) -> None:
         self._store = store
         self._shippers = shippers
         self._spool_max_bytes = spool_max_bytes
-        self._answering = answering
+        self._context = context
         self._registries = registries
-        self._rollers = rollers
+        self._archivers = archivers
         depths = CollectorRegistry()
         self._gauges = tuple(Gauge(name, text, registry=depths) for name, text in _GAUGES)
-        self._depths = depths
+        self._spool_registry = depths
 
     def routes(self) -> list[web.RouteDef]:
         """List the routes."""
@@ -105,8 +105,8 @@ class Health:
         return web.json_response({"status": "ok"})
 
     async def _ready(self, request: web.Request) -> web.Response:
-        held, unshipped, unarchived = await self._depths_now()
-        room = held.bytes < self._spool_max_bytes * _NEARLY_FULL
+        held, unshipped, unarchived = await self._measure_spools()
+        room = held.bytes < self._spool_max_bytes * _FULL_RATIO
         parts: dict[str, dict[str, object]] = {
             "spool": {
                 "status": "ok" if room else "full",
@@ -114,14 +114,14 @@ class Health:
                 "bytes": held.bytes,
                 "oldest_seconds": round(held.oldest_seconds, 1),
             },
-            "store": {**_state("store", await self._store_failure()), **_waiting(unshipped)},
+            "store": {**_component_status("store", await self._store_failure()), **_pending_fields(unshipped)},
         }
-        if self._rollers:
-            failure = next((roller.failure for roller in self._rollers if roller.failure), None)
-            parts["archive"] = {**_state("archive", failure), **_waiting(unarchived)}
+        if self._archivers:
+            failure = next((roller.last_failure for roller in self._archivers if roller.last_failure), None)
+            parts["archive"] = {**_component_status("archive", failure), **_pending_fields(unarchived)}
         part = request.match_info.get("part")
         if part is not None and part not in parts:
-            return problem(NoSuchPage(f"nothing answers at {request.path[:100]}: there are {', '.join(parts)}"))
+            return problem_response(NotFound(f"nothing answers at {request.path[:100]}: there are {', '.join(parts)}"))
         # Ticks are taken while the store is away: as a whole, the service is ready as long as the spool has room.
         ready = parts[part or "spool"]["status"] == "ok"
         body = {"status": "ok" if ready else "not ready", **({part: parts[part]} if part else parts)}
@@ -134,15 +134,15 @@ class Health:
         except MetronomeError as error:
             return error
         except TimeoutError:
-            return StoreAway(f"the store did not answer a ping within {_PING_SECONDS:g} s")
+            return StoreUnavailable(f"the store did not answer a ping within {_PING_SECONDS:g} s")
         return None
 
     async def _metrics(self, request: web.Request) -> web.Response:
         try:
-            await self._answering.admit(request, Scope.QUERY)
+            await self._context.authorize(request, Scope.QUERY)
         except MetronomeError as error:
-            return problem(error)
-        held, unshipped, unarchived = await self._depths_now()
+            return problem_response(error)
+        held, unshipped, unarchived = await self._measure_spools()
         figures = (
             *(held.events, held.bytes, held.oldest_seconds),
             *(unshipped.events, unshipped.oldest_seconds),
@@ -150,31 +150,31 @@ class Health:
         )
         for gauge, figure in zip(self._gauges, figures, strict=True):
             gauge.set(figure)
-        body = generate_latest(_Sum((*self._registries(), self._depths)))
-        return web.Response(body=body, headers={"Content-Type": _METRICS_TYPE})
+        body = generate_latest(_SummedMetrics((*self._registries(), self._spool_registry)))
+        return web.Response(body=body, headers={"Content-Type": _METRICS_CONTENT_TYPE})
 
-    async def _depths_now(self) -> tuple[Depth, Depth, Depth]:
+    async def _measure_spools(self) -> tuple[SpoolStats, SpoolStats, SpoolStats]:
         """Measure what all spools hold, what of it is not in the store, and what is not in the archive."""
         return (
-            _together([await shipper.held() for shipper in self._shippers]),
-            _together([await shipper.depth() for shipper in self._shippers]),
-            _together([await roller.depth() for roller in self._rollers]),
+            _sum_stats([await shipper.total_stats() for shipper in self._shippers]),
+            _sum_stats([await shipper.pending_stats() for shipper in self._shippers]),
+            _sum_stats([await roller.pending_stats() for roller in self._archivers]),
         )
 
 
-def _state(part: str, failure: MetronomeError | None) -> dict[str, object]:
+def _component_status(part: str, failure: MetronomeError | None) -> dict[str, object]:
     if failure is None:
         return {"status": "ok"}
     log.warning("part_away", part=part, error=str(failure), advice=failure.advice)
-    return {"status": "away", "detail": failure.in_public or type(failure).__name__}
+    return {"status": "away", "detail": failure.public_message or type(failure).__name__}
 
 
-def _waiting(depth: Depth) -> dict[str, object]:
+def _pending_fields(depth: SpoolStats) -> dict[str, object]:
     return {"events": depth.events, "oldest_seconds": round(depth.oldest_seconds, 1)}
 
 
-def _together(depths: Sequence[Depth]) -> Depth:
-    return Depth(
+def _sum_stats(depths: Sequence[SpoolStats]) -> SpoolStats:
+    return SpoolStats(
         sum(depth.events for depth in depths),
         sum(depth.bytes for depth in depths),
         max((depth.oldest_seconds for depth in depths), default=0.0),

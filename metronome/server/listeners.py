@@ -3,44 +3,44 @@
 import contextlib
 from collections.abc import AsyncIterator
 
-from metronome.auth.authorizer import Guard
+from metronome.auth.authorizer import Authorizer
 from metronome.config import Settings
-from metronome.protocols.forward.listener import check_forward, forwarding
-from metronome.protocols.syslog.listener import listening_for_syslog, require_public_ticks
-from metronome.web.handlers import Doorway
+from metronome.protocols.forward.listener import run_forward_listener, validate_forward_settings
+from metronome.protocols.syslog.listener import run_syslog_listener, validate_syslog_access
+from metronome.web.handlers import IngestContext
 
 
-def check_streams(settings: Settings, guard: Guard) -> None:
+def validate_listeners(settings: Settings, authorizer: Authorizer) -> None:
     """See that the settings of each listener go together, before any process listens.
 
     Raises:
-        Misconfigured: they do not; the message names one.
+        ConfigurationError: they do not; the message names one.
 
     """
     if settings.forward_port is not None:
-        check_forward(settings, guard)
+        validate_forward_settings(settings, authorizer)
     if settings.syslog_port is not None:
-        require_public_ticks(guard)
+        validate_syslog_access(authorizer)
 
 
 @contextlib.asynccontextmanager
-async def streaming(settings: Settings, doorway: Doorway, *, shared: bool = False) -> AsyncIterator[None]:
+async def run_listeners(settings: Settings, context: IngestContext, *, reuse_port: bool = False) -> AsyncIterator[None]:
     """Listen at all ports that the settings name, while the block runs.
 
     Args:
         settings: say which.
-        doorway: where events go.
-        shared: whether other processes listen there too.
+        context: where events go.
+        reuse_port: whether other processes listen there too.
 
     Raises:
-        Misconfigured: the settings of a listener do not go together.
+        ConfigurationError: the settings of a listener do not go together.
         OSError: a port cannot be listened on.
 
     """
     async with contextlib.AsyncExitStack() as listeners:
         if settings.forward_port is not None:
-            await listeners.enter_async_context(forwarding(settings, doorway, shared=shared))
+            await listeners.enter_async_context(run_forward_listener(settings, context, reuse_port=reuse_port))
         if settings.syslog_port is not None:
-            syslog = listening_for_syslog(doorway, settings.host, settings.syslog_port, shared=shared)
+            syslog = run_syslog_listener(context, settings.host, settings.syslog_port, reuse_port=reuse_port)
             await listeners.enter_async_context(syslog)
         yield

@@ -9,10 +9,10 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from metronome.config import Settings
 
-_LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+_LOG_LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
-def set_up_logs(settings: Settings) -> None:
+def configure_logging(settings: Settings) -> None:
     """Log to standard error: a line of JSON for each event, or colours for people in a terminal."""
     people = settings.log_format == "console" or (settings.log_format == "auto" and sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [
@@ -25,7 +25,7 @@ def set_up_logs(settings: Settings) -> None:
     )
     structlog.configure(
         processors=[*shared, structlog.processors.format_exc_info, last] if not people else [*shared, last],
-        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[settings.log_level]),
+        wrapper_class=structlog.make_filtering_bound_logger(_LOG_LEVELS[settings.log_level]),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
@@ -40,12 +40,12 @@ def set_up_logs(settings: Settings) -> None:
             ],
         )
     )
-    handler.addFilter(_is_worth_a_line)
-    logging.basicConfig(handlers=[handler], level=max(_LEVELS[settings.log_level], logging.WARNING), force=True)
+    handler.addFilter(_should_log)
+    logging.basicConfig(handlers=[handler], level=max(_LOG_LEVELS[settings.log_level], logging.WARNING), force=True)
     # Each of its warnings is an error that the shipper logs with what follows from it.
     logging.getLogger("elastic_transport").setLevel(logging.ERROR)
 
 
-def _is_worth_a_line(record: logging.LogRecord) -> bool:
+def _should_log(record: logging.LogRecord) -> bool:
     """Leave out what is no HTTP at all: anybody can send that, as often as they like."""
     return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))

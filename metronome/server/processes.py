@@ -30,48 +30,48 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from yarl import URL
 
-from metronome.auth.client_address import FORWARDED, Senders
-from metronome.config import PREFIX, Settings
-from metronome.errors import MetronomeError, StoreAway
+from metronome.auth.client_address import FORWARDED_HEADER, ClientAddress
+from metronome.config import ENV_PREFIX, Settings
+from metronome.errors import MetronomeError, StoreUnavailable
 from metronome.web.bodies import read_body
-from metronome.web.problems import problem
+from metronome.web.problems import problem_response
 
-_YOUNG_OBJECTS = 20_000
+_GC_THRESHOLD = 20_000
 _COLLECTION_SECONDS: Final = 30.0
 """A full collection stops the process for 1 to 15 ms: 50,000 objects take 10 ms."""
-_FILES = 65_536
+_OPEN_FILES_LIMIT = 65_536
 """So many connections and files a process may have, if the machine allows: its usual limit of 1,024 is soon reached."""
 
 
-def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+def run_process(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
     """Run a process until it is told to stop.
 
     Args:
         main: what it does; the event that it gets is set on SIGTERM and SIGINT, upon which it ends cleanly.
 
     """
-    _allow_many_files()
+    _raise_open_files_limit()
     # Requests leave little garbage in cycles: looking for it seldom saves a twentieth of the time. By these thresholds,
     # a full collection practically never happens. `_collect_garbage` runs one at regular intervals, since few objects
     # can hold much memory.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(_YOUNG_OBJECTS, 50, 100)
+    gc.set_threshold(_GC_THRESHOLD, 50, 100)
     try:
-        uvloop.run(_until_signalled(main))
+        uvloop.run(_run_until_signal(main))
     finally:
         # What stays frozen to the end, DuckDB's library calls leaked.
         gc.unfreeze()
 
 
-def _allow_many_files() -> None:
+def _raise_open_files_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
+    wanted = _OPEN_FILES_LIMIT if hard == resource.RLIM_INFINITY else min(_OPEN_FILES_LIMIT, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-async def _until_signalled(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+async def _run_until_signal(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -91,8 +91,8 @@ async def _collect_garbage() -> None:
         gc.collect()
 
 
-_SECONDS: Final = 60.0
-_PASSED_IN: Final = (
+_RELAY_TIMEOUT_SECONDS: Final = 60.0
+_FORWARDED_HEADERS: Final = (
     "Accept",
     "Accept-Encoding",
     "Content-Type",
@@ -101,25 +101,27 @@ _PASSED_IN: Final = (
     "Authorization",
     "Access-Control-Request-Method",
 )
-_KEPT_BACK: Final = frozenset({"Connection", "Content-Length", "Date", "Keep-Alive", "Server", "Transfer-Encoding"})
+_DROPPED_HEADERS: Final = frozenset(
+    {"Connection", "Content-Length", "Date", "Keep-Alive", "Server", "Transfer-Encoding"}
+)
 
 
-class Relay:
+class MainProcessRelay:
     """A line to the main process, open while the block runs.
 
     Args:
-        path: the main process's Unix socket.
+        socket_path: the main process's Unix socket.
         max_bytes: how large a request may be.
-        senders: tells where a request came from, which the main process is told.
+        client_address: tells where a request came from, which the main process is told.
 
     """
 
-    def __init__(self, path: str, max_bytes: int, senders: Senders) -> None:
+    def __init__(self, socket_path: str, max_bytes: int, client_address: ClientAddress) -> None:
         self._max_bytes = max_bytes
-        self._senders = senders
+        self._client_address = client_address
         self._session = ClientSession(
-            connector=UnixConnector(path),
-            timeout=ClientTimeout(total=_SECONDS),
+            connector=UnixConnector(socket_path),
+            timeout=ClientTimeout(total=_RELAY_TIMEOUT_SECONDS),
             auto_decompress=False,
             # Answers are packed for who asked, not for this client.
             skip_auto_headers=("Accept-Encoding",),
@@ -139,13 +141,13 @@ class Relay:
         """Answer what the main process answers; *prefix* is put in front of the path that it sees."""
         try:
             body = await read_body(request, self._max_bytes)
-            return await self._ask(request, body, prefix)
+            return await self._relay_request(request, body, prefix)
         except MetronomeError as error:
-            return problem(error)
+            return problem_response(error)
 
-    async def _ask(self, request: web.Request, body: bytes, prefix: str) -> web.Response:
-        headers = {name: request.headers[name] for name in _PASSED_IN if name in request.headers}
-        headers[FORWARDED] = self._senders.address(request)
+    async def _relay_request(self, request: web.Request, body: bytes, prefix: str) -> web.Response:
+        headers = {name: request.headers[name] for name in _FORWARDED_HEADERS if name in request.headers}
+        headers[FORWARDED_HEADER] = self._client_address.resolve_request(request)
         # Not the raw path: that may begin with a scheme and a host.
         url = URL(f"http://main{prefix}{request.rel_url.raw_path_qs}", encoded=True)
         try:
@@ -154,21 +156,21 @@ class Relay:
             ) as answer:
                 content = await answer.read()
         except (ClientError, TimeoutError, OSError) as error:
-            raise StoreAway(f"the main process does not answer: {type(error).__name__}") from error
-        kept = {name: value for name, value in answer.headers.items() if name.title() not in _KEPT_BACK}
+            raise StoreUnavailable(f"the main process does not answer: {type(error).__name__}") from error
+        kept = {name: value for name, value in answer.headers.items() if name.title() not in _DROPPED_HEADERS}
         return web.Response(status=answer.status, body=content, headers=kept)
 
 
 log = structlog.get_logger()
 
-FOLDER_VARIABLE = "METRONOME_WORKER_FOLDER"
+SPOOL_FOLDER_VARIABLE = "METRONOME_WORKER_FOLDER"
 SOCKET_VARIABLE = "METRONOME_WORKER_SOCKET"
 _METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _RESTART_SECONDS = 0.5
-_FREE_SECONDS = 5.0
+_PORT_TIMEOUT_SECONDS = 5.0
 
 
-class Crew:
+class WorkerPool:
     """Worker processes that are started again when they die.
 
     Args:
@@ -179,14 +181,14 @@ class Crew:
     """
 
     def __init__(self, settings: Settings, folders: Sequence[Path], scratch: Path) -> None:
-        self.socket = scratch / "main.sock"
+        self.socket_path = scratch / "main.sock"
         self._settings = settings
         self._folders = folders
         self._metrics = scratch / "metrics"
         self._metrics.mkdir()
         self._port = settings.port
         self._stopping = False
-        self._keepers: list[asyncio.Task[None]] = []
+        self._supervisors: list[asyncio.Task[None]] = []
         self._processes: dict[Path, asyncio.subprocess.Process] = {}
 
     async def start(self) -> None:
@@ -197,14 +199,14 @@ class Crew:
 
         """
         # Workers share the port, and so would a stranger who has it already: look before they leap.
-        self._port = await _port_to_have(self._settings.host, self._settings.port)
-        for port in (self._settings.hit_port, *_streams(self._settings)):
+        self._port = await _wait_for_free_port(self._settings.host, self._settings.port)
+        for port in (self._settings.hit_port, *_listener_ports(self._settings)):
             if port is not None:
-                await _port_to_have(self._settings.host, port)
-        for port in _streams(self._settings):
+                await _wait_for_free_port(self._settings.host, port)
+        for port in _listener_ports(self._settings):
             if port is not None:
-                await _port_to_have(self._settings.host, port, socket.SOCK_DGRAM)
-        self._keepers = [asyncio.create_task(self._keep(folder)) for folder in self._folders]
+                await _wait_for_free_port(self._settings.host, port, socket.SOCK_DGRAM)
+        self._supervisors = [asyncio.create_task(self._supervise(folder)) for folder in self._folders]
 
     async def stop(self) -> None:
         """Let the workers finish their replies, and end them."""
@@ -212,25 +214,25 @@ class Crew:
         for process in self._processes.values():
             with contextlib.suppress(ProcessLookupError):
                 process.terminate()
-        _, late = await asyncio.wait(self._keepers, timeout=self._settings.stop_seconds + 1)
+        _, late = await asyncio.wait(self._supervisors, timeout=self._settings.stop_seconds + 1)
         for process in self._processes.values() if late else ():
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
-        await asyncio.gather(*self._keepers, return_exceptions=True)
+        await asyncio.gather(*self._supervisors, return_exceptions=True)
 
-    def collect(self) -> CollectorRegistry:
+    def collect_metrics(self) -> CollectorRegistry:
         """Return what the workers count, added up."""
         registry = CollectorRegistry()
         MultiProcessCollector(registry, path=str(self._metrics))  # type: ignore[no-untyped-call]
         return registry
 
-    async def _keep(self, folder: Path) -> None:
+    async def _supervise(self, folder: Path) -> None:
         environment = {
             **os.environ,
-            **_as_environment(self._settings),
-            f"{PREFIX}PORT": str(self._port),
-            FOLDER_VARIABLE: str(folder),
-            SOCKET_VARIABLE: str(self.socket),
+            **_settings_to_environment(self._settings),
+            f"{ENV_PREFIX}PORT": str(self._port),
+            SPOOL_FOLDER_VARIABLE: str(folder),
+            SOCKET_VARIABLE: str(self.socket_path),
             _METRICS_VARIABLE: str(self._metrics),
         }
         while not self._stopping:
@@ -253,28 +255,28 @@ class Crew:
 
 
 @contextlib.asynccontextmanager
-async def running(settings: Settings, folders: Sequence[Path]) -> AsyncIterator[Crew]:
+async def open_worker_pool(settings: Settings, folders: Sequence[Path]) -> AsyncIterator[WorkerPool]:
     """Make a crew, not started yet, and the folder that it needs while the block runs."""
     # Not in the data folder: the path of a Unix socket must be short.
     scratch = Path(tempfile.mkdtemp(prefix="metronome-"))
     try:
-        yield Crew(settings, folders, scratch)
+        yield WorkerPool(settings, folders, scratch)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _streams(settings: Settings) -> tuple[int | None, ...]:
+def _listener_ports(settings: Settings) -> tuple[int | None, ...]:
     """Return the ports that are listened at over UDP as well as TCP."""
     return settings.forward_port, settings.syslog_port
 
 
-async def _port_to_have(host: str, port: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
+async def _wait_for_free_port(host: str, port: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
     """Return the port to listen on, once nobody else does.
 
     Workers whose main process was killed need a moment to go away.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    deadline = time.monotonic() + _FREE_SECONDS
+    deadline = time.monotonic() + _PORT_TIMEOUT_SECONDS
     while True:
         with socket.socket(family, kind) as probe:
             # For datagrams this would mean that several may have the port.
@@ -290,11 +292,11 @@ async def _port_to_have(host: str, port: int, kind: socket.SocketKind = socket.S
         await asyncio.sleep(_RESTART_SECONDS)
 
 
-def _as_environment(settings: Settings) -> dict[str, str]:
+def _settings_to_environment(settings: Settings) -> dict[str, str]:
     values = settings.model_dump()
     values |= {name: ",".join(value) for name, value in values.items() if isinstance(value, tuple)}
     values["public"] = ",".join(settings.public) or "none"
     values["trusted_proxies"] = ",".join(settings.trusted_proxies) or "none"
     values |= {name: f"{int(value.total_seconds())}s" for name, value in values.items() if isinstance(value, timedelta)}
     values["spool_max_bytes"] = settings.spool_max_bytes // settings.workers
-    return {f"{PREFIX}{name.upper()}": "" if value is None else str(value) for name, value in values.items()}
+    return {f"{ENV_PREFIX}{name.upper()}": "" if value is None else str(value) for name, value in values.items()}

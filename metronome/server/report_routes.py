@@ -19,37 +19,37 @@ from typing import Final, NamedTuple
 import orjson
 from aiohttp import hdrs, web
 
-from metronome.errors import Malformed, MetronomeError, NoSuchPage, StoreAway, TooCostly, TooLarge
-from metronome.event import checked_document
-from metronome.reports.badges import PARAMETERS, badge, read_look
+from metronome.errors import Malformed, MetronomeError, NotFound, PayloadTooLarge, QueryTooExpensive, StoreUnavailable
+from metronome.event import validate_document
+from metronome.reports.badges import PARAMETERS, parse_badge_style, render_badge
 from metronome.reports.counter.dataset_report import (
     RELEASE,
     REPORT_ID,
     REPORT_NAME,
     Platform,
     dataset_report,
-    read_harvest,
+    parse_dataset_report_request,
 )
 from metronome.reports.counter.tally import PARAMETERS as COUNTER_PARAMETERS
-from metronome.reports.counter.tally import usage
-from metronome.reports.parameters import read_parameters
-from metronome.reports.query.names import Names
-from metronome.reports.query.parse import read_address, read_json
-from metronome.reports.query.request import Given, read_asked
-from metronome.reports.query.run import as_csv, as_json, as_lines, query
+from metronome.reports.counter.tally import usage_report
+from metronome.reports.parameters import parse_report_parameters
+from metronome.reports.query.names import FieldChecker
+from metronome.reports.query.parse import parse_query_json, parse_query_string
+from metronome.reports.query.request import RawQuery, parse_query
+from metronome.reports.query.run import format_result_csv, format_result_json, format_result_ndjson, run_query
 from metronome.scopes import Scope
-from metronome.stores.base import Batch, Store, Verdicts
-from metronome.stores.query import Answer
-from metronome.times import stamp_of
+from metronome.stores.base import DocumentBatch, Store, WriteResult
+from metronome.stores.query import QueryResult
+from metronome.times import format_timestamp
 from metronome.web.bodies import read_body
-from metronome.web.handlers import Answering, Handler, answered, item_of
-from metronome.web.limits import Turns
-from metronome.web.negotiation import preferred
-from metronome.web.problems import ANY_ORIGIN, problem
+from metronome.web.handlers import Handler, QueryContext, parse_item_id, report_response
+from metronome.web.limits import ConcurrencyLimiter
+from metronome.web.negotiation import negotiate_media_type
+from metronome.web.problems import ALLOW_ANY_ORIGIN, problem_response
 
-_PREFIX: Final = "/badge/"
-_SUFFIX: Final = ".svg"
-_HEADERS: Final = {
+_BADGE_PREFIX: Final = "/badge/"
+_BADGE_SUFFIX: Final = ".svg"
+_BADGE_HEADERS: Final = {
     # The proxies through which code hosts show pictures ask again as often as this says.
     "Cache-Control": "max-age=300",
     # A picture that is opened as a page by itself does nothing either.
@@ -58,30 +58,30 @@ _HEADERS: Final = {
 }
 
 
-def badge_routes(answering: Answering) -> list[web.RouteDef]:
+def badge_routes(context: QueryContext) -> list[web.RouteDef]:
     """List the route that answers ``GET /badge/{id}.svg``."""
-    took = answering.telemetry.answers.labels("badge")
+    took = context.telemetry.report_seconds.labels("badge")
 
     async def handle(request: web.Request) -> web.StreamResponse:
         try:
-            await answering.admit(request, Scope.TOCK)
+            await context.authorize(request, Scope.TOCK)
             with took.time():
-                item = item_of(request.rel_url.raw_path, _PREFIX, _SUFFIX)
-                asked = read_parameters(request.query, answering.now(), PARAMETERS)
-                picture = await badge(answering.store, item, asked, read_look(request.query))
+                item = parse_item_id(request.rel_url.raw_path, _BADGE_PREFIX, _BADGE_SUFFIX)
+                asked = parse_report_parameters(request.query, context.now(), PARAMETERS)
+                picture = await render_badge(context.store, item, asked, parse_badge_style(request.query))
         except MetronomeError as error:
-            answering.telemetry.refuse(error)
-            return problem(error)
-        answer = answered(request, picture.encode(), "image/svg+xml", "utf-8")
-        answer.headers.update(_HEADERS)
+            context.telemetry.count_rejection(error)
+            return problem_response(error)
+        answer = report_response(request, picture.encode(), "image/svg+xml", "utf-8")
+        answer.headers.update(_BADGE_HEADERS)
         return answer
 
     # Not `.+`: an id may hold line feeds.
     return [web.get(r"/badge/{id:[\s\S]+}.svg", handle)]
 
 
-_STATUS: Final = {"serviceactive": True, "description": "COUNTER research data usage reports of a Metronome"}
-_REPORTS: Final = [
+_SUSHI_STATUS: Final = {"serviceactive": True, "description": "COUNTER research data usage reports of a Metronome"}
+_SUSHI_REPORTS: Final = [
     {
         "report-name": REPORT_NAME,
         "report-id": REPORT_ID,
@@ -90,95 +90,98 @@ _REPORTS: Final = [
         "path": f"/reports/{REPORT_ID}",
     }
 ]
-_COUNTER: Final = "/counter/"
+_COUNTER_PREFIX: Final = "/counter/"
 _GZIP: Final = "gzip"
-_ITEMS: Final = (2, 64)
-_REPORTS_OF_ALL: Final = (1, 4)
+_ITEM_LIMITS: Final = (2, 64)
+_SITE_LIMITS: Final = (1, 4)
 """How many are worked on at once, and how many more may wait."""
-_PATIENCE_SECONDS: Final = 8.0
+_WAIT_TIMEOUT_SECONDS: Final = 8.0
 """Together with what counting may take, less than the minute that a worker waits."""
 
 
-def counter_routes(answering: Answering, platform: Platform) -> list[web.RouteDef]:
+def counter_routes(context: QueryContext, platform: Platform) -> list[web.RouteDef]:
     """List the routes, and beside SUSHI's that of an item's usage.
 
     Args:
-        answering: what they need.
+        context: what they need.
         platform: what reports say of every dataset.
 
     """
-    of_items = Turns(*_ITEMS, _PATIENCE_SECONDS)
-    of_all = Turns(*_REPORTS_OF_ALL, _PATIENCE_SECONDS)
+    of_items = ConcurrencyLimiter(*_ITEM_LIMITS, _WAIT_TIMEOUT_SECONDS)
+    of_all = ConcurrencyLimiter(*_SITE_LIMITS, _WAIT_TIMEOUT_SECONDS)
 
     async def get_usage(request: web.Request) -> bytes:
-        item = item_of(request.rel_url.raw_path, _COUNTER)
-        asked = read_parameters(request.query, answering.now(), COUNTER_PARAMETERS)
-        async with of_items.taken():
-            return orjson.dumps(await usage(answering.store, item, asked))
+        item = parse_item_id(request.rel_url.raw_path, _COUNTER_PREFIX)
+        asked = parse_report_parameters(request.query, context.now(), COUNTER_PARAMETERS)
+        async with of_items.acquire():
+            return orjson.dumps(await usage_report(context.store, item, asked))
 
     async def get_report(request: web.Request) -> bytes:
         name = request.match_info["report"]
         if name.lower() != REPORT_ID:
-            raise NoSuchPage(f"there is no report {name[:60]!r}: ask for {REPORT_ID}")
-        asked = read_harvest(request.query, answering.now())
-        async with of_all.taken() if asked.dataset is None else of_items.taken():
-            return await dataset_report(answering.store, asked, platform)
+            raise NotFound(f"there is no report {name[:60]!r}: ask for {REPORT_ID}")
+        asked = parse_dataset_report_request(request.query, context.now())
+        async with of_all.acquire() if asked.dataset is None else of_items.acquire():
+            return await dataset_report(context.store, asked, platform)
 
     async def get_status(_: web.Request) -> bytes:
-        return orjson.dumps(_STATUS)
+        return orjson.dumps(_SUSHI_STATUS)
 
     async def get_reports(_: web.Request) -> bytes:
-        return orjson.dumps(_REPORTS)
+        return orjson.dumps(_SUSHI_REPORTS)
 
     return [
         # Not `.+`: an id may hold line feeds.
-        web.get(rf"{_COUNTER}{{id:[\s\S]+}}.json", _handler("counter", get_usage, answering)),
-        web.get(f"{_COUNTER}status", _handler("counter_status", get_status, answering)),
-        web.get(f"{_COUNTER}reports", _handler("counter_reports", get_reports, answering)),
-        web.get(f"{_COUNTER}reports/{{report}}", _handler("counter_report", get_report, answering, _scope_of)),
+        web.get(rf"{_COUNTER_PREFIX}{{id:[\s\S]+}}.json", _build_counter_handler("counter", get_usage, context)),
+        web.get(f"{_COUNTER_PREFIX}status", _build_counter_handler("counter_status", get_status, context)),
+        web.get(f"{_COUNTER_PREFIX}reports", _build_counter_handler("counter_reports", get_reports, context)),
+        web.get(
+            f"{_COUNTER_PREFIX}reports/{{report}}",
+            _build_counter_handler("counter_report", get_report, context, _report_scope),
+        ),
     ]
 
 
-def _scope_of_item(_: web.Request) -> Scope:
+def _item_scope(_: web.Request) -> Scope:
     return Scope.TOCK
 
 
-def _scope_of(request: web.Request) -> Scope:
+def _report_scope(request: web.Request) -> Scope:
     return Scope.TOCK if request.query.get("dataset_id") else Scope.QUERY
 
 
-def _handler(
+def _build_counter_handler(
     name: str,
-    ask: Callable[[web.Request], Awaitable[bytes]],
-    answering: Answering,
-    scope_of: Callable[[web.Request], Scope] = _scope_of_item,
+    run_report: Callable[[web.Request], Awaitable[bytes]],
+    context: QueryContext,
+    get_scope: Callable[[web.Request], Scope] = _item_scope,
 ) -> Handler:
-    took = answering.telemetry.answers.labels(name)
+    took = context.telemetry.report_seconds.labels(name)
 
     async def handle(request: web.Request) -> web.StreamResponse:
         try:
-            await answering.admit(request, scope_of(request), request.query.get("api_key", ""))
+            await context.authorize(request, get_scope(request), request.query.get("api_key", ""))
             with took.time():
-                body = await ask(request)
+                body = await run_report(request)
         except MetronomeError as error:
-            answering.telemetry.refuse(error)
-            return problem(error)
-        return _packed(request, answered(request, body, "application/json"))
+            context.telemetry.count_rejection(error)
+            return problem_response(error)
+        return _compress_response(request, report_response(request, body, "application/json"))
 
     return handle
 
 
-def _packed(request: web.Request, response: web.Response) -> web.Response:
+def _compress_response(request: web.Request, response: web.Response) -> web.Response:
     """Have an answer packed for those who take that; its tag is then one of the same answer, not of the same bytes."""
     response.headers[hdrs.VARY] = hdrs.ACCEPT_ENCODING
-    if _takes_gzip(request.headers.get(hdrs.ACCEPT_ENCODING, "")):
+    if _accepts_gzip(request.headers.get(hdrs.ACCEPT_ENCODING, "")):
         response.headers[hdrs.ETAG] = f"W/{response.headers[hdrs.ETAG]}"
         if response.body is not None:
             response.enable_compression(web.ContentCoding.gzip)
     return response
 
 
-def _takes_gzip(accepted: str) -> bool:
+def _accepts_gzip(accepted: str) -> bool:
     for one in accepted.lower().split(","):
         coding, _, quality = one.partition(";")
         if coding.strip() == _GZIP:
@@ -186,48 +189,50 @@ def _takes_gzip(accepted: str) -> bool:
     return False
 
 
-PATH: Final = "/documents"
-_AHEAD: Final = timedelta(days=1)
-_ATTEMPTS: Final = 5
-_PAUSE_SECONDS: Final = 0.5
+DOCUMENTS_PATH: Final = "/documents"
+_MAX_CLOCK_SKEW: Final = timedelta(days=1)
+_WRITE_ATTEMPTS: Final = 5
+_RETRY_SECONDS: Final = 0.5
 
 
-class _Checked(NamedTuple):
+class _ValidatedLines(NamedTuple):
     """The lines of a body: what is a document, where each of them stood, and why the others are none."""
 
     documents: list[bytes]
-    places: list[int]
+    line_indexes: list[int]
     rejected: dict[int, str]
 
 
-class _Restored(NamedTuple):
-    known: int
-    refused: dict[bytes, str]
+class _RestoreResult(NamedTuple):
+    duplicates: int
+    rejected: dict[bytes, str]
 
 
-def document_routes(answering: Answering, max_bytes: int, max_events: int) -> list[web.RouteDef]:
+def document_routes(context: QueryContext, max_bytes: int, max_events: int) -> list[web.RouteDef]:
     """List the route, which answers for what is in the store, and not in a spool: documents are archived already.
 
     Args:
-        answering: what it needs.
+        context: what it needs.
         max_bytes: how large a request's body may be.
         max_events: how many documents it may hold.
 
     """
-    restorer = _Restorer(answering)
+    restorer = _DocumentRestorer(context)
 
     async def post_documents(request: web.Request) -> web.StreamResponse:
         try:
-            await answering.admit(request, Scope.IMPORT)
+            await context.authorize(request, Scope.IMPORT)
             body = await read_body(request, max_bytes)
-            checked = await asyncio.to_thread(_check, body, stamp_of(answering.now() + _AHEAD), max_events)
+            checked = await asyncio.to_thread(
+                _validate_lines, body, format_timestamp(context.now() + _MAX_CLOCK_SKEW), max_events
+            )
             known, refused = await restorer.restore(checked.documents)
         except MetronomeError as error:
-            answering.telemetry.refuse(error)
-            return problem(error)
+            context.telemetry.count_rejection(error)
+            return problem_response(error)
         rejected = checked.rejected | {
             place: refused[document]
-            for place, document in zip(checked.places, checked.documents, strict=True)
+            for place, document in zip(checked.line_indexes, checked.documents, strict=True)
             if document in refused
         }
         told = {
@@ -235,152 +240,156 @@ def document_routes(answering: Answering, max_bytes: int, max_events: int) -> li
             "known": known,
             "rejected": [{"index": index, "error": rejected[index]} for index in sorted(rejected)],
         }
-        return web.Response(body=orjson.dumps(told), content_type="application/json", headers=ANY_ORIGIN)
+        return web.Response(body=orjson.dumps(told), content_type="application/json", headers=ALLOW_ANY_ORIGIN)
 
-    return [web.post(PATH, post_documents)]
+    return [web.post(DOCUMENTS_PATH, post_documents)]
 
 
-class _Restorer:
+class _DocumentRestorer:
     """Writes documents into the store, and is done once it has them."""
 
-    def __init__(self, answering: Answering) -> None:
+    def __init__(self, answering: QueryContext) -> None:
         self._store: Store = answering.store
         self._telemetry = answering.telemetry
         self._is_set_up = False
 
-    async def restore(self, documents: list[bytes]) -> _Restored:
+    async def restore(self, documents: list[bytes]) -> _RestoreResult:
         """Write documents.
 
         Raises:
-            StoreAway: it does not answer, or is busy for long.
-            StoreDenied: it lets nobody write.
+            StoreUnavailable: it does not answer, or is busy for long.
+            StoreAccessDenied: it lets nobody write.
 
         """
         if not self._is_set_up:
             await self._store.setup()
             self._is_set_up = True
-        left: Batch | None = Batch.of(documents) if documents else None
+        left: DocumentBatch | None = DocumentBatch.from_documents(documents) if documents else None
         known, refused = 0, dict[bytes, str]()
-        for _ in range(_ATTEMPTS):
+        for _ in range(_WRITE_ATTEMPTS):
             if left is None:
                 break
             verdicts = await self._store.write(left)
-            self._count(verdicts)
+            self._count_writes(verdicts)
             known += verdicts.duplicates
-            refused |= {refusal.document: refusal.reason for refusal in verdicts.refused}
-            left = verdicts.again
+            refused |= {refusal.document: refusal.reason for refusal in verdicts.rejected}
+            left = verdicts.retry
             if left is not None:
-                await asyncio.sleep(_PAUSE_SECONDS)
+                await asyncio.sleep(_RETRY_SECONDS)
         if left is not None:
-            raise StoreAway(f"the store is too busy for {left.count} of {len(documents)} documents")
-        return _Restored(known, refused)
+            raise StoreUnavailable(f"the store is too busy for {left.count} of {len(documents)} documents")
+        return _RestoreResult(known, refused)
 
-    def _count(self, verdicts: Verdicts) -> None:
+    def _count_writes(self, verdicts: WriteResult) -> None:
         self._telemetry.shipped.inc(verdicts.stored)
         self._telemetry.duplicates.inc(verdicts.duplicates)
 
 
-def _check(body: bytes, latest: str, max_events: int) -> _Checked:
+def _validate_lines(body: bytes, max_timestamp: str, max_events: int) -> _ValidatedLines:
     lines = body.split(b"\n")
     if not lines[-1]:
         lines.pop()
     if len(lines) > max_events:
-        raise TooLarge(f"the body holds over batch_max_events ({max_events}) documents: send fewer at once")
+        raise PayloadTooLarge(f"the body holds over batch_max_events ({max_events}) documents: send fewer at once")
     documents, places, rejected = [], [], {}
     for index, line in enumerate(lines):
         try:
-            documents.append(checked_document(line, latest))
+            documents.append(validate_document(line, max_timestamp))
             places.append(index)
         except Malformed as error:
             rejected[index] = str(error)
-    return _Checked(documents, places, rejected)
+    return _ValidatedLines(documents, places, rejected)
 
 
-QUERIES_PATH: Final = "/query"
-TOTAL: Final = "Metronome-Total"
+QUERY_PATH: Final = "/query"
+TOTAL_HEADER: Final = "Metronome-Total"
 """The header that says how many rows there are without limit and offset, since not every form has a place for it."""
-EXACT: Final = "Metronome-Exact"
+EXACT_HEADER: Final = "Metronome-Exact"
 """The header that says whether the answer is exact, likewise."""
 
-MAX_BYTES: Final = 32 * 2**20
+RESULT_MAX_BYTES: Final = 32 * 2**20
 """How large an answer may be: it stays in memory until the slowest of clients has taken it."""
 
-_IN_A_THREAD_FROM: Final = 1000
+_THREAD_MIN_ROWS: Final = 1000
 """Fewer rows are written sooner than a thread takes them over."""
 
 
-class _Form(NamedTuple):
-    write: Callable[[Answer], bytes]
+class _ResultFormat(NamedTuple):
+    encode: Callable[[QueryResult], bytes]
     charset: str | None = None
 
 
-_FORMS: Final = {
-    "application/json": _Form(as_json),
-    "text/csv": _Form(as_csv, "utf-8"),
-    "application/x-ndjson": _Form(as_lines),
+_RESULT_FORMATS: Final = {
+    "application/json": _ResultFormat(format_result_json),
+    "text/csv": _ResultFormat(format_result_csv, "utf-8"),
+    "application/x-ndjson": _ResultFormat(format_result_ndjson),
 }
 
 
-def query_routes(answering: Answering, max_bytes: int) -> list[web.RouteDef]:
+def query_routes(context: QueryContext, max_bytes: int) -> list[web.RouteDef]:
     """List the routes.
 
     Args:
-        answering: what they need.
+        context: what they need.
         max_bytes: how large a request's body may be.
 
     """
 
-    async def read_get(request: web.Request) -> Given:
-        return read_address(request.rel_url.raw_query_string)
+    async def read_get(request: web.Request) -> RawQuery:
+        return parse_query_string(request.rel_url.raw_query_string)
 
-    async def read_post(request: web.Request) -> Given:
-        return read_json(await read_body(request, max_bytes))
+    async def read_post(request: web.Request) -> RawQuery:
+        return parse_query_json(await read_body(request, max_bytes))
 
-    names = Names(answering.store)
+    names = FieldChecker(context.store)
     return [
-        web.get(QUERIES_PATH, _queries_handler(read_get, names, answering)),
-        web.post(QUERIES_PATH, _queries_handler(read_post, names, answering)),
+        web.get(QUERY_PATH, _build_query_handler(read_get, names, context)),
+        web.post(QUERY_PATH, _build_query_handler(read_post, names, context)),
     ]
 
 
-def _queries_handler(read: Callable[[web.Request], Awaitable[Given]], names: Names, answering: Answering) -> Handler:
-    took = answering.telemetry.answers.labels("query")
+def _build_query_handler(
+    read: Callable[[web.Request], Awaitable[RawQuery]], names: FieldChecker, answering: QueryContext
+) -> Handler:
+    took = answering.telemetry.report_seconds.labels("query")
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        media = preferred(request.headers.getall(hdrs.ACCEPT, ()), tuple(_FORMS))
-        form = _FORMS[media]
+        media = negotiate_media_type(request.headers.getall(hdrs.ACCEPT, ()), tuple(_RESULT_FORMATS))
+        form = _RESULT_FORMATS[media]
         try:
-            await answering.admit(request, Scope.QUERY)
+            await answering.authorize(request, Scope.QUERY)
             now = answering.now()
-            asked = read_asked(await read(request), now)
-            async with answering.turn(request):
+            asked = parse_query(await read(request), now)
+            async with answering.acquire_slot(request):
                 with took.time():
-                    answer = await query(answering.store, names, asked, now)
-                    body = await _written(form, answer)
+                    answer = await run_query(answering.store, names, asked, now)
+                    body = await _encode_result(form, answer)
         except MetronomeError as error:
-            answering.telemetry.refuse(error)
-            return problem(error)
-        response = answered(request, body, media, form.charset)
-        response.headers.update(_headers(answer))
+            answering.telemetry.count_rejection(error)
+            return problem_response(error)
+        response = report_response(request, body, media, form.charset)
+        response.headers.update(_result_headers(answer))
         return response
 
     return handle
 
 
-async def _written(form: _Form, answer: Answer) -> bytes:
-    if len(answer.rows) < _IN_A_THREAD_FROM:
-        body = form.write(answer)
+async def _encode_result(form: _ResultFormat, answer: QueryResult) -> bytes:
+    if len(answer.rows) < _THREAD_MIN_ROWS:
+        body = form.encode(answer)
     else:
-        body = await asyncio.to_thread(form.write, answer)
-    if len(body) > MAX_BYTES:
-        raise TooCostly(f"the answer is over {MAX_BYTES // 2**20} MiB: ask for fewer rows with limit and offset")
+        body = await asyncio.to_thread(form.encode, answer)
+    if len(body) > RESULT_MAX_BYTES:
+        raise QueryTooExpensive(
+            f"the answer is over {RESULT_MAX_BYTES // 2**20} MiB: ask for fewer rows with limit and offset"
+        )
     return body
 
 
-def _headers(answer: Answer) -> dict[str, str]:
+def _result_headers(answer: QueryResult) -> dict[str, str]:
     return {
-        TOTAL: str(answer.total),
-        EXACT: "true" if answer.exact else "false",
-        hdrs.ACCESS_CONTROL_EXPOSE_HEADERS: f"ETag, {TOTAL}, {EXACT}",
+        TOTAL_HEADER: str(answer.total),
+        EXACT_HEADER: "true" if answer.exact else "false",
+        hdrs.ACCESS_CONTROL_EXPOSE_HEADERS: f"ETag, {TOTAL_HEADER}, {EXACT_HEADER}",
         hdrs.VARY: hdrs.ACCEPT,
     }

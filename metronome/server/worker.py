@@ -8,42 +8,44 @@ from pathlib import Path
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from metronome.auth.client_address import Senders
+from metronome.auth.client_address import ClientAddress
 from metronome.config import Settings, read_settings
 from metronome.server import routes
-from metronome.server.app import listening, listening_beside
-from metronome.server.bootstrap import guarding, open_doorway, open_state, salting
-from metronome.server.logs import set_up_logs
-from metronome.server.processes import FOLDER_VARIABLE, SOCKET_VARIABLE, Relay, run
-from metronome.spool import Spool
+from metronome.server.app import serve_extra_ports, serve_http
+from metronome.server.bootstrap import build_ingest_context, open_authorizer, open_state, open_visitor_salts
+from metronome.server.logs import configure_logging
+from metronome.server.processes import SOCKET_VARIABLE, SPOOL_FOLDER_VARIABLE, MainProcessRelay, run_process
+from metronome.spool import SpoolWriter
 from metronome.telemetry import Telemetry
 
 
-async def work(settings: Settings, folder: Path, main_socket: str, stop: asyncio.Event) -> None:
+async def run_worker(settings: Settings, spool_folder: Path, main_socket: str, stop: asyncio.Event) -> None:
     """Take ticks until *stop* is set or the main process is gone."""
-    _stop_with_main(stop)
+    _stop_when_main_exits(stop)
     telemetry = Telemetry(CollectorRegistry())
-    spool = Spool(folder, settings.spool_max_bytes, telemetry.commit)
+    spool = SpoolWriter(spool_folder, settings.spool_max_bytes, telemetry.count_commit)
     try:
         state = open_state(settings)
         async with (
-            guarding(settings, state) as guard,
-            salting(settings, state) as salts,
-            Relay(main_socket, settings.body_max_bytes, Senders(settings.trusted_proxies)) as relay,
+            open_authorizer(settings, state) as guard,
+            open_visitor_salts(settings, state) as salts,
+            MainProcessRelay(main_socket, settings.body_max_bytes, ClientAddress(settings.trusted_proxies)) as relay,
         ):
             fallback = web.route("*", "/{rest:.*}", relay.handle)
-            doorway = open_doorway(settings, spool, guard, telemetry, salts.known)
-            own = routes.of_worker(settings, doorway, state, relay.handle)
+            doorway = build_ingest_context(settings, spool, guard, telemetry, salts.current)
+            own = routes.worker_routes(settings, doorway, state, relay.handle)
             async with (
-                listening(settings, own, fallback, shared=True),
-                listening_beside(settings, doorway, partial(relay.handle, prefix=settings.hit_prefix), shared=True),
+                serve_http(settings, own, fallback, reuse_port=True),
+                serve_extra_ports(
+                    settings, doorway, partial(relay.handle, prefix=settings.hit_prefix), reuse_port=True
+                ),
             ):
                 await stop.wait()
     finally:
         await spool.close()
 
 
-def _stop_with_main(stop: asyncio.Event) -> None:
+def _stop_when_main_exits(stop: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
 
     def look() -> None:
@@ -57,9 +59,9 @@ def _stop_with_main(stop: asyncio.Event) -> None:
 def main() -> None:
     """Run a worker as its environment says."""
     settings = read_settings()
-    set_up_logs(settings)
-    folder, main_socket = Path(os.environ[FOLDER_VARIABLE]), os.environ[SOCKET_VARIABLE]
-    run(lambda stop: work(settings, folder, main_socket, stop))
+    configure_logging(settings)
+    folder, main_socket = Path(os.environ[SPOOL_FOLDER_VARIABLE]), os.environ[SOCKET_VARIABLE]
+    run_process(lambda stop: run_worker(settings, folder, main_socket, stop))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,18 @@
 """The durable queue between a reply, and the store and the archive: one writes it, several read it."""
 
-from metronome.spool.file import FILE_NAME, Depth, appoint
-from metronome.spool.reader import ARCHIVE, STORE, Outlet, Span, Taken, measure
-from metronome.spool.writer import Spool
+from metronome.spool.file import SPOOL_FILE_NAME, SpoolStats, register_readers
+from metronome.spool.reader import ARCHIVE_READER, STORE_READER, Chunk, CommitRange, SpoolReader, measure
+from metronome.spool.writer import SpoolWriter
 
-__all__ = ["ARCHIVE", "FILE_NAME", "STORE", "Depth", "Outlet", "Span", "Spool", "Taken", "appoint", "measure"]
+__all__ = [
+    "ARCHIVE_READER",
+    "SPOOL_FILE_NAME",
+    "STORE_READER",
+    "Chunk",
+    "CommitRange",
+    "SpoolReader",
+    "SpoolStats",
+    "SpoolWriter",
+    "measure",
+    "register_readers",
+]

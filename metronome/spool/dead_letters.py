@@ -9,13 +9,13 @@ from typing import BinaryIO, Final
 
 import orjson
 
-from metronome.files import synchronise
-from metronome.stores.base import Refusal
+from metronome.files import fsync_path
+from metronome.stores.base import RejectedDocument
 
-FOLDER_NAME: Final = "dead"
+DEAD_LETTER_FOLDER: Final = "dead"
 
 
-def bury(folder: Path, refused: Sequence[Refusal], now: datetime) -> None:
+def append_dead_letters(folder: Path, rejected: Sequence[RejectedDocument], now: datetime) -> None:
     """Append refused documents to the file of the day; when this returns they are on disk.
 
     The same refusal may be written twice, where the process died between this and the spool.
@@ -24,29 +24,29 @@ def bury(folder: Path, refused: Sequence[Refusal], now: datetime) -> None:
     lines = [
         orjson.dumps({"at": now, "reason": refusal.reason, "document": refusal.document.decode(errors="replace")})
         + b"\n"
-        for refusal in refused
+        for refusal in rejected
     ]
     path = folder / f"{now.astimezone(UTC):%Y-%m-%d}.ndjson"
     with path.open("a+b") as file:
-        if file.tell() and not _ends_a_line(file):
+        if file.tell() and not _ends_with_newline(file):
             lines.insert(0, b"\n")
         file.write(b"".join(lines))
         file.flush()
         os.fsync(file.fileno())
-    synchronise(folder)
+    fsync_path(folder)
 
 
-def exhume(folder: Path) -> Iterator[Refusal]:
+def iterate_dead_letters(folder: Path) -> Iterator[RejectedDocument]:
     """Yield the dead letters, oldest first; lines that were torn are left out: what they held was written again."""
     for path in sorted(folder.glob("*.ndjson")):
         with path.open("rb") as file:
             for line in file:
                 with suppress(orjson.JSONDecodeError):
                     letter = orjson.loads(line)
-                    yield Refusal(letter["document"].encode(), letter["reason"])
+                    yield RejectedDocument(letter["document"].encode(), letter["reason"])
 
 
-def lay_aside(folder: Path) -> None:
+def move_to_requeued(folder: Path) -> None:
     """Take all dead letters out of the count, because the store gets them once more; their files stay beside it."""
     aside = folder / "given-again"
     aside.mkdir(exist_ok=True)
@@ -55,6 +55,6 @@ def lay_aside(folder: Path) -> None:
         path.rename(aside / f"{path.stem}.{number}.ndjson")
 
 
-def _ends_a_line(file: BinaryIO) -> bool:
+def _ends_with_newline(file: BinaryIO) -> bool:
     file.seek(-1, os.SEEK_END)
     return file.read(1) == b"\n"

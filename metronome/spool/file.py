@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-FILE_NAME: Final = "spool.sqlite"
+SPOOL_FILE_NAME: Final = "spool.sqlite"
 _BUSY_SECONDS: Final = 30
-_UNNAMEABLE: Final = re.compile(r"[^A-Za-z0-9.-]+")
-_LONGEST_HOST: Final = 40
+_INVALID_NAME_CHARACTERS: Final = re.compile(r"[^A-Za-z0-9.-]+")
+_HOST_MAX_CHARACTERS: Final = 40
 _SCHEMA: Final = (
     """
     CREATE TABLE IF NOT EXISTS commits(
@@ -42,7 +42,7 @@ _SCHEMA: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Depth:
+class SpoolStats:
     """How much a spool holds: of all that is in it, or of what one of its readers has not had.
 
     Attributes:
@@ -57,35 +57,35 @@ class Depth:
     oldest_seconds: float = 0.0
 
 
-def appoint(folder: Path, readers: Collection[str]) -> None:
+def register_readers(folder: Path, reader_names: Collection[str]) -> None:
     """Say who reads a spool from now on: what is in it stays until each of these has had it.
 
     A reader that is new gets all that is there still; one that is no longer named holds up nothing more.
     Call it before any of them reads.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    marks = ", ".join("?" for _ in readers)
-    with closing(connect(folder / FILE_NAME)) as database:
+    marks = ", ".join("?" for _ in reader_names)
+    with closing(open_database(folder / SPOOL_FILE_NAME)) as database:
         # In one transaction: whoever numbers commits must find the highest number that was ever given.
         database.execute("BEGIN IMMEDIATE")
         # Whoever comes back after a while has had nothing that has come since.
         new = "INSERT OR IGNORE INTO readers(name, upto) SELECT ?, coalesce((SELECT min(seq) FROM commits) - 1, "
         new += "(SELECT max(upto) FROM readers), 0)"
-        database.executemany(new, [(name,) for name in readers])
-        database.execute(f"DELETE FROM readers WHERE name NOT IN ({marks})", tuple(readers))
+        database.executemany(new, [(name,) for name in reader_names])
+        database.execute(f"DELETE FROM readers WHERE name NOT IN ({marks})", tuple(reader_names))
         database.execute("DELETE FROM commits WHERE seq <= (SELECT min(upto) FROM readers)")
         database.execute("COMMIT")
 
 
-def name_of(database: sqlite3.Connection) -> str:
+def ensure_spool_name(database: sqlite3.Connection) -> str:
     """Return the name that a spool has had since it was made, and that no other has: its machine's, and a number."""
-    host = _UNNAMEABLE.sub("-", socket.gethostname())[:_LONGEST_HOST].strip("-.") or "node"
+    host = _INVALID_NAME_CHARACTERS.sub("-", socket.gethostname())[:_HOST_MAX_CHARACTERS].strip("-.") or "node"
     made = f"{host}-{secrets.token_hex(4)}"
     database.execute("INSERT INTO names SELECT ? WHERE NOT EXISTS (SELECT 1 FROM names)", (made,))
     return str(database.execute("SELECT name FROM names ORDER BY rowid LIMIT 1").fetchone()[0])
 
 
-def connect(path: Path) -> sqlite3.Connection:
+def open_database(path: Path) -> sqlite3.Connection:
     """Open the file, made if need be."""
     database = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     # Large pages: half the time that a batch takes goes into single pages of the usual size.
@@ -99,17 +99,17 @@ def connect(path: Path) -> sqlite3.Connection:
     return database
 
 
-def depth_behind(database: sqlite3.Connection, upto: int = 0) -> Depth:
+def measure_after(database: sqlite3.Connection, after: int = 0) -> SpoolStats:
     """Measure what is held behind a commit's number."""
     ends = database.execute(
         "SELECT seq, at_ms, events, total_events, total_bytes, length(body) FROM commits WHERE seq IN "
         "((SELECT min(seq) FROM commits WHERE seq > ?), (SELECT max(seq) FROM commits WHERE seq > ?)) ORDER BY seq",
-        (upto, upto),
+        (after, after),
     ).fetchall()
     if not ends:
-        return Depth()
+        return SpoolStats()
     (_, at_ms, events, first_events, first_bytes, first_length), (*_, last_events, last_bytes, _) = ends[0], ends[-1]
-    return Depth(
+    return SpoolStats(
         last_events - first_events + events,
         last_bytes - first_bytes + first_length,
         max(0.0, time.time() - at_ms / 1000),

@@ -22,27 +22,27 @@ import structlog
 
 from metronome.errors import SpoolFull
 from metronome.files import FolderLock
-from metronome.spool.file import FILE_NAME, connect, depth_behind
+from metronome.spool.file import SPOOL_FILE_NAME, measure_after, open_database
 
 log = structlog.get_logger()
 
 _FREE_DISK_BYTES = 256 * 2**20
 """What is left free on the disk: a full one would stop the store as well."""
-_WAITING_MAX_BYTES = 64 * 2**20
+_PENDING_MAX_BYTES = 64 * 2**20
 """What may wait in memory for a commit: more only gathers where the disk has all but stopped."""
-_LOOK_SECONDS = 0.05
+_SPACE_CHECK_SECONDS = 0.05
 """How often it is measured whether there is room, near the limit."""
-_STOPPING = "the server is stopping"
-_DISK_IS_FULL = "the disk that the spool is on is full"
+_STOPPING_MESSAGE = "the server is stopping"
+_DISK_FULL_MESSAGE = "the disk that the spool is on is full"
 
 
-class _Waiting(NamedTuple):
+class _PendingWrite(NamedTuple):
     body: bytes
     events: int
     done: asyncio.Future[None]
 
 
-class Spool:
+class SpoolWriter:
     """The writing end of one spool.
 
     Args:
@@ -51,7 +51,7 @@ class Spool:
         on_commit: called in the event loop after each commit with the seconds it took and the number of its events.
 
     Raises:
-        DataFolderTaken: another process writes this spool.
+        DataFolderLocked: another process writes this spool.
 
     """
 
@@ -60,16 +60,16 @@ class Spool:
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = FolderLock(folder)
-        self._path = folder / FILE_NAME
+        self._path = folder / SPOOL_FILE_NAME
         self._max_bytes = max_bytes
         self._on_commit = on_commit
         self._loop = asyncio.get_running_loop()
-        self._waiting: list[_Waiting] = []
-        self._waiting_bytes = 0
+        self._pending: list[_PendingWrite] = []
+        self._pending_bytes = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        self._handed: queue.SimpleQueue[list[_Waiting] | None] = queue.SimpleQueue()
-        self._database = connect(self._path)
+        self._commit_queue: queue.SimpleQueue[list[_PendingWrite] | None] = queue.SimpleQueue()
+        self._database = open_database(self._path)
         with closing(
             self._database.execute(
                 "SELECT max(coalesce(max(seq), 0), (SELECT coalesce(max(upto), 0) FROM readers)), max(total_events), "
@@ -77,10 +77,10 @@ class Spool:
             )
         ) as rows:
             self._seq, self._total_events, self._total_bytes = (value or 0 for value in rows.fetchone())
-        self._held_bytes = self._measure_held()
-        self._measured_at = 0.0
-        self._disk_is_full = False
-        self._refuses = ""
+        self._size_bytes = self._measure_size()
+        self._space_checked_at = 0.0
+        self._is_disk_full = False
+        self._rejection_reason = ""
         self._thread = threading.Thread(target=self._commit_forever, name=f"spool {folder.name}", daemon=True)
         self._thread.start()
 
@@ -99,40 +99,44 @@ class Spool:
 
         """
         size = len(body)
-        if self._held_bytes + self._waiting_bytes + size > self._max_bytes or self._waiting_bytes > _WAITING_MAX_BYTES:
-            self._look_again()
+        if self._size_bytes + self._pending_bytes + size > self._max_bytes or self._pending_bytes > _PENDING_MAX_BYTES:
+            self._recheck_space_if_idle()
             raise SpoolFull(f"the spool is at its limit of {self._max_bytes} bytes, or its disk does not keep up")
-        if self._refuses:
-            self._look_again()
-            raise SpoolFull(self._refuses)
+        if self._rejection_reason:
+            self._recheck_space_if_idle()
+            raise SpoolFull(self._rejection_reason)
         done = self._loop.create_future()
-        self._waiting.append(_Waiting(body, count, done))
-        self._waiting_bytes += size
+        self._pending.append(_PendingWrite(body, count, done))
+        self._pending_bytes += size
         if self._idle.is_set():
-            self._start()
+            self._start_commit()
         return done
 
     async def close(self) -> None:
         """Commit what waits and let go of the file; idempotent."""
-        self._refuses = _STOPPING
+        self._rejection_reason = _STOPPING_MESSAGE
         await self._idle.wait()
-        self._handed.put(None)
+        self._commit_queue.put(None)
         await asyncio.to_thread(self._thread.join)
 
-    def _look_again(self) -> None:
+    def _recheck_space_if_idle(self) -> None:
         """Measure whether there is room by now: while all is refused, no commit does."""
-        if self._idle.is_set() and self._refuses != _STOPPING and time.monotonic() - self._measured_at > _LOOK_SECONDS:
-            self._start()
+        if (
+            self._idle.is_set()
+            and self._rejection_reason != _STOPPING_MESSAGE
+            and time.monotonic() - self._space_checked_at > _SPACE_CHECK_SECONDS
+        ):
+            self._start_commit()
 
-    def _start(self) -> None:
-        batch, self._waiting = self._waiting, []
+    def _start_commit(self) -> None:
+        batch, self._pending = self._pending, []
         self._idle.clear()
-        self._handed.put(batch)
+        self._commit_queue.put(batch)
 
-    def _finish(self, batch: list[_Waiting], size: int, error: SpoolFull | None, seconds: float) -> None:
-        self._waiting_bytes -= size
-        if self._refuses != _STOPPING:
-            self._refuses = _DISK_IS_FULL if self._disk_is_full else ""
+    def _finish_commit(self, batch: list[_PendingWrite], size: int, error: SpoolFull | None, seconds: float) -> None:
+        self._pending_bytes -= size
+        if self._rejection_reason != _STOPPING_MESSAGE:
+            self._rejection_reason = _DISK_FULL_MESSAGE if self._is_disk_full else ""
         for _, _, done in batch:
             if done.done():
                 continue
@@ -140,21 +144,21 @@ class Spool:
                 done.set_result(None)
             else:
                 done.set_exception(error)
-        if self._waiting:
+        if self._pending:
             # One turn later, when those that were just answered may have sent more: larger groups cost less.
-            self._loop.call_soon(self._start)
+            self._loop.call_soon(self._start_commit)
         else:
             self._idle.set()
         if error is None and batch:
             self._on_commit(seconds, sum([waiting.events for waiting in batch]))
 
     def _commit_forever(self) -> None:
-        while (batch := self._handed.get()) is not None:
+        while (batch := self._commit_queue.get()) is not None:
             self._commit(batch)
         self._database.close()
         self._lock.release()
 
-    def _commit(self, batch: list[_Waiting]) -> None:
+    def _commit(self, batch: list[_PendingWrite]) -> None:
         began = time.perf_counter()
         body = batch[0].body if len(batch) == 1 else b"".join([waiting.body for waiting in batch])
         error: SpoolFull | None = None
@@ -166,10 +170,10 @@ class Spool:
             error = SpoolFull(f"the spool could not be written: {problem}")
         # What is on disk by now is so, whatever the look finds.
         with suppress(sqlite3.Error, OSError):
-            self._look_at_room()
+            self._check_space()
         # The loop is closed already if the process is being torn down.
         with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._finish, batch, len(body), error, time.perf_counter() - began)
+            self._loop.call_soon_threadsafe(self._finish_commit, batch, len(body), error, time.perf_counter() - began)
 
     def _insert(self, body: bytes, count: int) -> None:
         events, size = self._total_events + count, self._total_bytes + len(body)
@@ -177,17 +181,17 @@ class Spool:
         # A statement of its own is a transaction of its own.
         self._database.execute("INSERT INTO commits VALUES (?, ?, ?, ?, ?, ?)", row)
         self._seq, self._total_events, self._total_bytes = row[0], events, size
-        self._held_bytes += len(body)
+        self._size_bytes += len(body)
 
-    def _look_at_room(self) -> None:
+    def _check_space(self) -> None:
         """Measure what is held now and then, and always when it may have reached the limit."""
         now = time.monotonic()
-        if now - self._measured_at < (_LOOK_SECONDS if self._held_bytes > self._max_bytes // 2 else 1.0):
+        if now - self._space_checked_at < (_SPACE_CHECK_SECONDS if self._size_bytes > self._max_bytes // 2 else 1.0):
             return
-        self._measured_at = now
-        self._held_bytes = self._measure_held()
+        self._space_checked_at = now
+        self._size_bytes = self._measure_size()
         disk = os.statvfs(self._path.parent)
-        self._disk_is_full = disk.f_bavail * disk.f_frsize < _FREE_DISK_BYTES
+        self._is_disk_full = disk.f_bavail * disk.f_frsize < _FREE_DISK_BYTES
 
-    def _measure_held(self) -> int:
-        return depth_behind(self._database).bytes
+    def _measure_size(self) -> int:
+        return measure_after(self._database).bytes

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from metronome.errors import StoreAway
+from metronome.errors import StoreUnavailable
 
 Record = Mapping[str, Any]
 """What is kept under a name: JSON, whose texts have no lone surrogates and whose whole numbers have 64 bits."""
@@ -21,7 +21,7 @@ class State(ABC):
 
     Any number of processes may work on the same state at the same time. When a method returns, what it changed
     survives the death of the process and of the machine, and every other process sees it. Each may raise
-    `StoreAway` (try again: nothing is known of what was under way) and `StoreDenied`.
+    `StoreUnavailable` (try again: nothing is known of what was under way) and `StoreAccessDenied`.
 
     A kind is a short word of our own; a name may be any text. Records are the same where they hold the same, in
     whatever order.
@@ -36,7 +36,7 @@ class State(ABC):
         """Return a record, or None if there is none."""
 
     @abstractmethod
-    async def all(self, kind: str) -> dict[str, Record]:
+    async def get_all(self, kind: str) -> dict[str, Record]:
         """Return all records of a kind by their names, in the names' order."""
 
     @abstractmethod
@@ -44,8 +44,8 @@ class State(ABC):
         """Add a record where there is none of that name; returns whether that is so. Of two at once, one wins."""
 
     @abstractmethod
-    async def swap(self, kind: str, name: str, before: Record, after: Record) -> bool:
-        """Replace a record if it still is *before*; returns whether that is so. Of two at once, one wins."""
+    async def compare_and_swap(self, kind: str, name: str, expected: Record, replacement: Record) -> bool:
+        """Replace a record if it still is *expected*; returns whether that is so. Of two at once, one wins."""
 
     @abstractmethod
     async def remove(self, kind: str, name: str) -> bool:
@@ -56,32 +56,32 @@ class State(ABC):
         """Let go of connections and files; idempotent. Nothing else may be called afterwards."""
 
 
-def text_of(record: Record) -> bytes:
+def encode_record(record: Record) -> bytes:
     """Write a record as it is kept: the same record as the same text."""
     return orjson.dumps(dict(record), option=orjson.OPT_SORT_KEYS)
 
 
-def record_of(text: bytes | str) -> Record:
-    """Read what `text_of` wrote.
+def decode_record(text: bytes | str) -> Record:
+    """Read what `encode_record` wrote.
 
     Raises:
-        StoreAway: it is something else, so somebody else wrote it.
+        StoreUnavailable: it is something else, so somebody else wrote it.
 
     """
     try:
         found = orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise StoreAway(f"a record cannot be read: {error}") from error
+        raise StoreUnavailable(f"a record cannot be read: {error}") from error
     if not isinstance(found, dict):
-        raise StoreAway("a record is no object")
+        raise StoreUnavailable("a record is no object")
     return found
 
 
-def name_bytes(name: str) -> bytes:
+def encode_name(name: str) -> bytes:
     """Write a name, whatever it holds; in their order, names are in the order of their characters."""
     return name.encode(errors="surrogatepass")
 
 
-def name_of(text: bytes) -> str:
-    """Read what `name_bytes` wrote."""
+def decode_name(text: bytes) -> str:
+    """Read what `encode_name` wrote."""
     return text.decode(errors="surrogatepass")

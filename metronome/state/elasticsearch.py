@@ -12,17 +12,17 @@ from urllib.parse import quote, unquote_to_bytes
 
 from elastic_transport import ApiResponse
 
-from metronome.errors import StoreAway
-from metronome.state.base import Record, State, name_bytes, name_of, record_of, text_of
+from metronome.errors import StoreUnavailable
+from metronome.state.base import Record, State, decode_name, decode_record, encode_name, encode_record
 from metronome.stores.elasticsearch.connection import (
-    BodyTooLarge,
     ElasticsearchConfig,
-    NotUnderstood,
-    connect,
-    error_of,
-    once_there,
-    reason_of,
-    refusals,
+    RequestRejected,
+    RequestTooLarge,
+    build_error,
+    create_client,
+    format_reason,
+    retry_missing_shards,
+    translate_errors,
 )
 
 REQUEST_SECONDS: Final = 5.0
@@ -33,24 +33,24 @@ PAGE_RECORDS: Final = 1_000
 _BAD_REQUEST = 400
 _NOT_FOUND = 404
 _CONFLICT = 409
-_NO_INDEX = "index_not_found_exception"
-_THERE_ALREADY = "resource_already_exists_exception"
-_KEPT_ONLY: Final[dict[str, Any]] = {"type": "keyword", "index": False, "doc_values": False}
-_INDEX: Final[dict[str, Any]] = {
+_INDEX_NOT_FOUND = "index_not_found_exception"
+_INDEX_EXISTS = "resource_already_exists_exception"
+_UNINDEXED_KEYWORD: Final[dict[str, Any]] = {"type": "keyword", "index": False, "doc_values": False}
+_INDEX_DEFINITION: Final[dict[str, Any]] = {
     "settings": {"number_of_shards": 1, "auto_expand_replicas": "0-1"},
     "mappings": {
         "dynamic": False,
         "properties": {
             "hash": {"type": "keyword"},
             "kind": {"type": "keyword"},
-            "name": _KEPT_ONLY,
-            "record": _KEPT_ONLY,
+            "name": _UNINDEXED_KEYWORD,
+            "record": _UNINDEXED_KEYWORD,
         },
     },
 }
 
 
-def state_index(prefix: str) -> str:
+def state_index_name(prefix: str) -> str:
     """Return the name of the index that goes with the events' prefix, whose pattern does not match it."""
     return f"state-{prefix}"
 
@@ -64,9 +64,9 @@ class ElasticsearchState(State):
     """
 
     def __init__(self, config: ElasticsearchConfig) -> None:
-        self._connection = connect(config)
+        self._connection = create_client(config)
         self._client = self._connection.options(request_timeout=REQUEST_SECONDS, ignore_status=(_NOT_FOUND, _CONFLICT))
-        self._index = state_index(config.prefix)
+        self._index = state_index_name(config.prefix)
         self._is_set_up = False
 
     async def setup(self) -> None:
@@ -74,49 +74,53 @@ class ElasticsearchState(State):
         if self._is_set_up:
             return
         # Whether it is there can be seen with the right to read; once it is, no right to make it is needed.
-        _, found = await self._read("", "")
-        if _has_no_index(found):
+        _, found = await self._get_document("", "")
+        if _is_index_missing(found):
             client = self._connection.options(request_timeout=CREATE_SECONDS, ignore_status=_BAD_REQUEST)
-            status, body = await _answered(client.indices.create(index=self._index, **_INDEX))
-            if status == _BAD_REQUEST and body["error"]["type"] != _THERE_ALREADY:
-                raise StoreAway(f"Elasticsearch does not make the index {self._index}: {reason_of(body['error'])}")
+            status, body = await _await_response(client.indices.create(index=self._index, **_INDEX_DEFINITION))
+            if status == _BAD_REQUEST and body["error"]["type"] != _INDEX_EXISTS:
+                raise StoreUnavailable(
+                    f"Elasticsearch does not make the index {self._index}: {format_reason(body['error'])}"
+                )
         self._is_set_up = True
 
     async def get(self, kind: str, name: str) -> Record | None:
         """Return a record (see `State.get`)."""
-        status, found = await self._read(kind, name)
-        return None if status == _NOT_FOUND else record_of(found["_source"]["record"])
+        status, found = await self._get_document(kind, name)
+        return None if status == _NOT_FOUND else decode_record(found["_source"]["record"])
 
-    async def all(self, kind: str) -> dict[str, Record]:
+    async def get_all(self, kind: str) -> dict[str, Record]:
         """Return all records of a kind (see `State.all`)."""
         # Searches see what was there at the last refresh.
-        status, refreshed = await _answered(self._client.indices.refresh(index=self._index))
+        status, refreshed = await _await_response(self._client.indices.refresh(index=self._index))
         if status == _NOT_FOUND:
             return {}
         if refreshed["_shards"]["failed"]:
-            raise StoreAway("Elasticsearch cannot read all of its state now: a shard is missing")
-        hits = page = await once_there(partial(self._page, kind, None))
+            raise StoreUnavailable("Elasticsearch cannot read all of its state now: a shard is missing")
+        hits = page = await retry_missing_shards(partial(self._search_page, kind, None))
         while len(page) == PAGE_RECORDS:
-            page = await once_there(partial(self._page, kind, page[-1]["sort"]))
+            page = await retry_missing_shards(partial(self._search_page, kind, page[-1]["sort"]))
             hits += page
         sources = [hit["_source"] for hit in hits]
         found = {unquote_to_bytes(source["name"]): source["record"] for source in sources}
-        return {name_of(name): record_of(record) for name, record in sorted(found.items())}
+        return {decode_name(name): decode_record(record) for name, record in sorted(found.items())}
 
     async def add(self, kind: str, name: str, record: Record) -> bool:
         """Add a record (see `State.add`)."""
         await self.setup()
-        document = _document(kind, name, record)
-        status, _ = await _answered(self._client.create(index=self._index, id=document["hash"], document=document))
+        document = _build_document(kind, name, record)
+        status, _ = await _await_response(
+            self._client.create(index=self._index, id=document["hash"], document=document)
+        )
         return status != _CONFLICT
 
-    async def swap(self, kind: str, name: str, before: Record, after: Record) -> bool:
+    async def compare_and_swap(self, kind: str, name: str, expected: Record, replacement: Record) -> bool:
         """Replace a record (see `State.swap`)."""
-        status, found = await self._read(kind, name)
-        if status == _NOT_FOUND or found["_source"]["record"].encode() != text_of(before):
+        status, found = await self._get_document(kind, name)
+        if status == _NOT_FOUND or found["_source"]["record"].encode() != encode_record(expected):
             return False
-        document = _document(kind, name, after)
-        status, _ = await _answered(
+        document = _build_document(kind, name, replacement)
+        status, _ = await _await_response(
             self._client.index(
                 index=self._index,
                 id=document["hash"],
@@ -129,22 +133,22 @@ class ElasticsearchState(State):
 
     async def remove(self, kind: str, name: str) -> bool:
         """Remove a record (see `State.remove`)."""
-        status, _ = await _answered(self._client.delete(index=self._index, id=_hash(kind, name)))
+        status, _ = await _await_response(self._client.delete(index=self._index, id=_document_id(kind, name)))
         return status != _NOT_FOUND
 
     async def close(self) -> None:
         """Close the connections (see `State.close`)."""
         await self._connection.close()
 
-    async def _read(self, kind: str, name: str) -> tuple[int, dict[str, Any]]:
+    async def _get_document(self, kind: str, name: str) -> tuple[int, dict[str, Any]]:
         async def read_now() -> tuple[int, dict[str, Any]]:
-            return await _answered(self._client.get(index=self._index, id=_hash(kind, name)))
+            return await _await_response(self._client.get(index=self._index, id=_document_id(kind, name)))
 
-        return await once_there(read_now)
+        return await retry_missing_shards(read_now)
 
-    async def _page(self, kind: str, after: list[str] | None) -> list[dict[str, Any]]:
+    async def _search_page(self, kind: str, after: list[str] | None) -> list[dict[str, Any]]:
         """Search for the next records of a kind: by their hashes, so that none is missed while others are written."""
-        status, found = await _answered(
+        status, found = await _await_response(
             self._client.search(
                 index=self._index,
                 query={"term": {"kind": kind}},
@@ -158,40 +162,40 @@ class ElasticsearchState(State):
         return [] if status == _NOT_FOUND else found["hits"]["hits"]
 
 
-def _document(kind: str, name: str, record: Record) -> dict[str, str]:
-    quoted = quote(name_bytes(name), safe=" /:@")
-    return {"hash": _hash(kind, name), "kind": kind, "name": quoted, "record": text_of(record).decode()}
+def _build_document(kind: str, name: str, record: Record) -> dict[str, str]:
+    quoted = quote(encode_name(name), safe=" /:@")
+    return {"hash": _document_id(kind, name), "kind": kind, "name": quoted, "record": encode_record(record).decode()}
 
 
-def _hash(kind: str, name: str) -> str:
-    return sha256(kind.encode() + b"\0" + name_bytes(name)).hexdigest()
+def _document_id(kind: str, name: str) -> str:
+    return sha256(kind.encode() + b"\0" + encode_name(name)).hexdigest()
 
 
-async def _answered(asked: Awaitable[ApiResponse[Any]]) -> tuple[int, dict[str, Any]]:
+async def _await_response(request: Awaitable[ApiResponse[Any]]) -> tuple[int, dict[str, Any]]:
     """Return status and body of an answer.
 
     Raises:
-        StoreAway: it is none of Elasticsearch's; a 404 of whoever else must not pass for a state that is empty.
-        StoreDenied: the credentials lack a right.
+        StoreUnavailable: it is none of Elasticsearch's; a 404 of whoever else must not pass for a state that is empty.
+        StoreAccessDenied: the credentials lack a right.
 
     """
     try:
-        with refusals():
-            response = await asked
-    except (NotUnderstood, BodyTooLarge) as error:
-        raise StoreAway(f"Elasticsearch does not keep its state in this index: {error}") from error
+        with translate_errors():
+            response = await request
+    except (RequestRejected, RequestTooLarge) as error:
+        raise StoreUnavailable(f"Elasticsearch does not keep its state in this index: {error}") from error
     status, body = response.meta.status, response.body
-    if status == _NOT_FOUND and not _says_what_is_missing(body):
-        raise error_of(status, body)
+    if status == _NOT_FOUND and not _is_elasticsearch_404(body):
+        raise build_error(status, body)
     return status, body
 
 
-def _says_what_is_missing(body: Any) -> bool:
+def _is_elasticsearch_404(body: Any) -> bool:
     return isinstance(body, dict) and (
-        body.get("found") is False or body.get("result") == "not_found" or _has_no_index(body)
+        body.get("found") is False or body.get("result") == "not_found" or _is_index_missing(body)
     )
 
 
-def _has_no_index(body: dict[str, Any]) -> bool:
+def _is_index_missing(body: dict[str, Any]) -> bool:
     error = body.get("error")
-    return isinstance(error, dict) and error.get("type") == _NO_INDEX
+    return isinstance(error, dict) and error.get("type") == _INDEX_NOT_FOUND

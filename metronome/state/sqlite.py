@@ -9,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, TypeVar
 
-from metronome.errors import StoreAway
-from metronome.state.base import Record, State, name_bytes, name_of, record_of, text_of
+from metronome.errors import StoreUnavailable
+from metronome.state.base import Record, State, decode_name, decode_record, encode_name, encode_record
 
-FILE_NAME: Final = "state.sqlite"
+STATE_FILE_NAME: Final = "state.sqlite"
 _BUSY_SECONDS: Final = 10.0
-_AGAIN_SECONDS: Final = 0.02
+_RETRY_SECONDS: Final = 0.02
 _TABLE: Final = """
 CREATE TABLE IF NOT EXISTS records(
     kind TEXT NOT NULL,
@@ -35,8 +35,8 @@ class SQLiteState(State):
     """
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / FILE_NAME
-        self._thread = ThreadPoolExecutor(1, "state")
+        self._path = folder / STATE_FILE_NAME
+        self._executor = ThreadPoolExecutor(1, "state")
         self._database: sqlite3.Connection | None = None
 
     async def setup(self) -> None:
@@ -46,34 +46,37 @@ class SQLiteState(State):
     async def get(self, kind: str, name: str) -> Record | None:
         """Return a record (see `State.get`)."""
         sql = "SELECT record FROM records WHERE kind = ? AND name = ?"
-        found = await self._run(lambda database: database.execute(sql, (kind, name_bytes(name))).fetchone())
-        return None if found is None else record_of(found[0])
+        found = await self._run(lambda database: database.execute(sql, (kind, encode_name(name))).fetchone())
+        return None if found is None else decode_record(found[0])
 
-    async def all(self, kind: str) -> dict[str, Record]:
+    async def get_all(self, kind: str) -> dict[str, Record]:
         """Return all records of a kind (see `State.all`)."""
         sql = "SELECT name, record FROM records WHERE kind = ? ORDER BY name"
         rows = await self._run(lambda database: database.execute(sql, (kind,)).fetchall())
-        return {name_of(name): record_of(record) for name, record in rows}
+        return {decode_name(name): decode_record(record) for name, record in rows}
 
     async def add(self, kind: str, name: str, record: Record) -> bool:
         """Add a record (see `State.add`)."""
-        return await self._change(
-            "INSERT INTO records VALUES (?, ?, ?) ON CONFLICT DO NOTHING", kind, name_bytes(name), text_of(record)
+        return await self._execute_change(
+            "INSERT INTO records VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+            kind,
+            encode_name(name),
+            encode_record(record),
         )
 
-    async def swap(self, kind: str, name: str, before: Record, after: Record) -> bool:
+    async def compare_and_swap(self, kind: str, name: str, expected: Record, replacement: Record) -> bool:
         """Replace a record (see `State.swap`)."""
-        return await self._change(
+        return await self._execute_change(
             "UPDATE records SET record = ? WHERE kind = ? AND name = ? AND record = ?",
-            text_of(after),
+            encode_record(replacement),
             kind,
-            name_bytes(name),
-            text_of(before),
+            encode_name(name),
+            encode_record(expected),
         )
 
     async def remove(self, kind: str, name: str) -> bool:
         """Remove a record (see `State.remove`)."""
-        removed = await self._change("DELETE FROM records WHERE kind = ? AND name = ?", kind, name_bytes(name))
+        removed = await self._execute_change("DELETE FROM records WHERE kind = ? AND name = ?", kind, encode_name(name))
         if removed:
             # Until then what was removed stands in the file, or in the log beside it.
             await self._run(lambda database: database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
@@ -83,23 +86,23 @@ class SQLiteState(State):
         """Close the file (see `State.close`)."""
         await asyncio.to_thread(self._close)
 
-    async def _change(self, sql: str, *values: str | bytes) -> bool:
+    async def _execute_change(self, sql: str, *values: str | bytes) -> bool:
         return await self._run(lambda database: database.execute(sql, values).rowcount == 1)
 
     async def _run(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: work(self._open()))
+            return await asyncio.get_running_loop().run_in_executor(self._executor, lambda: work(self._open_database()))
         except (sqlite3.Error, OSError) as error:
-            raise StoreAway(f"{self._path}: {error}") from error
+            raise StoreUnavailable(f"{self._path}: {error}") from error
 
-    def _open(self) -> sqlite3.Connection:
+    def _open_database(self) -> sqlite3.Connection:
         if self._database is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             # What lies beside it gets the same rights: names of sessions are nobody else's business.
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             database = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
             try:
-                _prepare(database)
+                _configure_database(database)
             except BaseException:
                 database.close()
                 raise
@@ -107,13 +110,13 @@ class SQLiteState(State):
         return self._database
 
     def _close(self) -> None:
-        self._thread.shutdown()
+        self._executor.shutdown()
         if self._database is not None:
             self._database.close()
             self._database = None
 
 
-def _prepare(database: sqlite3.Connection) -> None:
+def _configure_database(database: sqlite3.Connection) -> None:
     deadline = time.monotonic() + _BUSY_SECONDS
     while True:
         try:
@@ -123,7 +126,7 @@ def _prepare(database: sqlite3.Connection) -> None:
             # Of several that open a new file at once, SQLite lets one change this, and does not have the others wait.
             if time.monotonic() > deadline:
                 raise
-            time.sleep(_AGAIN_SECONDS)
+            time.sleep(_RETRY_SECONDS)
     database.execute("PRAGMA synchronous = FULL")
     # Not every SQLite overwrites what is removed, and salts are to be destroyed.
     database.execute("PRAGMA secure_delete = ON")

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar
 
-from metronome.stores.query import Answer, Filter, Question
-from metronome.stores.sequences import Trail, Trails
+from metronome.stores.query import Filter, Query, QueryResult
+from metronome.stores.sequences import EventSequence, SequenceQuery
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class DocumentBatch:
     """Documents on their way into a store.
 
     Attributes:
@@ -28,7 +28,7 @@ class Batch:
     count: int
 
     @classmethod
-    def of(cls, documents: list[bytes]) -> "Batch":
+    def from_documents(cls, documents: list[bytes]) -> "DocumentBatch":
         """Make a batch of single documents, none with its line's end."""
         return cls(b"".join(line + b"\n" for line in documents), len(documents))
 
@@ -38,7 +38,7 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class RejectedDocument:
     """A document that a store will never take, and why."""
 
     document: bytes
@@ -46,7 +46,7 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdicts:
+class WriteResult:
     """What became of the documents of one batch.
 
     Attributes:
@@ -59,19 +59,19 @@ class Verdicts:
 
     stored: int
     duplicates: int = 0
-    refused: tuple[Refusal, ...] = ()
-    again: Batch | None = None
+    rejected: tuple[RejectedDocument, ...] = ()
+    retry: DocumentBatch | None = None
 
 
 class Sink(ABC):
     """Where a shipper brings documents.
 
     All methods may be called from one event loop at the same time. Each may raise
-    `StoreAway` (try again: nothing is known of what was under way) and `StoreDenied` (somebody has to
+    `StoreUnavailable` (try again: nothing is known of what was under way) and `StoreAccessDenied` (somebody has to
     change credentials first), and besides these only what it names.
     """
 
-    batch_bytes: ClassVar[int]
+    preferred_batch_bytes: ClassVar[int]
     """How large a batch is taken best, in bytes; larger ones are taken too."""
 
     @abstractmethod
@@ -79,7 +79,7 @@ class Sink(ABC):
         """Prepare to be written, and whatever else it is for; idempotent, and safe beside other nodes."""
 
     @abstractmethod
-    async def write(self, batch: Batch) -> Verdicts:
+    async def write(self, batch: DocumentBatch) -> WriteResult:
         """Write documents, each exactly once however often it comes.
 
         Two documents are the same if their ``event_id`` and UTC day are; the first one stays. So writing
@@ -94,17 +94,17 @@ class Store(Sink):
     """Where events end and questions are answered."""
 
     @abstractmethod
-    async def ask(self, *questions: Question) -> tuple[Answer, ...]:
+    async def query(self, *queries: Query) -> tuple[QueryResult, ...]:
         """Answer questions, in their order, all from the same moment's events as far as the back end can.
 
         Raises:
-            Unaskable: a question names something that cannot be asked.
-            TooCostly: the answers take longer than a store gives them.
+            InvalidQuery: a question names something that cannot be asked.
+            QueryTooExpensive: the answers take longer than a store gives them.
 
         """
 
     @abstractmethod
-    async def newest(
+    async def newest_values(
         self,
         field: str,
         limit: int,
@@ -118,34 +118,34 @@ class Store(Sink):
             field: a plain one, such as ``session``.
             limit: how many values at most, 10,000 or fewer.
             where: which events count.
-            start: as in `Question`.
-            end: as in `Question`.
+            start: as in `Query`.
+            end: as in `Query`.
 
         Returns:
             Values, each once, that with the newest event first; of two with the same time the greater text.
 
         Raises:
-            TooCostly: as `ask`.
+            QueryTooExpensive: as `ask`.
 
         """
 
     @abstractmethod
-    def trails(self, asked: Trails) -> AsyncIterator[Trail]:
+    def sequences(self, sequence_query: SequenceQuery) -> AsyncIterator[EventSequence]:
         """Yield every trail, in the order of their keys, whatever is written meanwhile.
 
         Memory stays bounded however many there are.
 
         Raises:
-            Unaskable: the key or a field is none that stands at a document's top level.
+            InvalidQuery: the key or a field is none that stands at a document's top level.
 
         """
 
     @abstractmethod
-    async def fields(self) -> frozenset[str]:
+    async def list_fields(self) -> frozenset[str]:
         """Return the names that documents have at their top level, as far as they can be asked for."""
 
     @abstractmethod
-    async def replace(self, batch: Batch) -> int:
+    async def replace(self, batch: DocumentBatch) -> int:
         """Put documents in the place of those with the same identity; those that have none are left out.
 
         Idempotent; questions see it as they see what `write` wrote. Returns how many were replaced. Time
@@ -153,13 +153,13 @@ class Store(Sink):
         """
 
     @abstractmethod
-    def documents(
+    def iterate_documents(
         self, where: Filter | None = None, start: datetime | None = None, end: datetime | None = None
     ) -> AsyncIterator[bytes]:
         """Yield the documents that a filter and a range of time let through, oldest first, as they were written."""
 
     @abstractmethod
-    async def forget(
+    async def delete_events(
         self, *, before: datetime | None = None, item: str | None = None, visitor: str | None = None
     ) -> int:
         """Delete every event from before a time, of an item, or of a visitor: just one of these is given.

@@ -20,34 +20,34 @@ from enum import StrEnum
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from metronome.errors import Unaskable
+from metronome.errors import InvalidQuery
 
 TIME_UNITS: Final = ("minute", "hour", "day", "week", "month")
 """The ``by`` names that group by time: a field of one of these names cannot be grouped by."""
 
-_CLOCK: Final = frozenset({"minute", "hour"})
-_FIRST_MOMENT: Final = datetime(1, 1, 1, tzinfo=UTC)
+_SUBDAY_UNITS: Final = frozenset({"minute", "hour"})
+_MIN_DATETIME: Final = datetime(1, 1, 1, tzinfo=UTC)
 _DAY: Final = timedelta(days=1)
 
 MAX_GROUPS: Final = 100_000
 """A store may stop at so many groups; its answer is then not exact."""
 
-_METRIC = re.compile(
+_METRIC_PATTERN = re.compile(
     r"(?P<kind>count|first|last|visitors|sessions|unique|sum|avg|min|max|p(?P<percent>\d{1,2}(?:\.\d+)?))"
     r"(?::(?P<field>.+))?"
 )
-_SHORT = {"visitors": "visitor", "sessions": "session"}
-_PLAIN = frozenset({"first", "last", *_SHORT})
+_METRIC_ALIASES = {"visitors": "visitor", "sessions": "session"}
+_FIELDLESS_METRICS = frozenset({"first", "last", *_METRIC_ALIASES})
 """The metrics that take no field."""
-_NO_ZONE = re.compile(r"(?:posix|right)/.*|posixrules|localtime|Factory", re.DOTALL)
+_NON_ZONE_FILES = re.compile(r"(?:posix|right)/.*|posixrules|localtime|Factory", re.DOTALL)
 """Files beside those of zones, which many machines have and no store knows."""
 
 
-class Kind(StrEnum):
+class MetricKind(StrEnum):
     """How a metric makes one number of many events."""
 
     COUNT = "count"
-    VALUES = "values"
+    VALUE_COUNT = "values"
     FIRST = "first"
     LAST = "last"
     UNIQUE = "unique"
@@ -71,9 +71,9 @@ class Metric:
 
     """
 
-    kind: Kind
+    kind: MetricKind
     field: str = ""
-    percent: float = 0.0
+    percentile: float = 0.0
     name: str = ""
 
     @classmethod
@@ -83,34 +83,34 @@ class Metric:
         Besides these there are ``sum:F``, ``avg:F``, ``min:F``, ``max:F`` and ``pNN:F``, the NNth percentile.
 
         Raises:
-            Unaskable: it is none of these.
+            InvalidQuery: it is none of these.
 
         """
-        match = _METRIC.fullmatch(text)
+        match = _METRIC_PATTERN.fullmatch(text)
         if match is None:
-            raise Unaskable(_no_metric(text))
+            raise InvalidQuery(_invalid_metric_message(text))
         kind, name, percent = match["kind"], match["field"] or "", match["percent"]
-        if kind != "count" and (kind in _PLAIN) == bool(name):
-            raise Unaskable(_no_metric(text))
+        if kind != "count" and (kind in _FIELDLESS_METRICS) == bool(name):
+            raise InvalidQuery(_invalid_metric_message(text))
         if kind == "count" and name:
-            return cls(Kind.VALUES, name, name=text)
+            return cls(MetricKind.VALUE_COUNT, name, name=text)
         if percent is not None:
             if float(percent) == 0:  # The pattern has two digits at most before the point.
-                raise Unaskable(_no_metric(text))
-            return cls(Kind.PERCENTILE, name, float(percent), text)
-        if kind in _SHORT:
-            return cls(Kind.UNIQUE, _SHORT[kind], name=text)
-        return cls(Kind(kind), name, name=text)
+                raise InvalidQuery(_invalid_metric_message(text))
+            return cls(MetricKind.PERCENTILE, name, float(percent), text)
+        if kind in _METRIC_ALIASES:
+            return cls(MetricKind.UNIQUE, _METRIC_ALIASES[kind], name=text)
+        return cls(MetricKind(kind), name, name=text)
 
 
-def _no_metric(text: str) -> str:
+def _invalid_metric_message(text: str) -> str:
     return (
         f"{text[:100]!r} is no metric: ask for count, first, last, visitors, sessions, "
         "or count|unique|sum|avg|min|max|pNN:FIELD"
     )
 
 
-COUNT: Final = Metric(Kind.COUNT, name="count")
+COUNT: Final = Metric(MetricKind.COUNT, name="count")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,43 +159,43 @@ class Range:
 class Not:
     """The inner filter does not hold; so it does for an event that lacks the field."""
 
-    inner: "Filter"
+    negated: "Filter"
 
 
 @dataclass(frozen=True, slots=True)
 class AllOf:
     """Each of the inner filters holds; so it does if there are none."""
 
-    inner: tuple["Filter", ...]
+    filters: tuple["Filter", ...]
 
 
 @dataclass(frozen=True, slots=True)
 class AnyOf:
     """At least one of the inner filters holds; never, if there are none."""
 
-    inner: tuple["Filter", ...]
+    filters: tuple["Filter", ...]
 
 
 Filter = Equals | OneOf | Prefix | Exists | Range | Not | AllOf | AnyOf
 
-NO_BOTS: Final = Not(Exists("bot"))
+EXCLUDE_BOTS: Final = Not(Exists("bot"))
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class SortKey:
     """One column to sort by: a ``by`` name or a metric's name."""
 
     column: str
     descending: bool = False
 
     @classmethod
-    def parse(cls, text: str) -> "Order":
+    def parse(cls, text: str) -> "SortKey":
         """Read ``column`` or, to sort from the greatest down, ``-column``."""
         return cls(text.removeprefix("-"), text.startswith("-"))
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class Query:
     """One question to a store.
 
     Attributes:
@@ -211,42 +211,44 @@ class Question:
         offset: how many of the first rows to leave out.
 
     Raises:
-        Unaskable: it has no metric, names an unknown zone or column, or a negative limit.
+        InvalidQuery: it has no metric, names an unknown zone or column, or a negative limit.
 
     """
 
     metrics: tuple[Metric, ...] = (COUNT,)
-    by: tuple[str, ...] = ()
+    group_by: tuple[str, ...] = ()
     where: Filter | None = None
     start: datetime | None = None
     end: datetime | None = None
-    tz: str = "UTC"
-    order: tuple[Order, ...] = ()
+    time_zone: str = "UTC"
+    sort_keys: tuple[SortKey, ...] = ()
     limit: int | None = None
     offset: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what no store could answer."""
         if not self.metrics:
-            raise Unaskable("a question needs a metric, such as count")
-        read_zone(self.tz)
+            raise InvalidQuery("a question needs a metric, such as count")
+        parse_time_zone(self.time_zone)
         if (self.limit is not None and self.limit < 0) or self.offset < 0:
-            raise Unaskable("limit and offset count rows: they cannot be negative")
+            raise InvalidQuery("limit and offset count rows: they cannot be negative")
         columns = self.columns
         if len(set(columns)) < len(columns):
-            raise Unaskable(f"each column can be asked for once: {', '.join(columns)}")
-        for order in self.order:
+            raise InvalidQuery(f"each column can be asked for once: {', '.join(columns)}")
+        for order in self.sort_keys:
             if order.column not in columns:
-                raise Unaskable(f"{order.column!r} is no column of this question: order by one of {', '.join(columns)}")
+                raise InvalidQuery(
+                    f"{order.column!r} is no column of this question: order by one of {', '.join(columns)}"
+                )
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The names of the answer's columns: what it is grouped by, then the metrics."""
-        return (*self.by, *(metric.name for metric in self.metrics))
+        return (*self.group_by, *(metric.name for metric in self.metrics))
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class QueryResult:
     """What a store answers to one question.
 
     Attributes:
@@ -266,48 +268,48 @@ class Answer:
     total: int
     exact: bool = True
 
-    def mapping(self) -> dict[str, int | float | None]:
+    def to_dict(self) -> dict[str, int | float | None]:
         """Return the rows of a question with one group and one metric as a mapping, in their order."""
         return {str(row[0]): row[1] for row in self.rows}  # type: ignore[misc]  # a metric's value is a number
 
 
-def read_zone(name: str) -> ZoneInfo:
+def parse_time_zone(name: str) -> ZoneInfo:
     """Return the time zone of that IANA name.
 
     Raises:
-        Unaskable: there is none.
+        InvalidQuery: there is none.
 
     """
     try:
         zone = ZoneInfo(name)
     except (KeyError, ValueError, OSError):
         zone = None
-    if zone is None or _NO_ZONE.fullmatch(name):
-        raise Unaskable(f"{name[:60]!r} is no time zone: name one as Europe/Zurich or UTC")
+    if zone is None or _NON_ZONE_FILES.fullmatch(name):
+        raise InvalidQuery(f"{name[:60]!r} is no time zone: name one as Europe/Zurich or UTC")
     return zone
 
 
-def arrange(question: Question, rows: list[tuple[str | int | float | None, ...]], *, exact: bool = True) -> Answer:
+def build_result(query: Query, rows: list[tuple[str | int | float | None, ...]], *, exact: bool = True) -> QueryResult:
     """Make the answer of a question's unsorted rows: sort them, and cut out what was asked for."""
-    places = range(len(question.by))
-    rows.sort(key=lambda row: tuple(_group_key(question.by[at], str(row[at])) for at in places))
-    for order in reversed(question.order):
-        at = question.columns.index(order.column)
-        name = question.by[at] if at in places else ""
-        rows.sort(key=lambda row, at=at, name=name: _sortable(row[at], name), reverse=order.descending)  # type: ignore[misc]
-    end = None if question.limit is None else question.offset + question.limit
-    return Answer(question.columns, tuple(rows[question.offset : end]), len(rows), exact=exact)
+    places = range(len(query.group_by))
+    rows.sort(key=lambda row: tuple(_group_sort_key(query.group_by[at], str(row[at])) for at in places))
+    for order in reversed(query.sort_keys):
+        at = query.columns.index(order.column)
+        name = query.group_by[at] if at in places else ""
+        rows.sort(key=lambda row, at=at, name=name: _value_sort_key(row[at], name), reverse=order.descending)  # type: ignore[misc]
+    end = None if query.limit is None else query.offset + query.limit
+    return QueryResult(query.columns, tuple(rows[query.offset : end]), len(rows), exact=exact)
 
 
-def _group_key(name: str, text: str) -> str:
+def _group_sort_key(name: str, text: str) -> str:
     """Return what groups are sorted by: their text, but of two hours that one clock shows the older one first."""
-    if name not in _CLOCK:
+    if name not in _SUBDAY_UNITS:
         return text
     # A difference, since moments at the ends of time cannot be told in another zone.
-    return f"{(datetime.fromisoformat(text) - _FIRST_MOMENT + _DAY).total_seconds():020.0f}"
+    return f"{(datetime.fromisoformat(text) - _MIN_DATETIME + _DAY).total_seconds():020.0f}"
 
 
-def _sortable(value: str | float | None, name: str) -> tuple[int, float, str]:
+def _value_sort_key(value: str | float | None, name: str) -> tuple[int, float, str]:
     if isinstance(value, str):
-        return (1, 0.0, _group_key(name, value))
+        return (1, 0.0, _group_sort_key(name, value))
     return (0, 0.0, "") if value is None else (1, value, "")

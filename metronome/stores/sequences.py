@@ -9,11 +9,11 @@ from datetime import datetime
 from itertools import pairwise
 from typing import NamedTuple
 
-from metronome.errors import Unaskable
+from metronome.errors import InvalidQuery
 from metronome.stores.query import Filter
 
 
-class Step(NamedTuple):
+class SequenceEvent(NamedTuple):
     """One event of a trail.
 
     Attributes:
@@ -22,11 +22,11 @@ class Step(NamedTuple):
 
     """
 
-    at: int
-    texts: tuple[str | None, ...]
+    timestamp_ms: int
+    values: tuple[str | None, ...]
 
 
-class Trail(NamedTuple):
+class EventSequence(NamedTuple):
     """The events that have one value in common, oldest first; events of the same time in the order of their texts.
 
     Attributes:
@@ -36,11 +36,11 @@ class Trail(NamedTuple):
     """
 
     key: str
-    steps: tuple[Step, ...]
+    events: tuple[SequenceEvent, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Trails:
+class SequenceQuery:
     """Asks for trails.
 
     Attributes:
@@ -53,23 +53,23 @@ class Trails:
         most_steps: how many steps of each trail are told at the most, the first ones; None for all.
 
     Raises:
-        Unaskable: no field, or one twice.
+        InvalidQuery: no field, or one twice.
 
     """
 
-    key: str
+    key_field: str
     fields: tuple[str, ...]
     where: Filter | None = None
     start: datetime | None = None
     end: datetime | None = None
-    most_steps: int | None = None
+    max_events: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no store could answer."""
         if not self.fields or any(one == other for one, other in pairwise(sorted(self.fields))):
-            raise Unaskable("trails tell of at least one field, and of each once")
+            raise InvalidQuery("trails tell of at least one field, and of each once")
 
 
-def sort_key(step: Step) -> tuple[int, tuple[str, ...]]:
+def sequence_event_key(event: SequenceEvent) -> tuple[int, tuple[str, ...]]:
     """Return what the steps of a trail are sorted by: their time, then their texts, where none comes first."""
-    return step.at, tuple("" if text is None else f"\x01{text}" for text in step.texts)
+    return event.timestamp_ms, tuple("" if text is None else f"\x01{text}" for text in event.values)

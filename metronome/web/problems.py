@@ -7,69 +7,69 @@ from aiohttp import web
 
 from metronome import protocol as problems
 from metronome.errors import (
-    Away,
-    CallerError,
+    Forbidden,
+    InvalidQuery,
     Malformed,
+    MethodNotAllowed,
     MetronomeError,
-    NoKey,
-    NoSuchPage,
-    NotAllowed,
+    NotFound,
     OperatorError,
+    PayloadTooLarge,
+    RequestError,
+    RequestTimeout,
     SpoolFull,
-    TooLarge,
-    TooSlow,
-    Unaskable,
-    UnknownEncoding,
-    WrongMethod,
+    Unauthorized,
+    Unavailable,
+    UnsupportedEncoding,
 )
-from metronome.protocol import Dialect, Reply, Request
+from metronome.protocol import Protocol, Reply, Request
 
 log = structlog.get_logger()
 
-_STATUS: Final[tuple[tuple[type[MetronomeError], int], ...]] = (
+_STATUS_BY_ERROR: Final[tuple[tuple[type[MetronomeError], int], ...]] = (
     (Malformed, 400),
-    (Unaskable, 400),
-    (NoKey, 401),
-    (NotAllowed, 403),
-    (NoSuchPage, 404),
-    (WrongMethod, 405),
-    (TooSlow, 408),
-    (TooLarge, 413),
-    (UnknownEncoding, 415),
-    (CallerError, 400),
+    (InvalidQuery, 400),
+    (Unauthorized, 401),
+    (Forbidden, 403),
+    (NotFound, 404),
+    (MethodNotAllowed, 405),
+    (RequestTimeout, 408),
+    (PayloadTooLarge, 413),
+    (UnsupportedEncoding, 415),
+    (RequestError, 400),
     (SpoolFull, 503),
-    (Away, 503),
+    (Unavailable, 503),
     (OperatorError, 503),
     (MetronomeError, 500),
 )
-ANY_ORIGIN: Final = {"Access-Control-Allow-Origin": "*"}
+ALLOW_ANY_ORIGIN: Final = {"Access-Control-Allow-Origin": "*"}
 
 
-def status_of(error: MetronomeError) -> int:
+def http_status(error: MetronomeError) -> int:
     """Return the HTTP status of an error."""
-    return next(status for kind, status in _STATUS if isinstance(error, kind))
+    return next(status for kind, status in _STATUS_BY_ERROR if isinstance(error, kind))
 
 
-def problem(error: MetronomeError) -> web.Response:
+def problem_response(error: MetronomeError) -> web.Response:
     """Answer with an error as ``application/problem+json`` (RFC 9457)."""
-    _log(error)
-    return response(problems.problem(error, status_of(error)))
+    _log_operator_error(error)
+    return reply_response(problems.problem_reply(error, http_status(error)))
 
 
-def refusal(dialect: Dialect, request: Request, error: MetronomeError) -> web.Response:
+def protocol_error_response(protocol: Protocol, request: Request, error: MetronomeError) -> web.Response:
     """Answer with an error in the way of the protocol that the request is in."""
-    _log(error)
-    return response(dialect.refuse(request, error, status_of(error)))
+    _log_operator_error(error)
+    return reply_response(protocol.reply_error(request, error, http_status(error)))
 
 
-def response(reply: Reply) -> web.Response:
+def reply_response(reply: Reply) -> web.Response:
     """Answer over HTTP with what a dialect replies; any origin may read it unless the reply says otherwise."""
-    headers = {**ANY_ORIGIN, **reply.headers} if reply.headers else ANY_ORIGIN
+    headers = {**ALLOW_ANY_ORIGIN, **reply.headers} if reply.headers else ALLOW_ANY_ORIGIN
     if reply.body:
         return web.Response(status=reply.status, body=reply.body, content_type=reply.content_type, headers=headers)
     return web.Response(status=reply.status, headers=headers)
 
 
-def _log(error: MetronomeError) -> None:
-    if error.in_public:
+def _log_operator_error(error: MetronomeError) -> None:
+    if error.public_message:
         log.warning("answered_with_error", kind=type(error).__name__, error=str(error), advice=error.advice)

@@ -11,30 +11,30 @@ import pytest
 
 from metronome.archive.base import Archive
 from metronome.archive.objects import open_archive
-from metronome.errors import ArchiveAway, ArchiveDenied, MetronomeError, Misconfigured
-from tests.contracts.archive import ArchiveTests
-from tests.s3_server import S3Server, s3_server
+from metronome.errors import ArchiveAccessDenied, ArchiveUnavailable, ConfigurationError, MetronomeError
+from tests.contracts.archive import ArchiveContractTests
+from tests.s3_server import S3Server, running_s3_server
 from tests.servers import free_port
 
 
-class TestFolder(ArchiveTests):
+class TestFolder(ArchiveContractTests):
     @pytest.fixture
     def archive(self, tmp_path: Path) -> Archive:
-        return open_archive(f"file://{tmp_path}/long term/archive", make=True)
+        return open_archive(f"file://{tmp_path}/long term/archive", create=True)
 
 
 @pytest.mark.usefixtures("s3_environment")
-class TestS3(ArchiveTests):
+class TestS3(ArchiveContractTests):
     @pytest.fixture
     def archive(self, s3: S3Server) -> Archive:
-        return open_archive(f"s3://{s3.new_bucket()}/some/prefix")
+        return open_archive(f"s3://{s3.create_unique_bucket()}/some/prefix")
 
 
 @pytest.mark.usefixtures("s3_environment")
-class TestS3WithoutPrefix(ArchiveTests):
+class TestS3WithoutPrefix(ArchiveContractTests):
     @pytest.fixture
     def archive(self, s3: S3Server) -> Archive:
-        return open_archive(f"s3://{s3.new_bucket()}")
+        return open_archive(f"s3://{s3.create_unique_bucket()}")
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ class TestS3WithoutPrefix(ArchiveTests):
     ],
 )
 def test_an_address_that_cannot_be_is_refused_with_what_to_write(url: str, says: str) -> None:
-    with pytest.raises(Misconfigured, match=says):
+    with pytest.raises(ConfigurationError, match=says):
         open_archive(url)
 
 
@@ -59,32 +59,32 @@ def test_an_address_that_cannot_be_is_refused_with_what_to_write(url: str, says:
 async def test_a_bucket_that_is_not_there_is_told_from_an_object_that_is_not() -> None:
     archive = open_archive("s3://no-such-bucket/x")
     for attempt in (archive.put("a", b"x"), archive.ping(), archive.get("a")):
-        with pytest.raises(ArchiveDenied, match="there is no bucket for s3://no-such-bucket/x"):
+        with pytest.raises(ArchiveAccessDenied, match="there is no bucket for s3://no-such-bucket/x"):
             await attempt
-    with pytest.raises(ArchiveDenied, match="no bucket"):
-        [one async for one in archive.entries()]
+    with pytest.raises(ArchiveAccessDenied, match="no bucket"):
+        [one async for one in archive.iterate_objects()]
 
 
 @pytest.mark.usefixtures("s3_environment")
 async def test_a_server_that_is_away_or_silent_is_waited_for(s3: S3Server) -> None:
-    port, bucket = free_port(), s3.new_bucket()
+    port, bucket = free_port(), s3.create_unique_bucket()
     os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{port}"
     archive = open_archive(f"s3://{bucket}/x")
-    with pytest.raises(ArchiveAway, match=f"s3://{bucket}/x is not available") as raised:
+    with pytest.raises(ArchiveUnavailable, match=f"s3://{bucket}/x is not available") as raised:
         await archive.put("a", b"x")
     assert "\n" not in str(raised.value)
     assert raised.value.retry
-    with s3_server(port), pytest.raises(ArchiveDenied, match="no bucket"):
+    with running_s3_server(port), pytest.raises(ArchiveAccessDenied, match="no bucket"):
         await archive.put("a", b"x")
 
 
 async def test_a_folder_that_cannot_be_made_or_written_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ArchiveDenied, match="cannot be used"):
-        open_archive(f"file://{tmp_path}/file/archive", make=True)
-    with pytest.raises(ArchiveDenied, match=f"there is no folder {tmp_path}/archive"):
+    with pytest.raises(ArchiveAccessDenied, match="cannot be used"):
+        open_archive(f"file://{tmp_path}/file/archive", create=True)
+    with pytest.raises(ArchiveAccessDenied, match=f"there is no folder {tmp_path}/archive"):
         open_archive(f"file://{tmp_path}/archive")
-    archive = open_archive(f"file://{tmp_path}/archive", make=True)
+    archive = open_archive(f"file://{tmp_path}/archive", create=True)
     (tmp_path / "archive" / "2015").write_text("in the way")
     with pytest.raises(MetronomeError, match="the folder") as raised:
         await archive.put("2015/01/a", b"x")
@@ -117,8 +117,8 @@ async def test_of_a_process_that_is_killed_whole_objects_are_left_and_listed(tmp
     url = f"file://{tmp_path}/archive"
     put = await asyncio.to_thread(killed_as_it_puts, url)
     archive = open_archive(url)
-    listed = [one async for one in archive.entries()]
-    assert {one.bytes for one in listed} == {3_000_000}
+    listed = [one async for one in archive.iterate_objects()]
+    assert {one.size for one in listed} == {3_000_000}
     assert put <= len(listed) <= put + 1
     await asyncio.gather(*(archive.put(f"{number}", b"again") for number in range(put + 2)))
-    assert {one.bytes async for one in archive.entries()} == {5}
+    assert {one.size async for one in archive.iterate_objects()} == {5}

@@ -6,20 +6,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.archive.inventory import Holding
-from metronome.archive.replay import PARCEL_BYTES, PARCEL_EVENTS, Packer, Parcel
+from metronome.archive.inventory import ArchiveObject
+from metronome.archive.replay import REPLAY_BATCH_MAX_BYTES, REPLAY_BATCH_MAX_EVENTS, ReplayBatch, ReplayBatcher
 
 
-def packed(objects: list[bytes]) -> list[Parcel]:
-    packer = Packer()
-    parcels: list[Parcel] = []
+def packed(objects: list[bytes]) -> list[ReplayBatch]:
+    packer = ReplayBatcher()
+    parcels: list[ReplayBatch] = []
     for number, lines in enumerate(objects):
-        parcels += packer.add(Holding(f"o{number}", date(2015, 1, 22), 1, None, ""), lines)
-    return [*parcels, *packer.rest()]
+        parcels += packer.add(ArchiveObject(f"o{number}", date(2015, 1, 22), 1, None, ""), lines)
+    return [*parcels, *packer.flush()]
 
 
-_SIZES = st.sampled_from([0, 1, 9, 300, PARCEL_EVENTS - 1, PARCEL_EVENTS, PARCEL_EVENTS + 1, 25_000])
-_WIDTHS = st.sampled_from([0, 1, 700, PARCEL_BYTES // 3])
+_SIZES = st.sampled_from(
+    [0, 1, 9, 300, REPLAY_BATCH_MAX_EVENTS - 1, REPLAY_BATCH_MAX_EVENTS, REPLAY_BATCH_MAX_EVENTS + 1, 25_000]
+)
+_WIDTHS = st.sampled_from([0, 1, 700, REPLAY_BATCH_MAX_BYTES // 3])
 
 
 @given(st.lists(st.tuples(_SIZES, _WIDTHS), max_size=6))
@@ -33,20 +35,23 @@ def test_every_document_goes_and_says_where_it_is_from(sizes: list[tuple[int, in
     assert b"".join(parcel.body for parcel in parcels) == b"".join(objects)
     for parcel in parcels:
         lines = parcel.body.splitlines()
-        assert parcel.events == len(lines) <= PARCEL_EVENTS
-        assert len(parcel.body) <= PARCEL_BYTES or len(lines) == 1
+        assert parcel.events == len(lines) <= REPLAY_BATCH_MAX_EVENTS
+        assert len(parcel.body) <= REPLAY_BATCH_MAX_BYTES or len(lines) == 1
         for index in {0, len(lines) // 2, len(lines) - 1} if lines else set():
             number, line, *_ = lines[index].split()
-            assert parcel.place(index) == f"o{number.decode()}, line {int(line):,}"
+            assert parcel.location(index) == f"o{number.decode()}, line {int(line):,}"
         with pytest.raises(IndexError):
-            parcel.place(len(lines))
-    finished = [holding.path for parcel in parcels for holding in parcel.finished]
+            parcel.location(len(lines))
+    finished = [holding.path for parcel in parcels for holding in parcel.completed_objects]
     assert finished == [f"o{number}" for number in range(len(objects))]
 
 
 def test_an_object_is_finished_with_its_last_document_and_not_before() -> None:
     first, second, third = packed([b"x\n" * 15_000, b"y\n" * 6_000, b"z\n"])
-    assert [holding.path for holding in first.finished] == []
-    assert [holding.path for holding in second.finished] == ["o0"]
-    assert [holding.path for holding in third.finished] == ["o1", "o2"]
-    assert [(part.path, part.first, part.events) for part in second.parts] == [("o0", 10_001, 5_000), ("o1", 1, 5_000)]
+    assert [holding.path for holding in first.completed_objects] == []
+    assert [holding.path for holding in second.completed_objects] == ["o0"]
+    assert [holding.path for holding in third.completed_objects] == ["o1", "o2"]
+    assert [(part.path, part.first_line, part.events) for part in second.parts] == [
+        ("o0", 10_001, 5_000),
+        ("o1", 1, 5_000),
+    ]

@@ -9,11 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.archive.segments import OBJECT_PATTERN, Listed, decode_manifest, encode_manifest, lay_out, unpack
-from metronome.errors import Damaged
-from metronome.spool import Span
+from metronome.archive.segments import (
+    OBJECT_PATH_PATTERN,
+    ManifestEntry,
+    build_objects,
+    decode_manifest,
+    decompress_object,
+    encode_manifest,
+)
+from metronome.errors import ArchiveDamaged
+from metronome.spool import CommitRange
 
-SPAN = Span("web1-3f9a2c1b", 7, 12, (1_421_919_000_000, 1_421_920_000_123))
+SPAN = CommitRange("web1-3f9a2c1b", 7, 12, (1_421_919_000_000, 1_421_920_000_123))
 NAME = "web1-3f9a2c1b-000000000007-000000000012"
 
 
@@ -24,14 +31,14 @@ def line(hour: str, number: int, text: str = "") -> bytes:
 
 def test_each_hour_has_an_object_and_the_manifest_lists_them() -> None:
     first, second, third = line("22T09", 1), line("22T10", 2), line("22T09", 3)
-    made = lay_out(SPAN, [first + second, third])
+    made = build_objects(SPAN, [first + second, third])
     nine, ten = f"2015/01/22/09/{NAME}.ndjson.gz", f"2015/01/22/10/{NAME}.ndjson.gz"
     assert {path: gzip.decompress(body) for path, body in made.objects.items()} == {nine: first + third, ten: second}
     manifest = made.manifest
     assert manifest.path == f"manifests/2015/01/22/{NAME}.json"
-    assert manifest.arrived == ("2015-01-22T09:30:00.000Z", "2015-01-22T09:46:40.123Z")
+    assert manifest.received_between == ("2015-01-22T09:30:00.000Z", "2015-01-22T09:46:40.123Z")
     assert manifest.objects == tuple(
-        Listed(path, events, len(body), sha256(body).hexdigest())
+        ManifestEntry(path, events, len(body), sha256(body).hexdigest())
         for (path, body), events in zip(made.objects.items(), (2, 1), strict=True)
     )
     assert manifest.events == 3
@@ -40,11 +47,11 @@ def test_each_hour_has_an_object_and_the_manifest_lists_them() -> None:
 
 def test_what_is_made_again_of_the_same_is_the_same_however_it_was_committed() -> None:
     lines = [line(f"{day:02}T{hour:02}", day * hour) for day in range(1, 20) for hour in range(24)]
-    once = lay_out(SPAN, [b"".join(lines)])
-    again = lay_out(SPAN, [b"".join(lines)])
+    once = build_objects(SPAN, [b"".join(lines)])
+    again = build_objects(SPAN, [b"".join(lines)])
     assert once == again
     # Of other commits the bytes may differ, what is in them does not.
-    other = lay_out(SPAN, lines)
+    other = build_objects(SPAN, lines)
     assert {path: gzip.decompress(body) for path, body in other.objects.items()} == {
         path: gzip.decompress(body) for path, body in once.objects.items()
     }
@@ -60,39 +67,39 @@ def test_every_document_is_in_the_object_of_its_hour_in_its_order(bodies: list[l
         [(hour, line(hour, 100 * number + at, text)) for at, (hour, text) in enumerate(body)]
         for number, body in enumerate(bodies)
     ]
-    made = lay_out(SPAN, (b"".join(text for _, text in body) for body in numbered))
+    made = build_objects(SPAN, (b"".join(text for _, text in body) for body in numbered))
     wanted: dict[str, bytes] = {}
     for hour, text in (one for body in numbered for one in body):
         wanted[hour] = wanted.get(hour, b"") + text
-    found = {path: unpack(path, body, None) for path, body in made.objects.items()}
+    found = {path: decompress_object(path, body, None) for path, body in made.objects.items()}
     assert found == {
         f"2015/01/{hour.replace('T', '/')}/{NAME}.ndjson.gz": text for hour, text in sorted(wanted.items())
     }
     assert all(earlier < later for earlier, later in pairwise(found))
-    assert all(OBJECT_PATTERN.fullmatch(path) for path in found)
+    assert all(OBJECT_PATH_PATTERN.fullmatch(path) for path in found)
     assert [one.events for one in made.manifest.objects] == [text.count(b"\n") for text in found.values()]
 
 
 @given(st.data())
 def test_an_object_that_was_changed_is_never_read_as_if_it_were_whole(data: st.DataObject) -> None:
-    made = lay_out(SPAN, [line("22T09", number) for number in range(20)])
+    made = build_objects(SPAN, [line("22T09", number) for number in range(20)])
     ((path, body),), (listed,) = made.objects.items(), made.manifest.objects
     at = data.draw(st.integers(0, len(body) - 1))
     changed = data.draw(
         st.sampled_from([body[:at], body[:at] + bytes([body[at] ^ 1]) + body[at + 1 :], body + b"x", body[at + 1 :]])
     )
-    with pytest.raises(Damaged, match=f"^{path} is not what was written"):
-        unpack(path, changed, listed)
-    assert unpack(path, body, listed).count(b"\n") == 20
+    with pytest.raises(ArchiveDamaged, match=f"^{path} is not what was written"):
+        decompress_object(path, changed, listed)
+    assert decompress_object(path, body, listed).count(b"\n") == 20
 
 
 @pytest.mark.parametrize("kept", [0, 5, 30, -9, -1])
 def test_without_its_manifest_an_object_that_is_cut_short_is_known_by_itself(kept: int) -> None:
-    ((path, body),) = lay_out(SPAN, [line("22T09", number) for number in range(20)]).objects.items()
-    with pytest.raises(Damaged, match=f"^{path} is cut short, or no gzip"):
-        unpack(path, body[:kept] or b"no gzip", None)
-    with pytest.raises(Damaged, match="ends within a line"):
-        unpack(path, gzip.compress(b'{"half'), None)
+    ((path, body),) = build_objects(SPAN, [line("22T09", number) for number in range(20)]).objects.items()
+    with pytest.raises(ArchiveDamaged, match=f"^{path} is cut short, or no gzip"):
+        decompress_object(path, body[:kept] or b"no gzip", None)
+    with pytest.raises(ArchiveDamaged, match="ends within a line"):
+        decompress_object(path, gzip.compress(b'{"half'), None)
 
 
 @given(
@@ -112,7 +119,7 @@ def test_without_its_manifest_an_object_that_is_cut_short_is_known_by_itself(kep
 def test_what_is_no_manifest_is_damage(body: bytes) -> None:
     try:
         manifest = decode_manifest("manifests/x.json", body)
-    except Damaged:
+    except ArchiveDamaged:
         return
     assert manifest.events == orjson.loads(body)["events"]
 

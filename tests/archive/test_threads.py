@@ -7,23 +7,23 @@ import threading
 
 import pytest
 
-from metronome.archive.objects import in_own_thread
+from metronome.archive.objects import run_in_daemon_thread
 
 
 async def test_a_result_and_an_error_come_back() -> None:
-    assert await in_own_thread(lambda: threading.current_thread().name) == "archive"
+    assert await run_in_daemon_thread(lambda: threading.current_thread().name) == "archive"
     with pytest.raises(ZeroDivisionError):
-        await in_own_thread(lambda: 1 // 0)
+        await run_in_daemon_thread(lambda: 1 // 0)
 
 
 async def test_many_run_at_once() -> None:
     together = threading.Barrier(100, timeout=20)
-    assert sorted(await asyncio.gather(*(in_own_thread(together.wait) for _ in range(100)))) == [*range(100)]
+    assert sorted(await asyncio.gather(*(run_in_daemon_thread(together.wait) for _ in range(100)))) == [*range(100)]
 
 
 async def test_one_that_is_no_longer_waited_for_disturbs_nobody() -> None:
     go_on = threading.Event()
-    waiting = asyncio.create_task(in_own_thread(go_on.wait))
+    waiting = asyncio.create_task(run_in_daemon_thread(go_on.wait))
     await asyncio.sleep(0.05)
     waiting.cancel()
     await asyncio.wait([waiting])

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from metronome.auth.authorizer import Grant, Guard
-from metronome.auth.key_cache import Keyring
-from metronome.auth.keys import KIND, Key, make_key, make_token
-from metronome.errors import MetronomeError, NoKey, NotAllowed, StoreAway
+from metronome.auth.authorizer import Authorizer, Permissions
+from metronome.auth.key_cache import KeyCache
+from metronome.auth.keys import KEY_KIND, Key, build_key, generate_token
+from metronome.errors import Forbidden, MetronomeError, StoreUnavailable, Unauthorized
 from metronome.scopes import Scope
 from metronome.state.base import Record, State
 from metronome.state.elasticsearch import ElasticsearchState
-from metronome.state.sqlite import FILE_NAME, SQLiteState
+from metronome.state.sqlite import STATE_FILE_NAME, SQLiteState
 from metronome.stores.elasticsearch.connection import ElasticsearchConfig
 
 NOW, CREATED = 1_772_366_400.0, "2026-03-01T12:00:00.000Z"
@@ -32,19 +32,19 @@ class Kept:
     def __init__(self, state: State, public: frozenset[Scope], *, on_loopback: bool) -> None:
         self.now = NOW
         self.state = state
-        self.keyring = Keyring(state)
-        self.guard = Guard(self.keyring, public, lambda: self.now, on_loopback=on_loopback)
+        self.keyring = KeyCache(state)
+        self.guard = Authorizer(self.keyring, public, lambda: self.now, on_loopback=on_loopback)
 
     async def make(self, name: str, *scopes: Scope, **more: Any) -> str:
-        token = make_token()
-        assert await self.state.add(KIND, name, make_key(name, scopes, token, CREATED, **more).record())
+        token = generate_token()
+        assert await self.state.add(KEY_KIND, name, build_key(name, scopes, token, CREATED, **more).to_record())
         return token
 
     async def revoke(self, name: str) -> None:
-        record = await self.state.get(KIND, name)
+        record = await self.state.get(KEY_KIND, name)
         assert record is not None
-        assert await self.state.swap(KIND, name, record, {**record, "revoked": CREATED})
-        await self.keyring.read()
+        assert await self.state.compare_and_swap(KEY_KIND, name, record, {**record, "revoked": CREATED})
+        await self.keyring.refresh()
 
 
 @asynccontextmanager
@@ -57,19 +57,19 @@ async def kept(
 ) -> AsyncIterator[Kept]:
     state = open_state(folder)
     kept = Kept(state, public, on_loopback=on_loopback)
-    await kept.keyring.read()
-    async with kept.keyring.kept():
+    await kept.keyring.refresh()
+    async with kept.keyring.keep_refreshed():
         yield kept
     await state.close()
 
 
-async def allowed(guard: Guard, token: str, origin: str = "") -> set[Scope]:
+async def allowed(guard: Authorizer, token: str, origin: str = "") -> set[Scope]:
     """Return all scopes that a request is admitted to."""
     found = set()
     for scope in Scope:
         try:
-            await guard.admit(scope, token, origin)
-        except NotAllowed:
+            await guard.authorize(scope, token, origin)
+        except Forbidden:
             continue
         found.add(scope)
     return found
@@ -78,13 +78,13 @@ async def allowed(guard: Guard, token: str, origin: str = "") -> set[Scope]:
 async def test_without_any_key_this_machine_may_do_everything_and_others_what_is_public(tmp_path: Path) -> None:
     async with kept(tmp_path, on_loopback=True) as here, kept(tmp_path) as everywhere:
         for scope in Scope:
-            assert await here.guard.admit(scope, "") == Grant(frozenset(Scope))
+            assert await here.guard.authorize(scope, "") == Permissions(frozenset(Scope))
             # Keys that come along are not looked at.
-            assert await here.guard.admit(scope, make_token()) == Grant(frozenset(Scope))
-        assert everywhere.guard.anonymous() == Grant(PUBLIC)
+            assert await here.guard.authorize(scope, generate_token()) == Permissions(frozenset(Scope))
+        assert everywhere.guard.anonymous_permissions() == Permissions(PUBLIC)
         for scope in (IMPORT, QUERY, ADMIN):
-            with pytest.raises(NoKey, match=f"this needs a key with the scope {scope}"):
-                await everywhere.guard.admit(scope, "")
+            with pytest.raises(Unauthorized, match=f"this needs a key with the scope {scope}"):
+                await everywhere.guard.authorize(scope, "")
 
 
 @pytest.mark.parametrize(
@@ -114,21 +114,21 @@ async def test_who_comes_through_a_proxy_or_from_another_site_is_not_on_this_mac
 ) -> None:
     async with kept(tmp_path, on_loopback=True) as there:
         scopes = frozenset(Scope) if is_here else PUBLIC
-        assert there.guard.anonymous(origin, sender) == Grant(scopes)
-        assert await there.guard.admit(TICK, "", origin, sender=sender) == Grant(scopes)
+        assert there.guard.anonymous_permissions(origin, sender) == Permissions(scopes)
+        assert await there.guard.authorize(TICK, "", origin, client_address=sender) == Permissions(scopes)
 
 
 async def test_the_first_key_ends_the_time_without_and_no_loss_brings_it_back(tmp_path: Path) -> None:
     async with kept(tmp_path, on_loopback=True) as there:
-        assert there.guard.is_open
+        assert there.guard.is_unrestricted
         await there.make("a", TICK)
-        await there.keyring.read()
-        assert there.guard.anonymous() == Grant(PUBLIC)
-        await there.state.remove(KIND, "a")
-        await there.keyring.read()
-        assert not there.guard.is_open
-        with pytest.raises(NoKey):
-            await there.guard.admit(QUERY, "")
+        await there.keyring.refresh()
+        assert there.guard.anonymous_permissions() == Permissions(PUBLIC)
+        await there.state.remove(KEY_KIND, "a")
+        await there.keyring.refresh()
+        assert not there.guard.is_unrestricted
+        with pytest.raises(Unauthorized):
+            await there.guard.authorize(QUERY, "")
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ async def test_a_key_allows_what_it_is_for_and_what_is_public(
 ) -> None:
     async with kept(tmp_path, public, on_loopback=True) as there:
         token = await there.make("a", *scopes)
-        await there.keyring.read()
+        await there.keyring.refresh()
         assert await allowed(there.guard, token) == expected
 
 
@@ -161,25 +161,25 @@ async def test_a_key_that_ended_was_revoked_or_never_was_opens_nothing_not_even_
         for token, why in (
             (ended, "'ended' expired on 2026"),
             (revoked, "'revoked' was revoked"),
-            (make_token(), "not known"),
+            (generate_token(), "not known"),
             ("x", "not known"),
         ):
             for scope in (TICK, QUERY):
-                with pytest.raises(NoKey, match=why):
-                    await there.guard.admit(scope, token)
+                with pytest.raises(Unauthorized, match=why):
+                    await there.guard.authorize(scope, token)
 
 
 async def test_a_key_ends_by_the_clock(tmp_path: Path) -> None:
     async with kept(tmp_path) as there:
         token = await there.make("a", QUERY, expires="2026-03-01T12:00:01.000Z")
-        await there.guard.admit(QUERY, token)
-        key = await there.guard.find(token)
+        await there.guard.authorize(QUERY, token)
+        key = await there.guard.find_key(token)
         assert key is not None
-        assert there.guard.is_active(key)
+        assert there.guard.is_key_active(key)
         there.now += 1
-        assert not there.guard.is_active(key)
-        with pytest.raises(NoKey, match="expired"):
-            await there.guard.admit(QUERY, token)
+        assert not there.guard.is_key_active(key)
+        with pytest.raises(Unauthorized, match="expired"):
+            await there.guard.authorize(QUERY, token)
 
 
 async def test_where_other_systems_keys_come_along_an_unknown_one_counts_as_none(tmp_path: Path) -> None:
@@ -188,13 +188,13 @@ async def test_where_other_systems_keys_come_along_an_unknown_one_counts_as_none
         revoked = await there.make("revoked", IMPORT)
         bound = await there.make("bound", IMPORT, origins=("https://example.org",))
         await there.revoke("revoked")
-        for token in ("anonymous", make_token(), revoked):
-            assert await there.guard.admit(TICK, token, lenient=True) == Grant(PUBLIC)
-            with pytest.raises(NoKey, match="this needs a key with the scope import"):
-                await there.guard.admit(IMPORT, token, lenient=True)
-        assert (await there.guard.admit(TICK, right, lenient=True)).name == "right"
-        with pytest.raises(NotAllowed):
-            await there.guard.admit(TICK, bound, lenient=True)
+        for token in ("anonymous", generate_token(), revoked):
+            assert await there.guard.authorize(TICK, token, ignore_invalid_key=True) == Permissions(PUBLIC)
+            with pytest.raises(Unauthorized, match="this needs a key with the scope import"):
+                await there.guard.authorize(IMPORT, token, ignore_invalid_key=True)
+        assert (await there.guard.authorize(TICK, right, ignore_invalid_key=True)).key_name == "right"
+        with pytest.raises(Forbidden):
+            await there.guard.authorize(TICK, bound, ignore_invalid_key=True)
 
 
 @pytest.mark.parametrize(
@@ -202,12 +202,12 @@ async def test_where_other_systems_keys_come_along_an_unknown_one_counts_as_none
     [
         ("https://example.org", None),
         ("http://localhost:3000", None),
-        ("", NotAllowed),
-        ("null", NotAllowed),
-        ("http://example.org", NotAllowed),
-        ("https://example.org:8443", NotAllowed),
-        ("https://www.example.org", NotAllowed),
-        ("https://example.org.evil.example", NotAllowed),
+        ("", Forbidden),
+        ("null", Forbidden),
+        ("http://example.org", Forbidden),
+        ("https://example.org:8443", Forbidden),
+        ("https://www.example.org", Forbidden),
+        ("https://example.org.evil.example", Forbidden),
     ],
 )
 async def test_a_bound_key_is_for_its_origins_only(
@@ -216,17 +216,17 @@ async def test_a_bound_key_is_for_its_origins_only(
     async with kept(tmp_path) as there:
         token = await there.make("a", QUERY, origins=("https://example.org", "http://localhost:3000"))
         if error is None:
-            assert (await there.guard.admit(QUERY, token, origin)).name == "a"
+            assert (await there.guard.authorize(QUERY, token, origin)).key_name == "a"
         else:
             with pytest.raises(error, match=r"for https://example\.org, http://localhost:3000 only"):
-                await there.guard.admit(QUERY, token, origin)
+                await there.guard.authorize(QUERY, token, origin)
 
 
 async def test_a_key_that_was_just_made_is_known_at_the_next_request(tmp_path: Path) -> None:
     async with kept(tmp_path) as there, kept(tmp_path) as command:
         for number in range(5):
             token = await command.make(str(number), QUERY)
-            assert (await there.guard.admit(QUERY, token)).name == str(number)
+            assert (await there.guard.authorize(QUERY, token)).key_name == str(number)
 
 
 class Slow(SQLiteState):
@@ -241,7 +241,7 @@ class Slow(SQLiteState):
 
     async def all(self, kind: str) -> dict[str, Record]:
         self.reads += 1
-        records = await super().all(kind)
+        records = await super().get_all(kind)
         self.has_looked.set()
         await self.may_answer.wait()
         return records
@@ -252,10 +252,10 @@ async def test_a_reading_that_began_before_a_key_was_made_does_not_say_that_ther
         assert isinstance(there.state, Slow)
         there.state.may_answer.clear()
         there.state.has_looked.clear()
-        early = asyncio.create_task(there.guard.find(make_token()))
+        early = asyncio.create_task(there.guard.find_key(generate_token()))
         await there.state.has_looked.wait()
         token = await there.make("a", QUERY)
-        late = asyncio.create_task(there.guard.find(token))
+        late = asyncio.create_task(there.guard.find_key(token))
         await asyncio.sleep(0)
         there.state.may_answer.set()
         assert await early is None
@@ -269,21 +269,21 @@ async def test_whatever_keys_strangers_make_up_the_state_is_read_a_few_times_onl
         assert isinstance(there.state, Slow)
         before = there.state.reads
         for _ in range(1000):
-            assert await there.guard.find("the key of another system") is None
+            assert await there.guard.find_key("the key of another system") is None
         assert there.state.reads == before
-        assert await asyncio.gather(*(there.guard.find(make_token()) for _ in range(1000))) == [None] * 1000
+        assert await asyncio.gather(*(there.guard.find_key(generate_token()) for _ in range(1000))) == [None] * 1000
         # One for all of them, and one that is due each second.
         assert there.state.reads <= before + 2
-        assert len(there.keyring._tasks) == 0, "what was read is forgotten"
+        assert len(there.keyring._refresh_tasks) == 0, "what was read is forgotten"
 
 
 @asynccontextmanager
 async def away(folder: Path) -> AsyncIterator[None]:
     """Have the keys out of reach while the block runs."""
-    with sqlite3.connect(folder / FILE_NAME) as database:
+    with sqlite3.connect(folder / STATE_FILE_NAME) as database:
         database.execute("ALTER TABLE records RENAME TO elsewhere")
     yield
-    with sqlite3.connect(folder / FILE_NAME) as database:
+    with sqlite3.connect(folder / STATE_FILE_NAME) as database:
         database.execute("ALTER TABLE elsewhere RENAME TO records")
     database.close()
 
@@ -291,38 +291,38 @@ async def away(folder: Path) -> AsyncIterator[None]:
 async def test_while_the_state_is_away_known_keys_hold_and_nothing_else_opens(tmp_path: Path) -> None:
     async with kept(tmp_path, on_loopback=True) as there:
         query, ended = await there.make("query", QUERY), await there.make("ended", QUERY, expires=CREATED)
-        await there.keyring.read()
+        await there.keyring.refresh()
         late = await there.make("late", QUERY)
         async with away(tmp_path):
-            assert not await there.keyring.read()
-            assert (await there.guard.admit(QUERY, query)).name == "query"
-            assert there.guard.anonymous() == Grant(PUBLIC)
-            with pytest.raises(NoKey, match="expired"):
-                await there.guard.admit(TICK, ended)
+            assert not await there.keyring.refresh()
+            assert (await there.guard.authorize(QUERY, query)).key_name == "query"
+            assert there.guard.anonymous_permissions() == Permissions(PUBLIC)
+            with pytest.raises(Unauthorized, match="expired"):
+                await there.guard.authorize(TICK, ended)
             # It may be a right one: whoever sends it shall come again.
-            with pytest.raises(StoreAway, match="cannot be read at the moment"):
-                await there.guard.admit(QUERY, late)
-            with pytest.raises(NoKey, match="not known"):
-                await there.guard.admit(QUERY, "what cannot be a key")
-            assert await there.guard.admit(TICK, late, lenient=True) == Grant(PUBLIC)
-            with pytest.raises(StoreAway):
-                await there.guard.admit(QUERY, late, lenient=True)
-        assert (await there.guard.admit(QUERY, late)).name == "late"
+            with pytest.raises(StoreUnavailable, match="cannot be read at the moment"):
+                await there.guard.authorize(QUERY, late)
+            with pytest.raises(Unauthorized, match="not known"):
+                await there.guard.authorize(QUERY, "what cannot be a key")
+            assert await there.guard.authorize(TICK, late, ignore_invalid_key=True) == Permissions(PUBLIC)
+            with pytest.raises(StoreUnavailable):
+                await there.guard.authorize(QUERY, late, ignore_invalid_key=True)
+        assert (await there.guard.authorize(QUERY, late)).key_name == "late"
 
 
 async def test_where_the_state_is_away_from_the_start_only_what_is_public_is_allowed(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     folder.write_text("in the way")
     async with kept(folder, on_loopback=True) as there:
-        assert there.guard.anonymous() == Grant(PUBLIC)
-        assert await there.guard.admit(TICK, "") == Grant(PUBLIC)
-        with pytest.raises(NoKey):
-            await there.guard.admit(QUERY, "")
-        with pytest.raises(StoreAway):
-            await there.guard.admit(TICK, make_token())
+        assert there.guard.anonymous_permissions() == Permissions(PUBLIC)
+        assert await there.guard.authorize(TICK, "") == Permissions(PUBLIC)
+        with pytest.raises(Unauthorized):
+            await there.guard.authorize(QUERY, "")
+        with pytest.raises(StoreUnavailable):
+            await there.guard.authorize(TICK, generate_token())
         folder.unlink()
-        await there.keyring.read()
-        assert there.guard.is_open
+        await there.keyring.refresh()
+        assert there.guard.is_unrestricted
 
 
 async def test_a_state_that_never_answers_holds_up_nobody_for_ever() -> None:
@@ -332,12 +332,12 @@ async def test_a_state_that_never_answers_holds_up_nobody_for_ever() -> None:
 
     server = await asyncio.start_server(be_silent, HERE, 0)
     state = ElasticsearchState(ElasticsearchConfig(f"http://{HERE}:{server.sockets[0].getsockname()[1]}"))
-    keyring = Keyring(state)
-    async with keyring.kept():
-        guard = Guard(keyring, PUBLIC, lambda: NOW, on_loopback=True)
-        assert guard.anonymous() == Grant(PUBLIC)
-        with pytest.raises(StoreAway):
-            await guard.admit(TICK, make_token())
+    keyring = KeyCache(state)
+    async with keyring.keep_refreshed():
+        guard = Authorizer(keyring, PUBLIC, lambda: NOW, on_loopback=True)
+        assert guard.anonymous_permissions() == Permissions(PUBLIC)
+        with pytest.raises(StoreUnavailable):
+            await guard.authorize(TICK, generate_token())
     await state.close()
     server.close()
     await server.wait_closed()
@@ -345,21 +345,21 @@ async def test_a_state_that_never_answers_holds_up_nobody_for_ever() -> None:
 
 async def test_a_record_that_nobody_can_read_opens_nothing_and_spoils_no_other(tmp_path: Path) -> None:
     async with kept(tmp_path, on_loopback=True) as there:
-        assert await there.state.add(KIND, "odd", {"scopes": ["everything"]})
-        await there.keyring.read()
-        assert not there.guard.is_open
+        assert await there.state.add(KEY_KIND, "odd", {"scopes": ["everything"]})
+        await there.keyring.refresh()
+        assert not there.guard.is_unrestricted
         token = await there.make("a", QUERY)
-        assert (await there.guard.admit(QUERY, token)).name == "a"
+        assert (await there.guard.authorize(QUERY, token)).key_name == "a"
 
 
 async def test_a_revoked_key_is_turned_away_without_anyone_asking_for_the_keys(tmp_path: Path) -> None:
     async with kept(tmp_path) as there, kept(tmp_path) as command:
         token = await there.make("a", QUERY)
-        await there.guard.admit(QUERY, token)
+        await there.guard.authorize(QUERY, token)
         await command.revoke("a")
         key: Key | None = None
-        while key is None or there.guard.is_active(key):
-            key = await there.guard.find(token)
+        while key is None or there.guard.is_key_active(key):
+            key = await there.guard.find_key(token)
             await asyncio.sleep(0.01)
-        with pytest.raises(NoKey, match="'a' was revoked"):
-            await there.guard.admit(QUERY, token)
+        with pytest.raises(Unauthorized, match="'a' was revoked"):
+            await there.guard.authorize(QUERY, token)

@@ -9,7 +9,7 @@ from aiohttp import ClientSession, UnixConnector, web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.auth.client_address import Senders
+from metronome.auth.client_address import ClientAddress
 
 LOOPBACK = ("127.0.0.0/8", "::1/128")
 PROXIES = (*LOOPBACK, "10.0.0.0/8", "2001:db8:ff::/48", "192.0.2.9")
@@ -64,12 +64,12 @@ STRANGER = "203.0.113.7"
 def test_the_sender_is_the_last_whom_no_trusted_proxy_stands_for(
     remote: str, forwarded: list[str], sender: str
 ) -> None:
-    assert Senders(PROXIES).sender_of(remote, forwarded) == sender
+    assert ClientAddress(PROXIES).resolve(remote, forwarded) == sender
 
 
 def test_without_proxies_nobody_s_word_counts() -> None:
     for remote in ("127.0.0.1", "::1", "10.0.0.1", STRANGER):
-        assert Senders(()).sender_of(remote, ["198.51.100.1"]) == remote
+        assert ClientAddress(()).resolve(remote, ["198.51.100.1"]) == remote
 
 
 addresses = st.ip_addresses().map(str)
@@ -78,26 +78,26 @@ words = addresses | st.text() | st.sampled_from(["", "127.0.0.1", "::1", "unknow
 
 @given(said=st.lists(words), last=addresses.filter(lambda address: address not in {"127.0.0.1", "::1"}))
 def test_whatever_a_stranger_said_the_proxy_s_last_word_counts(said: list[str], last: str) -> None:
-    senders = Senders(["192.0.2.9"])
+    senders = ClientAddress(["192.0.2.9"])
     expected = getattr(ip_address(last), "ipv4_mapped", None) or last
     if last != "192.0.2.9":
-        assert senders.sender_of("192.0.2.9", [*said, last]) == str(expected)
-        assert senders.sender_of("192.0.2.9", [", ".join([*said, last])]) == str(expected)
+        assert senders.resolve("192.0.2.9", [*said, last]) == str(expected)
+        assert senders.resolve("192.0.2.9", [", ".join([*said, last])]) == str(expected)
 
 
 @given(remote=words, said=st.lists(words))
 def test_a_sender_is_an_address_or_whoever_is_at_the_other_end(remote: str, said: list[str]) -> None:
-    sender = Senders(PROXIES).sender_of(remote, said)
+    sender = ClientAddress(PROXIES).resolve(remote, said)
     assert sender == remote or str(ip_address(sender)) == sender
 
 
 @pytest.fixture
 async def runner() -> AsyncIterator[web.AppRunner]:
     """A server that says whom it takes each request to be from."""
-    senders = Senders(LOOPBACK)
+    senders = ClientAddress(LOOPBACK)
 
     async def answer(request: web.Request) -> web.Response:
-        return web.Response(text=senders.address(request))
+        return web.Response(text=senders.resolve_request(request))
 
     app = web.Application()
     app.router.add_get("/", answer)

@@ -7,9 +7,17 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from metronome.auth.keys import checked_name, find, is_token, key_of, make_key, make_token, read_origin
+from metronome.auth.keys import (
+    build_key,
+    find_key,
+    generate_token,
+    is_token,
+    key_from_record,
+    normalize_origin,
+    validate_key_name,
+)
 from metronome.errors import Malformed
-from metronome.scopes import Scope, implied
+from metronome.scopes import Scope, expand_scopes
 
 NOW = "2026-03-01T12:00:00.000Z"
 TICK, IMPORT, TOCK, QUERY, ADMIN = Scope
@@ -28,7 +36,7 @@ TICK, IMPORT, TOCK, QUERY, ADMIN = Scope
     ],
 )
 def test_a_scope_allows_what_it_implies_and_nothing_else(scopes: list[Scope], allowed: list[Scope]) -> None:
-    assert implied(scopes) == set(allowed)
+    assert expand_scopes(scopes) == set(allowed)
 
 
 @pytest.mark.parametrize(
@@ -43,16 +51,16 @@ def test_a_scope_allows_what_it_implies_and_nothing_else(scopes: list[Scope], al
     ],
 )
 def test_a_key_is_active_until_it_ends_or_is_revoked(more: dict[str, str], *, active: bool) -> None:
-    assert make_key("a", (TICK,), make_token(), NOW, **more).is_active(NOW) is active
+    assert build_key("a", (TICK,), generate_token(), NOW, **more).is_active(NOW) is active
 
 
 def test_a_secret_is_found_by_no_one_and_never_stored() -> None:
-    tokens = {make_token() for _ in range(1000)}
+    tokens = {generate_token() for _ in range(1000)}
     assert len(tokens) == 1000
     assert all(map(is_token, tokens))
-    token = make_token()
-    assert token not in str(make_key("a", (TICK,), token, NOW).record())
-    assert token[8:16] not in str(make_key("a", (TICK,), token, NOW).record())
+    token = generate_token()
+    assert token not in str(build_key("a", (TICK,), token, NOW).to_record())
+    assert token[8:16] not in str(build_key("a", (TICK,), token, NOW).to_record())
 
 
 DIGITS = "0123456789abcdef0123456789abcdef01234567"
@@ -60,9 +68,9 @@ TWIN = "01234567" + "f" * 32
 
 
 def test_only_its_own_secret_finds_a_key_even_beside_one_that_begins_alike() -> None:
-    key, twin = make_key("a", (TICK,), DIGITS, NOW), make_key("b", (TICK,), TWIN, NOW)
+    key, twin = build_key("a", (TICK,), DIGITS, NOW), build_key("b", (TICK,), TWIN, NOW)
     keys = {key.id: (key, twin)}
-    assert (find(keys, DIGITS), find(keys, TWIN)) == (key, twin)
+    assert (find_key(keys, DIGITS), find_key(keys, TWIN)) == (key, twin)
 
 
 @example(DIGITS[:8])
@@ -75,8 +83,8 @@ def test_only_its_own_secret_finds_a_key_even_beside_one_that_begins_alike() -> 
 @example("\ud800" * 40)
 @given(st.text() | st.text(string.hexdigits, min_size=38, max_size=42))
 def test_no_other_text_finds_a_key(text: str) -> None:
-    key = make_key("a", (TICK,), DIGITS, NOW)
-    assert find({key.id: (key,)}, text) is None
+    key = build_key("a", (TICK,), DIGITS, NOW)
+    assert find_key({key.id: (key,)}, text) is None
 
 
 @given(
@@ -87,23 +95,23 @@ def test_no_other_text_finds_a_key(text: str) -> None:
     revoked=st.text(),
 )
 def test_a_key_comes_back_from_its_record_as_it_was(name: str, scopes: tuple[Scope, ...], **more: Any) -> None:
-    key = make_key(name, scopes, make_token(), NOW, **more)
-    assert key_of(name, key.record()) == key
+    key = build_key(name, scopes, generate_token(), NOW, **more)
+    assert key_from_record(name, key.to_record()) == key
 
 
 @pytest.mark.parametrize(
     "change", [{"scopes": ["everything"]}, {"scopes": None}, {"origins": 5}, {"digest": ...}, {"revoked": ...}]
 )
 def test_a_record_that_cannot_be_read_says_so(change: dict[str, Any]) -> None:
-    record = {**make_key("old", (TICK,), make_token(), NOW).record(), **change}
+    record = {**build_key("old", (TICK,), generate_token(), NOW).to_record(), **change}
     record = {name: value for name, value in record.items() if value is not ...}
     with pytest.raises(Malformed, match="'old' cannot be read"):
-        key_of("old", record)
+        key_from_record("old", record)
 
 
 @pytest.mark.parametrize("name", ["a", "Dashboard of the library", "-x", "ünï 👍", "x" * 100, "a/b.c@d"])
 def test_a_name_may_be_what_people_write(name: str) -> None:
-    assert checked_name(name) == name
+    assert validate_key_name(name) == name
 
 
 @pytest.mark.parametrize(
@@ -111,7 +119,7 @@ def test_a_name_may_be_what_people_write(name: str) -> None:
 )
 def test_a_name_is_not_what_nobody_could_read(name: str) -> None:
     with pytest.raises(Malformed, match="cannot name a key"):
-        checked_name(name)
+        validate_key_name(name)
 
 
 ORIGINS = [
@@ -129,8 +137,8 @@ ORIGINS = [
 
 @pytest.mark.parametrize(("text", "origin"), ORIGINS)
 def test_an_origin_is_written_as_browsers_send_it(text: str, origin: str) -> None:
-    assert read_origin(text) == origin
-    assert read_origin(origin) == origin
+    assert normalize_origin(text) == origin
+    assert normalize_origin(origin) == origin
 
 
 @pytest.mark.parametrize(
@@ -160,13 +168,13 @@ def test_an_origin_is_written_as_browsers_send_it(text: str, origin: str) -> Non
 )
 def test_what_is_no_origin_is_refused_with_an_example_of_one(text: str) -> None:
     with pytest.raises(Malformed, match=r"https://example\.org, and its port"):
-        read_origin(text)
+        normalize_origin(text)
 
 
 @given(st.text() | st.text().map("https://".__add__) | st.from_regex(r"https?://[a-z\[\]:@/.]{0,30}", fullmatch=True))
 def test_reading_an_origin_gives_one_or_a_complaint(text: str) -> None:
     try:
-        origin = read_origin(text)
+        origin = normalize_origin(text)
     except Malformed:
         return
-    assert read_origin(origin) == origin
+    assert normalize_origin(origin) == origin

@@ -4,21 +4,21 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.browser.chromium import need_chromium
-from tests.browser.sites import Site, serving_pages
-from tests.servers import Server, serving, unique_name
+from tests.browser.chromium import require_chromium
+from tests.browser.sites import StaticSite, running_site
+from tests.servers import Server, running_server, unique_name
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    need_chromium()
-    with serving(tmp_path_factory.mktemp("browser") / "data") as running:
+    require_chromium()
+    with running_server(tmp_path_factory.mktemp("browser") / "data") as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def site() -> Iterator[Site]:
-    with serving_pages() as running:
+def site() -> Iterator[StaticSite]:
+    with running_site() as running:
         yield running
 
 

@@ -12,7 +12,7 @@ HTML: Final = "text/html; charset=utf-8"
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class SitePage:
     """What is answered at a path.
 
     Attributes:
@@ -24,13 +24,13 @@ class Page:
     """
 
     body: str = ""
-    kind: str = HTML
+    content_type: str = HTML
     headers: Mapping[str, str] = field(default_factory=dict)
     delay: float = 0.0
 
 
 @dataclass(slots=True)
-class Site:
+class StaticSite:
     """A site that is being served.
 
     Attributes:
@@ -41,7 +41,7 @@ class Site:
     """
 
     port: int
-    pages: dict[str, Page] = field(default_factory=dict)
+    pages: dict[str, SitePage] = field(default_factory=dict)
     cookies: list[str] = field(default_factory=list)
 
     @property
@@ -50,20 +50,20 @@ class Site:
         return f"http://127.0.0.1:{self.port}"
 
     @property
-    def elsewhere(self) -> str:
+    def other_host_url(self) -> str:
         """The same site under the name of another host."""
         return f"http://localhost:{self.port}"
 
-    def put(self, path: str, body: str = "", head: str = "", title: str = "A page", **headers: str) -> str:
+    def add_page(self, path: str, body: str = "", head: str = "", title: str = "A page", **headers: str) -> str:
         """Put a page of HTML at a path, and return its address."""
         text = f"<!doctype html><html lang=en><head><meta charset=utf-8><title>{title}</title>{head}</head>"
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        self.pages[path] = Page(f"{text}<body>{body}</body></html>", headers=named)
+        self.pages[path] = SitePage(f"{text}<body>{body}</body></html>", headers=named)
         return self.url + path
 
 
 @contextlib.contextmanager
-def serving_pages() -> Iterator[Site]:
+def running_site() -> Iterator[StaticSite]:
     """Serve a site while the context lasts."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -76,7 +76,7 @@ def serving_pages() -> Iterator[Site]:
             time.sleep(page.delay if page else 0)
             body = (page.body if page else "not here").encode()
             self.send_response(200 if page else 404)
-            self.send_header("Content-Type", page.kind if page else "text/plain")
+            self.send_header("Content-Type", page.content_type if page else "text/plain")
             self.send_header("Content-Length", str(len(body)))
             for name, value in (page.headers if page else {}).items():
                 self.send_header(name, value)
@@ -88,7 +88,7 @@ def serving_pages() -> Iterator[Site]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
         listening.daemon_threads = True
-        site = Site(listening.server_port)
+        site = StaticSite(listening.server_port)
         thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         try:

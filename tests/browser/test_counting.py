@@ -7,9 +7,9 @@ from urllib.parse import quote, urlsplit
 import pytest
 from playwright.async_api import BrowserContext, Page
 
-from tests.browser.chromium import arrive, counts, leave, tag, until
-from tests.browser.sites import Page as Served
-from tests.browser.sites import Site
+from tests.browser.chromium import beacon_tag, close_tab, count_events, poll_until, wait_for_events
+from tests.browser.sites import SitePage as Served
+from tests.browser.sites import StaticSite
 from tests.servers import Server
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -45,21 +45,21 @@ async def click_away(page: Page, selector: str) -> None:
 async def go_back(page: Page, path: str, steps: int = 1) -> None:
     """Go back in a tab's history, to a page at *path*. Playwright's own way waits for it to be loaded again."""
     await page.evaluate(f"history.go(-{steps})")
-    assert await until(lambda: urlsplit(page.url).path, lambda seen: seen == path) == path
+    assert await poll_until(lambda: urlsplit(page.url).path, lambda seen: seen == path) == path
 
 
 async def test_a_whole_visit_is_counted_to_the_last_click(
-    server: Server, site: Site, visitor: BrowserContext, item: str
+    server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
     site.pages["/files/rivers.csv"] = Served("a,b\n", "text/plain")
     site.pages["/export"] = Served("a,b\n", "text/plain")
-    site.put("/elsewhere")
+    site.add_page("/elsewhere")
     links = (
         f"<a id=csv href='/files/rivers.csv'>CSV</a> <a id=kml href='/export?what=kml' data-format=KML>KML</a>"
         f"<a id=other href='/files/rivers.csv' data-id='{item}-other'>CSV</a>"
-        f"<a id=out href='{site.elsewhere}/elsewhere'>elsewhere</a> <a id=in href='/elsewhere'>here</a>"
+        f"<a id=out href='{site.other_host_url}/elsewhere'>elsewhere</a> <a id=in href='/elsewhere'>here</a>"
     )
-    address = site.put(f"/{item}", links, tag(server, id=item), title="Rivers")
+    address = site.add_page(f"/{item}", links, beacon_tag(server, id=item), title="Rivers")
     following = f"/{item}/next"
     mine = {"url^": address}
     page = await open_page(visitor, f"{address}?utm_source=letter#part", referer="https://www.example.org/a/?b=1")
@@ -70,27 +70,27 @@ async def test_a_whole_visit_is_counted_to_the_last_click(
     await page.evaluate(f"metronome.tick({{event: 'zoom', id: '{item}', value: 4}})")
     await page.evaluate("setTimeout(() => { throw new TypeError('no map 7') })")
     await page.evaluate("Promise.reject(new Error('no tiles')) && 0")
-    await until(lambda: counts(server, "event", event="error", **mine), bool)
-    await leave(page)
+    await poll_until(lambda: count_events(server, "event", event="error", **mine), bool)
+    await close_tab(page)
 
     expected = {"view": 2, "download": 4, "outlink": 1, "zoom": 2, "error": 2, **LEAVING}
-    await arrive(server, expected, **mine)
+    await wait_for_events(server, expected, **mine)
     views, referers = {today(): 1}, {"example.org/a": 1}
     assert tock(server, item) == {"views": views, "downloads": {"csv": 2, "kml": 1}, "referers": referers}
     assert tock(server, f"{item}-other") == {"views": {}, "downloads": {"csv": 1}, "referers": {}}
     # Nobody came from elsewhere to the second one.
     assert tock(server, following) == {"views": views, "downloads": {}, "referers": {}}
-    assert counts(server, "id,title,url,channel", event="view", **mine) == {
+    assert count_events(server, "id,title,url,channel", event="view", **mine) == {
         (item, "Rivers", f"{address}?utm_source=letter", "campaign"): 1,
         (following, "Next", f"{site.url}{following}", "internal"): 1,
     }
-    assert counts(server, "id,download", event="download", **mine) == {
+    assert count_events(server, "id,download", event="download", **mine) == {
         (item, f"{site.url}/files/rivers.csv"): 2,
         (item, f"{site.url}/export?what=kml"): 1,
         (f"{item}-other", f"{site.url}/files/rivers.csv"): 1,
     }
-    assert counts(server, "id,link", event="outlink", **mine) == {(item, f"{site.elsewhere}/elsewhere"): 1}
-    assert counts(server, "id,value", event="zoom", **mine) == {(item, "3"): 1, (item, "4"): 1}
+    assert count_events(server, "id,link", event="outlink", **mine) == {(item, f"{site.other_host_url}/elsewhere"): 1}
+    assert count_events(server, "id,value", event="zoom", **mine) == {(item, "3"): 1, (item, "4"): 1}
     assert [each["message"] for each in server.get(f"/errors/{following}.json")["messages"]] == [
         "Error: no tiles",
         "TypeError: no map <n>",
@@ -117,45 +117,49 @@ async def test_a_whole_visit_is_counted_to_the_last_click(
     ],
 )
 async def test_wherever_the_tag_stands_a_view_is_counted(
-    server: Server, site: Site, visitor: BrowserContext, item: str, how: str, where: str
+    server: Server, site: StaticSite, visitor: BrowserContext, item: str, how: str, where: str
 ) -> None:
-    written = tag(server, how, id=item)
-    address = site.put(f"/{item}", "<p>Text</p>" + written * (where == "end"), written * (where == "head"), title=item)
+    written = beacon_tag(server, how, id=item)
+    address = site.add_page(
+        f"/{item}", "<p>Text</p>" + written * (where == "end"), written * (where == "head"), title=item
+    )
     page = await open_page(visitor, address)
-    await leave(page)
-    await arrive(server, {"view": 1, **LEAVING}, id=item)
-    assert counts(server, "title", id=item, event="view") == {(item,): 1}
+    await close_tab(page)
+    await wait_for_events(server, {"view": 1, **LEAVING}, id=item)
+    assert count_events(server, "title", id=item, event="view") == {(item,): 1}
 
 
-async def test_two_tags_count_once(server: Server, site: Site, visitor: BrowserContext, item: str) -> None:
-    page = await open_page(visitor, site.put(f"/{item}", tag(server, "async", id=item), tag(server, id=item)))
-    await leave(page)
-    await arrive(server, {"view": 1, **LEAVING}, id=item)
+async def test_two_tags_count_once(server: Server, site: StaticSite, visitor: BrowserContext, item: str) -> None:
+    page = await open_page(
+        visitor, site.add_page(f"/{item}", beacon_tag(server, "async", id=item), beacon_tag(server, id=item))
+    )
+    await close_tab(page)
+    await wait_for_events(server, {"view": 1, **LEAVING}, id=item)
 
 
 async def test_an_item_is_that_of_the_tag_or_of_the_page_or_its_path(
-    server: Server, site: Site, visitor: BrowserContext, item: str
+    server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
     named = f"<meta name='metronome-id' content='{item}/meta'>"
     for path, head, expected in (
-        ("/a", tag(server, id=f"{item}/tag") + named, f"{item}/tag"),
+        ("/a", beacon_tag(server, id=f"{item}/tag") + named, f"{item}/tag"),
         # The tag stands before what names the item.
-        ("/b", tag(server, "async") + named, f"{item}/meta"),
-        (f"/{item}/caf%C3%A9/", tag(server), f"/{item}/café/"),
-        (f"/{item}/100%", tag(server), f"/{item}/100%"),
+        ("/b", beacon_tag(server, "async") + named, f"{item}/meta"),
+        (f"/{item}/caf%C3%A9/", beacon_tag(server), f"/{item}/café/"),
+        (f"/{item}/100%", beacon_tag(server), f"/{item}/100%"),
     ):
-        site.put(path, head=head)
+        site.add_page(path, head=head)
         page = await open_page(visitor, f"{site.url}{path}?q=1#here")
-        await leave(page)
-        await arrive(server, {"view": 1, **LEAVING}, id=expected)
+        await close_tab(page)
+        await wait_for_events(server, {"view": 1, **LEAVING}, id=expected)
         assert tock(server, expected)["views"] == {today(): 1}
 
 
 async def test_pages_within_a_page_are_views_of_their_own(
-    server: Server, site: Site, visitor: BrowserContext, item: str
+    server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
     named = f"<meta name='metronome-id' content='{item}-1'>"
-    page = await open_page(visitor, site.put(f"/{item}/1", head=named + tag(server)))
+    page = await open_page(visitor, site.add_page(f"/{item}/1", head=named + beacon_tag(server)))
     for script in (
         # It names its item after its address, as frameworks do.
         f"history.pushState(null, '', '2'); document.querySelector('meta[name=metronome-id]').content = '{item}-2'",
@@ -168,121 +172,123 @@ async def test_pages_within_a_page_are_views_of_their_own(
         await page.evaluate(script)
     await go_back(page, f"/{item}/2", 3)
     await go_back(page, f"/{item}/1")
-    await leave(page)
+    await close_tab(page)
     paths = {f"{item}-1": 2, f"{item}-2": 2, f"/{item}/3": 1, f"/{item}/4": 1}
     for name, number in paths.items():
         extra = {"timing": 1, "heartbeat": 1} if name == f"{item}-1" else {}
-        await arrive(server, {"view": number, **extra}, id=name)
+        await wait_for_events(server, {"view": number, **extra}, id=name)
 
 
 async def test_a_page_that_one_comes_back_to_is_viewed_again(
-    server: Server, site: Site, visitor: BrowserContext, item: str
+    server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
-    page = await open_page(visitor, site.put(f"/{item}", "<p>Text</p>", tag(server, id=item)))
+    page = await open_page(visitor, site.add_page(f"/{item}", "<p>Text</p>", beacon_tag(server, id=item)))
     await page.evaluate("window.same = true")
-    await page.goto(site.put(f"/{item}/other"))
+    await page.goto(site.add_page(f"/{item}/other"))
     await go_back(page, f"/{item}")
     # It was not loaded again but restored as it was.
     await page.wait_for_function("window.same === true")
     await page.wait_for_timeout(200)
-    await leave(page)
-    await arrive(server, {"view": 2, "timing": 2, "heartbeat": 2}, id=item)
+    await close_tab(page)
+    await wait_for_events(server, {"view": 2, "timing": 2, "heartbeat": 2}, id=item)
     assert server.get(f"/query?metrics=min:TTFB,count:LCP&id={item}")["rows"] == [[0, 2]]
 
 
 async def test_time_on_a_page_is_told_by_heartbeats(
-    server: Server, site: Site, visitor: BrowserContext, item: str
+    server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
-    page = await open_page(visitor, site.put(f"/{item}", head=tag(server, id=item, heartbeat="0.5")))
+    page = await open_page(visitor, site.add_page(f"/{item}", head=beacon_tag(server, id=item, heartbeat="0.5")))
     await page.wait_for_timeout(1800)
     # The page breaks down and says nothing as it goes: what is known until then counts.
-    beats = await until(
-        lambda: counts(server, "event", id=item, event="heartbeat").get(("heartbeat",), 0), lambda n: n >= 3
+    beats = await poll_until(
+        lambda: count_events(server, "event", id=item, event="heartbeat").get(("heartbeat",), 0), lambda n: n >= 3
     )
     assert beats >= 3
     stay = server.get(f"/time/{item}.json")["on_item"]
     assert (stay["count"], stay["p50"] >= 1400, stay["p50"] < 60_000) == (1, True, True)
-    await leave(page)
-    longer = await until(lambda: server.get(f"/time/{item}.json")["on_item"]["p50"], lambda ms: ms > stay["p50"])
+    await close_tab(page)
+    longer = await poll_until(lambda: server.get(f"/time/{item}.json")["on_item"]["p50"], lambda ms: ms > stay["p50"])
     assert longer > stay["p50"]
 
 
 async def test_where_nobody_does_anything_heartbeats_stop_until_somebody_does(
-    server: Server, site: Site, visitor: BrowserContext, item: str
+    server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
     def beats() -> int:
-        return counts(server, "event", id=item, event="heartbeat").get(("heartbeat",), 0)
+        return count_events(server, "event", id=item, event="heartbeat").get(("heartbeat",), 0)
 
     page = await visitor.new_page()
     await page.add_init_script("window.later = 0; const now = Date.now; Date.now = () => now() + later")
-    await page.goto(site.put(f"/{item}", head=tag(server, id=item, heartbeat="0.2")))
-    assert await until(beats, lambda number: number > 0)
+    await page.goto(site.add_page(f"/{item}", head=beacon_tag(server, id=item, heartbeat="0.2")))
+    assert await poll_until(beats, lambda number: number > 0)
     await page.evaluate("later = 5 * 60 * 1000 + 1")
     await page.wait_for_timeout(1500)
     before = beats()
     await page.wait_for_timeout(1500)
     assert beats() == before
     await page.mouse.move(50, 50)
-    assert await until(beats, lambda number: number > before) > before
+    assert await poll_until(beats, lambda number: number > before) > before
 
 
 async def test_a_site_with_and_without_www_is_one(
-    server: Server, site: Site, visitor: BrowserContext, item: str
+    server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
     with_www, without = f"http://www.site.test:{site.port}", f"http://site.test:{site.port}"
     links = f"<a id=same href='{without}/x'>same</a> <a id=other href='http://other.test/'>other</a>"
     stay = "<script>addEventListener('click', (event) => event.preventDefault())</script>"
-    site.put(f"/{item}", links + stay, tag(server, id=item))
+    site.add_page(f"/{item}", links + stay, beacon_tag(server, id=item))
     page = await open_page(visitor, f"{with_www}/{item}", referer=f"{without}/before")
     # Such a page, over plain HTTP, lacks much of what browsers have for others.
     assert not await page.evaluate("isSecureContext")
     await page.click("#same")
     await page.click("#other")
-    await leave(page)
-    await arrive(server, {"view": 1, "outlink": 1, **LEAVING}, id=item)
-    assert counts(server, "link", id=item) == {("http://other.test/",): 1}
-    assert counts(server, "channel", id=item, event="view") == {("internal",): 1}
+    await close_tab(page)
+    await wait_for_events(server, {"view": 1, "outlink": 1, **LEAVING}, id=item)
+    assert count_events(server, "link", id=item) == {("http://other.test/",): 1}
+    assert count_events(server, "channel", id=item, event="view") == {("internal",): 1}
     assert tock(server, item)["referers"] == {}
 
 
-async def test_parts_can_be_left_out(server: Server, site: Site, visitor: BrowserContext, item: str) -> None:
+async def test_parts_can_be_left_out(server: Server, site: StaticSite, visitor: BrowserContext, item: str) -> None:
     off = "views downloads outlinks vitals errors navigations"
-    head = tag(server, id=item, off=off, heartbeat="0")
-    body = f"<a id=csv href='/files/x.csv'>x</a> <a id=out href='{site.elsewhere}/x'>x</a>"
-    page = await open_page(visitor, site.put(f"/{item}", body, head))
+    head = beacon_tag(server, id=item, off=off, heartbeat="0")
+    body = f"<a id=csv href='/files/x.csv'>x</a> <a id=out href='{site.other_host_url}/x'>x</a>"
+    page = await open_page(visitor, site.add_page(f"/{item}", body, head))
     await click_away(page, "#csv")
     await click_away(page, "#out")
     await page.evaluate("history.pushState(null, '', '/elsewhere')")
     await page.evaluate("setTimeout(() => { throw new TypeError('no map 7') })")
     await page.evaluate("metronome.tick({event: 'zoom'})")
-    await leave(page)
-    await arrive(server, {"zoom": 1}, id=item)
+    await close_tab(page)
+    await wait_for_events(server, {"zoom": 1}, id=item)
 
 
 async def test_what_is_ticked_before_the_script_is_there_is_counted_too(
-    server: Server, site: Site, visitor: BrowserContext, item: str
+    server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
     queue = "metronome = {q: [], tick(event) { this.q.push({ts: Date.now(), ...event}) }}"
     snippet = f"<script>{queue}; metronome.tick({{event: 'early'}})</script>"
-    page = await open_page(visitor, site.put(f"/{item}", head=snippet + tag(server, "async", id=item)))
+    page = await open_page(visitor, site.add_page(f"/{item}", head=snippet + beacon_tag(server, "async", id=item)))
     assert await page.evaluate("metronome.tick({event: 'late', id: undefined, n: 1})") is None
-    await leave(page)
-    await arrive(server, {"view": 1, "early": 1, **LEAVING}, id=item)
+    await close_tab(page)
+    await wait_for_events(server, {"view": 1, "early": 1, **LEAVING}, id=item)
 
 
 async def test_a_server_may_be_named_apart_from_the_script(
-    server: Server, site: Site, visitor: BrowserContext, item: str
+    server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
-    with_script = tag(server, id=item, url=server.url).replace(f"{server.url}/metronome.js", "/lib/counting.js")
+    with_script = beacon_tag(server, id=item, url=server.url).replace(f"{server.url}/metronome.js", "/lib/counting.js")
     site.pages["/lib/counting.js"] = Served(
         (await (await visitor.request.get(f"{server.url}/metronome.js")).text()), "text/javascript"
     )
-    page = await open_page(visitor, site.put(f"/{item}", head=with_script))
-    await leave(page)
-    await arrive(server, {"view": 1, **LEAVING}, id=item)
+    page = await open_page(visitor, site.add_page(f"/{item}", head=with_script))
+    await close_tab(page)
+    await wait_for_events(server, {"view": 1, **LEAVING}, id=item)
 
 
-async def test_events_go_where_the_tag_says(server: Server, site: Site, visitor: BrowserContext, item: str) -> None:
+async def test_events_go_where_the_tag_says(
+    server: Server, site: StaticSite, visitor: BrowserContext, item: str
+) -> None:
     # Behind a proxy, Metronome may be at a path of another server.
     site.pages["/stats/metronome.js"] = Served(
         await (await visitor.request.get(f"{server.url}/metronome.js")).text(), "text/javascript"
@@ -292,10 +298,14 @@ async def test_events_go_where_the_tag_says(server: Server, site: Site, visitor:
         ("b", "src=../stats/metronome.js?v=2 type=module", f"{site.url}/stats/tick"),
         ("c", "src=/stats/metronome.js defer data-url=/usage", f"{site.url}/usage/tick"),
         ("d", f"src=/stats/metronome.js defer data-url={server.url}/", f"{server.url}/tick"),
-        ("e", f"src=/stats/metronome.js defer data-url={site.elsewhere}/usage/", f"{site.elsewhere}/usage/tick"),
+        (
+            "e",
+            f"src=/stats/metronome.js defer data-url={site.other_host_url}/usage/",
+            f"{site.other_host_url}/usage/tick",
+        ),
     ):
         page = await visitor.new_page()
-        address = site.put(f"/{item}/{path}", head=f"<script {attributes}></script>")
+        address = site.add_page(f"/{item}/{path}", head=f"<script {attributes}></script>")
         async with page.expect_request("**/tick") as sent:
             await page.goto(address)
         assert ((await sent.value).method, (await sent.value).url) == ("POST", expected)

@@ -5,9 +5,9 @@ from typing import Final
 import pytest
 from playwright.async_api import BrowserContext, Page
 
-from metronome.items import DOWNLOAD_FORMATS, ItemRule
-from tests.browser.chromium import arrive, counts, leave, tag
-from tests.browser.sites import Site
+from metronome.items import DOWNLOAD_FORMATS, ItemPattern
+from tests.browser.chromium import beacon_tag, close_tab, count_events, wait_for_events
+from tests.browser.sites import StaticSite
 from tests.servers import Server
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -48,55 +48,61 @@ CLICK: Final = """
 """
 
 
-async def clicked(server: Server, site: Site, visitor: BrowserContext, item: str, links: dict[str, str]) -> Page:
+async def clicked(server: Server, site: StaticSite, visitor: BrowserContext, item: str, links: dict[str, str]) -> Page:
     """Open a page with links, each beside the name of its case, click all of them, and leave it."""
     stay = "<script>addEventListener('click', (event) => event.preventDefault())</script>"
     body = stay + "".join(f"<div data-case='{name}'>{link}</div>" for name, link in links.items())
     page = await visitor.new_page()
-    head = tag(server, id=item, off="vitals views", heartbeat="0")
-    await page.goto(site.put(f"/{item}", body, head))
+    head = beacon_tag(server, id=item, off="vitals views", heartbeat="0")
+    await page.goto(site.add_page(f"/{item}", body, head))
     # Each link names its case as the item that it is about.
     await page.evaluate(
         "for (const each of document.querySelectorAll('[data-case] :is(a, area, button)'))"
         " each.dataset.id = each.closest('[data-case]').dataset.case"
     )
     await page.evaluate(CLICK)
-    await leave(page)
+    await close_tab(page)
     return page
 
 
 async def test_formats_are_those_of_imported_logs(
-    server: Server, site: Site, visitor: BrowserContext, item: str
+    server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
-    rule = ItemRule()
-    expected = {path: rule.hit("GET", 200, path.partition("#")[0].partition("?")[0]).format for path in PATHS}
+    rule = ItemPattern()
+    expected = {path: rule.classify("GET", 200, path.partition("#")[0].partition("?")[0]).format for path in PATHS}
     await clicked(server, site, visitor, item, {f"{item} {path}": f"<a href='{path}'>x</a>" for path in PATHS})
     downloads = {path: form for path, form in expected.items() if form}
-    await arrive(server, {"download": len(downloads)}, **{"id^": f"{item} "})
-    found = counts(server, "id,format", **{"id^": f"{item} "})
+    await wait_for_events(server, {"download": len(downloads)}, **{"id^": f"{item} "})
+    found = count_events(server, "id,format", **{"id^": f"{item} "})
     assert found == {(f"{item} {path}", form): 1 for path, form in downloads.items()}
 
 
 async def test_a_link_is_a_download_or_leads_elsewhere_or_neither(
-    server: Server, site: Site, visitor: BrowserContext, item: str
+    server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
     links = {f"{item} {name.replace(chr(39), '')}": link for name, (link, _, _) in OTHERS.items()}
     await clicked(server, site, visitor, item, links)
     wanted = [(name, event, form) for name, (_, event, form) in zip(links, OTHERS.values(), strict=True)]
     kinds = [event for _, event, _ in wanted if event]
-    await arrive(server, {kind: kinds.count(kind) for kind in set(kinds)}, **{"id^": f"{item} "})
-    assert counts(server, "id,event", **{"id^": f"{item} "}) == {(name, event): 1 for name, event, _ in wanted if event}
-    assert counts(server, "id,format", **{"id^": f"{item} "}) == {(name, form): 1 for name, _, form in wanted if form}
+    await wait_for_events(server, {kind: kinds.count(kind) for kind in set(kinds)}, **{"id^": f"{item} "})
+    assert count_events(server, "id,event", **{"id^": f"{item} "}) == {
+        (name, event): 1 for name, event, _ in wanted if event
+    }
+    assert count_events(server, "id,format", **{"id^": f"{item} "}) == {
+        (name, form): 1 for name, _, form in wanted if form
+    }
 
 
 async def test_each_button_that_follows_a_link_counts_and_no_other(
-    server: Server, site: Site, visitor: BrowserContext, item: str
+    server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
     stay = "<script>for (const name of ['click', 'auxclick', 'contextmenu'])"
     stay += " addEventListener(name, (event) => event.preventDefault())</script>"
     link = "<a href=/x.csv>x</a><div id=host></div>"
     page = await visitor.new_page()
-    await page.goto(site.put(f"/{item}", stay + link, tag(server, id=item, off="vitals views", heartbeat="0")))
+    await page.goto(
+        site.add_page(f"/{item}", stay + link, beacon_tag(server, id=item, off="vitals views", heartbeat="0"))
+    )
     await page.click("a")
     await page.click("a", button="middle")
     await page.click("a", button="right")
@@ -108,6 +114,6 @@ async def test_each_button_that_follows_a_link_counts_and_no_other(
         "document.querySelector('a').addEventListener('click', (event) => event.stopImmediatePropagation())"
     )
     await page.click("#host a")
-    await leave(page)
-    await arrive(server, {"download": 4}, id=item)
-    assert counts(server, "format", id=item) == {("csv",): 3, ("kml",): 1}
+    await close_tab(page)
+    await wait_for_events(server, {"download": 4}, id=item)
+    assert count_events(server, "format", id=item) == {("csv",): 3, ("kml",): 1}

@@ -7,8 +7,8 @@ import orjson
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page, Request
 
-from tests.browser.chromium import arrive, counts, leave, tag, until
-from tests.browser.sites import Site
+from tests.browser.chromium import beacon_tag, close_tab, count_events, poll_until, wait_for_events
+from tests.browser.sites import StaticSite
 from tests.docs.pages import section
 from tests.servers import Server
 
@@ -40,35 +40,35 @@ async def watched(visitor: BrowserContext) -> tuple[Page, list[str]]:
 
 @pytest.mark.parametrize("signal", SIGNALS)
 async def test_who_asks_not_to_be_followed_is_counted_and_nothing_else(
-    server: Server, site: Site, browser: Browser, item: str, signal: str
+    server: Server, site: StaticSite, browser: Browser, item: str, signal: str
 ) -> None:
     context = await browser.new_context(extra_http_headers={signal: "1"})
     await context.add_init_script(SIGNALS[signal])
     page = await context.new_page()
-    await page.goto(site.put(f"/{item}", "<p>Text</p>", tag(server, id=item, heartbeat="0.2")))
+    await page.goto(site.add_page(f"/{item}", "<p>Text</p>", beacon_tag(server, id=item, heartbeat="0.2")))
     await page.wait_for_timeout(700)
     await context.set_offline(offline=True)
     await page.evaluate("metronome.tick({event: 'away'})")
     await page.wait_for_timeout(1300)
     assert await page.evaluate("[localStorage.length, sessionStorage.length, document.cookie]") == [0, 0, ""]
     await context.set_offline(offline=False)
-    await arrive(server, {"view": 1, "away": 1}, id=item)
-    await leave(page)
-    await arrive(server, {"view": 1, "away": 1, "timing": 1}, id=item)
+    await wait_for_events(server, {"view": 1, "away": 1}, id=item)
+    await close_tab(page)
+    await wait_for_events(server, {"view": 1, "away": 1, "timing": 1}, id=item)
     assert server.get(f"/query?metrics=count,visitors,sessions&id={item}")["rows"] == [[3, 0, 0]]
     await context.close()
 
 
 async def test_nothing_is_stored_and_no_cookie_is_set_or_sent(
-    server: Server, site: Site, visitor: BrowserContext, item: str
+    server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
     # One that the page's own site has set does not go to Metronome.
     await visitor.add_cookies([{"name": "a", "value": "b", "url": server.url}])
     sent: list[dict[str, str]] = []
     page = await visitor.new_page()
     page.on("request", lambda request: sent.append(request.headers) if request.url.endswith("/tick") else None)
-    await page.goto(site.put(f"/{item}", "<p>Text</p>", tag(server, id=item)))
-    await arrive(server, {"view": 1}, id=item)
+    await page.goto(site.add_page(f"/{item}", "<p>Text</p>", beacon_tag(server, id=item)))
+    await wait_for_events(server, {"view": 1}, id=item)
     state: dict[str, Any] = dict(await visitor.storage_state(indexed_db=True))
     assert ([each["name"] for each in state["cookies"]], state["origins"]) == (["a"], [])
     assert [each["content-type"] for each in sent] == ["text/plain;charset=UTF-8"]
@@ -78,7 +78,7 @@ async def test_nothing_is_stored_and_no_cookie_is_set_or_sent(
 
 
 async def test_what_is_sent_is_what_the_documentation_says(
-    server: Server, site: Site, visitor: BrowserContext, item: str
+    server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
     described: dict[str, set[str]] = {}
     for row in section("docs/beacon.md", "What it counts").splitlines():
@@ -95,28 +95,28 @@ async def test_what_is_sent_is_what_the_documentation_says(
     page.on("request", note)
     links = "<a id=csv href='/x.csv'>csv</a> <a id=out href='https://example.org/'>elsewhere</a><button>b</button>"
     stay = "<script>addEventListener('click', (event) => event.preventDefault())</script>"
-    address = site.put(f"/{item}", f"<p>Text</p>{links}{stay}", tag(server, id=item, heartbeat="0.4"))
+    address = site.add_page(f"/{item}", f"<p>Text</p>{links}{stay}", beacon_tag(server, id=item, heartbeat="0.4"))
     await page.goto(address, referer="https://www.example.org/")
     for link in ("#csv", "#out", "button"):
         await page.click(link)
     await page.evaluate("setTimeout(() => { throw new Error('no') }); new Promise((done) => setTimeout(done, 100))")
     await page.evaluate("history.pushState(null, '', '/elsewhere')")
-    await until(sent.keys, lambda events: events == described.keys())
+    await poll_until(sent.keys, lambda events: events == described.keys())
     assert sent == described
 
 
 @pytest.mark.parametrize("trusted", [False, True])
 async def test_it_works_under_a_strict_policy(
-    server: Server, site: Site, visitor: BrowserContext, item: str, *, trusted: bool
+    server: Server, site: StaticSite, visitor: BrowserContext, item: str, *, trusted: bool
 ) -> None:
     policy = f"default-src 'none'; script-src {server.url}; connect-src {server.url}"
     policy += "; require-trusted-types-for 'script'; trusted-types 'none'" * trusted
     isolated = {"Cross-Origin-Embedder-Policy": "require-corp", "Cross-Origin-Opener-Policy": "same-origin"}
     page, troubles = await watched(visitor)
-    site.put(
+    site.add_page(
         f"/{item}",
-        f"<p>Text</p><a href='{site.elsewhere}/x.pdf'>PDF</a>",
-        tag(server, id=item),
+        f"<p>Text</p><a href='{site.other_host_url}/x.pdf'>PDF</a>",
+        beacon_tag(server, id=item),
         Content_Security_Policy=policy,
         Referrer_Policy="no-referrer",
         **isolated,
@@ -125,28 +125,28 @@ async def test_it_works_under_a_strict_policy(
     async with visitor.expect_page() as opened:
         await page.click("a", modifiers=["Control"])
     await (await opened.value).close()
-    await arrive(server, {"view": 1, "download": 1}, id=item)
-    await leave(page)
-    await arrive(server, {"view": 1, "download": 1, **LEAVING}, id=item)
+    await wait_for_events(server, {"view": 1, "download": 1}, id=item)
+    await close_tab(page)
+    await wait_for_events(server, {"view": 1, "download": 1, **LEAVING}, id=item)
     assert troubles == []
     # The server knows that a browser speaks, whatever it was told of where it came from.
     assert server.get(f"/query?metrics=visitors&id={item}")["rows"] == [[1]]
 
 
 async def test_a_policy_that_forbids_sending_does_no_harm(
-    server: Server, site: Site, visitor: BrowserContext, item: str
+    server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
     page, troubles = await watched(visitor)
     policy = f"script-src {server.url} 'unsafe-inline'; connect-src 'none'"
-    site.put(f"/{item}", "<p>Text</p>", tag(server, id=item), Content_Security_Policy=policy)
+    site.add_page(f"/{item}", "<p>Text</p>", beacon_tag(server, id=item), Content_Security_Policy=policy)
     await page.goto(f"{site.url}/{item}")
     await page.wait_for_timeout(1300)
     assert await page.evaluate("metronome.tick({event: 'unheard'})") is None
-    await leave(page)
+    await close_tab(page)
     assert troubles
     # The browser says so; no error of the page's own comes of it.
     assert all("Content Security Policy" in each for each in troubles)
-    assert counts(server, "event", id=item) == {}
+    assert count_events(server, "event", id=item) == {}
 
 
 HOSTILE: Final = {
@@ -182,11 +182,11 @@ STILL_COUNTED: Final = frozenset(HOSTILE) - {
 
 @pytest.mark.parametrize("how", HOSTILE)
 async def test_beside_scripts_that_break_everything_no_error_is_the_beacons(
-    server: Server, site: Site, visitor: BrowserContext, item: str, how: str
+    server: Server, site: StaticSite, visitor: BrowserContext, item: str, how: str
 ) -> None:
     page, troubles = await watched(visitor)
     body = "<p>Text</p><a href='#there'>there</a><svg><a href='#x'><text y=20>x</text></a></svg>"
-    await page.goto(site.put(f"/{item}", f"<script>{HOSTILE[how]}</script>{body}", tag(server, id=item)))
+    await page.goto(site.add_page(f"/{item}", f"<script>{HOSTILE[how]}</script>{body}", beacon_tag(server, id=item)))
     await page.click("a[href='#there']")
     await page.evaluate(
         "document.links[0].nextSibling.firstChild.dispatchEvent(new MouseEvent('click', {bubbles: true}))"
@@ -194,18 +194,18 @@ async def test_beside_scripts_that_break_everything_no_error_is_the_beacons(
     await page.evaluate("history.pushState({a: 1}, '', '#end')")
     await page.wait_for_timeout(1200)
     assert await page.evaluate("[history.state.a, location.hash]") == [1, "#end"]
-    await leave(page)
+    await close_tab(page)
     assert troubles == []
     if how in STILL_COUNTED:
-        found = await until(lambda: counts(server, "event", id=item, event="view"), bool)
+        found = await poll_until(lambda: count_events(server, "event", id=item, event="view"), bool)
         assert found == {("view",): 1}
 
 
 async def test_what_a_page_ticks_wrongly_harms_nothing(
-    server: Server, site: Site, visitor: BrowserContext, item: str
+    server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
     page, troubles = await watched(visitor)
-    await page.goto(site.put(f"/{item}", "<p>Text</p>", tag(server, id=item)))
+    await page.goto(site.add_page(f"/{item}", "<p>Text</p>", beacon_tag(server, id=item)))
     await page.evaluate(
         """
         const round = {event: 'round'};
@@ -219,15 +219,15 @@ async def test_what_a_page_ticks_wrongly_harms_nothing(
         tick({event: 'good'});
         """
     )
-    await leave(page)
-    await arrive(server, {"good": 1, "view": 7, **LEAVING}, id=item)
+    await close_tab(page)
+    await wait_for_events(server, {"good": 1, "view": 7, **LEAVING}, id=item)
     assert [each for each in troubles if "Metronome: " not in each] == []
 
 
 async def test_an_error_counts_a_few_times_and_a_page_has_a_bound(
-    server: Server, site: Site, visitor: BrowserContext, item: str
+    server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
-    address = site.put(f"/{item}", "<p>Text</p><img src=/none.png>", tag(server, id=item))
+    address = site.add_page(f"/{item}", "<p>Text</p><img src=/none.png>", beacon_tag(server, id=item))
     page = await visitor.new_page()
     await page.goto(address)
     # A picture that cannot be loaded is no error of a script.
@@ -239,19 +239,19 @@ async def test_an_error_counts_a_few_times_and_a_page_has_a_bound(
     )
     await page.evaluate(";".join(throwing.format(f"number {'x' * n}") for n in range(30)))
     await page.evaluate("new Promise((done) => setTimeout(done, 50))")
-    await leave(page)
-    await arrive(server, {"view": 1, "error": 20, **LEAVING}, id=item)
-    found = counts(server, "message", id=item, event="error")
+    await close_tab(page)
+    await wait_for_events(server, {"view": 1, "error": 20, **LEAVING}, id=item)
+    found = count_events(server, "message", id=item, event="error")
     assert {found["RangeError: again",], found["a text",], found["undefined",]} == {3, 1}
-    (line,) = {line for (_, line) in counts(server, "message,error_line", id=item, event="error")}
+    (line,) = {line for (_, line) in count_events(server, "message,error_line", id=item, event="error")}
     assert int(line or 0) > 0
-    stacks = [stack or "" for (stack,) in counts(server, "error_stack", id=item, message="RangeError: again")]
+    stacks = [stack or "" for (stack,) in count_events(server, "error_stack", id=item, message="RangeError: again")]
     assert stacks
     assert all(stack.startswith("RangeError: again\n") for stack in stacks)
 
 
 async def test_a_page_in_the_background_that_nobody_looks_at_is_no_view(
-    server: Server, site: Site, visitor: BrowserContext, item: str
+    server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
     hidden = """
         let state = 'hidden';
@@ -262,27 +262,27 @@ async def test_a_page_in_the_background_that_nobody_looks_at_is_no_view(
     for path in ("seen", "unseen"):
         page = await visitor.new_page()
         await page.add_init_script(hidden)
-        await page.goto(site.put(f"/{item}/{path}", "<p>Text</p>", tag(server, id=f"{item}-{path}")))
+        await page.goto(site.add_page(f"/{item}/{path}", "<p>Text</p>", beacon_tag(server, id=f"{item}-{path}")))
         pages.append(page)
     await pages[0].wait_for_timeout(1200)
-    assert counts(server, "event", id=f"{item}-seen") == {}
+    assert count_events(server, "event", id=f"{item}-seen") == {}
     await pages[0].evaluate("show()")
     for page in pages:
-        await leave(page)
+        await close_tab(page)
     # What was painted while nobody looked says nothing of how fast the page is.
-    await arrive(server, {"view": 1, **LEAVING}, id=f"{item}-seen")
+    await wait_for_events(server, {"view": 1, **LEAVING}, id=f"{item}-seen")
     answer = server.get(f"/query?metrics=count:FCP,count:TTFB&id={item}-seen")
-    assert counts(server, "event", id=f"{item}-unseen") == {}
+    assert count_events(server, "event", id=f"{item}-unseen") == {}
     assert answer["rows"] == [[0, 1]]
 
 
 async def test_a_headless_browser_that_says_so_is_a_robot(
-    server: Server, site: Site, browser: Browser, item: str
+    server: Server, site: StaticSite, browser: Browser, item: str
 ) -> None:
     context = await browser.new_context(user_agent="Mozilla/5.0 (X11; Linux x86_64) HeadlessChrome/141.0.0.0")
     page = await context.new_page()
-    await page.goto(site.put(f"/{item}", "<p>Text</p>", tag(server, id=item)))
-    found = await until(lambda: counts(server, "bot", id=item, event="view"), bool)
+    await page.goto(site.add_page(f"/{item}", "<p>Text</p>", beacon_tag(server, id=item)))
+    found = await poll_until(lambda: count_events(server, "bot", id=item, event="view"), bool)
     assert found == {("HeadlessChrome",): 1}
     assert server.get(f"/tock/{item}.json")["views"] == {}
     await context.close()

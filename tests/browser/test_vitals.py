@@ -11,9 +11,9 @@ import orjson
 import pytest
 from playwright.async_api import BrowserContext, Page
 
-from tests.browser.chromium import counts, leave, tag, until
-from tests.browser.sites import Page as Served
-from tests.browser.sites import Site
+from tests.browser.chromium import beacon_tag, close_tab, count_events, poll_until
+from tests.browser.sites import SitePage as Served
+from tests.browser.sites import StaticSite
 from tests.servers import Server
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -139,11 +139,11 @@ SAID: Final = {
 """What is measured where not all is."""
 
 
-def served(server: Server, site: Site, item: str, library: str, **more: float) -> str:
+def served(server: Server, site: StaticSite, item: str, library: str, **more: float) -> str:
     site.pages["/web-vitals.js"] = Served(library, "text/javascript")
-    head = f"{tag(server, ' ', id=item)}<script src=/web-vitals.js></script><script>{TELLING}</script>"
+    head = f"{beacon_tag(server, ' ', id=item)}<script src=/web-vitals.js></script><script>{TELLING}</script>"
     body = "<h2>A page</h2><p>with a <button>button</button> and an <input></p>" + "<p>Some text.</p>" * 20
-    address = site.put(f"/{item}", body, head)
+    address = site.add_page(f"/{item}", body, head)
     if more:
         site.pages[f"/{item}"] = Served(site.pages[f"/{item}"].body, **more)  # type: ignore[arg-type]  # a delay
     return address
@@ -174,14 +174,14 @@ def assert_alike(one: dict[str, float], other: dict[str, float]) -> None:
 
 @pytest.mark.parametrize("what", DOING)
 async def test_a_page_has_the_vitals_that_the_library_measures(
-    server: Server, site: Site, visitor: BrowserContext, item: str, library: str, what: str
+    server: Server, site: StaticSite, visitor: BrowserContext, item: str, library: str, what: str
 ) -> None:
     page = await visitor.new_page()
     await page.goto(served(server, site, item, library, delay=0.15))
     await DOING[what](page)
-    await leave(page)
+    await close_tab(page)
     names = SAID.get(what, set(MEASURES))
-    found = await until(lambda: _told(server, item, LOADED), lambda told: told.keys() >= names)
+    found = await poll_until(lambda: _told(server, item, LOADED), lambda told: told.keys() >= names)
     assert found.keys() == names
     assert found["TTFB"] >= 150
     measured = ours(server, item, restored=False)
@@ -193,21 +193,21 @@ async def test_a_page_has_the_vitals_that_the_library_measures(
 
 
 async def test_a_page_that_is_restored_is_measured_anew(
-    server: Server, site: Site, visitor: BrowserContext, item: str, library: str
+    server: Server, site: StaticSite, visitor: BrowserContext, item: str, library: str
 ) -> None:
     page = await visitor.new_page()
     address = served(server, site, item, library, delay=0.05)
     await page.goto(address)
     await clicking(page)
     await jumping_when_clicked(page)
-    await page.goto(site.put(f"/{item}/other"))
+    await page.goto(site.add_page(f"/{item}/other"))
     await page.evaluate("history.back()")
-    assert await until(lambda: page.url, lambda seen: seen == address) == address
+    assert await poll_until(lambda: page.url, lambda seen: seen == address) == address
     await page.wait_for_timeout(300)
     await page.evaluate(f"{SHIFTING}; grow(33, 0)")
     await page.wait_for_timeout(300)
-    await leave(page)
-    found = await until(lambda: _told(server, item, RESTORED), lambda told: len(told) >= 4)
+    await close_tab(page)
+    found = await poll_until(lambda: _told(server, item, RESTORED), lambda told: len(told) >= 4)
     assert found.keys() == set(MEASURES) - {"INP"}
     assert_alike(ours(server, item, restored=True), found)
     assert found["CLS"] > 0
@@ -217,4 +217,4 @@ async def test_a_page_that_is_restored_is_measured_anew(
 def _told(server: Server, item: str, navigation: str) -> dict[str, float]:
     server.wait_until_shipped()
     # Nothing is answered of what no event has had yet.
-    return theirs(server, item, navigation) if counts(server, "event", id=item, event="theirs") else {}
+    return theirs(server, item, navigation) if count_events(server, "event", id=item, event="theirs") else {}

@@ -9,10 +9,18 @@ import orjson
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page
 
-from tests.browser.chromium import arrive, at_home, counts, leave, need_chromium, tag, until
-from tests.browser.sites import Page as Served
-from tests.browser.sites import Site
-from tests.servers import Server, serving
+from tests.browser.chromium import (
+    beacon_tag,
+    close_tab,
+    count_events,
+    launch_with_profile,
+    poll_until,
+    require_chromium,
+    wait_for_events,
+)
+from tests.browser.sites import SitePage as Served
+from tests.browser.sites import StaticSite
+from tests.servers import Server, running_server
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -37,7 +45,7 @@ TROUBLES: Final = {
 @pytest.fixture
 def own(tmp_path: Path) -> Iterator[Server]:
     """A server that the test may kill."""
-    with serving(tmp_path / "data") as running:
+    with running_server(tmp_path / "data") as running:
         yield running
 
 
@@ -51,12 +59,12 @@ async def wait_for(page: Page, batches: int) -> None:
 
 
 async def test_what_happens_offline_goes_out_later_with_its_own_time(
-    server: Server, site: Site, visitor: BrowserContext, item: str
+    server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
-    address = site.put(f"/{item}", "<p>Text</p>", tag(server, id=item))
+    address = site.add_page(f"/{item}", "<p>Text</p>", beacon_tag(server, id=item))
     page = await visitor.new_page()
     await page.goto(address)
-    await arrive(server, {"view": 1}, id=item)
+    await wait_for_events(server, {"view": 1}, id=item)
     await visitor.set_offline(offline=True)
     await page.evaluate("metronome.tick({event: 'away', n: 1})")
     at = time.time() * 1000
@@ -66,39 +74,39 @@ async def test_what_happens_offline_goes_out_later_with_its_own_time(
     await wait_for(page, 2)
     await visitor.set_offline(offline=False)
     await wait_for(page, 0)
-    await arrive(server, {"view": 1, "away": 2}, id=item)
+    await wait_for_events(server, {"view": 1, "away": 2}, id=item)
     first, second = (server.get(f"/query?metrics=first&id={item}&n={n}")["rows"][0][0] for n in (1, 2))
     times = [await page.evaluate("(stamp) => Date.parse(stamp)", stamp) for stamp in (first, second)]
     assert abs(times[0] - at) < 5000
     assert times[1] - times[0] > 1400
-    await leave(page)
-    await arrive(server, {"view": 1, "away": 2, **LEAVING}, id=item)
+    await close_tab(page)
+    await wait_for_events(server, {"view": 1, "away": 2, **LEAVING}, id=item)
 
 
 async def test_what_waits_as_the_page_closes_goes_out_with_the_next_page(
-    server: Server, site: Site, visitor: BrowserContext, item: str
+    server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
-    address = site.put(f"/{item}", "<p>Text</p>", tag(server, id=item))
+    address = site.add_page(f"/{item}", "<p>Text</p>", beacon_tag(server, id=item))
     page, other = await visitor.new_page(), await visitor.new_page()
     await page.goto(address)
-    await other.goto(site.put(f"/{item}/without"))
-    await arrive(server, {"view": 1}, id=item)
+    await other.goto(site.add_page(f"/{item}/without"))
+    await wait_for_events(server, {"view": 1}, id=item)
     await visitor.set_offline(offline=True)
     await page.evaluate("metronome.tick({event: 'away'})")
-    await leave(page)
+    await close_tab(page)
     await wait_for(other, 1)
     await visitor.set_offline(offline=False)
-    await other.goto(site.put(f"/{item}/next", head=tag(server, id=f"{item}-next", off="vitals")))
+    await other.goto(site.add_page(f"/{item}/next", head=beacon_tag(server, id=f"{item}-next", off="vitals")))
     await wait_for(other, 0)
-    await arrive(server, {"view": 1, "away": 1, **LEAVING}, id=item)
+    await wait_for_events(server, {"view": 1, "away": 1, **LEAVING}, id=item)
 
 
 async def test_a_server_that_is_killed_and_comes_back_gets_everything_once(
-    own: Server, site: Site, visitor: BrowserContext, item: str
+    own: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
     page = await visitor.new_page()
-    await page.goto(site.put(f"/{item}", "<p>Text</p>", tag(own, id=item)))
-    await arrive(own, {"view": 1}, id=item)
+    await page.goto(site.add_page(f"/{item}", "<p>Text</p>", beacon_tag(own, id=item)))
+    await wait_for_events(own, {"view": 1}, id=item)
     own.kill()
     for n in (1, 2):
         await page.evaluate(f"metronome.tick({{event: 'away', n: {n}}})")
@@ -106,128 +114,128 @@ async def test_a_server_that_is_killed_and_comes_back_gets_everything_once(
     own.start()
     # Nobody tells the page: it tries again by itself.
     await wait_for(page, 0)
-    await arrive(own, {"view": 1, "away": 2}, id=item)
+    await wait_for_events(own, {"view": 1, "away": 2}, id=item)
     own.kill()
     await page.evaluate("metronome.tick({event: 'away', n: 3})")
     await wait_for(page, 1)
     # It knows that the server is away, so that nothing is given to a beacon whose fate nobody hears of.
-    await leave(page)
+    await close_tab(page)
     again = await visitor.new_page()
     own.start()
-    await again.goto(site.put(f"/{item}/next", head=tag(own, id=f"{item}-next")))
+    await again.goto(site.add_page(f"/{item}/next", head=beacon_tag(own, id=f"{item}-next")))
     await wait_for(again, 0)
-    await arrive(own, {"view": 1, "away": 3, **LEAVING}, id=item)
+    await wait_for_events(own, {"view": 1, "away": 3, **LEAVING}, id=item)
 
 
 async def test_what_waits_is_still_there_when_the_browser_is_started_again(
-    own: Server, site: Site, item: str, tmp_path: Path
+    own: Server, site: StaticSite, item: str, tmp_path: Path
 ) -> None:
-    address = site.put(f"/{item}", "<p>Text</p>", tag(own, id=item, off="vitals", heartbeat="0"))
-    async with at_home(need_chromium(), tmp_path / "profile") as before:
+    address = site.add_page(f"/{item}", "<p>Text</p>", beacon_tag(own, id=item, off="vitals", heartbeat="0"))
+    async with launch_with_profile(require_chromium(), tmp_path / "profile") as before:
         page = await before.new_page()
         await page.goto(address)
-        await arrive(own, {"view": 1}, id=item)
+        await wait_for_events(own, {"view": 1}, id=item)
         own.kill()
         await page.evaluate("metronome.tick({event: 'away'})")
         await wait_for(page, 1)
     own.start()
-    async with at_home(need_chromium(), tmp_path / "profile") as after:
+    async with launch_with_profile(require_chromium(), tmp_path / "profile") as after:
         page = await after.new_page()
         await page.goto(address)
         await wait_for(page, 0)
-        await arrive(own, {"view": 2, "away": 1}, id=item)
+        await wait_for_events(own, {"view": 2, "away": 1}, id=item)
 
 
 async def test_what_waits_goes_on_waiting_while_nothing_gets_through(
-    own: Server, site: Site, visitor: BrowserContext, item: str
+    own: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
     script = await (await visitor.request.get(f"{own.url}/metronome.js")).text()
     site.pages["/counting.js"] = Served(script, "text/javascript")
     head = f"<script src=/counting.js data-url={own.url} data-id={item} data-heartbeat=0 data-off=vitals></script>"
-    address = site.put(f"/{item}", "<p>Text</p>", head)
+    address = site.add_page(f"/{item}", "<p>Text</p>", head)
     own.kill()
     first = await visitor.new_page()
     await first.goto(address)
     await wait_for(first, 1)
-    await leave(first)
+    await close_tab(first)
     # The next page tries what waits, and learns by it that its own events had better wait, too.
     second = await visitor.new_page()
     async with second.expect_event("requestfailed"):
         await second.goto(address)
     await second.evaluate("new Promise((done) => setTimeout(done, 100))")
-    await leave(second)
+    await close_tab(second)
     own.start()
     third = await visitor.new_page()
     await third.goto(address)
     await wait_for(third, 0)
-    await arrive(own, {"view": 3}, id=item)
+    await wait_for_events(own, {"view": 3}, id=item)
 
 
 async def test_what_a_server_has_no_room_for_waits_until_it_has(
-    tmp_path: Path, site: Site, visitor: BrowserContext, item: str
+    tmp_path: Path, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
-    need_chromium()
+    require_chromium()
     with Server(tmp_path / "data", spool_max_bytes=1) as full:
         full.start()
         page = await visitor.new_page()
-        await page.goto(site.put(f"/{item}", "<p>Text</p>", tag(full, id=item)))
+        await page.goto(site.add_page(f"/{item}", "<p>Text</p>", beacon_tag(full, id=item)))
         await wait_for(page, 1)
         full.stop()
         full.settings["spool_max_bytes"] = 10_000_000
         full.start()
         await wait_for(page, 0)
-        await leave(page)
-        await arrive(full, {"view": 1, **LEAVING}, id=item)
+        await close_tab(page)
+        await wait_for_events(full, {"view": 1, **LEAVING}, id=item)
 
 
 async def test_tabs_that_are_offline_together_neither_lose_nor_double_anything(
-    server: Server, site: Site, visitor: BrowserContext, item: str
+    server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
-    address = site.put(f"/{item}", "<p>Text</p>", tag(server, id=item))
+    address = site.add_page(f"/{item}", "<p>Text</p>", beacon_tag(server, id=item))
     # Even what happens in several tabs at the very same time is kept apart.
     await visitor.add_init_script(f"Date.now = () => {time.time() * 1000:.0f}")
     pages = [await visitor.new_page() for _ in range(3)]
     for page in pages:
         await page.goto(address)
-    await arrive(server, {"view": 3}, id=item)
+    await wait_for_events(server, {"view": 3}, id=item)
     await visitor.set_offline(offline=True)
     for turn in range(2):
         for n, page in enumerate(pages):
             await page.evaluate(f"metronome.tick({{event: 'away', n: {10 * turn + n}}})")
         await wait_for(pages[0], 3 * (turn + 1))
-    await leave(pages.pop())
+    await close_tab(pages.pop())
     await wait_for(pages[0], 7)
     # Both of them send whatever waits, at the same time.
     await visitor.set_offline(offline=False)
     await wait_for(pages[0], 0)
-    await arrive(server, {"view": 3, "away": 6, **LEAVING}, id=item)
+    await wait_for_events(server, {"view": 3, "away": 6, **LEAVING}, id=item)
     for page in pages:
-        await leave(page)
-    await arrive(server, {"view": 3, "away": 6, "timing": 3, "heartbeat": 3}, id=item)
+        await close_tab(page)
+    await wait_for_events(server, {"view": 3, "away": 6, "timing": 3, "heartbeat": 3}, id=item)
 
 
 async def test_what_has_waited_for_over_a_week_is_let_go(
-    server: Server, site: Site, visitor: BrowserContext, item: str
+    server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
     page = await visitor.new_page()
-    await page.goto(site.put(f"/{item}/without"))
+    await page.goto(site.add_page(f"/{item}/without"))
     now = time.time() * 1000
     for age, name in ((WEEK_MS + 60_000, "old"), (WEEK_MS - 3600_000, "young")):
         key = f"metronome {server.url}/tick {now - age:.0f} x"
         batch = orjson.dumps([{"event": name, "event_id": f"{item}-{name}", "ts": round(now - age), "id": item}])
         await page.evaluate("([key, text]) => localStorage.setItem(key, text)", [key, batch.decode()])
     await page.evaluate("localStorage.setItem('metronome', 'the page\\'s own')")
-    await page.goto(site.put(f"/{item}", head=tag(server, id=item, off="views vitals", heartbeat="0")))
+    await page.goto(site.add_page(f"/{item}", head=beacon_tag(server, id=item, off="views vitals", heartbeat="0")))
     await wait_for(page, 0)
-    await arrive(server, {"young": 1}, id=item)
+    await wait_for_events(server, {"young": 1}, id=item)
     assert await page.evaluate("({...localStorage})") == {"metronome": "the page's own"}
 
 
 async def test_what_waits_has_a_bound_and_the_oldest_goes_first(
-    server: Server, site: Site, visitor: BrowserContext, item: str
+    server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
     page = await visitor.new_page()
-    await page.goto(site.put(f"/{item}", head=tag(server, id=item, off="views vitals", heartbeat="0")))
+    await page.goto(site.add_page(f"/{item}", head=beacon_tag(server, id=item, off="views vitals", heartbeat="0")))
     await visitor.set_offline(offline=True)
     now = time.time() * 1000
     for n in range(20):
@@ -240,84 +248,86 @@ async def test_what_waits_has_a_bound_and_the_oldest_goes_first(
     assert 200_000 < sum(sizes) <= 250_000
     await visitor.set_offline(offline=False)
     await wait_for(page, 0)
-    await arrive(server, {"away": 13}, id=item)
-    assert sorted(int(n or 0) for (n,) in counts(server, "n", id=item)) == list(range(8, 21))
+    await wait_for_events(server, {"away": 13}, id=item)
+    assert sorted(int(n or 0) for (n,) in count_events(server, "n", id=item)) == list(range(8, 21))
 
 
 @pytest.mark.parametrize("trouble", TROUBLES)
 async def test_without_room_in_the_storage_events_wait_in_the_page(
-    server: Server, site: Site, visitor: BrowserContext, item: str, trouble: str
+    server: Server, site: StaticSite, visitor: BrowserContext, item: str, trouble: str
 ) -> None:
     breaking = TROUBLES[trouble]
     page = await visitor.new_page()
-    await page.goto(site.put(f"/{item}", "<p>Text</p>", f"<script>{breaking}</script>{tag(server, id=item)}"))
-    await arrive(server, {"view": 1}, id=item)
+    await page.goto(
+        site.add_page(f"/{item}", "<p>Text</p>", f"<script>{breaking}</script>{beacon_tag(server, id=item)}")
+    )
+    await wait_for_events(server, {"view": 1}, id=item)
     await visitor.set_offline(offline=True)
     await page.evaluate("metronome.tick({event: 'away'})")
     await page.wait_for_timeout(1300)
     await visitor.set_offline(offline=False)
-    await arrive(server, {"view": 1, "away": 1}, id=item)
-    await leave(page)
-    await arrive(server, {"view": 1, "away": 1, **LEAVING}, id=item)
+    await wait_for_events(server, {"view": 1, "away": 1}, id=item)
+    await close_tab(page)
+    await wait_for_events(server, {"view": 1, "away": 1, **LEAVING}, id=item)
 
 
 async def test_what_could_not_be_stored_is_tried_once_more_as_the_page_closes(
-    own: Server, site: Site, visitor: BrowserContext, item: str
+    own: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
     page = await visitor.new_page()
     broken = f"<script>{TROUBLES['forbidden']}</script>"
-    await page.goto(site.put(f"/{item}", "<p>Text</p>", broken + tag(own, id=item)))
-    await arrive(own, {"view": 1}, id=item)
+    await page.goto(site.add_page(f"/{item}", "<p>Text</p>", broken + beacon_tag(own, id=item)))
+    await wait_for_events(own, {"view": 1}, id=item)
     own.kill()
     async with page.expect_event("requestfailed"):
         await page.evaluate("metronome.tick({event: 'away'})")
     own.start()
-    await leave(page)
-    await arrive(own, {"view": 1, "away": 1, **LEAVING}, id=item)
+    await close_tab(page)
+    await wait_for_events(own, {"view": 1, "away": 1, **LEAVING}, id=item)
 
 
 async def test_more_than_a_browser_lets_out_at_once_arrives_all_the_same(
-    server: Server, site: Site, visitor: BrowserContext, item: str
+    server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
     page = await visitor.new_page()
-    await page.goto(site.put(f"/{item}", "<p>Text</p>", tag(server, id=item)))
+    await page.goto(site.add_page(f"/{item}", "<p>Text</p>", beacon_tag(server, id=item)))
     await page.evaluate(
         "for (let n = 0; n < 300; n++) metronome.tick({event: 'many', n, text: '語'.repeat(300)});"
         "metronome.tick({event: 'huge', text: '語'.repeat(100_000)})"
     )
-    await leave(page)
+    await close_tab(page)
     # As much as the browser takes goes out as the page closes.
-    assert await until(lambda: counts(server, "event", id=item, event="many"), bool)
+    assert await poll_until(lambda: count_events(server, "event", id=item, event="many"), bool)
     other = await visitor.new_page()
-    await other.goto(site.put(f"/{item}/next", head=tag(server, id=f"{item}-next")))
+    await other.goto(site.add_page(f"/{item}/next", head=beacon_tag(server, id=f"{item}-next")))
     await wait_for(other, 0)
-    await arrive(server, {"view": 1, "many": 300, "huge": 1, **LEAVING}, id=item)
+    await wait_for_events(server, {"view": 1, "many": 300, "huge": 1, **LEAVING}, id=item)
 
 
 async def test_a_refused_event_is_told_in_the_console_and_not_sent_again(
-    server: Server, site: Site, visitor: BrowserContext, item: str
+    server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
     page = await visitor.new_page()
-    await page.goto(site.put(f"/{item}", "<p>Text</p>", tag(server, id=item)))
+    await page.goto(site.add_page(f"/{item}", "<p>Text</p>", beacon_tag(server, id=item)))
     async with page.expect_console_message(lambda message: message.type == "warning") as told:
         await page.evaluate("metronome.tick({event: 'odd', ts: 'noon'}); metronome.tick({event: 'even'})")
     assert "'noon' is no time" in (await told.value).text
     assert await waiting(page) == []
-    await leave(page)
-    await arrive(server, {"view": 1, "even": 1, **LEAVING}, id=item)
+    await close_tab(page)
+    await wait_for_events(server, {"view": 1, "even": 1, **LEAVING}, id=item)
 
 
 async def test_events_of_one_server_do_not_go_to_another(
-    own: Server, server: Server, site: Site, browser: Browser, item: str
+    own: Server, server: Server, site: StaticSite, browser: Browser, item: str
 ) -> None:
     context = await browser.new_context()
     page = await context.new_page()
-    await page.goto(site.put(f"/{item}", "<p>Text</p>", tag(own, id=item)))
-    await arrive(own, {"view": 1}, id=item)
+    await page.goto(site.add_page(f"/{item}", "<p>Text</p>", beacon_tag(own, id=item)))
+    await wait_for_events(own, {"view": 1}, id=item)
     own.kill()
     await page.evaluate("metronome.tick({event: 'away'})")
     await wait_for(page, 1)
-    await page.goto(site.put(f"/{item}/other", "<p>Text</p>", tag(server, id=item)))
-    await leave(page)
-    await arrive(server, {"view": 1, **LEAVING}, id=item)
+    await page.goto(site.add_page(f"/{item}/other", "<p>Text</p>", beacon_tag(server, id=item)))
+    await close_tab(page)
+    await wait_for_events(server, {"view": 1, **LEAVING}, id=item)
     await context.close()

@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
 from metronome.cli import app
-from metronome.cli.dashboards import Answer, checked_import, checked_version
-from metronome.dashboards import bundle, dashboard_ids, ndjson
-from metronome.errors import KibanaDenied, KibanaRefused, Misconfigured
+from metronome.cli.dashboards import KibanaResponse, validate_import, validate_version
+from metronome.dashboards import build_saved_objects, dashboard_ids, encode_ndjson
+from metronome.errors import ConfigurationError, DashboardsRejected, KibanaAccessDenied
 from tests.cli.kibana_server import Kibana, answering, serving
 from tests.servers import free_port, run_metronome
 
 ROOT = Path(__file__).parents[2]
-OBJECTS = bundle("metronome")
+OBJECTS = build_saved_objects("metronome")
 SECRET = "c2VjcmV0OnZlcnkgc2VjcmV0"  # noqa: S105  # of the server made here
 
 
@@ -83,7 +83,7 @@ class TestInstall:
     def test_the_prefix_of_indices_is_that_of_the_server(self, kibana: Kibana, url: str) -> None:
         assert install(url, INDEX_PREFIX="logs-of-mine").exit_code == 0
         assert install(url, "--index-prefix", "other", INDEX_PREFIX="logs-of-mine").exit_code == 0
-        assert [*kibana.objects.values()] == bundle("logs-of-mine") + bundle("other")
+        assert [*kibana.objects.values()] == build_saved_objects("logs-of-mine") + build_saved_objects("other")
         assert "METRONOME_INDEX_PREFIX is 'A*'" in complaint(install(url, "--index-prefix", "A*"))
 
     def test_an_address_may_have_a_path_and_end_with_a_slash(self, kibana: Kibana) -> None:
@@ -117,8 +117,8 @@ class TestInstall:
         assert "lens metronome-usage-views (Views): is of a type that this Kibana does not have" in said
 
     def test_a_200_is_no_success_where_less_was_taken_than_sent(self) -> None:
-        with pytest.raises(KibanaRefused, match="took 3 of 4 objects: it does not say why"):
-            checked_import("it", Answer(200, b'{"success":true,"successCount":3}'), 4)
+        with pytest.raises(DashboardsRejected, match="took 3 of 4 objects: it does not say why"):
+            validate_import("it", KibanaResponse(200, b'{"success":true,"successCount":3}'), 4)
 
 
 class TestWaiting:
@@ -150,15 +150,15 @@ class TestWaiting:
 
     def test_patience_ends(self, kibana: Kibana, url: str) -> None:
         kibana.starts = 1_000_000
-        assert complaint(install(url, "--patience", "0")) == (
+        assert complaint(install(url, "--retry-timeout", "0")) == (
             f"--kibana {url} does not answer: 503 Service Unavailable; see that it runs and is reached at the address "
-            "of --kibana, or wait longer for it with --patience"
+            "of --kibana, or wait longer for it with --retry-timeout"
         )
         assert len(kibana.asked) == 1
 
     def test_one_that_is_away_is_said_to_be(self) -> None:
         address = f"http://127.0.0.1:{free_port()}"
-        assert complaint(install(address, "--patience", "0")).startswith(f"--kibana {address} does not answer: ")
+        assert complaint(install(address, "--retry-timeout", "0")).startswith(f"--kibana {address} does not answer: ")
 
 
 class TestRights:
@@ -197,7 +197,7 @@ class TestRights:
             install(url, KIBANA_KEY=SECRET),
             install(url, KIBANA_KEY=f"not {SECRET}"),
             install(url, KIBANA_USER="rosa", KIBANA_PASSWORD="geheim"),  # noqa: S106  # likewise
-            install(url, "--patience", "0", KIBANA_USER="anna", KIBANA_PASSWORD="geheim"),  # noqa: S106  # likewise
+            install(url, "--retry-timeout", "0", KIBANA_USER="anna", KIBANA_PASSWORD="geheim"),  # noqa: S106  # likewise
             install(url, "--help", KIBANA_KEY=SECRET, KIBANA_PASSWORD="geheim"),  # noqa: S106  # likewise
             install(url.replace("://", "://rosa:geheim@")),
         ]
@@ -280,9 +280,9 @@ class TestWrite:
         folder = tmp_path / "new" / "folder"
         result = CliRunner().invoke(app, ["dashboards", "write", str(folder)])
         assert result.stdout.startswith(f"{len(OBJECTS)} objects are in {folder / 'metronome.ndjson'}: import it")
-        assert (folder / "metronome.ndjson").read_bytes() == ndjson(OBJECTS)
+        assert (folder / "metronome.ndjson").read_bytes() == encode_ndjson(OBJECTS)
         assert CliRunner().invoke(app, ["dashboards", "write", str(folder), "--index-prefix", "logs"]).exit_code == 0
-        assert (folder / "logs.ndjson").read_bytes() == ndjson(bundle("logs"))
+        assert (folder / "logs.ndjson").read_bytes() == encode_ndjson(build_saved_objects("logs"))
 
     def test_a_folder_that_cannot_be_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
@@ -300,11 +300,11 @@ class TestAsProcess:
 
     def test_it_ends_with_what_a_container_looks_at(self, kibana: Kibana, url: str) -> None:
         done = run_metronome("dashboards", "install", kibana=url)
-        assert (done.code, done.errors) == (0, "")
+        assert (done.exit_code, done.stderr) == (0, "")
         kibana.key = SECRET
         done = run_metronome("dashboards", "install", kibana=url, kibana_key="other")
-        assert (done.code, done.output) == (2, "")
-        assert done.errors.count("\n") == 1
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert done.stderr.count("\n") == 1
 
 
 NAMES = ("success", "successCount", "errors", "error", "type", "id", "meta", "references", "message")
@@ -322,8 +322,8 @@ BODIES = JSON.map(orjson.dumps) | st.binary(max_size=20)
 @given(st.integers(200, 599), BODIES)
 def test_whatever_comes_is_either_everything_imported_or_a_refusal(status: int, body: bytes) -> None:
     try:
-        assert checked_import("it", Answer(status, body), 3) == 3
-    except (KibanaDenied, KibanaRefused) as error:
+        assert validate_import("it", KibanaResponse(status, body), 3) == 3
+    except (KibanaAccessDenied, DashboardsRejected) as error:
         assert str(error)  # noqa: PT017  # either is right
     else:
         assert status == 200
@@ -333,8 +333,8 @@ def test_whatever_comes_is_either_everything_imported_or_a_refusal(status: int, 
 @given(st.integers(200, 599), BODIES)
 def test_whatever_comes_is_either_the_status_of_a_kibana_or_a_reason(status: int, body: bytes) -> None:
     try:
-        checked_version("it", Answer(status, body))
-    except (KibanaDenied, KibanaRefused, Misconfigured) as error:
+        validate_version("it", KibanaResponse(status, body))
+    except (KibanaAccessDenied, DashboardsRejected, ConfigurationError) as error:
         assert str(error)  # noqa: PT017  # either is right
     else:
         assert status == 200

@@ -217,13 +217,13 @@ async def test_a_busy_server_gets_the_batch_again(server: Server, busy: dict[str
 async def test_a_server_that_stays_busy_ends_the_import(server: Server) -> None:
     problem = {"title": "Service Unavailable", "detail": "the spool is full"}
     server.first = [web.json_response(problem, status=503) for _ in range(50)]
-    result = await run(LOG, "--url", server.url, "--patience", "0.3")
+    result = await run(LOG, "--url", server.url, "--retry-timeout", "0.3")
     assert result.exit_code == 1
     assert "503 the spool is full; 0 lines were acknowledged; run the same command again" in result.stderr
 
 
 async def test_a_server_that_is_away_ends_the_import() -> None:
-    result = await run(LOG, "--url", f"http://127.0.0.1:{unused_port()}", "--patience", "0.1")
+    result = await run(LOG, "--url", f"http://127.0.0.1:{unused_port()}", "--retry-timeout", "0.1")
     assert result.exit_code == 1
     assert "does not take events" in result.stderr
     assert "nothing is counted twice" in result.stderr
@@ -231,7 +231,7 @@ async def test_a_server_that_is_away_ends_the_import() -> None:
 
 async def test_what_was_acknowledged_before_the_server_went_away_is_told(server: Server) -> None:
     server.busy_after = 3
-    result = await run(LOG, "--url", server.url, "--batch", "1", "--patience", "0.1")
+    result = await run(LOG, "--url", server.url, "--batch", "1", "--retry-timeout", "0.1")
     assert (result.exit_code, len(server.events)) == (1, 3)
     assert f"; {len(server.events)} lines were acknowledged" in result.stderr
 

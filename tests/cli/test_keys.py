@@ -8,10 +8,10 @@ import orjson
 import pytest
 from typer.testing import CliRunner
 
-from metronome.auth.keys import KIND, is_token
+from metronome.auth.keys import KEY_KIND, is_token
 from metronome.cli import app
 from metronome.state.base import Record
-from metronome.state.sqlite import FILE_NAME, SQLiteState
+from metronome.state.sqlite import STATE_FILE_NAME, SQLiteState
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def listed(data: Path) -> list[dict[str, Any]]:
 def records(data: Path) -> dict[str, Record]:
     async def read() -> dict[str, Record]:
         state = SQLiteState(data)
-        found = await state.all(KIND)
+        found = await state.get_all(KEY_KIND)
         await state.close()
         return found
 
@@ -43,7 +43,7 @@ def records(data: Path) -> dict[str, Record]:
 def put(data: Path, name: str, record: Record) -> None:
     async def add() -> None:
         state = SQLiteState(data)
-        assert await state.add(KIND, name, record)
+        assert await state.add(KEY_KIND, name, record)
         await state.close()
 
     asyncio.run(add())
@@ -164,7 +164,7 @@ def test_names_and_records_that_others_wrote_do_not_steer_a_terminal(data: Path)
 @pytest.mark.parametrize("arguments", [["create", "a"], ["list"], ["revoke", "a"]])
 def test_a_state_that_cannot_be_reached_is_told_with_what_to_do(data: Path, arguments: list[str]) -> None:
     data.mkdir()
-    (data / FILE_NAME).mkdir()
+    (data / STATE_FILE_NAME).mkdir()
     result = keys(data, *arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.startswith(f"metronome keys {arguments[0]}: ")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.cli.output import bar, plot
+from metronome.cli.output import draw_bar, draw_plot
 
 VALUES = st.just(0) | st.floats(1e-3, 1e15) | st.integers(0, 10**18)
 
@@ -16,30 +16,30 @@ VALUES = st.just(0) | st.floats(1e-3, 1e15) | st.integers(0, 10**18)
     [(0, ""), (-1, ""), (8, "████"), (4, "██"), (5, "██▌"), (1, "▌"), (0.001, "▏"), (9, "████")],
 )
 def test_a_bar_is_as_long_as_its_value(value: float, drawn: str) -> None:
-    assert bar(value, 8, 4) == drawn
+    assert draw_bar(value, 8, 4) == drawn
 
 
 @pytest.mark.parametrize(("value", "drawn"), [(0, ""), (8, "####"), (5, "##"), (0.001, "#")])
 def test_where_only_ascii_can_be_shown_a_bar_is_coarser(value: float, drawn: str) -> None:
-    assert bar(value, 8, 4, ascii_only=True) == drawn
+    assert draw_bar(value, 8, 4, ascii_only=True) == drawn
 
 
 def test_a_series_is_drawn_as_columns_of_one_width() -> None:
-    drawn = plot([0, 1, None, 4, 8], 11, 2)
+    drawn = draw_plot([0, 1, None, 4, 8], 11, 2)
     assert drawn is not None
     assert drawn.lines == ["        ██", "  ▂▂  ████"]
-    assert drawn.highest == 8
+    assert drawn.maximum == 8
 
 
 def test_a_series_that_is_longer_than_there_is_room_is_drawn_by_means() -> None:
-    drawn = plot([1, 3, 8, 8, None, None, 4, None], 4, 1, ascii_only=True)
+    drawn = draw_plot([1, 3, 8, 8, None, None, 4, None], 4, 1, ascii_only=True)
     assert drawn is not None
-    assert (drawn.lines, drawn.highest) == (["## #"], 8.0)
+    assert (drawn.lines, drawn.maximum) == (["## #"], 8.0)
 
 
 @pytest.mark.parametrize("values", [[], [0, 0], [None], [-1, -2]])
 def test_where_nothing_is_to_be_seen_nothing_is_drawn(values: list[float | None]) -> None:
-    assert plot(values, 10, 2) is None
+    assert draw_plot(values, 10, 2) is None
 
 
 @given(st.lists(VALUES | st.none(), max_size=200), st.integers(1, 100), st.integers(1, 10), st.booleans())
@@ -49,7 +49,7 @@ def test_a_plot_fits_its_room_and_shows_whatever_is_more_than_nothing(
     height: int,
     ascii_only: bool,  # noqa: FBT001  # drawn
 ) -> None:
-    drawn = plot(values, width, height, ascii_only=ascii_only)
+    drawn = draw_plot(values, width, height, ascii_only=ascii_only)
     if drawn is None:
         assert not any(values)
         return
@@ -66,6 +66,6 @@ def test_a_plot_fits_its_room_and_shows_whatever_is_more_than_nothing(
 
 @given(VALUES, VALUES, st.integers(1, 60), st.booleans())
 def test_a_bar_fits_its_room(value: float, most: float, width: int, ascii_only: bool) -> None:  # noqa: FBT001  # drawn
-    drawn = bar(value, most, width, ascii_only=ascii_only)
+    drawn = draw_bar(value, most, width, ascii_only=ascii_only)
     assert len(drawn) <= width
     assert bool(drawn) == (value > 0 and most > 0)

@@ -19,9 +19,9 @@ from rich.cells import cell_len
 from typer.testing import CliRunner, Result
 
 from metronome.cli import app
-from metronome.cli.output import written
-from metronome.cli.query import whole_series
-from tests.servers import COMMAND, Server, environment, free_port, serving
+from metronome.cli.output import format_cell
+from metronome.cli.query import fill_series
+from tests.servers import COMMAND, Server, build_environment, free_port, running_server
 
 LONG: Final = "https://www.example.org/a/very/long/path/that/no/terminal/has/room/for/" + "x" * 40
 EVENTS: Final[list[dict[str, Any]]] = [
@@ -41,8 +41,8 @@ ESCAPES: Final = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("cli") / "data") as running:
-        running.tick(orjson.dumps(EVENTS))
+    with running_server(tmp_path_factory.mktemp("cli") / "data") as running:
+        running.post_events(orjson.dumps(EVENTS))
         running.wait_until_shipped()
         yield running
 
@@ -56,7 +56,9 @@ def at_terminal(columns: int, *arguments: str, **variables: str) -> str:
     """Run a command at a terminal of so many columns, and return what it shows, without its colours."""
     main, side = pty.openpty()
     ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-    plain = {name: value for name, value in environment().items() if name not in {"COLUMNS", "NO_COLOR", "FORCE_COLOR"}}
+    plain = {
+        name: value for name, value in build_environment().items() if name not in {"COLUMNS", "NO_COLOR", "FORCE_COLOR"}
+    }
     with subprocess.Popen(
         [*COMMAND, *arguments], stdin=side, stdout=side, stderr=side, env=plain | {"TERM": "xterm-256color"} | variables
     ):
@@ -275,7 +277,7 @@ def test_a_server_that_is_none_or_away_or_wants_a_key_is_told_apart(command: lis
     assert result.exit_code == 2
     assert "does not answer" in result.stderr
     assert "start it with `metronome serve`, or name another with --url" in result.stderr
-    with serving(tmp_path / "data", public="none", trusted_proxies="127.0.0.1") as running:
+    with running_server(tmp_path / "data", public="none", trusted_proxies="127.0.0.1") as running:
         result = run(*command, "--url", f"{running.url}/elsewhere")
         assert result.exit_code == 2
         assert "is no Metronome that knows this: GET" in result.stderr
@@ -321,7 +323,7 @@ def test_an_answer_of_a_stranger_is_no_bug(command: list[str], answer: dict[str,
 def test_a_key_is_shown_to_the_server(tmp_path: Path) -> None:
     data = tmp_path / "data"
     token = run("keys", "create", "asker", "--scope", "query", "--data", str(data)).stdout.splitlines()[-1]
-    with serving(data, public="none") as running:
+    with running_server(data, public="none") as running:
         for command in (["query"], ["tock", "x"]):
             refused = run(*command, server=running)
             assert refused.exit_code == 2
@@ -348,16 +350,16 @@ def test_a_key_is_shown_to_the_server(tmp_path: Path) -> None:
     ],
 )
 def test_values_are_written_for_people(value: Any, column: str, text: str) -> None:
-    assert written(value, column) == text
+    assert format_cell(value, column) == text
 
 
 def test_a_series_is_put_in_order_with_what_lies_between() -> None:
     hours = {"2026-10-25T02:00:00+01:00": 1.0, "2026-10-25T01:00:00+02:00": 2.0}
-    assert [*whole_series(hours, "hour", "Europe/Zurich").items()] == [
+    assert [*fill_series(hours, "hour", "Europe/Zurich").items()] == [
         ("2026-10-25T01:00:00+02:00", 2.0),
         ("2026-10-25T02:00:00+02:00", 0),
         ("2026-10-25T02:00:00+01:00", 1.0),
     ]
     far = {"2026-01-01T00:00:00Z": 1.0, "1970-01-01T00:00:00Z": 2.0}
-    assert [*whole_series(far, "minute", "UTC").values()] == [2.0, 1.0]
-    assert whole_series({}, "day", "UTC") == {}
+    assert [*fill_series(far, "minute", "UTC").values()] == [2.0, 1.0]
+    assert fill_series({}, "day", "UTC") == {}

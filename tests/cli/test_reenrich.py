@@ -10,17 +10,17 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from metronome.cli import app
-from metronome.event import Door, Event, document
+from metronome.event import DocumentContext, Event, build_document
 from metronome.files import FolderLock
-from metronome.stores.base import Batch, Store
+from metronome.stores.base import DocumentBatch, Store
 from metronome.stores.duckdb import DuckDBStore
 from metronome.stores.elasticsearch import ElasticsearchConfig, ElasticsearchStore
-from metronome.stores.query import Question
-from tests.installations import stored_documents
+from metronome.stores.query import Query
+from tests.installations import read_stored_documents
 from tests.servers import delete_indices, unique_name
 
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
-DOOR = Door("2015-03-01T00:00:00.000Z", None, "2030-01-01T00:00:00.000Z")
+DOOR = DocumentContext("2015-03-01T00:00:00.000Z", None, "2030-01-01T00:00:00.000Z")
 OLD: list[dict[str, Any]] = [
     {"ts": "2015-01-21T23:59:59.999Z", "id": "a", "agent": FIREFOX, "visitor": "v", "session": "s"},
     {"ts": "2015-01-22T00:00:00Z", "id": "b", "agent": FIREFOX, "browser": "Mine", "a.b": 1},
@@ -32,12 +32,12 @@ OLD: list[dict[str, Any]] = [
 
 def lines() -> list[bytes]:
     """Return the documents that a server without enrichment has made."""
-    return [document(Event(fields), DOOR, fields["id"]) for fields in OLD]
+    return [build_document(Event(fields), DOOR, fields["id"]) for fields in OLD]
 
 
 async def fill(store: Store) -> None:
     await store.setup()
-    await store.write(Batch.of(lines()))
+    await store.write(DocumentBatch.from_documents(lines()))
     await store.refresh()
     await store.close()
 
@@ -60,7 +60,7 @@ def counts(result: Result) -> list[list[str]]:
 
 
 def by_item(data: Path) -> dict[str, dict[str, Any]]:
-    return {doc["id"]: doc for doc in stored_documents(data)}
+    return {doc["id"]: doc for doc in read_stored_documents(data)}
 
 
 def test_documents_get_what_can_be_worked_out_and_keep_all_else(data: Path) -> None:
@@ -81,15 +81,15 @@ def test_documents_get_what_can_be_worked_out_and_keep_all_else(data: Path) -> N
 
 def test_the_second_time_nothing_changes(data: Path) -> None:
     reenrich("--data", data)
-    once = stored_documents(data)
+    once = read_stored_documents(data)
     assert counts(reenrich("--data", data)) == [["5", "looked at"], ["0", "changed"]]
-    assert stored_documents(data) == once
+    assert read_stored_documents(data) == once
 
 
 def test_a_dry_run_changes_nothing(data: Path) -> None:
-    before = stored_documents(data)
+    before = read_stored_documents(data)
     assert counts(reenrich("--data", data, "--dry-run"))[:2] == [["5", "looked at"], ["4", "would change"]]
-    assert stored_documents(data) == before
+    assert read_stored_documents(data) == before
 
 
 @pytest.mark.parametrize(
@@ -161,9 +161,9 @@ def test_on_elasticsearch_it_does_the_same(elasticsearch_url: str, prefix: str) 
 
     async def read(store: Store) -> list[dict[str, Any]]:
         await store.refresh()
-        (answer,) = await store.ask(Question(by=("browser",)))
+        (answer,) = await store.query(Query(group_by=("browser",)))
         assert answer.rows == (("Firefox", 1), ("Mine", 1))
-        return [orjson.loads(line) async for line in store.documents()]
+        return [orjson.loads(line) async for line in store.iterate_documents()]
 
     asyncio.run(fill(ElasticsearchStore(ElasticsearchConfig(elasticsearch_url, prefix=prefix))))
     where = {"store": elasticsearch_url, "index_prefix": prefix}

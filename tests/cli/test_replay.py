@@ -12,28 +12,28 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer, unused_port
 
-from tests.archive.archived import document, filled
-from tests.s3_server import having
-from tests.servers import COMMAND, Ended, Server, environment, run_metronome, serving, unique_name
+from tests.archive.archived import build_document, create_archive
+from tests.s3_server import environment_variables
+from tests.servers import COMMAND, CommandResult, Server, build_environment, run_metronome, running_server, unique_name
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("replay") / "data") as running:
+    with running_server(tmp_path_factory.mktemp("replay") / "data") as running:
         yield running
 
 
-def replay(archive: str, server: Server, folder: Path, *options: str) -> Ended:
-    return run_metronome("replay", archive, f"--url={server.url}", f"--progress={folder / 'progress'}", *options)
+def replay(archive: str, server: Server, folder: Path, *options: str) -> CommandResult:
+    return run_metronome("replay", archive, f"--url={server.url}", f"--checkpoint={folder / 'progress'}", *options)
 
 
-def verify(archive: str, server: Server, *options: str) -> Ended:
+def verify(archive: str, server: Server, *options: str) -> CommandResult:
     return run_metronome("verify", archive, f"--url={server.url}", *options)
 
 
-def figures(ended: Ended) -> dict[str, int]:
+def figures(ended: CommandResult) -> dict[str, int]:
     """Return the figures of a replay's summary."""
-    found = re.findall(r"^ *(\D+?) {2,}([\d,]+)$", ended.output, re.MULTILINE)
+    found = re.findall(r"^ *(\D+?) {2,}([\d,]+)$", ended.stdout, re.MULTILINE)
     return {name: int(figure.replace(",", "")) for name, figure in found}
 
 
@@ -43,7 +43,7 @@ def views(server: Server, item: str) -> int:
 
 def lines_of(item: str, *days: int) -> list[bytes]:
     return [
-        document(f"{item}-{day}-{number}", item, f"2015-01-{day:02}T09:{number:02}:00.000Z")
+        build_document(f"{item}-{day}-{number}", item, f"2015-01-{day:02}T09:{number:02}:00.000Z")
         for day in days
         for number in range(10)
     ]
@@ -51,7 +51,7 @@ def lines_of(item: str, *days: int) -> list[bytes]:
 
 def test_everything_is_sent_once_and_again_without_harm(server: Server, tmp_path: Path) -> None:
     item = unique_name("item")
-    url, _ = filled(tmp_path / "archive", lines_of(item, 1, 2), lines_of(item, 2, 3))
+    url, _ = create_archive(tmp_path / "archive", lines_of(item, 1, 2), lines_of(item, 2, 3))
     told = figures(replay(url, server, tmp_path))
     assert told["objects sent"] == 4
     assert (told["documents sent"], told["new in the store"], told["known already"]) == (40, 30, 10)
@@ -65,49 +65,51 @@ def test_everything_is_sent_once_and_again_without_harm(server: Server, tmp_path
 
 def test_days_that_are_not_asked_for_are_not_sent(server: Server, tmp_path: Path) -> None:
     item = unique_name("item")
-    url, _ = filled(tmp_path / "archive", lines_of(item, 1, 2, 3))
+    url, _ = create_archive(tmp_path / "archive", lines_of(item, 1, 2, 3))
     assert figures(replay(url, server, tmp_path, "--from=2015-01-02", "--to=2015-01-02"))["documents sent"] == 10
     assert server.get(f"/tock/{item}.json")["views"] == {"2015-01-02": 10}
 
 
 def test_what_is_damaged_is_named_and_the_rest_goes_on(server: Server, tmp_path: Path) -> None:
     item = unique_name("item")
-    url, (first, second) = filled(tmp_path / "archive", lines_of(item, 1, 2), lines_of(item, 3, 4))
+    url, (first, second) = create_archive(tmp_path / "archive", lines_of(item, 1, 2), lines_of(item, 3, 4))
     whole = (tmp_path / "archive" / first[1]).read_bytes()
     (tmp_path / "archive" / first[1]).write_bytes(whole[:-7])
     (tmp_path / "archive" / second[0]).unlink()
     ended = replay(url, server, tmp_path)
-    assert ended.code == 1
+    assert ended.exit_code == 1
     assert (figures(ended)["documents sent"], figures(ended)["damaged or missing"]) == (20, 2)
-    assert f"{first[1]} is not what was written" in ended.errors
-    assert f"{second[0]} is missing" in ended.errors
-    assert "bring the object back" in ended.errors
+    assert f"{first[1]} is not what was written" in ended.stderr
+    assert f"{second[0]} is missing" in ended.stderr
+    assert "bring the object back" in ended.stderr
     assert views(server, item) == 20
     # Once it is whole again, only that is left to send.
     (tmp_path / "archive" / first[1]).write_bytes(whole)
     ended = replay(url, server, tmp_path)
-    assert "2 of 3 objects were sent by a run that did not come to its end" in ended.errors
+    assert "2 of 3 objects were sent by a run that did not come to its end" in ended.stderr
     assert (figures(ended)["documents sent"], views(server, item)) == (10, 30)
-    assert figures(replay(url, server, tmp_path, "--afresh"))["documents sent"] == 30
+    assert figures(replay(url, server, tmp_path, "--restart"))["documents sent"] == 30
 
 
 def test_what_no_door_has_made_is_rejected_by_its_place(server: Server, tmp_path: Path) -> None:
     item = unique_name("item")
-    odd = document("x", item).replace(b'"event":', b'"_doc_count":1000,"event":')
-    url, ((path, *_),) = filled(tmp_path / "archive", [document("1", item), odd, document("2", item)])
+    odd = build_document("x", item).replace(b'"event":', b'"_doc_count":1000,"event":')
+    url, ((path, *_),) = create_archive(
+        tmp_path / "archive", [build_document("1", item), odd, build_document("2", item)]
+    )
     ended = replay(url, server, tmp_path)
-    assert ended.code == 1
+    assert ended.exit_code == 1
     assert (figures(ended)["rejected"], figures(ended)["new in the store"]) == (1, 2)
-    assert f"{path}, line 2: '_doc_count' may not stand" in ended.output
+    assert f"{path}, line 2: '_doc_count' may not stand" in ended.stdout
     assert views(server, item) == 2
 
 
 def test_an_object_whose_manifest_is_gone_is_sent_all_the_same(server: Server, tmp_path: Path) -> None:
     item = unique_name("item")
-    url, ((*_, manifest),) = filled(tmp_path / "archive", lines_of(item, 1))
+    url, ((*_, manifest),) = create_archive(tmp_path / "archive", lines_of(item, 1))
     (tmp_path / "archive" / manifest).unlink()
     ended = replay(url, server, tmp_path)
-    assert (ended.code, figures(ended)["in no manifest"], views(server, item)) == (0, 1, 10)
+    assert (ended.exit_code, figures(ended)["in no manifest"], views(server, item)) == (0, 1, 10)
 
 
 @pytest.mark.usefixtures("s3_environment")
@@ -127,49 +129,49 @@ def test_what_cannot_be_is_one_sentence(
     server: Server, tmp_path: Path, archive: str, options: list[str], says: str, code: int
 ) -> None:
     ended = replay(archive, server, tmp_path, *options)
-    assert (ended.code, says in ended.errors, ended.errors.count("\n")) == (code, True, 1), ended
+    assert (ended.exit_code, says in ended.stderr, ended.stderr.count("\n")) == (code, True, 1), ended
     if "nothing of these days" not in says:
         compared = verify(archive, server, *options)
-        assert (compared.code, says in compared.errors, compared.errors.count("\n")) == (2, True, 1), compared
+        assert (compared.exit_code, says in compared.stderr, compared.stderr.count("\n")) == (2, True, 1), compared
 
 
 def test_credentials_that_are_denied_are_one_sentence(tmp_path: Path, server: Server) -> None:
     async def deny(_: web.Request) -> web.Response:
         return web.Response(status=403, body=b"<Error><Code>AccessDenied</Code></Error>", content_type="text/xml")
 
-    async def run() -> Ended:
+    async def run() -> CommandResult:
         app = web.Application()
         app.router.add_route("*", "/{rest:.*}", deny)
         async with TestServer(app) as denying:
-            with having({"AWS_ENDPOINT_URL": str(denying.make_url(""))}):
+            with environment_variables({"AWS_ENDPOINT_URL": str(denying.make_url(""))}):
                 return await asyncio.to_thread(replay, "s3://bucket/x", server, tmp_path)
 
-    with having({"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_REGION": "us-east-1"}):
+    with environment_variables({"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_REGION": "us-east-1"}):
         ended = asyncio.run(run())
-    assert ended.code == 1
-    assert "s3://bucket/x denies access: AccessDenied; see that the archive's address is right" in ended.errors
+    assert ended.exit_code == 1
+    assert "s3://bucket/x denies access: AccessDenied; see that the archive's address is right" in ended.stderr
 
 
 def test_a_server_that_is_away_or_no_metronome_is_one_sentence(tmp_path: Path) -> None:
-    url, _ = filled(tmp_path / "archive", lines_of("x", 1))
-    options = (f"--url=http://127.0.0.1:{unused_port()}", f"--progress={tmp_path / 'progress'}")
-    ended = run_metronome("replay", url, *options, "--patience=0")
-    assert (ended.code, ended.errors.count("\n")) == (1, 1)
-    assert "does not take events" in ended.errors
-    assert "metronome serve" in ended.errors
+    url, _ = create_archive(tmp_path / "archive", lines_of("x", 1))
+    options = (f"--url=http://127.0.0.1:{unused_port()}", f"--checkpoint={tmp_path / 'progress'}")
+    ended = run_metronome("replay", url, *options, "--retry-timeout=0")
+    assert (ended.exit_code, ended.stderr.count("\n")) == (1, 1)
+    assert "does not take events" in ended.stderr
+    assert "metronome serve" in ended.stderr
     compared = run_metronome("verify", url, options[0])
-    assert (compared.code, compared.errors.count("\n")) == (2, 1)
+    assert (compared.exit_code, compared.stderr.count("\n")) == (2, 1)
 
 
 def test_a_replay_that_is_interrupted_goes_on_where_it_was(server: Server, tmp_path: Path) -> None:
     item = unique_name("item")
     rolls = [
-        [document(f"{item}{day}.{n}", item, f"2015-03-{day:02}T09:00:00.000Z") for n in range(5000)]
+        [build_document(f"{item}{day}.{n}", item, f"2015-03-{day:02}T09:00:00.000Z") for n in range(5000)]
         for day in range(1, 29)
     ]
-    url, _ = filled(tmp_path / "archive", *rolls)
-    command = [*COMMAND, "replay", url, f"--url={server.url}", f"--progress={tmp_path / 'progress'}"]
-    with subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True) as process:
+    url, _ = create_archive(tmp_path / "archive", *rolls)
+    command = [*COMMAND, "replay", url, f"--url={server.url}", f"--checkpoint={tmp_path / 'progress'}"]
+    with subprocess.Popen(command, env=build_environment(), stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 60
         while not ((tmp_path / "progress").exists() and (tmp_path / "progress").stat().st_size):
             assert time.monotonic() < deadline
@@ -179,27 +181,27 @@ def test_a_replay_that_is_interrupted_goes_on_where_it_was(server: Server, tmp_p
     assert process.returncode == 130
     assert "run the same command again" in said
     ended = replay(url, server, tmp_path)
-    assert ended.code == 0, ended
-    assert "were sent by a run that did not come to its end" in ended.errors
+    assert ended.exit_code == 0, ended
+    assert "were sent by a run that did not come to its end" in ended.stderr
     assert figures(ended)["documents sent"] < 140_000
     assert views(server, item) == 140_000
 
 
 def test_days_that_differ_are_told_by_what_is_missing_where(server: Server, tmp_path: Path) -> None:
     item = unique_name("item")
-    days = [document(f"{item}{n}", item, f"2014-06-0{day}T00:00:00.000Z") for n, day in enumerate((1, 1, 2, 3))]
-    url, _ = filled(tmp_path / "archive", days, days)
+    days = [build_document(f"{item}{n}", item, f"2014-06-0{day}T00:00:00.000Z") for n, day in enumerate((1, 1, 2, 3))]
+    url, _ = create_archive(tmp_path / "archive", days, days)
     options = ("--from=2014-06-01", "--to=2014-06-09")
     ended = verify(url, server, *options)
-    assert ended.code == 1
-    assert re.search(r"^2014-06-01 +2 +0 +2 +0$", ended.output, re.MULTILINE)
-    assert replay(url, server, tmp_path).code == 0
-    assert verify(url, server, *options).code == 0
-    server.tick(b'{"id":"x","event":"rated","ts":"2014-06-02"}')
+    assert ended.exit_code == 1
+    assert re.search(r"^2014-06-01 +2 +0 +2 +0$", ended.stdout, re.MULTILINE)
+    assert replay(url, server, tmp_path).exit_code == 0
+    assert verify(url, server, *options).exit_code == 0
+    server.post_events(b'{"id":"x","event":"rated","ts":"2014-06-02"}')
     server.wait_until_shipped()
     ended = verify(url, server, *options)
-    assert (ended.code, ended.errors) == (1, "")
-    assert ended.output.splitlines()[1:] == [
+    assert (ended.exit_code, ended.stderr) == (1, "")
+    assert ended.stdout.splitlines()[1:] == [
         "2014-06-02               1             2             0             1",
         "all                      4             5             0             1",
         "3 days, 2 of them alike",
@@ -207,22 +209,22 @@ def test_days_that_differ_are_told_by_what_is_missing_where(server: Server, tmp_
 
 
 def test_of_an_archive_that_is_damaged_verify_says_so(server: Server, tmp_path: Path) -> None:
-    url, ((path, *_),) = filled(tmp_path / "archive", lines_of(unique_name("item"), 5))
-    assert replay(url, server, tmp_path).code == 0
+    url, ((path, *_),) = create_archive(tmp_path / "archive", lines_of(unique_name("item"), 5))
+    assert replay(url, server, tmp_path).exit_code == 0
     (tmp_path / "archive" / path).write_bytes(b"x")
     ended = verify(url, server, "--from=2015-01-05", "--to=2015-01-05")
-    assert ended.code == 1
-    assert f"{path} is not what was written" in ended.errors
+    assert ended.exit_code == 1
+    assert f"{path} is not what was written" in ended.stderr
 
 
 def test_keys_are_shown_where_they_are_asked_for(tmp_path: Path) -> None:
-    url, _ = filled(tmp_path / "archive", lines_of("x", 1))
-    with serving(tmp_path / "data") as keyed:
+    url, _ = create_archive(tmp_path / "archive", lines_of("x", 1))
+    with running_server(tmp_path / "data") as keyed:
         made = run_metronome("keys", "create", "replayer", "--scope=import", "--scope=query", data=keyed.data)
-        key = made.output.splitlines()[-1].strip()
+        key = made.stdout.splitlines()[-1].strip()
         time.sleep(1.5)
         refused = replay(url, keyed, tmp_path)
-        assert (refused.code, "--key" in refused.errors) == (1, True)
-        assert replay(url, keyed, tmp_path, f"--key={key}").code == 0
-        assert verify(url, keyed).code == 2
-        assert verify(url, keyed, f"--key={key}").code == 0
+        assert (refused.exit_code, "--key" in refused.stderr) == (1, True)
+        assert replay(url, keyed, tmp_path, f"--key={key}").exit_code == 0
+        assert verify(url, keyed).exit_code == 2
+        assert verify(url, keyed, f"--key={key}").exit_code == 0

@@ -9,7 +9,7 @@ from typing import Final
 
 from tests.docs.pages import ROOT, text_of
 from tests.docs.test_readme import is_as_shown
-from tests.servers import COMMAND, Server, environment, serving
+from tests.servers import COMMAND, Server, build_environment, running_server
 
 _EXECUTED: Final = re.compile(
     r"<!-- executed by tests/docs/test_archive\.py -->\n```console\n\$ (.*?)\n(.*?)^```$", re.MULTILINE | re.DOTALL
@@ -23,7 +23,7 @@ def run(command: str, server: Server, archive: str) -> str:
     done = subprocess.run(
         ["/bin/bash", "-c", command],
         cwd=ROOT,
-        env=environment() | {"XDG_STATE_HOME": str(server.data)},
+        env=build_environment() | {"XDG_STATE_HOME": str(server.data)},
         capture_output=True,
         text=True,
         timeout=60,
@@ -37,8 +37,8 @@ def test_the_examples_give_the_output_that_the_page_shows(tmp_path: Path) -> Non
     examples = _EXECUTED.findall(text_of("docs/archive.md"))
     assert len(examples) == 2
     archive = f"file://{tmp_path}/archive"
-    with serving(tmp_path / "data", archive=archive, archive_roll_age="1s") as server:
-        server.tick(
+    with running_server(tmp_path / "data", archive=archive, archive_roll_age="1s") as server:
+        server.post_events(
             (ROOT / "tests" / "data" / "visits.ndjson").read_bytes(), **{"Content-Type": "application/x-ndjson"}
         )
         server.wait_until_shipped()

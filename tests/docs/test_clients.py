@@ -18,11 +18,11 @@ import pytest
 from metronome.middleware import events
 from metronome.middleware.config import ClientConfig
 from metronome.middleware.events import REQUEST_FIELDS
-from metronome.middleware.matomo import NUMBERS, TEXTS
-from metronome.middleware.stats import LOGGER, Stats
+from metronome.middleware.matomo import NUMBER_PARAMETERS, TEXT_PARAMETERS
+from metronome.middleware.stats import LOGGER_NAME, Stats
 from tests.docs.pages import ROOT, first_cells, section, text_of
 from tests.middleware.test_matomo import LISTED
-from tests.servers import Server, free_port, serving
+from tests.servers import Server, free_port, running_server
 
 PAGE: Final = "docs/clients.md"
 _EXAMPLE = re.compile(
@@ -53,8 +53,8 @@ def test_each_field_that_a_request_has_is_described_with_its_parameter() -> None
     rows = dict(re.findall(r"^\| `(\w+)` \| `(\w+)` \|", table, re.MULTILINE))
     beside = {"ts": "cdt", "action": "action_name", "duration": "pf_srv", "clientip": "cip", "event_id": "rand"}
     assert {field: parameter for field, parameter in rows.items() if field not in beside}.items() <= {
-        **TEXTS,
-        **NUMBERS,
+        **TEXT_PARAMETERS,
+        **NUMBER_PARAMETERS,
     }.items()
     assert {field: rows[field] for field in beside} == beside
 
@@ -67,7 +67,7 @@ def test_each_occasion_is_described() -> None:
 
 def test_what_is_counted_and_who_tells_of_it_is_named() -> None:
     told = section(PAGE, "When the target is away")
-    assert [name for name in (*Stats._fields, LOGGER) if f"`{name}`" not in told] == []
+    assert [name for name in (*Stats._fields, LOGGER_NAME) if f"`{name}`" not in told] == []
 
 
 @contextlib.contextmanager
@@ -110,7 +110,7 @@ def ask(port: int, path: str) -> int:
 
 @pytest.mark.parametrize("example", SERVICES, ids=["FastAPI", "Flask", "Django", "aiohttp"])
 def test_a_service_of_the_page_runs_and_its_item_is_viewed(example: tuple[str, str], tmp_path: Path) -> None:
-    with serving(tmp_path / "data") as server:
+    with running_server(tmp_path / "data") as server:
         with running(example, server, tmp_path) as port:
             # What is skipped is not counted.
             assert ask(port, "/health") == 404
@@ -125,7 +125,7 @@ def test_a_service_of_the_page_runs_and_its_item_is_viewed(example: tuple[str, s
 
 def test_the_script_of_the_page_says_what_happened(tmp_path: Path) -> None:
     ((code, _),) = SCRIPTS
-    with serving(tmp_path / "data") as server:
+    with running_server(tmp_path / "data") as server:
         script = code.replace("http://localhost:8080", server.url)
         subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, timeout=60)
         server.wait_until_shipped()

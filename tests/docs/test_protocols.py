@@ -8,17 +8,17 @@ import orjson
 import pytest
 from msgpack import packb
 
-from metronome.event import Event, own_identities
-from metronome.protocol import Dialect, Request
-from metronome.protocols.elasticsearch.known import Known
-from metronome.protocols.elasticsearch.protocol import Elasticsearch
-from metronome.protocols.forward.protocol import Forward
+from metronome.event import Event, generate_event_ids
+from metronome.protocol import Protocol, Request
+from metronome.protocols.elasticsearch.known import RecentDocumentIds
+from metronome.protocols.elasticsearch.protocol import ElasticsearchProtocol
+from metronome.protocols.forward.protocol import ForwardProtocol
 from metronome.protocols.matomo import fields, tracker
 from metronome.protocols.micro_analytics import protocol as hit
 from metronome.protocols.micro_metrics import track
 from metronome.protocols.microticks import sessions
 from metronome.protocols.native import pixel
-from metronome.protocols.registry import PROTOCOLS
+from metronome.protocols.registry import ENDPOINTS
 from metronome.protocols.syslog import messages as syslog
 from tests.docs.pages import first_cells, section, text_of
 
@@ -31,14 +31,14 @@ ARRIVAL: Final = "2026-11-22T10:00:00.000Z"
 
 def request(body: bytes = b"", path: str = "", query: str = "", content_type: str = "") -> Request:
     method = "POST" if body else "GET"
-    identities = own_identities()
+    identities = generate_event_ids()
     return Request(
-        body, content_type, 10, method, path, query, HEADERS, "203.0.113.9", ARRIVAL, identities, believed=True
+        body, content_type, 10, method, path, query, HEADERS, "203.0.113.9", ARRIVAL, identities, is_trusted=True
     )
 
 
-def fields_of(dialect: Dialect, asked: Request) -> Mapping[str, Any]:
-    (event,) = dialect.read(asked).events
+def fields_of(dialect: Protocol, asked: Request) -> Mapping[str, Any]:
+    (event,) = dialect.parse(asked).events
     assert isinstance(event, Event), event
     return event.fields
 
@@ -65,7 +65,7 @@ TRACKED: Final = orjson.dumps(
 )
 
 SESSION: Final = sessions.Session("hall", "2026-11-22T09:00:00.000Z", "2026-11-22T10:00:00.000Z")
-CLICK: Final = sessions.Happening("click", '{"id":"x"}', "2026-11-22T09:30:00.000Z")
+CLICK: Final = sessions.SessionAction("click", '{"id":"x"}', "2026-11-22T09:30:00.000Z")
 SYSLOG: Final = b'<165>1 2026-11-22T10:00:00Z host app 7 ID [e@32473 room="hall"] it rains'
 HIT: Final = b'{"remote_addr":"203.0.113.9","request":"GET /a.csv HTTP/1.1","status":"200","request_time":1}'
 BULK: Final = b'{"create":{}}\n' + HIT
@@ -81,20 +81,20 @@ EXAMPLES: Final = {
         if not name.startswith(("tags.", "fields.", "data.", "tag.keys", "metric."))
     },
     "microticks": {
-        **sessions.start_event("t", SESSION).fields,
-        **sessions.stop_event("t", SESSION).fields,
-        **sessions.happened("t", SESSION, CLICK, "e").fields,
+        **sessions.build_start_event("t", SESSION).fields,
+        **sessions.build_stop_event("t", SESSION).fields,
+        **sessions.build_action_event("t", SESSION, CLICK, "e").fields,
     },
     "Matomo": dict.fromkeys(
         {
-            *fields.TEXTS.values(),
-            *fields.NUMBERS.values(),
+            *fields.TEXT_PARAMETERS.values(),
+            *fields.NUMBER_PARAMETERS.values(),
             *fields_of(tracker, request(query="idsite=1&rec=1&url=http%3A%2F%2Fexample.org%2Fx&_id=1&cip=203.0.113.9")),
         }
     ),
-    "Elasticsearch": fields_of(Elasticsearch(Known()), request(BULK, path="/_bulk")),
+    "Elasticsearch": fields_of(ElasticsearchProtocol(RecentDocumentIds()), request(BULK, path="/_bulk")),
     "Syslog": {name: value for name, value in fields_of(syslog, request(SYSLOG)).items() if name != "room"},
-    "Forward": fields_of(Forward(MIB, MIB), request(FRAME)),
+    "Forward": fields_of(ForwardProtocol(MIB, MIB), request(FRAME)),
 }
 
 
@@ -106,7 +106,7 @@ def test_each_field_that_a_protocol_sets_is_in_its_table(heading: str) -> None:
 
 def test_each_address_of_a_protocol_is_on_the_page() -> None:
     text = text_of(PAGE) + text_of("docs/operations.md")
-    addresses = {address.prefix + re.sub(r":[^}]*", "", address.path) for address in PROTOCOLS}
+    addresses = {address.prefix + re.sub(r":[^}]*", "", address.path) for address in ENDPOINTS}
     assert [address for address in addresses if f"{address}`" not in text] == []
 
 

@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 
 from tests.docs.pages import ROOT, text_of
-from tests.servers import COMMAND, Server, environment, serving
+from tests.servers import COMMAND, Server, build_environment, running_server
 
 PAGES: Final = (
     "README.md",
@@ -48,7 +48,7 @@ def run(command: str, server: Server) -> str:
     done = subprocess.run(
         ["/bin/bash", "-c", command],
         cwd=ROOT,
-        env=environment(data=server.data),
+        env=build_environment(data=server.data),
         capture_output=True,
         text=True,
         timeout=60,
@@ -63,7 +63,7 @@ def run(command: str, server: Server) -> str:
 def test_the_examples_of_a_page_give_the_output_that_it_shows(page: str, tmp_path: Path) -> None:
     steps = examples(page)
     assert steps
-    with serving(tmp_path / "data") as server:
+    with running_server(tmp_path / "data") as server:
         # Who reads the page comes to its examples later than the store to its file.
         while server.get("/health/ready/store")["status"] != "ok":
             time.sleep(0.05)

@@ -11,34 +11,34 @@ import typer
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from metronome.auth.authorizer import Guard
-from metronome.auth.client_address import Senders
-from metronome.auth.key_cache import Keyring
+from metronome.auth.authorizer import Authorizer
+from metronome.auth.client_address import ClientAddress
+from metronome.auth.key_cache import KeyCache
 from metronome.cli import app
-from metronome.config import PREFIX, Settings, read_settings
-from metronome.enrich.enrichment import MADE
+from metronome.config import ENV_PREFIX, Settings, read_settings
+from metronome.enrich.enrichment import ENRICHED_FIELDS
 from metronome.errors import (
-    ArchiveAway,
-    ArchiveDenied,
-    Damaged,
-    KibanaAway,
+    ArchiveAccessDenied,
+    ArchiveDamaged,
+    ArchiveUnavailable,
+    ConfigurationError,
+    KibanaUnavailable,
     MetronomeError,
-    Misconfigured,
     OperatorError,
-    ServerAway,
+    ServerUnavailable,
 )
-from metronome.event import NUMBER_NAMES, REFERER_NAMES, TIME_NAMES
+from metronome.event import NUMERIC_FIELDS, REFERRER_FIELDS, TIMESTAMP_FIELDS
 from metronome.reports import badges, dwell_time, errors, flow, items, recommendations, tock
 from metronome.reports.counter import tally
-from metronome.reports.query.request import PARAMETERS as QUERY_PARAMETERS
+from metronome.reports.query.request import QUERY_PARAMETERS
 from metronome.server import routes
-from metronome.server.bootstrap import guarding, open_doorway, open_state, open_store
-from metronome.server.health import Health
-from metronome.spool import Spool
+from metronome.server.bootstrap import build_ingest_context, open_authorizer, open_state, open_store
+from metronome.server.health import HealthRoutes
+from metronome.spool import SpoolWriter
 from metronome.state.sqlite import SQLiteState
 from metronome.telemetry import Telemetry
-from metronome.web.handlers import Answering
-from metronome.web.problems import status_of
+from metronome.web.handlers import QueryContext
+from metronome.web.problems import http_status
 from tests.docs.pages import PAGES, ROOT, first_cells, section, text_of
 
 
@@ -52,30 +52,30 @@ def test_what_is_generated_is_up_to_date() -> None:
 @pytest.mark.parametrize("name", Settings.model_fields)
 def test_each_setting_is_described_with_its_option(name: str) -> None:
     assert Settings.model_fields[name].description
-    row = f"| `{PREFIX}{name.upper()}` | `--{name.replace('_', '-')}` |"
+    row = f"| `{ENV_PREFIX}{name.upper()}` | `--{name.replace('_', '-')}` |"
     assert row in text_of("docs/configuration.md")
 
 
 def test_no_page_names_a_setting_that_is_none() -> None:
-    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    known = {f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields}
     # Those of the tests, of docker-compose.yml, and of commands.
-    known |= {f"{PREFIX}{name}" for name in ("TEST_ELASTICSEARCH", "LOGS", "KEY", "CLIENTS", "KIBANA")}
-    known |= {f"{PREFIX}KIBANA_{name}" for name in ("KEY", "USER", "PASSWORD", "CA")}
-    named = {name for page in PAGES for name in re.findall(rf"{PREFIX}[A-Z_]+", page.read_text())}
+    known |= {f"{ENV_PREFIX}{name}" for name in ("TEST_ELASTICSEARCH", "LOGS", "KEY", "CLIENTS", "KIBANA")}
+    known |= {f"{ENV_PREFIX}KIBANA_{name}" for name in ("KEY", "USER", "PASSWORD", "CA")}
+    named = {name for page in PAGES for name in re.findall(rf"{ENV_PREFIX}[A-Z_]+", page.read_text())}
     assert named <= known
 
 
 async def all_routes(folder: Path) -> list[web.RouteDef]:
     settings = read_settings({"data": folder, "store": "duckdb"})
     telemetry = Telemetry(CollectorRegistry())
-    spool = Spool(folder / "spool", settings.spool_max_bytes)
+    spool = SpoolWriter(folder / "spool", settings.spool_max_bytes)
     store = open_store(settings)
     state = open_state(settings)
-    async with guarding(settings, state) as guard:
-        doorway = open_doorway(settings, spool, guard, telemetry)
-        answering = Answering(store, guard, doorway.senders, telemetry, lambda: 0.0)
-        health = Health(store, [], settings.spool_max_bytes, answering, lambda: [telemetry.registry])
-        everything = [*routes.alone(settings, doorway, state, answering), *health.routes()]
+    async with open_authorizer(settings, state) as guard:
+        doorway = build_ingest_context(settings, spool, guard, telemetry)
+        answering = QueryContext(store, guard, doorway.client_address, telemetry, lambda: 0.0)
+        health = HealthRoutes(store, [], settings.spool_max_bytes, answering, lambda: [telemetry.registry])
+        everything = [*routes.single_process_routes(settings, doorway, state, answering), *health.routes()]
     await spool.close()
     await store.close()
     return everything
@@ -100,11 +100,11 @@ def exposed_names(registry: CollectorRegistry) -> set[str]:
 def test_each_metric_is_listed_and_no_other(tmp_path: Path) -> None:
     telemetry = Telemetry(CollectorRegistry())
     store = open_store(read_settings({"data": tmp_path, "store": "duckdb"}))
-    guard = Guard(Keyring(SQLiteState(tmp_path)), frozenset(), lambda: 0.0, on_loopback=True)
-    answering = Answering(store, guard, Senders(()), telemetry, lambda: 0.0)
-    health = Health(store, [], 1, answering, lambda: [telemetry.registry])
+    guard = Authorizer(KeyCache(SQLiteState(tmp_path)), frozenset(), lambda: 0.0, on_loopback=True)
+    answering = QueryContext(store, guard, ClientAddress(()), telemetry, lambda: 0.0)
+    health = HealthRoutes(store, [], 1, answering, lambda: [telemetry.registry])
     # The gauges of the spool are made where they are shown, and no other way leads to them without a server.
-    names = exposed_names(telemetry.registry) | exposed_names(health._depths)
+    names = exposed_names(telemetry.registry) | exposed_names(health._spool_registry)
     assert {
         name for name in first_cells(section("docs/operations.md", "Metrics")) if name.startswith("metronome_")
     } == names
@@ -123,10 +123,10 @@ def kinds_of(error: type[MetronomeError]) -> list[type[MetronomeError]]:
 
 def answered_errors() -> list[type[MetronomeError]]:
     """List the errors that a request can be answered with."""
-    to_commands_only = (ServerAway, KibanaAway)
-    at_start_only = (Misconfigured, *(kind for kind in OperatorError.__subclasses__() if not kind.retry))
+    to_commands_only = (ServerUnavailable, KibanaUnavailable)
+    at_start_only = (ConfigurationError, *(kind for kind in OperatorError.__subclasses__() if not kind.retry))
     # No request waits for the archive.
-    of_the_archive = (ArchiveAway, ArchiveDenied, Damaged)
+    of_the_archive = (ArchiveUnavailable, ArchiveAccessDenied, ArchiveDamaged)
     never = (*to_commands_only, *at_start_only, *of_the_archive)
     return [
         kind for kind in kinds_of(MetronomeError) if kind not in never and kind.__module__ == MetronomeError.__module__
@@ -136,13 +136,13 @@ def answered_errors() -> list[type[MetronomeError]]:
 @pytest.mark.parametrize("kind", answered_errors(), ids=lambda kind: kind.__name__)
 def test_each_error_is_listed_with_its_status(kind: type[MetronomeError]) -> None:
     rows = [row for row in section("docs/api.md", "Errors").splitlines() if f"`{kind.__name__}`" in row]
-    assert [row.split("|")[1].strip() for row in rows] == [str(status_of(kind("it")))]
+    assert [row.split("|")[1].strip() for row in rows] == [str(http_status(kind("it")))]
 
 
 def test_each_known_field_is_described() -> None:
     described = first_cells(section("docs/api.md", "What an event may hold"))
     known = {"id", "event", "format", "event_id", "clientip", "visitor", "session", "bot"}
-    assert described >= known | {*TIME_NAMES, *REFERER_NAMES, *NUMBER_NAMES}
+    assert described >= known | {*TIMESTAMP_FIELDS, *REFERRER_FIELDS, *NUMERIC_FIELDS}
 
 
 def test_each_parameter_of_a_report_is_described() -> None:
@@ -155,7 +155,7 @@ def test_each_parameter_of_a_report_is_described() -> None:
     ("heading", "parameters"),
     [
         ("/query", frozenset(QUERY_PARAMETERS)),
-        ("Flow", flow.PARAMETERS | flow.PARAMETERS_OF_ALL),
+        ("Flow", flow.PARAMETERS | flow.ALL_ITEMS_PARAMETERS),
         ("Time", dwell_time.PARAMETERS),
         ("Errors", errors.PARAMETERS),
         ("Recommendations", recommendations.PARAMETERS),
@@ -170,7 +170,7 @@ def test_each_parameter_of_a_question_is_documented(heading: str, parameters: fr
 
 def test_each_field_that_enrichment_makes_is_documented() -> None:
     told = section("docs/questions.md", "What events are given at the door")
-    assert [name for name in sorted(MADE) if f"`{name}`" not in told] == []
+    assert [name for name in sorted(ENRICHED_FIELDS) if f"`{name}`" not in told] == []
 
 
 def options_of(command: Any) -> list[str]:

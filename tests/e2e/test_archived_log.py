@@ -9,9 +9,18 @@ from typing import Final
 import orjson
 import pytest
 
-from tests.imported_logs import REAL, Log, NewServer, check, log, new_server, store, until_some_are
+from tests.imported_logs import (
+    REAL_LOG_MARKS,
+    ExpectedLog,
+    ServerFactory,
+    check_results,
+    log,
+    new_server,
+    store,
+    wait_until_counted,
+)
 from tests.s3_server import S3Server
-from tests.servers import Ended, Server, delete_indices, run_metronome, unique_name
+from tests.servers import CommandResult, Server, delete_indices, run_metronome, unique_name
 
 __all__ = ["log", "new_server", "store"]
 
@@ -21,7 +30,7 @@ INDIRECT: Final = ["log", "store", "archive"]
 UNDISTURBED: Final = pytest.mark.parametrize(
     NAMES,
     [
-        pytest.param("real", "duckdb", "folder", 2, marks=REAL),
+        pytest.param("real", "duckdb", "folder", 2, marks=REAL_LOG_MARKS),
         pytest.param("small", "elasticsearch", "s3", 1, marks=pytest.mark.elasticsearch),
     ],
     indirect=INDIRECT,
@@ -30,7 +39,7 @@ KILLED: Final = pytest.mark.parametrize(
     NAMES,
     [
         ("small", "duckdb", "s3", 1),
-        pytest.param("real", "elasticsearch", "folder", 2, marks=[pytest.mark.elasticsearch, *REAL]),
+        pytest.param("real", "elasticsearch", "folder", 2, marks=[pytest.mark.elasticsearch, *REAL_LOG_MARKS]),
     ],
     indirect=INDIRECT,
 )
@@ -43,7 +52,7 @@ def archive(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"file://{tmp_path}/archive"
     request.getfixturevalue("s3_environment")
     server: S3Server = request.getfixturevalue("s3")
-    return f"s3://{server.new_bucket()}/some/prefix"
+    return f"s3://{server.create_unique_bucket()}/some/prefix"
 
 
 @pytest.fixture
@@ -57,24 +66,24 @@ def other(store: dict[str, str]) -> Iterator[dict[str, str]]:
     delete_indices(store["store"], prefix)
 
 
-def replay(archive: str, server: Server, folder: Path, *options: str) -> Ended:
-    options = (f"--url={server.url}", f"--progress={folder / 'progress'}", *options)
-    return run_metronome("replay", archive, *options, seconds=180)
+def replay(archive: str, server: Server, folder: Path, *options: str) -> CommandResult:
+    options = (f"--url={server.url}", f"--checkpoint={folder / 'progress'}", *options)
+    return run_metronome("replay", archive, *options, timeout=180)
 
 
-def verify(archive: str, server: Server) -> Ended:
-    return run_metronome("verify", archive, f"--url={server.url}", seconds=180)
+def verify(archive: str, server: Server) -> CommandResult:
+    return run_metronome("verify", archive, f"--url={server.url}", timeout=180)
 
 
-def told(ended: Ended, what: str) -> int:
+def told(ended: CommandResult, what: str) -> int:
     """Return a figure of a command's summary."""
-    return int(next(line for line in ended.output.splitlines() if what in line).split()[-1].replace(",", ""))
+    return int(next(line for line in ended.stdout.splitlines() if what in line).split()[-1].replace(",", ""))
 
 
 @UNDISTURBED
 async def test_what_is_replayed_into_an_empty_store_has_the_same_answers(
-    new_server: NewServer,
-    log: Log,
+    new_server: ServerFactory,
+    log: ExpectedLog,
     store: dict[str, str],
     other: dict[str, str],
     archive: str,
@@ -83,23 +92,23 @@ async def test_what_is_replayed_into_an_empty_store_has_the_same_answers(
 ) -> None:
     first = new_server(tmp_path / "first", archive=archive, archive_roll_bytes=100_000, workers=workers, **store)
     await asyncio.to_thread(first.start)
-    assert (await asyncio.to_thread(log.import_into, first)).code == 0
-    await check(first, log)
+    assert (await asyncio.to_thread(log.import_into, first)).exit_code == 0
+    await check_results(first, log)
     assert await asyncio.to_thread(first.stop) == 0
-    assert first.complaints() == []
+    assert first.error_lines() == []
 
     second = new_server(tmp_path / "second", workers=workers, **other)
     await asyncio.to_thread(second.start)
     for attempt in range(2):
         ended = await asyncio.to_thread(replay, archive, second, tmp_path)
-        assert ended.code == 0, ended
+        assert ended.exit_code == 0, ended
         assert told(ended, "damaged") == told(ended, "rejected") == 0
         assert (told(ended, "new in the store") > 0) == (attempt == 0)
-        await check(second, log)
+        await check_results(second, log)
     await asyncio.to_thread(first.start)
     for server in (first, second):
         same = await asyncio.to_thread(verify, archive, server)
-        assert same.code == 0, same
+        assert same.exit_code == 0, same
     # Not only the answers: all that is asked of events is alike.
     question = "/query?by=event,browser,country,day&limit=0&bots=1"
     assert await asyncio.to_thread(first.get, question) == await asyncio.to_thread(second.get, question)
@@ -107,8 +116,8 @@ async def test_what_is_replayed_into_an_empty_store_has_the_same_answers(
 
 @KILLED
 async def test_so_it_is_if_both_were_killed_while_they_shipped_and_replayed(
-    new_server: NewServer,
-    log: Log,
+    new_server: ServerFactory,
+    log: ExpectedLog,
     store: dict[str, str],
     other: dict[str, str],
     archive: str,
@@ -126,47 +135,49 @@ async def test_so_it_is_if_both_were_killed_while_they_shipped_and_replayed(
     )
     for _ in range(3):
         await asyncio.to_thread(first.start)
-        importing = asyncio.create_task(asyncio.to_thread(log.import_into, first, batch, "--patience=0"))
-        await until_some_are("shipped", first, importing)
+        importing = asyncio.create_task(asyncio.to_thread(log.import_into, first, batch, "--retry-timeout=0"))
+        await wait_until_counted("shipped", first, importing)
         first.kill()
         await importing
     await asyncio.to_thread(first.start)
-    assert (await asyncio.to_thread(log.import_into, first, batch)).code == 0
-    await check(first, log)
+    assert (await asyncio.to_thread(log.import_into, first, batch)).exit_code == 0
+    await check_results(first, log)
     assert await asyncio.to_thread(first.stop) == 0
-    assert first.complaints() == []
+    assert first.error_lines() == []
 
     second = new_server(tmp_path / "second", workers=workers, **other)
     for _ in range(3):
         await asyncio.to_thread(second.start)
-        replaying = asyncio.create_task(asyncio.to_thread(replay, archive, second, tmp_path, "--patience=0"))
-        await until_some_are("shipped", second, replaying)
+        replaying = asyncio.create_task(asyncio.to_thread(replay, archive, second, tmp_path, "--retry-timeout=0"))
+        await wait_until_counted("shipped", second, replaying)
         second.kill()
-        assert (await replaying).code in {0, 1}
+        assert (await replaying).exit_code in {0, 1}
     await asyncio.to_thread(second.start)
     # What the killed ones had acknowledged is left out, unless they had come to their end.
     ended = await asyncio.to_thread(replay, archive, second, tmp_path)
-    assert ended.code == 0, ended
-    await check(second, log)
+    assert ended.exit_code == 0, ended
+    await check_results(second, log)
     same = await asyncio.to_thread(verify, archive, second)
-    assert same.code == 0, same
+    assert same.exit_code == 0, same
     assert await asyncio.to_thread(second.stop) == 0
-    assert second.complaints() == []
+    assert second.error_lines() == []
 
 
-def test_what_an_archive_holds_is_what_the_store_was_given(new_server: NewServer, tmp_path: Path, archive: str) -> None:
+def test_what_an_archive_holds_is_what_the_store_was_given(
+    new_server: ServerFactory, tmp_path: Path, archive: str
+) -> None:
     server = new_server(tmp_path / "data", archive=archive)
     server.start()
     events = [{"id": "a", "event_id": f"e{number}", "ts": "2015-01-22", "n": [number]} for number in range(9)]
-    server.tick(orjson.dumps(events))
-    server.tick(orjson.dumps(events))
+    server.post_events(orjson.dumps(events))
+    server.post_events(orjson.dumps(events))
     assert server.stop() == 0
     server.start()
     # All came twice, and count once.
-    assert "9             9             0             0" in verify(archive, server).output
-    server.tick(b'{"id": "a", "event_id": "late", "ts": "2015-01-23", "event": "rated"}')
+    assert "9             9             0             0" in verify(archive, server).stdout
+    server.post_events(b'{"id": "a", "event_id": "late", "ts": "2015-01-23", "event": "rated"}')
     server.wait_until_shipped()
     ended = verify(archive, server)
-    assert ended.code == 1
-    assert re.search(r"^2015-01-23 +0 +1 +0 +1$", ended.output, re.MULTILINE), ended.output
-    assert "1 events wait for the archive" in ended.output
+    assert ended.exit_code == 1
+    assert re.search(r"^2015-01-23 +0 +1 +0 +1$", ended.stdout, re.MULTILINE), ended.stdout
+    assert "1 events wait for the archive" in ended.stdout

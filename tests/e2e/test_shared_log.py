@@ -6,64 +6,64 @@ from pathlib import Path
 
 import pytest
 
-from tests.imported_logs import Log, NewServer, check, log, new_server, store, until_some_are
-from tests.servers import serving
+from tests.imported_logs import ExpectedLog, ServerFactory, check_results, log, new_server, store, wait_until_counted
+from tests.servers import running_server
 
 __all__ = ["log", "new_server", "store"]
 
 
-def test_the_answers_are_those_that_were_counted(log: Log) -> None:
+def test_the_answers_are_those_that_were_counted(log: ExpectedLog) -> None:
     counts = [
-        sum(sum(answer[name].values()) for answer in log.answers.values())
+        sum(sum(answer[name].values()) for answer in log.expected_results.values())
         for name in ("views", "downloads", "referers")
     ]
-    assert (len(log.answers), *counts) in {(268, 4122, 62, 705), (5, 35, 11, 18)}
+    assert (len(log.expected_results), *counts) in {(268, 4122, 62, 705), (5, 35, 11, 18)}
 
 
 async def test_every_item_is_counted_exactly_however_often_its_log_is_imported(
-    log: Log, store: dict[str, str], tmp_path: Path
+    log: ExpectedLog, store: dict[str, str], tmp_path: Path
 ) -> None:
-    with serving(tmp_path / "data", **store) as server:
+    with running_server(tmp_path / "data", **store) as server:
         for _ in range(2):
             ended = await asyncio.to_thread(log.import_into, server)
             # Some lines of the small one cannot be read, and that is told, but it is no failure.
-            assert ended.code == 0, ended
-            await check(server, log)
+            assert ended.exit_code == 0, ended
+            await check_results(server, log)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_every_item_is_counted_exactly_where_the_server_was_killed_amid_an_import(
-    new_server: NewServer, log: Log, store: dict[str, str], tmp_path: Path, workers: int
+    new_server: ServerFactory, log: ExpectedLog, store: dict[str, str], tmp_path: Path, workers: int
 ) -> None:
     batch = "--batch=5" if log.is_small else "--batch=100"
     server = new_server(tmp_path / "data", workers=workers, **store)
     await asyncio.to_thread(server.start)
-    importing = asyncio.create_task(asyncio.to_thread(log.import_into, server, batch, "--patience=0"))
-    await until_some_are("accepted", server, importing)
+    importing = asyncio.create_task(asyncio.to_thread(log.import_into, server, batch, "--retry-timeout=0"))
+    await wait_until_counted("accepted", server, importing)
     server.kill()
     ended = await importing
-    assert ended.code in {0, 1}, ended
-    if ended.code:
-        assert "nothing is counted twice" in ended.errors
+    assert ended.exit_code in {0, 1}, ended
+    if ended.exit_code:
+        assert "nothing is counted twice" in ended.stderr
     await asyncio.to_thread(server.start)
-    assert (await asyncio.to_thread(log.import_into, server, batch)).code == 0
-    await check(server, log)
+    assert (await asyncio.to_thread(log.import_into, server, batch)).exit_code == 0
+    await check_results(server, log)
     assert await asyncio.to_thread(server.stop) == 0
-    assert server.complaints() == []
+    assert server.error_lines() == []
 
 
 async def test_an_import_has_patience_with_a_server_that_is_killed_and_comes_back(
-    new_server: NewServer, log: Log, store: dict[str, str], tmp_path: Path
+    new_server: ServerFactory, log: ExpectedLog, store: dict[str, str], tmp_path: Path
 ) -> None:
     server = new_server(tmp_path / "data", **store)
     await asyncio.to_thread(server.start)
     run = partial(log.import_into, server, "--batch=5" if log.is_small else "--batch=100")
     importing = asyncio.create_task(asyncio.to_thread(run))
     for _ in range(2):
-        await until_some_are("accepted", server, importing)
+        await wait_until_counted("accepted", server, importing)
         server.kill()
         await asyncio.to_thread(server.start)
-    assert (await importing).code == 0
-    await check(server, log)
+    assert (await importing).exit_code == 0
+    await check_results(server, log)
     assert await asyncio.to_thread(server.stop) == 0
-    assert server.complaints() == []
+    assert server.error_lines() == []

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.enrich.addresses import cut_address, read_address
+from metronome.enrich.addresses import anonymize_address, normalize_address
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ from metronome.enrich.addresses import cut_address, read_address
     ],
 )
 def test_an_address_is_cut_or_kept_in_its_usual_form(address: str, cut: str, whole: str) -> None:
-    assert (cut_address(address), read_address(address)) == (cut, whole)
+    assert (anonymize_address(address), normalize_address(address)) == (cut, whole)
 
 
 @pytest.mark.parametrize(
@@ -44,26 +44,26 @@ def test_an_address_is_cut_or_kept_in_its_usual_form(address: str, cut: str, who
     ],
 )
 def test_what_is_no_address_is_none(text: str) -> None:
-    assert cut_address(text) is None
-    assert read_address(text) is None
+    assert anonymize_address(text) is None
+    assert normalize_address(text) is None
 
 
 @given(st.ip_addresses(v=4), st.integers(0, 255))
 def test_neighbours_in_a_v4_network_look_alike(address: IPv4Address, last: int) -> None:
     neighbour = IPv4Address((int(address) & ~255) | last)
-    assert cut_address(str(neighbour)) == cut_address(str(address))
+    assert anonymize_address(str(neighbour)) == anonymize_address(str(address))
 
 
 @given(st.integers(2**64, 2**128 - 1).map(IPv6Address), st.integers(0, 2**80 - 1))
 def test_neighbours_in_a_v6_network_look_alike(address: IPv6Address, rest: int) -> None:
     neighbour = IPv6Address((int(address) >> 80 << 80) | rest)
     if neighbour.ipv4_mapped is None:
-        assert cut_address(str(neighbour)) == cut_address(str(address))
+        assert anonymize_address(str(neighbour)) == anonymize_address(str(address))
 
 
 @given(st.one_of(st.ip_addresses().map(str), st.text(max_size=70)))
 def test_what_is_cut_or_read_stays_as_it_is(text: str) -> None:
-    for work in (cut_address, read_address):
+    for work in (anonymize_address, normalize_address):
         found = work(text)
         if found is not None:
             assert work(found) == found

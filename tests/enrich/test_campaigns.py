@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.enrich.campaigns import campaign_of
+from metronome.enrich.campaigns import parse_campaign
 
 FIELDS = {"utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content"}
 PAGE = "https://data.example.org/d"
@@ -54,11 +54,11 @@ PAGE = "https://data.example.org/d"
     ],
 )
 def test_an_address_names_its_campaign(url: str, found: dict[str, str]) -> None:
-    assert campaign_of(url) == found
+    assert parse_campaign(url) == found
 
 
 def test_values_are_cut() -> None:
-    assert campaign_of(f"{PAGE}?utm_source={'x' * 1000}") == {"utm_source": "x" * 200}
+    assert parse_campaign(f"{PAGE}?utm_source={'x' * 1000}") == {"utm_source": "x" * 200}
 
 
 _names = st.sampled_from([*sorted(FIELDS), "mtm_campaign", "pk_kwd", "gclid", "fbclid", "a", ""])
@@ -67,7 +67,7 @@ _queries = st.lists(st.builds("{}={}".format, _names, st.text(max_size=12)), max
 
 @given(st.one_of(st.text(), st.builds("{}{}{}".format, st.text(max_size=9), st.sampled_from("?#&"), _queries)))
 def test_any_address_names_short_values_or_none(url: str) -> None:
-    found = campaign_of(url)
+    found = parse_campaign(url)
     assert found.keys() <= FIELDS
     assert all(0 < len(value) <= 200 for value in found.values())
 
@@ -75,4 +75,4 @@ def test_any_address_names_short_values_or_none(url: str) -> None:
 @given(st.dictionaries(st.sampled_from(sorted(FIELDS)), st.text("abc ÄÖ+&=#?%/", min_size=1, max_size=20), min_size=1))
 def test_what_is_encoded_comes_out_as_it_was(fields: dict[str, str]) -> None:
     expected = {name: value.strip() for name, value in fields.items() if value.strip()}
-    assert campaign_of(f"{PAGE}?{urlencode(fields)}") == expected
+    assert parse_campaign(f"{PAGE}?{urlencode(fields)}") == expected

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.enrich.channels import Channel, channel_of
-from metronome.enrich.referrers import normalise_referer
+from metronome.enrich.channels import Channel, classify_channel
+from metronome.enrich.referrers import normalize_referrer
 
 CHANNELS = {"search", "social", "campaign", "ai", "email", "referral", "internal", "direct"}
 
@@ -101,16 +101,16 @@ CHANNELS = {"search", "social", "campaign", "ai", "email", "referral", "internal
     ],
 )
 def test_a_referer_has_a_channel_and_a_group(referer: str, channel: str, group: str) -> None:
-    assert channel_of(referer, None, None, internal=False, campaign=False) == Channel(channel, group)
+    assert classify_channel(referer, None, None, is_internal=False, has_campaign=False) == Channel(channel, group)
 
 
 @pytest.mark.parametrize("referer", [None, "", "-", "newsletter", "by word of mouth"])
 def test_a_visit_without_a_referer_is_direct(referer: str | None) -> None:
-    assert channel_of(referer, None, None, internal=False, campaign=False) == Channel("direct")
+    assert classify_channel(referer, None, None, is_internal=False, has_campaign=False) == Channel("direct")
 
 
 def test_a_visit_from_one_s_own_pages_is_internal() -> None:
-    assert channel_of("own.example/a", None, None, internal=True, campaign=False) == Channel("internal")
+    assert classify_channel("own.example/a", None, None, is_internal=True, has_campaign=False) == Channel("internal")
 
 
 @pytest.mark.parametrize(
@@ -133,11 +133,11 @@ def test_a_visit_from_one_s_own_pages_is_internal() -> None:
 def test_a_campaign_counts_before_the_referer(
     referer: str | None, medium: str | None, source: str | None, channel: str, group: str | None
 ) -> None:
-    assert channel_of(referer, medium, source, internal=False, campaign=True) == Channel(channel, group)
+    assert classify_channel(referer, medium, source, is_internal=False, has_campaign=True) == Channel(channel, group)
 
 
 def test_a_campaign_on_one_s_own_pages_is_a_campaign() -> None:
-    assert channel_of("own.example", "banner", "home", internal=True, campaign=True) == Channel("campaign")
+    assert classify_channel("own.example", "banner", "home", is_internal=True, has_campaign=True) == Channel("campaign")
 
 
 _texts = st.one_of(
@@ -153,7 +153,7 @@ def test_anything_has_a_channel(
     internal: bool,  # noqa: FBT001
     campaign: bool,  # noqa: FBT001
 ) -> None:
-    found = channel_of(referer, medium, source, internal=internal, campaign=campaign)
+    found = classify_channel(referer, medium, source, is_internal=internal, has_campaign=campaign)
     assert found.channel in CHANNELS
     assert found.referer_group is None or 0 < len(found.referer_group) <= 128
     if internal and not campaign:
@@ -162,6 +162,6 @@ def test_anything_has_a_channel(
 
 @given(st.from_regex(r"https?://(www\.)?[a-z]{1,8}(\.[a-z]{2,8}){1,3}(:\d{1,4})?(/[a-z]{0,9}){0,3}/?", fullmatch=True))
 def test_a_short_referer_has_the_channel_of_the_whole_one(url: str) -> None:
-    short = normalise_referer(url, frozenset())
-    whole = channel_of(url, None, None, internal=False, campaign=False)
-    assert channel_of(short, None, None, internal=False, campaign=False) == whole
+    short = normalize_referrer(url, frozenset())
+    whole = classify_channel(url, None, None, is_internal=False, has_campaign=False)
+    assert classify_channel(short, None, None, is_internal=False, has_campaign=False) == whole

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import Phase, find, settings
 from hypothesis import strategies as st
 
-from metronome.enrich.user_agents import SCRIPT, read_agent
+from metronome.enrich.user_agents import SCRIPT_DEVICE, parse_user_agent
 
 PEOPLES: Final = frozenset(
     {
@@ -42,15 +42,15 @@ def examples(name: str) -> dict[str, str]:
 
 
 def test_the_robots_of_the_list_are_bots_unless_they_are_tools() -> None:
-    agents = {pattern: read_agent(examples("robot")[pattern]) for pattern in examples("robot")}
-    unknown = {pattern for pattern, agent in agents.items() if agent.bot is None and agent.device != SCRIPT}
+    agents = {pattern: parse_user_agent(examples("robot")[pattern]) for pattern in examples("robot")}
+    unknown = {pattern for pattern, agent in agents.items() if agent.bot is None and agent.device != SCRIPT_DEVICE}
     assert unknown == PEOPLES
 
 
 def test_the_machines_of_the_list_are_scripts() -> None:
-    agents = {pattern: read_agent(text) for pattern, text in examples("machine").items()}
+    agents = {pattern: parse_user_agent(text) for pattern, text in examples("machine").items()}
     assert {pattern for pattern, agent in agents.items() if agent.bot is not None} == ROBOTS_TOO
-    assert {pattern for pattern, agent in agents.items() if agent.device != SCRIPT} == ROBOTS_TOO
+    assert {pattern for pattern, agent in agents.items() if agent.device != SCRIPT_DEVICE} == ROBOTS_TOO
 
 
 @pytest.mark.parametrize(
@@ -62,8 +62,8 @@ def test_the_machines_of_the_list_are_scripts() -> None:
     ],
 )
 def test_what_researchers_fetch_with_counts_as_a_machines(agent: str) -> None:
-    found = read_agent(agent)
-    assert (found.device, found.bot) == (SCRIPT, None)
+    found = parse_user_agent(agent)
+    assert (found.device, found.bot) == (SCRIPT_DEVICE, None)
 
 
 @pytest.mark.parametrize(
@@ -77,6 +77,6 @@ def test_what_researchers_fetch_with_counts_as_a_machines(agent: str) -> None:
     ],
 )
 def test_robots_count_as_nobodys(agent: str) -> None:
-    found = read_agent(agent)
+    found = parse_user_agent(agent)
     assert found.bot is not None
     assert found.device is None

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from mmdb_writer import MMDBWriter
 from netaddr import IPSet
 
-from metronome.enrich.addresses import cut_address
+from metronome.enrich.addresses import anonymize_address
 from metronome.enrich.countries import open_countries
-from metronome.errors import Misconfigured
+from metronome.errors import ConfigurationError
 
 BUILT_IN = open_countries("built-in")
 
@@ -43,8 +43,8 @@ def write_mmdb(path: Path, records: Mapping[str, Any], kind: str = "GeoLite2-Cou
     ],
 )
 def test_an_address_has_its_country_whole_and_cut(address: str, country: str) -> None:
-    assert BUILT_IN.country(address) == country
-    assert BUILT_IN.country(cut_address(address) or "") == country
+    assert BUILT_IN.find_country(address) == country
+    assert BUILT_IN.find_country(anonymize_address(address) or "") == country
 
 
 _PRIVATE = (
@@ -55,17 +55,17 @@ _NONE = ["", "-", "unknown", "1.2.3", "999.1.1.1", "\ud800", "1" * 1000]
 
 @pytest.mark.parametrize("address", [*_PRIVATE.split(), *_NONE])
 def test_what_is_private_or_no_address_has_none(address: str) -> None:
-    assert BUILT_IN.country(address) is None
+    assert BUILT_IN.find_country(address) is None
 
 
 @given(st.one_of(st.text(), st.ip_addresses().map(str)))
 def test_any_text_has_a_country_or_none(text: str) -> None:
-    code = BUILT_IN.country(text)
+    code = BUILT_IN.find_country(text)
     assert code is None or (len(code) == 2 and code.isalpha() and code.isupper() and code not in {"EU", "AP", "ZZ"})
 
 
 def test_off_knows_no_country() -> None:
-    assert open_countries("off").country("193.0.6.139") is None
+    assert open_countries("off").find_country("193.0.6.139") is None
 
 
 @pytest.mark.parametrize(
@@ -80,32 +80,32 @@ def test_off_knows_no_country() -> None:
 )
 def test_a_file_tells_countries_in_the_layouts_that_there_are(tmp_path: Path, record: object) -> None:
     countries = open_countries(write_mmdb(tmp_path / "a.mmdb", {"193.0.6.0/24": record, "2a00::/16": record}))
-    assert countries.country("193.0.6.139") == "NZ"
-    assert countries.country("2a00:1::") == "NZ"
-    assert countries.country("18.7.22.83") is None
+    assert countries.find_country("193.0.6.139") == "NZ"
+    assert countries.find_country("2a00:1::") == "NZ"
+    assert countries.find_country("18.7.22.83") is None
 
 
 def test_a_file_of_ipv4_alone_knows_no_country_of_ipv6(tmp_path: Path) -> None:
     countries = open_countries(
         write_mmdb(tmp_path / "a.mmdb", {"193.0.6.0/24": {"country": {"iso_code": "NZ"}}}, version=4)
     )
-    assert countries.country("193.0.6.139") == "NZ"
-    assert countries.country("2a00:1::") is None
+    assert countries.find_country("193.0.6.139") == "NZ"
+    assert countries.find_country("2a00:1::") is None
 
 
 def test_a_region_that_is_no_country_is_none(tmp_path: Path) -> None:
     records = {"193.0.6.0/24": {"country": {"iso_code": "EU"}}, "193.0.7.0/24": {"country": {"iso_code": "NZ"}}}
     countries = open_countries(write_mmdb(tmp_path / "a.mmdb", records))
-    assert (countries.country("193.0.6.1"), countries.country("193.0.7.1")) == (None, "NZ")
+    assert (countries.find_country("193.0.6.1"), countries.find_country("193.0.7.1")) == (None, "NZ")
 
 
 def test_a_file_that_is_not_there_is_said_so(tmp_path: Path) -> None:
-    with pytest.raises(Misconfigured, match=r"there is no file .*none\.mmdb; name one, or write built-in or off"):
+    with pytest.raises(ConfigurationError, match=r"there is no file .*none\.mmdb; name one, or write built-in or off"):
         open_countries(str(tmp_path / "none.mmdb"))
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
-    with pytest.raises(Misconfigured, match="there is no file"):
+    with pytest.raises(ConfigurationError, match="there is no file"):
         open_countries(str(tmp_path))
 
 
@@ -113,21 +113,23 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
 def test_a_damaged_file_is_said_so(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "bad.mmdb"
     path.write_bytes(content)
-    with pytest.raises(Misconfigured, match=r"bad\.mmdb is no MaxMind DB file, or is damaged: download it again"):
+    with pytest.raises(ConfigurationError, match=r"bad\.mmdb is no MaxMind DB file, or is damaged: download it again"):
         open_countries(str(path))
 
 
 def test_a_file_cut_off_is_said_so(tmp_path: Path) -> None:
     path = Path(write_mmdb(tmp_path / "bad.mmdb", {"193.0.6.0/24": {"country": {"iso_code": "NZ"}}}))
     path.write_bytes(path.read_bytes()[:-60])
-    with pytest.raises(Misconfigured, match="is damaged"):
+    with pytest.raises(ConfigurationError, match="is damaged"):
         open_countries(str(path))
 
 
 def test_a_file_of_another_kind_is_said_so(tmp_path: Path) -> None:
     record = {"autonomous_system_number": 3333, "autonomous_system_organization": "RIPE NCC"}
     path = write_mmdb(tmp_path / "asn.mmdb", {"193.0.6.0/24": record}, "GeoLite2-ASN")
-    with pytest.raises(Misconfigured, match="holds no countries but GeoLite2-ASN: take a file of the type Country"):
+    with pytest.raises(
+        ConfigurationError, match="holds no countries but GeoLite2-ASN: take a file of the type Country"
+    ):
         open_countries(path)
 
 
@@ -141,7 +143,7 @@ def test_a_file_damaged_anywhere_is_refused_or_answers(
         content[place] = data.draw(st.integers(0, 255))
     path.write_bytes(content)
     try:
-        code = open_countries(str(path)).country("193.0.6.139")
-    except Misconfigured:
+        code = open_countries(str(path)).find_country("193.0.6.139")
+    except ConfigurationError:
         return
     assert code is None or len(code) == 2

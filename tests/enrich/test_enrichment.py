@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metronome.enrich.countries import Countries
-from metronome.enrich.enrichment import MADE, VERSION, Enrichment
-from metronome.event import Door, Event, document
+from metronome.enrich.countries import CountryLookup
+from metronome.enrich.enrichment import ENRICH_VERSION, ENRICHED_FIELDS, Enrichment
+from metronome.event import DocumentContext, Event, build_document
 
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 IPHONE = (
@@ -21,27 +21,27 @@ SEARCH = "https://www.google.com/search?q=open+data"
 PAGE = "https://data.example.org/wells"
 
 
-LOWLANDS = Countries(lambda address: "NL" if address.startswith("81.2.69.") else None)
+LOWLANDS = CountryLookup(lambda address: "NL" if address.startswith("81.2.69.") else None)
 ENRICHMENT = Enrichment(LOWLANDS, frozenset({"spam.example"}), frozenset({"own.example"}))
-DOOR = Door(
-    arrival="2015-01-22T12:00:00.000Z",
-    earliest=None,
-    latest="2030-01-01T00:00:00.000Z",
+DOOR = DocumentContext(
+    received_at="2015-01-22T12:00:00.000Z",
+    min_timestamp=None,
+    max_timestamp="2030-01-01T00:00:00.000Z",
     own_hosts=frozenset({"own.example"}),
     enrichment=ENRICHMENT,
 )
-PLAIN = Door(DOOR.arrival, None, DOOR.latest, DOOR.own_hosts)
+PLAIN = DocumentContext(DOOR.received_at, None, DOOR.max_timestamp, DOOR.own_hosts)
 
 
 def made(**fields: Any) -> dict[str, Any]:
     """Return the document of an event."""
-    found: dict[str, Any] = orjson.loads(document(Event(fields), DOOR, "spare"))
+    found: dict[str, Any] = orjson.loads(build_document(Event(fields), DOOR, "spare"))
     return found
 
 
 def added(**fields: Any) -> dict[str, Any]:
     """Return what is in an event's document because of enrichment."""
-    plain: dict[str, Any] = orjson.loads(document(Event(fields), PLAIN, "spare"))
+    plain: dict[str, Any] = orjson.loads(build_document(Event(fields), PLAIN, "spare"))
     found = made(**fields)
     assert found.items() >= plain.items()
     return {name: value for name, value in found.items() if name not in plain}
@@ -58,7 +58,7 @@ def test_a_visit_is_told_in_full() -> None:
             "country": "NL",
             "utm_term": "wells",
             "referer_group": "Google",
-            "enrich_version": VERSION,
+            "enrich_version": ENRICH_VERSION,
         }.items()
     )
     assert found["browser_version"].startswith("140")
@@ -107,9 +107,11 @@ def test_somebody_who_came_came_from_somewhere(fields: dict[str, Any], channel: 
 
 
 def test_the_country_is_that_of_the_network_that_is_kept() -> None:
-    assert added(clientip="81.2.69.77") == {"country": "NL", "enrich_version": VERSION}
+    assert added(clientip="81.2.69.77") == {"country": "NL", "enrich_version": ENRICH_VERSION}
     assert "country" not in orjson.loads(
-        document(Event({"clientip": "81.2.69.77"}), Door(DOOR.arrival, None, DOOR.latest), "spare")
+        build_document(
+            Event({"clientip": "81.2.69.77"}), DocumentContext(DOOR.received_at, None, DOOR.max_timestamp), "spare"
+        )
     )
 
 
@@ -168,7 +170,7 @@ def test_long_texts_are_read_as_short_ones_are(length: int) -> None:
     long = "x" * length
     found = made(agent=f"{FIREFOX} {long}", url=f"{PAGE}/{long}", referer=f"https://data.example.org/{long}")
     assert found["channel"] == "internal"
-    assert found["enrich_version"] == VERSION
+    assert found["enrich_version"] == ENRICH_VERSION
 
 
 _texts = st.one_of(
@@ -185,19 +187,24 @@ _telling = st.fixed_dictionaries(
     )
     | {"event": st.sampled_from(["view", "error", "x"]), "clientip": st.ip_addresses().map(str)},
 )
-_own = st.dictionaries(st.sampled_from(sorted({*MADE, "visitor", "session", "id"})), _texts, max_size=4)
+_own = st.dictionaries(st.sampled_from(sorted({*ENRICHED_FIELDS, "visitor", "session", "id"})), _texts, max_size=4)
 
 
 @settings(deadline=None)  # The first agent has tables read for it.
 @given(_telling, _own)
 def test_no_field_of_anybody_s_is_changed_or_lost(telling: dict[str, Any], own: dict[str, Any]) -> None:
     event = Event({**telling, **own})
-    plain = orjson.loads(document(event, PLAIN, "spare"))
+    plain = orjson.loads(build_document(event, PLAIN, "spare"))
     found = orjson.loads(
-        document(
+        build_document(
             event,
-            Door(
-                DOOR.arrival, None, DOOR.latest, DOOR.own_hosts, enrichment=ENRICHMENT, salts={"2015-01-22": b"s" * 32}
+            DocumentContext(
+                DOOR.received_at,
+                None,
+                DOOR.max_timestamp,
+                DOOR.own_hosts,
+                enrichment=ENRICHMENT,
+                salts={"2015-01-22": b"s" * 32},
             ),
             "spare",
         )
@@ -206,5 +213,5 @@ def test_no_field_of_anybody_s_is_changed_or_lost(telling: dict[str, Any], own: 
         name: value for name, value in plain.items() if value not in (None, "")
     }
     new = found.keys() - plain.keys()
-    assert new <= {*MADE, "visitor", "session", "enrich_version", "enrich_kept"}
+    assert new <= {*ENRICHED_FIELDS, "visitor", "session", "enrich_version", "enrich_kept"}
     assert bool(new) == ("enrich_version" in found)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from metronome.enrich.error_fingerprint import fold_message
+from metronome.enrich.error_fingerprint import error_fingerprint
 
 
 @pytest.mark.parametrize(
@@ -41,17 +41,17 @@ from metronome.enrich.error_fingerprint import fold_message
     ],
 )
 def test_what_differs_becomes_a_placeholder(message: str, folded: str) -> None:
-    assert fold_message(message) == folded
+    assert error_fingerprint(message) == folded
 
 
 def test_messages_of_one_fault_are_one() -> None:
-    messages = {fold_message(f"Item {number} of user 'u{number}' took {number}.5 s") for number in (1, 23, 4567)}
+    messages = {error_fingerprint(f"Item {number} of user 'u{number}' took {number}.5 s") for number in (1, 23, 4567)}
     assert messages == {"Item <n> of user <text> took <n> s"}
 
 
 def test_a_message_is_cut() -> None:
-    assert fold_message("word " * 100) == ("word " * 100)[:256].strip()
-    assert len(fold_message("1 " * 200)) <= 256
+    assert error_fingerprint("word " * 100) == ("word " * 100)[:256].strip()
+    assert len(error_fingerprint("1 " * 200)) <= 256
 
 
 _WORDS = [
@@ -78,8 +78,8 @@ _parts = st.sampled_from([*"0123456789abcdefxz'\"`<>@.:-+?=/_ ,“”‘’«", 
 @example("<" * 255 + "1")
 @given(st.one_of(st.text(max_size=600), st.lists(_parts, max_size=400).map("".join)))
 def test_what_is_folded_stays_as_it_is(message: str) -> None:
-    folded = fold_message(message)
-    assert fold_message(folded) == folded
+    folded = error_fingerprint(message)
+    assert error_fingerprint(folded) == folded
     assert len(folded) <= 256
     assert folded == " ".join(folded.split())
 
@@ -90,4 +90,4 @@ _REPEATED = ["1", "'", '"a', "a@", "a", "0x", "1:", "?a=", "a-1", " 1", "f1", "a
 @pytest.mark.parametrize("part", _REPEATED)
 def test_a_megabyte_of_anything_is_folded(part: str) -> None:
     message = part * (1_000_000 // len(part))
-    assert fold_message(message) == fold_message(message[:512])
+    assert error_fingerprint(message) == error_fingerprint(message[:512])

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metronome.enrich.countries import Countries
-from metronome.enrich.enrichment import MADE, VERSION, Enrichment
-from metronome.enrich.reenrich import changed_fields, enriched_again
-from metronome.event import Door, Event, document
+from metronome.enrich.countries import CountryLookup
+from metronome.enrich.enrichment import ENRICH_VERSION, ENRICHED_FIELDS, Enrichment
+from metronome.enrich.reenrich import list_changed_fields, reenrich_document
+from metronome.event import DocumentContext, Event, build_document
 
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 GOOGLEBOT = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"
@@ -19,9 +19,9 @@ HEAD = {"@timestamp": "2015-01-22T12:00:00.000Z", "event_id": "e", "@version": "
 SALTS = {"2015-01-22": b"s" * 32}
 
 
-def country(code: str | None) -> Countries:
+def country(code: str | None) -> CountryLookup:
     """Return what knows one country only."""
-    return Countries(lambda _: code)
+    return CountryLookup(lambda _: code)
 
 
 ENRICHMENT = Enrichment(country("NL"), frozenset({"spam.example"}))
@@ -29,14 +29,14 @@ KINDS = (ENRICHMENT, Enrichment(), Enrichment(country(None)), Enrichment(None, f
 
 
 def again(fields: dict[str, Any], enrichment: Enrichment = ENRICHMENT) -> dict[str, Any] | None:
-    found = enriched_again(orjson.dumps({**HEAD, **fields}), enrichment)
+    found = reenrich_document(orjson.dumps({**HEAD, **fields}), enrichment)
     return None if found is None else orjson.loads(found)
 
 
 def enriched(fields: dict[str, Any], enrichment: Enrichment = ENRICHMENT) -> dict[str, Any]:
     """Return the document of an event that comes in today."""
-    door = Door(HEAD["@timestamp"], None, "2030-01-01T00:00:00.000Z", enrichment=enrichment, salts=SALTS)
-    found: dict[str, Any] = orjson.loads(document(Event(fields), door, "e"))
+    door = DocumentContext(HEAD["@timestamp"], None, "2030-01-01T00:00:00.000Z", enrichment=enrichment, salts=SALTS)
+    found: dict[str, Any] = orjson.loads(build_document(Event(fields), door, "e"))
     return found
 
 
@@ -57,7 +57,7 @@ def test_what_is_known_better_takes_the_place_of_what_was_known() -> None:
     before = enriched({"clientip": "81.2.69.7", "agent": FIREFOX}, Enrichment(country("BE")))
     after = again(before)
     assert after == {**before, "country": "NL"}
-    assert list(changed_fields(orjson.dumps(before), orjson.dumps(after))) == ["country"]
+    assert list(list_changed_fields(orjson.dumps(before), orjson.dumps(after))) == ["country"]
 
 
 def test_what_is_no_longer_so_is_taken_away() -> None:
@@ -67,7 +67,7 @@ def test_what_is_no_longer_so_is_taken_away() -> None:
     assert after is not None
     assert "bot" not in after
     assert "bot_kind" not in after
-    assert set(changed_fields(orjson.dumps(before), orjson.dumps(after))) == {"bot", "bot_kind"}
+    assert set(list_changed_fields(orjson.dumps(before), orjson.dumps(after))) == {"bot", "bot_kind"}
 
 
 def test_what_cannot_be_worked_out_stays() -> None:
@@ -78,7 +78,7 @@ def test_what_cannot_be_worked_out_stays() -> None:
         "channel": "search",
         "utm_source": "s",
         "error_group": "g",
-        "enrich_version": VERSION,
+        "enrich_version": ENRICH_VERSION,
     }
     assert again(before) is None
     assert again({**before, "clientip": "81.2.69.0"}, Enrichment()) is None
@@ -104,8 +104,8 @@ def test_a_bot_that_was_vouched_for_stays_none() -> None:
 def test_an_older_version_is_raised() -> None:
     before = {**enriched({"agent": FIREFOX}), "enrich_version": 0}
     after = again(before)
-    assert after == {**before, "enrich_version": VERSION}
-    assert list(changed_fields(orjson.dumps(before), orjson.dumps(after))) == []
+    assert after == {**before, "enrich_version": ENRICH_VERSION}
+    assert list(list_changed_fields(orjson.dumps(before), orjson.dumps(after))) == []
 
 
 _texts = st.one_of(
@@ -122,7 +122,20 @@ _documents = st.builds(
     lambda fields, event, marks: {**HEAD, **fields, "event": event, **marks},
     st.dictionaries(
         st.sampled_from(
-            sorted({*MADE, "agent", "ua", "url", "referer", "referer_url", "clientip", "message", "status", "note"})
+            sorted(
+                {
+                    *ENRICHED_FIELDS,
+                    "agent",
+                    "ua",
+                    "url",
+                    "referer",
+                    "referer_url",
+                    "clientip",
+                    "message",
+                    "status",
+                    "note",
+                }
+            )
         ),
         _texts,
         max_size=12,
@@ -146,20 +159,24 @@ def test_whatever_is_stored_only_what_enrichment_made_changes_and_that_once(
     doc: dict[str, Any], now: Enrichment, later: Enrichment
 ) -> None:
     line = orjson.dumps(doc)
-    assert now.derived(doc).keys() <= now.workable(doc) <= MADE
-    first = enriched_again(line, now)
+    assert now.derive_fields(doc).keys() <= now.list_derivable_fields(doc) <= ENRICHED_FIELDS
+    first = reenrich_document(line, now)
     if first is None:
         return
     found = orjson.loads(first)
     assert list(found)[:2] == ["@timestamp", "event_id"]
-    kept = set(str(doc.get("enrich_kept")).split(",")) if "enrich_version" in doc else MADE
-    own = {name: value for name, value in doc.items() if name not in MADE or (name in kept and value not in (None, ""))}
+    kept = set(str(doc.get("enrich_kept")).split(",")) if "enrich_version" in doc else ENRICHED_FIELDS
+    own = {
+        name: value
+        for name, value in doc.items()
+        if name not in ENRICHED_FIELDS or (name in kept and value not in (None, ""))
+    }
     for mark in ("enrich_version", "enrich_kept"):
         own.pop(mark, None)
     assert {name: found[name] for name in own} == own
-    assert found["enrich_version"] == VERSION
-    assert enriched_again(first, now) is None
-    second = enriched_again(first, later)
+    assert found["enrich_version"] == ENRICH_VERSION
+    assert reenrich_document(first, now) is None
+    second = reenrich_document(first, later)
     assert second is None or {name: orjson.loads(second)[name] for name in own} == own
 
 

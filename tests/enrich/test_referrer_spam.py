@@ -2,7 +2,7 @@
 
 import pytest
 
-from metronome.enrich.referrers import is_spam, read_spam_hosts
+from metronome.enrich.referrers import is_referrer_spam, parse_spam_hosts
 
 LIST = [
     "# A public list",
@@ -12,7 +12,7 @@ LIST = [
     "http://buttons.example/x",
     "a.b.c.example",
 ]
-HOSTS = read_spam_hosts(LIST)
+HOSTS = parse_spam_hosts(LIST)
 
 
 def test_a_list_is_read_with_its_comments_and_in_any_form() -> None:
@@ -31,15 +31,15 @@ def test_a_list_is_read_with_its_comments_and_in_any_form() -> None:
     ],
 )
 def test_a_host_of_the_list_and_what_lies_below_it_is_spam(referer: str) -> None:
-    assert is_spam(referer, HOSTS)
+    assert is_referrer_spam(referer, HOSTS)
 
 
 @pytest.mark.parametrize(
     "referer", ["", "-", "example", "notspam.example", "spam.example.org", "b.c.example", "good.example/spam.example"]
 )
 def test_other_hosts_are_none(referer: str) -> None:
-    assert not is_spam(referer, HOSTS)
+    assert not is_referrer_spam(referer, HOSTS)
 
 
 def test_without_a_list_nothing_is_spam() -> None:
-    assert not is_spam("spam.example", read_spam_hosts([]))
+    assert not is_referrer_spam("spam.example", parse_spam_hosts([]))

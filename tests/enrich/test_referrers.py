@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.enrich.referrers import normalise_referer, own_hosts, referer_host
+from metronome.enrich.referrers import extract_host, normalize_own_hosts, normalize_referrer
 
-OWN = own_hosts((" www.Own.example ", "data.own.example", "", "localhost"))
+OWN = normalize_own_hosts((" www.Own.example ", "data.own.example", "", "localhost"))
 _labels = st.one_of(st.text(min_size=1, max_size=8), st.sampled_from(["www", "a", "example", "ÄÖ", "İ", "xn--a", "_x"]))
 _hosts = st.one_of(st.lists(_labels, min_size=2, max_size=5).map(".".join), st.ip_addresses(v=6).map("[{}]".format))
 _tails = st.one_of(
@@ -55,7 +55,7 @@ _urls = st.builds(
     ],
 )
 def test_a_web_address_becomes_host_and_path(url: str, short: str) -> None:
-    assert normalise_referer(url, OWN) == short
+    assert normalize_referrer(url, OWN) == short
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_a_web_address_becomes_host_and_path(url: str, short: str) -> None:
     ],
 )
 def test_what_is_no_web_address_does_not_count(url: str) -> None:
-    assert normalise_referer(url, OWN) is None
+    assert normalize_referrer(url, OWN) is None
 
 
 @pytest.mark.parametrize(
@@ -102,39 +102,39 @@ def test_what_is_no_web_address_does_not_count(url: str) -> None:
     ],
 )
 def test_one_s_own_pages_do_not_count(url: str) -> None:
-    assert normalise_referer(url, OWN) is None
+    assert normalize_referrer(url, OWN) is None
 
 
 @pytest.mark.parametrize("url", ["http://notown.example", "http://sub.own.example", "http://own.example.org"])
 def test_hosts_that_only_look_like_one_s_own_count(url: str) -> None:
-    assert normalise_referer(url, OWN) is not None
+    assert normalize_referrer(url, OWN) is not None
 
 
 def test_own_hosts_come_in_any_form() -> None:
-    assert own_hosts(("WWW.A.example", " b.example.", "", "  ")) == {"a.example", "b.example"}
+    assert normalize_own_hosts(("WWW.A.example", " b.example.", "", "  ")) == {"a.example", "b.example"}
 
 
 @given(_urls)
 def test_what_is_short_stays_as_it_is(url: str) -> None:
-    short = normalise_referer(url, frozenset())
+    short = normalize_referrer(url, frozenset())
     if short is None:
         return
     assert not short.endswith("/")
     host = short.partition("/")[0]
     # A host that is a single word is taken for one only where the address says so.
     again = short if "." in host or ":" in host else f"http://{short}"
-    assert normalise_referer(again, frozenset()) == short
+    assert normalize_referrer(again, frozenset()) == short
 
 
 @given(st.text())
 def test_any_text_has_a_short_name_or_none(url: str) -> None:
-    short = normalise_referer(url, frozenset())
+    short = normalize_referrer(url, frozenset())
     assert short is None or short
 
 
 def test_long_addresses_are_read_as_short_ones_are() -> None:
     path = "/a" * 1000
-    assert normalise_referer(f"https://www.example.com{path}/", OWN) == f"example.com{path}"
+    assert normalize_referrer(f"https://www.example.com{path}/", OWN) == f"example.com{path}"
 
 
 @pytest.mark.parametrize(
@@ -154,11 +154,11 @@ def test_long_addresses_are_read_as_short_ones_are() -> None:
     ],
 )
 def test_any_referer_has_its_host(referer: str, host: str) -> None:
-    assert referer_host(referer) == host
+    assert extract_host(referer) == host
 
 
 @given(_urls)
 def test_a_short_referer_has_the_host_of_the_whole_one(url: str) -> None:
-    short = normalise_referer(url, frozenset())
+    short = normalize_referrer(url, frozenset())
     if short is not None and len(url) < 256:
-        assert referer_host(short) == short.partition("/")[0]
+        assert extract_host(short) == short.partition("/")[0]

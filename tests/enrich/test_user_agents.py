@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.enrich.user_agents import SCRIPT, Agent, read_agent
+from metronome.enrich.user_agents import SCRIPT_DEVICE, ParsedUserAgent, parse_user_agent
 
 _DEVICES = {"desktop", "mobile", "tablet", "tv", "console", "script", "other"}
 _KINDS = {"search", "ai", "seo", "social", "monitor", "feed", "archive", "other"}
@@ -318,38 +318,38 @@ _TOOLS = [
 
 @pytest.mark.parametrize(("text", "told"), _BROWSERS)
 def test_a_browser_tells_itself_its_system_and_device(text: str, told: tuple[str | None, ...]) -> None:
-    assert read_agent(text) == Agent(*told)
+    assert parse_user_agent(text) == ParsedUserAgent(*told)
 
 
 @pytest.mark.parametrize("model", ["CUBOT MAX", "CUBOT_P20", "M bot 60 Build/PPR1", "motorola one", "Robotic"])
 def test_a_phone_that_is_called_like_a_robot_is_none(model: str) -> None:
-    agent = read_agent(f"Mozilla/5.0 (Linux; Android 9; {model}) {_WEBKIT} Chrome/110.0.0.0 Mobile Safari/537.36")
+    agent = parse_user_agent(f"Mozilla/5.0 (Linux; Android 9; {model}) {_WEBKIT} Chrome/110.0.0.0 Mobile Safari/537.36")
     assert (agent.bot, agent.os, agent.device) == (None, "Android", "mobile")
 
 
 @pytest.mark.parametrize(("text", "name", "kind"), _ROBOTS)
 def test_a_robot_has_a_name_and_a_kind_and_no_browser(text: str, name: str, kind: str) -> None:
-    assert read_agent(text) == Agent(bot=name, bot_kind=kind)
+    assert parse_user_agent(text) == ParsedUserAgent(bot=name, bot_kind=kind)
 
 
 @pytest.mark.parametrize(("text", "name", "version"), _TOOLS)
 def test_a_tool_that_somebody_uses_is_a_script_and_no_robot(text: str, name: str, version: str | None) -> None:
-    assert read_agent(text) == Agent(browser=name, browser_version=version, device=SCRIPT)
+    assert parse_user_agent(text) == ParsedUserAgent(browser=name, browser_version=version, device=SCRIPT_DEVICE)
 
 
 @pytest.mark.parametrize("text", ["", "-", "  ", "\t"])
 def test_no_agent_tells_nothing(text: str) -> None:
-    assert read_agent(text) == Agent()
+    assert parse_user_agent(text) == ParsedUserAgent()
 
 
 def test_what_stands_far_behind_does_not_count() -> None:
     known = "Mozilla/5.0 (X11; Linux x86_64; rv:127.0) Gecko/20100101 Firefox/127.0"
-    assert read_agent(known + " " * 512 + "Googlebot/2.1") == read_agent(known)
-    assert read_agent(known + " Googlebot/2.1").bot == "Googlebot"
+    assert parse_user_agent(known + " " * 512 + "Googlebot/2.1") == parse_user_agent(known)
+    assert parse_user_agent(known + " Googlebot/2.1").bot == "Googlebot"
 
 
 def test_a_lone_surrogate_does_no_harm() -> None:
-    assert read_agent("curl/8.5.0 \ud800").browser == "curl"
+    assert parse_user_agent("curl/8.5.0 \ud800").browser == "curl"
 
 
 _PARTS = "Mozilla/5.0 (|compatible; |Android 14; |Mobile |bot|Bot/|+http://|spider|curl/|/1|İ|Windows NT 10.0|999|; |"
@@ -358,13 +358,13 @@ _parts = st.sampled_from([*f"{_PARTS}AppleWebKit/537.36 |Chrome/|)| |yandex.com/
 
 @given(st.one_of(st.text(max_size=600), st.lists(_parts, max_size=40).map("".join)))
 def test_any_text_tells_something_short_or_nothing(text: str) -> None:
-    agent = read_agent(text)
-    assert agent.device in _DEVICES or (agent.device is None and (agent.bot or agent == Agent()))
+    agent = parse_user_agent(text)
+    assert agent.device in _DEVICES or (agent.device is None and (agent.bot or agent == ParsedUserAgent()))
     assert agent.bot_kind in _KINDS or (agent.bot_kind is None and agent.bot is None)
     assert all(value is None or 0 < len(value) <= 128 for value in agent)
-    assert read_agent(text) == agent
+    assert parse_user_agent(text) == agent
 
 
 @given(st.text(alphabet=st.characters(codec="ascii"), max_size=40))
 def test_a_robot_s_name_is_found_beside_anything(text: str) -> None:
-    assert read_agent(f"Mozilla/5.0 (compatible; GPTBot/1.2) {text}").bot is not None
+    assert parse_user_agent(f"Mozilla/5.0 (compatible; GPTBot/1.2) {text}").bot is not None

@@ -5,14 +5,14 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.enrich.visitors import visitor_of
+from metronome.enrich.visitors import hash_visitor
 
 SALT = bytes(range(32))
 ONE = (SALT, "2026-01-31", "193.0.6.139", "Firefox", "data.example.org")
 
 
 def test_a_visitor_stays_the_same_for_the_day() -> None:
-    assert visitor_of(*ONE) == visitor_of(*ONE) == "0756e16f80a726d9"
+    assert hash_visitor(*ONE) == hash_visitor(*ONE) == "0756e16f80a726d9"
 
 
 def test_any_difference_makes_another_visitor() -> None:
@@ -24,7 +24,7 @@ def test_any_difference_makes_another_visitor() -> None:
         (*ONE[:4], "other.example.org"),
         (SALT, "2026-01-31", "193.0.6.139", "data.example.org", "Firefox"),
     ]
-    names = [visitor_of(*other) for other in [ONE, *others]]
+    names = [hash_visitor(*other) for other in [ONE, *others]]
     assert len(set(names)) == len(names)
 
 
@@ -34,12 +34,12 @@ _plain = st.text("abc.:-", max_size=20)
 
 @given(st.binary(min_size=16, max_size=80), _plain, _plain, _texts, _plain)
 def test_a_name_is_sixteen_digits_whatever_comes(salt: bytes, day: str, address: str, agent: str, site: str) -> None:
-    name = visitor_of(salt, day, address, agent, site)
+    name = hash_visitor(salt, day, address, agent, site)
     assert len(name) == 16
     assert int(name, 16) >= 0
 
 
 @given(st.lists(st.tuples(_plain, _plain, _texts, _plain), min_size=2, max_size=6, unique=True))
 def test_no_two_sets_of_words_are_mistaken_for_each_other(words: list[tuple[str, str, str, str]]) -> None:
-    names = sorted((visitor_of(SALT, *each), each) for each in words)
+    names = sorted((hash_visitor(SALT, *each), each) for each in words)
     assert all(first[0] != second[0] for first, second in pairwise(names))

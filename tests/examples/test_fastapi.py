@@ -10,13 +10,13 @@ import orjson
 import pytest
 
 from tests.examples.services import examples, run, started
-from tests.servers import Server, serving
+from tests.servers import Server, running_server
 
 NAME = "fastapi"
 
 
 def wait_for(server: Server, count: int) -> None:
-    while server.accepted() < count:
+    while server.accepted_events() < count:
         time.sleep(0.02)
     server.wait_until_shipped()
 
@@ -24,7 +24,7 @@ def wait_for(server: Server, count: int) -> None:
 def test_the_steps_of_its_readme_give_what_it_shows(tmp_path: Path) -> None:
     *steps, (usage, shown) = examples(NAME)
     assert len(steps) == 3
-    with serving(tmp_path / "data") as server, started(NAME, server, tmp_path) as url:
+    with running_server(tmp_path / "data") as server, started(NAME, server, tmp_path) as url:
         for step, answer in steps:
             assert run(step, url).splitlines() == answer.splitlines()
         wait_for(server, len(steps) + 1)
@@ -33,7 +33,7 @@ def test_the_steps_of_its_readme_give_what_it_shows(tmp_path: Path) -> None:
 
 
 def test_what_is_viewed_downloaded_looked_for_and_missing_is_all_there(tmp_path: Path) -> None:
-    with serving(tmp_path / "data") as server:
+    with running_server(tmp_path / "data") as server:
         with started(NAME, server, tmp_path) as url:
             for path in ("/datasets", "/datasets/lakes", "/datasets/lakes", "/datasets/lakes.csv", "/search?q=aare"):
                 urllib.request.urlopen(url + path, timeout=30).close()  # noqa: S310  # our own

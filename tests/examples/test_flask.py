@@ -9,7 +9,7 @@ import pytest
 
 from tests.examples.services import examples, run, started
 from tests.examples.test_fastapi import wait_for
-from tests.servers import serving
+from tests.servers import running_server
 
 NAME = "flask"
 
@@ -17,7 +17,7 @@ NAME = "flask"
 def test_the_steps_of_its_readme_give_what_it_shows(tmp_path: Path) -> None:
     *steps, (usage, shown) = examples(NAME)
     assert len(steps) == 3
-    with serving(tmp_path / "data") as server, started(NAME, server, tmp_path) as url:
+    with running_server(tmp_path / "data") as server, started(NAME, server, tmp_path) as url:
         for step, answer in steps:
             assert run(step, url).splitlines() == answer.splitlines()
         wait_for(server, len(steps) + 1)
@@ -26,7 +26,7 @@ def test_the_steps_of_its_readme_give_what_it_shows(tmp_path: Path) -> None:
 
 
 def test_what_is_viewed_downloaded_rated_and_logged_is_all_there(tmp_path: Path) -> None:
-    with serving(tmp_path / "data") as server:
+    with running_server(tmp_path / "data") as server:
         with started(NAME, server, tmp_path) as url:
             for path in ("/datasets", "/datasets/lakes", "/datasets/lakes", "/datasets/lakes.csv"):
                 urllib.request.urlopen(url + path, timeout=30).close()  # noqa: S310  # our own

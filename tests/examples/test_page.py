@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 from playwright.async_api import BrowserContext, expect
 
-from tests.browser.chromium import arrive, leave, need_chromium
+from tests.browser.chromium import close_tab, require_chromium, wait_for_events
 from tests.examples.running import EXAMPLES, started
-from tests.servers import Server, free_port, serving
+from tests.servers import Server, free_port, running_server
 
 in_a_browser = pytest.mark.asyncio(loop_scope="session")
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    need_chromium()
-    with serving(tmp_path / "data") as running:
+    require_chromium()
+    with running_server(tmp_path / "data") as running:
         yield running
 
 
@@ -49,12 +49,12 @@ async def test_a_visit_is_counted_and_shown_on_the_page_itself(server: Server, v
         await page.goto(f"{address}/")
         badge = page.get_by_alt_text("downloads of rivers")
         assert await badge.evaluate("(picture) => picture.decode().then(() => picture.naturalWidth > 50)")
-        await leave(page)
+        await close_tab(page)
         views = {datetime.now(UTC).date().isoformat(): 1}
         leaving = {"timing": 1, "heartbeat": 1}
-        await arrive(server, {"view": 1, "download": 3, **leaving}, id="rivers")
-        await arrive(server, {"view": 1, **leaving}, id="trees")
-        await arrive(server, {"view": 2, "timing": 2, "heartbeat": 2}, id="home")
+        await wait_for_events(server, {"view": 1, "download": 3, **leaving}, id="rivers")
+        await wait_for_events(server, {"view": 1, **leaving}, id="trees")
+        await wait_for_events(server, {"view": 2, "timing": 2, "heartbeat": 2}, id="home")
         assert server.get("/tock/rivers.json") == {
             "views": views,
             "downloads": {"csv": 2, "geojson": 1},

@@ -12,10 +12,10 @@ import pytest
 from playwright.async_api import Browser, Page
 
 from metronome.scopes import Scope
-from tests.browser.chromium import need_chromium, until
+from tests.browser.chromium import poll_until, require_chromium
 from tests.examples.running import EXAMPLES, started
-from tests.installations import give_key
-from tests.servers import Server, serving
+from tests.installations import create_key
+from tests.servers import Server, running_server
 
 in_a_browser = pytest.mark.asyncio(loop_scope="session")
 
@@ -24,14 +24,14 @@ READ_KEY = "let me read"
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    need_chromium()
-    with serving(tmp_path / "data", microticks_key=READ_KEY) as running:
+    require_chromium()
+    with running_server(tmp_path / "data", microticks_key=READ_KEY) as running:
         yield running
 
 
 @pytest.fixture
 def key(server: Server) -> str:
-    return give_key(server.data, "hall", Scope.TICK)
+    return create_key(server.data, "hall", Scope.TICK)
 
 
 def listed(server: Server, what: str) -> list[dict[str, Any]]:
@@ -42,7 +42,7 @@ def listed(server: Server, what: str) -> list[dict[str, Any]]:
 
 async def sessions(server: Server, *, ended: int) -> list[dict[str, Any]]:
     """Wait until so many sessions have ended, and return all, oldest first."""
-    seen = await until(
+    seen = await poll_until(
         lambda: listed(server, "sessions"), lambda found: sum(bool(each["stopped_at"]) for each in found) >= ended
     )
     return sorted(seen, key=lambda each: str(each["started_at"]))
@@ -99,7 +99,7 @@ async def test_what_is_touched_while_metronome_is_away_is_told_later_and_once(
         page = await context.new_page()
         await page.goto(address)
         await touch(page, "[data-id=azurite]")
-        await until(lambda: listed(server, "events"), lambda found: len(found) == 2)
+        await poll_until(lambda: listed(server, "events"), lambda found: len(found) == 2)
         server.kill()
         at = time.time()
         await touch(page, "#back", "[data-id=sulphur]", "#done", "[data-id=garnet]", "#done")

@@ -17,31 +17,31 @@ from tests.servers import Server
 ROUNDS: Final = int(os.environ.get("METRONOME_TEST_CRASH_ROUNDS", "4"))
 PER_ROUND_SECONDS: Final = 30
 
-NewServer = Callable[..., Server]
+ServerFactory = Callable[..., Server]
 """Makes servers as `Server` does (see `new_server`)."""
 
-in_good_time: Final = pytest.mark.timeout(120 + ROUNDS * PER_ROUND_SECONDS)
+crash_timeout: Final = pytest.mark.timeout(120 + ROUNDS * PER_ROUND_SECONDS)
 
 
 @dataclass
-class Sent:
+class SentEvents:
     """What was sent, and what of it was acknowledged: each event has a mark of its own."""
 
-    tried: set[str] = field(default_factory=set)
+    attempted: set[str] = field(default_factory=set)
     acknowledged: set[str] = field(default_factory=set)
 
-    def check(self, found: Counter[str], at_least: int = 100) -> None:
+    def check(self, stored: Counter[str], at_least: int = 100) -> None:
         """Check that a store holds all that was acknowledged, nothing twice, and nothing that was never sent."""
-        lost = self.acknowledged - found.keys()
+        lost = self.acknowledged - stored.keys()
         assert not lost, f"{len(lost)} events were lost, such as {min(lost)}"
-        twice = [mark for mark, times in found.items() if times > 1]
+        twice = [mark for mark, times in stored.items() if times > 1]
         assert not twice, f"{len(twice)} events count more than once, such as {twice[0]}"
-        foreign = found.keys() - self.tried
+        foreign = stored.keys() - self.attempted
         assert not foreign, f"{len(foreign)} events were never sent, such as {min(foreign)}"
         assert len(self.acknowledged) > at_least, f"only {len(self.acknowledged)} events were acknowledged"
 
 
-def found_in_duckdb(server: Server) -> Counter[str]:
+def count_marks_in_duckdb(server: Server) -> Counter[str]:
     """Count the events in a server's store by their marks; those that can have none, by their identities."""
     with duckdb.connect(server.data / "metronome.duckdb", read_only=True) as database:
         rows = database.execute(
@@ -52,8 +52,8 @@ def found_in_duckdb(server: Server) -> Counter[str]:
     return Counter(mark for (mark,) in rows)
 
 
-def finish(server: Server) -> None:
+def ship_and_stop(server: Server) -> None:
     """Let a server that runs ship what it has left, and end it."""
     server.wait_until_shipped()
     assert server.stop() == 0
-    assert server.complaints() == []
+    assert server.error_lines() == []

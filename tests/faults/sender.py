@@ -14,28 +14,28 @@ from typing import Any, ClassVar, Final
 import aiohttp
 import orjson
 
-from tests.faults.rounds import Sent
+from tests.faults.rounds import SentEvents
 from tests.servers import unique_name
 
 HOST: Final = "127.0.0.1"
-ANSWER_SECONDS: Final = 30.0
-UNHEARD: Final = (aiohttp.ClientError, OSError, EOFError, TimeoutError)
+RESPONSE_TIMEOUT_SECONDS: Final = 30.0
+CONNECTION_ERRORS: Final = (aiohttp.ClientError, OSError, EOFError, TimeoutError)
 """What says that no acknowledgement came."""
 
-_PAUSE_SECONDS: Final = 0.02
-_HANGS_UP_SHARE: Final = 0.1
-_HANGS_UP_SECONDS: Final = 0.03
-_OLDEST: Final = timedelta(hours=20)
+_RETRY_SECONDS: Final = 0.02
+_DISCONNECT_PROBABILITY: Final = 0.1
+_DISCONNECT_SECONDS: Final = 0.03
+_MAX_AGE: Final = timedelta(hours=20)
 
 Attempt = Callable[[], Awaitable[None]]
-"""Sends something, and returns once it is acknowledged; else raises one of `UNHEARD`. It may be called again."""
+"""Send something and return once it is acknowledged, or raise one of `CONNECTION_ERRORS`; may be called again."""
 
 
-class Busy(OSError):
+class ServerBusyError(OSError):
     """The server asks to be sent the same later."""
 
 
-class Sender(ABC):
+class RetryingClient(ABC):
     """One client.
 
     Attributes:
@@ -48,24 +48,24 @@ class Sender(ABC):
     """
 
     name: ClassVar[str]
-    sizes: ClassVar[tuple[int, ...]] = (1, 1, 1, 40)
+    batch_sizes: ClassVar[tuple[int, ...]] = (1, 1, 1, 40)
 
-    def __init__(self, sent: Sent) -> None:
+    def __init__(self, sent: SentEvents) -> None:
         self.sent = sent
-        self.choice = random.Random(unique_name())
+        self.random = random.Random(unique_name())
 
-    async def send(self, over: asyncio.Event) -> None:
+    async def send(self, stop: asyncio.Event) -> None:
         """Send until it is over; what was begun by then is brought to its end."""
-        while not over.is_set():
-            marks = [unique_name(self.name) for _ in range(self.choice.choice(self.sizes))]
-            self.sent.tried.update(marks)
-            with contextlib.suppress(*UNHEARD):
-                await self.deliver(marks)
+        while not stop.is_set():
+            marks = [unique_name(self.name) for _ in range(self.random.choice(self.batch_sizes))]
+            self.sent.attempted.update(marks)
+            with contextlib.suppress(*CONNECTION_ERRORS):
+                await self.send_events(marks)
                 self.sent.acknowledged.update(marks)
-            await asyncio.sleep(self.choice.uniform(0, _PAUSE_SECONDS))
+            await asyncio.sleep(self.random.uniform(0, _RETRY_SECONDS))
 
     @abstractmethod
-    async def deliver(self, marks: list[str]) -> None:
+    async def send_events(self, marks: list[str]) -> None:
         """Send new events, each with its mark, and return once all are acknowledged.
 
         Raises:
@@ -73,48 +73,50 @@ class Sender(ABC):
 
         """
 
-    async def until_acknowledged(self, attempt: Attempt) -> None:
+    async def retry_until_acknowledged(self, attempt: Attempt) -> None:
         """Try until it is acknowledged."""
         while True:
-            hangs_up = self.choice.random() < _HANGS_UP_SHARE
-            patience = self.choice.uniform(0, _HANGS_UP_SECONDS) if hangs_up else ANSWER_SECONDS
-            with contextlib.suppress(*UNHEARD):
+            hangs_up = self.random.random() < _DISCONNECT_PROBABILITY
+            patience = self.random.uniform(0, _DISCONNECT_SECONDS) if hangs_up else RESPONSE_TIMEOUT_SECONDS
+            with contextlib.suppress(*CONNECTION_ERRORS):
                 async with asyncio.timeout(patience):
                     return await attempt()
-            await asyncio.sleep(_PAUSE_SECONDS)
+            await asyncio.sleep(_RETRY_SECONDS)
 
-    def moment(self) -> datetime:
+    def random_time(self) -> datetime:
         """Return a time of today or yesterday with milliseconds, which tell a single document from others."""
-        moment = datetime.now(UTC) - self.choice.random() * _OLDEST
-        return moment.replace(microsecond=self.choice.randint(1, 999) * 1000)
+        moment = datetime.now(UTC) - self.random.random() * _MAX_AGE
+        return moment.replace(microsecond=self.random.randint(1, 999) * 1000)
 
 
-class HttpSender(Sender):
+class RetryingHttpClient(RetryingClient):
     """One client over HTTP.
 
     Args:
-        sent: see `Sender`.
+        sent: see `RetryingClient`.
         http: knows where the server is.
 
     """
 
-    def __init__(self, sent: Sent, http: aiohttp.ClientSession) -> None:
+    def __init__(self, sent: SentEvents, http: aiohttp.ClientSession) -> None:
         super().__init__(sent)
         self._http = http
 
-    async def post(self, path: str, body: bytes, content_type: str = "application/json", again: str = "") -> Any:
+    async def post(
+        self, path: str, body: bytes, content_type: str = "application/json", idempotency_key: str = ""
+    ) -> Any:
         """Send a body once, with an idempotency key if there is one, and return the answer."""
-        headers = {"Content-Type": content_type, **({"Idempotency-Key": again} if again else {})}
+        headers = {"Content-Type": content_type, **({"Idempotency-Key": idempotency_key} if idempotency_key else {})}
         async with self._http.post(path, data=body, headers=headers) as answer:
             content = await answer.read()
         if answer.status in {429, 503}:
-            raise Busy(content)
+            raise ServerBusyError(content)
         assert answer.status == 200, content
         return orjson.loads(content)
 
 
 @contextlib.asynccontextmanager
-async def connected(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+async def open_connection(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """Have a connection to a port of this machine while the block runs."""
     reader, writer = await asyncio.open_connection(HOST, port)
     try:

@@ -6,28 +6,28 @@ from typing import Any, Final
 import orjson
 from msgpack import Unpacker, packb
 
-from metronome.times import stamp_of
-from tests.faults.rounds import Sent
-from tests.faults.sender import Busy, HttpSender, Sender, connected
+from metronome.times import format_timestamp
+from tests.faults.rounds import SentEvents
+from tests.faults.sender import RetryingClient, RetryingHttpClient, ServerBusyError, open_connection
 from tests.servers import unique_name
 
 MAX_EVENTS: Final = 100
 """``METRONOME_BATCH_MAX_EVENTS`` of the server: larger chunks of forward are committed in parts."""
 
 
-TAKEN = {("create", 201), ("create", 409), ("index", 201), ("index", 200)}
+ACKNOWLEDGED_RESULTS = {("create", 201), ("create", 409), ("index", 201), ("index", 200)}
 """How documents are answered that are on disk, now or already."""
 
 
-class Bulk(HttpSender):
+class BulkClient(RetryingHttpClient):
     """Sends documents as to Elasticsearch, with times and without names."""
 
     name = "bulk"
 
-    async def deliver(self, marks: list[str]) -> None:
+    async def send_events(self, marks: list[str]) -> None:
         lines: list[Any] = []
         for mark in marks:
-            document = {"id": "crash", "mark": mark, "@timestamp": stamp_of(self.moment())}
+            document = {"id": "crash", "mark": mark, "@timestamp": format_timestamp(self.random_time())}
             lines += [self._action(mark), document]
         body = b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in lines)
 
@@ -35,60 +35,60 @@ class Bulk(HttpSender):
             answer = await self.post("/es/_bulk", body, "application/x-ndjson")
             outcomes = [outcome for item in answer["items"] for outcome in item.items()]
             if any(outcome["status"] == 429 for _, outcome in outcomes):
-                raise Busy(answer)
+                raise ServerBusyError(answer)
             assert len(outcomes) == len(marks)
             self._check(marks, outcomes)
 
-        await self.until_acknowledged(send)
+        await self.retry_until_acknowledged(send)
 
     def _action(self, mark: str) -> dict[str, Any]:
         del mark
-        return {self.choice.choice(("create", "index")): {"_index": "crash"}}
+        return {self.random.choice(("create", "index")): {"_index": "crash"}}
 
     def _check(self, marks: list[str], outcomes: list[tuple[str, dict[str, Any]]]) -> None:
         del marks
         assert {outcome["status"] for _, outcome in outcomes} == {201}
 
 
-class NamedBulk(Bulk):
+class BulkClientWithIds(BulkClient):
     """Sends documents as to Elasticsearch, each with an ``_id``."""
 
     name = "named"
 
     def _action(self, mark: str) -> dict[str, Any]:
-        return {self.choice.choice(("create", "index")): {"_index": "crash", "_id": mark}}
+        return {self.random.choice(("create", "index")): {"_index": "crash", "_id": mark}}
 
     def _check(self, marks: list[str], outcomes: list[tuple[str, dict[str, Any]]]) -> None:
         assert [outcome["_id"] for _, outcome in outcomes] == marks
         # What is known to be there already need not be sent again either.
-        assert all((name, done["status"]) in TAKEN for name, done in outcomes)
+        assert all((name, done["status"]) in ACKNOWLEDGED_RESULTS for name, done in outcomes)
 
 
-class Forward(Sender):
+class ForwardClient(RetryingClient):
     """Sends chunks as Fluentd does, in PackedForward mode, several at once and some of them compressed.
 
     Args:
-        sent: see `Sender`.
+        sent: see `RetryingClient`.
         port: where forward is spoken.
 
     """
 
     name = "forward"
-    sizes = (1, 1, 1, 1, 1, 1, 40, 40, 3 * MAX_EVENTS)
+    batch_sizes = (1, 1, 1, 1, 1, 1, 40, 40, 3 * MAX_EVENTS)
 
-    def __init__(self, sent: Sent, port: int) -> None:
+    def __init__(self, sent: SentEvents, port: int) -> None:
         super().__init__(sent)
         self._port = port
 
-    async def deliver(self, marks: list[str]) -> None:
-        size = self.choice.choice((len(marks), len(marks) // 3 + 1))
+    async def send_events(self, marks: list[str]) -> None:
+        size = self.random.choice((len(marks), len(marks) // 3 + 1))
         chunks = [marks[at : at + size] for at in range(0, len(marks), size)]
         frames = {unique_name("chunk"): chunk for chunk in chunks}
         left = {name: self._frame(name, chunk) for name, chunk in frames.items()}
 
         async def send() -> None:
             """Send what is not acknowledged, over a connection of its own."""
-            async with connected(self._port) as (reader, writer):
+            async with open_connection(self._port) as (reader, writer):
                 writer.write(b"".join(left.values()))
                 answers = Unpacker()
                 while left:
@@ -100,13 +100,14 @@ class Forward(Sender):
                         assert list(answer) == ["ack"]
                         del left[answer["ack"]]
 
-        await self.until_acknowledged(send)
+        await self.retry_until_acknowledged(send)
 
     def _frame(self, name: str, marks: list[str]) -> bytes:
         entries = b"".join(
-            packb([int(self.moment().timestamp()), {"id": "crash", "mark": mark}], use_bin_type=True) for mark in marks
+            packb([int(self.random_time().timestamp()), {"id": "crash", "mark": mark}], use_bin_type=True)
+            for mark in marks
         )
         options: dict[str, Any] = {"chunk": name, "size": len(marks)}
-        if self.choice.random() < 0.5:
+        if self.random.random() < 0.5:
             entries, options["compressed"] = gzip.compress(entries), "gzip"
         return bytes(packb(["crash", entries, options]))

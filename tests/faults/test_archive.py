@@ -7,33 +7,33 @@ from pathlib import Path
 
 import orjson
 
-from metronome.archive.inventory import fetch, take_stock
+from metronome.archive.inventory import list_objects, read_object
 from metronome.archive.objects import open_archive
-from tests.faults.rounds import ROUNDS, NewServer, Sent, finish, found_in_duckdb, in_good_time
+from tests.faults.rounds import ROUNDS, SentEvents, ServerFactory, count_marks_in_duckdb, crash_timeout, ship_and_stop
 from tests.faults.test_crash import killed_under_load
 from tests.servers import run_metronome
 
-pytestmark = in_good_time
+pytestmark = crash_timeout
 
 
 async def found_in_archive(url: str) -> Counter[str]:
     """Count the events in an archive by their marks."""
     archive = open_archive(url)
-    stock = await take_stock(archive)
-    assert stock.damages == []
-    assert all(holding.listed is not None for holding in stock.holdings), "an object is in no manifest"
-    bodies = [await fetch(archive, holding) for holding in stock.holdings]
+    stock = await list_objects(archive)
+    assert stock.errors == []
+    assert all(holding.manifest_entry is not None for holding in stock.objects), "an object is in no manifest"
+    bodies = [await read_object(archive, holding) for holding in stock.objects]
     return Counter(orjson.loads(line)["mark"] for body in bodies for line in body.splitlines())
 
 
-async def test_a_server_that_is_killed_archives_each_event_once(new_server: NewServer, data: Path) -> None:
+async def test_a_server_that_is_killed_archives_each_event_once(new_server: ServerFactory, data: Path) -> None:
     for workers, roll_bytes in ((1, 30_000), (2, 300_000)):
         folder = data / str(workers)
         archive = f"file://{folder}/archive"
         server = new_server(
             folder / "data", workers=workers, archive=archive, archive_roll_bytes=roll_bytes, archive_roll_age="1s"
         )
-        sent = Sent()
+        sent = SentEvents()
         for _ in range(ROUNDS):
             await killed_under_load(server, sent, random.uniform(0.1, 1.5))
             # Then again, while it ships and archives what it finds at its start.
@@ -41,8 +41,8 @@ async def test_a_server_that_is_killed_archives_each_event_once(new_server: NewS
             await asyncio.sleep(random.uniform(0.5, 1.5))
             server.kill()
         await asyncio.to_thread(server.start)
-        await asyncio.to_thread(finish, server)
-        stored, archived = found_in_duckdb(server), await found_in_archive(archive)
+        await asyncio.to_thread(ship_and_stop, server)
+        stored, archived = count_marks_in_duckdb(server), await found_in_archive(archive)
         sent.check(stored)
         sent.check(archived)
         assert stored == archived
@@ -50,25 +50,27 @@ async def test_a_server_that_is_killed_archives_each_event_once(new_server: NewS
 
 
 async def test_a_replay_into_a_server_that_is_killed_is_made_whole_by_the_next(
-    new_server: NewServer, data: Path
+    new_server: ServerFactory, data: Path
 ) -> None:
     archive = f"file://{data}/archive"
-    first, sent = new_server(data / "first", archive=archive, archive_roll_bytes=20_000), Sent()
+    first, sent = new_server(data / "first", archive=archive, archive_roll_bytes=20_000), SentEvents()
     await killed_under_load(first, sent, 2.0, batch=400)
     await asyncio.to_thread(first.start)
-    await asyncio.to_thread(finish, first)
+    await asyncio.to_thread(ship_and_stop, first)
     wanted = await found_in_archive(archive)
     second = new_server(data / "second")
-    options = (f"--url={second.url}", f"--progress={data / 'progress'}")
+    options = (f"--url={second.url}", f"--checkpoint={data / 'progress'}")
     for _ in range(ROUNDS):
         await asyncio.to_thread(second.start)
-        replaying = asyncio.create_task(asyncio.to_thread(run_metronome, "replay", archive, *options, "--patience=0"))
+        replaying = asyncio.create_task(
+            asyncio.to_thread(run_metronome, "replay", archive, *options, "--retry-timeout=0")
+        )
         await asyncio.sleep(random.uniform(0.8, 1.6))
         second.kill()
-        assert (await replaying).code in {0, 1}
+        assert (await replaying).exit_code in {0, 1}
     await asyncio.to_thread(second.start)
     ended = await asyncio.to_thread(run_metronome, "replay", archive, *options)
-    assert ended.code == 0, ended
-    assert (await asyncio.to_thread(run_metronome, "verify", archive, options[0])).code == 0
-    await asyncio.to_thread(finish, second)
-    assert found_in_duckdb(second) == wanted
+    assert ended.exit_code == 0, ended
+    assert (await asyncio.to_thread(run_metronome, "verify", archive, options[0])).exit_code == 0
+    await asyncio.to_thread(ship_and_stop, second)
+    assert count_marks_in_duckdb(second) == wanted

@@ -13,16 +13,16 @@ import orjson
 import pytest
 
 from metronome.stores.elasticsearch import ElasticsearchConfig, ElasticsearchStore
-from tests.faults.rounds import ROUNDS, NewServer, Sent, finish, found_in_duckdb, in_good_time
+from tests.faults.rounds import ROUNDS, SentEvents, ServerFactory, count_marks_in_duckdb, crash_timeout, ship_and_stop
 from tests.servers import Server, delete_indices, refresh_indices, unique_name
 
 CONNECTIONS: Final = 6
 SECONDS: Final = aiohttp.ClientTimeout(total=30)
 
-pytestmark = in_good_time
+pytestmark = crash_timeout
 
 
-async def load(server: Server, sent: Sent, seconds: float, batch: int = 40) -> None:
+async def load(server: Server, sent: SentEvents, seconds: float, batch: int = 40) -> None:
     """Send from several connections at once until the server dies, or at least as long as this."""
     deadline = asyncio.get_running_loop().time() + seconds
 
@@ -34,7 +34,7 @@ async def load(server: Server, sent: Sent, seconds: float, batch: int = 40) -> N
                 # Half of them bring an identity of their own, the others get one at the door.
                 events = [{"id": "crash", "mark": mark, **({"event_id": mark} if number % 2 else {})} for mark in marks]
                 body = orjson.dumps(events[0] if len(events) == 1 else events)
-                sent.tried.update(marks)
+                sent.attempted.update(marks)
                 async with http.post("/tick", data=body) as answer:
                     content = await answer.read()
                 if answer.status == 200:
@@ -48,7 +48,7 @@ async def load(server: Server, sent: Sent, seconds: float, batch: int = 40) -> N
         await asyncio.gather(*(send(http, number) for number in range(CONNECTIONS)))
 
 
-async def killed_under_load(server: Server, sent: Sent, delay: float, batch: int = 40) -> None:
+async def killed_under_load(server: Server, sent: SentEvents, delay: float, batch: int = 40) -> None:
     """Start a server, send, and kill it after a while; what it had acknowledged by then is known."""
     await asyncio.to_thread(server.start)
     sending = asyncio.create_task(load(server, sent, delay + 5, batch))
@@ -59,19 +59,19 @@ async def killed_under_load(server: Server, sent: Sent, delay: float, batch: int
 
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_a_server_that_is_killed_under_load_loses_nothing_that_it_acknowledged(
-    new_server: NewServer, data: Path, workers: int
+    new_server: ServerFactory, data: Path, workers: int
 ) -> None:
-    server, sent = new_server(data, workers=workers), Sent()
+    server, sent = new_server(data, workers=workers), SentEvents()
     for _ in range(ROUNDS):
         await killed_under_load(server, sent, random.uniform(0.05, 1.2))
     await asyncio.to_thread(server.start)
-    await asyncio.to_thread(finish, server)
-    sent.check(found_in_duckdb(server))
-    print(f"{ROUNDS} rounds, {workers} workers: {len(sent.acknowledged)} of {len(sent.tried)} acknowledged")  # noqa: T201  # for those who ask with -s
+    await asyncio.to_thread(ship_and_stop, server)
+    sent.check(count_marks_in_duckdb(server))
+    print(f"{ROUNDS} rounds, {workers} workers: {len(sent.acknowledged)} of {len(sent.attempted)} acknowledged")  # noqa: T201  # for those who ask with -s
 
 
-async def test_a_server_that_is_killed_as_it_ships_ships_nothing_twice(new_server: NewServer, data: Path) -> None:
-    server, sent = new_server(data), Sent()
+async def test_a_server_that_is_killed_as_it_ships_ships_nothing_twice(new_server: ServerFactory, data: Path) -> None:
+    server, sent = new_server(data), SentEvents()
     for _ in range(ROUNDS):
         # Large batches make shipments of megabytes, in whose midst most of these moments are.
         await killed_under_load(server, sent, random.uniform(0.1, 0.8), batch=2000)
@@ -80,13 +80,15 @@ async def test_a_server_that_is_killed_as_it_ships_ships_nothing_twice(new_serve
         await asyncio.sleep(random.uniform(0.5, 1.0))
         server.kill()
     await asyncio.to_thread(server.start)
-    await asyncio.to_thread(finish, server)
-    sent.check(found_in_duckdb(server))
-    print(f"{ROUNDS} rounds: {len(sent.acknowledged)} of {len(sent.tried)} acknowledged")  # noqa: T201  # likewise
+    await asyncio.to_thread(ship_and_stop, server)
+    sent.check(count_marks_in_duckdb(server))
+    print(f"{ROUNDS} rounds: {len(sent.acknowledged)} of {len(sent.attempted)} acknowledged")  # noqa: T201  # likewise
 
 
-async def test_workers_that_are_killed_lose_nothing_that_they_acknowledged(new_server: NewServer, data: Path) -> None:
-    server, sent = new_server(data, workers=2), Sent()
+async def test_workers_that_are_killed_lose_nothing_that_they_acknowledged(
+    new_server: ServerFactory, data: Path
+) -> None:
+    server, sent = new_server(data, workers=2), SentEvents()
     await asyncio.to_thread(server.start)
     for _ in range(ROUNDS):
         sending = asyncio.create_task(load(server, sent, random.uniform(0.5, 1.5)))
@@ -94,16 +96,16 @@ async def test_workers_that_are_killed_lose_nothing_that_they_acknowledged(new_s
         for pid in server.worker_pids()[: random.randint(1, 2)]:
             server.kill_worker(pid)
         await sending
-        await asyncio.to_thread(server.wait_until_live)
+        await asyncio.to_thread(server.wait_until_ready)
         if random.random() < 0.5:
             # Now the next that dies leaves a spool that is empty.
             await asyncio.to_thread(server.wait_until_shipped)
-    await asyncio.to_thread(finish, server)
-    sent.check(found_in_duckdb(server))
-    print(f"{ROUNDS} rounds: {len(sent.acknowledged)} of {len(sent.tried)} acknowledged")  # noqa: T201  # likewise
+    await asyncio.to_thread(ship_and_stop, server)
+    sent.check(count_marks_in_duckdb(server))
+    print(f"{ROUNDS} rounds: {len(sent.acknowledged)} of {len(sent.attempted)} acknowledged")  # noqa: T201  # likewise
 
 
-async def test_a_batch_that_is_sent_again_after_a_crash_is_there_once(new_server: NewServer, data: Path) -> None:
+async def test_a_batch_that_is_sent_again_after_a_crash_is_there_once(new_server: ServerFactory, data: Path) -> None:
     server, marks = new_server(data), [unique_name() for _ in range(3000)]
     batches = [marks[at : at + 100] for at in range(0, len(marks), 100)]
     for _ in range(min(ROUNDS, 10)):
@@ -114,8 +116,8 @@ async def test_a_batch_that_is_sent_again_after_a_crash_is_there_once(new_server
         await sending
     await asyncio.to_thread(server.start)
     assert await asyncio.to_thread(send_batches, server, batches) == len(batches)
-    await asyncio.to_thread(finish, server)
-    assert found_in_duckdb(server) == Counter(marks)
+    await asyncio.to_thread(ship_and_stop, server)
+    assert count_marks_in_duckdb(server) == Counter(marks)
 
 
 def send_batches(server: Server, batches: list[list[str]]) -> int:
@@ -124,7 +126,7 @@ def send_batches(server: Server, batches: list[list[str]]) -> int:
         # A time of their own: an event is the same if its identity and its day are.
         events = [{"id": "crash", "mark": mark, "ts": "2024-01-01"} for mark in marks]
         try:
-            server.tick(orjson.dumps(events), **{"Idempotency-Key": f"batch {number}"})
+            server.post_events(orjson.dumps(events), **{"Idempotency-Key": f"batch {number}"})
         except OSError:
             return number
     return len(batches)
@@ -140,22 +142,22 @@ def prefix(elasticsearch_url: str) -> Iterator[str]:
 @pytest.mark.elasticsearch
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_nor_is_anything_lost_with_elasticsearch(
-    new_server: NewServer, data: Path, elasticsearch_url: str, prefix: str, workers: int
+    new_server: ServerFactory, data: Path, elasticsearch_url: str, prefix: str, workers: int
 ) -> None:
-    server, sent = new_server(data, store=elasticsearch_url, index_prefix=prefix, workers=workers), Sent()
+    server, sent = new_server(data, store=elasticsearch_url, index_prefix=prefix, workers=workers), SentEvents()
     for _ in range(max(2, ROUNDS // 3)):
         await killed_under_load(server, sent, random.uniform(0.1, 1.5), batch=400)
     await asyncio.to_thread(server.start)
-    await asyncio.to_thread(finish, server)
+    await asyncio.to_thread(ship_and_stop, server)
     await asyncio.to_thread(refresh_indices, elasticsearch_url, prefix)
     sent.check(await found_in_elasticsearch(elasticsearch_url, prefix))
-    print(f"{workers} workers: {len(sent.acknowledged)} of {len(sent.tried)} acknowledged")  # noqa: T201  # likewise
+    print(f"{workers} workers: {len(sent.acknowledged)} of {len(sent.attempted)} acknowledged")  # noqa: T201  # likewise
 
 
 async def found_in_elasticsearch(url: str, prefix: str) -> Counter[str]:
     store = ElasticsearchStore(ElasticsearchConfig(url, None, None, prefix))
     try:
-        documents: list[dict[str, Any]] = [orjson.loads(document) async for document in store.documents()]
+        documents: list[dict[str, Any]] = [orjson.loads(document) async for document in store.iterate_documents()]
     finally:
         await store.close()
     return Counter(document["mark"] for document in documents)

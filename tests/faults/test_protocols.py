@@ -14,11 +14,11 @@ import aiohttp
 import pytest
 
 from metronome.scopes import Scope
-from tests.faults.rounds import ROUNDS, NewServer, Sent, finish, found_in_duckdb, in_good_time
-from tests.faults.sender import Sender
-from tests.faults.shippers import MAX_EVENTS, Bulk, Forward, NamedBulk
-from tests.faults.trackers import Matomo, Microticks, Pixel
-from tests.installations import give_key
+from tests.faults.rounds import ROUNDS, SentEvents, ServerFactory, count_marks_in_duckdb, crash_timeout, ship_and_stop
+from tests.faults.sender import RetryingClient
+from tests.faults.shippers import MAX_EVENTS, BulkClient, BulkClientWithIds, ForwardClient
+from tests.faults.trackers import MatomoClient, MicroticksClient, PixelClient
+from tests.installations import create_key
 from tests.servers import Server, free_port
 
 CLIENTS = 2
@@ -26,7 +26,7 @@ CLIENTS = 2
 ENOUGH = 20
 """So many events of each protocol are acknowledged at the least, or nothing was tried."""
 
-pytestmark = in_good_time
+pytestmark = crash_timeout
 
 Killing = Callable[[Server], Awaitable[None]]
 
@@ -49,14 +49,14 @@ async def kill_workers(server: Server) -> None:
     await asyncio.sleep(random.uniform(0.05, 1.0))
     for pid in server.worker_pids()[: random.randint(1, 2)]:
         server.kill_worker(pid)
-    await asyncio.to_thread(server.wait_until_live)
+    await asyncio.to_thread(server.wait_until_ready)
 
 
 @pytest.mark.parametrize(("kill", "workers"), [(kill_server, 1), (kill_server, 2), (kill_workers, 2)])
 async def test_what_any_protocol_acknowledges_is_there_once_whatever_is_killed(
-    new_server: NewServer, data: Path, kill: Killing, workers: int
+    new_server: ServerFactory, data: Path, kill: Killing, workers: int
 ) -> None:
-    consumer_key = await asyncio.to_thread(give_key, data, "exhibit", Scope.TICK)
+    consumer_key = await asyncio.to_thread(create_key, data, "exhibit", Scope.TICK)
     port = free_port()
     server = new_server(
         data,
@@ -72,23 +72,26 @@ async def test_what_any_protocol_acknowledges_is_there_once_whatever_is_killed(
             await asyncio.to_thread(server.start)
         while any(len(one.acknowledged) <= ENOUGH for one in sent.values()):  # noqa: ASYNC110  # many senders, no one event
             await asyncio.sleep(0.02)
-    await asyncio.to_thread(finish, server)
-    check(sent, found_in_duckdb(server))
+    await asyncio.to_thread(ship_and_stop, server)
+    check(sent, count_marks_in_duckdb(server))
 
 
 @asynccontextmanager
-async def sending(server: Server, forward_port: int, consumer_key: str) -> AsyncIterator[dict[str, Sent]]:
+async def sending(server: Server, forward_port: int, consumer_key: str) -> AsyncIterator[dict[str, SentEvents]]:
     """Speak all protocols while the block runs; at its end, wait until all that was sent is acknowledged."""
-    sent = {kind.name: Sent() for kind in (Bulk, NamedBulk, Matomo, Microticks, Forward, Pixel)}
+    sent = {
+        kind.name: SentEvents()
+        for kind in (BulkClient, BulkClientWithIds, MatomoClient, MicroticksClient, ForwardClient, PixelClient)
+    }
     over = asyncio.Event()
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(server.url, connector=connector) as http, asyncio.TaskGroup() as tasks:
         for _ in range(CLIENTS):
-            senders: tuple[Sender, ...] = (
-                *(kind(sent[kind.name], http) for kind in (Bulk, NamedBulk, Matomo)),
-                Microticks(sent[Microticks.name], http, consumer_key),
-                Forward(sent[Forward.name], forward_port),
-                Pixel(sent[Pixel.name], server.port),
+            senders: tuple[RetryingClient, ...] = (
+                *(kind(sent[kind.name], http) for kind in (BulkClient, BulkClientWithIds, MatomoClient)),
+                MicroticksClient(sent[MicroticksClient.name], http, consumer_key),
+                ForwardClient(sent[ForwardClient.name], forward_port),
+                PixelClient(sent[PixelClient.name], server.port),
             )
             for sender in senders:
                 tasks.create_task(sender.send(over))
@@ -96,9 +99,9 @@ async def sending(server: Server, forward_port: int, consumer_key: str) -> Async
         over.set()
 
 
-def check(sent: dict[str, Sent], found: Counter[str]) -> None:
-    assert not found.keys() - set[str]().union(*(one.tried for one in sent.values()))
+def check(sent: dict[str, SentEvents], found: Counter[str]) -> None:
+    assert not found.keys() - set[str]().union(*(one.attempted for one in sent.values()))
     for name, one in sent.items():
-        one.check(Counter({mark: times for mark, times in found.items() if mark in one.tried}), at_least=ENOUGH)
-        assert name == Pixel.name or one.acknowledged == one.tried, name
-        print(f"{ROUNDS} rounds: {len(one.acknowledged)} of {len(one.tried)} by {name} acknowledged")  # noqa: T201  # for those who ask with -s
+        one.check(Counter({mark: times for mark, times in found.items() if mark in one.attempted}), at_least=ENOUGH)
+        assert name == PixelClient.name or one.acknowledged == one.attempted, name
+        print(f"{ROUNDS} rounds: {len(one.acknowledged)} of {len(one.attempted)} by {name} acknowledged")  # noqa: T201  # for those who ask with -s

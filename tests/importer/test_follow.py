@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from metronome.cli import app
-from tests.servers import COMMAND, Server, environment, run_metronome, serving, unique_name
+from tests.servers import COMMAND, Server, build_environment, run_metronome, running_server, unique_name
 
 SECONDS: Final = 90.0
 QUIET_SECONDS: Final = 0.02
@@ -23,7 +23,7 @@ QUIET_SECONDS: Final = 0.02
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("follow") / "data") as running:
+    with running_server(tmp_path_factory.mktemp("follow") / "data") as running:
         yield running
 
 
@@ -44,7 +44,7 @@ class Follower:
         with self.output.open("ab") as output:
             self.process = subprocess.Popen(
                 [*COMMAND, "import", "--follow", *map(str, files), *words],
-                env=environment(),
+                env=build_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -152,7 +152,7 @@ def test_what_is_written_to_a_renamed_log_is_read_to_its_end(scene: Scene) -> No
         renamed.unlink()
         scene.write(1)
         scene.wait()
-    assert run_metronome("import", scene.folder / "access.log.1.gz", "--url", scene.server.url).code == 0
+    assert run_metronome("import", scene.folder / "access.log.1.gz", "--url", scene.server.url).exit_code == 0
     scene.check()
 
 
@@ -181,12 +181,12 @@ def test_a_command_that_is_started_again_goes_on_where_it_was(scene: Scene, numb
     with scene.following():
         scene.wait()
     scene.check()
-    before = scene.server.accepted()
+    before = scene.server.accepted_events()
     scene.write(7)
     with scene.following():
         scene.wait()
     scene.check()
-    assert scene.server.accepted() == before + 7
+    assert scene.server.accepted_events() == before + 7
 
 
 @pytest.mark.parametrize("content", [None, b"", b'{"logs":[{"url":1}]}', b'{"logs":7}', "other"])
@@ -238,7 +238,7 @@ def test_a_server_that_is_away_is_waited_for(scene: Scene, tmp_path: Path) -> No
         server.start()
         scene.server = server
         scene.write(3)
-        with scene.following(options=("--patience", "0")) as follower:
+        with scene.following(options=("--retry-timeout", "0")) as follower:
             scene.wait()
             server.kill()
             scene.write(2)

@@ -10,16 +10,16 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from metronome.errors import Misconfigured
-from metronome.importer.batches import Batch, Plan, batches
+from metronome.errors import ConfigurationError
+from metronome.importer.batches import ImportConfig, LogBatch, iterate_batches
 from metronome.importer.files import LogFile, is_compressed
-from metronome.importer.follow import GrowingLog, Position, Positions, default_file, rotated
-from metronome.importer.summary import Tally
-from metronome.items import ItemRule
-from metronome.protocols.access_logs.reader import format_named
+from metronome.importer.follow import FollowedLog, Position, PositionStore, default_positions_file, list_rotated_logs
+from metronome.importer.summary import ImportSummary
+from metronome.items import ItemPattern
+from metronome.protocols.access_logs.reader import get_format
 
-PLAN = Plan(ItemRule(), frozenset(), None, 3)
-COMBINED = Plan(ItemRule(), frozenset(), format_named("combined"), 3)
+PLAN = ImportConfig(ItemPattern(), frozenset(), None, 3)
+COMBINED = ImportConfig(ItemPattern(), frozenset(), get_format("combined"), 3)
 LINES = [b'192.0.2.1 - - [17/May/2025:10:05:%02d +0000] "GET /a HTTP/1.1" 200 5\n' % second for second in range(30)]
 URL = "http://127.0.0.1:8080"
 
@@ -30,23 +30,23 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
-def events_of(sent: list[Batch]) -> list[dict[str, object]]:
+def events_of(sent: list[LogBatch]) -> list[dict[str, object]]:
     return [orjson.loads(line) for batch in sent for line in batch.body.splitlines()]
 
 
 class Growing:
     """A log, what is sent of it, and where it is taken up."""
 
-    def __init__(self, folder: Path, plan: Plan = PLAN) -> None:
+    def __init__(self, folder: Path, plan: ImportConfig = PLAN) -> None:
         self.path = folder / "access.log"
         self.path.touch()
         self.plan = plan
-        self.sent: list[Batch] = []
-        self.tally = Tally()
+        self.sent: list[LogBatch] = []
+        self.tally = ImportSummary()
         self.log = self.open(0)
 
-    def open(self, offset: int) -> GrowingLog:
-        return GrowingLog(self.path, self.plan, self.tally, lambda _fingerprint, _inode: offset, self.sent.append)
+    def open(self, offset: int) -> FollowedLog:
+        return FollowedLog(self.path, self.plan, self.tally, lambda _fingerprint, _inode: offset, self.sent.append)
 
     def write(self, text: bytes) -> None:
         with self.path.open("ab") as file:
@@ -58,7 +58,7 @@ class Growing:
 
     def acknowledge(self) -> int:
         for batch in self.sent:
-            batch.done()
+            batch.on_acknowledged()
         return self.log.position(URL, self.path).offset
 
 
@@ -83,10 +83,10 @@ def test_growing_gives_the_events_that_the_whole_log_gives(pieces: list[bytes], 
                 growing.log.close()
                 growing.log = growing.open(offset)
         growing.read()
-        growing.log.end()
+        growing.log.finish()
         growing.log.close()
         with LogFile(str(growing.path)) as file:
-            whole = events_of(list(batches(file, COMBINED, Tally())))
+            whole = events_of(list(iterate_batches(file, COMBINED, ImportSummary())))
     if growing.log.fingerprint is not None:
         assert events_of(growing.sent) == whole
 
@@ -95,7 +95,7 @@ def test_only_what_was_answered_is_passed_by(folder: Path) -> None:
     growing = Growing(folder)
     growing.write(b"".join(LINES[:7]))
     growing.read()
-    assert [len(batch.places) for batch in growing.sent] == [3, 3]
+    assert [len(batch.positions) for batch in growing.sent] == [3, 3]
     first, second = growing.sent
     ends = [sum(map(len, LINES[:count])) for count in (3, 6, 7)]
 
@@ -103,15 +103,15 @@ def test_only_what_was_answered_is_passed_by(folder: Path) -> None:
         return growing.log.position(URL, growing.path).offset
 
     assert offset() == 0
-    first.done()
+    first.on_acknowledged()
     assert offset() == ends[0]
-    second.done()
+    second.on_acknowledged()
     assert offset() == ends[1]
     growing.log.flush(is_quiet=False)
     assert len(growing.sent) == 2
     growing.log.flush(is_quiet=True)
     assert offset() == ends[1]
-    growing.sent[-1].done()
+    growing.sent[-1].on_acknowledged()
     assert offset() == ends[2]
 
 
@@ -140,10 +140,10 @@ def test_a_log_in_no_known_format_is_given_up_when_enough_was_seen(folder: Path)
     growing = Growing(folder)
     growing.write(b"dear diary\n" * 199)
     growing.read()
-    assert growing.log.complaint is None
+    assert growing.log.read_error is None
     growing.write(b"dear diary\n")
     growing.read()
-    assert "no line reads as an access log" in str(growing.log.complaint)
+    assert "no line reads as an access log" in str(growing.log.read_error)
     growing.write(LINES[0])
     growing.read()
     assert growing.sent == []
@@ -159,7 +159,7 @@ def test_lines_that_tell_nothing_yet_are_waited_for(folder: Path) -> None:
     growing.read()
     growing.log.flush(is_quiet=True)
     assert [event["url"] for event in events_of(growing.sent)] == ["/a"]
-    assert growing.tally.passed == 2
+    assert growing.tally.skipped == 2
 
 
 def position(offset: int = 7, changed: int = 4 * 10**18, path: str = "/a", url: str = URL) -> Position:
@@ -168,44 +168,44 @@ def position(offset: int = 7, changed: int = 4 * 10**18, path: str = "/a", url: 
 
 def test_positions_are_kept_for_each_log_and_server(folder: Path) -> None:
     file = folder / "deep" / "positions.json"
-    positions = Positions(file)
+    positions = PositionStore(file)
     positions.save([position(), position(path="/b", offset=9), position(url="http://x", offset=11)])
-    again = Positions(file)
-    assert again.of_path(URL, Path("/a")) == [position()]
-    assert again.known(URL, b"\0\xff") == 9
-    assert again.known("http://x", b"\0\xff", (1, 2)) == 11
-    assert again.known("http://x", b"\0\xff", (1, 3)) == 0
-    assert again.known(URL, b"\1") == 0
+    again = PositionStore(file)
+    assert again.for_path(URL, Path("/a")) == [position()]
+    assert again.acknowledged_offset(URL, b"\0\xff") == 9
+    assert again.acknowledged_offset("http://x", b"\0\xff", (1, 2)) == 11
+    assert again.acknowledged_offset("http://x", b"\0\xff", (1, 3)) == 0
+    assert again.acknowledged_offset(URL, b"\1") == 0
 
 
 def test_the_positions_of_another_command_stay(folder: Path) -> None:
     file = folder / "positions.json"
-    one, other = Positions(file), Positions(file)
+    one, other = PositionStore(file), PositionStore(file)
     one.save([position(path="/one")])
     other.save([position(path="/other"), position(path="/old", changed=1)])
     one.save([position(path="/one", offset=8), position(path="/new")])
-    assert [len(Positions(file).of_path(URL, Path(path))) for path in ("/one", "/other", "/new")] == [1, 1, 1]
+    assert [len(PositionStore(file).for_path(URL, Path(path))) for path in ("/one", "/other", "/new")] == [1, 1, 1]
     one.save([])
-    assert Positions(file).of_path(URL, Path("/one")) == []
-    dropping = Positions(file)
-    dropping.drop(position(path="/other"))
+    assert PositionStore(file).for_path(URL, Path("/one")) == []
+    dropping = PositionStore(file)
+    dropping.remove(position(path="/other"))
     dropping.save([])
-    assert Positions(file).of_path(URL, Path("/other")) == []
+    assert PositionStore(file).for_path(URL, Path("/other")) == []
     assert [found.name for found in folder.iterdir()] == ["positions.json"]
 
 
 def test_positions_that_cannot_be_kept_are_told(folder: Path) -> None:
     (folder / "file").touch()
-    with pytest.raises(Misconfigured, match="cannot be kept"):
-        Positions(folder / "file" / "x.json")
+    with pytest.raises(ConfigurationError, match="cannot be kept"):
+        PositionStore(folder / "file" / "x.json")
     (folder / "x.json").mkdir()
-    with pytest.raises(Misconfigured, match="cannot be written"):
-        Positions(folder / "x.json").save([position()])
+    with pytest.raises(ConfigurationError, match="cannot be written"):
+        PositionStore(folder / "x.json").save([position()])
 
 
 def test_positions_lie_in_the_users_state_folder() -> None:
-    assert default_file().parts[-2:] == ("metronome", "positions.json")
-    assert default_file().is_absolute()
+    assert default_positions_file().parts[-2:] == ("metronome", "positions.json")
+    assert default_positions_file().is_absolute()
 
 
 def test_rotated_logs_are_found_by_name_and_number_the_oldest_first(folder: Path) -> None:
@@ -220,7 +220,7 @@ def test_rotated_logs_are_found_by_name_and_number_the_oldest_first(folder: Path
     since = 10**18 - 4 * 10**9
 
     def listed(since: int) -> list[str]:
-        return [one.path.name for one in rotated(log, since, frozenset({(found.st_dev, found.st_ino)}))]
+        return [one.path.name for one in list_rotated_logs(log, since, frozenset({(found.st_dev, found.st_ino)}))]
 
     assert listed(0) == ["access-20250516.log.gz", "x", "access.log.2", "access.log-20250517", "access.log.1"]
     assert listed(since) == ["access.log.2", "access.log-20250517", "access.log.1"]

@@ -7,7 +7,7 @@ it does not know is an error here, not a guess. What Lens shows as 'Other' is le
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from metronome.dashboards.columns import RECORDS
+from metronome.dashboards.columns import RECORDS_FIELD
 from tests.kibana.kql import Query, elasticsearch_query
 from tests.kibana.lens import Json, Layer
 
@@ -79,7 +79,7 @@ def _value(bucket: Json, name: str, layer: Layer) -> Any:
             assert tree["args"] == column["references"]
             part, whole = (_value(bucket, reference, layer) for reference in tree["args"])
             return part / whole if whole else None
-        case "count" if column["sourceField"] == RECORDS:
+        case "count" if column["sourceField"] == RECORDS_FIELD:
             return bucket[name]["doc_count"] if "filter" in column else bucket["doc_count"]
         case "percentile":
             (value,) = bucket[name]["values"].values()
@@ -121,7 +121,9 @@ def _group(column: Json, metrics: Mapping[str, Json]) -> Json:
 def _order(name: str, column: Json) -> str:
     if column["operationType"] == "percentile":
         return f"{name}.{column['params']['percentile']}"
-    is_plain_count = column["operationType"] == "count" and column["sourceField"] == RECORDS and "filter" not in column
+    is_plain_count = (
+        column["operationType"] == "count" and column["sourceField"] == RECORDS_FIELD and "filter" not in column
+    )
     return "_count" if is_plain_count else name
 
 
@@ -130,7 +132,7 @@ def _metric(column: Json) -> Json | None:
     if operation in _WORKED_OUT:
         return None
     assert params.keys() <= {"emptyAsNull", "percentile"}
-    if operation == "count" and field == RECORDS:
+    if operation == "count" and field == RECORDS_FIELD:
         return {"filter": _query(column["filter"])} if "filter" in column else None
     assert "filter" not in column, "no test knows a filtered measure"
     match operation:

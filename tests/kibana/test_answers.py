@@ -12,13 +12,13 @@ from urllib.parse import quote
 import orjson
 import pytest
 
-from metronome.dashboards import bundle
-from metronome.dashboards.columns import RECORDS
-from metronome.reports.dwell_time import TIMINGS
+from metronome.dashboards import build_saved_objects
+from metronome.dashboards.columns import RECORDS_FIELD
+from metronome.reports.dwell_time import TIMING_FIELDS
 from tests.kibana.aggregations import Row, rows_of, search_body
 from tests.kibana.kql import Query, fields_in
 from tests.kibana.lens import Json, controls_on, filters_on, layer_of, of_kind, referred
-from tests.servers import Server, delete_indices, refresh_indices, run_metronome, serving, unique_name
+from tests.servers import Server, delete_indices, refresh_indices, run_metronome, running_server, unique_name
 
 ROOT: Final = Path(__file__).parents[2]
 SHARED: Final = ROOT.parent / "shared" / "data"
@@ -31,7 +31,7 @@ PHONE: Final = (
 GOOGLE: Final = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"
 GPT: Final = "Mozilla/5.0 AppleWebKit/537.36 (KHTML, like Gecko; compatible; GPTBot/1.2; +https://openai.com/gptbot)"
 PEOPLE: Final = ((FIREFOX, "129.132.19.216"), (PHONE, "8.8.8.8"))
-MATOMO: Final = [name for name in TIMINGS if name.startswith("pf_")]
+MATOMO: Final = [name for name in TIMING_FIELDS if name.startswith("pf_")]
 VITALS: Final = ["TTFB", "FCP", "LCP", "CLS", "INP"]
 
 pytestmark = pytest.mark.elasticsearch
@@ -114,22 +114,22 @@ def installed(
     prefix = unique_name("test")
     data = tmp_path_factory.mktemp("dashboards") / "data"
     try:
-        with serving(data, store=elasticsearch_url, index_prefix=prefix) as server:
-            server.tick(orjson.dumps([*made_up()]))
-            server.tick(VISITS.read_bytes())
+        with running_server(data, store=elasticsearch_url, index_prefix=prefix) as server:
+            server.post_events(orjson.dumps([*made_up()]))
+            server.post_events(VISITS.read_bytes())
             if request.param == "real log":
                 expected = json.loads((SHARED / "apache_logs.expected.json").read_bytes())
                 options = ["--item-pattern", expected["item_pattern"], "--own-host", ",".join(expected["own_hosts"])]
                 done = run_metronome("import", SHARED / expected["log"], "--url", server.url, *options)
-                assert done.code == 0, done.errors
+                assert done.exit_code == 0, done.stderr
             server.wait_until_shipped()
             refresh_indices(elasticsearch_url, prefix)
-            yield Installation(server, elasticsearch_url, prefix, bundle(prefix))
+            yield Installation(server, elasticsearch_url, prefix, build_saved_objects(prefix))
     finally:
         delete_indices(elasticsearch_url, prefix)
 
 
-NAMES: Final = [one["id"].removeprefix("metronome-") for one in of_kind(bundle("metronome"), "lens")]
+NAMES: Final = [one["id"].removeprefix("metronome-") for one in of_kind(build_saved_objects("metronome"), "lens")]
 """All panels, with their dashboards."""
 
 
@@ -150,7 +150,7 @@ def test_each_field_is_indexed_in_one_way(installed: Installation) -> None:
         fields |= fields_in(layer.query)
     for dashboard in of_kind(installed.objects, "dashboard"):
         fields |= {control["explicitInput"]["fieldName"] for control in controls_on(dashboard).values()}
-    fields -= {RECORDS}
+    fields -= {RECORDS_FIELD}
     known = installed.search({}, f"_field_caps?fields={','.join(map(quote, sorted(fields)))}")["fields"]
     assert known.keys() == fields
     for name, kinds in known.items():
@@ -258,7 +258,7 @@ def test_items_are_those_of_the_list_of_items(installed: Installation) -> None:
     assert sorted(shown) == sorted(answered)
 
 
-@pytest.mark.parametrize("name", TIMINGS)
+@pytest.mark.parametrize("name", TIMING_FIELDS)
 def test_percentiles_by_day_are_those_of_the_report_of_times(installed: Installation, name: str) -> None:
     told = installed.server.get("/time.json?limit=0")["timings"][name]
     if name in MATOMO:

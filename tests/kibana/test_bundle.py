@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metronome.config import read_settings
-from metronome.dashboards import DASHBOARDS, bundle, dashboard_ids, ndjson
-from metronome.dashboards.columns import RECORDS
-from metronome.dashboards.data_view import MILLISECONDS
-from metronome.reports.dwell_time import TIMINGS
+from metronome.dashboards import DASHBOARDS, build_saved_objects, dashboard_ids, encode_ndjson
+from metronome.dashboards.columns import RECORDS_FIELD
+from metronome.dashboards.data_view import MILLISECOND_FIELDS
+from metronome.reports.dwell_time import TIMING_FIELDS
 from metronome.stores.elasticsearch.template import index_pattern, index_template
 from tests.kibana.kql import fields_in
 from tests.kibana.lens import (
@@ -34,7 +34,7 @@ from tests.kibana.lens import (
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "kibana" / "metronome.ndjson"
-OBJECTS = bundle("metronome")
+OBJECTS = build_saved_objects("metronome")
 VERSIONS = {"index-pattern": "8.0.0", "lens": "8.9.0", "dashboard": "10.2.0"}
 PREFIXES = st.from_regex(r"[a-z0-9][a-z0-9_-]{0,63}", fullmatch=True).filter(lambda prefix: prefix != "state")
 
@@ -53,19 +53,19 @@ def typed_fields() -> dict[str, str]:
 
 class TestAllOfThem:
     def test_the_file_in_the_checkout_is_up_to_date(self) -> None:
-        assert FILE.read_bytes() == ndjson(OBJECTS), "run `make docs`"
+        assert FILE.read_bytes() == encode_ndjson(OBJECTS), "run `make docs`"
 
     def test_each_is_a_line_that_always_comes_out_the_same(self) -> None:
-        lines = ndjson(OBJECTS).splitlines()
+        lines = encode_ndjson(OBJECTS).splitlines()
         assert [orjson.loads(line) for line in lines] == OBJECTS
         assert [orjson.dumps(orjson.loads(line), option=orjson.OPT_SORT_KEYS) for line in lines] == lines
-        assert ndjson(bundle("metronome")) == ndjson(OBJECTS)
+        assert encode_ndjson(build_saved_objects("metronome")) == encode_ndjson(OBJECTS)
 
     def test_they_are_a_data_view_three_dashboards_and_panels(self) -> None:
         assert Counter(one["type"] for one in OBJECTS) == {
             "index-pattern": 1,
             "dashboard": 3,
-            "lens": sum(1 for dashboard in DASHBOARDS for _ in dashboard.panels()),
+            "lens": sum(1 for dashboard in DASHBOARDS for _ in dashboard.iterate_panels()),
         }
         assert [one["id"] for one in of_kind(OBJECTS, "dashboard")] == dashboard_ids("metronome")
 
@@ -94,13 +94,13 @@ class TestAllOfThem:
         assert {("lens", panel["id"]) for panel in of_kind(OBJECTS, "lens")} <= shown
 
     def test_nothing_but_names_depends_on_the_prefix(self) -> None:
-        renamed = ndjson(OBJECTS).replace(b"metronome-", b"elsewhere-").replace(b"Metronome", b"Elsewhere")
-        assert renamed == ndjson(bundle("elsewhere"))
+        renamed = encode_ndjson(OBJECTS).replace(b"metronome-", b"elsewhere-").replace(b"Metronome", b"Elsewhere")
+        assert renamed == encode_ndjson(build_saved_objects("elsewhere"))
 
     @given(PREFIXES)
     def test_any_prefix_that_the_server_takes_has_objects_of_its_own(self, prefix: str) -> None:
         assert read_settings({"index_prefix": prefix, "store": "duckdb"}).index_prefix == prefix
-        objects = bundle(prefix)
+        objects = build_saved_objects(prefix)
         ids = Counter((one["type"], one["id"]) for one in objects)
         assert len(ids) == len(OBJECTS)
         assert all(name.startswith(f"{prefix}-") for _, name in ids)
@@ -119,8 +119,8 @@ class TestDataView:
         (view,) = of_kind(OBJECTS, "index-pattern")
         formats = orjson.loads(view["attributes"]["fieldFormatMap"])
         timed = {name for name, each in formats.items() if each["params"].get("inputFormat") == "milliseconds"}
-        assert timed == {f"{name}.num" for name in MILLISECONDS}
-        assert {*MILLISECONDS} == {*TIMINGS} - {"CLS"}
+        assert timed == {f"{name}.num" for name in MILLISECOND_FIELDS}
+        assert {*MILLISECOND_FIELDS} == {*TIMING_FIELDS} - {"CLS"}
         assert formats["CLS.num"]["id"] == "number"
 
 
@@ -154,7 +154,7 @@ class TestPanels:
             queries += [each["input"]["query"] for each in column["params"].get("filters", ())]
         fields = {column["sourceField"] for column in layer.columns.values() if "sourceField" in column}
         fields |= {field for query in queries for field in fields_in(query)}
-        assert fields - {RECORDS} <= typed_fields().keys()
+        assert fields - {RECORDS_FIELD} <= typed_fields().keys()
 
     @every_panel
     def test_numbers_are_worked_out_of_numbers_and_groups_are_of_texts(self, panel: Json) -> None:
@@ -177,7 +177,7 @@ class TestPanels:
             for column in layer_of(panel).columns.values()
             if column["operationType"] == "percentile"
         }
-        assert shown == {f"{name}.num" for name in TIMINGS}
+        assert shown == {f"{name}.num" for name in TIMING_FIELDS}
 
 
 def overlap(one: Json, other: Json) -> bool:
@@ -246,7 +246,7 @@ def test_the_docs_name_every_panel_with_its_dashboard() -> None:
     missing: list[Any] = [
         (dashboard.name, panel.title)
         for dashboard in DASHBOARDS
-        for panel in dashboard.panels()
+        for panel in dashboard.iterate_panels()
         if panel.title not in page
     ]
     assert missing == []

@@ -4,7 +4,16 @@ from typing import Any
 
 import pytest
 
-from metronome.dashboards.columns import Column, by_day, count, distinct, percentile, share, split, top
+from metronome.dashboards.columns import (
+    Column,
+    count_events,
+    date_histogram,
+    filter_buckets,
+    percentile,
+    ratio,
+    top_values,
+    unique_count,
+)
 from tests.kibana.aggregations import rows_of, search_body
 from tests.kibana.kql import elasticsearch_query, fields_in
 from tests.kibana.lens import Layer
@@ -14,7 +23,7 @@ BOT = {"exists": {"field": "bot"}}
 
 
 def layer(*columns: Column, query: str = "") -> Layer:
-    parts = {name: part for column in columns for name, part in column.parts.items()}
+    parts = {name: part for column in columns for name, part in column.hidden_columns.items()}
     return Layer("layer", {**{column.id: column.state for column in columns}, **parts}, query)
 
 
@@ -66,8 +75,10 @@ def test_fields_are_those_that_a_query_asks_for() -> None:
 
 
 def test_groups_lie_within_each_other_and_measures_in_the_innermost() -> None:
-    events = count("Events")
-    asked = search_body(layer(top("id", "Item", 5, events), by_day(), events, distinct("Visitors", "visitor")))
+    events = count_events("Events")
+    asked = search_body(
+        layer(top_values("id", "Item", 5, events), date_histogram(), events, unique_count("Visitors", "visitor"))
+    )
     outer = asked["aggs"]["c-item"]
     assert outer["terms"] == {"field": "id", "size": 5, "shard_size": 1000, "order": {"_count": "desc"}}
     inner = outer["aggs"]["c-day"]
@@ -76,7 +87,7 @@ def test_groups_lie_within_each_other_and_measures_in_the_innermost() -> None:
 
 
 def test_shares_are_worked_out_of_their_parts() -> None:
-    shares = layer(share("Bots", "bot : *"))
+    shares = layer(ratio("Bots", "bot : *"))
     assert search_body(shares)["aggs"] == {"c-botsX0": {"filter": BOT}}
     answer = {"hits": {"total": {"value": 8}}, "aggregations": {"c-botsX0": {"doc_count": 2}}}
     assert rows_of(shares, answer) == [{"Bots": 0.25}]
@@ -92,23 +103,23 @@ def changed(column: Column, **state: Any) -> Column:
 @pytest.mark.parametrize(
     "column",
     [
-        changed(count("Median"), operationType="median", sourceField="LCP.num"),
-        changed(count("Before"), timeShift="1w"),
-        changed(by_day(), operationType="range"),
-        changed(by_day(), params={"interval": "auto", "includeEmptyRows": True, "dropPartials": False}),
+        changed(count_events("Median"), operationType="median", sourceField="LCP.num"),
+        changed(count_events("Before"), timeShift="1w"),
+        changed(date_histogram(), operationType="range"),
+        changed(date_histogram(), params={"interval": "auto", "includeEmptyRows": True, "dropPartials": False}),
         changed(
-            split("Parts", ("All", "")),
+            filter_buckets("Parts", ("All", "")),
             params={"filters": [{"label": "x", "input": {"query": "", "language": "lucene"}}]},
         ),
         changed(percentile("p50", "LCP.num", 50), params={"percentile": 50, "shift": "1w"}),
-        changed(distinct("Visitors", "visitor"), filter={"query": "bot : *", "language": "kuery"}),
+        changed(unique_count("Visitors", "visitor"), filter={"query": "bot : *", "language": "kuery"}),
         changed(
-            top("id", "Item", 5, count("Events")),
-            params={**top("id", "Item", 5, count("Events")).state["params"], "include": ["x"]},
+            top_values("id", "Item", 5, count_events("Events")),
+            params={**top_values("id", "Item", 5, count_events("Events")).state["params"], "include": ["x"]},
         ),
     ],
     ids=["operation", "shift", "group", "interval", "language", "parameter", "filter", "included"],
 )
 def test_a_column_that_is_not_known_is_an_error(column: Column) -> None:
     with pytest.raises(AssertionError):
-        search_body(layer(column, count("Events")))
+        search_body(layer(column, count_events("Events")))

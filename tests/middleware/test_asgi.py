@@ -164,7 +164,7 @@ async def test_what_the_host_s_own_hook_raises_is_counted_and_nobody_notices() -
 
     reporter = Kept(skip_if=decide)
     assert await through(ASGIMiddleware(sending(START, END), reporter), SCOPE, []) == [START, END]
-    assert reporter.stats().faults == 1
+    assert reporter.stats().errors == 1
 
 
 LIFE = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.auth.client_address import Senders
-from metronome.middleware.client_address import Peers
+from metronome.auth.client_address import ClientAddress
+from metronome.middleware.client_address import ClientAddressResolver
 
 PROXIES = ("10.0.0.0/8", "127.0.0.1", "fd00::/8")
 
@@ -27,11 +27,11 @@ PROXIES = ("10.0.0.0/8", "127.0.0.1", "fd00::/8")
     ],
 )
 def test_the_last_address_that_is_no_proxy_s_is_right(peer: str, forwarded: str, address: str) -> None:
-    assert Peers(PROXIES).address(peer, forwarded) == address
+    assert ClientAddressResolver(PROXIES).resolve(peer, forwarded) == address
 
 
 def test_a_proxy_on_a_unix_socket_is_believed_where_it_is_said() -> None:
-    assert Peers(("unix",)).address("", "198.51.100.7") == "198.51.100.7"
+    assert ClientAddressResolver(("unix",)).resolve("", "198.51.100.7") == "198.51.100.7"
 
 
 ADDRESSES = st.ip_addresses().map(str) | st.sampled_from(["10.0.0.1", "127.0.0.1", "fd00::1", "unknown"])
@@ -39,5 +39,5 @@ ADDRESSES = st.ip_addresses().map(str) | st.sampled_from(["10.0.0.1", "127.0.0.1
 
 @given(st.ip_addresses().map(str) | st.just("10.0.0.1"), st.lists(ADDRESSES, max_size=4))
 def test_it_is_whom_metronome_itself_would_name(peer: str, forwarded: list[str]) -> None:
-    own = Senders(PROXIES).sender_of(peer, forwarded)
-    assert Peers(PROXIES).address(peer, ",".join(forwarded)) == own
+    own = ClientAddress(PROXIES).resolve(peer, forwarded)
+    assert ClientAddressResolver(PROXIES).resolve(peer, ",".join(forwarded)) == own

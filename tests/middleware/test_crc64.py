@@ -5,7 +5,7 @@ import lzma
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.middleware.matomo import crc64, visitor_of
+from metronome.middleware.matomo import crc64, visitor_id
 
 
 def of_liblzma(data: bytes) -> int:
@@ -31,4 +31,4 @@ def test_it_is_what_liblzma_computes(data: bytes) -> None:
 
 @given(st.ip_addresses().map(str), st.text(max_size=200))
 def test_a_visitor_is_sixteen_hexadecimal_digits_of_address_and_agent(address: str, agent: str) -> None:
-    assert visitor_of(address, agent) == f"{crc64((address + agent).encode(errors='replace')):016x}"
+    assert visitor_id(address, agent) == f"{crc64((address + agent).encode(errors='replace')):016x}"

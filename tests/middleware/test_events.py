@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.items import ItemRule, item_rule
+from metronome.items import ItemPattern, compile_item_pattern
 from metronome.middleware.config import ClientConfig
-from metronome.middleware.current_request import Hit, Tracked
-from metronome.middleware.events import REQUEST_FIELDS, Item, Reports, event_of
+from metronome.middleware.current_request import RequestRecord, TrackedEvent
+from metronome.middleware.events import REQUEST_FIELDS, EventBuilder, PathItem, classify_request
 from tests.middleware.records import AGENT, hit
 
 METHODS = st.sampled_from(["GET", "HEAD", "POST", "get"])
@@ -18,8 +18,8 @@ PATTERN = r"^/datasets/(?P<id>[^/.]+)(?:\.(?P<format>\w+))?$"
 SEGMENTS = st.sampled_from(["datasets", "a", "b.CSV", "caf%C3%A9s", "%zz", "x" * 1100, ""])
 
 
-def report(seen: Hit | Tracked, **config: Any) -> dict[str, Any]:
-    return Reports(ClientConfig(url="http://localhost:8080", **config)).event(seen)
+def report(seen: RequestRecord | TrackedEvent, **config: Any) -> dict[str, Any]:
+    return EventBuilder(ClientConfig(url="http://localhost:8080", **config)).build_event(seen)
 
 
 def test_a_request_is_reported_with_all_that_is_known() -> None:
@@ -85,25 +85,25 @@ def test_of_a_request_with_a_signal_nothing_is_told_that_identifies(protocol: An
     event = report(hit(signalled=True, described={"user": "u", "visitor": "v", "session": "s"}), protocol=protocol)
     assert not {"clientip", "user", "visitor", "session"} & event.keys()
     assert event.get("agent") == agent
-    assert "clientip" in report(hit(signalled=True), honour_signals=False)
+    assert "clientip" in report(hit(signalled=True), honour_privacy_signals=False)
 
 
 def test_what_is_tracked_in_a_request_is_of_its_visitor() -> None:
-    event = report(Tracked(1_769_083_201.5, {"event": "shared", "agent": "mine"}, hit()))
+    event = report(TrackedEvent(1_769_083_201.5, {"event": "shared", "agent": "mine"}, hit()))
     assert event["ts"] == 1_769_083_201_500
     assert (event["agent"], event["clientip"], event["lang"]) == ("mine", "203.0.113.77", "de, en;q=0.5")
     assert "duration" not in event
-    assert "clientip" not in report(Tracked(1.0, {"event": "shared"}, hit(signalled=True)))
+    assert "clientip" not in report(TrackedEvent(1.0, {"event": "shared"}, hit(signalled=True)))
 
 
 @given(METHODS, STATUSES, st.lists(SEGMENTS, max_size=4).map(lambda parts: "/" + "/".join(parts)))
 def test_items_and_events_are_those_of_access_logs(method: str, status: int | None, path: str) -> None:
     event = report(hit(method=method, status=status, path=path), item_pattern=PATTERN)
-    rule = item_rule(PATTERN).hit(method, status, path)
+    rule = compile_item_pattern(PATTERN).classify(method, status, path)
     assert (event["event"], event.get("id"), event.get("format")) == tuple(rule)
 
 
 @given(METHODS, STATUSES, st.sampled_from(["/a", "/a.csv"]))
 def test_the_rule_is_that_of_access_logs(method: str, status: int | None, path: str) -> None:
-    rule = ItemRule().hit(method, status, path)
-    assert event_of(method, status, Item("a", "csv" if path.endswith("csv") else None)) == rule.event
+    rule = ItemPattern().classify(method, status, path)
+    assert classify_request(method, status, PathItem("a", "csv" if path.endswith("csv") else None)) == rule.event

@@ -12,11 +12,11 @@ import orjson
 import pytest
 from aiohttp import ClientSession
 
-from metronome.middleware.matomo import visitor_of
+from metronome.middleware.matomo import visitor_id
 from tests.middleware.processes import AGENT, KINDS, REFERER, WITH_WEBSOCKETS, Host, documents, hosting
 from tests.middleware.recorder import accepting, recording
 from tests.middleware.test_matomo import LISTED
-from tests.servers import Server, run_metronome, serving
+from tests.servers import Server, run_metronome, running_server
 
 TRUSTING = {"trusted_proxies": ["127.0.0.1"], "skip": ["/health"]}
 
@@ -49,7 +49,7 @@ EXPECTED = {
 
 
 def wait_for_one(server: Server) -> None:
-    while server.accepted() == 0:
+    while server.accepted_events() == 0:
         time.sleep(0.02)
 
 
@@ -59,9 +59,9 @@ def told(docs: list[dict[str, Any]]) -> Counter[tuple[Any, ...]]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_request_is_reported_once_when_the_host_is_stopped_at_once(kind: str, tmp_path: Path) -> None:
-    with serving(tmp_path / "data") as server:
+    with running_server(tmp_path / "data") as server:
         # Nothing goes out until the host ends: what is tested is that it does then.
-        with hosting(kind, tmp_path, url=server.url, gather_seconds=60, **TRUSTING) as host:
+        with hosting(kind, tmp_path, url=server.url, flush_interval_seconds=60, **TRUSTING) as host:
             visit(host)
             assert host.stop() in (0, -15)
         server.wait_until_shipped()
@@ -91,8 +91,8 @@ def test_each_request_is_reported_once_when_the_host_is_stopped_at_once(kind: st
 
 @pytest.mark.parametrize("kind", WITH_WEBSOCKETS)
 async def test_a_websocket_is_reported_as_it_opens_and_passes_as_it_is(kind: str, tmp_path: Path) -> None:
-    with serving(tmp_path / "data") as server:
-        with hosting(kind, tmp_path, url=server.url, gather_seconds=0.05, **TRUSTING) as host:
+    with running_server(tmp_path / "data") as server:
+        with hosting(kind, tmp_path, url=server.url, flush_interval_seconds=0.05, **TRUSTING) as host:
             async with (
                 ClientSession() as session,
                 session.ws_connect(f"http://127.0.0.1:{host.port}/ws/hall") as socket,
@@ -110,7 +110,7 @@ async def test_a_websocket_is_reported_as_it_opens_and_passes_as_it_is(kind: str
 
 
 async def test_a_route_in_a_mounted_application_is_named_whole(tmp_path: Path) -> None:
-    with serving(tmp_path / "data") as server:
+    with running_server(tmp_path / "data") as server:
         with hosting("uvicorn, FastAPI", tmp_path, url=server.url, **TRUSTING) as host:
             assert host.ask("/docs-of/metronome/pages/a/b") == (200, b"a/b")
             assert host.ask("/docs-of/metronome/none").status == 404
@@ -121,7 +121,7 @@ async def test_a_route_in_a_mounted_application_is_named_whole(tmp_path: Path) -
 
 @pytest.mark.parametrize("kind", ["uvicorn, FastAPI", "gunicorn threads, Flask", "aiohttp"])
 def test_in_request_mode_no_request_has_a_duration(kind: str, tmp_path: Path) -> None:
-    with serving(tmp_path / "data") as server:
+    with running_server(tmp_path / "data") as server:
         with hosting(kind, tmp_path, url=server.url, mode="request", **TRUSTING) as host:
             visit(host)
             host.stop()
@@ -134,7 +134,7 @@ def test_in_request_mode_no_request_has_a_duration(kind: str, tmp_path: Path) ->
     ("kind", "signal"), [("uvicorn, FastAPI", "Sec-GPC"), ("gunicorn, Django", "DNT"), ("aiohttp", "Sec-GPC")]
 )
 def test_who_asks_not_to_be_followed_counts_and_is_nobody(kind: str, signal: str, tmp_path: Path) -> None:
-    with serving(tmp_path / "data") as server:
+    with running_server(tmp_path / "data") as server:
         with hosting(kind, tmp_path, url=server.url, **TRUSTING) as host:
             host.ask("/datasets/rivers", headers={signal: "1"})
             host.ask("/datasets/rivers")
@@ -146,7 +146,7 @@ def test_who_asks_not_to_be_followed_counts_and_is_nobody(kind: str, signal: str
 
 
 def test_a_stranger_is_not_believed_to_be_a_proxy(tmp_path: Path) -> None:
-    with serving(tmp_path / "data") as server:
+    with running_server(tmp_path / "data") as server:
         with hosting("uvicorn, FastAPI", tmp_path, url=server.url, skip=["/health"]) as host:
             host.ask("/datasets/rivers", headers={"X-Forwarded-Proto": "https"})
             host.stop()
@@ -161,7 +161,13 @@ def test_nothing_is_lost_nor_counted_twice_when_metronome_is_killed_and_comes_ba
 ) -> None:
     with Server(tmp_path / "data") as server:
         server.start()
-        config = {"url": server.url, "protocol": protocol, "gather_seconds": 0.02, "stop_seconds": 30, **TRUSTING}
+        config = {
+            "url": server.url,
+            "protocol": protocol,
+            "flush_interval_seconds": 0.02,
+            "shutdown_timeout_seconds": 30,
+            **TRUSTING,
+        }
         with hosting("gunicorn threads, Flask", tmp_path, **config) as host:
             for number in range(200):
                 assert host.ask(f"/datasets/d{number}").status == 200
@@ -201,7 +207,7 @@ def test_each_parameter_that_goes_to_a_matomo_is_that_of_the_protocol(kind: str,
         "send_image": "0",
         "action_name": f"GET {route}",
         "url": f"http://127.0.0.1:{host.port}{path}?depth=3",
-        "_id": visitor_of("203.0.113.77", AGENT),
+        "_id": visitor_id("203.0.113.77", AGENT),
         "urlref": REFERER,
         "ua": AGENT,
         "lang": "de, en;q=0.5",
@@ -212,9 +218,9 @@ def test_each_parameter_that_goes_to_a_matomo_is_that_of_the_protocol(kind: str,
 
 @pytest.mark.parametrize("kind", ["uvicorn, FastAPI", "gunicorn threads, Flask", "aiohttp"])
 def test_what_goes_to_metronome_in_matomo_s_place_is_all_there(kind: str, tmp_path: Path) -> None:
-    with serving(tmp_path / "data") as server:
-        key = run_metronome("keys", "create", "host", "--scope", "import", data=server.data).output.split()[-1]
-        config = {"url": server.url, "protocol": "matomo", "key": key, "gather_seconds": 60, **TRUSTING}
+    with running_server(tmp_path / "data") as server:
+        key = run_metronome("keys", "create", "host", "--scope", "import", data=server.data).stdout.split()[-1]
+        config = {"url": server.url, "protocol": "matomo", "key": key, "flush_interval_seconds": 60, **TRUSTING}
         with hosting(kind, tmp_path, **config) as host:
             visit(host)
             host.stop()
@@ -224,7 +230,7 @@ def test_what_goes_to_metronome_in_matomo_s_place_is_all_there(kind: str, tmp_pa
         ("view" if event == "request" else event, action, status) for event, action, status in EXPECTED
     ]
     assert Counter((doc["event"], doc.get("title"), doc.get("status")) for doc in docs) == Counter(in_matomo_s_words)
-    assert {doc["visitor"] for doc in docs} == {visitor_of("203.0.113.77", AGENT)}
+    assert {doc["visitor"] for doc in docs} == {visitor_id("203.0.113.77", AGENT)}
     assert {(doc["clientip"], doc["agent"], doc["lang"]) for doc in docs} == {("203.0.113.0", AGENT, "de, en;q=0.5")}
 
 
@@ -238,7 +244,12 @@ def test_while_the_target_is_away_or_silent_the_host_answers_as_ever_and_ends(
         if target == "away":
             silent.close()
         with hosting(
-            kind, tmp_path, url=f"http://127.0.0.1:{port}", gather_seconds=0, stop_seconds=0.2, **TRUSTING
+            kind,
+            tmp_path,
+            url=f"http://127.0.0.1:{port}",
+            flush_interval_seconds=0,
+            shutdown_timeout_seconds=0.2,
+            **TRUSTING,
         ) as host:
             for _ in range(3):
                 visit(host)

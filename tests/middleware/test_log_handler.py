@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from metronome.middleware.current_request import HANDLED, Handled, describe_request
-from metronome.middleware.log_handler import ReportingHandler, fields_of
-from metronome.middleware.stats import LOGGER
+from metronome.middleware.current_request import CURRENT_REQUEST, CurrentRequest, describe_request
+from metronome.middleware.log_handler import ReportingHandler, record_fields
+from metronome.middleware.stats import LOGGER_NAME
 from tests.middleware.records import hit
 from tests.middleware.test_asgi import Kept
 
@@ -61,30 +61,30 @@ def test_a_record_that_cannot_be_read_is_counted_and_raises_nothing(
     logger, reporter = logged
     logger.info("%d", "no number")
     assert reporter.kept == []
-    assert reporter.stats().faults == 1
+    assert reporter.stats().errors == 1
     assert capsys.readouterr().err == ""
 
 
 def test_what_the_clients_log_themselves_makes_no_report() -> None:
     reporter = Kept()
     handler = ReportingHandler(reporter, logging.DEBUG)
-    for name in (LOGGER, f"{LOGGER}.x"):
+    for name in (LOGGER_NAME, f"{LOGGER_NAME}.x"):
         handler.emit(logging.makeLogRecord({"name": name, "msg": "away", "levelno": logging.WARNING}))
     assert reporter.kept == []
 
 
 def test_a_record_of_a_request_is_of_its_visitor(logged: tuple[logging.Logger, Kept]) -> None:
     logger, reporter = logged
-    token = HANDLED.set(Handled(hit))
+    token = CURRENT_REQUEST.set(CurrentRequest(hit))
     try:
         logger.warning("slow")
     finally:
-        HANDLED.reset(token)
+        CURRENT_REQUEST.reset(token)
     assert reporter.kept[0].during == hit()
 
 
 def test_every_field_of_a_usual_record_is_known() -> None:
-    assert fields_of(logging.makeLogRecord({"msg": "x", "levelno": logging.INFO})).keys() == {
+    assert record_fields(logging.makeLogRecord({"msg": "x", "levelno": logging.INFO})).keys() == {
         "event",
         "message",
         "level",
@@ -94,9 +94,9 @@ def test_every_field_of_a_usual_record_is_known() -> None:
 
 def test_what_is_said_of_a_request_outside_of_one_is_said_to_nobody() -> None:
     describe_request(id="x")
-    handled = Handled(hit)
-    token = HANDLED.set(handled)
+    handled = CurrentRequest(hit)
+    token = CURRENT_REQUEST.set(handled)
     describe_request(id="x")
     describe_request(id="y", format="csv")
-    HANDLED.reset(token)
-    assert handled.described == {"id": "y", "format": "csv"}
+    CURRENT_REQUEST.reset(token)
+    assert handled.extra_fields == {"id": "y", "format": "csv"}

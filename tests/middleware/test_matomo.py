@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from metronome.event import Event
 from metronome.middleware import events
 from metronome.middleware.config import ClientConfig
-from metronome.middleware.events import Reports
-from metronome.middleware.matomo import HANDLED, NUMBERS, TEXTS, Matomo, visitor_of
-from metronome.middleware.response_policy import Answer, Verdict
+from metronome.middleware.events import EventBuilder
+from metronome.middleware.matomo import NUMBER_PARAMETERS, SPECIAL_FIELDS, TEXT_PARAMETERS, MatomoProtocol, visitor_id
+from metronome.middleware.response_policy import SendOutcome, TargetResponse
 from metronome.protocol import Request
 from metronome.protocols.matomo import fields, tracker
 from tests.middleware.records import AGENT, hit
@@ -27,23 +27,27 @@ LISTED = (
 
 
 def parameters(event: dict[str, Any], config: ClientConfig = CONFIG) -> dict[str, str]:
-    query = orjson.loads(Matomo(config).encode(event, "r4nd"))
+    query = orjson.loads(MatomoProtocol(config).encode(event, "r4nd"))
     assert query.startswith("?idsite=")
     return dict(parse_qsl(query[1:], keep_blank_values=True))
 
 
 def of_request(config: ClientConfig = CONFIG, **changed: Any) -> dict[str, str]:
-    return parameters(Reports(config).event(hit(**changed)), config)
+    return parameters(EventBuilder(config).build_event(hit(**changed)), config)
 
 
 def read(*events: dict[str, Any]) -> list[Any]:
     """Return what Metronome's own dialect makes of events."""
-    wire = Matomo(CONFIG)
-    body = wire.begin + wire.between.join(wire.encode(event, f"e{n}") for n, event in enumerate(events)) + wire.end
-    asked = Request(
-        body, "application/json", 1000, "POST", "/matomo.php", arrival="2026-01-22T12:00:00.000Z", believed=True
+    wire = MatomoProtocol(CONFIG)
+    body = (
+        wire.body_prefix
+        + wire.separator.join(wire.encode(event, f"e{n}") for n, event in enumerate(events))
+        + wire.body_suffix
     )
-    return [reading.fields if isinstance(reading, Event) else reading for reading in tracker.read(asked).events]
+    asked = Request(
+        body, "application/json", 1000, "POST", "/matomo.php", received_at="2026-01-22T12:00:00.000Z", is_trusted=True
+    )
+    return [reading.fields if isinstance(reading, Event) else reading for reading in tracker.parse(asked).events]
 
 
 def test_a_request_has_each_parameter_of_the_protocol() -> None:
@@ -58,7 +62,7 @@ def test_a_request_has_each_parameter_of_the_protocol() -> None:
         "urlref": "https://www.example.net/links/",
         "ua": AGENT,
         "lang": "de, en;q=0.5",
-        "_id": visitor_of("203.0.113.77", AGENT),
+        "_id": visitor_id("203.0.113.77", AGENT),
         "cip": "203.0.113.77",
         "cdt": "1769083200",
         "pf_srv": "12",
@@ -69,10 +73,10 @@ def test_a_request_has_each_parameter_of_the_protocol() -> None:
 
 
 def test_the_token_stands_once_for_the_bulk_and_without_one_no_address_is_told() -> None:
-    assert Matomo(CONFIG).end == b'],"token_auth":"t0ken"}'
+    assert MatomoProtocol(CONFIG).body_suffix == b'],"token_auth":"t0ken"}'
     found = of_request(ClientConfig(url="https://matomo.example.org", protocol="matomo"))
     assert "cip" not in found
-    assert found["_id"] == visitor_of("203.0.113.77", AGENT)
+    assert found["_id"] == visitor_id("203.0.113.77", AGENT)
 
 
 def test_a_request_that_is_reported_at_its_start_has_no_server_time() -> None:
@@ -89,10 +93,10 @@ def test_a_download_is_one() -> None:
 
 
 def test_each_field_has_the_name_that_metronome_gives_to_its_parameter() -> None:
-    theirs = {field: parameter for parameter, field in fields.TEXTS.items()}
-    assert {field: theirs[field] for field in TEXTS} == TEXTS
-    numbers = {field: parameter for parameter, field in fields.NUMBERS.items()}
-    assert {field: numbers[field] for field in NUMBERS} == NUMBERS
+    theirs = {field: parameter for parameter, field in fields.TEXT_PARAMETERS.items()}
+    assert {field: theirs[field] for field in TEXT_PARAMETERS} == TEXT_PARAMETERS
+    numbers = {field: parameter for parameter, field in fields.NUMBER_PARAMETERS.items()}
+    assert {field: numbers[field] for field in NUMBER_PARAMETERS} == NUMBER_PARAMETERS
 
 
 PRODUCTS = [events.Product("s-1", "Map", "Maps", 9.5, 2)]
@@ -108,7 +112,7 @@ OCCASIONS = [
     events.product_view(PRODUCTS[0]),
     events.order("A-1", 12.5, PRODUCTS, subtotal=10.0, tax=1.5, shipping=1.0, discount=0.5),
     events.cart(19.0, PRODUCTS),
-    events.failure(ValueError("no")),
+    events.exception(ValueError("no")),
 ]
 
 
@@ -118,7 +122,7 @@ def test_an_occasion_comes_to_metronome_alike_either_way(occasion: dict[str, Any
     (event,) = read({"ts": 1_769_083_200_000, **visit, **occasion})
     usual = {
         "idsite": 7,
-        "visitor": visitor_of("203.0.113.77", AGENT),
+        "visitor": visitor_id("203.0.113.77", AGENT),
         "@timestamp": "2026-01-22T12:00:00.000Z",
         **visit,
     }
@@ -129,7 +133,7 @@ def test_an_occasion_comes_to_metronome_alike_either_way(occasion: dict[str, Any
 
 
 def test_a_request_comes_to_metronome_with_all_but_what_matomo_has_no_place_for() -> None:
-    (event,) = read(Reports(CONFIG).event(hit(status=404)))
+    (event,) = read(EventBuilder(CONFIG).build_event(hit(status=404)))
     assert (event["event"], event["status"], event["pf_srv"]) == ("error", 404, 12)
     assert (event["title"], event["referer"]) == ("GET /datasets/:name", "https://www.example.net/links/")
 
@@ -149,7 +153,7 @@ def test_a_log_record_is_an_event_and_an_error_a_crash() -> None:
 
 @given(
     st.dictionaries(
-        st.sampled_from([*TEXTS, *NUMBERS, *HANDLED - {"ts"}, "clientip", "plan", "other"]),
+        st.sampled_from([*TEXT_PARAMETERS, *NUMBER_PARAMETERS, *SPECIAL_FIELDS - {"ts"}, "clientip", "plan", "other"]),
         st.text(min_size=1, max_size=20) | st.integers() | st.floats(allow_nan=False) | st.booleans(),
         max_size=8,
     )
@@ -159,28 +163,28 @@ def test_whatever_a_host_says_can_be_read(fields: dict[str, Any]) -> None:
     assert (found["idsite"], found["rec"]) == ("7", "1")
     (event,) = read({"ts": 1_769_083_200_000, **fields})
     assert not isinstance(event, Exception)
-    for field, parameter in TEXTS.items():
+    for field, parameter in TEXT_PARAMETERS.items():
         if isinstance(fields.get(field), str) and field not in {"download", "title", "category"}:
             assert found[parameter] == fields[field].encode(errors="replace").decode()
 
 
-def judged(status: int, body: bytes = b"", count: int = 3) -> Verdict:
-    return Matomo(CONFIG).judge(Answer(status, {}, body), count)
+def judged(status: int, body: bytes = b"", count: int = 3) -> SendOutcome:
+    return MatomoProtocol(CONFIG).evaluate_response(TargetResponse(status, {}, body), count)
 
 
 def test_each_answer_is_judged_by_what_it_means() -> None:
-    assert judged(200, b'{"status":"success","tracked":3,"invalid":0}') == Verdict(sent=3)
-    assert judged(204) == Verdict(sent=3)
+    assert judged(200, b'{"status":"success","tracked":3,"invalid":0}') == SendOutcome(sent=3)
+    assert judged(204) == SendOutcome(sent=3)
     for status in (200, 400):
         some = judged(status, b'{"status":"success","tracked":2,"invalid":1}')
-        assert (some.sent, some.refused, some.again) == (2, 1, False)
-    assert judged(200, b"<html>") == Verdict(refused=3, reason=judged(200).reason)
-    assert judged(503).again
-    assert judged(401).refused == 3
-    assert judged(413).smaller
+        assert (some.sent, some.rejected, some.retry) == (2, 1, False)
+    assert judged(200, b"<html>") == SendOutcome(rejected=3, reason=judged(200).reason)
+    assert judged(503).retry
+    assert judged(401).rejected == 3
+    assert judged(413).split
 
 
 @given(st.integers(100, 599), st.binary(max_size=60))
 def test_any_answer_is_judged(status: int, body: bytes) -> None:
     verdict = judged(status, body)
-    assert verdict.again or verdict.smaller or verdict.refused or verdict.sent
+    assert verdict.retry or verdict.split or verdict.rejected or verdict.sent

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from metronome.event import Event
 from metronome.middleware.config import ClientConfig
-from metronome.middleware.events import Reports
-from metronome.middleware.native import Native
-from metronome.middleware.response_policy import Answer, Verdict
+from metronome.middleware.events import EventBuilder
+from metronome.middleware.native import TickProtocol
+from metronome.middleware.response_policy import SendOutcome, TargetResponse
 from metronome.protocol import Request
 from metronome.protocols.native import tick
 from tests.middleware.records import hit
@@ -37,20 +37,24 @@ class Odd:
 
 
 def read(body: bytes) -> list[Any]:
-    readings = tick.read(Request(body, "application/x-ndjson", 1000))
+    readings = tick.parse(Request(body, "application/x-ndjson", 1000))
     return [reading.fields if isinstance(reading, Event) else reading for reading in readings.events]
 
 
 @given(st.lists(st.dictionaries(st.text(min_size=1, max_size=10), VALUES, max_size=6), min_size=1, max_size=5))
 def test_the_dialect_reads_what_was_written(events: list[dict[str, Any]]) -> None:
-    wire = Native(CONFIG)
-    body = wire.begin + wire.between.join(wire.encode(event, f"e{n}") for n, event in enumerate(events)) + wire.end
+    wire = TickProtocol(CONFIG)
+    body = (
+        wire.body_prefix
+        + wire.separator.join(wire.encode(event, f"e{n}") for n, event in enumerate(events))
+        + wire.body_suffix
+    )
     assert read(body) == [{"event_id": f"e{n}", **event} for n, event in enumerate(events)]
 
 
 def test_what_json_has_no_form_for_becomes_text() -> None:
     odd = {"a": Odd(), "b": 2**70, "c": "\ud800", "d": {1: {Odd()}}, "e": float("inf"), 5: 1}
-    (event,) = read(Native(CONFIG).encode(odd, "e"))  # type: ignore[arg-type]  # hosts do such things
+    (event,) = read(TickProtocol(CONFIG).encode(odd, "e"))  # type: ignore[arg-type]  # hosts do such things
     assert event == {
         "event_id": "e",
         "a": "odd",
@@ -72,39 +76,39 @@ def test_without_orjson_it_is_the_same() -> None:
 
 
 def test_an_identity_of_the_host_s_own_counts() -> None:
-    assert orjson.loads(Native(CONFIG).encode({"event_id": "mine"}, "e"))["event_id"] == "mine"
+    assert orjson.loads(TickProtocol(CONFIG).encode({"event_id": "mine"}, "e"))["event_id"] == "mine"
 
 
 def test_the_key_goes_into_the_header() -> None:
-    assert Native(ClientConfig(url="http://h", key="k")).headers["Authorization"] == "Bearer k"
-    assert Native(CONFIG).url == "http://localhost:8080/tick"
+    assert TickProtocol(ClientConfig(url="http://h", key="k")).headers["Authorization"] == "Bearer k"
+    assert TickProtocol(CONFIG).url == "http://localhost:8080/tick"
 
 
 def test_a_request_is_read_with_its_time_and_duration() -> None:
-    (event,) = read(Native(CONFIG).encode(Reports(CONFIG).event(hit()), "e"))
+    (event,) = read(TickProtocol(CONFIG).encode(EventBuilder(CONFIG).build_event(hit()), "e"))
     assert (event["ts"], event["duration"], event["event_id"]) == (1_769_083_200_250, 12.346, "e")
 
 
-def judged(status: int, body: bytes = b"", count: int = 3, **headers: str) -> Verdict:
-    return Native(CONFIG).judge(
-        Answer(status, {name.replace("_", "-"): text for name, text in headers.items()}, body), count
+def judged(status: int, body: bytes = b"", count: int = 3, **headers: str) -> SendOutcome:
+    return TickProtocol(CONFIG).evaluate_response(
+        TargetResponse(status, {name.replace("_", "-"): text for name, text in headers.items()}, body), count
     )
 
 
 def test_each_answer_is_judged_by_what_it_means() -> None:
-    assert judged(200, b'{"accepted":3,"rejected":[]}') == Verdict(sent=3)
+    assert judged(200, b'{"accepted":3,"rejected":[]}') == SendOutcome(sent=3)
     some = judged(200, b'{"accepted":2,"rejected":[{"index":0,"error":"no time"}]}')
-    assert (some.sent, some.refused) == (2, 1)
+    assert (some.sent, some.rejected) == (2, 1)
     assert "no time" in some.reason
-    assert judged(200, b"<html>").again
-    assert judged(200, b'{"accepted":1e999,"rejected":[]}').again
+    assert judged(200, b"<html>").retry
+    assert judged(200, b'{"accepted":1e999,"rejected":[]}').retry
     for status in (500, 502, 503, 429, 408):
-        assert judged(status).again
-    assert judged(503, retry_after="7").wait == 7
-    assert judged(503, retry_after="999999").wait == 300
-    assert judged(503, retry_after="Wed, 21 Oct 2026 07:28:00 GMT").wait == 0
-    assert judged(413).smaller
-    assert judged(413, count=1).refused == 1
+        assert judged(status).retry
+    assert judged(503, retry_after="7").retry_after == 7
+    assert judged(503, retry_after="999999").retry_after == 300
+    assert judged(503, retry_after="Wed, 21 Oct 2026 07:28:00 GMT").retry_after == 0
+    assert judged(413).split
+    assert judged(413, count=1).rejected == 1
     for status, advice in (
         (400, "answers 400"),
         (401, "give a key"),
@@ -112,11 +116,11 @@ def test_each_answer_is_judged_by_what_it_means() -> None:
         (404, "correct the url"),
         (302, "correct the url"),
     ):
-        assert judged(status).refused == 3
+        assert judged(status).rejected == 3
         assert advice in judged(status).reason
 
 
 @given(st.integers(100, 599), st.binary(max_size=60), st.text(max_size=8))
 def test_any_answer_is_judged(status: int, body: bytes, retry_after: str) -> None:
     verdict = judged(status, body, retry_after=retry_after)
-    assert verdict.again or verdict.smaller or verdict.refused or verdict.sent
+    assert verdict.retry or verdict.split or verdict.rejected or verdict.sent

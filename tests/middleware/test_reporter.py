@@ -21,11 +21,11 @@ import trustme
 from metronome.middleware.background_sender import THREAD_NAME
 from metronome.middleware.config import ClientConfig
 from metronome.middleware.reporter import Reporter
-from metronome.middleware.stats import BETWEEN_LINES_SECONDS, LOGGER, Tally
+from metronome.middleware.stats import LOG_INTERVAL_SECONDS, LOGGER_NAME, StatsCounter
 from tests.middleware.recorder import Received, Recorder, Said, accepting, recording
 from tests.servers import free_port
 
-QUICK: dict[str, Any] = {"gather_seconds": 0.01, "stop_seconds": 20.0}
+QUICK: dict[str, Any] = {"flush_interval_seconds": 0.01, "shutdown_timeout_seconds": 20.0}
 
 
 @contextmanager
@@ -113,7 +113,7 @@ def test_what_is_refused_is_counted_and_told_and_the_rest_goes_out(
         track(reporter, 2)
         assert reporter.flush()
         assert reporter.stats() == (2, 3, 0, 0, 0)
-    (line,) = [record.getMessage() for record in caplog.records if record.name == LOGGER]
+    (line,) = [record.getMessage() for record in caplog.records if record.name == LOGGER_NAME]
     assert f"answers {status}" in line
 
 
@@ -122,7 +122,7 @@ def test_what_is_too_large_is_sent_in_halves_until_it_fits() -> None:
         lines = received.body.splitlines()
         return accepting(received) if len(lines) < 4 and b'"d5"' not in received.body else Said(413)
 
-    with recording(answer) as recorder, reporting(recorder.url, gather_seconds=0.2) as reporter:
+    with recording(answer) as recorder, reporting(recorder.url, flush_interval_seconds=0.2) as reporter:
         track(reporter, 10)
         assert reporter.flush()
         assert reporter.stats() == (9, 1, 0, 0, 0)
@@ -145,7 +145,7 @@ def test_while_the_target_is_away_the_queue_holds_what_it_may_and_counts_the_res
     port = free_port()
     with reporting(f"http://127.0.0.1:{port}", queue_max=50, batch_max_events=10) as reporter:
         track(reporter, 10)
-        wait_until(lambda: not reporter._courier._queue)  # the first batch is on its way, and nothing else
+        wait_until(lambda: not reporter._sender._queue)  # the first batch is on its way, and nothing else
         track(reporter, 80)
         assert reporter.stats() == (0, 0, 30, 60, 0)
         assert not reporter.flush(0.2)
@@ -157,7 +157,7 @@ def test_after_all_patience_a_batch_is_dropped_and_the_next_is_tried() -> None:
     def answer(received: Received) -> Said:
         return Said(503) if b'"d0"' in received.body else accepting(received)
 
-    impatient = {"patience_seconds": 0.3, "batch_max_events": 1}
+    impatient = {"retry_timeout_seconds": 0.3, "batch_max_events": 1}
     with recording(answer) as recorder, reporting(recorder.url, **impatient) as reporter:
         track(reporter, 2)
         wait_until(lambda: reporter.stats().queued == 0)
@@ -169,7 +169,7 @@ def test_a_target_that_never_answers_holds_nobody_up() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         with reporting(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout_seconds=0.05) as reporter:
             track(reporter, 5)
-            wait_until(lambda: reporter._tally._told_at is not None)  # it has failed once by now
+            wait_until(lambda: reporter._stats._logged_at is not None)  # it has failed once by now
             assert not reporter.close(0.1)
         assert reporter.stats().sent == 0
 
@@ -193,13 +193,13 @@ def test_a_line_that_the_target_has_closed_meanwhile_is_opened_anew_without_a_wo
             assert reporter.flush()
             wait_until(partial(has_closed, recorder, number))
         assert reporter.stats() == (3, 0, 0, 0, 0)
-    assert [record for record in caplog.records if record.name == LOGGER] == []
+    assert [record for record in caplog.records if record.name == LOGGER_NAME] == []
 
 
 OVER_TLS = """
 import sys
 from metronome.middleware import ClientConfig, Reporter
-with Reporter(ClientConfig(url=sys.argv[1], stop_seconds=float(sys.argv[2]))) as reporter:
+with Reporter(ClientConfig(url=sys.argv[1], shutdown_timeout_seconds=float(sys.argv[2]))) as reporter:
     reporter.track("view", id="rivers")
 print(reporter.stats().sent)
 """
@@ -245,7 +245,7 @@ def test_many_threads_may_report_at_once() -> None:
 
 
 def test_nothing_stays_behind_however_the_threads_meet() -> None:
-    with recording() as recorder, reporting(recorder.url, gather_seconds=0.0, batch_max_events=1) as reporter:
+    with recording() as recorder, reporting(recorder.url, flush_interval_seconds=0.0, batch_max_events=1) as reporter:
         for number in range(300):
             track(reporter, 1)
             if number % 3:
@@ -254,7 +254,7 @@ def test_nothing_stays_behind_however_the_threads_meet() -> None:
 
 
 def test_a_forked_process_sends_its_own_and_its_parent_s_stay_its_parent_s() -> None:
-    with recording() as recorder, reporting(recorder.url, gather_seconds=60.0) as reporter:
+    with recording() as recorder, reporting(recorder.url, flush_interval_seconds=60.0) as reporter:
         reporter.track("view", id="parent")
         child = os.fork()
         if not child:
@@ -294,28 +294,28 @@ class Raising(logging.Handler):
 
 def test_neither_odd_errors_nor_odd_handlers_of_the_host_s_stop_the_reports() -> None:
     handler = Raising()
-    logging.getLogger(LOGGER).addHandler(handler)
+    logging.getLogger(LOGGER_NAME).addHandler(handler)
     try:
         with recording(once(Said(503))) as recorder, reporting(recorder.url) as reporter:
-            reporter.fault(Unshown())
+            reporter.count_error(Unshown())
             track(reporter, 2)
             assert reporter.flush()
             assert reporter.stats() == (2, 0, 0, 0, 1)
     finally:
-        logging.getLogger(LOGGER).removeHandler(handler)
+        logging.getLogger(LOGGER_NAME).removeHandler(handler)
 
 
 def test_one_line_a_minute_tells_what_is_wrong(caplog: pytest.LogCaptureFixture) -> None:
     now = [0.0]
-    tally = Tally("http://stats.example.org", lambda: now[0])
-    tally.tell()
+    tally = StatsCounter("http://stats.example.org", lambda: now[0])
+    tally.log_problems()
     for _ in range(5):
         tally.add(dropped=1, reason="it is full")
-        tally.tell()
-    now[0] += BETWEEN_LINES_SECONDS
-    tally.tell()
-    tally.tell()
-    lines = [record.getMessage() for record in caplog.records if record.name == LOGGER]
+        tally.log_problems()
+    now[0] += LOG_INTERVAL_SECONDS
+    tally.log_problems()
+    tally.log_problems()
+    lines = [record.getMessage() for record in caplog.records if record.name == LOGGER_NAME]
     assert lines == [
         "reporting to http://stats.example.org: it is full; 0 sent, 0 refused, 1 dropped so far",
         "reporting to http://stats.example.org: it is full; 0 sent, 0 refused, 5 dropped so far",

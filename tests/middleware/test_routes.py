@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.middleware.paths import from_angles, from_braces, from_django, with_values_named
+from metronome.middleware.paths import normalize_angles, normalize_braces, normalize_django, replace_values_with_names
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ from metronome.middleware.paths import from_angles, from_braces, from_django, wi
     ],
 )
 def test_braces_are_read(pattern: str, common: str) -> None:
-    assert from_braces(pattern) == common
+    assert normalize_braces(pattern) == common
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_braces_are_read(pattern: str, common: str) -> None:
     ],
 )
 def test_angles_are_read(pattern: str, common: str) -> None:
-    assert from_angles(pattern) == common
+    assert normalize_angles(pattern) == common
 
 
 @pytest.mark.parametrize(
@@ -48,18 +48,18 @@ def test_angles_are_read(pattern: str, common: str) -> None:
     ],
 )
 def test_django_s_are_read(pattern: str, common: str) -> None:
-    assert from_django(pattern) == common
+    assert normalize_django(pattern) == common
 
 
 @given(st.text(alphabet="()<>{}[]:?P^$\\/ab*+|", max_size=40))
 def test_nothing_that_stands_there_is_too_odd_to_be_read(pattern: str) -> None:
-    for read in (from_braces, from_angles, from_django):
+    for read in (normalize_braces, normalize_angles, normalize_django):
         assert read(pattern).startswith("/")
 
 
 def test_values_are_named_from_the_end() -> None:
-    assert with_values_named("/users/users/7", {"name": "users", "id": 7}) == "/users/:name/:id"
+    assert replace_values_with_names("/users/users/7", {"name": "users", "id": 7}) == "/users/:name/:id"
 
 
 def test_a_value_that_is_no_segment_gives_no_pattern() -> None:
-    assert with_values_named("/users/007", {"id": 7}) is None
+    assert replace_values_with_names("/users/007", {"id": 7}) is None

@@ -10,7 +10,7 @@ from wsgiref.validate import validator
 import pytest
 
 from metronome.middleware.config import ClientConfig
-from metronome.middleware.current_request import HANDLED, TEXT_MAX_CHARACTERS
+from metronome.middleware.current_request import CURRENT_REQUEST, TEXT_MAX_CHARACTERS
 from metronome.middleware.paths import ROUTE_KEY
 from metronome.middleware.reporter import Reporter
 from metronome.middleware.wsgi import WSGIMiddleware
@@ -93,7 +93,7 @@ def test_a_response_in_parts_passes_and_is_closed_once() -> None:
         "192.0.2.1",
         False,
     )
-    assert HANDLED.get() is None
+    assert CURRENT_REQUEST.get() is None
 
 
 def test_no_visitor_fills_the_memory_with_long_texts() -> None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.programs.programs import SECONDS, Command, finish, node, python, wait_until
-from tests.servers import Server, free_port, serving, unique_name
+from tests.servers import Server, free_port, running_server, unique_name
 
 COUNT = 40
 
@@ -68,7 +68,7 @@ CLIENTS = {
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("libraries") / "data", forward_port=free_port()) as running:
+    with running_server(tmp_path_factory.mktemp("libraries") / "data", forward_port=free_port()) as running:
         yield running
 
 
@@ -97,7 +97,7 @@ def test_what_a_client_sends_is_counted(server: Server, name: str, item: str) ->
 def test_a_client_that_sends_again_is_counted_once_though_metronome_was_killed_or_stopped(
     tmp_path: Path, name: str, item: str
 ) -> None:
-    with serving(tmp_path / "data", forward_port=free_port()) as server:
+    with running_server(tmp_path / "data", forward_port=free_port()) as server:
         command = CLIENTS[name].command(server.url, port_of(server), item)
         said = tmp_path / "said"
         with said.open("wb") as output:
@@ -107,7 +107,7 @@ def test_a_client_that_sends_again_is_counted_once_though_metronome_was_killed_o
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-        wait_until(lambda: server.accepted() > 0, said.read_text)
+        wait_until(lambda: server.accepted_events() > 0, said.read_text)
         if CLIENTS[name].names:
             server.kill()
         else:
@@ -119,7 +119,7 @@ def test_a_client_that_sends_again_is_counted_once_though_metronome_was_killed_o
 
 @pytest.mark.parametrize("name", [name for name, client in CLIENTS.items() if not client.resends])
 def test_what_a_client_sends_before_and_after_a_restart_is_counted(tmp_path: Path, name: str, item: str) -> None:
-    with serving(tmp_path / "data", forward_port=free_port()) as server:
+    with running_server(tmp_path / "data", forward_port=free_port()) as server:
         command = CLIENTS[name].command(server.url, port_of(server), item)
         finish(command)
         server.stop()

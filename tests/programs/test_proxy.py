@@ -14,7 +14,7 @@ import pytest
 from tests.programs import shippers
 from tests.programs.programs import debian, edited, started, wait_until
 from tests.programs.sites import AGENT, nginx_around
-from tests.servers import Server, free_port, serving, unique_name
+from tests.servers import Server, free_port, running_server, unique_name
 
 VISITOR: Final = "127.0.0.2"
 FORGED: Final = "198.51.100.7"
@@ -73,7 +73,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_what_comes_through_the_proxy_is_counted_of_whoever_asked_the_proxy(tmp_path: Path, folder: Path) -> None:
     item, data = unique_name("item-"), tmp_path / "data"
-    with serving(data, addresses="keep", trusted_proxies="127.0.0.1") as server:
+    with running_server(data, addresses="keep", trusted_proxies="127.0.0.1") as server:
         with proxied(folder, server) as proxy:
             assert proxy.ask("POST", "/tick", orjson.dumps({"id": item})) == 204
             assert proxy.ask("GET", f"/tick.gif?{urllib.parse.urlencode({'id': item})}") == 200
@@ -89,7 +89,7 @@ def test_what_comes_through_the_proxy_is_counted_of_whoever_asked_the_proxy(tmp_
 def test_a_large_batch_passes_the_proxy(tmp_path: Path, folder: Path) -> None:
     item = unique_name("item-")
     lines = b"\n".join([orjson.dumps({"id": item, "note": "x" * 1000})] * 5000)
-    with serving(tmp_path / "data") as server:
+    with running_server(tmp_path / "data") as server:
         with proxied(folder, server) as proxy:
             assert proxy.ask("POST", "/tick", lines) == 200
         server.wait_until_shipped()
@@ -97,14 +97,14 @@ def test_a_large_batch_passes_the_proxy(tmp_path: Path, folder: Path) -> None:
 
 
 def test_only_the_machine_itself_sees_the_figures_through_the_proxy(tmp_path: Path, folder: Path) -> None:
-    with serving(tmp_path / "data") as server, proxied(folder, server) as proxy:
+    with running_server(tmp_path / "data") as server, proxied(folder, server) as proxy:
         assert proxy.ask("GET", "/metrics") == 403
         assert proxy.ask("GET", "/metrics", sender="127.0.0.1") == 200
 
 
 def test_whoever_sends_too_fast_is_told_so_by_the_proxy_and_others_are_not(tmp_path: Path, folder: Path) -> None:
     slow = {"rate=50r/s": "rate=1r/m", "burst=200": "burst=3"}
-    with serving(tmp_path / "data") as server, proxied(folder, server, **slow) as proxy:
+    with running_server(tmp_path / "data") as server, proxied(folder, server, **slow) as proxy:
         assert [proxy.ask("POST", "/tick", b'{"id":"a"}') for _ in range(5)] == [204, 204, 204, 204, 429]
         assert proxy.ask("POST", "/tick", b'{"id":"a"}', sender="127.0.0.3") == 204
 
@@ -118,7 +118,7 @@ def test_shippers_send_again_through_the_proxy_what_came_while_metronome_was_awa
     item = unique_name("item-")
     shipping = tmp_path / "shipping"
     shipping.mkdir()
-    with serving(tmp_path / "data") as server, proxied(folder, server) as proxy:
+    with running_server(tmp_path / "data") as server, proxied(folder, server) as proxy:
         server.kill()
         with ship(shippers.Place(shipping, server, proxy=proxy.port)) as visit:
             visit([f"/{item}"] * 100)

@@ -11,7 +11,7 @@ from tests.programs import shippers
 from tests.programs.programs import wait_until
 from tests.programs.shippers import Place, Shipper
 from tests.programs.sites import MISSING
-from tests.servers import Server, free_port, run_metronome, serving, unique_name
+from tests.servers import Server, free_port, run_metronome, running_server, unique_name
 
 COUNT = 200
 RESENDING: dict[str, Shipper] = {
@@ -36,7 +36,7 @@ ALL = RESENDING | SYSLOG
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("shippers") / "data", syslog_port=free_port()) as running:
+    with running_server(tmp_path_factory.mktemp("shippers") / "data", syslog_port=free_port()) as running:
         yield running
 
 
@@ -92,10 +92,10 @@ def test_what_a_shipper_reads_is_counted(server: Server, folder: Path, item: str
 def test_a_shipper_sends_again_what_was_not_answered_and_nothing_counts_twice(
     tmp_path: Path, folder: Path, item: str, name: str
 ) -> None:
-    with serving(tmp_path / "data") as server:
+    with running_server(tmp_path / "data") as server:
         with RESENDING[name](Place(folder, server)) as visit:
             visit(visits(item, COUNT))
-            wait_until(lambda: server.accepted() > 0, lambda: said(folder))
+            wait_until(lambda: server.accepted_events() > 0, lambda: said(folder))
             server.kill()
             visit(visits(item, COUNT))
             server.start()
@@ -120,8 +120,8 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, s
     """Return a server that takes nothing without a key, and a key."""
     data = tmp_path_factory.mktemp("locked") / "data"
     made = run_metronome("keys", "create", "shipper", "--scope", "import", data=data)
-    with serving(data, public="tock") as running:
-        yield running, made.output.split()[-1]
+    with running_server(data, public="tock") as running:
+        yield running, made.stdout.split()[-1]
 
 
 @pytest.mark.parametrize("name", KEYED)
@@ -163,7 +163,7 @@ def test_what_comes_while_the_spool_is_full_is_sent_again_and_counted_once(
 ) -> None:
     store = f"http://127.0.0.1:{free_port()}"
     full = {"store": store, "spool_max_bytes": 20_000, "stop_seconds": 1, "public": "tick,tock,admin"}
-    with serving(tmp_path / "data", **full) as server:
+    with running_server(tmp_path / "data", **full) as server:
         with RESENDING[name](Place(folder, server)) as visit:
             for _ in range(3):
                 visit(visits(item, COUNT))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from metronome.config import PREFIX, Settings
+from metronome.config import ENV_PREFIX, Settings
 from tests.programs.programs import INGEST, filebeat, finish
 
 FILES = sorted(path.relative_to(INGEST).as_posix() for path in INGEST.rglob("*.*"))
@@ -52,7 +52,7 @@ def test_each_configuration_says_how_it_buffers_resends_and_authenticates(name: 
 
 @pytest.mark.parametrize("name", FILES)
 def test_each_setting_that_a_configuration_names_is_one(name: str) -> None:
-    named = set(re.findall(rf"{PREFIX}([A-Z_]+)", read(name))) - {"KEY"}
+    named = set(re.findall(rf"{ENV_PREFIX}([A-Z_]+)", read(name))) - {"KEY"}
     assert named <= {field.upper() for field in Settings.model_fields}
 
 
@@ -69,7 +69,7 @@ def test_fluent_bit_sends_all_that_it_reads_and_waits_for_acknowledgements(tmp_p
 
 def test_compose_opens_the_door_that_fluent_bit_sends_to(tmp_path: Path) -> None:
     lines = [line.strip(" -") for line in read_yaml((INGEST.parent / "docker-compose.yml").read_text(), tmp_path)]
-    assert f"{PREFIX}FORWARD_PORT: 24224" in lines
+    assert f"{ENV_PREFIX}FORWARD_PORT: 24224" in lines
     assert "./ingest/fluent-bit/fluent-bit.yaml:/fluent-bit/etc/fluent-bit.yaml:ro" in lines
 
 

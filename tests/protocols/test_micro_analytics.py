@@ -8,13 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metronome.errors import Malformed, SpoolFull
-from metronome.event import NAME_MAX_BYTES, Door, Event, document
-from metronome.protocol import Outcome, Readings, Request
+from metronome.event import NAME_MAX_BYTES, DocumentContext, Event, build_document
+from metronome.protocol import IngestResult, ParsedRequest, Request
 from metronome.protocols.micro_analytics import protocol as hit
-from metronome.protocols.micro_analytics.protocol import Asked
-from metronome.protocols.micro_analytics.routes import hit_address
+from metronome.protocols.micro_analytics.protocol import ReportKind
+from metronome.protocols.micro_analytics.routes import micro_analytics_endpoint
 
-DOOR = Door(arrival="2015-01-22T12:00:00.000Z", earliest=None, latest="2030-01-01T00:00:00.000Z")
+DOOR = DocumentContext(
+    received_at="2015-01-22T12:00:00.000Z", min_timestamp=None, max_timestamp="2030-01-01T00:00:00.000Z"
+)
 BROWSER = {"Referer": "https://example.org/", "User-Agent": "Mozilla/5.0"}
 
 
@@ -23,14 +25,14 @@ def request_of(path: str, query: str = "", headers: dict[str, str] | None = None
 
 
 def fields(path: str, query: str = "", headers: dict[str, str] | None = None, sender: str = "") -> dict[str, Any]:
-    (found,) = hit.read(request_of(path, query, headers, sender)).events
+    (found,) = hit.parse(request_of(path, query, headers, sender)).events
     assert isinstance(found, Event)
     return dict(found.fields)
 
 
 def test_it_is_spoken_below_the_prefix_that_is_asked_for() -> None:
-    assert (hit_address("/count").prefix, hit_address("").prefix) == ("/count", "")
-    assert hit_address("/count").dialect is hit
+    assert (micro_analytics_endpoint("/count").prefix, micro_analytics_endpoint("").prefix) == ("/count", "")
+    assert micro_analytics_endpoint("/count").dialect is hit
 
 
 @pytest.mark.parametrize(
@@ -48,7 +50,7 @@ def test_it_is_spoken_below_the_prefix_that_is_asked_for() -> None:
     ],
 )
 def test_the_item_is_the_path_decoded_and_otherwise_as_it_came(path: str, item: str) -> None:
-    assert fields(path)["id"] == hit.item_of(path) == item
+    assert fields(path)["id"] == hit.item_id_from_path(path) == item
     assert fields(path)["event"] == "view"
 
 
@@ -64,8 +66,8 @@ def test_agent_referer_and_address_are_those_of_whoever_asks() -> None:
 
 
 def test_the_icon_that_browsers_ask_for_is_no_view() -> None:
-    assert list(hit.read(request_of("/favicon.ico")).events) == []
-    assert len(list(hit.read(request_of("/a/favicon.ico")).events)) == 1
+    assert list(hit.parse(request_of("/favicon.ico")).events) == []
+    assert len(list(hit.parse(request_of("/a/favicon.ico")).events)) == 1
 
 
 @pytest.mark.parametrize(
@@ -73,51 +75,51 @@ def test_the_icon_that_browsers_ask_for_is_no_view() -> None:
     [
         ("/a", "", None),
         ("/a", "counts&viewed=1", None),
-        ("/a", "count", Asked.COUNT),
-        ("/a", "count=false", Asked.COUNT),
-        ("/a", "x=1&c%6funt=", Asked.COUNT),
-        ("/a", "views", Asked.VIEWS),
-        ("/a", "views=1&count", Asked.COUNT),
-        ("/a", "count&views", Asked.COUNT),
-        ("/", "", Asked.PATHS),
-        ("", "", Asked.PATHS),
-        ("/", "count", Asked.PATHS),
+        ("/a", "count", ReportKind.COUNT),
+        ("/a", "count=false", ReportKind.COUNT),
+        ("/a", "x=1&c%6funt=", ReportKind.COUNT),
+        ("/a", "views", ReportKind.VIEWS),
+        ("/a", "views=1&count", ReportKind.COUNT),
+        ("/a", "count&views", ReportKind.COUNT),
+        ("/", "", ReportKind.PATHS),
+        ("", "", ReportKind.PATHS),
+        ("/", "count", ReportKind.PATHS),
         ("/favicon.ico", "count", None),
         ("//", "", None),
     ],
 )
-def test_who_asks_is_not_counted(path: str, query: str, what: Asked | None) -> None:
-    assert hit.asked(path, query) is what
+def test_who_asks_is_not_counted(path: str, query: str, what: ReportKind | None) -> None:
+    assert hit.report_kind(path, query) is what
 
 
 def test_a_view_is_answered_with_nothing_that_a_cache_keeps() -> None:
-    reply = hit.reply(request_of("/a"), Readings([], batch=False), Outcome(1, {}))
+    reply = hit.reply(request_of("/a"), ParsedRequest([], is_batch=False), IngestResult(1, {}))
     assert (reply.status, reply.body) == (204, b"")
     assert reply.headers["Cache-Control"] == "no-store"
 
 
 def test_what_is_wrong_is_said() -> None:
     with pytest.raises(Malformed):
-        hit.reply(request_of("/a"), Readings([], batch=False), Outcome(0, {0: Malformed("too long")}))
-    refused = hit.refuse(request_of("/a"), SpoolFull("full"), 503)
+        hit.reply(request_of("/a"), ParsedRequest([], is_batch=False), IngestResult(0, {0: Malformed("too long")}))
+    refused = hit.reply_error(request_of("/a"), SpoolFull("full"), 503)
     assert refused.status == 503
     assert refused.headers["Retry-After"]
     assert orjson.loads(refused.body)["title"] == "SpoolFull"
 
 
 def test_another_method_is_answered_in_the_protocol_s_own_words() -> None:
-    reply = hit.refuse_method()
+    reply = hit.method_not_allowed_reply()
     assert (reply.status, reply.body, reply.content_type) == (405, b"Method not supported", "text/plain")
 
 
 def test_the_key_is_in_the_header() -> None:
-    assert hit.key(request_of("/a", "key=no", {"Authorization": "Bearer k"})) == "k"
+    assert hit.extract_key(request_of("/a", "key=no", {"Authorization": "Bearer k"})) == "k"
 
 
 @given(st.text().map("/".__add__), st.text(), st.text())
 def test_any_path_is_found_again_under_the_item_that_is_stored(path: str, query: str, referer: str) -> None:
-    hit.asked(path, query)
-    for found in hit.read(request_of(path, query, {"Referer": referer})).events:
+    hit.report_kind(path, query)
+    for found in hit.parse(request_of(path, query, {"Referer": referer})).events:
         assert isinstance(found, Event)
-        if len(hit.item_of(path).encode()) <= NAME_MAX_BYTES:
-            assert orjson.loads(document(found, DOOR, "spare"))["id"] == hit.item_of(path)
+        if len(hit.item_id_from_path(path).encode()) <= NAME_MAX_BYTES:
+            assert orjson.loads(build_document(found, DOOR, "spare"))["id"] == hit.item_id_from_path(path)

@@ -8,14 +8,16 @@ from uuid import uuid4
 
 import pytest
 
-from metronome.event import Door, Event, document
-from metronome.protocols.micro_analytics.reports import View, Views, count, views
-from metronome.stores.base import Batch, Store
+from metronome.event import DocumentContext, Event, build_document
+from metronome.protocols.micro_analytics.reports import PathView, PathViews, count_views, list_views
+from metronome.stores.base import DocumentBatch, Store
 from metronome.stores.duckdb import DuckDBStore
 from metronome.stores.elasticsearch import ElasticsearchConfig, ElasticsearchStore
 from tests.servers import delete_indices
 
-DOOR = Door(arrival="2015-01-22T12:00:00.000Z", earliest=None, latest="2030-01-01T00:00:00.000Z")
+DOOR = DocumentContext(
+    received_at="2015-01-22T12:00:00.000Z", min_timestamp=None, max_timestamp="2030-01-01T00:00:00.000Z"
+)
 EVENTS: list[dict[str, Any]] = [
     {"id": "/a", "ts": "2015-01-22T00:00:00.001Z"},
     {"id": "/a", "ts": "2015-01-20T23:59:59.999Z"},
@@ -37,8 +39,8 @@ def ms(text: str) -> int:
 
 async def filled(store: Store) -> Store:
     await store.setup()
-    lines = [document(Event(fields), DOOR, str(number)) for number, fields in enumerate(EVENTS)]
-    await store.write(Batch.of(lines))
+    lines = [build_document(Event(fields), DOOR, str(number)) for number, fields in enumerate(EVENTS)]
+    await store.write(DocumentBatch.from_documents(lines))
     await store.refresh()
     return store
 
@@ -58,25 +60,25 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 
 async def test_views_are_counted_and_nothing_else_that_happened_to_the_path(store: Store) -> None:
-    assert [await count(store, path) for path in ("/a", "/a/", "/", "/never", "")] == [4, 1, 1, 0, 0]
+    assert [await count_views(store, path) for path in ("/a", "/a/", "/", "/never", "")] == [4, 1, 1, 0, 0]
 
 
 async def test_the_views_of_a_path_come_oldest_first_in_milliseconds(store: Store) -> None:
-    assert await views(store, "/a") == Views(tuple(View("/a", ms(time)) for time in TIMES))
-    assert await views(store, "/never") == Views(())
+    assert await list_views(store, "/a") == PathViews(tuple(PathView("/a", ms(time)) for time in TIMES))
+    assert await list_views(store, "/never") == PathViews(())
 
 
 @pytest.mark.parametrize(("limit", "left_out"), [(1, 3), (2, 2), (3, 1), (4, 0), (5, 0)])
 async def test_past_the_limit_the_newest_are_listed_and_the_others_counted(
     store: Store, limit: int, left_out: int
 ) -> None:
-    found = await views(store, "/a", limit)
-    assert [view.ts for view in found.views] == [ms(time) for time in TIMES[left_out:]]
-    assert found.left_out == left_out
+    found = await list_views(store, "/a", limit)
+    assert [view.timestamp_ms for view in found.views] == [ms(time) for time in TIMES[left_out:]]
+    assert found.omitted == left_out
 
 
 async def test_all_paths_are_the_items_that_begin_with_a_slash(store: Store) -> None:
-    assert (await views(store, None)).by_path() == {
+    assert (await list_views(store, None)).timestamps_by_path() == {
         "/a": [ms(time) for time in TIMES],
         "/": [ms("2015-01-20T10:00:00Z")],
         "/a/": [ms("2015-01-21T10:00:00Z")],
@@ -86,6 +88,6 @@ async def test_all_paths_are_the_items_that_begin_with_a_slash(store: Store) -> 
 async def test_a_store_that_holds_nothing_has_no_paths(tmp_path: Path) -> None:
     empty = DuckDBStore(tmp_path)
     await empty.setup()
-    assert await views(empty, None) == Views(())
-    assert await count(empty, "/a") == 0
+    assert await list_views(empty, None) == PathViews(())
+    assert await count_views(empty, "/a") == 0
     await empty.close()

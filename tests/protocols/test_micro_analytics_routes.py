@@ -9,8 +9,8 @@ import aiohttp
 import pytest
 
 from metronome.scopes import Scope
-from tests.installations import give_key, stored_documents
-from tests.servers import Server, free_port, serving, unique_name
+from tests.installations import create_key, read_stored_documents
+from tests.servers import Server, free_port, running_server, unique_name
 
 TOKENS: dict[str, str] = {}
 
@@ -20,15 +20,15 @@ FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("hit") / "alone", hit_port=free_port()) as running:
+    with running_server(tmp_path_factory.mktemp("hit") / "alone", hit_port=free_port()) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def crew(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     data = tmp_path_factory.mktemp("hit") / "crew"
-    TOKENS["reads"] = give_key(data, "reads", Scope.QUERY)
-    with serving(data, workers=2, hit_port=free_port(), hit_prefix="/c/hits") as running:
+    TOKENS["reads"] = create_key(data, "reads", Scope.QUERY)
+    with running_server(data, workers=2, hit_port=free_port(), hit_prefix="/c/hits") as running:
         yield running
 
 
@@ -114,7 +114,7 @@ async def test_a_view_by_another_protocol_counts_as_well_and_tock_tells_of_both(
 ) -> None:
     path = f"/{unique_name()}"
     await view(http, f"{alone.url}/hit{path}")
-    alone.tick(b'{"id":"%b"}' % path.encode())
+    alone.post_events(b'{"id":"%b"}' % path.encode())
     alone.wait_until_shipped()
     assert await asked(http, f"{alone.url}/hit{path}?count") == {"views": 2}
     assert sum(alone.get(f"/tock/{path}.json")["views"].values()) == 2
@@ -135,7 +135,7 @@ async def test_anyone_may_count_a_path_and_only_who_may_ask_lists_all(
             assert answer.status == 200
         async with http.get(f"{url}/") as answer:
             assert answer.status == 401
-            assert (await answer.json(content_type="application/problem+json"))["title"] == "NoKey"
+            assert (await answer.json(content_type="application/problem+json"))["title"] == "Unauthorized"
 
 
 async def test_a_path_that_is_too_long_is_refused(alone: Server, http: aiohttp.ClientSession) -> None:
@@ -146,12 +146,12 @@ async def test_a_path_that_is_too_long_is_refused(alone: Server, http: aiohttp.C
 
 async def test_what_browsers_tell_is_stored(tmp_path_factory: pytest.TempPathFactory) -> None:
     data = tmp_path_factory.mktemp("hit") / "stored"
-    with serving(data) as running:
+    with running_server(data) as running:
         headers = {"Referer": "https://www.example.org/x?y", "User-Agent": "curl/8", "X-Forwarded-For": "198.51.100.77"}
         async with aiohttp.ClientSession(headers=headers) as http:
             await view(http, f"{running.url}/hit/a%20b?q=1")
         running.wait_until_shipped()
-    (found,) = await asyncio.to_thread(stored_documents, data)
+    (found,) = await asyncio.to_thread(read_stored_documents, data)
     changing = {"@timestamp", "event_id", "@version", "visitor", "session", "enrich_version"}
     assert {name: found[name] for name in found if name not in changing} == {
         "id": "/a b",

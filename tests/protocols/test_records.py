@@ -7,13 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.errors import Malformed, TooLarge
-from metronome.event import Door, document
-from metronome.protocol import Site
-from metronome.protocols.records import record_event
+from metronome.errors import Malformed, PayloadTooLarge
+from metronome.event import DocumentContext, build_document
+from metronome.protocol import SiteConfig
+from metronome.protocols.records import event_from_record
 
-SITE = Site()
-DOOR = Door(arrival="2026-11-22T12:00:00.000Z", earliest=None, latest="2030-01-01T00:00:00.000Z")
+SITE = SiteConfig()
+DOOR = DocumentContext(
+    received_at="2026-11-22T12:00:00.000Z", min_timestamp=None, max_timestamp="2030-01-01T00:00:00.000Z"
+)
 CLIENT = "203.0.113.9"
 LINE = f'{CLIENT} - - [17/May/2015:10:05:03 +0000] "GET /a/data.csv HTTP/1.1" 200 5 "-" "curl/8"'
 HIT = {
@@ -32,12 +34,12 @@ READ = "2026-11-22T11:59:00.000Z"
 
 
 def fields(record: dict[str, Any]) -> dict[str, Any]:
-    return dict(record_event(dict(record), SITE).fields)
+    return dict(event_from_record(dict(record), SITE).fields)
 
 
 def stored(record: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = orjson.loads(
-        document(record_event(dict(record), SITE, orjson.dumps(record)), DOOR, "spare")
+        build_document(event_from_record(dict(record), SITE, orjson.dumps(record)), DOOR, "spare")
     )
     return found
 
@@ -156,7 +158,7 @@ def test_a_log_record_is_kept_whole_where_it_had_to_be_changed() -> None:
 def test_a_time_that_is_none_fails_a_record_only_where_elasticsearch_would_refuse_it_too() -> None:
     with pytest.raises(Malformed, match="is no time"):
         stored({"@timestamp": "nonsense", "message": "m"})
-    assert stored({"time": "nonsense", "message": "m"})["@timestamp"] == DOOR.arrival
+    assert stored({"time": "nonsense", "message": "m"})["@timestamp"] == DOOR.received_at
 
 
 @pytest.mark.parametrize(
@@ -188,10 +190,10 @@ RECORDS = st.dictionaries(
 
 @given(RECORDS)
 def test_whatever_a_record_holds_it_is_an_event_or_refused_with_a_reason(record: dict[str, Any]) -> None:
-    event = record_event(record, SITE)
+    event = event_from_record(record, SITE)
     try:
-        found = orjson.loads(document(event, DOOR, "spare"))
-    except (Malformed, TooLarge) as error:
+        found = orjson.loads(build_document(event, DOOR, "spare"))
+    except (Malformed, PayloadTooLarge) as error:
         assert str(error)  # noqa: PT017  # that there is a reason is what is tested
     else:
         assert found["event"]

@@ -6,8 +6,8 @@ from typing import Any, Final
 
 import pytest
 
-from metronome.event import Door, Event, document
-from metronome.stores.base import Batch, Store
+from metronome.event import DocumentContext, Event, build_document
+from metronome.stores.base import DocumentBatch, Store
 from metronome.stores.duckdb import DuckDBStore
 from metronome.stores.elasticsearch import ElasticsearchConfig, ElasticsearchStore
 from tests.servers import delete_indices, unique_name
@@ -16,7 +16,9 @@ Fill = Callable[[Iterable[dict[str, Any]]], Awaitable[Store]]
 """Gives a new store that holds events."""
 
 BACK_ENDS: Final = ["duckdb", pytest.param("elasticsearch", marks=pytest.mark.elasticsearch)]
-_DOOR: Final = Door(arrival="2015-01-22T12:00:00.000Z", earliest=None, latest="2030-01-01T00:00:00.000Z")
+_DOOR: Final = DocumentContext(
+    received_at="2015-01-22T12:00:00.000Z", min_timestamp=None, max_timestamp="2030-01-01T00:00:00.000Z"
+)
 
 
 @asynccontextmanager
@@ -40,9 +42,9 @@ async def filled(
     back_end: str, request: pytest.FixtureRequest, folders: pytest.TempPathFactory, events: Iterable[dict[str, Any]]
 ) -> AsyncIterator[Store]:
     """Have a store of a back end, one of `BACK_ENDS`, hold events."""
-    lines = [document(Event(fields), _DOOR, str(number)) for number, fields in enumerate(events)]
+    lines = [build_document(Event(fields), _DOOR, str(number)) for number, fields in enumerate(events)]
     async with opened(back_end, request, folders) as store:
-        verdicts = await store.write(Batch.of(lines))
+        verdicts = await store.write(DocumentBatch.from_documents(lines))
         assert verdicts.stored == len(lines)
         await store.refresh()
         yield store

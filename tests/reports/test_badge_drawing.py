@@ -7,8 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.errors import Unaskable
-from metronome.reports.badges import COLORS, MAX_LABEL, STYLES, Look, draw, read_look, shorten, text_color, text_width
+from metronome.errors import InvalidQuery
+from metronome.reports.badges import (
+    COLORS,
+    CORNER_RADIUS_BY_STYLE,
+    LABEL_MAX_CHARACTERS,
+    BadgeStyle,
+    abbreviate_number,
+    contrast_color,
+    draw_badge,
+    parse_badge_style,
+    text_width,
+)
 
 SVG = "{http://www.w3.org/2000/svg}"
 UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -43,12 +53,12 @@ def texts(picture: ET.Element) -> list[str | None]:
     ],
 )
 def test_numbers_are_shortened(number: int, text: str) -> None:
-    assert shorten(number) == text
+    assert abbreviate_number(number) == text
 
 
 @given(st.integers(0, 10**15 - 1))
 def test_a_short_number_has_three_digits_at_most_and_is_never_more_than_there_are(number: int) -> None:
-    short = shorten(number)
+    short = abbreviate_number(number)
     digits = short.rstrip("kMGT")
     # In tenths, so that no rounding of floats comes in.
     whole, _, tenth = digits.partition(".")
@@ -57,17 +67,19 @@ def test_a_short_number_has_three_digits_at_most_and_is_never_more_than_there_ar
     assert shown <= number < shown * 1.1 + 1
 
 
-@given(st.text(), st.sampled_from(sorted(STYLES)), st.sampled_from(sorted(COLORS)), st.integers(0, 10**9))
+@given(
+    st.text(), st.sampled_from(sorted(CORNER_RADIUS_BY_STYLE)), st.sampled_from(sorted(COLORS)), st.integers(0, 10**9)
+)
 def test_whatever_the_label_is_the_picture_is_well_formed_and_says_it(
     label: str, style: str, color: str, number: int
 ) -> None:
     try:
-        look = read_look({"label": label, "style": style, "color": color})
-    except Unaskable:
-        assert len(label) > MAX_LABEL
+        look = parse_badge_style({"label": label, "style": style, "color": color})
+    except InvalidQuery:
+        assert len(label) > LABEL_MAX_CHARACTERS
         return
-    picture = read(draw(look.label, shorten(number), "a title", look.color, look.corner))
-    assert texts(picture) == [look.label, shorten(number)]
+    picture = read(draw_badge(look.label, abbreviate_number(number), "a title", look.color, look.corner_radius))
+    assert texts(picture) == [look.label, abbreviate_number(number)]
     assert [element.tag.removeprefix(SVG) for element in picture.iter()] == ["svg", "title", *PARTS]
 
 
@@ -76,7 +88,7 @@ PARTS = ["path", "path", "g", "text", "text"]
 
 def test_what_looks_like_markup_is_a_text() -> None:
     label = "</text><script>alert('\"&amp;')</script>{{ value }}]]>"
-    picture = read(draw(label, "<1>", '"&<>', "#000000", 3))
+    picture = read(draw_badge(label, "<1>", '"&<>', "#000000", 3))
     assert texts(picture) == [label, "<1>"]
     assert picture.get("aria-label") == picture.findtext(f"{SVG}title") == '"&<>'
     assert not list(picture.iter(f"{SVG}script"))
@@ -89,18 +101,18 @@ def test_what_looks_like_markup_is_a_text() -> None:
         (" \n", "views"),
         ("  all \t readers\n", "all readers"),
         ("a\0b\x1b\ufffe\ud800", "a\ufffdb\ufffd\ufffd\ufffd"),
-        ("x" * MAX_LABEL, "x" * MAX_LABEL),
-        ("😀" * MAX_LABEL, "😀" * MAX_LABEL),
+        ("x" * LABEL_MAX_CHARACTERS, "x" * LABEL_MAX_CHARACTERS),
+        ("😀" * LABEL_MAX_CHARACTERS, "😀" * LABEL_MAX_CHARACTERS),
     ],
 )
 def test_a_label_holds_what_xml_may_on_one_line(given: str, label: str) -> None:
-    assert read_look({"label": given}).label == label
+    assert parse_badge_style({"label": given}).label == label
 
 
 def test_what_is_not_given_is_usual() -> None:
-    assert read_look({}) == Look("views", "views", COLORS["blue"], 3)
-    assert read_look({"metric": "downloads"}).label == "downloads"
-    assert read_look(dict.fromkeys(("metric", "label", "color", "style"), "")) == read_look({})
+    assert parse_badge_style({}) == BadgeStyle("views", "views", COLORS["blue"], 3)
+    assert parse_badge_style({"metric": "downloads"}).label == "downloads"
+    assert parse_badge_style(dict.fromkeys(("metric", "label", "color", "style"), "")) == parse_badge_style({})
 
 
 @pytest.mark.parametrize(
@@ -114,7 +126,7 @@ def test_what_is_not_given_is_usual() -> None:
     ],
 )
 def test_a_color_is_a_name_or_written_in_hex(text: str, color: str) -> None:
-    assert read_look({"color": text}).color == color
+    assert parse_badge_style({"color": text}).color == color
 
 
 @pytest.mark.parametrize(
@@ -127,18 +139,18 @@ def test_a_color_is_a_name_or_written_in_hex(text: str, color: str) -> None:
         ("color", "12345", "is not known"),
         ("color", "#0000000", "is not known"),
         ("color", "١٢٣", "is not known"),
-        ("label", "x" * (MAX_LABEL + 1), "label has 65 characters: write 64 at the most"),
+        ("label", "x" * (LABEL_MAX_CHARACTERS + 1), "label has 65 characters: write 64 at the most"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused_by_name(name: str, value: str, says: str) -> None:
-    with pytest.raises(Unaskable) as refused:
-        read_look({name: value})
+    with pytest.raises(InvalidQuery) as refused:
+        parse_badge_style({name: value})
     assert says in str(refused.value)
 
 
 @pytest.mark.parametrize("corner", [0, 3])
 def test_the_boxes_are_as_wide_as_their_texts(corner: int) -> None:
-    picture = read(draw("Wide", "ill", "", "#000000", corner))
+    picture = read(draw_badge("Wide", "ill", "", "#000000", corner))
     left, right = text_width("Wide"), text_width("ill")
     assert int(picture.get("width", "")) == left + right + 24
     assert [(text.get("x"), text.get("textLength")) for text in picture.iter(f"{SVG}text")] == [
@@ -156,7 +168,7 @@ def test_texts_of_any_script_have_a_width() -> None:
 
 @pytest.mark.parametrize("color", [*COLORS.values(), "#000000", "#ffffff", "#ff69b4", "#777777"])
 def test_the_number_can_be_read_on_every_color(color: str) -> None:
-    luminances = sorted(map(luminance, (color, {"#fff": "#ffffff", "#000": "#000000"}[text_color(color)])))
+    luminances = sorted(map(luminance, (color, {"#fff": "#ffffff", "#000": "#000000"}[contrast_color(color)])))
     # What WCAG 2.2 asks of texts (1.4.3, level AA).
     assert (luminances[1] + 0.05) / (luminances[0] + 0.05) >= 4.5
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.errors import TooCostly
-from metronome.reports.counter.clicks import DOUBLE_CLICK_MS, Click, read_clicks, without_double_clicks
-from metronome.reports.counter.tally import Cell, Tally
-from metronome.stores.sequences import Step, Trail
+from metronome.errors import QueryTooExpensive
+from metronome.reports.counter.clicks import DOUBLE_CLICK_MS, Click, parse_clicks, remove_double_clicks
+from metronome.reports.counter.tally import UsageKey, UsageTally
+from metronome.stores.sequences import EventSequence, SequenceEvent
 
 UTC = ZoneInfo("UTC")
 HALF_PAST_ONE = 1_497_533_700_000
@@ -19,19 +19,19 @@ HALF_PAST_ONE = 1_497_533_700_000
 
 def click(seconds: float, target: str = "a", *, is_request: bool = False, hour: int | None = None) -> Click:
     return Click(
-        at=round(seconds * 1000),
+        timestamp_ms=round(seconds * 1000),
         item=target[:1],
         target=(target,),
         is_request=is_request,
         is_machine=False,
         country=None,
         month="1970-01",
-        session=(719_163, hour),
+        user_session=(719_163, hour),
     )
 
 
 def seconds_of(clicks: Sequence[Click]) -> list[float]:
-    return [one.at / 1000 for one in clicks]
+    return [one.timestamp_ms / 1000 for one in clicks]
 
 
 @pytest.mark.parametrize(
@@ -49,12 +49,12 @@ def seconds_of(clicks: Sequence[Click]) -> list[float]:
     ],
 )
 def test_of_two_clicks_within_thirty_seconds_the_second_stays(clicks: list[float], kept: list[float]) -> None:
-    assert seconds_of(without_double_clicks([click(at) for at in clicks])) == kept
+    assert seconds_of(remove_double_clicks([click(at) for at in clicks])) == kept
 
 
 def test_clicks_on_something_else_between_them_change_nothing() -> None:
     clicks = [click(0, "a"), click(5, "b"), click(10, "a"), click(12, "c"), click(35, "b")]
-    assert [(one.target, one.at) for one in without_double_clicks(clicks)] == [
+    assert [(one.target, one.timestamp_ms) for one in remove_double_clicks(clicks)] == [
         (("a",), 10_000),
         (("c",), 12_000),
         (("b",), 35_000),
@@ -67,23 +67,28 @@ def test_a_click_stays_just_if_no_other_comes_after_it_in_time(moments: list[tup
     naive = [
         one
         for at, one in enumerate(clicks)
-        if not any(later.target == one.target and later.at - one.at <= DOUBLE_CLICK_MS for later in clicks[at + 1 :])
+        if not any(
+            later.target == one.target and later.timestamp_ms - one.timestamp_ms <= DOUBLE_CLICK_MS
+            for later in clicks[at + 1 :]
+        )
     ]
-    assert without_double_clicks(clicks) == naive
+    assert remove_double_clicks(clicks) == naive
 
 
 def test_a_step_is_read_as_what_it_asked_for() -> None:
-    trail = Trail("s", (Step(HALF_PAST_ONE, ("a", "download", "csv", "/a.csv?x=1#top", "script", "CH", "v")),))
-    assert read_clicks(trail, UTC) == [
+    trail = EventSequence(
+        "s", (SequenceEvent(HALF_PAST_ONE, ("a", "download", "csv", "/a.csv?x=1#top", "script", "CH", "v")),)
+    )
+    assert parse_clicks(trail, UTC) == [
         Click(
-            at=HALF_PAST_ONE,
+            timestamp_ms=HALF_PAST_ONE,
             item="a",
             target=("a", "download", "csv", "/a.csv?x=1"),
             is_request=True,
             is_machine=True,
             country="CH",
             month="2017-06",
-            session=(736_495, None),
+            user_session=(736_495, None),
         )
     ]
 
@@ -101,62 +106,62 @@ def test_a_step_is_read_as_what_it_asked_for() -> None:
 def test_a_logged_session_lasts_a_day_and_a_visitors_an_hour(
     key: str, visitor: str | None, zone: str, session: tuple[int, int | None]
 ) -> None:
-    trail = Trail(key, (Step(HALF_PAST_ONE, ("a", "view", None, None, None, None, visitor)),))
-    (found,) = read_clicks(trail, ZoneInfo(zone))
-    assert found.session == session
+    trail = EventSequence(key, (SequenceEvent(HALF_PAST_ONE, ("a", "view", None, None, None, None, visitor)),))
+    (found,) = parse_clicks(trail, ZoneInfo(zone))
+    assert found.user_session == session
     assert not found.is_request
     assert not found.is_machine
 
 
 def test_the_month_is_that_of_the_zone() -> None:
     new_year = 1_483_228_799_999
-    trail = Trail("v", (Step(new_year, ("a", "view", None, None, None, None, "v")),))
-    months = [read_clicks(trail, ZoneInfo(zone))[0].month for zone in ("UTC", "Europe/Zurich", "America/New_York")]
+    trail = EventSequence("v", (SequenceEvent(new_year, ("a", "view", None, None, None, None, "v")),))
+    months = [parse_clicks(trail, ZoneInfo(zone))[0].month for zone in ("UTC", "Europe/Zurich", "America/New_York")]
     assert months == ["2016-12", "2017-01", "2016-12"]
 
 
 def test_an_item_counts_once_in_a_session_and_once_more_when_it_is_retrieved() -> None:
-    tally = Tally()
+    tally = UsageTally()
     views = [click(0, hour=1), click(100, hour=1), click(3600, hour=2)]
     requests = [click(200, "a.csv", is_request=True, hour=1), click(300, "a.pdf", is_request=True, hour=1)]
-    tally.count_clicks([*views, *requests, click(400, "b", is_request=True, hour=1)])
-    assert {cell.item: counts.numbers for cell, counts in tally.cells.items()} == {
+    tally.add_clicks([*views, *requests, click(400, "b", is_request=True, hour=1)])
+    assert {cell.item: counts.totals for cell, counts in tally.counts.items()} == {
         "a": [5, 2, 2, 1],
         "b": [1, 1, 1, 1],
     }
 
 
 def test_a_unique_click_is_of_the_country_where_the_session_began() -> None:
-    tally = Tally()
+    tally = UsageTally()
     clicks = [click(at)._replace(country=country) for at, country in ((0, None), (100, "CH"), (200, "DE"))]
-    tally.count_clicks(clicks)
-    tally.count_clicks(clicks[1:])
-    (counts,) = tally.cells.values()
-    assert counts.numbers == [5, 2, 0, 0]
-    assert counts.countries == {"CH": [2, 1, 0, 0], "DE": [2, 0, 0, 0]}
+    tally.add_clicks(clicks)
+    tally.add_clicks(clicks[1:])
+    (counts,) = tally.counts.values()
+    assert counts.totals == [5, 2, 0, 0]
+    assert counts.by_country == {"CH": [2, 1, 0, 0], "DE": [2, 0, 0, 0]}
 
 
 def test_machines_count_apart_even_in_one_session() -> None:
-    tally = Tally()
-    tally.count_clicks([click(0), click(100)._replace(is_machine=True)])
-    assert [(cell.is_machine, counts.numbers) for cell, counts in tally.cells.items()] == [
+    tally = UsageTally()
+    tally.add_clicks([click(0), click(100)._replace(is_machine=True)])
+    assert [(cell.is_machine, counts.totals) for cell, counts in tally.counts.items()] == [
         (False, [1, 1, 0, 0]),
         (True, [1, 1, 0, 0]),
     ]
 
 
 def test_what_is_nobodys_counts_as_often_as_it_happened() -> None:
-    tally = Tally()
-    cell = Cell("a", "1970-01", is_machine=False)
-    tally.count_alone(cell, "CH", 3, are_requests=False)
-    tally.count_alone(cell, None, 2, are_requests=True)
-    assert tally.cells[cell].numbers == [5, 5, 2, 2]
-    assert tally.cells[cell].countries == {"CH": [3, 3, 0, 0]}
+    tally = UsageTally()
+    cell = UsageKey("a", "1970-01", is_machine=False)
+    tally.add_anonymous_clicks(cell, "CH", 3, are_requests=False)
+    tally.add_anonymous_clicks(cell, None, 2, are_requests=True)
+    assert tally.counts[cell].totals == [5, 5, 2, 2]
+    assert tally.counts[cell].by_country == {"CH": [3, 3, 0, 0]}
 
 
 def test_a_tally_has_so_many_cells_and_no_more() -> None:
-    tally = Tally(most=2)
-    tally.count_clicks([click(0, "a"), click(1, "b"), click(100, "a")])
-    with pytest.raises(TooCostly, match="a month at a time"):
-        tally.count_clicks([click(0, "c")])
-    assert len(tally.cells) == 2
+    tally = UsageTally(max_keys=2)
+    tally.add_clicks([click(0, "a"), click(1, "b"), click(100, "a")])
+    with pytest.raises(QueryTooExpensive, match="a month at a time"):
+        tally.add_clicks([click(0, "c")])
+    assert len(tally.counts) == 2

@@ -7,9 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.errors import TooCostly, Unaskable
-from metronome.reports.counter.dataset_report import METRIC_TYPES, Harvest, last_day, read_harvest
-from metronome.reports.parameters import Parameters
+from metronome.errors import InvalidQuery, QueryTooExpensive
+from metronome.reports.counter.dataset_report import (
+    METRIC_TYPES,
+    DatasetReportRequest,
+    last_day,
+    parse_dataset_report_request,
+)
+from metronome.reports.parameters import ReportParameters
 
 NOW = datetime(2026, 3, 15, 23, 30, tzinfo=UTC)
 TODAY = date(2026, 3, 15)
@@ -32,7 +37,7 @@ REQUESTS = ("total-dataset-requests", "unique-dataset-requests")
     ],
 )
 def test_a_range_is_of_days_or_months_and_else_this_year_so_far(query: dict[str, str], begin: date, end: date) -> None:
-    assert read_harvest(query, NOW) == Harvest(begin, end, TODAY)
+    assert parse_dataset_report_request(query, NOW) == DatasetReportRequest(begin, end, TODAY)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +57,7 @@ def test_what_narrows_a_report_is_read_and_what_says_nothing_here_is_named(
     more: dict[str, str], asked: dict[str, Any]
 ) -> None:
     plain: dict[str, Any] = {"begin": date(2026, 1, 1), "end": date(2026, 1, 31), "today": TODAY}
-    assert read_harvest({**JANUARY, **more}, NOW) == Harvest(**(plain | asked))
+    assert parse_dataset_report_request({**JANUARY, **more}, NOW) == DatasetReportRequest(**(plain | asked))
 
 
 @pytest.mark.parametrize(
@@ -76,23 +81,25 @@ def test_what_narrows_a_report_is_read_and_what_says_nothing_here_is_named(
     ],
 )
 def test_what_cannot_be_asked_is_refused_with_what_to_write(query: dict[str, str], says: str) -> None:
-    with pytest.raises(Unaskable, match=says):
-        read_harvest(query, NOW)
+    with pytest.raises(InvalidQuery, match=says):
+        parse_dataset_report_request(query, NOW)
 
 
 def test_more_than_a_year_is_too_much_at_once() -> None:
-    with pytest.raises(TooCostly, match="a month at a time"):
-        read_harvest({"begin_date": "2025-01-01", "end_date": "2026-01-01"}, NOW)
+    with pytest.raises(QueryTooExpensive, match="a month at a time"):
+        parse_dataset_report_request({"begin_date": "2025-01-01", "end_date": "2026-01-01"}, NOW)
 
 
 def test_the_range_ends_today_where_it_is_not_over() -> None:
-    over, running = (Harvest(date(2026, 3, 1), date(2026, 3, day), TODAY, tz="Europe/Zurich") for day in (14, 31))
+    over, running = (
+        DatasetReportRequest(date(2026, 3, 1), date(2026, 3, day), TODAY, tz="Europe/Zurich") for day in (14, 31)
+    )
     assert not over.is_partial
     assert running.is_partial
-    assert (over.last, running.last) == (date(2026, 3, 14), TODAY)
+    assert (over.available_until, running.available_until) == (date(2026, 3, 14), TODAY)
     start = datetime(2026, 2, 28, 23, tzinfo=UTC)
-    assert over.parameters() == Parameters(start, datetime(2026, 3, 14, 23, tzinfo=UTC), "Europe/Zurich")
-    assert running.parameters() == Parameters(start, datetime(2026, 3, 15, 23, tzinfo=UTC), "Europe/Zurich")
+    assert over.parameters() == ReportParameters(start, datetime(2026, 3, 14, 23, tzinfo=UTC), "Europe/Zurich")
+    assert running.parameters() == ReportParameters(start, datetime(2026, 3, 15, 23, tzinfo=UTC), "Europe/Zurich")
 
 
 @pytest.mark.parametrize(
@@ -121,8 +128,8 @@ _NAMES = ("begin_date", "end_date", "dataset_id", "metric_type", "access_method"
 )
 def test_whatever_is_asked_is_read_or_refused(query: dict[str, str]) -> None:
     try:
-        asked = read_harvest(query, NOW)
-    except (Unaskable, TooCostly):
+        asked = parse_dataset_report_request(query, NOW)
+    except (InvalidQuery, QueryTooExpensive):
         return
     parameters = asked.parameters()
     assert parameters.start is not None

@@ -8,45 +8,47 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.reports.counter.tally import Span, moment_of, ms_of, spans
+from metronome.reports.counter.tally import TimeSpan, from_milliseconds, split_into_spans, to_milliseconds
 
 ZURICH = ZoneInfo("Europe/Zurich")
 
 
 def at(text: str) -> int:
-    return ms_of(datetime.fromisoformat(text))
+    return to_milliseconds(datetime.fromisoformat(text))
 
 
 def test_days_are_put_together_up_to_so_many_events() -> None:
     days = [("2025-11-30", 3), ("2025-12-01", 4), ("2026-02-28", 3), ("2026-03-01", 11), ("2026-03-02", 1)]
-    assert spans(days, ZoneInfo("UTC"), None, None, most=10) == [
-        Span(at("2025-11-30T00:00Z"), at("2026-03-01T00:00Z")),
-        Span(at("2026-03-01T00:00Z"), at("2026-03-02T00:00Z")),
-        Span(at("2026-03-02T00:00Z"), at("2026-03-03T00:00Z")),
+    assert split_into_spans(days, ZoneInfo("UTC"), None, None, max_events=10) == [
+        TimeSpan(at("2025-11-30T00:00Z"), at("2026-03-01T00:00Z")),
+        TimeSpan(at("2026-03-01T00:00Z"), at("2026-03-02T00:00Z")),
+        TimeSpan(at("2026-03-02T00:00Z"), at("2026-03-03T00:00Z")),
     ]
 
 
 def test_days_begin_as_they_do_in_the_zone_and_ranges_cut_them() -> None:
     start, end = datetime(2026, 3, 28, 8, tzinfo=UTC), datetime(2026, 3, 29, 20, tzinfo=UTC)
-    assert spans([("2026-03-28", 1), ("2026-03-29", 1)], ZURICH, start, end, most=1) == [
-        Span(ms_of(start), at("2026-03-28T23:00Z")),
-        Span(at("2026-03-28T23:00Z"), ms_of(end)),
+    assert split_into_spans([("2026-03-28", 1), ("2026-03-29", 1)], ZURICH, start, end, max_events=1) == [
+        TimeSpan(to_milliseconds(start), at("2026-03-28T23:00Z")),
+        TimeSpan(at("2026-03-28T23:00Z"), to_milliseconds(end)),
     ]
     # Clocks go forward that night.
-    assert spans([("2026-03-29", 1)], ZURICH, None, None) == [Span(at("2026-03-28T23:00Z"), at("2026-03-29T22:00Z"))]
+    assert split_into_spans([("2026-03-29", 1)], ZURICH, None, None) == [
+        TimeSpan(at("2026-03-28T23:00Z"), at("2026-03-29T22:00Z"))
+    ]
     # And here they do so at midnight: the day begins at one.
-    assert spans([("2022-09-11", 1)], ZoneInfo("America/Santiago"), None, None) == [
-        Span(at("2022-09-11T04:00Z"), at("2022-09-12T03:00Z"))
+    assert split_into_spans([("2022-09-11", 1)], ZoneInfo("America/Santiago"), None, None) == [
+        TimeSpan(at("2022-09-11T04:00Z"), at("2022-09-12T03:00Z"))
     ]
 
 
 def test_no_days_have_no_spans() -> None:
-    assert spans([], ZURICH, None, datetime(2026, 3, 20, tzinfo=UTC)) == []
+    assert split_into_spans([], ZURICH, None, datetime(2026, 3, 20, tzinfo=UTC)) == []
 
 
 @pytest.mark.parametrize(("micros", "ms"), [(0, 0), (1, 1), (999, 1), (1000, 1), (1001, 2), (-1, 0), (-1000, -1)])
 def test_moments_are_rounded_up(micros: int, ms: int) -> None:
-    assert ms_of(datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)) == ms
+    assert to_milliseconds(datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)) == ms
 
 
 @given(
@@ -57,12 +59,14 @@ def test_moments_are_rounded_up(micros: int, ms: int) -> None:
 def test_every_day_is_in_just_one_span(counts: dict[date, int], name: str, most: int) -> None:
     zone = ZoneInfo(name)
     days = [(day.isoformat(), counts[day]) for day in sorted(counts)]
-    found = spans(days, zone, None, None, most)
+    found = split_into_spans(days, zone, None, None, most)
     assert all(one.end <= other.start for one, other in pairwise(found))
     for day in counts:
-        moments = [ms_of(datetime.combine(day, one, zone)) for one in (time(2), time(23, 59, 59, 999_000))]
+        moments = [to_milliseconds(datetime.combine(day, one, zone)) for one in (time(2), time(23, 59, 59, 999_000))]
         assert [sum(span.start <= moment < span.end for span in found) for moment in moments] == [1, 1]
         assert len({span for span in found for moment in moments if span.start <= moment < span.end}) == 1
     for span in found:
-        dates = {moment_of(ms).astimezone(zone).date() for ms in (span.start - 1, span.start, span.end - 1, span.end)}
+        dates = {
+            from_milliseconds(ms).astimezone(zone).date() for ms in (span.start - 1, span.start, span.end - 1, span.end)
+        }
         assert len(dates) >= 3

@@ -7,15 +7,15 @@ from typing import Any, Final
 import orjson
 import pytest
 
-from metronome.errors import TooCostly
-from metronome.reports.counter.dataset_report import Harvest, Platform, dataset_report, identify
+from metronome.errors import QueryTooExpensive
+from metronome.reports.counter.dataset_report import DatasetReportRequest, Platform, classify_identifier, dataset_report
 from metronome.stores.base import Store
 from tests.reports.filled import BACK_ENDS, filled
 
 PLATFORM: Final = Platform("Data of Ours", "University of Ours", "grid:grid.1234.5")
 TODAY: Final = date(2026, 4, 2)
-JANUARY: Final = Harvest(date(2026, 1, 1), date(2026, 1, 31), TODAY)
-QUARTER: Final = Harvest(date(2026, 1, 1), date(2026, 3, 31), TODAY)
+JANUARY: Final = DatasetReportRequest(date(2026, 1, 1), date(2026, 1, 31), TODAY)
+QUARTER: Final = DatasetReportRequest(date(2026, 1, 1), date(2026, 3, 31), TODAY)
 DOI: Final = "https://doi.org/10.5072/xy.1"
 EVENTS: Final[list[dict[str, Any]]] = [
     {"id": DOI, "ts": "2026-01-10T10:00:00Z", "session": "s", "title": "An older title", "country": "CH"},
@@ -37,7 +37,7 @@ async def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
         yield opened
 
 
-async def report(store: Store, asked: Harvest, platform: Platform = PLATFORM) -> Any:
+async def report(store: Store, asked: DatasetReportRequest, platform: Platform = PLATFORM) -> Any:
     return orjson.loads(await dataset_report(store, asked, platform))
 
 
@@ -124,7 +124,7 @@ async def test_each_month_that_has_usage_is_a_performance_of_its_own(store: Stor
 
 
 async def test_filters_leave_out_what_is_not_asked_for(store: Store) -> None:
-    asked = Harvest(
+    asked = DatasetReportRequest(
         date(2026, 1, 1),
         date(2026, 1, 31),
         TODAY,
@@ -143,7 +143,7 @@ async def test_filters_leave_out_what_is_not_asked_for(store: Store) -> None:
 
 
 async def test_one_dataset_can_be_asked_for(store: Store) -> None:
-    found = await report(store, Harvest(date(2026, 1, 1), date(2026, 2, 28), TODAY, dataset="dams"))
+    found = await report(store, DatasetReportRequest(date(2026, 1, 1), date(2026, 2, 28), TODAY, dataset="dams"))
     (dams,) = found["report-datasets"]
     assert dams["dataset-id"] == [{"type": "proprietary", "value": "dams"}]
     assert len(dams["performance"]) == 2
@@ -151,7 +151,7 @@ async def test_one_dataset_can_be_asked_for(store: Store) -> None:
 
 
 async def test_what_could_not_be_reported_is_an_exception(store: Store) -> None:
-    asked = Harvest(date(2026, 3, 1), date(2026, 3, 31), date(2026, 3, 5), ignored=("yop", "version"))
+    asked = DatasetReportRequest(date(2026, 3, 1), date(2026, 3, 31), date(2026, 3, 5), ignored=("yop", "version"))
     found = await report(store, asked)
     header = found["report-header"]
     assert header["reporting-period"] == {"begin-date": "2026-03-01", "end-date": "2026-03-05"}
@@ -175,8 +175,8 @@ async def test_what_nobody_told_is_empty(store: Store) -> None:
 
 
 async def test_a_report_that_takes_too_long_ends(store: Store) -> None:
-    with pytest.raises(TooCostly, match="such as a month"):
-        await dataset_report(store, JANUARY, PLATFORM, seconds=0)
+    with pytest.raises(QueryTooExpensive, match="such as a month"):
+        await dataset_report(store, JANUARY, PLATFORM, timeout_seconds=0)
 
 
 @pytest.mark.parametrize(
@@ -196,4 +196,4 @@ async def test_a_report_that_takes_too_long_ends(store: Store) -> None:
     ],
 )
 def test_an_id_says_what_kind_of_identifier_it_is(item: str, kind: str, value: str, uri: str | None) -> None:
-    assert identify(item) == ({"type": kind, "value": value}, uri)
+    assert classify_identifier(item) == ({"type": kind, "value": value}, uri)

@@ -10,9 +10,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from metronome.errors import TooCostly
-from metronome.reports.counter.tally import Deadline, count_usage, usage
-from metronome.reports.parameters import Parameters
+from metronome.errors import QueryTooExpensive
+from metronome.reports.counter.tally import Deadline, count_usage, usage_report
+from metronome.reports.parameters import ReportParameters
 from tests.reports.filled import Fill
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -72,7 +72,7 @@ HAND_MADE: Final = [
 
 async def test_usage_is_what_was_counted_by_hand(fill: Fill) -> None:
     store = await fill(HAND_MADE)
-    found = await usage(store, "a", Parameters())
+    found = await usage_report(store, "a", ReportParameters())
     assert found == {
         "months": {
             "2026-03": {**numbers(2, 1, 1, 1), "machine": NOTHING},
@@ -85,22 +85,27 @@ async def test_usage_is_what_was_counted_by_hand(fill: Fill) -> None:
         }
     }
     assert list(found["months"]) == ["2026-03", "2026-02", "2026-01"]
-    assert await usage(store, "a/b", Parameters()) == {
+    assert await usage_report(store, "a/b", ReportParameters()) == {
         "months": {"2026-01": {**numbers(1, 1, 0, 0), "machine": NOTHING}}
     }
-    assert await usage(store, "never", Parameters()) == {"months": {}}
+    assert await usage_report(store, "never", ReportParameters()) == {"months": {}}
 
 
 async def test_clicks_on_two_addresses_are_no_double_click_and_an_anchor_is_no_address(fill: Fill) -> None:
     clicks = [("10:00:00", "/a?page=1"), ("10:00:10", "/a?page=2"), ("10:00:20", "/a?page=1#top"), ("10:00:25", "/a")]
     store = await fill([on("01-10", time, session="s", url=url) for time, url in clicks])
-    assert (await usage(store, "a", Parameters()))["months"]["2026-01"] == {**numbers(3, 1, 0, 0), "machine": NOTHING}
+    assert (await usage_report(store, "a", ReportParameters()))["months"]["2026-01"] == {
+        **numbers(3, 1, 0, 0),
+        "machine": NOTHING,
+    }
 
 
 async def test_months_and_hours_are_those_of_the_zone(fill: Fill) -> None:
     # Both in one hour of Kolkata, 5:30 ahead; and after its new year.
     store = await fill([on("01-31", f"{time}:00", visitor="v", session="v") for time in ("18:30", "19:25")])
-    utc, kolkata = [(await usage(store, "a", Parameters(tz=tz)))["months"] for tz in ("UTC", "Asia/Kolkata")]
+    utc, kolkata = [
+        (await usage_report(store, "a", ReportParameters(tz=tz)))["months"] for tz in ("UTC", "Asia/Kolkata")
+    ]
     assert utc == {"2026-01": {**numbers(2, 2, 0, 0), "machine": NOTHING}}
     assert kolkata == {"2026-02": {**numbers(2, 1, 0, 0), "machine": NOTHING}}
 
@@ -108,15 +113,17 @@ async def test_months_and_hours_are_those_of_the_zone(fill: Fill) -> None:
 async def test_a_range_ends_where_it_ends_but_sees_the_second_click_of_a_double_click(fill: Fill) -> None:
     store = await fill([on("01-10", f"10:00:{second}", session="s") for second in ("00", "40", "59")])
     middle = datetime(2026, 1, 10, 10, 0, 50, tzinfo=UTC)
-    before, after = [await usage(store, "a", Parameters(start, end)) for start, end in ((None, middle), (middle, None))]
+    before, after = [
+        await usage_report(store, "a", ReportParameters(start, end)) for start, end in ((None, middle), (middle, None))
+    ]
     assert before["months"] == {"2026-01": {**numbers(1, 1, 0, 0), "machine": NOTHING}}
     assert after["months"] == before["months"]
 
 
 async def test_counting_that_takes_too_long_ends(fill: Fill) -> None:
     store = await fill(HAND_MADE)
-    with pytest.raises(TooCostly, match="such as a month"):
-        await usage(store, "a", Parameters(), seconds=0)
+    with pytest.raises(QueryTooExpensive, match="such as a month"):
+        await usage_report(store, "a", ReportParameters(), timeout_seconds=0)
 
 
 def random_events(random: Random, number: int) -> list[dict[str, Any]]:
@@ -181,27 +188,27 @@ def naive(events: Iterable[dict[str, Any]], tz: str) -> dict[tuple[str, str, boo
 async def test_usage_is_what_a_naive_program_counts(fill: Fill, tz: str) -> None:
     events = random_events(Random(len(tz)), 1_500)
     store = await fill(events)
-    tally = await count_usage(store, None, Parameters(tz=tz), Deadline(60))
+    tally = await count_usage(store, None, ReportParameters(tz=tz), Deadline(60))
     expected = naive(events, tz)
-    assert {tuple(cell): counts.numbers for cell, counts in tally.cells.items()} == expected
+    assert {tuple(cell): counts.totals for cell, counts in tally.counts.items()} == expected
     for item in "ab":
-        alone = await count_usage(store, item, Parameters(tz=tz), Deadline(60))
-        assert {tuple(cell): counts.numbers for cell, counts in alone.cells.items()} == {
+        alone = await count_usage(store, item, ReportParameters(tz=tz), Deadline(60))
+        assert {tuple(cell): counts.totals for cell, counts in alone.counts.items()} == {
             cell: four for cell, four in expected.items() if cell[0] == item
         }
-    for counts in tally.cells.values():
+    for counts in tally.counts.values():
         assert all(
             sum(four) <= all_
-            for four, all_ in zip(zip(*counts.countries.values(), strict=True), counts.numbers, strict=True)
+            for four, all_ in zip(zip(*counts.by_country.values(), strict=True), counts.totals, strict=True)
         )
 
 
 async def test_days_that_are_counted_apart_give_the_same_numbers(fill: Fill) -> None:
     store = await fill(random_events(Random(5), 1_000))
-    asked = Parameters(tz="Europe/Zurich")
+    asked = ReportParameters(tz="Europe/Zurich")
     together, apart = [await count_usage(store, None, asked, Deadline(60), most) for most in (1_000_000, 1)]
-    assert {cell: (one.numbers, one.countries) for cell, one in apart.cells.items()} == {
-        cell: (one.numbers, one.countries) for cell, one in together.cells.items()
+    assert {cell: (one.totals, one.by_country) for cell, one in apart.counts.items()} == {
+        cell: (one.totals, one.by_country) for cell, one in together.counts.items()
     }
 
 
@@ -209,8 +216,10 @@ async def test_totals_of_ranges_that_follow_each_other_add_up(fill: Fill) -> Non
     events = random_events(Random(7), 1_000)
     store = await fill(events)
     cuts = [None, *(datetime(2026, 1, 31, 23, minute, 13, 500_000, UTC) for minute in (5, 20, 40)), None]
-    parts = [await count_usage(store, None, Parameters(start, end), Deadline(60)) for start, end in pairwise(cuts)]
-    whole = await count_usage(store, None, Parameters(), Deadline(60))
-    for cell, counts in whole.cells.items():
-        found = [part.cells[cell].numbers for part in parts if cell in part.cells]
-        assert [sum(four[at] for four in found) for at in (0, 2)] == [counts.numbers[at] for at in (0, 2)]
+    parts = [
+        await count_usage(store, None, ReportParameters(start, end), Deadline(60)) for start, end in pairwise(cuts)
+    ]
+    whole = await count_usage(store, None, ReportParameters(), Deadline(60))
+    for cell, counts in whole.counts.items():
+        found = [part.counts[cell].totals for part in parts if cell in part.counts]
+        assert [sum(four[at] for four in found) for at in (0, 2)] == [counts.totals[at] for at in (0, 2)]

@@ -5,15 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.reports.dwell_time import PAUSE_MS, Stay, percentiles, stays_of
-from metronome.stores.sequences import Step
+from metronome.reports.dwell_time import INACTIVITY_MS, DwellTime, dwell_times, percentiles
+from metronome.stores.sequences import SequenceEvent
 
 MINUTE = 60_000
 
 
-def steps(*told: tuple[float, str | None, str]) -> list[Step]:
+def steps(*told: tuple[float, str | None, str]) -> list[SequenceEvent]:
     """Make steps of their minute, item and event."""
-    return [Step(int(minute * MINUTE), (item, event)) for minute, item, event in told]
+    return [SequenceEvent(int(minute * MINUTE), (item, event)) for minute, item, event in told]
 
 
 @pytest.mark.parametrize(
@@ -91,11 +91,13 @@ def steps(*told: tuple[float, str | None, str]) -> list[Step]:
 def test_a_stay_is_from_a_view_to_what_follows(
     told: list[tuple[float, str | None, str]], stays: list[tuple[str, float]]
 ) -> None:
-    assert list(stays_of(steps(*told))) == [Stay(item, int(minutes * MINUTE)) for item, minutes in stays]
+    assert list(dwell_times(steps(*told))) == [DwellTime(item, int(minutes * MINUTE)) for item, minutes in stays]
 
 
 EVENTS = st.tuples(
-    st.integers(0, 2 * PAUSE_MS), st.sampled_from(["a", "b", None]), st.sampled_from(["view", "heartbeat", "download"])
+    st.integers(0, 2 * INACTIVITY_MS),
+    st.sampled_from(["a", "b", None]),
+    st.sampled_from(["view", "heartbeat", "download"]),
 )
 
 
@@ -103,12 +105,12 @@ EVENTS = st.tuples(
 def test_stays_of_a_session_follow_one_another_and_each_begins_with_a_view(
     events: list[tuple[int, str | None, str]],
 ) -> None:
-    told = [Step(at, (item, event)) for at, item, event in sorted(events, key=lambda each: each[0])]
-    stays = list(stays_of(told))
-    assert all(stay.ms > 0 for stay in stays)
-    assert sum(stay.ms for stay in stays) <= (told[-1].at - told[0].at if told else 0)
+    told = [SequenceEvent(at, (item, event)) for at, item, event in sorted(events, key=lambda each: each[0])]
+    stays = list(dwell_times(told))
+    assert all(stay.milliseconds > 0 for stay in stays)
+    assert sum(stay.milliseconds for stay in stays) <= (told[-1].timestamp_ms - told[0].timestamp_ms if told else 0)
     for item in "ab":
-        views = sum(step.texts == (item, "view") for step in told)
+        views = sum(step.values == (item, "view") for step in told)
         assert sum(stay.item == item for stay in stays) <= views
 
 

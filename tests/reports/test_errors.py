@@ -7,8 +7,8 @@ from typing import Any, Final
 import pytest
 import pytest_asyncio
 
-from metronome.reports.errors import errors
-from metronome.reports.parameters import Parameters
+from metronome.reports.errors import errors_report
+from metronome.reports.parameters import ReportParameters
 from metronome.stores.base import Store
 from tests.reports.filled import BACK_ENDS, filled, told
 
@@ -75,14 +75,14 @@ OF_A: Final[dict[str, Any]] = {
 
 
 async def test_errors_of_an_item_are_told_by_day_message_and_browser(store: Store) -> None:
-    found = told(store, await errors(store, "a", Parameters()))
+    found = told(store, await errors_report(store, "a", ReportParameters()))
     assert found == OF_A
     assert list(found) == ["days", "messages", "browsers", "session_share"]
     assert list(found["days"]) == ["2015-01-22", "2015-01-21", "2015-01-20"]
 
 
 async def test_errors_of_all_items_name_the_items_and_count_those_of_none(store: Store) -> None:
-    found = told(store, await errors(store, None, Parameters()))
+    found = told(store, await errors_report(store, None, ReportParameters()))
     assert found["days"] == {"2015-01-22": 6, "2015-01-21": 1, "2015-01-20": 1}
     assert [(each["message"], each["count"]) for each in found["messages"]] == [
         ("no item #", 3),
@@ -96,7 +96,7 @@ async def test_errors_of_all_items_name_the_items_and_count_those_of_none(store:
 
 
 async def test_bots_count_where_they_are_asked_for(store: Store) -> None:
-    found = told(store, await errors(store, "a", Parameters(bots=True)))
+    found = told(store, await errors_report(store, "a", ReportParameters(include_bots=True)))
     assert found["days"]["2015-01-22"] == 5
     assert found["messages"][0] == message("HTTP 404", 3, 2, "20T08:00", "22T11:00")
     assert found["browsers"][1] == browser("Chrome", "142", 2, 2)
@@ -105,7 +105,7 @@ async def test_bots_count_where_they_are_asked_for(store: Store) -> None:
 
 
 async def test_a_limit_cuts_messages_browsers_and_items_and_no_days(store: Store) -> None:
-    found = told(store, await errors(store, None, Parameters(limit=1)))
+    found = told(store, await errors_report(store, None, ReportParameters(limit=1)))
     assert len(found["days"]) == 3
     assert found["messages"] == OF_A["messages"][:1]
     assert found["browsers"] == OF_A["browsers"][:1]
@@ -113,8 +113,8 @@ async def test_a_limit_cuts_messages_browsers_and_items_and_no_days(store: Store
 
 
 async def test_a_range_cuts_all_of_it(store: Store) -> None:
-    day = Parameters(start=datetime(2015, 1, 20, tzinfo=UTC), end=datetime(2015, 1, 22, tzinfo=UTC))
-    assert told(store, await errors(store, "a", day)) == {
+    day = ReportParameters(start=datetime(2015, 1, 20, tzinfo=UTC), end=datetime(2015, 1, 22, tzinfo=UTC))
+    assert told(store, await errors_report(store, "a", day)) == {
         "days": {"2015-01-21": 1, "2015-01-20": 1},
         "messages": [
             message("HTTP 404", 1, 1, "20T08:00", "20T08:00"),
@@ -126,15 +126,15 @@ async def test_a_range_cuts_all_of_it(store: Store) -> None:
 
 
 async def test_days_are_those_of_the_zone(store: Store) -> None:
-    found = told(store, await errors(store, "a", Parameters(tz="Europe/Zurich")))
+    found = told(store, await errors_report(store, "a", ReportParameters(tz="Europe/Zurich")))
     assert found["days"] == {"2015-01-22": 5, "2015-01-20": 1}
 
 
 async def test_an_item_that_was_never_seen_has_no_share(store: Store) -> None:
     nothing: dict[str, Any] = {"days": {}, "messages": [], "browsers": [], "session_share": None}
-    assert told(store, await errors(store, "never", Parameters())) == nothing
+    assert told(store, await errors_report(store, "never", ReportParameters())) == nothing
 
 
 async def test_an_item_without_errors_has_a_share_of_nothing(store: Store) -> None:
-    day = Parameters(start=datetime(2015, 1, 22, 8, tzinfo=UTC), end=datetime(2015, 1, 22, 9, 30, tzinfo=UTC))
-    assert told(store, await errors(store, "a", day))["session_share"] == 0.0
+    day = ReportParameters(start=datetime(2015, 1, 22, 8, tzinfo=UTC), end=datetime(2015, 1, 22, 9, 30, tzinfo=UTC))
+    assert told(store, await errors_report(store, "a", day))["session_share"] == 0.0

@@ -7,9 +7,9 @@ from typing import Any, Final
 import pytest
 import pytest_asyncio
 
-from metronome.reports.flow import flow
-from metronome.reports.parameters import Parameters
-from metronome.reports.sample import MOST_STEPS, MOST_TRAILS
+from metronome.reports.flow import flow_report
+from metronome.reports.parameters import ReportParameters
+from metronome.reports.sample import MAX_EVENTS_PER_SEQUENCE, MAX_SEQUENCES
 from metronome.stores.base import Store
 from tests.reports.filled import BACK_ENDS, Fill, filled
 
@@ -71,7 +71,7 @@ def at(moment: str) -> datetime:
 
 
 async def test_flow_of_an_item_is_what_comes_before_and_after_it(store: Store) -> None:
-    found = await flow(store, "a", Parameters())
+    found = await flow_report(store, "a", ReportParameters())
     assert found == OF_A
     assert list(found) == list(OF_A)
     assert list(found["previous"]) == ["b", "c"]
@@ -88,12 +88,12 @@ async def test_flow_of_an_item_is_what_comes_before_and_after_it(store: Store) -
     ],
 )
 async def test_any_item_can_be_asked_for(store: Store, item: str, expected: dict[str, Any]) -> None:
-    found = await flow(store, item, Parameters())
+    found = await flow_report(store, item, ReportParameters())
     assert {name: found[name] for name in expected} == expected
 
 
 async def test_several_steps_are_told_by_their_distance(store: Store) -> None:
-    found = await flow(store, "a", Parameters(steps=3))
+    found = await flow_report(store, "a", ReportParameters(steps=3))
     assert found == OF_A | {
         # Two steps before the second a of s2 there is the first one.
         "before": [{"b": 1, "c": 1}, {"a": 1}, {}],
@@ -102,7 +102,7 @@ async def test_several_steps_are_told_by_their_distance(store: Store) -> None:
 
 
 async def test_flow_of_everything_is_told_by_transitions(store: Store) -> None:
-    found = await flow(store, None, Parameters())
+    found = await flow_report(store, None, ReportParameters())
     assert found == {
         "sessions": 6,
         "entries": {"a": 2, "b": 1, "c": 1, "d": 1, "dir/Ünï file": 1},
@@ -119,34 +119,34 @@ async def test_flow_of_everything_is_told_by_transitions(store: Store) -> None:
 
 
 async def test_a_limit_cuts_each_ranking(store: Store) -> None:
-    everything = await flow(store, None, Parameters(limit=1))
+    everything = await flow_report(store, None, ReportParameters(limit=1))
     assert (everything["entries"], everything["exits"]) == ({"a": 2}, {"a": 2})
     assert everything["transitions"] == [{"from": "a", "to": "b", "count": 2}]
-    of_a = await flow(store, "a", Parameters(limit=1, steps=2))
+    of_a = await flow_report(store, "a", ReportParameters(limit=1, steps=2))
     assert (of_a["previous"], of_a["after"]) == ({"b": 1}, [{"b": 2}, {"a": 1}])
-    assert await flow(store, "a", Parameters(limit=None)) == OF_A
+    assert await flow_report(store, "a", ReportParameters(limit=None)) == OF_A
 
 
 async def test_bots_count_where_they_are_asked_for(store: Store) -> None:
-    found = await flow(store, "a", Parameters(bots=True))
+    found = await flow_report(store, "a", ReportParameters(include_bots=True))
     assert (found["sessions"], found["entries"], found["next"]) == (4, 3, {"b": 2, "c": 1})
-    assert (await flow(store, None, Parameters(bots=True)))["sessions"] == 7
+    assert (await flow_report(store, None, ReportParameters(include_bots=True)))["sessions"] == 7
 
 
 async def test_sessions_are_told_as_far_as_they_lie_in_the_range(store: Store) -> None:
     # Of s2 this is b and the last a, of s3 all.
-    found = await flow(store, "a", Parameters(start=at("22T11:02")))
+    found = await flow_report(store, "a", ReportParameters(start=at("22T11:02")))
     assert (found["sessions"], found["entries"]) == (2, 0)
     assert (found["previous"], found["next"]) == ({"b": 1, "c": 1}, {})
-    found = await flow(store, None, Parameters(start=at("22T10:00"), end=at("22T10:02")))
+    found = await flow_report(store, None, ReportParameters(start=at("22T10:00"), end=at("22T10:02")))
     assert found["transitions"] == [{"from": "a", "to": "b", "count": 1}]
-    assert await flow(store, "a", Parameters(start=at("24T00:00"))) == NOTHING
+    assert await flow_report(store, "a", ReportParameters(start=at("24T00:00"))) == NOTHING
 
 
 async def test_items_seen_at_the_same_time_are_walked_in_the_order_of_their_ids(fill: Fill) -> None:
     same = [{"ts": "2015-01-22T10:00:00.500Z", "session": "s", "id": item} for item in ("c", "a", "é", "b", "a")]
     store = await fill(same)
-    found = await flow(store, None, Parameters())
+    found = await flow_report(store, None, ReportParameters())
     assert [(step["from"], step["to"]) for step in found["transitions"]] == [("a", "b"), ("b", "c"), ("c", "é")]
     assert (found["entries"], found["exits"]) == ({"a": 1}, {"é": 1})
 
@@ -155,31 +155,31 @@ async def test_of_many_sessions_the_newest_are_looked_at(fill: Fill) -> None:
     start = at("22T00:00").timestamp()
     events = [
         {"ts": start + 10 * number + step, "session": f"s{number}", "id": item}
-        for number in range(MOST_TRAILS + 3)
+        for number in range(MAX_SEQUENCES + 3)
         for step, item in enumerate(("old" if number < 3 else "new", "end"))
     ]
     store = await fill(events)
-    assert await flow(store, None, Parameters()) == {
-        "sessions": MOST_TRAILS,
-        "entries": {"new": MOST_TRAILS},
-        "exits": {"end": MOST_TRAILS},
-        "transitions": [{"from": "new", "to": "end", "count": MOST_TRAILS}],
+    assert await flow_report(store, None, ReportParameters()) == {
+        "sessions": MAX_SEQUENCES,
+        "entries": {"new": MAX_SEQUENCES},
+        "exits": {"end": MAX_SEQUENCES},
+        "transitions": [{"from": "new", "to": "end", "count": MAX_SEQUENCES}],
         "exact": False,
-        "sessions_looked_at": MOST_TRAILS,
+        "sessions_looked_at": MAX_SEQUENCES,
     }
     # Each item has sessions of its own.
-    assert "exact" not in await flow(store, "new", Parameters())
-    assert (await flow(store, "old", Parameters()))["sessions"] == 3
-    assert (await flow(store, "end", Parameters()))["previous"] == {"new": MOST_TRAILS}
+    assert "exact" not in await flow_report(store, "new", ReportParameters())
+    assert (await flow_report(store, "old", ReportParameters()))["sessions"] == 3
+    assert (await flow_report(store, "end", ReportParameters()))["previous"] == {"new": MAX_SEQUENCES}
 
 
 async def test_of_a_session_without_end_the_beginning_is_looked_at(fill: Fill) -> None:
     start = at("22T00:00").timestamp()
-    names = ["first", *(f"i{number % 2}" for number in range(3 * MOST_STEPS)), "last"]
+    names = ["first", *(f"i{number % 2}" for number in range(3 * MAX_EVENTS_PER_SEQUENCE)), "last"]
     events = [{"ts": start + number, "session": "crawler", "id": item} for number, item in enumerate(names)]
     store = await fill(events)
-    found = await flow(store, None, Parameters())
-    assert sum(step["count"] for step in found["transitions"]) == MOST_STEPS - 1
+    found = await flow_report(store, None, ReportParameters())
+    assert sum(step["count"] for step in found["transitions"]) == MAX_EVENTS_PER_SEQUENCE - 1
     assert found["entries"] == {"first": 1}
     assert (found["exact"], found["sessions_looked_at"]) == (False, 1)
-    assert (await flow(store, "last", Parameters()))["sessions"] == 0
+    assert (await flow_report(store, "last", ReportParameters()))["sessions"] == 0

@@ -7,9 +7,9 @@ from typing import Any, Final
 import pytest
 import pytest_asyncio
 
-from metronome.errors import Unaskable
-from metronome.reports.items import items
-from metronome.reports.parameters import Parameters
+from metronome.errors import InvalidQuery
+from metronome.reports.items import items_report
+from metronome.reports.parameters import ReportParameters
 from metronome.stores.base import Store
 from tests.reports.filled import BACK_ENDS, Fill, filled, told
 
@@ -62,8 +62,8 @@ async def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
         yield store
 
 
-def old(order: str = "", limit: int | None = 100, *, bots: bool = False) -> Parameters:
-    return Parameters(end=datetime(2015, 1, 2, tzinfo=UTC), order=order, limit=limit, bots=bots)
+def old(order: str = "", limit: int | None = 100, *, bots: bool = False) -> ReportParameters:
+    return ReportParameters(end=datetime(2015, 1, 2, tzinfo=UTC), order=order, limit=limit, include_bots=bots)
 
 
 def item(name: str, views: int, downloads: int, **more: int) -> dict[str, object]:
@@ -71,18 +71,18 @@ def item(name: str, views: int, downloads: int, **more: int) -> dict[str, object
 
 
 async def test_the_most_viewed_come_first_and_those_only_downloaded_follow(store: Store) -> None:
-    found = await items(store, old(), NOW)
+    found = await items_report(store, old(), NOW)
     assert found == {"items": [item("a", 3, 0), item("b", 2, 5), item("d", 2, 1), item("c", 0, 7)]}
-    assert await items(store, old("views"), NOW) == found
+    assert await items_report(store, old("views"), NOW) == found
 
 
 async def test_the_most_downloaded_come_first_where_that_is_asked_for(store: Store) -> None:
-    found = await items(store, old("downloads"), NOW)
+    found = await items_report(store, old("downloads"), NOW)
     assert found == {"items": [item("c", 0, 7), item("b", 2, 5), item("d", 2, 1), item("a", 3, 0)]}
 
 
 async def test_those_of_most_visitors_come_first_where_that_is_asked_for(store: Store) -> None:
-    found = told(store, await items(store, old("visitors"), NOW))
+    found = told(store, await items_report(store, old("visitors"), NOW))
     assert found == {
         "items": [
             item("b", 2, 5, visitors=3),
@@ -96,18 +96,18 @@ async def test_those_of_most_visitors_come_first_where_that_is_asked_for(store: 
     ("order", "names"), [("views", ["a", "b"]), ("downloads", ["c", "b"]), ("visitors", ["b", "c"])]
 )
 async def test_a_limit_keeps_the_first_with_both_their_counts(store: Store, order: str, names: list[str]) -> None:
-    found = (await items(store, old(order, 2), NOW))["items"]
+    found = (await items_report(store, old(order, 2), NOW))["items"]
     assert [(each["id"], each["views"], each["downloads"]) for each in found] == [(name, *USES[name]) for name in names]
 
 
 @pytest.mark.parametrize("order", ["views", "downloads", "visitors"])
 async def test_no_limit_is_all_items(store: Store, order: str) -> None:
-    assert await items(store, old(order, None), NOW) == await items(store, old(order), NOW)
+    assert await items_report(store, old(order, None), NOW) == await items_report(store, old(order), NOW)
 
 
 async def test_bots_count_where_they_are_asked_for(store: Store) -> None:
-    assert (await items(store, old(bots=True), NOW))["items"][0] == item("a", 4, 0)
-    assert (await items(store, old("visitors", bots=True), NOW))["items"][1] == item("a", 4, 0, visitors=2)
+    assert (await items_report(store, old(bots=True), NOW))["items"][0] == item("a", 4, 0)
+    assert (await items_report(store, old("visitors", bots=True), NOW))["items"][1] == item("a", 4, 0, visitors=2)
 
 
 RISING: Final = [
@@ -121,12 +121,12 @@ RISING: Final = [
 
 
 async def test_those_that_rise_most_surely_come_first_and_those_that_fall_last(store: Store) -> None:
-    assert await items(store, Parameters(order="rising"), NOW) == {"items": RISING}
+    assert await items_report(store, ReportParameters(order="rising"), NOW) == {"items": RISING}
 
 
 @pytest.mark.parametrize("limit", [1, 3, None])
 async def test_a_limit_keeps_what_rises_most(store: Store, limit: int | None) -> None:
-    assert await items(store, Parameters(order="rising", limit=limit), NOW) == {"items": RISING[:limit]}
+    assert await items_report(store, ReportParameters(order="rising", limit=limit), NOW) == {"items": RISING[:limit]}
 
 
 @pytest.mark.parametrize(
@@ -136,13 +136,15 @@ async def test_a_limit_keeps_what_rises_most(store: Store, limit: int | None) ->
 async def test_what_rises_is_compared_up_to_now_and_over_two_weeks_unless_told_otherwise(
     store: Store, start: datetime | None, end: datetime | None
 ) -> None:
-    assert await items(store, Parameters(start=start, end=end, order="rising"), NOW) == {"items": RISING}
+    assert await items_report(store, ReportParameters(start=start, end=end, order="rising"), NOW) == {"items": RISING}
 
 
 async def test_the_halves_are_those_of_the_range(store: Store) -> None:
     # The week's uses lie at its first moment and at its last one; the middle is half an hour after the first.
     start = datetime(2015, 1, 1, 13, tzinfo=UTC)
-    assert await items(store, Parameters(start=start, end=NOW - timedelta(days=7), order="rising"), NOW) == {
+    assert await items_report(
+        store, ReportParameters(start=start, end=NOW - timedelta(days=7), order="rising"), NOW
+    ) == {
         "items": [
             item("small", 2, 0, before=1, change=1),
             item("fading", 20, 0, before=20, change=0),
@@ -155,25 +157,25 @@ async def test_the_halves_are_those_of_the_range(store: Store) -> None:
 
 @pytest.mark.parametrize("start", [NOW, NOW + timedelta(days=1)])
 async def test_a_range_without_two_halves_is_refused(store: Store, start: datetime) -> None:
-    with pytest.raises(Unaskable, match="ends before it begins"):
-        await items(store, Parameters(start=start, order="rising"), NOW)
+    with pytest.raises(InvalidQuery, match="ends before it begins"):
+        await items_report(store, ReportParameters(start=start, order="rising"), NOW)
 
 
 async def test_a_range_in_the_calendar_s_first_days_has_halves_as_well(store: Store) -> None:
     end = datetime(1, 1, 3, tzinfo=UTC)
-    assert await items(store, Parameters(end=end, order="rising"), NOW) == {"items": []}
+    assert await items_report(store, ReportParameters(end=end, order="rising"), NOW) == {"items": []}
 
 
 async def test_another_order_is_refused_by_name(store: Store) -> None:
-    with pytest.raises(Unaskable, match="order=best is not known: choose one of views, downloads, visitors, rising"):
-        await items(store, Parameters(order="best"), NOW)
+    with pytest.raises(InvalidQuery, match="order=best is not known: choose one of views, downloads, visitors, rising"):
+        await items_report(store, ReportParameters(order="best"), NOW)
 
 
 async def test_those_of_most_visitors_need_not_be_used_most(fill: Fill) -> None:
     events = [{"ts": DAY, "id": f"item{number:03}", "visitor": "v0"} for number in range(520) for _ in range(5)]
     events += [{"ts": DAY, "id": "liked", "visitor": f"v{number}"} for number in range(4)]
     store = await fill(events)
-    found = told(store, await items(store, old("visitors", 2), NOW))
-    every = told(store, await items(store, old("visitors", None), NOW))
+    found = told(store, await items_report(store, old("visitors", 2), NOW))
+    every = told(store, await items_report(store, old("visitors", None), NOW))
     assert found == {"items": [item("liked", 4, 0, visitors=4), item("item000", 5, 0, visitors=1)]}
     assert (len(every["items"]), every["items"][:2]) == (521, found["items"])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.reports.log_likelihood import association, change
+from metronome.reports.log_likelihood import association_score, change_score
 
 COUNTS = st.integers(0, 10_000)
 SOME = st.integers(1, 1000)
@@ -26,23 +26,23 @@ def test_the_score_is_that_of_the_paper(
     both: int, only_one: int, only_other: int, neither: int, published: float
 ) -> None:
     total = both + only_one + only_other + neither
-    assert association(both, both + only_one, both + only_other, total) == pytest.approx(published, abs=0.005)
+    assert association_score(both, both + only_one, both + only_other, total) == pytest.approx(published, abs=0.005)
 
 
 def test_what_always_goes_together_and_never_alone_has_the_entropy_of_its_share() -> None:
     # Two of four have both, two have neither: 2 · 4 · ln 2.
-    assert association(2, 2, 2, 4) == pytest.approx(8 * log(2))
+    assert association_score(2, 2, 2, 4) == pytest.approx(8 * log(2))
 
 
 @given(SOME, SOME, SOME, SOME)
 def test_independent_things_have_no_score(one: int, not_one: int, other: int, not_other: int) -> None:
     total = (one + not_one) * (other + not_other)
-    assert association(one * other, one * (other + not_other), other * (one + not_one), total) == 0
+    assert association_score(one * other, one * (other + not_other), other * (one + not_one), total) == 0
 
 
 @given(SOME, COUNTS)
 def test_what_everybody_has_goes_together_with_nothing(one: int, others: int) -> None:
-    assert association(one, one, one + others, one + others) == 0
+    assert association_score(one, one, one + others, one + others) == 0
 
 
 @given(COUNTS, COUNTS, COUNTS, COUNTS)
@@ -51,9 +51,9 @@ def test_scores_are_never_negative_and_the_same_from_both_sides(
 ) -> None:
     total = common + only_one + only_other + neither
     one, other = common + only_one, common + only_other
-    score = association(common, one, other, total)
+    score = association_score(common, one, other, total)
     assert score >= 0
-    assert score == pytest.approx(association(common, other, one, total), rel=1e-9, abs=1e-9)
+    assert score == pytest.approx(association_score(common, other, one, total), rel=1e-9, abs=1e-9)
 
 
 @given(COUNTS, COUNTS, COUNTS, COUNTS)
@@ -61,7 +61,7 @@ def test_only_what_is_more_common_than_by_chance_has_a_score(
     common: int, only_one: int, only_other: int, neither: int
 ) -> None:
     total = common + only_one + only_other + neither
-    score = association(common, common + only_one, common + only_other, total)
+    score = association_score(common, common + only_one, common + only_other, total)
     if common * neither <= only_one * only_other:
         assert score == 0
     elif common * neither > 1.01 * only_one * only_other:  # Nearer to chance, the score is about what is rounded away.
@@ -73,20 +73,20 @@ def test_of_things_as_common_those_that_go_together_more_often_score_higher(
     common: int, only_one: int, only_other: int, neither: int
 ) -> None:
     one, other, total = common + only_one, common + only_other, common + only_one + only_other + neither
-    less, more = (association(both, one, other, total) for both in (common, common + 1))
+    less, more = (association_score(both, one, other, total) for both in (common, common + 1))
     assert more > less if more else less == 0
 
 
 @given(SOME, SOME, SOME, SOME, st.integers(2, 9))
 def test_a_score_grows_with_the_evidence(common: int, only_one: int, only_other: int, neither: int, times: int) -> None:
     one, other, total = common + only_one, common + only_other, common + only_one + only_other + neither
-    whole = association(times * common, times * one, times * other, times * total)
-    assert whole == pytest.approx(times * association(common, one, other, total), rel=1e-6, abs=1e-6)
+    whole = association_score(times * common, times * one, times * other, times * total)
+    assert whole == pytest.approx(times * association_score(common, one, other, total), rel=1e-6, abs=1e-6)
 
 
 @given(COUNTS, COUNTS, COUNTS, COUNTS)
 def test_margins_that_are_only_estimated_break_nothing(common: int, one: int, other: int, total: int) -> None:
-    assert association(common, one, other, total) >= 0
+    assert association_score(common, one, other, total) >= 0
 
 
 @pytest.mark.parametrize(
@@ -102,15 +102,15 @@ def test_margins_that_are_only_estimated_break_nothing(common: int, one: int, ot
     ],
 )
 def test_a_change_is_a_signed_likelihood_ratio(before: int, after: int, expected: float) -> None:
-    assert change(before, after) == pytest.approx(expected, abs=5e-5)
+    assert change_score(before, after) == pytest.approx(expected, abs=5e-5)
 
 
 @given(COUNTS, COUNTS)
 def test_a_rise_one_way_is_a_fall_the_other_way(before: int, after: int) -> None:
-    assert change(before, after) == -change(after, before)
-    assert (change(before, after) > 0) == (after > before)
+    assert change_score(before, after) == -change_score(after, before)
+    assert (change_score(before, after) > 0) == (after > before)
 
 
 @given(COUNTS, COUNTS)
 def test_the_more_there_is_after_the_higher_the_rise(before: int, after: int) -> None:
-    assert change(before, after + 1) > change(before, after)
+    assert change_score(before, after + 1) > change_score(before, after)

@@ -7,16 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.errors import Unaskable
-from metronome.reports.parameters import Parameters, read_parameters
-from metronome.stores.query import NO_BOTS, AllOf, Exists
+from metronome.errors import InvalidQuery
+from metronome.reports.parameters import ReportParameters, parse_report_parameters
+from metronome.stores.query import EXCLUDE_BOTS, AllOf, Exists
 
 NOW = datetime(2015, 1, 22, 12, tzinfo=UTC)
 KNOWN = frozenset({"from", "to", "tz", "interval", "limit", "bots", "order"})
 
 
-def read(**query: str) -> Parameters:
-    return read_parameters({name.rstrip("_"): text for name, text in query.items()}, NOW, KNOWN)
+def read(**query: str) -> ReportParameters:
+    return parse_report_parameters({name.rstrip("_"): text for name, text in query.items()}, NOW, KNOWN)
 
 
 def at(text: str) -> datetime:
@@ -24,7 +24,7 @@ def at(text: str) -> datetime:
 
 
 def test_nothing_asked_is_everything_by_day_without_bots() -> None:
-    assert read() == Parameters(None, None, "UTC", "day", 100, bots=False, order="")
+    assert read() == ReportParameters(None, None, "UTC", "day", 100, include_bots=False, order="")
     assert read(from_="", to="", tz="", interval="", limit="", order="") == read()
 
 
@@ -75,7 +75,7 @@ def test_a_limit_of_nought_is_none(text: str, limit: int | None) -> None:
     [("1", True), ("true", True), ("YES", True), ("", True), ("0", False), ("False", False), ("no", False)],
 )
 def test_bots_are_switched_on(text: str, *, bots: bool) -> None:
-    assert read(bots=text).bots == bots
+    assert read(bots=text).include_bots == bots
 
 
 @pytest.mark.parametrize(
@@ -101,8 +101,8 @@ def test_bots_are_switched_on(text: str, *, bots: bool) -> None:
     ],
 )
 def test_what_cannot_be_is_refused_by_name(query: dict[str, str], complaint: str) -> None:
-    with pytest.raises(Unaskable) as caught:
-        read_parameters(query, NOW, KNOWN)
+    with pytest.raises(InvalidQuery) as caught:
+        parse_report_parameters(query, NOW, KNOWN)
     assert complaint in str(caught.value)
     assert len(str(caught.value)) < 250
 
@@ -110,12 +110,12 @@ def test_what_cannot_be_is_refused_by_name(query: dict[str, str], complaint: str
 @given(st.dictionaries(st.sampled_from(sorted(KNOWN)), st.text() | st.from_regex(r"-?[0-9TZ:dhmsw-]+"), max_size=3))
 def test_any_query_is_read_or_refused(query: dict[str, Any]) -> None:
     try:
-        asked = read_parameters(query, NOW, KNOWN)
-    except Unaskable:
+        asked = parse_report_parameters(query, NOW, KNOWN)
+    except InvalidQuery:
         return
     assert all(moment is None or moment.tzinfo is not None for moment in (asked.start, asked.end))
 
 
 def test_bots_are_left_out_of_every_filter_unless_they_are_asked_for() -> None:
-    assert Parameters().only(Exists("id")) == AllOf((Exists("id"), NO_BOTS))
-    assert Parameters(bots=True).only(Exists("id")) == AllOf((Exists("id"),))
+    assert ReportParameters().build_filter(Exists("id")) == AllOf((Exists("id"), EXCLUDE_BOTS))
+    assert ReportParameters(include_bots=True).build_filter(Exists("id")) == AllOf((Exists("id"),))

@@ -5,8 +5,8 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.reports.flow import Around, Everywhere, most_first, walk_of
-from metronome.stores.sequences import Step, Trail
+from metronome.reports.flow import ItemFlow, SiteFlow, item_path, top_counts
+from metronome.stores.sequences import EventSequence, SequenceEvent
 
 ITEMS = st.sampled_from(["a", "b", "c", "d"])
 VISITS = st.lists(st.lists(ITEMS | st.none(), max_size=12), max_size=6)
@@ -21,12 +21,12 @@ def folded(visit: list[str | None]) -> list[str]:
     return walk
 
 
-def trail(visit: list[str | None]) -> Trail:
-    return Trail("s", tuple(Step(at, (item,)) for at, item in enumerate(visit)))
+def trail(visit: list[str | None]) -> EventSequence:
+    return EventSequence("s", tuple(SequenceEvent(at, (item,)) for at, item in enumerate(visit)))
 
 
 def test_an_item_that_comes_several_times_running_stands_once() -> None:
-    assert walk_of(trail(["a", "a", "b", "a", "a", "a"])) == ("a", "b", "a")
+    assert item_path(trail(["a", "a", "b", "a", "a", "a"])) == ("a", "b", "a")
 
 
 @given(VISITS, ITEMS, st.integers(1, 5))
@@ -34,9 +34,9 @@ def test_what_lies_around_an_item_is_what_a_naive_count_finds(
     visits: list[list[str | None]], item: str, steps: int
 ) -> None:
     walks = [folded(visit) for visit in visits]
-    around = Around(item, steps)
+    around = ItemFlow(item, steps)
     for visit in visits:
-        around.add(walk_of(trail(visit)))
+        around.add(item_path(trail(visit)))
     assert around.sessions == sum(item in walk for walk in walks)
     assert around.entries == sum(walk[:1] == [item] for walk in walks)
     assert around.exits == sum(walk[-1:] == [item] for walk in walks)
@@ -54,10 +54,10 @@ def test_what_lies_around_an_item_is_what_a_naive_count_finds(
 
 @given(VISITS)
 def test_what_is_told_of_each_item_adds_up_to_what_is_told_of_all(visits: list[list[str | None]]) -> None:
-    everywhere = Everywhere()
-    around = {item: Around(item, 1) for item in "abcd"}
+    everywhere = SiteFlow()
+    around = {item: ItemFlow(item, 1) for item in "abcd"}
     for visit in visits:
-        walk = walk_of(trail(visit))
+        walk = item_path(trail(visit))
         everywhere.add(walk)
         for each in around.values():
             each.add(walk)
@@ -78,4 +78,4 @@ def test_the_greatest_counts_come_first_and_equal_ones_by_what_they_count(
     counts: dict[str, int], limit: int | None
 ) -> None:
     ranked = sorted(sorted(counts), key=lambda name: counts[name], reverse=True)
-    assert list(most_first(Counter(counts), limit).items()) == [(name, counts[name]) for name in ranked[:limit]]
+    assert list(top_counts(Counter(counts), limit).items()) == [(name, counts[name]) for name in ranked[:limit]]

@@ -7,21 +7,23 @@ from typing import Any, Final
 import pytest
 import pytest_asyncio
 
-from metronome.errors import TooCostly, Unaskable
-from metronome.event import Door, Event, document
-from metronome.reports.query.names import Names
-from metronome.reports.query.parse import read_address
-from metronome.reports.query.request import Asked, read_asked
-from metronome.reports.query.run import query
-from metronome.stores.base import Batch, Store
+from metronome.errors import InvalidQuery, QueryTooExpensive
+from metronome.event import DocumentContext, Event, build_document
+from metronome.reports.query.names import FieldChecker
+from metronome.reports.query.parse import parse_query_string
+from metronome.reports.query.request import ParsedQuery, parse_query
+from metronome.reports.query.run import run_query
+from metronome.stores.base import DocumentBatch, Store
 from metronome.stores.duckdb import DuckDBStore
-from metronome.stores.query import MAX_GROUPS, Answer
+from metronome.stores.query import MAX_GROUPS, QueryResult
 from tests.reports.filled import BACK_ENDS, filled
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 """All tests ask the same stores, and so share the loop that these were opened in."""
 
-DOOR: Final = Door(arrival="2026-03-30T12:00:00.000Z", earliest=None, latest="2030-01-01T00:00:00.000Z")
+DOOR: Final = DocumentContext(
+    received_at="2026-03-30T12:00:00.000Z", min_timestamp=None, max_timestamp="2030-01-01T00:00:00.000Z"
+)
 NOW: Final = datetime(2026, 3, 30, 12, tzinfo=UTC)
 EVENTS: Final[list[dict[str, Any]]] = [
     {"id": "a", "ts": "2026-03-28T10:00:00Z", "visitor": "v1", "session": "s1", "LCP": 100, "tags.color": "red"},
@@ -56,12 +58,12 @@ async def empty(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
         yield store
 
 
-def read(text: str) -> Asked:
-    return read_asked(read_address(text), NOW)
+def read(text: str) -> ParsedQuery:
+    return parse_query(parse_query_string(text), NOW)
 
 
-async def ask(store: Store, text: str, names: Names | None = None) -> Answer:
-    return await query(store, names or Names(store), read(text), NOW)
+async def ask(store: Store, text: str, names: FieldChecker | None = None) -> QueryResult:
+    return await run_query(store, names or FieldChecker(store), read(text), NOW)
 
 
 @pytest.mark.parametrize(
@@ -179,17 +181,17 @@ async def test_a_comparison_can_be_a_whole_series(store: Store) -> None:
     ],
 )
 async def test_what_no_event_has_is_refused_with_what_may_be_meant(store: Store, text: str, said: str) -> None:
-    with pytest.raises(Unaskable) as caught:
+    with pytest.raises(InvalidQuery) as caught:
         await ask(store, text)
     assert said in str(caught.value)
 
 
 async def test_where_numbers_are_is_told_as_far_as_it_is_known(store: Store) -> None:
-    names = Names(store)
+    names = FieldChecker(store)
     await ask(store, "metrics=avg:price", names)
-    with pytest.raises(Unaskable, match=r"prise' \(do you mean price\?\)"):
+    with pytest.raises(InvalidQuery, match=r"prise' \(do you mean price\?\)"):
         await ask(store, "metrics=avg:prise", names)
-    with pytest.raises(Unaskable, match="title holds no numbers; there are some in LCP, price"):
+    with pytest.raises(InvalidQuery, match="title holds no numbers; there are some in LCP, price"):
         await ask(store, "metrics=avg:title", names)
 
 
@@ -227,7 +229,7 @@ async def test_an_empty_store_answers_what_has_known_names(empty: Store, text: s
 
 async def test_an_empty_store_does_not_know_other_names(empty: Store) -> None:
     for text in ("price=1", "tags.color=red", "by=nothing"):
-        with pytest.raises(Unaskable, match="no event has a field"):
+        with pytest.raises(InvalidQuery, match="no event has a field"):
             await ask(empty, text)
 
 
@@ -239,18 +241,18 @@ class Counting(DuckDBStore):
         self.asked = 0
         self.read = 0
 
-    async def ask(self, *questions: Any) -> tuple[Answer, ...]:
+    async def query(self, *queries: Any) -> tuple[QueryResult, ...]:
         self.asked += 1
-        return await super().ask(*questions)
+        return await super().query(*queries)
 
-    async def fields(self) -> frozenset[str]:
+    async def list_fields(self) -> frozenset[str]:
         self.read += 1
-        return await super().fields()
+        return await super().list_fields()
 
 
 async def fill(store: Store, events: list[dict[str, Any]]) -> None:
-    lines = [document(Event(fields), DOOR, f"{len(events)}-{at}") for at, fields in enumerate(events)]
-    await store.write(Batch.of(lines))
+    lines = [build_document(Event(fields), DOOR, f"{len(events)}-{at}") for at, fields in enumerate(events)]
+    await store.write(DocumentBatch.from_documents(lines))
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -263,7 +265,7 @@ async def counting(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Co
 
 
 async def test_good_questions_cost_one_question_each(counting: Counting) -> None:
-    names = Names(counting)
+    names = FieldChecker(counting)
     good = ("by=id", "metrics=avg:LCP", "by=title", "title=One", "metrics=avg:price", "price>1", "by=tags.color")
     for text in (*good, "metrics=unique:tags.color", "LCP>9e9", "from=2030-01-01&metrics=avg:price"):
         before = counting.asked
@@ -273,7 +275,7 @@ async def test_good_questions_cost_one_question_each(counting: Counting) -> None
 
 
 async def test_what_was_found_out_once_is_remembered(counting: Counting) -> None:
-    names = Names(counting)
+    names = FieldChecker(counting)
     for text in ("tags.color!=red", "metrics=avg:price&from=2030-01-01"):
         await ask(counting, text, names)
         before = counting.asked
@@ -283,9 +285,9 @@ async def test_what_was_found_out_once_is_remembered(counting: Counting) -> None
 
 async def test_names_are_read_again_for_those_that_are_new_but_not_all_the_time(counting: Counting) -> None:
     now = 0.0
-    names = Names(counting, lambda: now)
+    names = FieldChecker(counting, lambda: now)
     for _ in range(3):
-        with pytest.raises(Unaskable):
+        with pytest.raises(InvalidQuery):
             await ask(counting, "mood=good", names)
     assert counting.read == 1
     await fill(counting, [{"mood": "good"}])
@@ -297,21 +299,21 @@ async def test_names_are_read_again_for_those_that_are_new_but_not_all_the_time(
 class Crowded(DuckDBStore):
     """A store whose every answer has more groups than can be told."""
 
-    async def ask(self, *questions: Any) -> tuple[Answer, ...]:
-        answers = await super().ask(*questions)
-        return tuple(Answer(answer.columns, answer.rows, MAX_GROUPS + 1, answer.exact) for answer in answers)
+    async def query(self, *queries: Any) -> tuple[QueryResult, ...]:
+        answers = await super().query(*queries)
+        return tuple(QueryResult(answer.columns, answer.rows, MAX_GROUPS + 1, answer.exact) for answer in answers)
 
 
 async def test_too_many_groups_are_refused_even_if_few_are_asked_for(tmp_path_factory: pytest.TempPathFactory) -> None:
     store = Crowded(tmp_path_factory.mktemp("crowded"))
     await store.setup()
     for text in ("by=visitor,day&limit=1", "by=visitor,day&from=-1d&compare=year&limit=1"):
-        with pytest.raises(TooCostly, match="there are over 100,000 groups of visitor, day"):
+        with pytest.raises(QueryTooExpensive, match="there are over 100,000 groups of visitor, day"):
             await ask(store, text)
     await store.close()
 
 
 async def test_a_series_of_too_many_rows_is_refused(counting: Counting) -> None:
     for text in ("by=minute&fill=1&from=2020-01-01", "by=hour,id&fill=1&from=2020-01-01&metrics=count,avg:LCP"):
-        with pytest.raises(TooCostly, match="100,000"):
+        with pytest.raises(QueryTooExpensive, match="100,000"):
             await ask(counting, text)

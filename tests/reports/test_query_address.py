@@ -2,8 +2,8 @@
 
 import pytest
 
-from metronome.errors import CallerError, Malformed
-from metronome.reports.query.parse import Part, read_address, split_filter
+from metronome.errors import Malformed, RequestError
+from metronome.reports.query.parse import QueryPart, parse_filter_expression, parse_query_string
 from metronome.stores.query import AnyOf, Equals, Exists, Filter, Not, OneOf, Prefix, Range
 
 
@@ -37,17 +37,17 @@ from metronome.stores.query import AnyOf, Equals, Exists, Filter, Not, OneOf, Pr
     ],
 )
 def test_what_is_no_parameter_is_a_filter(query: str, filters: tuple[Filter, ...]) -> None:
-    given = read_address(query)
+    given = parse_query_string(query)
     assert given.filters == filters
-    assert (given.lists, given.texts) == ({}, {})
+    assert (given.lists, given.scalars) == ({}, {})
 
 
 def test_parameters_are_lists_or_texts() -> None:
-    given = read_address(
+    given = parse_query_string(
         "metrics=count%2Cavg:LCP&by=id,,day&order=-count&metrics=visitors&limit=2&tz=Etc/UTC&fill&bots="
     )
     assert given.lists == {"metrics": ("count", "avg:LCP", "visitors"), "by": ("id", "day"), "order": ("-count",)}
-    assert given.texts == {"limit": "2", "tz": "Etc/UTC", "fill": "", "bots": ""}
+    assert given.scalars == {"limit": "2", "tz": "Etc/UTC", "fill": "", "bots": ""}
     assert given.filters == ()
 
 
@@ -70,29 +70,29 @@ def test_parameters_are_lists_or_texts() -> None:
     ],
 )
 def test_what_cannot_be_read_is_refused_with_what_to_write(query: str, said: str) -> None:
-    with pytest.raises(CallerError) as caught:
-        read_address(query)
+    with pytest.raises(RequestError) as caught:
+        parse_query_string(query)
     assert said in str(caught.value)
 
 
 @pytest.mark.parametrize("query", ["a=%FF", "%C3=a", "a=%ED%A0%80", "a=\udcff"])
 def test_what_is_no_utf_8_is_refused(query: str) -> None:
     with pytest.raises(Malformed, match="encodeURIComponent"):
-        read_address(query)
+        parse_query_string(query)
 
 
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("event=view", Part("event", "=", "view")),
-        ("LCP>=100", Part("LCP", ">=", "100")),
-        ("LCP<1=", Part("LCP", "<", "1=")),
-        ("a!=b=c", Part("a", "!=", "b=c")),
-        ("a b^=c", Part("a b", "^=", "c")),
+        ("event=view", QueryPart("event", "=", "view")),
+        ("LCP>=100", QueryPart("LCP", ">=", "100")),
+        ("LCP<1=", QueryPart("LCP", "<", "1=")),
+        ("a!=b=c", QueryPart("a", "!=", "b=c")),
+        ("a b^=c", QueryPart("a b", "^=", "c")),
         ("view", None),
         ("=view", None),
         ("", None),
     ],
 )
-def test_a_filter_that_is_not_encoded_is_taken_apart_at_its_first_sign(text: str, part: Part | None) -> None:
-    assert split_filter(text) == part
+def test_a_filter_that_is_not_encoded_is_taken_apart_at_its_first_sign(text: str, part: QueryPart | None) -> None:
+    assert parse_filter_expression(text) == part

@@ -5,9 +5,9 @@ from typing import Any
 import orjson
 import pytest
 
-from metronome.errors import CallerError, Malformed, TooLarge
-from metronome.reports.query.parse import MAX_BYTES, read_json
-from metronome.reports.query.request import MOST_LEVELS
+from metronome.errors import Malformed, PayloadTooLarge, RequestError
+from metronome.reports.query.parse import QUERY_MAX_BYTES, parse_query_json
+from metronome.reports.query.request import MAX_FILTER_DEPTH
 from metronome.stores.query import AllOf, AnyOf, Equals, Exists, Filter, Not, OneOf, Prefix, Range
 
 
@@ -39,16 +39,16 @@ from metronome.stores.query import AllOf, AnyOf, Equals, Exists, Filter, Not, On
     ],
 )
 def test_where_is_filters(where: Any, filters: tuple[Filter, ...]) -> None:
-    assert read_json(orjson.dumps({"where": where})).filters == filters
+    assert parse_query_json(orjson.dumps({"where": where})).filters == filters
 
 
 def test_parameters_are_lists_or_texts() -> None:
-    given = read_json(
+    given = parse_query_json(
         b'{"metrics":["count","avg:a,b"],"by":"id,day","order":[],"from":1767225600,"to":null,"limit":2,"fill":true,'
         b'"bots":false}'
     )
     assert given.lists == {"metrics": ("count", "avg:a,b"), "by": ("id", "day"), "order": ()}
-    assert given.texts == {"from": "1767225600", "limit": "2", "fill": "1", "bots": "0"}
+    assert given.scalars == {"from": "1767225600", "limit": "2", "fill": "1", "bots": "0"}
 
 
 @pytest.mark.parametrize(
@@ -78,8 +78,8 @@ def test_parameters_are_lists_or_texts() -> None:
     ],
 )
 def test_what_cannot_be_read_is_refused_with_what_to_write(question: Any, said: str) -> None:
-    with pytest.raises(CallerError) as caught:
-        read_json(orjson.dumps(question))
+    with pytest.raises(RequestError) as caught:
+        parse_query_json(orjson.dumps(question))
     assert said in str(caught.value)
     assert len(str(caught.value)) < 400
 
@@ -92,10 +92,10 @@ def deep(levels: int) -> dict[str, Any]:
 
 
 def test_filters_stand_in_each_other_only_so_deep() -> None:
-    read_json(orjson.dumps(deep(MOST_LEVELS)))
-    for question in (deep(MOST_LEVELS + 1), deep(200)):
-        with pytest.raises(CallerError, match="levels deep"):
-            read_json(orjson.dumps(question))
+    parse_query_json(orjson.dumps(deep(MAX_FILTER_DEPTH)))
+    for question in (deep(MAX_FILTER_DEPTH + 1), deep(200)):
+        with pytest.raises(RequestError, match="levels deep"):
+            parse_query_json(orjson.dumps(question))
 
 
 @pytest.mark.parametrize(
@@ -110,16 +110,16 @@ def test_filters_stand_in_each_other_only_so_deep() -> None:
     ],
 )
 def test_levels_without_end_are_refused(body: bytes) -> None:
-    with pytest.raises(CallerError):
-        read_json(body)
+    with pytest.raises(RequestError):
+        parse_query_json(body)
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"by=id", b"\xff", b'{"by":"\\ud800"}', b"NaN", b'{"limit":1}x'])
 def test_what_is_no_json_is_refused(body: bytes) -> None:
     with pytest.raises(Malformed, match="is no JSON"):
-        read_json(body)
+        parse_query_json(body)
 
 
 def test_a_body_that_is_far_too_large_is_not_read() -> None:
-    with pytest.raises(TooLarge, match="1,048,576 bytes"):
-        read_json(b'{"by":"id"' + b" " * MAX_BYTES + b"}")
+    with pytest.raises(PayloadTooLarge, match="1,048,576 bytes"):
+        parse_query_json(b'{"by":"id"' + b" " * QUERY_MAX_BYTES + b"}")

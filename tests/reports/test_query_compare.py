@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from metronome.reports.query.compare import joined
+from metronome.reports.query.compare import join_rows
 from metronome.stores.query import Metric
 
 METRICS: Final = tuple(map(Metric.parse, ("count", "avg:a", "last")))
@@ -11,7 +11,7 @@ METRICS: Final = tuple(map(Metric.parse, ("count", "avg:a", "last")))
 def test_groups_of_either_range_have_both_values_and_the_change_as_a_share() -> None:
     now: list[tuple[Any, ...]] = [("a", 3, 1.5, "2026"), ("new", 1, None, "2026")]
     before: list[tuple[Any, ...]] = [("a", 4, -1.0, "2025"), ("gone", 2, 0.0, "2025")]
-    assert joined(now, before, METRICS, 1, {}) == [
+    assert join_rows(now, before, METRICS, 1, {}) == [
         ("a", 3, 4, -0.25, 1.5, -1.0, 2.5, "2026", "2025", None),
         ("new", 1, 0, None, None, None, None, "2026", None, None),
         ("gone", 0, 2, -1.0, None, 0.0, None, None, "2025", None),
@@ -22,11 +22,11 @@ def test_units_of_time_are_joined_by_their_places() -> None:
     now: list[tuple[Any, ...]] = [("2026-03-02", "x", 5)]
     before: list[tuple[Any, ...]] = [("2026-02-28", "x", 4), ("2026-02-27", "y", 2), ("2026-02-26", "x", 9)]
     places = {0: {"2026-02-27": "2026-03-01", "2026-02-28": "2026-03-02"}}
-    assert joined(now, before, METRICS[:1], 2, places) == [
+    assert join_rows(now, before, METRICS[:1], 2, places) == [
         ("2026-03-02", "x", 5, 4, 0.25),
         ("2026-03-01", "y", 0, 2, -1.0),
     ]
 
 
 def test_without_groups_there_is_one_row() -> None:
-    assert joined([(6,)], [(4,)], METRICS[:1], 0, {}) == [(6, 4, 0.5)]
+    assert join_rows([(6,)], [(4,)], METRICS[:1], 0, {}) == [(6, 4, 0.5)]

@@ -4,27 +4,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.event import is_plain
-from metronome.reports.query.names import AT_THE_TOP, NAMES, NUMBERS, suggestion
-from metronome.stores.duckdb.schema import COLUMNS
+from metronome.event import is_top_level_name
+from metronome.reports.query.names import NUMBER_FIELDS, TEXT_FIELDS, TOP_LEVEL_NAME, suggest_names
+from metronome.stores.duckdb.schema import FIELD_COLUMNS
 from metronome.stores.elasticsearch.template import index_template
 
 
 def test_each_field_that_a_store_has_a_place_for_is_known() -> None:
-    assert {*COLUMNS} <= {*NAMES, *NUMBERS}
+    assert {*FIELD_COLUMNS} <= {*TEXT_FIELDS, *NUMBER_FIELDS}
     fields = index_template("x")["template"]["mappings"]["properties"]
     others = {"@timestamp", "@version", "params", "event.original"}
-    assert fields.keys() - others <= {*NAMES, *NUMBERS}
+    assert fields.keys() - others <= {*TEXT_FIELDS, *NUMBER_FIELDS}
     numeric = {name for name, field in fields.items() if "num" in field.get("fields", {})}
     # Versions are counted up, and nobody measures them.
-    assert numeric - {"enrich_version"} <= {*NUMBERS}
-    assert not {*NAMES} & {*NUMBERS}
+    assert numeric - {"enrich_version"} <= {*NUMBER_FIELDS}
+    assert not {*TEXT_FIELDS} & {*NUMBER_FIELDS}
 
 
-@given(st.from_regex(AT_THE_TOP, fullmatch=True) | st.text(max_size=120))
+@given(st.from_regex(TOP_LEVEL_NAME, fullmatch=True) | st.text(max_size=120))
 def test_names_looked_for_at_the_top_only_are_those_that_stores_have_there(name: str) -> None:
     if name != "params":
-        assert is_plain(name) == (AT_THE_TOP.fullmatch(name) is not None)
+        assert is_top_level_name(name) == (TOP_LEVEL_NAME.fullmatch(name) is not None)
 
 
 @pytest.mark.parametrize(
@@ -40,9 +40,9 @@ def test_names_looked_for_at_the_top_only_are_those_that_stores_have_there(name:
     ],
 )
 def test_near_names_are_those_that_look_like_it(name: str, said: str) -> None:
-    assert suggestion(name, ["event", "referer", "LCP"]) == said
+    assert suggest_names(name, ["event", "referer", "LCP"]) == said
 
 
 def test_no_more_than_three_names_are_told_the_nearest_first() -> None:
-    assert suggestion("color", ["colors", "colour", "color1", "color2", "dolor"]).count(" or ") == 2
-    assert suggestion("color", ["colours", "color_"]) == " (do you mean color_ or colours?)"
+    assert suggest_names("color", ["colors", "colour", "color1", "color2", "dolor"]).count(" or ") == 2
+    assert suggest_names("color", ["colours", "color_"]) == " (do you mean color_ or colours?)"

@@ -6,24 +6,24 @@ from typing import Any, Final
 import orjson
 import pytest
 
-from metronome.errors import CallerError
-from metronome.reports.query.parse import read_address, read_json
+from metronome.errors import RequestError
+from metronome.reports.query.parse import parse_query_json, parse_query_string
 from metronome.reports.query.request import (
+    MAX_FILTER_VALUES,
+    MAX_FILTERS,
+    MAX_GROUP_FIELDS,
+    MAX_METRICS,
     MAX_ROWS,
-    MOST_BY,
-    MOST_FILTERS,
-    MOST_METRICS,
-    MOST_VALUES,
-    Asked,
-    read_asked,
+    ParsedQuery,
+    parse_query,
 )
-from metronome.stores.query import NO_BOTS, AllOf, Equals, Exists, Filter, Question
+from metronome.stores.query import EXCLUDE_BOTS, AllOf, Equals, Exists, Filter, Query
 
 NOW: Final = datetime(2026, 3, 31, 12, 30, tzinfo=UTC)
 
 
-def asked(query: str) -> Asked:
-    return read_asked(read_address(query), NOW)
+def asked(query: str) -> ParsedQuery:
+    return parse_query(parse_query_string(query), NOW)
 
 
 def at(text: str) -> datetime:
@@ -32,9 +32,9 @@ def at(text: str) -> datetime:
 
 def test_without_more_it_is_the_number_of_events() -> None:
     one = asked("")
-    assert one.question == Question(where=AllOf((NO_BOTS,)), limit=1000)
-    assert one.is_plain
-    assert one.questions() == (one.question,)
+    assert one.query == Query(where=AllOf((EXCLUDE_BOTS,)), limit=1000)
+    assert one.is_single_query
+    assert one.store_queries() == (one.query,)
 
 
 @pytest.mark.parametrize(
@@ -42,22 +42,22 @@ def test_without_more_it_is_the_number_of_events() -> None:
     [
         ("bots=1", None),
         ("bots=1&event=view", AllOf((Equals("event", "view"),))),
-        ("event=view", AllOf((Equals("event", "view"), NO_BOTS))),
+        ("event=view", AllOf((Equals("event", "view"), EXCLUDE_BOTS))),
         ("bot=*", AllOf((Exists("bot"),))),
         ("bots=0&by=bot_kind", None),
         ("metrics=unique:bot", None),
-        ("by=bots", AllOf((NO_BOTS,))),
+        ("by=bots", AllOf((EXCLUDE_BOTS,))),
     ],
 )
 def test_bots_count_if_they_are_named(query: str, where: Filter | None) -> None:
-    assert asked(query).question.where == where
+    assert asked(query).query.where == where
 
 
 def test_bots_count_if_they_are_named_deep_inside() -> None:
     body = orjson.dumps({"where": {"or": [{"id": "a"}, {"not": {"bot": "x"}}]}})
-    where = read_asked(read_json(body), NOW).question.where
+    where = parse_query(parse_query_json(body), NOW).query.where
     assert isinstance(where, AllOf)
-    assert NO_BOTS not in where.inner
+    assert EXCLUDE_BOTS not in where.filters
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_bots_count_if_they_are_named_deep_inside() -> None:
     ],
 )
 def test_the_previous_range_is_as_long_and_just_before(query: str, start: str, end: str) -> None:
-    before = asked(f"{query}&compare=previous").before
+    before = asked(f"{query}&compare=previous").comparison
     assert before is not None
     assert (before.start, before.end) == (at(start), at(end))
 
@@ -88,19 +88,19 @@ def test_the_previous_range_is_as_long_and_just_before(query: str, start: str, e
     ],
 )
 def test_the_range_of_the_year_before_has_the_same_dates(query: str, start: str, end: str) -> None:
-    before = asked(f"{query}&compare=year").before
+    before = asked(f"{query}&compare=year").comparison
     assert before is not None
     assert (before.start, before.end) == (at(start), at(end))
 
 
 def test_what_compares_has_columns_for_it_and_asks_for_both_ranges_whole() -> None:
     one = asked("metrics=count,avg:LCP&by=id&from=-2d&compare=previous&order=-count:change&limit=5&offset=1")
-    assert one.question.columns == (
+    assert one.query.columns == (
         *("id", "count", "count:previous", "count:change", "avg:LCP", "avg:LCP:previous", "avg:LCP:change"),
     )
-    now, before = one.questions()
+    now, before = one.store_queries()
     assert now.columns == before.columns == ("id", "count", "avg:LCP")
-    assert (now.order, now.limit, now.offset) == ((), MAX_ROWS, 0)
+    assert (now.sort_keys, now.limit, now.offset) == ((), MAX_ROWS, 0)
     assert (now.start, now.end) == (NOW - timedelta(days=2), NOW)
     assert (before.start, before.end) == (NOW - timedelta(days=4), NOW - timedelta(days=2))
 
@@ -108,7 +108,7 @@ def test_what_compares_has_columns_for_it_and_asks_for_both_ranges_whole() -> No
 def test_fields_are_those_named_anywhere() -> None:
     one = asked("metrics=count,avg:LCP,unique:id&by=day,format&a=1&b!=2&c^=3&d>4&e=*")
     assert one.fields == {"LCP", "id", "format", "a", "b", "c", "d", "e", "bot"}
-    assert one.numeric == {"LCP", "d"}
+    assert one.numeric_fields == {"LCP", "d"}
 
 
 @pytest.mark.parametrize(
@@ -140,14 +140,14 @@ def test_fields_are_those_named_anywhere() -> None:
         ("tz=Mars", "'Mars' is no time zone"),
         ("by=" + "x" * 257, "is no field's name: it has 1 to 256 characters"),
         ("=5", "'' is no field's name"),
-        ("by=" + ",".join(f"f{at}" for at in range(MOST_BY + 1)), f"by has {MOST_BY + 1} entries"),
-        ("metrics=" + ",".join(f"avg:f{at}" for at in range(MOST_METRICS + 1)), f"up to {MOST_METRICS} at once"),
-        ("&".join(f"f{at}=1" for at in range(MOST_FILTERS + 1)), f"ask with up to {MOST_FILTERS} filters"),
-        ("&".join(f"f={at}" for at in range(MOST_VALUES + 1)), "10,001 values to choose from"),
+        ("by=" + ",".join(f"f{at}" for at in range(MAX_GROUP_FIELDS + 1)), f"by has {MAX_GROUP_FIELDS + 1} entries"),
+        ("metrics=" + ",".join(f"avg:f{at}" for at in range(MAX_METRICS + 1)), f"up to {MAX_METRICS} at once"),
+        ("&".join(f"f{at}=1" for at in range(MAX_FILTERS + 1)), f"ask with up to {MAX_FILTERS} filters"),
+        ("&".join(f"f={at}" for at in range(MAX_FILTER_VALUES + 1)), "10,001 values to choose from"),
     ],
 )
 def test_what_cannot_be_asked_is_said_in_a_sentence(query: str, said: str) -> None:
-    with pytest.raises(CallerError) as caught:
+    with pytest.raises(RequestError) as caught:
         asked(query)
     assert said in str(caught.value)
     assert len(str(caught.value)) < 400
@@ -158,6 +158,6 @@ def test_what_cannot_be_asked_is_said_in_a_sentence(query: str, said: str) -> No
     [{"limit": 100_000}, {"limit": 0}, {"limit": ""}, {"offset": 999_999_999}, {"fill": True, "by": "day"}],
 )
 def test_limits_themselves_can_be_asked(parameters: dict[str, Any]) -> None:
-    question = read_asked(read_json(orjson.dumps(parameters)), NOW).question
+    question = parse_query(parse_query_json(orjson.dumps(parameters)), NOW).query
     assert question.limit is not None
     assert 0 < question.limit <= MAX_ROWS

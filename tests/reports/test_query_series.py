@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.errors import TooCostly, Unaskable
-from metronome.reports.query.series import begin_of, filled, units, zero
+from metronome.errors import InvalidQuery, QueryTooExpensive
+from metronome.reports.query.series import empty_value, fill_gaps, list_time_units, time_unit_start
 from metronome.stores.query import TIME_UNITS, Metric
 
 ZONES: Final = (
@@ -49,7 +49,7 @@ def test_units_are_those_of_every_minute(change: str, shift: int, minutes: int, 
     zone = ZoneInfo(name)
     start = datetime.fromisoformat(change) + shift * MINUTE
     walked = dict.fromkeys(label_of(start + at * MINUTE, unit, zone) for at in range(minutes))
-    found = units(unit, start, start + minutes * MINUTE, zone)
+    found = list_time_units(unit, start, start + minutes * MINUTE, zone)
     # A week or month is there though its own first day may have been left out.
     assert found == [*walked]
 
@@ -76,13 +76,13 @@ def test_units_are_those_of_every_minute(change: str, shift: int, minutes: int, 
     ],
 )  # fmt: skip
 def test_units_by_hand(unit: str, start: str, end: str, zone: str, found: list[str]) -> None:
-    assert units(unit, datetime.fromisoformat(start), datetime.fromisoformat(end), ZoneInfo(zone)) == found
+    assert list_time_units(unit, datetime.fromisoformat(start), datetime.fromisoformat(end), ZoneInfo(zone)) == found
 
 
 @given(st.sampled_from(TIME_UNITS), st.sampled_from(ZONES), st.datetimes(datetime(1990, 1, 1), datetime(2040, 1, 1)))  # noqa: DTZ001  # made aware below
 def test_a_unit_begins_no_later_than_what_is_in_it(unit: str, name: str, naive: datetime) -> None:
     zone, moment = ZoneInfo(name), naive.replace(tzinfo=UTC)
-    begin = begin_of(label_of(moment, unit, zone), unit, zone)
+    begin = time_unit_start(label_of(moment, unit, zone), unit, zone)
     # A midnight that was left out begins the day an hour late.
     assert begin <= moment + timedelta(hours=1)
     assert moment - begin <= {"month": timedelta(days=32), "week": timedelta(days=8)}.get(unit, timedelta(hours=26))
@@ -91,38 +91,38 @@ def test_a_unit_begins_no_later_than_what_is_in_it(unit: str, name: str, naive: 
 def test_more_units_than_rows_may_be_are_refused_before_they_are_made() -> None:
     start, end = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
     for unit in ("minute", "hour", "day", "week"):
-        with pytest.raises(TooCostly, match=f"over 100,000 {unit}s"):
-            units(unit, start, end, ZoneInfo("UTC"))
+        with pytest.raises(QueryTooExpensive, match=f"over 100,000 {unit}s"):
+            list_time_units(unit, start, end, ZoneInfo("UTC"))
 
 
 def test_the_end_of_the_calendar_is_refused() -> None:
     end = datetime(9999, 12, 31, 23, 59, tzinfo=UTC)
     for unit in TIME_UNITS:
-        with pytest.raises(Unaskable, match="beyond the calendar"):
-            units(unit, end - timedelta(days=1), end, ZoneInfo("Asia/Tokyo"))
+        with pytest.raises(InvalidQuery, match="beyond the calendar"):
+            list_time_units(unit, end - timedelta(days=1), end, ZoneInfo("Asia/Tokyo"))
 
 
 METRICS: Final = tuple(map(Metric.parse, ("count", "sum:a", "avg:a", "visitors", "count:a", "last")))
 
 
 def test_where_nothing_was_counts_and_sums_are_zero_and_all_else_is_none() -> None:
-    assert [zero(metric) for metric in METRICS] == [0, 0.0, None, 0, 0, None]
-    assert filled([], ("day",), METRICS[:3], ["2026-01-01"]) == [("2026-01-01", 0, 0.0, None)]
+    assert [empty_value(metric) for metric in METRICS] == [0, 0.0, None, 0, 0, None]
+    assert fill_gaps([], ("day",), METRICS[:3], ["2026-01-01"]) == [("2026-01-01", 0, 0.0, None)]
 
 
 def test_each_other_group_has_every_unit() -> None:
     rows = [("a", "2026-01-02", "x", 5), ("b", "2026-01-01", "x", 6)]
-    found = filled(rows, ("id", "day", "event"), METRICS[:1], ["2026-01-01", "2026-01-02"])
+    found = fill_gaps(rows, ("id", "day", "event"), METRICS[:1], ["2026-01-01", "2026-01-02"])
     assert sorted(found) == [
         ("a", "2026-01-01", "x", 0),
         ("a", "2026-01-02", "x", 5),
         ("b", "2026-01-01", "x", 6),
         ("b", "2026-01-02", "x", 0),
     ]
-    assert filled([], ("id", "day"), METRICS[:1], ["2026-01-01"]) == []
+    assert fill_gaps([], ("id", "day"), METRICS[:1], ["2026-01-01"]) == []
 
 
 def test_more_rows_than_may_be_are_refused() -> None:
     rows = [(f"i{at}", "2026-01-01", 1) for at in range(1001)]
-    with pytest.raises(TooCostly, match="100 days for each of 1,001 groups are over 100,000 rows"):
-        filled(rows, ("id", "day"), METRICS[:1], [f"d{at}" for at in range(100)])
+    with pytest.raises(QueryTooExpensive, match="100 days for each of 1,001 groups are over 100,000 rows"):
+        fill_gaps(rows, ("id", "day"), METRICS[:1], [f"d{at}" for at in range(100)])

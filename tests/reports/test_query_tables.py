@@ -7,15 +7,15 @@ from typing import Final
 import orjson
 import pytest
 
-from metronome.reports.query.run import as_csv, as_json, as_lines
-from metronome.stores.query import Answer
+from metronome.reports.query.run import format_result_csv, format_result_json, format_result_ndjson
+from metronome.stores.query import QueryResult
 
-ANSWER: Final = Answer(("id", "count", "avg:a"), (("doc1", 9200, 12.5), ('a,"b"\né', 1, None)), 12, exact=False)
+ANSWER: Final = QueryResult(("id", "count", "avg:a"), (("doc1", 9200, 12.5), ('a,"b"\né', 1, None)), 12, exact=False)
 
 
 def test_json_has_columns_rows_total_and_whether_it_is_exact() -> None:
     assert (
-        as_json(ANSWER)
+        format_result_json(ANSWER)
         == (
             '{"columns":["id","count","avg:a"],"rows":[["doc1",9200,12.5],["a,\\"b\\"\\né",1,null]],"total":12,"exact":false}'
         ).encode()
@@ -23,15 +23,15 @@ def test_json_has_columns_rows_total_and_whether_it_is_exact() -> None:
 
 
 def test_lines_have_an_object_a_row() -> None:
-    assert [orjson.loads(line) for line in as_lines(ANSWER).splitlines()] == [
+    assert [orjson.loads(line) for line in format_result_ndjson(ANSWER).splitlines()] == [
         {"id": "doc1", "count": 9200, "avg:a": 12.5},
         {"id": 'a,"b"\né', "count": 1, "avg:a": None},
     ]
-    assert as_lines(Answer(("count",), (), 0)) == b""
+    assert format_result_ndjson(QueryResult(("count",), (), 0)) == b""
 
 
 def test_csv_has_a_line_of_names_and_can_be_read_back() -> None:
-    text = as_csv(ANSWER).decode()
+    text = format_result_csv(ANSWER).decode()
     assert text == 'id,count,avg:a\r\ndoc1,9200,12.5\r\n"a,""b""\né",1,\r\n'
     assert [*csv.reader(io.StringIO(text, newline=""))][2] == ['a,"b"\né', "1", ""]
 
@@ -54,6 +54,6 @@ def test_csv_has_a_line_of_names_and_can_be_read_back() -> None:
     ],
 )
 def test_csv_has_nothing_that_a_spreadsheet_would_work_out(text: str, cell: str) -> None:
-    written = as_csv(Answer((text, "count"), ((text, -1),), 1)).decode()
+    written = format_result_csv(QueryResult((text, "count"), ((text, -1),), 1)).decode()
     assert [*csv.reader(io.StringIO(written, newline=""))] == [[cell, "count"], [cell, "-1"]]
-    assert orjson.loads(as_json(Answer(("id",), ((text,),), 1)))["rows"] == [[text]]
+    assert orjson.loads(format_result_json(QueryResult(("id",), ((text,),), 1)))["rows"] == [[text]]

@@ -10,11 +10,11 @@ import orjson
 from hypothesis import given, reject
 from hypothesis import strategies as st
 
-from metronome.errors import CallerError, Unaskable
-from metronome.reports.query.parse import read_address, read_json
-from metronome.reports.query.request import MAX_ROWS, PARAMETERS, Asked, read_asked
+from metronome.errors import InvalidQuery, RequestError
+from metronome.reports.query.parse import parse_query_json, parse_query_string
+from metronome.reports.query.request import MAX_ROWS, QUERY_PARAMETERS, ParsedQuery, parse_query
 from metronome.stores.query import (
-    NO_BOTS,
+    EXCLUDE_BOTS,
     AllOf,
     AnyOf,
     Equals,
@@ -23,10 +23,10 @@ from metronome.stores.query import (
     Metric,
     Not,
     OneOf,
-    Order,
     Prefix,
-    Question,
+    Query,
     Range,
+    SortKey,
 )
 
 NOW: Final = datetime(2026, 3, 31, 12, tzinfo=UTC)
@@ -40,12 +40,12 @@ MOMENTS: Final = {
 }
 
 
-def asked_in_address(query: str) -> Asked:
-    return read_asked(read_address(query), NOW)
+def asked_in_address(query: str) -> ParsedQuery:
+    return parse_query(parse_query_string(query), NOW)
 
 
-def asked_in_json(question: Any) -> Asked:
-    return read_asked(read_json(orjson.dumps(question)), NOW)
+def asked_in_json(question: Any) -> ParsedQuery:
+    return parse_query(parse_query_json(orjson.dumps(question)), NOW)
 
 
 @dataclass
@@ -54,12 +54,12 @@ class Written:
 
     address: str
     body: dict[str, Any]
-    question: Question
+    question: Query
     fill: bool
 
 
 TEXTS: Final = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
-NAMES: Final = TEXTS.filter(lambda name: name and name not in PARAMETERS)
+NAMES: Final = TEXTS.filter(lambda name: name and name not in QUERY_PARAMETERS)
 NAMES_IN_ADDRESSES: Final = NAMES.filter(lambda name: not set(name) & set("!^><=,\n") and name[0] != "-")
 NUMBERS: Final = st.floats(allow_nan=False, allow_infinity=False)
 SIGNS: Final = {">": "above", ">=": "at_least", "<": "below", "<=": "at_most"}
@@ -126,7 +126,7 @@ def written(draw: st.DrawFn) -> Written:
         "fill": draw(st.booleans()) if units else False,
     }
     ordered = draw(st.lists(st.sampled_from([*by, *(metrics or ["count"])]), max_size=2, unique=True))
-    orders = [Order(column, draw(st.booleans())) for column in ordered]
+    orders = [SortKey(column, draw(st.booleans())) for column in ordered]
     lists = {
         "metrics": metrics,
         "by": by,
@@ -144,19 +144,19 @@ def written(draw: st.DrawFn) -> Written:
     whole = tuple(each for _, _, each in asked_of)
     names = {*by, *named, *(metric.partition(":")[2] for metric in metrics)}
     if texts["bots"] is not True and not names & {"bot", "bot_kind"}:
-        whole = (*whole, NO_BOTS)
+        whole = (*whole, EXCLUDE_BOTS)
     try:
-        question = Question(
+        question = Query(
             metrics=tuple(map(Metric.parse, metrics or ["count"])),
-            by=tuple(by),
+            group_by=tuple(by),
             where=AllOf(whole) if whole else None,
             start=MOMENTS[texts["from"]],
             end={"": None, "2026-01-01": datetime(2026, 1, 2, tzinfo=UTC), "-30d": MOMENTS["-30d"]}[texts["to"]],
-            order=tuple(orders),
+            sort_keys=tuple(orders),
             limit={"": 1000, 0: MAX_ROWS}.get(texts["limit"], texts["limit"]),
             offset=texts["offset"] or 0,
         )
-    except Unaskable:
+    except InvalidQuery:
         # One name for two columns.
         reject()
     where = {in_body(name): condition for name, (_, condition, _) in zip(named, asked_of, strict=True)}
@@ -165,7 +165,7 @@ def written(draw: st.DrawFn) -> Written:
 
 @given(written())
 def test_a_question_is_the_same_in_an_address_and_in_json(one: Written) -> None:
-    expected = Asked(one.question, one.question.metrics, None, one.fill)
+    expected = ParsedQuery(one.question, one.question.metrics, None, one.fill)
     assert asked_in_address(one.address) == expected
     assert asked_in_json(one.body) == expected
 
@@ -212,18 +212,18 @@ def nested(inner: st.SearchStrategy[Filter]) -> st.SearchStrategy[Filter]:
 @given(st.recursive(LEAVES, nested, max_leaves=8).filter(lambda where: not isinstance(where, AllOf)))
 def test_filters_may_stand_in_each_other(where: Filter) -> None:
     body = orjson.dumps({"where": in_json(where)})
-    assert read_json(body).filters == (where,)
+    assert parse_query_json(body).filters == (where,)
 
 
 @given(st.text(max_size=200) | st.binary(max_size=200).map(lambda sent: sent.decode(errors="surrogateescape")))
 def test_an_address_is_a_question_or_refused(query: str) -> None:
-    with suppress(CallerError):
+    with suppress(RequestError):
         asked_in_address(query)
 
 
 SNIPPETS: Final = st.sampled_from(
     [
-        *PARAMETERS,
+        *QUERY_PARAMETERS,
         "=",
         "!=",
         "^=",
@@ -247,7 +247,7 @@ SNIPPETS: Final = st.sampled_from(
 
 @given(st.lists(SNIPPETS, max_size=30).map("".join))
 def test_an_address_of_odd_pieces_is_a_question_or_refused(query: str) -> None:
-    with suppress(CallerError):
+    with suppress(RequestError):
         asked_in_address(query)
 
 
@@ -261,13 +261,13 @@ JSON: Final = st.recursive(
 )
 
 
-@given(st.dictionaries(st.sampled_from([*PARAMETERS, "where"]), JSON))
+@given(st.dictionaries(st.sampled_from([*QUERY_PARAMETERS, "where"]), JSON))
 def test_json_is_a_question_or_refused(question: dict[str, Any]) -> None:
-    with suppress(CallerError):
+    with suppress(RequestError):
         asked_in_json(question)
 
 
 @given(st.binary(max_size=100))
 def test_what_is_no_json_is_refused(body: bytes) -> None:
-    with suppress(CallerError):
-        read_json(body)
+    with suppress(RequestError):
+        parse_query_json(body)

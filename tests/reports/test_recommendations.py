@@ -8,10 +8,10 @@ from typing import Any, Final
 import pytest
 import pytest_asyncio
 
-from metronome.reports.log_likelihood import association
-from metronome.reports.parameters import Parameters
-from metronome.reports.recommendations import MOST_ITEMS, recommendations
-from metronome.reports.sample import MOST_TRAILS
+from metronome.reports.log_likelihood import association_score
+from metronome.reports.parameters import ReportParameters
+from metronome.reports.recommendations import MAX_ITEMS_PER_VISITOR, recommendations_report
+from metronome.reports.sample import MAX_SEQUENCES
 from metronome.stores.base import Store
 from tests.reports.filled import BACK_ENDS, Fill, filled, told
 
@@ -60,7 +60,7 @@ def recommended(item: str, visitors: int, score: float) -> dict[str, Any]:
 
 
 async def test_what_the_same_people_saw_comes_first_and_what_everybody_saw_not_at_all(store: Store) -> None:
-    found = told(store, await recommendations(store, "x", Parameters()))
+    found = told(store, await recommendations_report(store, "x", ReportParameters()))
     # By hand, of the tables 6 4 0 30, 8 2 2 28 and 8 2 15 15: visitors of both, only x, only the other, neither.
     assert found == {
         "items": [
@@ -73,7 +73,7 @@ async def test_what_the_same_people_saw_comes_first_and_what_everybody_saw_not_a
 
 async def test_a_score_is_the_same_from_both_sides(store: Store) -> None:
     of_x, of_twin = [
-        {each["id"]: each["score"] for each in (await recommendations(store, item, Parameters()))["items"]}
+        {each["id"]: each["score"] for each in (await recommendations_report(store, item, ReportParameters()))["items"]}
         for item in ("x", "twin")
     ]
     assert of_x["twin"] == of_twin["x"]
@@ -81,32 +81,35 @@ async def test_a_score_is_the_same_from_both_sides(store: Store) -> None:
 
 @pytest.mark.parametrize("item", ["rare", "never", "trap"])
 async def test_of_an_item_that_few_people_saw_nothing_is_told(store: Store, item: str) -> None:
-    assert await recommendations(store, item, Parameters()) == {"items": []}
+    assert await recommendations_report(store, item, ReportParameters()) == {"items": []}
 
 
 async def test_the_minimum_is_of_the_item_and_of_those_in_common(store: Store) -> None:
-    assert "rare" in [each["id"] for each in (await recommendations(store, "x", Parameters(), 4))["items"]]
-    assert [each["id"] for each in (await recommendations(store, "x", Parameters(), 7))["items"]] == ["twin", "popular"]
-    assert await recommendations(store, "x", Parameters(), 11) == {"items": []}
-    assert (await recommendations(store, "rare", Parameters(), 4))["items"][0]["id"] == "file"
+    assert "rare" in [each["id"] for each in (await recommendations_report(store, "x", ReportParameters(), 4))["items"]]
+    assert [each["id"] for each in (await recommendations_report(store, "x", ReportParameters(), 7))["items"]] == [
+        "twin",
+        "popular",
+    ]
+    assert await recommendations_report(store, "x", ReportParameters(), 11) == {"items": []}
+    assert (await recommendations_report(store, "rare", ReportParameters(), 4))["items"][0]["id"] == "file"
 
 
 async def test_a_limit_keeps_the_highest_scores(store: Store) -> None:
-    every = (await recommendations(store, "x", Parameters(limit=None)))["items"]
-    assert (await recommendations(store, "x", Parameters(limit=1)))["items"] == every[:1]
+    every = (await recommendations_report(store, "x", ReportParameters(limit=None)))["items"]
+    assert (await recommendations_report(store, "x", ReportParameters(limit=1)))["items"] == every[:1]
 
 
 async def test_a_range_counts_only_what_was_seen_in_it(store: Store) -> None:
     start, end = (datetime(2015, 1, 22, hour, minute, tzinfo=UTC) for hour, minute in ((10, 3), (10, 40)))
-    found = told(store, await recommendations(store, "x", Parameters(start=start, end=end)))
+    found = told(store, await recommendations_report(store, "x", ReportParameters(start=start, end=end)))
     # v3 to v39: seven saw x, five of them the twin, as two others did.
-    assert found["items"][0] == recommended("twin", 5, round(association(5, 7, 7, 37), 4))
+    assert found["items"][0] == recommended("twin", 5, round(association_score(5, 7, 7, 37), 4))
     assert "file" not in [each["id"] for each in found["items"]]
 
 
 async def test_bots_are_no_visitors_unless_they_are_asked_for(store: Store) -> None:
-    found = await recommendations(store, "x", Parameters(bots=True))
-    assert found["items"][0] == recommended("trap", 9, round(association(9, 19, 9, 49), 4))
+    found = await recommendations_report(store, "x", ReportParameters(include_bots=True))
+    assert found["items"][0] == recommended("trap", 9, round(association_score(9, 19, 9, 49), 4))
 
 
 async def test_the_strongest_pairs_of_all_items_are_those_of_a_plain_count(store: Store) -> None:
@@ -115,24 +118,26 @@ async def test_the_strongest_pairs_of_all_items_are_those_of_a_plain_count(store
         {"items": [one, other], "score": round(score, 4), "visitors": len(seen[one] & seen[other])}
         for one, other in combinations(sorted(seen), 2)
         if len(seen[one] & seen[other]) >= 5
-        for score in (association(len(seen[one] & seen[other]), len(seen[one]), len(seen[other]), len(EVERYBODY)),)
+        for score in (
+            association_score(len(seen[one] & seen[other]), len(seen[one]), len(seen[other]), len(EVERYBODY)),
+        )
         if score > 0
     ]
     counted.sort(key=lambda pair: (-float(str(pair["score"])), pair["items"]))
-    found = told(store, await recommendations(store, None, Parameters()))
+    found = told(store, await recommendations_report(store, None, ReportParameters()))
     assert found == {"pairs": counted}
     assert found["pairs"][:3] == [
         {"items": ["file", "twin"], "score": 20.3565, "visitors": 6},
         {"items": ["file", "x"], "score": 20.3565, "visitors": 6},
         {"items": ["twin", "x"], "score": 20.283, "visitors": 8},
     ]
-    assert told(store, await recommendations(store, None, Parameters(limit=1))) == {"pairs": counted[:1]}
+    assert told(store, await recommendations_report(store, None, ReportParameters(limit=1))) == {"pairs": counted[:1]}
 
 
 async def test_pairs_of_few_people_are_not_told(store: Store) -> None:
-    pairs = (await recommendations(store, None, Parameters(), 11))["pairs"]
+    pairs = (await recommendations_report(store, None, ReportParameters(), 11))["pairs"]
     assert all(pair["visitors"] >= 11 for pair in pairs)
-    assert (await recommendations(store, None, Parameters(), 41)) == {"pairs": []}
+    assert (await recommendations_report(store, None, ReportParameters(), 41)) == {"pairs": []}
 
 
 OLDER: Final = 30
@@ -143,7 +148,7 @@ OLDER: Final = 30
 async def crowd(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Store]:
     """More visitors than are looked at: the older ones saw *then* beside x, every tenth of the newer ones *now*."""
     events: list[dict[str, Any]] = []
-    for number in range(MOST_TRAILS + OLDER):
+    for number in range(MAX_SEQUENCES + OLDER):
         day = "2015-01-21" if number < OLDER else "2015-01-22"
         fields = {"ts": f"{day}T10:{number % 60:02}:00Z", "visitor": f"v{number}"}
         events.append({"id": "x", **fields})
@@ -162,8 +167,8 @@ async def crowd(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
 
 async def test_of_too_many_visitors_the_newest_are_compared_with_those_of_the_same_time(crowd: Store) -> None:
     # Of thousands of visitors, Elasticsearch's estimate is a few off.
-    score = pytest.approx(association(500, 5000, 502, 5400), rel=0.01)
-    assert await recommendations(crowd, "x", Parameters()) == {
+    score = pytest.approx(association_score(500, 5000, 502, 5400), rel=0.01)
+    assert await recommendations_report(crowd, "x", ReportParameters()) == {
         "items": [{"id": "now", "score": score, "visitors": 500}],
         "exact": False,
         "visitors_looked_at": 5000,
@@ -171,14 +176,14 @@ async def test_of_too_many_visitors_the_newest_are_compared_with_those_of_the_sa
 
 
 async def test_pairs_are_those_of_the_newest_visitors(crowd: Store) -> None:
-    found = await recommendations(crowd, None, Parameters())
+    found = await recommendations_report(crowd, None, ReportParameters())
     assert (found["exact"], found["visitors_looked_at"]) == (False, 5000)
     # The newest are the 400 that did not see x, and 4,600 of the others.
     assert "then" not in {item for pair in found["pairs"] for item in pair["items"]}
 
 
 async def test_of_a_visitor_who_saw_very_much_the_last_items_make_pairs(fill: Fill) -> None:
-    seen = [*(f"item{number}" for number in range(MOST_ITEMS - 1)), "one", "other"]
+    seen = [*(f"item{number}" for number in range(MAX_ITEMS_PER_VISITOR - 1)), "one", "other"]
     events = [
         {"ts": f"2015-01-22T10:{at:02}:00Z", "id": item, "visitor": visitor}
         for visitor in ("a", "b", "c")
@@ -186,7 +191,7 @@ async def test_of_a_visitor_who_saw_very_much_the_last_items_make_pairs(fill: Fi
     ]
     events += [{"ts": "2015-01-22T10:00:00Z", "id": "else", "visitor": f"v{number}"} for number in range(3)]
     store = await fill(events)
-    found = await recommendations(store, None, Parameters(limit=None), 3)
+    found = await recommendations_report(store, None, ReportParameters(limit=None), 3)
     assert found["exact"] is False
-    assert len(found["pairs"]) == MOST_ITEMS * (MOST_ITEMS - 1) // 2
+    assert len(found["pairs"]) == MAX_ITEMS_PER_VISITOR * (MAX_ITEMS_PER_VISITOR - 1) // 2
     assert "item0" not in {item for pair in found["pairs"] for item in pair["items"]}

@@ -7,8 +7,8 @@ from typing import Any, Final
 import pytest
 import pytest_asyncio
 
-from metronome.reports.parameters import Parameters
-from metronome.reports.sample import Bounds, Sample
+from metronome.reports.parameters import ReportParameters
+from metronome.reports.sample import SampleLimits, SequenceSample
 from metronome.stores.base import Store
 from metronome.stores.query import Equals, Exists, Filter
 from tests.reports.filled import BACK_ENDS, filled
@@ -44,49 +44,54 @@ async def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
 
 
 async def look(
-    store: Store, touching: Filter, bounds: Bounds, asked: Parameters | None = None, key: str = "session"
+    store: Store, touching: Filter, bounds: SampleLimits, asked: ReportParameters | None = None, key: str = "session"
 ) -> tuple[dict[str, str], dict[str, Any]]:
     """Return the items of each trail of a sample, and what it notes."""
-    sample = Sample(store, key, ("id",), asked or Parameters(), touching=touching, told=ANY, bounds=bounds)
-    trails = {trail.key: "".join(step.texts[0] or "" for step in trail.steps) async for trail in sample}
-    return trails, sample.note()
+    sample = SequenceSample(
+        store, key, ("id",), asked or ReportParameters(), selecting=touching, included=ANY, limits=bounds
+    )
+    trails = {trail.key: "".join(step.values[0] or "" for step in trail.events) async for trail in sample}
+    return trails, sample.completeness_fields()
 
 
 @pytest.mark.parametrize(
     ("touching", "bounds", "trails", "note"),
     [
-        (ANY, Bounds(), {"s1": "ab", "s2": "aca", "s3": "a", "s4": "b"}, None),
+        (ANY, SampleLimits(), {"s1": "ab", "s2": "aca", "s3": "a", "s4": "b"}, None),
         # As many as there are.
-        (ANY, Bounds(trails=4), {"s1": "ab", "s2": "aca", "s3": "a", "s4": "b"}, None),
-        (ANY, Bounds(trails=2), {"s1": "ab", "s4": "b"}, 2),
+        (ANY, SampleLimits(sequences=4), {"s1": "ab", "s2": "aca", "s3": "a", "s4": "b"}, None),
+        (ANY, SampleLimits(sequences=2), {"s1": "ab", "s4": "b"}, 2),
         # That s1 had an event later than all others does not matter where it was not of a.
-        (OF_A, Bounds(trails=2), {"s2": "aca", "s3": "a"}, 2),
-        (OF_A, Bounds(trails=3), {"s1": "ab", "s2": "aca", "s3": "a"}, None),
-        (ANY, Bounds(steps=2), {"s1": "ab", "s2": "ac", "s3": "a", "s4": "b"}, 4),
-        (ANY, Bounds(steps=3), {"s1": "ab", "s2": "aca", "s3": "a", "s4": "b"}, None),
+        (OF_A, SampleLimits(sequences=2), {"s2": "aca", "s3": "a"}, 2),
+        (OF_A, SampleLimits(sequences=3), {"s1": "ab", "s2": "aca", "s3": "a"}, None),
+        (ANY, SampleLimits(events_per_sequence=2), {"s1": "ab", "s2": "ac", "s3": "a", "s4": "b"}, 4),
+        (ANY, SampleLimits(events_per_sequence=3), {"s1": "ab", "s2": "aca", "s3": "a", "s4": "b"}, None),
         # The trail that reaches the bound is whole, the next ones are left out.
-        (ANY, Bounds(steps_in_all=3), {"s1": "ab", "s2": "aca"}, 2),
-        (ANY, Bounds(steps_in_all=6), {"s1": "ab", "s2": "aca", "s3": "a"}, 3),
-        (ANY, Bounds(steps_in_all=7), {"s1": "ab", "s2": "aca", "s3": "a", "s4": "b"}, None),
-        (ANY, Bounds(trails=3, steps=1, steps_in_all=2), {"s1": "a", "s3": "a"}, 2),
-        (Equals("id", "nothing"), Bounds(), {}, None),
+        (ANY, SampleLimits(total_events=3), {"s1": "ab", "s2": "aca"}, 2),
+        (ANY, SampleLimits(total_events=6), {"s1": "ab", "s2": "aca", "s3": "a"}, 3),
+        (ANY, SampleLimits(total_events=7), {"s1": "ab", "s2": "aca", "s3": "a", "s4": "b"}, None),
+        (ANY, SampleLimits(sequences=3, events_per_sequence=1, total_events=2), {"s1": "a", "s3": "a"}, 2),
+        (Equals("id", "nothing"), SampleLimits(), {}, None),
     ],
 )
 async def test_a_sample_is_the_newest_trails_within_its_bounds(
-    store: Store, touching: Filter, bounds: Bounds, trails: dict[str, str], note: int | None
+    store: Store, touching: Filter, bounds: SampleLimits, trails: dict[str, str], note: int | None
 ) -> None:
     noted = {} if note is None else {"exact": False, "sessions_looked_at": note}
     assert await look(store, touching, bounds) == (trails, noted)
 
 
 async def test_visitors_are_sampled_alike(store: Store) -> None:
-    found = await look(store, ANY, Bounds(trails=1), key="visitor")
+    found = await look(store, ANY, SampleLimits(sequences=1), key="visitor")
     assert found == ({"vs1": "ab"}, {"exact": False, "visitors_looked_at": 1})
 
 
 async def test_only_the_range_counts_and_bots_where_they_are_asked_for(store: Store) -> None:
     noon = datetime(2015, 1, 21, 12, tzinfo=UTC)
-    assert await look(store, ANY, Bounds(), Parameters(start=noon)) == ({"s1": "b", "s3": "a", "s4": "b"}, {})
-    assert await look(store, ANY, Bounds(), Parameters(end=noon)) == ({"s1": "a", "s2": "aca"}, {})
-    newest, _ = await look(store, OF_A, Bounds(trails=1), Parameters(bots=True))
+    assert await look(store, ANY, SampleLimits(), ReportParameters(start=noon)) == (
+        {"s1": "b", "s3": "a", "s4": "b"},
+        {},
+    )
+    assert await look(store, ANY, SampleLimits(), ReportParameters(end=noon)) == ({"s1": "a", "s2": "aca"}, {})
+    newest, _ = await look(store, OF_A, SampleLimits(sequences=1), ReportParameters(include_bots=True))
     assert newest == {"bot": "a"}

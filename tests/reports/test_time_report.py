@@ -7,9 +7,9 @@ from typing import Any, Final
 import pytest
 import pytest_asyncio
 
-from metronome.reports.dwell_time import TIMINGS, time
-from metronome.reports.parameters import Parameters
-from metronome.reports.sample import MOST_TRAILS
+from metronome.reports.dwell_time import TIMING_FIELDS, time_report
+from metronome.reports.parameters import ReportParameters
+from metronome.reports.sample import MAX_SEQUENCES
 from metronome.stores.base import Store
 from tests.reports.filled import BACK_ENDS, Fill, filled, told
 
@@ -81,13 +81,13 @@ def at(moment: str) -> datetime:
 
 
 async def test_time_on_an_item_is_that_of_its_stays(store: Store) -> None:
-    found = told(store, await time(store, "a", Parameters()))
+    found = told(store, await time_report(store, "a", ReportParameters()))
     assert found == {"on_item": ON_A, "timings": TIMINGS_OF_A}
     assert list(found["timings"]["LCP"]) == ["2015-01-22", "2015-01-20"]
 
 
 async def test_time_on_all_items_is_that_of_all_stays(store: Store) -> None:
-    found = told(store, await time(store, None, Parameters()))
+    found = told(store, await time_report(store, None, ReportParameters()))
     # Those at a, and 20 s at b.
     assert found["on_item"] == lengths(5, 60_000, 120_000, 504_000)
     assert found["timings"] == TIMINGS_OF_A | {
@@ -98,13 +98,13 @@ async def test_time_on_all_items_is_that_of_all_stays(store: Store) -> None:
 
 async def test_what_was_never_timed_has_no_percentiles(store: Store) -> None:
     nothing = {"on_item": lengths(0, None, None, None), "timings": {}}
-    assert await time(store, "nothing", Parameters()) == nothing
-    assert (await time(store, "c", Parameters())) == nothing
-    assert (await time(store, "a", Parameters(start=at("24T00:00")))) == nothing
+    assert await time_report(store, "nothing", ReportParameters()) == nothing
+    assert (await time_report(store, "c", ReportParameters())) == nothing
+    assert (await time_report(store, "a", ReportParameters(start=at("24T00:00")))) == nothing
 
 
 async def test_days_are_those_of_the_zone(store: Store) -> None:
-    found = await time(store, "a", Parameters(tz="Europe/Zurich"))
+    found = await time_report(store, "a", ReportParameters(tz="Europe/Zurich"))
     assert found["timings"]["LCP"] == {
         "2015-01-23": same(1, 1200),
         "2015-01-22": same(1, 1200),
@@ -114,38 +114,38 @@ async def test_days_are_those_of_the_zone(store: Store) -> None:
 
 
 async def test_a_limit_cuts_the_days_of_each_timing(store: Store) -> None:
-    found = await time(store, "a", Parameters(limit=1))
+    found = await time_report(store, "a", ReportParameters(limit=1))
     assert found["timings"] == TIMINGS_OF_A | {"LCP": {"2015-01-22": same(2, 1200)}}
     assert found["on_item"] == ON_A
 
 
 async def test_bots_count_where_they_are_asked_for(store: Store) -> None:
-    found = await time(store, "a", Parameters(bots=True))
+    found = await time_report(store, "a", ReportParameters(include_bots=True))
     assert found["on_item"]["count"] == 5
     assert found["timings"]["TTFB"] == {"2015-01-20": same(1, 1)}
 
 
 async def test_a_range_cuts_stays_and_timings(store: Store) -> None:
-    found = await time(store, "a", Parameters(start=at("22T09:01"), end=at("22T12:00")))
+    found = await time_report(store, "a", ReportParameters(start=at("22T09:01"), end=at("22T12:00")))
     assert found["on_item"] == same(1, 60_000)
     assert found["timings"] == {}
     # The stay goes on over the end of the range, so that its length is not known.
-    found = await time(store, "a", Parameters(start=at("22T23:00"), end=at("23T00:00")))
+    found = await time_report(store, "a", ReportParameters(start=at("22T23:00"), end=at("23T00:00")))
     assert found["on_item"]["count"] == 0
     assert found["timings"] == {"LCP": {"2015-01-22": same(1, 1200)}}
 
 
 async def test_each_timing_that_there_is_is_told(fill: Fill) -> None:
-    events = [{"ts": "2015-01-22T09:00:00Z", "id": "a", name: at} for at, name in enumerate(TIMINGS, start=1)]
+    events = [{"ts": "2015-01-22T09:00:00Z", "id": "a", name: at} for at, name in enumerate(TIMING_FIELDS, start=1)]
     store = await fill(events)
-    found = await time(store, "a", Parameters())
-    assert found["timings"] == {name: {"2015-01-22": same(1, at)} for at, name in enumerate(TIMINGS, start=1)}
+    found = await time_report(store, "a", ReportParameters())
+    assert found["timings"] == {name: {"2015-01-22": same(1, at)} for at, name in enumerate(TIMING_FIELDS, start=1)}
 
 
 async def test_percentiles_of_timings_are_exact_or_say_that_they_are_not(fill: Fill) -> None:
     events = [{"ts": "2015-01-22T09:00:00Z", "id": "a", "LCP": 10 * number} for number in range(101)]
     store = await fill(events)
-    found = await time(store, "a", Parameters())
+    found = await time_report(store, "a", ReportParameters())
     days = found["timings"]["LCP"]["2015-01-22"]
     assert days == pytest.approx(lengths(101, 500, 750, 950), abs=10)
     assert days == lengths(101, 500, 750, 950) or found["exact"] is False
@@ -155,12 +155,15 @@ async def test_of_many_sessions_the_newest_are_looked_at(fill: Fill) -> None:
     start = at("22T00:00").timestamp()
     events = [
         {"ts": start + 10 * number + offset, "session": f"s{number}", "id": "a", "event": event}
-        for number in range(MOST_TRAILS + 3)
+        for number in range(MAX_SEQUENCES + 3)
         for offset, event in ((0, "view"), (9 if number < 3 else 2, "heartbeat"))
     ]
     store = await fill(events)
-    sampled = {"exact": False, "sessions_looked_at": MOST_TRAILS}
-    assert await time(store, "a", Parameters()) == {"on_item": same(MOST_TRAILS, 2000), "timings": {}} | sampled
-    assert (await time(store, None, Parameters()))["on_item"] == same(MOST_TRAILS, 2000)
-    older = await time(store, "a", Parameters(end=datetime.fromtimestamp(start + 30).astimezone()))
+    sampled = {"exact": False, "sessions_looked_at": MAX_SEQUENCES}
+    assert (
+        await time_report(store, "a", ReportParameters())
+        == {"on_item": same(MAX_SEQUENCES, 2000), "timings": {}} | sampled
+    )
+    assert (await time_report(store, None, ReportParameters()))["on_item"] == same(MAX_SEQUENCES, 2000)
+    older = await time_report(store, "a", ReportParameters(end=datetime.fromtimestamp(start + 30).astimezone()))
     assert older == {"on_item": same(3, 9000), "timings": {}}

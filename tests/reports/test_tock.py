@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 
-from metronome.event import Door, Event, document
-from metronome.reports.parameters import Parameters
-from metronome.reports.tock import tock
-from metronome.stores.base import Batch, Store
+from metronome.event import DocumentContext, Event, build_document
+from metronome.reports.parameters import ReportParameters
+from metronome.reports.tock import tock_report
+from metronome.stores.base import DocumentBatch, Store
 from metronome.stores.duckdb import DuckDBStore
-from metronome.stores.query import Answer, Question
+from metronome.stores.query import Query, QueryResult
 
-DOOR = Door(arrival="2015-01-22T12:00:00.000Z", earliest=None, latest="2030-01-01T00:00:00.000Z")
+DOOR = DocumentContext(
+    received_at="2015-01-22T12:00:00.000Z", min_timestamp=None, max_timestamp="2030-01-01T00:00:00.000Z"
+)
 EVENTS: list[dict[str, Any]] = [
     {"id": "doc1", "ts": "2015-01-20T23:30:00Z", "referer": "arcgis.com"},
     {"id": "doc1", "ts": "2015-01-22T00:30:00Z", "referer": "https://www.arcgis.com/"},
@@ -35,14 +37,14 @@ EVENTS: list[dict[str, Any]] = [
 class Estimating(DuckDBStore):
     """A store that does not vouch for its answers."""
 
-    async def ask(self, *questions: Question) -> tuple[Answer, ...]:
-        return tuple(replace(answer, exact=False) for answer in await super().ask(*questions))
+    async def query(self, *queries: Query) -> tuple[QueryResult, ...]:
+        return tuple(replace(answer, exact=False) for answer in await super().query(*queries))
 
 
 async def filled(store: Store) -> Store:
     await store.setup()
-    lines = [document(Event(fields), DOOR, str(number)) for number, fields in enumerate(EVENTS)]
-    await store.write(Batch.of(lines))
+    lines = [build_document(Event(fields), DOOR, str(number)) for number, fields in enumerate(EVENTS)]
+    await store.write(DocumentBatch.from_documents(lines))
     return store
 
 
@@ -54,7 +56,7 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 
 
 async def test_days_come_newest_first_and_rankings_most_first(store: Store) -> None:
-    found = await tock(store, "doc1", Parameters())
+    found = await tock_report(store, "doc1", ReportParameters())
     assert found == {
         "views": {"2015-01-22": 3, "2015-01-20": 1},
         "downloads": {"kml": 2, "csv": 1},
@@ -68,22 +70,22 @@ async def test_days_come_newest_first_and_rankings_most_first(store: Store) -> N
 
 
 async def test_an_item_that_was_never_seen_has_three_empty_answers(store: Store) -> None:
-    assert await tock(store, "doc", Parameters()) == {"views": {}, "downloads": {}, "referers": {}}
+    assert await tock_report(store, "doc", ReportParameters()) == {"views": {}, "downloads": {}, "referers": {}}
 
 
 @pytest.mark.parametrize("item", ["doc1/data", "7"])
 async def test_any_id_can_be_asked_for(store: Store, item: str) -> None:
-    assert (await tock(store, item, Parameters()))["views"] == {"2015-01-22": 1}
+    assert (await tock_report(store, item, ReportParameters()))["views"] == {"2015-01-22": 1}
 
 
 async def test_bots_count_where_they_are_asked_for(store: Store) -> None:
-    found = await tock(store, "doc1", Parameters(bots=True))
+    found = await tock_report(store, "doc1", ReportParameters(include_bots=True))
     assert found["views"] == {"2015-01-22": 4, "2015-01-20": 1}
     assert found["referers"]["google.com"] == 1
 
 
 async def test_days_are_those_of_the_zone(store: Store) -> None:
-    found = await tock(store, "doc1", Parameters(tz="America/New_York"))
+    found = await tock_report(store, "doc1", ReportParameters(tz="America/New_York"))
     assert found["views"] == {"2015-01-22": 2, "2015-01-21": 1, "2015-01-20": 1}
 
 
@@ -96,14 +98,14 @@ async def test_days_are_those_of_the_zone(store: Store) -> None:
     ],
 )
 async def test_views_are_counted_by_any_interval(store: Store, interval: str, views: dict[str, int]) -> None:
-    assert (await tock(store, "doc1", Parameters(interval=interval)))["views"] == views
+    assert (await tock_report(store, "doc1", ReportParameters(interval=interval)))["views"] == views
 
 
 async def test_a_range_cuts_all_three(store: Store) -> None:
-    asked = Parameters(
+    asked = ReportParameters(
         start=datetime.fromisoformat("2015-01-21T10:00:00Z"), end=datetime.fromisoformat("2015-01-22T09:30:00Z")
     )
-    assert await tock(store, "doc1", asked) == {
+    assert await tock_report(store, "doc1", asked) == {
         "views": {"2015-01-22": 1},
         "downloads": {"kml": 2, "csv": 1},
         "referers": {"arcgis.com": 2},
@@ -111,7 +113,7 @@ async def test_a_range_cuts_all_three(store: Store) -> None:
 
 
 async def test_a_limit_cuts_the_rankings_and_not_the_days(store: Store) -> None:
-    assert await tock(store, "doc1", Parameters(limit=1)) == {
+    assert await tock_report(store, "doc1", ReportParameters(limit=1)) == {
         "views": {"2015-01-22": 3, "2015-01-20": 1},
         "downloads": {"kml": 2},
         "referers": {"arcgis.com": 3},
@@ -120,5 +122,5 @@ async def test_a_limit_cuts_the_rankings_and_not_the_days(store: Store) -> None:
 
 async def test_an_estimate_says_so(tmp_path: Path) -> None:
     store = await filled(Estimating(tmp_path))
-    assert (await tock(store, "doc1", Parameters()))["exact"] is False
+    assert (await tock_report(store, "doc1", ReportParameters()))["exact"] is False
     await store.close()

@@ -9,7 +9,7 @@ import pytest
 
 from tests.scenarios.asking import Stand, send
 from tests.scenarios.reading import ON_AN_EMPTY_STORE, read_scenarios
-from tests.servers import Server, delete_indices, refresh_indices, serving, unique_name
+from tests.servers import Server, delete_indices, refresh_indices, running_server, unique_name
 
 STORES: Final = ["duckdb", pytest.param("elasticsearch", marks=pytest.mark.elasticsearch)]
 SPAMMERS: Final = "spam.example\n"
@@ -23,12 +23,12 @@ def running(request: pytest.FixtureRequest, folders: pytest.TempPathFactory, sto
     spammers.write_text(SPAMMERS)
     settings: dict[str, object] = {"referer_spam": spammers, "own_hosts": "own.example", "tick_max_age": "0"}
     if store == "duckdb":
-        with serving(folder / "data", **settings) as server:
+        with running_server(folder / "data", **settings) as server:
             yield server
         return
     node, prefix = request.getfixturevalue("elasticsearch_url"), unique_name("scenarios")
     try:
-        with serving(folder / "data", store=node, index_prefix=prefix, **settings) as server:
+        with running_server(folder / "data", store=node, index_prefix=prefix, **settings) as server:
             yield server
     finally:
         delete_indices(node, prefix)

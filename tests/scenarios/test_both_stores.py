@@ -108,7 +108,7 @@ def stored(server: Server, run: str) -> list[Document]:
             ElasticsearchConfig(str(server.settings["store"]), prefix=str(server.settings["index_prefix"]))
         )
         try:
-            return [orjson.loads(line) async for line in store.documents(Equals(RUN, run))]
+            return [orjson.loads(line) async for line in store.iterate_documents(Equals(RUN, run))]
         finally:
             await store.close()
 

@@ -4,18 +4,18 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.servers import Server, serving, unique_name
+from tests.servers import Server, running_server, unique_name
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("service") / "data") as running:
+    with running_server(tmp_path_factory.mktemp("service") / "data") as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def crew(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("service") / "crew", workers=2) as running:
+    with running_server(tmp_path_factory.mktemp("service") / "crew", workers=2) as running:
         yield running
 
 

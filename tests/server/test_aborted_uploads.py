@@ -9,8 +9,8 @@ from typing import Final, NamedTuple
 import pytest
 
 from metronome.scopes import Scope
-from tests.installations import give_key
-from tests.servers import Server, serving
+from tests.installations import create_key
+from tests.servers import Server, running_server
 
 MB: Final = 10**6
 SENT: Final = b'{"id":"x"}\n' * (10 * MB // 11)
@@ -33,8 +33,8 @@ class Guarded(NamedTuple):
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     folder = tmp_path_factory.mktemp("service") / "guarded"
-    key = give_key(folder, "importer", Scope.IMPORT)
-    with serving(folder, public="none") as running:
+    key = create_key(folder, "importer", Scope.IMPORT)
+    with running_server(folder, public="none") as running:
         yield Guarded(running, key)
 
 

@@ -12,11 +12,19 @@ from urllib.error import HTTPError
 import orjson
 import pytest
 
-from metronome.auth.keys import KIND, make_key, make_token
+from metronome.auth.keys import KEY_KIND, build_key, generate_token
 from metronome.scopes import Scope
 from metronome.state.sqlite import SQLiteState
-from metronome.times import stamp_of
-from tests.servers import REQUEST_SECONDS, START_SECONDS, Server, delete_indices, run_metronome, serving, unique_name
+from metronome.times import format_timestamp
+from tests.servers import (
+    REQUEST_TIMEOUT_SECONDS,
+    START_TIMEOUT_SECONDS,
+    Server,
+    delete_indices,
+    run_metronome,
+    running_server,
+    unique_name,
+)
 
 CREATED: Final = "2015-01-22T09:30:00.000Z"
 SITE: Final = "https://example.org"
@@ -32,7 +40,7 @@ class Answer(NamedTuple):
 
 
 OK, SENT = Answer(200, ""), Answer(204, "")
-NO_KEY, NOT_ALLOWED = Answer(401, "NoKey"), Answer(403, "NotAllowed")
+NO_KEY, NOT_ALLOWED = Answer(401, "Unauthorized"), Answer(403, "Forbidden")
 
 
 def ask(
@@ -44,7 +52,7 @@ def ask(
     headers |= {"X-Forwarded-For": sender} if sender else {}
     request = urllib.request.Request(server.url + path, body if path == TICK else None, headers)  # noqa: S310  # our own server
     try:
-        with urllib.request.urlopen(request, timeout=REQUEST_SECONDS) as answer:  # noqa: S310  # our own server
+        with urllib.request.urlopen(request, timeout=REQUEST_TIMEOUT_SECONDS) as answer:  # noqa: S310  # our own server
             answer.read()
             return Answer(answer.status, "")
     except HTTPError as error:
@@ -73,22 +81,22 @@ def make_keys(data: Path) -> dict[str, str]:
         "bound": {"scopes": (Scope.ADMIN,), "origins": (SITE,)},
         **{scope.value: {"scopes": (scope,)} for scope in Scope},
     }
-    tokens = {name: make_token() for name in more}
+    tokens = {name: generate_token() for name in more}
 
     async def add() -> None:
         state = SQLiteState(data)
         for name, attributes in more.items():
-            key = make_key(name, token=tokens[name], created=CREATED, **attributes)
-            assert await state.add(KIND, name, key.record())
+            key = build_key(name, token=tokens[name], created=CREATED, **attributes)
+            assert await state.add(KEY_KIND, name, key.to_record())
         await state.close()
 
     asyncio.run(add())
-    return {**tokens, "none": "", "unknown": make_token(), "of another system": "anonymous"}
+    return {**tokens, "none": "", "unknown": generate_token(), "of another system": "anonymous"}
 
 
 @pytest.fixture(scope="module")
 def open_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("open") / "data") as server:
+    with running_server(tmp_path_factory.mktemp("open") / "data") as server:
         yield server
 
 
@@ -103,7 +111,7 @@ class Keyed(NamedTuple):
 def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:
     data = tmp_path_factory.mktemp("keyed") / "data"
     tokens = make_keys(data)
-    with serving(data) as server:
+    with running_server(data) as server:
         yield Keyed(server, tokens)
 
 
@@ -112,7 +120,7 @@ def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:
     """Provide a server of two workers that lets nobody in without a key."""
     data = tmp_path_factory.mktemp("closed") / "data"
     tokens = make_keys(data)
-    with serving(data, workers=2, public="none") as server:
+    with running_server(data, workers=2, public="none") as server:
         yield Keyed(server, tokens)
 
 
@@ -120,7 +128,7 @@ def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:
 def test_before_a_key_is_made_everything_on_the_loopback_is_open(open_server: Server, path: str) -> None:
     expected = SENT if path == TICK else OK
     assert verdict(open_server, path) == expected
-    assert verdict(open_server, path, make_token()) == expected
+    assert verdict(open_server, path, generate_token()) == expected
 
 
 @pytest.mark.parametrize(
@@ -193,7 +201,7 @@ def test_an_error_says_what_is_wrong_and_what_to_do(keyed: Keyed) -> None:
 
 def test_only_the_scope_import_lets_old_events_in_where_there_are_keys(open_server: Server, keyed: Keyed) -> None:
     server, tokens = keyed
-    old = orjson.dumps({"id": "x", "ts": stamp_of(datetime.now(UTC) - timedelta(days=8))})
+    old = orjson.dumps({"id": "x", "ts": format_timestamp(datetime.now(UTC) - timedelta(days=8))})
     for kind in ("none", "tick", "query"):
         answer = ask(server, TICK, tokens[kind], body=old)
         assert answer[:2] == (400, "Malformed")
@@ -207,8 +215,8 @@ def test_only_the_scope_import_lets_old_events_in_where_there_are_keys(open_serv
 def test_whoever_comes_through_a_proxy_or_from_another_site_is_not_on_the_loopback(
     tmp_path: Path, workers: int
 ) -> None:
-    old = orjson.dumps({"id": "x", "ts": stamp_of(datetime.now(UTC) - timedelta(days=8))})
-    with serving(tmp_path / "data", workers=workers) as server:
+    old = orjson.dumps({"id": "x", "ts": format_timestamp(datetime.now(UTC) - timedelta(days=8))})
+    with running_server(tmp_path / "data", workers=workers) as server:
         for origin, sender in (("", "203.0.113.7"), (SITE, ""), ("null", ""), ("", "127.0.0.1, 203.0.113.7")):
             assert ask(server, METRICS, "", origin, sender)[:2] == NO_KEY[:2]
             assert ask(server, TICK, "", origin, sender) == SENT
@@ -219,14 +227,14 @@ def test_whoever_comes_through_a_proxy_or_from_another_site_is_not_on_the_loopba
 
 
 def test_beyond_the_loopback_nothing_but_what_is_public_is_open_without_keys(tmp_path: Path) -> None:
-    with serving(tmp_path / "data", host="0.0.0.0") as server:  # noqa: S104  # for as long as the test takes
+    with running_server(tmp_path / "data", host="0.0.0.0") as server:  # noqa: S104  # for as long as the test takes
         assert [verdict(server, path) for path in GUARDED] == [SENT, OK, OK, NO_KEY]
-        assert [verdict(server, path, make_token()) for path in GUARDED] == [NO_KEY] * 4
+        assert [verdict(server, path, generate_token()) for path in GUARDED] == [NO_KEY] * 4
         assert {verdict(server, path) for path in ALWAYS} == {OK}
 
 
 def wait_until_turned_away(server: Server, token: str) -> None:
-    deadline = time.monotonic() + START_SECONDS
+    deadline = time.monotonic() + START_TIMEOUT_SECONDS
     while verdict(server, METRICS, token) != NO_KEY:
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -237,16 +245,16 @@ def test_a_key_that_the_command_makes_works_at_once_and_one_that_it_revokes_no_m
     tmp_path: Path, workers: int
 ) -> None:
     data = tmp_path / "data"
-    with serving(data, workers=workers) as server:
+    with running_server(data, workers=workers) as server:
         assert verdict(server, METRICS) == OK
         made = run_metronome("keys", "create", "dashboard", "--scope", "query", data=data)
-        token = made.output.splitlines()[-1]
+        token = made.stdout.splitlines()[-1]
         assert verdict(server, METRICS, token) == OK
         wait_until_turned_away(server, "")
-        later = run_metronome("keys", "create", "later", "--scope", "tick", data=data).output.splitlines()[-1]
+        later = run_metronome("keys", "create", "later", "--scope", "tick", data=data).stdout.splitlines()[-1]
         # The first request of all with it: it is known at once.
         assert verdict(server, TICK, later) == SENT
-        assert run_metronome("keys", "revoke", "dashboard", data=data).code == 0
+        assert run_metronome("keys", "revoke", "dashboard", data=data).exit_code == 0
         wait_until_turned_away(server, token)
 
 
@@ -255,16 +263,16 @@ def test_with_elasticsearch_keys_are_kept_there(elasticsearch_url: str, tmp_path
     prefix = unique_name("test")
     store: dict[str, Any] = {"store": elasticsearch_url, "index_prefix": prefix}
     try:
-        with serving(tmp_path / "data", workers=2, **store) as server:
+        with running_server(tmp_path / "data", workers=2, **store) as server:
             assert verdict(server, METRICS) == OK
             made = run_metronome("keys", "create", "dashboard", "--scope", "query", **store)
-            token = made.output.splitlines()[-1]
+            token = made.stdout.splitlines()[-1]
             assert verdict(server, METRICS, token) == OK
             wait_until_turned_away(server, "")
-            later = run_metronome("keys", "create", "later", "--scope", "tick", **store).output.splitlines()[-1]
+            later = run_metronome("keys", "create", "later", "--scope", "tick", **store).stdout.splitlines()[-1]
             assert verdict(server, TICK, later) == SENT
-            assert "dashboard  query" in run_metronome("keys", "list", **store).output
+            assert "dashboard  query" in run_metronome("keys", "list", **store).stdout
     finally:
         delete_indices(elasticsearch_url, prefix)
         request = urllib.request.Request(f"{elasticsearch_url}/state-{prefix}", method="DELETE")  # noqa: S310  # our own node
-        urllib.request.urlopen(request, timeout=REQUEST_SECONDS).close()  # noqa: S310  # our own node
+        urllib.request.urlopen(request, timeout=REQUEST_TIMEOUT_SECONDS).close()  # noqa: S310  # our own node

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.s3_server import having, s3_server
-from tests.servers import Server, free_port, run_metronome, serving, unique_name
+from tests.s3_server import environment_variables, running_s3_server
+from tests.servers import Server, free_port, run_metronome, running_server, unique_name
 
 pytestmark = pytest.mark.usefixtures("s3_environment")
 
@@ -25,7 +25,7 @@ def wait_for(server: Server, holds: Callable[[dict[str, Any]], bool], seconds: f
 
 def tick(server: Server, item: str, count: int = 1) -> None:
     for _ in range(count):
-        server.tick(b'{"id":"%s"}' % item.encode())
+        server.post_events(b'{"id":"%s"}' % item.encode())
 
 
 def metrics(server: Server) -> dict[str, float]:
@@ -44,8 +44,8 @@ def test_an_archive_that_is_away_holds_up_nothing_and_gets_everything_when_it_is
 ) -> None:
     port = free_port()
     with (
-        having({"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}),
-        serving(tmp_path / "data", archive="s3://bucket/x", archive_roll_bytes=1, workers=workers) as server,
+        environment_variables({"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}),
+        running_server(tmp_path / "data", archive="s3://bucket/x", archive_roll_bytes=1, workers=workers) as server,
     ):
         tick(server, "a", 5)
         server.wait_until_shipped()
@@ -54,19 +54,19 @@ def test_an_archive_that_is_away_holds_up_nothing_and_gets_everything_when_it_is
         assert (told["status"], told["archive"]["events"], told["spool"]["events"]) == ("ok", 5, 5)
         assert told["archive"]["detail"] == "the archive does not answer at the moment; no event is lost"
         assert server.get("/health/ready/archive")["status"] == "not ready"
-        with s3_server(port) as s3:
+        with running_s3_server(port) as s3:
             # There is no such bucket yet: that is told, and waited for, too.
             wait_for(server, lambda _: "there is no bucket for s3://bucket/x" in server.log)
-            s3.make_bucket("bucket")
+            s3.create_bucket("bucket")
             told = wait_for(server, lambda told: not told["archive"]["events"], 90)
             assert (told["archive"]["status"], told["spool"]["events"]) == ("ok", 0)
             verified = run_metronome("verify", "s3://bucket/x", f"--url={server.url}")
-            assert verified.code == 0, verified
+            assert verified.exit_code == 0, verified
 
 
 def test_an_archive_that_is_silent_delays_no_answer_and_no_stop_for_long(tmp_path: Path) -> None:
-    with s3_server() as s3, having(s3.environment):
-        archive = f"s3://{s3.new_bucket()}/x"
+    with running_s3_server() as s3, environment_variables(s3.environment):
+        archive = f"s3://{s3.create_unique_bucket()}/x"
         with Server(tmp_path / "data", archive=archive, archive_roll_bytes=1, stop_seconds=1) as server:
             server.start()
             with s3.paused():
@@ -79,20 +79,20 @@ def test_an_archive_that_is_silent_delays_no_answer_and_no_stop_for_long(tmp_pat
             server.start()
             wait_for(server, lambda told: not told["archive"]["events"])
             assert server.stop() == 0
-            assert server.complaints() == []
+            assert server.error_lines() == []
 
 
 def test_a_folder_that_cannot_be_made_is_said_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     ended = run_metronome("serve", archive=f"file://{tmp_path}/file/archive", data=tmp_path / "data", port=0)
-    assert ended.code == 2
-    assert f"the folder {tmp_path}/file/archive cannot be used" in ended.errors
+    assert ended.exit_code == 2
+    assert f"the folder {tmp_path}/file/archive cannot be used" in ended.stderr
 
 
 def test_an_archive_can_be_given_up_and_taken_on_again(tmp_path: Path) -> None:
     item, archive = unique_name("item"), f"file://{tmp_path}/archive"
     for number, settings in enumerate([{}, {"archive": archive}, {}, {"archive": archive}], start=1):
-        with serving(tmp_path / "data", **settings) as server:
+        with running_server(tmp_path / "data", **settings) as server:
             tick(server, item)
             server.wait_until_shipped()
             assert views(server, item) == number
@@ -104,11 +104,11 @@ def test_an_archive_can_be_given_up_and_taken_on_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_metrics_tell_what_waits_and_what_is_there(tmp_path: Path, workers: int) -> None:
     settings = {"archive": f"file://{tmp_path}/archive", "workers": workers}
-    with serving(tmp_path / "data", **settings) as server:
+    with running_server(tmp_path / "data", **settings) as server:
         tick(server, "a", 3)
         server.wait_until_shipped()
         told = metrics(server)
         assert (told["metronome_unshipped_events"], told["metronome_unarchived_events"]) == (0, 3)
         assert (told["metronome_spool_events"], told["metronome_events_archived_total"]) == (3, 0)
-    with serving(tmp_path / "data", **settings) as server:
+    with running_server(tmp_path / "data", **settings) as server:
         assert metrics(server)["metronome_spool_events"] == 0

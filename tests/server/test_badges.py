@@ -10,7 +10,7 @@ import aiohttp
 import orjson
 import pytest
 
-from tests.servers import Server, serving
+from tests.servers import Server, running_server
 
 SECONDS: Final = aiohttp.ClientTimeout(total=60)
 SVG: Final = "{http://www.w3.org/2000/svg}"
@@ -23,7 +23,7 @@ async def http(server: Server) -> AsyncIterator[aiohttp.ClientSession]:
 
 
 def fill(server: Server, *events: dict[str, Any]) -> None:
-    assert orjson.loads(server.tick(orjson.dumps(events))) == {"accepted": len(events), "rejected": []}
+    assert orjson.loads(server.post_events(orjson.dumps(events))) == {"accepted": len(events), "rejected": []}
     server.wait_until_shipped()
 
 
@@ -104,7 +104,7 @@ async def test_an_id_that_is_no_text_is_refused(http: aiohttp.ClientSession) -> 
 
 
 async def test_where_reports_need_a_key_badges_do(tmp_path: Path) -> None:
-    with serving(tmp_path / "data", public="tick") as closed:
+    with running_server(tmp_path / "data", public="tick") as closed:
         async with (
             aiohttp.ClientSession(timeout=SECONDS) as session,
             session.get(f"{closed.url}/badge/x.svg", headers={"Origin": "https://example.org"}) as answer,

@@ -11,10 +11,10 @@ import aiohttp
 import orjson
 import pytest
 
-from metronome.auth.keys import KIND, make_key, make_token
+from metronome.auth.keys import KEY_KIND, build_key, generate_token
 from metronome.scopes import Scope
 from metronome.state.sqlite import SQLiteState
-from tests.servers import Server, serving
+from tests.servers import Server, running_server
 
 SECONDS: Final = aiohttp.ClientTimeout(total=60)
 JANUARY: Final = "begin_date=2026-01-01&end_date=2026-01-31"
@@ -38,7 +38,7 @@ NOTHING: Final = {
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("counter") / "data", tick_max_age="0") as server:
+    with running_server(tmp_path_factory.mktemp("counter") / "data", tick_max_age="0") as server:
         fill(server)
         yield server
 
@@ -48,22 +48,22 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, 
     """Give a server of which a key may ask anything, and that key."""
     data = tmp_path_factory.mktemp("guarded") / "data"
     data.mkdir()
-    token = make_token()
+    token = generate_token()
     asyncio.run(add_key(data, token))
-    with serving(data, tick_max_age="0") as server:
+    with running_server(data, tick_max_age="0") as server:
         fill(server)
         yield server, token
 
 
 async def add_key(data: Path, token: str) -> None:
     state = SQLiteState(data)
-    key = make_key("harvester", (Scope.QUERY,), token, "2026-01-01T00:00:00.000Z")
-    assert await state.add(KIND, "harvester", key.record())
+    key = build_key("harvester", (Scope.QUERY,), token, "2026-01-01T00:00:00.000Z")
+    assert await state.add(KEY_KIND, "harvester", key.to_record())
     await state.close()
 
 
 def fill(server: Server) -> None:
-    assert orjson.loads(server.tick(orjson.dumps(EVENTS))) == {"accepted": len(EVENTS), "rejected": []}
+    assert orjson.loads(server.post_events(orjson.dumps(EVENTS))) == {"accepted": len(EVENTS), "rejected": []}
     server.wait_until_shipped()
 
 
@@ -95,7 +95,7 @@ def test_an_items_usage_can_be_asked_for_a_range_and_a_zone(filled: Server) -> N
     assert list(filled.get(path)["months"]) == ["2026-01"]
     assert list(filled.get(f"{path}?tz=Europe/Zurich")["months"]) == ["2026-02"]
     assert filled.get(f"{path}?from=2026-02-01") == {"months": {}}
-    assert filled.get(f"{path}?limit=1")["title"] == "Unaskable"
+    assert filled.get(f"{path}?limit=1")["title"] == "InvalidQuery"
 
 
 def test_a_dataset_report_has_all_items_that_were_used(filled: Server) -> None:
@@ -131,10 +131,10 @@ def test_harvesters_find_the_report(filled: Server) -> None:
 @pytest.mark.parametrize(
     ("path", "status", "title"),
     [
-        (f"/counter/reports/tr?{JANUARY}", 404, "NoSuchPage"),
-        ("/counter/reports/dsr?begin_date=2026-01-05&end_date=2026-01-31", 400, "Unaskable"),
-        ("/counter/reports/dsr?begin_date=2024-01&end_date=2026-01", 400, "TooCostly"),
-        (f"{DSR}&tz=Mars/Olympus", 400, "Unaskable"),
+        (f"/counter/reports/tr?{JANUARY}", 404, "NotFound"),
+        ("/counter/reports/dsr?begin_date=2026-01-05&end_date=2026-01-31", 400, "InvalidQuery"),
+        ("/counter/reports/dsr?begin_date=2024-01&end_date=2026-01", 400, "QueryTooExpensive"),
+        (f"{DSR}&tz=Mars/Olympus", 400, "InvalidQuery"),
         (f"{DSR}&dataset_id=%ED%A0%80", 200, None),
     ],
 )
@@ -173,7 +173,7 @@ async def test_a_report_that_is_known_is_not_sent_again(http: aiohttp.ClientSess
 
 def test_all_items_take_a_key_and_one_does_not(guarded: tuple[Server, str]) -> None:
     server, token = guarded
-    assert server.get(DSR)["title"] == "NoKey"
+    assert server.get(DSR)["title"] == "Unauthorized"
     assert "report-datasets" in server.get(f"{DSR}&api_key={token}")
     assert "report-datasets" in server.get(f"{DSR}&dataset_id=x")
     assert server.get("/counter/x.json") == {"months": {}}
@@ -181,7 +181,7 @@ def test_all_items_take_a_key_and_one_does_not(guarded: tuple[Server, str]) -> N
 
 
 async def test_workers_have_the_main_process_answer(crew: Server) -> None:
-    crew.tick(orjson.dumps({"id": "crewed", "session": "s"}))
+    crew.post_events(orjson.dumps({"id": "crewed", "session": "s"}))
     crew.wait_until_shipped()
     (month,) = crew.get("/counter/crewed.json")["months"].values()
     assert month == {**NOTHING, "total_investigations": 1, "unique_investigations": 1, "machine": NOTHING}

@@ -7,7 +7,7 @@ import aiohttp
 import orjson
 import pytest
 
-from tests.servers import Server, serving, unique_name
+from tests.servers import Server, running_server, unique_name
 
 SECONDS = aiohttp.ClientTimeout(total=60)
 
@@ -58,12 +58,12 @@ async def test_too_many_at_once_are_refused_together(either: Server, item: str) 
 
 
 async def test_they_need_the_scope_import(tmp_path_factory: pytest.TempPathFactory) -> None:
-    with serving(tmp_path_factory.mktemp("documents") / "data", host="0.0.0.0") as server:  # noqa: S104  # that it is not open
+    with running_server(tmp_path_factory.mktemp("documents") / "data", host="0.0.0.0") as server:  # noqa: S104  # that it is not open
         status, told = await post(server, document("x", "1"))
         assert (status, told["detail"].split(";")[0]) == (401, "this needs a key with the scope import")
 
 
 async def test_they_go_past_the_spool(either: Server, item: str) -> None:
-    before = either.accepted()
+    before = either.accepted_events()
     await post(either, document(item, unique_name()))
-    assert either.accepted() == before
+    assert either.accepted_events() == before

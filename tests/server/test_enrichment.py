@@ -10,10 +10,10 @@ from urllib.request import Request, urlopen
 import orjson
 import pytest
 
-from metronome.auth.salts import KIND
-from metronome.state.sqlite import FILE_NAME
-from tests.installations import stored_documents
-from tests.servers import Server, run_metronome, serving
+from metronome.auth.salts import SALT_KIND
+from metronome.state.sqlite import STATE_FILE_NAME
+from tests.installations import read_stored_documents
+from tests.servers import Server, run_metronome, running_server
 
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 GOOGLEBOT = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"
@@ -37,7 +37,7 @@ def get(server: Server, path: str, **headers: str) -> None:
 
 
 def tick(server: Server, item: str, headers: dict[str, str] | None = None, **fields: Any) -> None:
-    server.tick(orjson.dumps({"id": item, **fields}), **(headers or {}))
+    server.post_events(orjson.dumps({"id": item, **fields}), **(headers or {}))
 
 
 def send_everything(server: Server) -> None:
@@ -53,7 +53,7 @@ def send_everything(server: Server) -> None:
     tick(server, "tracked not", {**page, "DNT": "1"})
     tick(server, "spam", page, referer="https://www.spam.example/buy")
     tick(server, "bot", {**page, "User-Agent": GOOGLEBOT})
-    server.tick(b'{"id":"lines 1"}\n{"id":"lines 2","agent":"mine"}\n', **page)
+    server.post_events(b'{"id":"lines 1"}\n{"id":"lines 2","agent":"mine"}\n', **page)
     get(server, "/tick.gif?id=pixel")
     get(server, "/hit/hit")
     get(server, "/t.gif?type=view&tags=id:micrometrics")
@@ -66,7 +66,7 @@ def send_everything(server: Server) -> None:
 
 
 def by_item(data: Path) -> Documents:
-    return {doc["id"]: doc for doc in stored_documents(data)}
+    return {doc["id"]: doc for doc in read_stored_documents(data)}
 
 
 @pytest.fixture(scope="module")
@@ -81,9 +81,9 @@ def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     """Return the documents of everything, from a server that was started twice."""
     data = tmp_path_factory.mktemp("enrichment") / "data"
     settings = {"workers": request.param, "referer_spam": spam_file}
-    with serving(data, **settings) as server:
+    with running_server(data, **settings) as server:
         send_everything(server)
-    with serving(data, **settings) as server:
+    with running_server(data, **settings) as server:
         tick(server, "after a restart", {**browser(), **ORIGIN})
     return by_item(data)
 
@@ -142,7 +142,7 @@ def sent(tmp_path: Path) -> Callable[..., dict[str, Any]]:
     """Give a function that has a page in a browser send an event to a server with settings."""
 
     def send(**settings: object) -> dict[str, Any]:
-        with serving(tmp_path / "data", **settings) as server:
+        with running_server(tmp_path / "data", **settings) as server:
             tick(
                 server, "page", {**browser(), **ORIGIN, "Sec-GPC": "1"}, ts=YESTERDAY, clientip="8.8.8.8", agent=FIREFOX
             )
@@ -161,7 +161,7 @@ def test_enrichment_can_be_switched_off_in_parts(sent: Callable[..., dict[str, A
     doc = sent(privacy_signals="ignore", visitors="off", countries="off")
     assert doc["browser"] == "Firefox"
     assert doc.keys().isdisjoint({"visitor", "country"})
-    assert KIND.encode() not in (tmp_path / "data" / FILE_NAME).read_bytes()
+    assert SALT_KIND.encode() not in (tmp_path / "data" / STATE_FILE_NAME).read_bytes()
 
 
 def test_enrichment_can_be_switched_off(sent: Callable[..., dict[str, Any]]) -> None:
@@ -176,17 +176,17 @@ def test_a_file_that_is_missing_stops_the_start(tmp_path: Path, name: str, worke
     missing = tmp_path / "missing.mmdb"
     option = f"--{name.replace('_', '-')}"
     ended = run_metronome("serve", option, missing, data=tmp_path / "data", port=0, workers=workers)
-    assert ended.code == 2
-    assert name in ended.errors.lower()
-    assert "missing.mmdb" in ended.errors
+    assert ended.exit_code == 2
+    assert name in ended.stderr.lower()
+    assert "missing.mmdb" in ended.stderr
 
 
 def test_without_the_state_events_are_taken_and_nobody_is_named(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    (data / FILE_NAME).mkdir(parents=True)
-    with serving(data) as running:
+    (data / STATE_FILE_NAME).mkdir(parents=True)
+    with running_server(data) as running:
         tick(running, "page", {**browser(), **ORIGIN})
     assert running.log.count("salts_not_read") == 1
-    (doc,) = stored_documents(data)
+    (doc,) = read_stored_documents(data)
     assert doc["browser"] == "Firefox"
     assert "visitor" not in doc

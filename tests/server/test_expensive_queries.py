@@ -11,21 +11,23 @@ import pytest
 from aiohttp import ClientSession, web
 from prometheus_client import CollectorRegistry
 
-from metronome.auth.authorizer import Guard
-from metronome.auth.client_address import Senders
-from metronome.auth.key_cache import Keyring
-from metronome.event import Door, Event, document
-from metronome.server.app import make_app, make_runner
+from metronome.auth.authorizer import Authorizer
+from metronome.auth.client_address import ClientAddress
+from metronome.auth.key_cache import KeyCache
+from metronome.event import DocumentContext, Event, build_document
+from metronome.server.app import build_app, build_runner
 from metronome.server.report_routes import query_routes
 from metronome.state.sqlite import SQLiteState
-from metronome.stores.base import Batch
+from metronome.stores.base import DocumentBatch
 from metronome.stores.duckdb import DuckDBStore
-from metronome.stores.query import Answer, Question
+from metronome.stores.query import Query, QueryResult
 from metronome.telemetry import Telemetry
-from metronome.web.handlers import Answering, read_routes
-from metronome.web.limits import AT_ONCE, MOST_WAITING
+from metronome.web.handlers import QueryContext, report_routes
+from metronome.web.limits import MAX_CONCURRENT, MAX_WAITING
 
-DOOR: Final = Door(arrival="2015-01-22T12:00:00.000Z", earliest=None, latest="2030-01-01T00:00:00.000Z")
+DOOR: Final = DocumentContext(
+    received_at="2015-01-22T12:00:00.000Z", min_timestamp=None, max_timestamp="2030-01-01T00:00:00.000Z"
+)
 PATIENCE: Final = 30.0
 LARGE: Final = "x" * 2**20
 
@@ -42,28 +44,28 @@ class Slow(DuckDBStore):
         self.begun = 0
         self._lock = threading.Lock()
 
-    def _ask(self, cursor: Any, questions: tuple[Question, ...]) -> tuple[Answer, ...]:
-        if "referer" in questions[0].by:
-            return (Answer(questions[0].columns, ((LARGE, 1),) * 40, 40),)
-        if "minute" not in questions[0].by:
-            return super()._ask(cursor, questions)
+    def _run_queries(self, cursor: Any, questions: tuple[Query, ...]) -> tuple[QueryResult, ...]:
+        if "referer" in questions[0].group_by:
+            return (QueryResult(questions[0].columns, ((LARGE, 1),) * 40, 40),)
+        if "minute" not in questions[0].group_by:
+            return super()._run_queries(cursor, questions)
         with self._lock:
             self.begun += 1
             self.at_work += 1
             self.most_at_work = max(self.at_work, self.most_at_work)
-            if self.at_work == AT_ONCE:
+            if self.at_work == MAX_CONCURRENT:
                 self.is_busy.set()
         assert self.go.wait(PATIENCE)
         with self._lock:
             self.at_work -= 1
-        return super()._ask(cursor, questions)
+        return super()._run_queries(cursor, questions)
 
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[Slow]:
     store = Slow(tmp_path)
     await store.setup()
-    await store.write(Batch.of([document(Event({"id": "a"}), DOOR, "1")]))
+    await store.write(DocumentBatch.from_documents([build_document(Event({"id": "a"}), DOOR, "1")]))
     yield store
     store.go.set()
     await store.close()
@@ -72,11 +74,11 @@ async def store(tmp_path: Path) -> AsyncIterator[Slow]:
 @pytest.fixture
 async def http(store: Slow, tmp_path: Path) -> AsyncIterator[ClientSession]:
     """Ask a service over a real port, which knows no keys and so is open to this machine."""
-    keyring = Keyring(SQLiteState(tmp_path))
-    await keyring.read()
-    guard = Guard(keyring, frozenset(), lambda: 0.0, on_loopback=True)
-    answering = Answering(store, guard, Senders(()), Telemetry(CollectorRegistry()), lambda: 1.5e9)
-    runner = make_runner(make_app([*read_routes(answering), *query_routes(answering, 2**20)], 2**20), 1.0)
+    keyring = KeyCache(SQLiteState(tmp_path))
+    await keyring.refresh()
+    guard = Authorizer(keyring, frozenset(), lambda: 0.0, on_loopback=True)
+    answering = QueryContext(store, guard, ClientAddress(()), Telemetry(CollectorRegistry()), lambda: 1.5e9)
+    runner = build_runner(build_app([*report_routes(answering), *query_routes(answering, 2**20)], 2**20), 1.0)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     async with ClientSession(f"http://127.0.0.1:{runner.addresses[0][1]}") as session:
@@ -95,9 +97,9 @@ SLOW: Final = "/query?by=minute"
 
 async def crowd(http: ClientSession, store: Slow) -> tuple[list[asyncio.Task[int]], set[asyncio.Task[int]]]:
     """Have as many slow questions at work as may be, then as many wait as may; the next one is refused."""
-    at_work = [asyncio.create_task(status_of(http, SLOW)) for _ in range(AT_ONCE)]
+    at_work = [asyncio.create_task(status_of(http, SLOW)) for _ in range(MAX_CONCURRENT)]
     assert await asyncio.to_thread(store.is_busy.wait, PATIENCE)
-    others = [asyncio.create_task(status_of(http, SLOW)) for _ in range(MOST_WAITING + 1)]
+    others = [asyncio.create_task(status_of(http, SLOW)) for _ in range(MAX_WAITING + 1)]
     done, waiting = await asyncio.wait(others, return_when=asyncio.FIRST_COMPLETED)
     assert [task.result() for task in done] == [HTTPStatus.SERVICE_UNAVAILABLE]
     return at_work, waiting
@@ -108,11 +110,11 @@ async def test_what_is_quick_answers_beside_questions_that_take_long(http: Clien
     async with http.get("/tock/a.json") as answer:
         assert (answer.status, (await answer.json())["views"]) == (HTTPStatus.OK, {"2015-01-22": 1})
     assert not any(task.done() for task in (*at_work, *waiting))
-    assert (store.begun, store.at_work) == (AT_ONCE, AT_ONCE)
+    assert (store.begun, store.at_work) == (MAX_CONCURRENT, MAX_CONCURRENT)
     store.go.set()
     statuses = await asyncio.gather(*at_work, *waiting)
-    assert statuses == [HTTPStatus.OK] * (AT_ONCE + MOST_WAITING)
-    assert store.most_at_work == AT_ONCE
+    assert statuses == [HTTPStatus.OK] * (MAX_CONCURRENT + MAX_WAITING)
+    assert store.most_at_work == MAX_CONCURRENT
     assert await status_of(http, "/query") == HTTPStatus.OK
 
 
@@ -137,7 +139,7 @@ async def test_who_comes_to_a_full_room_is_told_when_to_come_again(http: ClientS
     async with http.get("/query") as answer:
         assert (answer.status, answer.headers["Retry-After"]) == (HTTPStatus.SERVICE_UNAVAILABLE, "5")
         problem = await answer.json(content_type="application/problem+json")
-    assert f"{MOST_WAITING} other questions wait already; ask again in a moment" in problem["detail"]
+    assert f"{MAX_WAITING} other questions wait already; ask again in a moment" in problem["detail"]
     store.go.set()
     await asyncio.gather(*at_work, *waiting)
 
@@ -151,9 +153,9 @@ async def test_who_hangs_up_while_waiting_is_not_worked_for(http: ClientSession,
     for _ in range(2):
         assert await status_of(http, "/tock/a.json") == HTTPStatus.OK
     store.go.set()
-    assert await asyncio.gather(*at_work) == [HTTPStatus.OK] * AT_ONCE
+    assert await asyncio.gather(*at_work) == [HTTPStatus.OK] * MAX_CONCURRENT
     assert await status_of(http, "/query") == HTTPStatus.OK
-    assert store.begun == AT_ONCE
+    assert store.begun == MAX_CONCURRENT
 
 
 async def test_an_answer_that_is_far_too_large_is_not_sent(http: ClientSession) -> None:

@@ -7,7 +7,7 @@ from urllib.parse import quote
 import orjson
 import pytest
 
-from tests.servers import Server, serving
+from tests.servers import Server, running_server
 
 ITEM = "dir/a b?c#ü.json"
 
@@ -15,12 +15,12 @@ ITEM = "dir/a b?c#ü.json"
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Give a server that knows one session: half a minute at an item, then another one."""
-    with serving(tmp_path_factory.mktemp("service") / "data") as running:
+    with running_server(tmp_path_factory.mktemp("service") / "data") as running:
         seen = [
             {"session": "s", "ts": "2015-01-22T10:00:00Z", "id": ITEM, "event": "view", "LCP": 1200},
             {"session": "s", "ts": "2015-01-22T10:00:30Z", "id": "b", "event": "view"},
         ]
-        running.tick(orjson.dumps(seen))
+        running.post_events(orjson.dumps(seen))
         running.wait_until_shipped()
         yield running
 

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from msgpack import packb
 
 from metronome.scopes import Scope
-from tests.installations import give_key
+from tests.installations import create_key
 from tests.protocols.forward.test_server import KEY, Client
-from tests.servers import Server, free_port, serving, unique_name
+from tests.servers import Server, free_port, running_server, unique_name
 
 HERE: Final = "127.0.0.1"
 SECONDS: Final = 60.0
@@ -49,7 +49,7 @@ def trust(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, ssl.SSL
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     ports = {name: free_port() for name in ("forward_port", "syslog_port")}
-    with serving(tmp_path_factory.mktemp("hostile") / "open", body_max_bytes=4 * MIB, **ports) as running:
+    with running_server(tmp_path_factory.mktemp("hostile") / "open", body_max_bytes=4 * MIB, **ports) as running:
         deadline = time.monotonic() + SECONDS
         while "syslog+udp://" not in running.log:
             assert time.monotonic() < deadline
@@ -61,9 +61,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def guarded(tmp_path_factory: pytest.TempPathFactory, trust: tuple[Path, Path, ssl.SSLContext]) -> Iterator[Server]:
     """Have a server that wants TLS and a shared key at its forward port."""
     folder = tmp_path_factory.mktemp("hostile") / "guarded"
-    give_key(folder, "someone", Scope.ADMIN)
+    create_key(folder, "someone", Scope.ADMIN)
     wanted = {"forward_port": free_port(), "forward_shared_key": KEY}
-    with serving(folder, forward_certificate=trust[0], forward_certificate_key=trust[1], **wanted) as running:
+    with running_server(folder, forward_certificate=trust[0], forward_certificate_key=trust[1], **wanted) as running:
         yield running
 
 
@@ -189,13 +189,13 @@ def test_what_is_sent_to_syslog_harms_nobody_else(server: Server, name: str) -> 
 
 
 def test_datagrams_may_hold_anything(server: Server) -> None:
-    item, before = unique_name(), server.accepted()
+    item, before = unique_name(), server.accepted_events()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         for sent in (b"", b"\0", b"\xff" * 60_000, NOISE[:9000], HTTP, *(one[:60_000] for one in MESSAGES.values())):
             sender.sendto(sent, (HERE, port_of(server, "syslog")))
         sender.sendto(line(item), (HERE, port_of(server, "syslog")))
     deadline = time.monotonic() + SECONDS
-    while server.accepted() == before or views(server, item) == 0:
+    while server.accepted_events() == before or views(server, item) == 0:
         assert time.monotonic() < deadline
     assert views(server, item) == 1
 

@@ -8,15 +8,17 @@ from urllib.parse import quote
 import orjson
 import pytest
 
-from tests.attacks import JSON, MIB, Asked, ask_all, check, going_on
-from tests.servers import Server, serving
+from tests.attacks import JSON_HEADERS, MIB, RawRequest, check_responses, send_requests, still_counting
+from tests.servers import Server, running_server
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("questions") / "data") as running:
+    with running_server(tmp_path_factory.mktemp("questions") / "data") as running:
         old = [{"type": "a", "tags": {"a": n, "x": "y"}, "value": n, "createdOn": n * 10**11} for n in range(1, 17)]
-        (answer,) = ask_all(running, [Asked("POST", "/api/track/batch", orjson.dumps({"events": old}), JSON)])
+        (answer,) = send_requests(
+            running, [RawRequest("POST", "/api/track/batch", orjson.dumps({"events": old}), JSON_HEADERS)]
+        )
         assert answer.status == HTTPStatus.OK
         running.wait_until_shipped()
         yield running
@@ -99,20 +101,20 @@ REFUSED: Final = (
 
 def test_reports_answer_whatever_they_are_asked_with(server: Server) -> None:
     wanted = [
-        Asked("GET", f"{path}{'&' if '?' in path else '?'}{name}={quote(value, safe='')}")
+        RawRequest("GET", f"{path}{'&' if '?' in path else '?'}{name}={quote(value, safe='')}")
         for path in REPORTS
         for name, values in PARAMETERS.items()
         for value in values
     ]
-    with going_on(server):
-        check(wanted, ask_all(server, wanted))
+    with still_counting(server):
+        check_responses(wanted, send_requests(server, wanted))
 
 
 def test_absurd_reports_are_refused_with_a_sentence_and_without_the_memory_for_them(server: Server) -> None:
     before = server.peak_memory()
-    asked = [Asked("GET", path) for path in REFUSED]
-    answers = ask_all(server, asked)
-    check(asked, answers)
+    asked = [RawRequest("GET", path) for path in REFUSED]
+    answers = send_requests(server, asked)
+    check_responses(asked, answers)
     assert {one.target: answer.status for one, answer in zip(asked, answers, strict=True)} == dict.fromkeys(
         REFUSED, 400
     )

@@ -14,9 +14,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from metronome.scopes import Scope
-from tests.attacks import FORM, JSON, MIB, Asked, ask_all, check, going_on, routes, talk, views
-from tests.installations import give_key
-from tests.servers import Server, free_port, serving, unique_name
+from tests.attacks import (
+    FORM_HEADERS,
+    JSON_HEADERS,
+    MIB,
+    RawRequest,
+    check_responses,
+    count_views,
+    documented_routes,
+    exchange_bytes,
+    send_requests,
+    still_counting,
+)
+from tests.installations import create_key
+from tests.servers import Server, free_port, running_server, unique_name
 
 DATA: Final = Path(__file__).parents[1] / "data" / "hostile.ndjson"
 SHARED: Final = Path(__file__).parents[3] / "shared" / "data" / "hostile-events.ndjson"
@@ -24,7 +35,9 @@ SHARED: Final = Path(__file__).parents[3] / "shared" / "data" / "hostile-events.
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("hostile") / "open", body_max_bytes=2 * MIB, hit_port=free_port()) as running:
+    with running_server(
+        tmp_path_factory.mktemp("hostile") / "open", body_max_bytes=2 * MIB, hit_port=free_port()
+    ) as running:
         yield running
 
 
@@ -32,8 +45,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def crew(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Have a server of two workers that needs keys."""
     folder = tmp_path_factory.mktemp("hostile") / "crew"
-    give_key(folder, "someone", Scope.ADMIN)
-    with serving(folder, body_max_bytes=2 * MIB, workers=2) as running:
+    create_key(folder, "someone", Scope.ADMIN)
+    with running_server(folder, body_max_bytes=2 * MIB, workers=2) as running:
         yield running
 
 
@@ -86,58 +99,58 @@ PACKED: Final = {
 
 def test_every_address_answers_any_body_in_its_own_shape(server: Server) -> None:
     wanted = [
-        Asked(method, path, body, (("Content-Type", kind),))
-        for method, path in routes()
+        RawRequest(method, path, body, (("Content-Type", kind),))
+        for method, path in documented_routes()
         for body in BODIES.values()
         for kind in (TYPES if method in {"POST", "PUT"} else TYPES[:1])
     ]
     wanted += [
-        Asked(method, path, body, (("Content-Encoding", encoding), *JSON))
-        for method, path in routes()
+        RawRequest(method, path, body, (("Content-Encoding", encoding), *JSON_HEADERS))
+        for method, path in documented_routes()
         for encoding, body in (PACKED.values() if method in {"POST", "PUT"} else ())
     ]
-    with going_on(server):
-        check(wanted, ask_all(server, wanted))
+    with still_counting(server):
+        check_responses(wanted, send_requests(server, wanted))
 
 
 def test_every_address_answers_any_method(server: Server) -> None:
     methods = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "PROPFIND")
-    wanted = [Asked(method, path, b"{}") for _, path in routes() for method in methods]
-    with going_on(server):
-        check(wanted, ask_all(server, wanted))
+    wanted = [RawRequest(method, path, b"{}") for _, path in documented_routes() for method in methods]
+    with still_counting(server):
+        check_responses(wanted, send_requests(server, wanted))
 
 
 # What each protocol takes besides bad neighbours, in one request: where to, with what, as which type.
-def native(item: str) -> Asked:
+def native(item: str) -> RawRequest:
     good = b'{"id":"%b"}' % item.encode()
-    return Asked("POST", "/tick", b"\n".join([b"{", b"\xff\xfe", good, b"[" * 5000, b'{"id":{"a":1e999}}', b"\0"]))
+    return RawRequest("POST", "/tick", b"\n".join([b"{", b"\xff\xfe", good, b"[" * 5000, b'{"id":{"a":1e999}}', b"\0"]))
 
 
-def tracked(item: str) -> Asked:
+def tracked(item: str) -> RawRequest:
     bad: list[Any] = [None, 1, [], {}, {"type": {"a": 1}}, {"type": "x", "createdOn": "+275760-09-13"}]
     good = {"type": "view", "tags": {"id": item}}
-    return Asked("POST", "/api/track/batch", orjson.dumps({"events": [*bad, good, *bad]}), JSON)
+    return RawRequest("POST", "/api/track/batch", orjson.dumps({"events": [*bad, good, *bad]}), JSON_HEADERS)
 
 
-def bulk(item: str) -> Asked:
+def bulk(item: str) -> RawRequest:
     good = b'{"create":{}}\n{"id":"%b","event":"view"}' % item.encode()
     lines = [b'{"create":{}}\n\xff\xfe', b'{"index":{"_id":[]}}\n{"id":1}', good, b'{"create":{"_index":7}}\n"x"', b""]
-    return Asked("POST", "/es/_bulk", b"\n".join(lines), (("Content-Type", "application/x-ndjson"),))
+    return RawRequest("POST", "/es/_bulk", b"\n".join(lines), (("Content-Type", "application/x-ndjson"),))
 
 
-def matomo(item: str) -> Asked:
+def matomo(item: str) -> RawRequest:
     url = f"?idsite=1&rec=1&url=http%3A%2F%2Fx%2F{item}"
     bad: list[Any] = [None, 7, "", "?", "?idsite=1&rec=1&url=http://[::1", {"idsite": [1]}, f"{url}&cdt=1e400"]
-    return Asked("POST", "/matomo.php", orjson.dumps({"requests": [*bad, url, *bad]}))
+    return RawRequest("POST", "/matomo.php", orjson.dumps({"requests": [*bad, url, *bad]}))
 
 
 @pytest.mark.parametrize("batch", [native, tracked, bulk, matomo])
-def test_a_good_event_among_bad_ones_counts_once(server: Server, batch: Callable[[str], Asked]) -> None:
+def test_a_good_event_among_bad_ones_counts_once(server: Server, batch: Callable[[str], RawRequest]) -> None:
     item = unique_name()
-    with going_on(server):
-        (answer,) = ask_all(server, [batch(item)])
+    with still_counting(server):
+        (answer,) = send_requests(server, [batch(item)])
         assert answer.status == HTTPStatus.OK
-    assert views(server, f"/{item}" if batch is matomo else item) == 1
+    assert count_views(server, f"/{item}" if batch is matomo else item) == 1
 
 
 def hostile_events() -> list[bytes]:
@@ -148,14 +161,16 @@ def hostile_events() -> list[bytes]:
 def test_hostile_events_are_taken_or_refused_by_every_protocol(server: Server) -> None:
     events = hostile_events()
     assert len(events) >= 30
-    as_json = JSON
-    wanted = [Asked("POST", path, body, as_json) for path in ("/tick", "/api/track", "/es/x/_doc") for body in events]
-    wanted += [Asked("POST", "/es/_bulk", b"".join(b'{"create":{}}\n%b\n' % body for body in events), as_json)]
-    wanted += [Asked("POST", "/matomo.php", b'{"requests":[%b]}' % body, as_json) for body in events]
-    wanted += [Asked("GET", f"/tick.gif?id=a&x={quote(body[:2000])}") for body in events]
-    wanted += [Asked("GET", f"/t.gif?type=a&data={quote(body[:2000])}") for body in events]
-    with going_on(server):
-        check(wanted, ask_all(server, wanted))
+    as_json = JSON_HEADERS
+    wanted = [
+        RawRequest("POST", path, body, as_json) for path in ("/tick", "/api/track", "/es/x/_doc") for body in events
+    ]
+    wanted += [RawRequest("POST", "/es/_bulk", b"".join(b'{"create":{}}\n%b\n' % body for body in events), as_json)]
+    wanted += [RawRequest("POST", "/matomo.php", b'{"requests":[%b]}' % body, as_json) for body in events]
+    wanted += [RawRequest("GET", f"/tick.gif?id=a&x={quote(body[:2000])}") for body in events]
+    wanted += [RawRequest("GET", f"/t.gif?type=a&data={quote(body[:2000])}") for body in events]
+    with still_counting(server):
+        check_responses(wanted, send_requests(server, wanted))
 
 
 IDS: Final = (
@@ -183,21 +198,21 @@ PLACES: Final = (
 def test_ids_may_be_anything(server: Server) -> None:
     named = [one if "%" in one else quote(one, safe="/;=") for one in IDS]
     places = [f"/{place}" for place in PLACES.split()]
-    wanted = [Asked("GET", place.replace("{}", name)) for place in places for name in named]
-    with going_on(server):
-        check(wanted, ask_all(server, wanted))
-        alone = [Asked("GET", f"/{name}{more}") for name in named for more in ("", "?count", "?views")]
-        check(alone, ask_all(server, alone, port_of(server, "hit_port")))
+    wanted = [RawRequest("GET", place.replace("{}", name)) for place in places for name in named]
+    with still_counting(server):
+        check_responses(wanted, send_requests(server, wanted))
+        alone = [RawRequest("GET", f"/{name}{more}") for name in named for more in ("", "?count", "?views")]
+        check_responses(alone, send_requests(server, alone, port_of(server, "hit_port")))
     item = unique_name("a/../%00é/")
-    ask_all(server, [Asked("GET", "/hit/" + quote(item))])
-    assert views(server, f"/{item}") == 1
+    send_requests(server, [RawRequest("GET", "/hit/" + quote(item))])
+    assert count_views(server, f"/{item}") == 1
 
 
 def test_addresses_may_have_thousands_of_parameters(server: Server) -> None:
     many = ("&".join(f"a{n}=" for n in range(1200)), "&" * 7000, "a&" * 3500, "x[]=%00&" * 800, "=&" * 3500)
-    wanted = [Asked(method, f"{path}?{query}") for method, path in routes() for query in many]
-    with going_on(server):
-        check(wanted, ask_all(server, wanted))
+    wanted = [RawRequest(method, f"{path}?{query}") for method, path in documented_routes() for query in many]
+    with still_counting(server):
+        check_responses(wanted, send_requests(server, wanted))
 
 
 HEADERS: Final = (
@@ -224,9 +239,9 @@ HEADERS: Final = (
 def test_headers_may_say_anything(request: pytest.FixtureRequest, where: str) -> None:
     server: Server = request.getfixturevalue(where)
     body = b'{"id":"a","type":"a"}'
-    wanted = [Asked(method, path, body, headers) for method, path in routes() for headers in HEADERS]
-    with going_on(server):
-        check(wanted, ask_all(server, wanted))
+    wanted = [RawRequest(method, path, body, headers) for method, path in documented_routes() for headers in HEADERS]
+    with still_counting(server):
+        check_responses(wanted, send_requests(server, wanted))
 
 
 def test_unknown_keys_are_turned_away_while_ticks_go_on(crew: Server) -> None:
@@ -234,20 +249,22 @@ def test_unknown_keys_are_turned_away_while_ticks_go_on(crew: Server) -> None:
     keys = [*odd, *(unique_name() for _ in range(400))]
     named = (("/items.json", "Authorization"), ("/metrics", "Authorization"), ("/es/_bulk", "Authorization"))
     wanted = [
-        Asked("GET" if path != "/es/_bulk" else "POST", path, b"", ((name, f"Bearer {key}"),))
+        RawRequest("GET" if path != "/es/_bulk" else "POST", path, b"", ((name, f"Bearer {key}"),))
         for key in keys
         for path, name in named
     ]
-    wanted += [Asked("GET", f"/api/types?key={quote(key)}") for key in keys]
-    wanted += [Asked("GET", f"/sessions?key={quote(key)}") for key in keys]
-    wanted += [Asked("POST", "/sessions", f"consumer_key={quote(key)}&ts=1".encode(), FORM) for key in keys]
-    good = [Asked("POST", "/tick", b'{"id":"flood"}')] * 50
-    with going_on(crew):
-        answers = ask_all(crew, [*wanted, *good])
-    check(wanted, answers[: len(wanted)])
+    wanted += [RawRequest("GET", f"/api/types?key={quote(key)}") for key in keys]
+    wanted += [RawRequest("GET", f"/sessions?key={quote(key)}") for key in keys]
+    wanted += [
+        RawRequest("POST", "/sessions", f"consumer_key={quote(key)}&ts=1".encode(), FORM_HEADERS) for key in keys
+    ]
+    good = [RawRequest("POST", "/tick", b'{"id":"flood"}')] * 50
+    with still_counting(crew):
+        answers = send_requests(crew, [*wanted, *good])
+    check_responses(wanted, answers[: len(wanted)])
     assert {answer.status for answer in answers[: len(wanted)]} == {HTTPStatus.UNAUTHORIZED}
     assert {answer.status for answer in answers[len(wanted) :]} == {HTTPStatus.NO_CONTENT}
-    assert views(crew, "flood") == len(good)
+    assert count_views(crew, "flood") == len(good)
 
 
 BROKEN: Final = {
@@ -266,9 +283,9 @@ BROKEN: Final = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_requests_that_break_off_are_dropped_without_a_word_in_the_log(server: Server, name: str) -> None:
     before, memory = server.log, server.peak_memory()
-    with going_on(server):
+    with still_counting(server):
         for path in (b"/tick", b"/es/_bulk", b"/events", b"/matomo.php", b"/api/track", b"/nowhere"):
-            came = talk(server.port, b"POST %b HTTP/1.1\r\nHost: x\r\n%b" % (path, BROKEN[name]))
+            came = exchange_bytes(server.port, b"POST %b HTTP/1.1\r\nHost: x\r\n%b" % (path, BROKEN[name]))
             assert not re.search(rb"^HTTP/1\.[01] [25]", came, re.MULTILINE)
     assert server.log == before
     assert server.peak_memory() < memory + 32 * MIB
@@ -276,13 +293,14 @@ def test_requests_that_break_off_are_dropped_without_a_word_in_the_log(server: S
 
 def test_who_expects_something_is_told_to_go_on_and_answered(server: Server) -> None:
     wanted = [
-        Asked("POST", "/tick", b'{"id":"patient"}', (("Expect", what),)) for what in ("100-continue", "200-maybe", "")
+        RawRequest("POST", "/tick", b'{"id":"patient"}', (("Expect", what),))
+        for what in ("100-continue", "200-maybe", "")
     ]
-    with going_on(server):
-        answers = ask_all(server, wanted)
+    with still_counting(server):
+        answers = send_requests(server, wanted)
     assert [answer.status for answer in answers] == [HTTPStatus.CONTINUE, HTTPStatus.NO_CONTENT, HTTPStatus.NO_CONTENT]
     assert answers[0].body.startswith(b"HTTP/1.1 204 ")
-    assert views(server, "patient") == len(wanted)
+    assert count_views(server, "patient") == len(wanted)
 
 
 _REQUESTS: Final = st.sampled_from(
@@ -305,23 +323,23 @@ def test_requests_that_were_changed_on_their_way_harm_nobody(
     changed = bytearray(wire)
     for at, value in changes:
         changed[at % len(changed)] = value
-    came = talk(server.port, bytes(changed[:end]))
+    came = exchange_bytes(server.port, bytes(changed[:end]))
     assert not re.search(rb"^HTTP/1\.[01] 5", came, re.MULTILINE)
     assert server.get("/health/live")["status"] == "ok"
 
 
 REFUSED_WHOLE: Final = {
-    "no actions": Asked("POST", "/es/_bulk", b"x\n" * 900_000),
-    "too many lines": Asked("POST", "/tick", b"{\n" * 900_000),
-    "a long id": Asked("POST", "/tick", b'{"id":"%b"}' % (b"x" * 1_900_000)),
-    "no requests": Asked("POST", "/matomo.php", b'{"requests":[%b1]}' % (b"1," * 900_000)),
+    "no actions": RawRequest("POST", "/es/_bulk", b"x\n" * 900_000),
+    "too many lines": RawRequest("POST", "/tick", b"{\n" * 900_000),
+    "a long id": RawRequest("POST", "/tick", b'{"id":"%b"}' % (b"x" * 1_900_000)),
+    "no requests": RawRequest("POST", "/matomo.php", b'{"requests":[%b1]}' % (b"1," * 900_000)),
 }
 
 
 @pytest.mark.parametrize("name", REFUSED_WHOLE)
 def test_what_was_refused_is_forgotten(server: Server, name: str) -> None:
-    ask_all(server, [REFUSED_WHOLE[name]] * 8)
+    send_requests(server, [REFUSED_WHOLE[name]] * 8)
     memory = server.peak_memory()
-    answers = ask_all(server, [REFUSED_WHOLE[name]] * 40)
+    answers = send_requests(server, [REFUSED_WHOLE[name]] * 40)
     assert {answer.status // 100 for answer in answers} == {4}
     assert server.peak_memory() < memory + 32 * MIB

@@ -6,7 +6,7 @@ from typing import Any, Final
 import orjson
 import pytest
 
-from tests.servers import Server, delete_indices, refresh_indices, serving, unique_name
+from tests.servers import Server, delete_indices, refresh_indices, running_server, unique_name
 
 DAY: Final = "2015-01-22T10:00:00Z"
 VISITORS: Final = {"a/b": range(6), "twin": range(6), "else": range(6, 20)}
@@ -37,13 +37,13 @@ def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     """Give a server with two workers and the embedded store, and one on Elasticsearch."""
     data = tmp_path_factory.mktemp("reports") / "data"
     if request.param == "crew":
-        with serving(data, workers=2) as running:
+        with running_server(data, workers=2) as running:
             fill(running)
             yield running
         return
     node, prefix = request.getfixturevalue("elasticsearch_url"), unique_name("reports")
     try:
-        with serving(data, store=node, index_prefix=prefix) as running:
+        with running_server(data, store=node, index_prefix=prefix) as running:
             fill(running)
             refresh_indices(node, prefix)
             yield running
@@ -52,7 +52,7 @@ def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def fill(server: Server) -> None:
-    assert orjson.loads(server.tick(orjson.dumps(EVENTS)))["accepted"] == len(EVENTS)
+    assert orjson.loads(server.post_events(orjson.dumps(EVENTS)))["accepted"] == len(EVENTS)
     server.wait_until_shipped()
 
 

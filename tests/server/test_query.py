@@ -10,8 +10,8 @@ import orjson
 import pytest
 from yarl import URL
 
-from tests.attacks import JSON, Asked, ask_all, check, going_on
-from tests.servers import Server, serving, unique_name
+from tests.attacks import JSON_HEADERS, RawRequest, check_responses, send_requests, still_counting
+from tests.servers import Server, running_server, unique_name
 
 SECONDS: Final = aiohttp.ClientTimeout(total=60)
 DAY: Final = "2015-01-22"
@@ -25,20 +25,20 @@ BY_ID: Final = b'{"columns":["id","count"],"rows":[["a",2],["b/c d",1]],"total":
 
 
 def fill(server: Server) -> None:
-    server.tick(orjson.dumps(EVENTS))
+    server.post_events(orjson.dumps(EVENTS))
     server.wait_until_shipped()
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("queries") / "data") as running:
+    with running_server(tmp_path_factory.mktemp("queries") / "data") as running:
         fill(running)
         yield running
 
 
 @pytest.fixture(scope="module")
 def crew(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("queries") / "crew", workers=2) as running:
+    with running_server(tmp_path_factory.mktemp("queries") / "crew", workers=2) as running:
         fill(running)
         yield running
 
@@ -148,13 +148,16 @@ async def test_what_cannot_be_asked_is_answered_with_what_to_do(
 
 
 def test_only_keys_of_the_scope_may_ask(tmp_path: Any) -> None:
-    with serving(tmp_path / "data", public="tick,tock", trusted_proxies="127.0.0.1") as running:
+    with running_server(tmp_path / "data", public="tick,tock", trusted_proxies="127.0.0.1") as running:
         elsewhere = (("X-Forwarded-For", "203.0.113.7"),)
-        asked = [Asked("GET", "/query", headers=elsewhere), Asked("POST", "/query", b"{}", (*JSON, *elsewhere))]
-        answers = ask_all(running, asked)
+        asked = [
+            RawRequest("GET", "/query", headers=elsewhere),
+            RawRequest("POST", "/query", b"{}", (*JSON_HEADERS, *elsewhere)),
+        ]
+        answers = send_requests(running, asked)
         assert [answer.status for answer in answers] == [401, 401]
         assert b"this needs a key with the scope query" in answers[0].body
-        (here,) = ask_all(running, [Asked("GET", "/query")])
+        (here,) = send_requests(running, [RawRequest("GET", "/query")])
         assert here.status == 200
 
 
@@ -233,16 +236,16 @@ def spelt(text: str) -> str:
     return quote(text.encode(errors="surrogatepass"), safe="")
 
 
-def hostile_addresses() -> list[Asked]:
+def hostile_addresses() -> list[RawRequest]:
     parts = [f"{name}={spelt(value)}" for name in PARAMETERS for value in VALUES]
     parts += [f"{spelt(name)}{sign}{spelt(value)}" for name in NAMES for sign in SIGNS for value in VALUES[:4]]
     parts += [f"id{sign}{spelt(value)}" for sign in SIGNS for value in VALUES]
     parts += [f"metrics={kind}:{spelt(name)}&by={spelt(name)}" for kind in ("avg", "unique") for name in NAMES]
     parts += ["&".join(["a=b"] * 2000), "&" * 7000, "=" * 7000, "by=" + ",".join("abcdefgh"), "%" * 5000, "+" * 5000]
-    return [Asked("GET", f"/query?{part}") for part in parts]
+    return [RawRequest("GET", f"/query?{part}") for part in parts]
 
 
-def hostile_bodies() -> list[Asked]:
+def hostile_bodies() -> list[RawRequest]:
     wheres: list[Any] = [{name: value} for name in ("id", "x.y", "not", "and", "=") for value in (*VALUES[:-1], *ODD)]
     wheres += [{"id": {sign: value}} for sign in (">", ">=", "prefix", "exists", "not") for value in ODD]
     wheres += [{"or": [{"id": str(at)} for at in range(50_000)]}, {"id": [str(at) for at in range(100_000)]}]
@@ -262,24 +265,24 @@ def hostile_bodies() -> list[Asked]:
         b'{"limit":1e999}',
         b"0" * 9999,
     ]
-    return [Asked("POST", "/query", body, JSON) for body in bodies]
+    return [RawRequest("POST", "/query", body, JSON_HEADERS) for body in bodies]
 
 
 def test_hostile_questions_are_answered_or_refused_with_400(server: Server) -> None:
     asked = [*hostile_addresses(), *hostile_bodies()]
-    with going_on(server):
-        answers = ask_all(server, asked)
-        check(asked, answers)
+    with still_counting(server):
+        answers = send_requests(server, asked)
+        check_responses(asked, answers)
     assert {answer.status for answer in answers} == {200, 400}
 
 
 def test_what_is_far_too_large_is_refused(server: Server) -> None:
-    asked = [Asked("POST", "/query", b'{"by":"' + b"x" * 2**20 + b'"}', JSON)]
-    assert [answer.status for answer in ask_all(server, asked)] == [413]
+    asked = [RawRequest("POST", "/query", b'{"by":"' + b"x" * 2**20 + b'"}', JSON_HEADERS)]
+    assert [answer.status for answer in send_requests(server, asked)] == [413]
 
 
 def test_refusals_and_answers_are_counted(server: Server) -> None:
-    ask_all(server, [Asked("GET", f"/query?by={unique_name()}"), Asked("GET", "/query")])
-    (metrics,) = ask_all(server, [Asked("GET", "/metrics")])
+    send_requests(server, [RawRequest("GET", f"/query?by={unique_name()}"), RawRequest("GET", "/query")])
+    (metrics,) = send_requests(server, [RawRequest("GET", "/metrics")])
     assert b'metronome_answer_seconds_count{report="query"}' in metrics.body
-    assert b'metronome_refused_total{reason="Unaskable"}' in metrics.body
+    assert b'metronome_refused_total{reason="InvalidQuery"}' in metrics.body

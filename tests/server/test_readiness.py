@@ -11,27 +11,27 @@ import pytest
 from aiohttp import ClientSession, web
 from prometheus_client import CollectorRegistry
 
-from metronome.auth.authorizer import Guard
-from metronome.auth.client_address import Senders
-from metronome.auth.key_cache import Keyring
+from metronome.auth.authorizer import Authorizer
+from metronome.auth.client_address import ClientAddress
+from metronome.auth.key_cache import KeyCache
 from metronome.errors import MetronomeError
-from metronome.server.app import make_app, make_runner
-from metronome.server.health import Health
+from metronome.server.app import build_app, build_runner
+from metronome.server.health import HealthRoutes
 from metronome.shipper import Shipper
-from metronome.spool import Outlet, Spool
+from metronome.spool import SpoolReader, SpoolWriter
 from metronome.state.sqlite import SQLiteState
 from metronome.stores.base import Store
 from metronome.stores.duckdb import DuckDBStore
 from metronome.stores.elasticsearch import ElasticsearchConfig, ElasticsearchStore
-from metronome.stores.query import Answer, Question
+from metronome.stores.query import Query, QueryResult
 from metronome.telemetry import Telemetry
-from metronome.web.handlers import Answering
+from metronome.web.handlers import QueryContext
 
 QUERIES: Final = 20
 AT_ONCE_SECONDS: Final = 2.0
 """What "at once" means on a busy machine."""
-BY_EVENTS: Final = Question(by=("minute",))
-BY_ROLLUP: Final = Question(by=("day",))
+BY_EVENTS: Final = Query(group_by=("minute",))
+BY_ROLLUP: Final = Query(group_by=("day",))
 
 
 class BlockedStore(DuckDBStore):
@@ -41,9 +41,9 @@ class BlockedStore(DuckDBStore):
         super().__init__(folder)
         self.released = threading.Event()
 
-    def _ask(self, cursor: Any, questions: tuple[Question, ...]) -> tuple[Answer, ...]:
+    def _run_queries(self, cursor: Any, questions: tuple[Query, ...]) -> tuple[QueryResult, ...]:
         self.released.wait()
-        return super()._ask(cursor, questions)
+        return super()._run_queries(cursor, questions)
 
 
 class SilentStore(DuckDBStore):
@@ -58,7 +58,7 @@ async def blocked(tmp_path: Path) -> AsyncIterator[BlockedStore]:
     """Provide a store all of whose threads for queries are busy, and whose queues hold more queries."""
     store = BlockedStore(tmp_path / "blocked")
     await store.setup()
-    queries = [asyncio.create_task(store.ask(question)) for question in (BY_EVENTS, BY_ROLLUP) * QUERIES]
+    queries = [asyncio.create_task(store.query(question)) for question in (BY_EVENTS, BY_ROLLUP) * QUERIES]
     await asyncio.sleep(0.1)
     assert not any(query.done() for query in queries)
     yield store
@@ -70,14 +70,14 @@ async def blocked(tmp_path: Path) -> AsyncIterator[BlockedStore]:
 @asynccontextmanager
 async def health_of(store: Store, folder: Path) -> AsyncIterator[ClientSession]:
     """Provide a client of a service that reports the health of this store."""
-    keyring = Keyring(SQLiteState(folder))
-    await keyring.read()
-    guard, telemetry = Guard(keyring, frozenset(), lambda: 0.0, on_loopback=True), Telemetry(CollectorRegistry())
-    answering = Answering(store, guard, Senders(()), telemetry, lambda: 1.5e9)
-    spool = Spool(folder / "spool", 10**9)
-    shipper = Shipper(Outlet(folder / "spool"), store, folder / "dead", telemetry)
-    health = Health(store, [shipper], 10**9, answering, lambda: [telemetry.registry])
-    runner = make_runner(make_app(health.routes(), 2**20), 1.0)
+    keyring = KeyCache(SQLiteState(folder))
+    await keyring.refresh()
+    guard, telemetry = Authorizer(keyring, frozenset(), lambda: 0.0, on_loopback=True), Telemetry(CollectorRegistry())
+    answering = QueryContext(store, guard, ClientAddress(()), telemetry, lambda: 1.5e9)
+    spool = SpoolWriter(folder / "spool", 10**9)
+    shipper = Shipper(SpoolReader(folder / "spool"), store, folder / "dead", telemetry)
+    health = HealthRoutes(store, [shipper], 10**9, answering, lambda: [telemetry.registry])
+    runner = build_runner(build_app(health.routes(), 2**20), 1.0)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     async with ClientSession(f"http://127.0.0.1:{runner.addresses[0][1]}") as http:
@@ -141,7 +141,7 @@ async def test_a_ping_of_elasticsearch_does_not_wait_for_its_searches() -> None:
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     store = ElasticsearchStore(ElasticsearchConfig(f"http://127.0.0.1:{runner.addresses[0][1]}"))
-    queries = [asyncio.create_task(store.ask(BY_EVENTS)) for _ in range(QUERIES)]
+    queries = [asyncio.create_task(store.query(BY_EVENTS)) for _ in range(QUERIES)]
     while not searching:  # noqa: ASYNC110  # the server runs in the same event loop
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.1)

@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 from metronome.stores.elasticsearch import ElasticsearchConfig, ElasticsearchStore
-from tests.servers import Server, delete_indices, refresh_indices, serving, unique_name
+from tests.servers import Server, delete_indices, refresh_indices, running_server, unique_name
 
 SECONDS: Final = aiohttp.ClientTimeout(total=60)
 
@@ -108,7 +108,7 @@ async def server(new_server: NewServer, proxy: Proxy, prefix: str, tmp_path: Pat
     )
     yield server
     assert await asyncio.to_thread(server.stop) == 0
-    assert server.complaints() == []
+    assert server.error_lines() == []
 
 
 async def stored(url: str, prefix: str) -> list[str]:
@@ -116,7 +116,7 @@ async def stored(url: str, prefix: str) -> list[str]:
     await asyncio.to_thread(refresh_indices, url, prefix)
     store = ElasticsearchStore(ElasticsearchConfig(url, None, None, prefix))
     try:
-        return sorted([orjson.loads(document)["event_id"] async for document in store.documents()])
+        return sorted([orjson.loads(document)["event_id"] async for document in store.iterate_documents()])
     finally:
         await store.close()
 
@@ -147,10 +147,10 @@ async def test_ticks_are_taken_while_the_store_is_away_and_arrive_once(
         # Cut amid what is on its way.
         taken += await tick(http, 50)
         await proxy.cut()
-        known = await asyncio.to_thread(server.depth)
+        known = await asyncio.to_thread(server.spooled_events)
         taken += await tick(http, 2000)
         assert len(taken) == 2100
-        assert await asyncio.to_thread(server.depth) >= max(known, 2000)
+        assert await asyncio.to_thread(server.spooled_events) >= max(known, 2000)
         assert await status_of(http, "/health/ready") == 200
         assert await status_of(http, "/health/ready/spool") == 200
         assert await status_of(http, "/health/ready/store") == 503
@@ -158,13 +158,13 @@ async def test_ticks_are_taken_while_the_store_is_away_and_arrive_once(
         async with http.get("/tock/x.json") as answer:
             assert answer.status == 503
             assert int(answer.headers["Retry-After"]) > 0
-            assert (await answer.json(content_type="application/problem+json"))["title"] == "StoreAway"
+            assert (await answer.json(content_type="application/problem+json"))["title"] == "StoreUnavailable"
         await proxy.restore()
         await asyncio.to_thread(server.wait_until_shipped)
         assert await status_of(http, "/health/ready/store") == 200
         async with http.get("/metrics") as answer:
             text = await answer.text()
-    assert 'metronome_shipment_failures_total{reason="StoreAway"}' in text
+    assert 'metronome_shipment_failures_total{reason="StoreUnavailable"}' in text
     assert await stored(elasticsearch_url, prefix) == sorted(taken)
 
 
@@ -198,7 +198,7 @@ async def test_a_full_spool_refuses_and_loses_nothing_and_takes_again(
         assert problem["title"] == "SpoolFull"
         assert "spool_max_bytes" in problem["detail"]
         assert await status_of(http, "/health/ready") == 503
-        assert await asyncio.to_thread(server.depth) == len(taken)
+        assert await asyncio.to_thread(server.spooled_events) == len(taken)
         await proxy.restore()
         await asyncio.to_thread(server.wait_until_shipped)
         assert await status_of(http, "/health/ready") == 200
@@ -234,7 +234,7 @@ async def test_a_full_spool_of_one_worker_takes_again(
         for _ in range(10):
             await until_taken(http)
     assert await asyncio.to_thread(server.stop) == 0
-    assert server.complaints() == []
+    assert server.error_lines() == []
 
 
 async def test_a_server_may_be_started_while_the_store_is_away(
@@ -251,7 +251,7 @@ async def test_a_server_may_be_started_while_the_store_is_away(
         await asyncio.to_thread(server.wait_until_shipped)
         assert await status_of(http, "/health/ready/store") == 200
     assert await asyncio.to_thread(server.stop) == 0
-    assert server.complaints() == []
+    assert server.error_lines() == []
     assert await stored(elasticsearch_url, prefix) == sorted(taken)
 
 
@@ -264,6 +264,6 @@ async def test_what_a_server_left_that_was_stopped_meanwhile_arrives_after_the_n
         taken = await tick(http, 100)
     assert await asyncio.to_thread(server.stop) == 0
     await proxy.restore()
-    with serving(server.data, store=elasticsearch_url, index_prefix=prefix) as other:
+    with running_server(server.data, store=elasticsearch_url, index_prefix=prefix) as other:
         await asyncio.to_thread(other.wait_until_shipped)
     assert await stored(elasticsearch_url, prefix) == sorted(taken)

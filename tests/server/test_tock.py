@@ -25,7 +25,7 @@ async def http(server: Server) -> AsyncIterator[aiohttp.ClientSession]:
 
 
 def fill(server: Server, *events: dict[str, Any]) -> None:
-    told = orjson.loads(server.tick(orjson.dumps(events)))
+    told = orjson.loads(server.post_events(orjson.dumps(events)))
     assert told == {"accepted": len(events), "rejected": []}
     server.wait_until_shipped()
 
@@ -203,7 +203,7 @@ class TestParameters:
         async with http.get(f"{path}?{query}") as answer:
             assert answer.status == 400
             problem = await answer.json(content_type="application/problem+json")
-        assert problem["title"] == "Unaskable"
+        assert problem["title"] == "InvalidQuery"
         assert named in problem["detail"]
         assert len(problem["detail"]) < 400
 

@@ -5,63 +5,63 @@ from pathlib import Path
 
 import orjson
 
-from metronome.spool.dead_letters import bury, exhume, lay_aside
-from metronome.stores.base import Refusal
+from metronome.spool.dead_letters import append_dead_letters, iterate_dead_letters, move_to_requeued
+from metronome.stores.base import RejectedDocument
 
 NOON = datetime(2015, 1, 22, 12, tzinfo=UTC)
-ONE = Refusal(b'{"id":"one","title":"\xc3\xa9\\n"}', "too odd")
-TWO = Refusal(b'{"id":"two"}', "much \u2028 too odd")
-THREE = Refusal(b"{}", "")
+ONE = RejectedDocument(b'{"id":"one","title":"\xc3\xa9\\n"}', "too odd")
+TWO = RejectedDocument(b'{"id":"two"}', "much \u2028 too odd")
+THREE = RejectedDocument(b"{}", "")
 
 
 def test_what_is_buried_is_found_again_oldest_first(tmp_path: Path) -> None:
     folder = tmp_path / "not" / "there yet"
-    bury(folder, [TWO], NOON + timedelta(days=1))
-    bury(folder, [ONE, TWO], NOON)
-    bury(folder, [THREE], NOON)
-    assert list(exhume(folder)) == [ONE, TWO, THREE, TWO]
+    append_dead_letters(folder, [TWO], NOON + timedelta(days=1))
+    append_dead_letters(folder, [ONE, TWO], NOON)
+    append_dead_letters(folder, [THREE], NOON)
+    assert list(iterate_dead_letters(folder)) == [ONE, TWO, THREE, TWO]
     assert sorted(path.name for path in folder.iterdir()) == ["2015-01-22.ndjson", "2015-01-23.ndjson"]
 
 
 def test_a_letter_says_when_and_why(tmp_path: Path) -> None:
-    bury(tmp_path, [ONE], NOON)
+    append_dead_letters(tmp_path, [ONE], NOON)
     letter = orjson.loads((tmp_path / "2015-01-22.ndjson").read_bytes())
     assert letter == {"at": "2015-01-22T12:00:00+00:00", "reason": "too odd", "document": ONE.document.decode()}
 
 
 def test_the_day_is_that_of_utc(tmp_path: Path) -> None:
-    bury(tmp_path, [ONE], NOON.replace(hour=23).astimezone(timezone(timedelta(hours=5))))
+    append_dead_letters(tmp_path, [ONE], NOON.replace(hour=23).astimezone(timezone(timedelta(hours=5))))
     assert [path.name for path in tmp_path.iterdir()] == ["2015-01-22.ndjson"]
 
 
 def test_where_nothing_is_dead_nothing_is_found(tmp_path: Path) -> None:
-    assert list(exhume(tmp_path / "none")) == []
-    assert list(exhume(tmp_path)) == []
+    assert list(iterate_dead_letters(tmp_path / "none")) == []
+    assert list(iterate_dead_letters(tmp_path)) == []
 
 
 def test_a_torn_line_costs_only_itself_wherever_it_was_torn(tmp_path: Path) -> None:
-    bury(tmp_path, [ONE, TWO], NOON)
+    append_dead_letters(tmp_path, [ONE, TWO], NOON)
     path = tmp_path / "2015-01-22.ndjson"
     whole = path.read_bytes()
     begin = whole.index(b"\n") + 1
     for end in range(begin + 1, len(whole) - 1):
         path.write_bytes(whole[:end])
-        assert list(exhume(tmp_path)) == [ONE]
-        bury(tmp_path, [TWO, THREE], NOON)
-        assert list(exhume(tmp_path)) == [ONE, TWO, THREE]
+        assert list(iterate_dead_letters(tmp_path)) == [ONE]
+        append_dead_letters(tmp_path, [TWO, THREE], NOON)
+        assert list(iterate_dead_letters(tmp_path)) == [ONE, TWO, THREE]
 
 
 def test_a_line_that_only_lacks_its_end_is_whole(tmp_path: Path) -> None:
-    bury(tmp_path, [ONE], NOON)
+    append_dead_letters(tmp_path, [ONE], NOON)
     path = tmp_path / "2015-01-22.ndjson"
     path.write_bytes(path.read_bytes()[:-1])
-    bury(tmp_path, [TWO], NOON)
-    assert list(exhume(tmp_path)) == [ONE, TWO]
+    append_dead_letters(tmp_path, [TWO], NOON)
+    assert list(iterate_dead_letters(tmp_path)) == [ONE, TWO]
 
 
 def test_what_is_laid_aside_is_kept_but_no_longer_found(tmp_path: Path) -> None:
     for refusal in (ONE, TWO):
-        bury(tmp_path, [refusal], NOON)
-        lay_aside(tmp_path)
-        assert list(exhume(tmp_path)) == []
-    assert list(exhume(tmp_path / "given-again")) == [ONE, TWO]
+        append_dead_letters(tmp_path, [refusal], NOON)
+        move_to_requeued(tmp_path)
+        assert list(iterate_dead_letters(tmp_path)) == []
+    assert list(iterate_dead_letters(tmp_path / "given-again")) == [ONE, TWO]

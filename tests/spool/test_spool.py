@@ -13,17 +13,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metronome.errors import DataFolderTaken, SpoolFull
+from metronome.errors import DataFolderLocked, SpoolFull
 from metronome.files import FolderLock
-from metronome.spool import FILE_NAME, Depth, Outlet, Spool
+from metronome.spool import SPOOL_FILE_NAME, SpoolReader, SpoolStats, SpoolWriter
 
 ROOM = 10**9
 
 
 @asynccontextmanager
-async def opened(folder: Path, max_bytes: int = ROOM, commits: list[int] | None = None) -> AsyncIterator[Spool]:
+async def opened(folder: Path, max_bytes: int = ROOM, commits: list[int] | None = None) -> AsyncIterator[SpoolWriter]:
     """Provide a spool whose commits' sizes are noted."""
-    spool = Spool(folder, max_bytes, lambda _, events: None if commits is None else commits.append(events))
+    spool = SpoolWriter(folder, max_bytes, lambda _, events: None if commits is None else commits.append(events))
     try:
         yield spool
     finally:
@@ -32,13 +32,13 @@ async def opened(folder: Path, max_bytes: int = ROOM, commits: list[int] | None 
 
 def seen(folder: Path) -> list[tuple[int, int, bytes]]:
     """Return what another connection can read."""
-    with closing(sqlite3.connect(folder / FILE_NAME)) as database:
+    with closing(sqlite3.connect(folder / SPOOL_FILE_NAME)) as database:
         return database.execute("SELECT seq, events, body FROM commits ORDER BY seq").fetchall()
 
 
 def held(folder: Path) -> bytes:
-    with Outlet(folder) as outlet:
-        taken = outlet.take(0, ROOM)
+    with SpoolReader(folder) as outlet:
+        taken = outlet.read_chunk(0, ROOM)
     return taken.batch.body if taken else b""
 
 
@@ -53,7 +53,7 @@ async def test_what_is_put_can_be_read_by_others_once_its_future_is_done(tmp_pat
 
 async def test_a_future_is_not_done_while_the_disk_has_nothing(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
-        with closing(sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)) as other:
+        with closing(sqlite3.connect(tmp_path / SPOOL_FILE_NAME, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             done = spool.put(b"{}\n", 1)
             await asyncio.wait([done], timeout=0.2)
@@ -86,9 +86,9 @@ async def test_a_full_spool_refuses_and_has_room_again_once_it_is_shipped(tmp_pa
         with pytest.raises(SpoolFull, match="limit of 1000 bytes"):
             _ = spool.put(b"x" * 600, 1)
         await spool.put(b"x" * 400, 1)
-        with Outlet(tmp_path) as outlet:
-            assert outlet.depth().bytes == 1000
-            outlet.drop(2)
+        with SpoolReader(tmp_path) as outlet:
+            assert outlet.pending_stats().bytes == 1000
+            outlet.acknowledge(2)
         async with asyncio.timeout(5):
             while True:
                 try:
@@ -111,7 +111,7 @@ async def test_what_waits_counts_towards_the_limit(tmp_path: Path) -> None:
 async def test_what_could_not_be_written_is_refused_and_the_next_is_tried(tmp_path: Path) -> None:
     commits: list[int] = []
     async with opened(tmp_path, commits=commits) as spool:
-        with closing(sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)) as other:
+        with closing(sqlite3.connect(tmp_path / SPOOL_FILE_NAME, isolation_level=None)) as other:
             other.execute("ALTER TABLE commits RENAME TO gone")
             with pytest.raises(SpoolFull, match="could not be written"):
                 await spool.put(b"{}\n", 1)
@@ -121,7 +121,7 @@ async def test_what_could_not_be_written_is_refused_and_the_next_is_tried(tmp_pa
 
 
 async def test_a_stop_commits_what_waits_and_takes_no_more(tmp_path: Path) -> None:
-    spool = Spool(tmp_path, ROOM)
+    spool = SpoolWriter(tmp_path, ROOM)
     waiting = [spool.put(b"{}\n", 1) for _ in range(50)]
     await spool.close()
     assert all(done.done() and done.exception() is None for done in waiting)
@@ -136,19 +136,19 @@ async def test_a_spool_that_is_opened_again_goes_on_counting(tmp_path: Path) -> 
         async with opened(tmp_path) as spool:
             await spool.put(b"{}\n{}\n", 2)
     assert [seq for seq, _, _ in seen(tmp_path)] == [1, 2, 3]
-    with Outlet(tmp_path) as outlet:
-        depth = outlet.depth()
+    with SpoolReader(tmp_path) as outlet:
+        depth = outlet.pending_stats()
         assert (depth.events, depth.bytes) == (6, 18)
         assert 0 <= depth.oldest_seconds < 60
-        outlet.drop(1)
-        assert outlet.depth().events == 4
+        outlet.acknowledge(1)
+        assert outlet.pending_stats().events == 4
 
 
 async def test_a_spool_has_one_writer(tmp_path: Path) -> None:
     async with opened(tmp_path):
-        with pytest.raises(DataFolderTaken, match="another process works in"):
-            FolderLock(tmp_path, wait_seconds=0)
-    FolderLock(tmp_path, wait_seconds=0).release()
+        with pytest.raises(DataFolderLocked, match="another process works in"):
+            FolderLock(tmp_path, timeout_seconds=0)
+    FolderLock(tmp_path, timeout_seconds=0).release()
 
 
 async def test_a_writer_waits_for_the_one_before_it_to_end(tmp_path: Path) -> None:
@@ -163,21 +163,21 @@ async def test_an_outlet_takes_the_oldest_commits_up_to_a_limit_but_always_one(t
     async with opened(tmp_path) as spool:
         for letter in (b"a", b"b", b"c"):
             await spool.put(letter * 9 + b"\n", 1)
-    with Outlet(tmp_path) as outlet:
+    with SpoolReader(tmp_path) as outlet:
         expected = [(1, b"a"), (20, b"ab"), (29, b"ab"), (30, b"abc"), (10**9, b"abc")]
         for limit, letters in expected:
-            taken = outlet.take(0, limit)
+            taken = outlet.read_chunk(0, limit)
             assert taken
             assert taken.batch.body == b"".join(bytes([letter]) * 9 + b"\n" for letter in letters)
-            assert (taken.batch.count, taken.upto) == (len(letters), len(letters))
-        behind = outlet.take(2, 1)
+            assert (taken.batch.count, taken.last_seq) == (len(letters), len(letters))
+        behind = outlet.read_chunk(2, 1)
         assert behind
-        assert (behind.batch.body, behind.upto) == (b"c" * 9 + b"\n", 3)
-        assert outlet.take(3, 1) is None
-        outlet.drop(3)
-        outlet.drop(3)
-        assert outlet.take(0, 1) is None
-        assert outlet.depth() == Depth(0, 0, 0.0)
+        assert (behind.batch.body, behind.last_seq) == (b"c" * 9 + b"\n", 3)
+        assert outlet.read_chunk(3, 1) is None
+        outlet.acknowledge(3)
+        outlet.acknowledge(3)
+        assert outlet.read_chunk(0, 1) is None
+        assert outlet.pending_stats() == SpoolStats(0, 0, 0.0)
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.2, 0.5, 0.8, 0.97, 0.999])
@@ -188,11 +188,11 @@ async def test_of_a_torn_log_whole_commits_survive_from_the_first_on(tmp_path: P
         for number in range(20):
             await spool.put(b"%04d\n" % number * 1000, 1000)
         # As a crash would leave them: the last connection that is closed folds the log into the file.
-        for path in whole.glob(f"{FILE_NAME}*"):
+        for path in whole.glob(f"{SPOOL_FILE_NAME}*"):
             (torn / path.name).write_bytes(path.read_bytes())
-    log = torn / f"{FILE_NAME}-wal"
+    log = torn / f"{SPOOL_FILE_NAME}-wal"
     log.write_bytes(log.read_bytes()[: int(log.stat().st_size * kept)])
-    (torn / f"{FILE_NAME}-shm").unlink()
+    (torn / f"{SPOOL_FILE_NAME}-shm").unlink()
     async with opened(torn) as spool:
         bodies = [body for _, _, body in seen(torn)]
         assert bodies == [b"%04d\n" % number * 1000 for number in range(len(bodies))]
@@ -213,25 +213,25 @@ _actions = st.lists(
 
 
 async def act(folder: Path, actions: list[tuple[str, Any]]) -> None:
-    spool, outlet, model, taken = Spool(folder, ROOM), Outlet(folder), b"", None
+    spool, outlet, model, taken = SpoolWriter(folder, ROOM), SpoolReader(folder), b"", None
     for action, value in actions:
         if action == "put":
             bodies = [line.replace(b"\n", b"") + b"\n" for line in value]
             await asyncio.gather(*(spool.put(body, 1) for body in bodies))
             model += b"".join(bodies)
         elif action == "take":
-            taken = outlet.take(0, value)
+            taken = outlet.read_chunk(0, value)
             assert (taken is None) == (not model)
             assert taken is None or model.startswith(taken.batch.body)
             assert taken is None or taken.batch.count == taken.batch.body.count(b"\n")
         elif action == "drop" and taken is not None:
-            outlet.drop(taken.upto)
+            outlet.acknowledge(taken.last_seq)
             model, taken = model[len(taken.batch.body) :], None
         elif action == "restart":
             await spool.close()
             outlet.close()
-            spool, outlet, taken = Spool(folder, ROOM), Outlet(folder), None
-        depth = outlet.depth()
+            spool, outlet, taken = SpoolWriter(folder, ROOM), SpoolReader(folder), None
+        depth = outlet.pending_stats()
         assert (depth.events, depth.bytes) == (model.count(b"\n"), len(model))
     await spool.close()
     outlet.close()

@@ -12,132 +12,140 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metronome.spool import ARCHIVE, FILE_NAME, STORE, Outlet, Span, Spool, appoint
+from metronome.spool import (
+    ARCHIVE_READER,
+    SPOOL_FILE_NAME,
+    STORE_READER,
+    CommitRange,
+    SpoolReader,
+    SpoolWriter,
+    register_readers,
+)
 
 ROOM = 10**9
-BOTH = (STORE, ARCHIVE)
+BOTH = (STORE_READER, ARCHIVE_READER)
 
 
 async def put(folder: Path, *bodies: bytes) -> None:
-    spool = Spool(folder, ROOM)
+    spool = SpoolWriter(folder, ROOM)
     for body in bodies:
         await spool.put(body, body.count(b"\n"))
     await spool.close()
 
 
 def rows(folder: Path) -> list[int]:
-    with closing(sqlite3.connect(folder / FILE_NAME)) as database:
+    with closing(sqlite3.connect(folder / SPOOL_FILE_NAME)) as database:
         return [seq for (seq,) in database.execute("SELECT seq FROM commits ORDER BY seq")]
 
 
-def bodies_of(outlet: Outlet, span: Span) -> bytes:
-    return b"".join(outlet.read(span))
+def bodies_of(outlet: SpoolReader, span: CommitRange) -> bytes:
+    return b"".join(outlet.iterate_bodies(span))
 
 
 async def test_a_row_stays_until_each_reader_has_had_it(tmp_path: Path) -> None:
-    appoint(tmp_path, BOTH)
+    register_readers(tmp_path, BOTH)
     await put(tmp_path, b"1\n", b"2\n", b"3\n")
-    with Outlet(tmp_path, STORE) as store, Outlet(tmp_path, ARCHIVE) as archive:
-        store.drop(3)
+    with SpoolReader(tmp_path, STORE_READER) as store, SpoolReader(tmp_path, ARCHIVE_READER) as archive:
+        store.acknowledge(3)
         assert rows(tmp_path) == [1, 2, 3]
-        assert store.take(0, ROOM) is None
-        assert (store.depth().events, archive.depth().events, store.held().events) == (0, 3, 3)
-        archive.drop(2)
+        assert store.read_chunk(0, ROOM) is None
+        assert (store.pending_stats().events, archive.pending_stats().events, store.total_stats().events) == (0, 3, 3)
+        archive.acknowledge(2)
         assert rows(tmp_path) == [3]
-        assert (archive.depth().events, archive.held().bytes) == (1, 2)
-        archive.drop(3)
+        assert (archive.pending_stats().events, archive.total_stats().bytes) == (1, 2)
+        archive.acknowledge(3)
         assert rows(tmp_path) == []
 
 
 @pytest.mark.parametrize("slow", BOTH)
 async def test_a_reader_that_comes_back_has_what_it_had_not(tmp_path: Path, slow: str) -> None:
-    appoint(tmp_path, BOTH)
+    register_readers(tmp_path, BOTH)
     await put(tmp_path, b"1\n", b"2\n", b"3\n")
     quick = next(name for name in BOTH if name != slow)
-    with Outlet(tmp_path, quick) as outlet:
-        outlet.drop(3)
-    with Outlet(tmp_path, slow) as outlet:
-        outlet.drop(1)
-    appoint(tmp_path, BOTH)
-    with Outlet(tmp_path, quick) as outlet:
-        assert outlet.take(0, ROOM) is None
-    with Outlet(tmp_path, slow) as outlet:
-        taken = outlet.take(0, ROOM)
+    with SpoolReader(tmp_path, quick) as outlet:
+        outlet.acknowledge(3)
+    with SpoolReader(tmp_path, slow) as outlet:
+        outlet.acknowledge(1)
+    register_readers(tmp_path, BOTH)
+    with SpoolReader(tmp_path, quick) as outlet:
+        assert outlet.read_chunk(0, ROOM) is None
+    with SpoolReader(tmp_path, slow) as outlet:
+        taken = outlet.read_chunk(0, ROOM)
         assert taken
         assert taken.batch.body == b"2\n3\n"
 
 
 async def test_no_number_is_given_twice_even_if_the_spool_was_empty_in_between(tmp_path: Path) -> None:
-    appoint(tmp_path, BOTH)
+    register_readers(tmp_path, BOTH)
     for number in range(1, 4):
         await put(tmp_path, b"x\n")
         assert rows(tmp_path) == [number]
         for reader in BOTH:
-            with Outlet(tmp_path, reader) as outlet:
-                outlet.drop(number)
+            with SpoolReader(tmp_path, reader) as outlet:
+                outlet.acknowledge(number)
         assert rows(tmp_path) == []
     # Nor if the archive is given up and taken on again.
-    appoint(tmp_path, (STORE,))
+    register_readers(tmp_path, (STORE_READER,))
     await put(tmp_path, b"x\n")
-    appoint(tmp_path, BOTH)
+    register_readers(tmp_path, BOTH)
     assert rows(tmp_path) == [4]
 
 
 async def test_a_reader_that_is_given_up_holds_up_nothing_more(tmp_path: Path) -> None:
-    appoint(tmp_path, BOTH)
+    register_readers(tmp_path, BOTH)
     await put(tmp_path, b"1\n", b"2\n")
-    with Outlet(tmp_path, STORE) as store:
-        store.drop(1)
-    appoint(tmp_path, (STORE,))
+    with SpoolReader(tmp_path, STORE_READER) as store:
+        store.acknowledge(1)
+    register_readers(tmp_path, (STORE_READER,))
     assert rows(tmp_path) == [2]
-    with Outlet(tmp_path, STORE) as store:
-        store.drop(2)
+    with SpoolReader(tmp_path, STORE_READER) as store:
+        store.acknowledge(2)
     assert rows(tmp_path) == []
 
 
 async def test_a_new_reader_gets_what_is_still_there(tmp_path: Path) -> None:
     await put(tmp_path, b"1\n", b"2\n", b"3\n")
-    with Outlet(tmp_path, STORE) as store:
-        store.drop(1)
-        appoint(tmp_path, BOTH)
-        store.drop(3)
-    with Outlet(tmp_path, ARCHIVE) as archive:
-        span = archive.plan(ROOM)
+    with SpoolReader(tmp_path, STORE_READER) as store:
+        store.acknowledge(1)
+        register_readers(tmp_path, BOTH)
+        store.acknowledge(3)
+    with SpoolReader(tmp_path, ARCHIVE_READER) as archive:
+        span = archive.reserve_range(ROOM)
         assert span
-        assert (span.first, span.last, bodies_of(archive, span)) == (2, 3, b"2\n3\n")
+        assert (span.first_seq, span.last_seq, bodies_of(archive, span)) == (2, 3, b"2\n3\n")
 
 
 async def test_a_plan_is_kept_until_it_is_done(tmp_path: Path) -> None:
-    appoint(tmp_path, BOTH)
+    register_readers(tmp_path, BOTH)
     await put(tmp_path, b"1234567\n", b"2\n", b"3\n")
-    with Outlet(tmp_path, ARCHIVE) as archive:
-        first = archive.plan(10)
+    with SpoolReader(tmp_path, ARCHIVE_READER) as archive:
+        first = archive.reserve_range(10)
         assert first
-        assert (first.first, first.last) == (1, 2)
+        assert (first.first_seq, first.last_seq) == (1, 2)
     await put(tmp_path, b"4\n")
-    with Outlet(tmp_path, ARCHIVE) as archive:
+    with SpoolReader(tmp_path, ARCHIVE_READER) as archive:
         # As after a crash: the limit may be another one by now.
-        assert archive.plan(ROOM) == first
+        assert archive.reserve_range(ROOM) == first
         assert bodies_of(archive, first) == b"1234567\n2\n"
-        archive.drop(first.last)
-        second = archive.plan(1)
+        archive.acknowledge(first.last_seq)
+        second = archive.reserve_range(1)
         assert second
-        assert (second.spool, second.first, second.last) == (first.spool, 3, 3)
-        archive.drop(3)
-        third = archive.plan(ROOM)
+        assert (second.spool_name, second.first_seq, second.last_seq) == (first.spool_name, 3, 3)
+        archive.acknowledge(3)
+        third = archive.reserve_range(ROOM)
         assert third
-        assert (third.first, third.last) == (4, 4)
-        archive.drop(4)
-        assert archive.plan(ROOM) is None
+        assert (third.first_seq, third.last_seq) == (4, 4)
+        archive.acknowledge(4)
+        assert archive.reserve_range(ROOM) is None
 
 
 async def test_a_spool_has_a_name_that_no_other_has_and_keeps_it(tmp_path: Path) -> None:
     names = set()
     for folder in (tmp_path / "a", tmp_path / "b"):
-        appoint(folder, BOTH)
+        register_readers(folder, BOTH)
         for reader in BOTH:
-            with Outlet(folder, reader) as outlet:
-                names.add(outlet.spool)
+            with SpoolReader(folder, reader) as outlet:
+                names.add(outlet.spool_name)
     assert len(names) == 2
     assert all(name.replace("-", "").replace(".", "").isalnum() and name.isascii() for name in names)
 
@@ -157,7 +165,7 @@ _steps = st.lists(
 def test_both_readers_get_everything_in_its_order(steps: Sequence[tuple[str, int]]) -> None:
     with TemporaryDirectory() as name:
         folder = Path(name)
-        appoint(folder, BOTH)
+        register_readers(folder, BOTH)
         sent: list[bytes] = []
         shipped = b""
         rolled: dict[int, tuple[int, bytes]] = {}
@@ -168,23 +176,23 @@ def test_both_readers_get_everything_in_its_order(steps: Sequence[tuple[str, int
                 asyncio.run(put(folder, *bodies))
                 sent += bodies
             elif step == "ship":
-                with Outlet(folder, STORE) as outlet:
-                    taken = outlet.take(0, size)
+                with SpoolReader(folder, STORE_READER) as outlet:
+                    taken = outlet.read_chunk(0, size)
                     if taken is not None:
                         shipped += taken.batch.body
-                        outlet.drop(taken.upto)
+                        outlet.acknowledge(taken.last_seq)
             elif step == "roll" and on:
-                with Outlet(folder, ARCHIVE) as outlet:
-                    span = outlet.plan(size)
+                with SpoolReader(folder, ARCHIVE_READER) as outlet:
+                    span = outlet.reserve_range(size)
                     if span is not None:
-                        assert span.first not in rolled
-                        rolled[span.first] = span.last, bodies_of(outlet, span)
-                        outlet.drop(span.last)
+                        assert span.first_seq not in rolled
+                        rolled[span.first_seq] = span.last_seq, bodies_of(outlet, span)
+                        outlet.acknowledge(span.last_seq)
             elif step.startswith("archive"):
                 on = step == "archive on"
-                appoint(folder, BOTH if on else (STORE,))
+                register_readers(folder, BOTH if on else (STORE_READER,))
             else:
-                appoint(folder, BOTH if on else (STORE,))
+                register_readers(folder, BOTH if on else (STORE_READER,))
         whole = b"".join(sent)
         assert whole.startswith(shipped)
         spans = sorted((first, last) for first, (last, _) in rolled.items())

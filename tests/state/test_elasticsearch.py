@@ -11,13 +11,13 @@ from uuid import uuid4
 import pytest
 from elasticsearch import AsyncElasticsearch
 
-from metronome.errors import StoreAway, StoreDenied
+from metronome.errors import StoreAccessDenied, StoreUnavailable
 from metronome.state.base import State
-from metronome.state.elasticsearch import ElasticsearchState, state_index
+from metronome.state.elasticsearch import ElasticsearchState, state_index_name
 from metronome.stores.elasticsearch import ElasticsearchConfig, ElasticsearchStore
-from metronome.stores.elasticsearch.connection import connect
-from metronome.stores.query import Question
-from tests.contracts.state import KeepingTests, SharingTests
+from metronome.stores.elasticsearch.connection import create_client
+from metronome.stores.query import Query
+from tests.contracts.state import StateConcurrencyTests, StateRecordTests
 
 on_a_node = pytest.mark.elasticsearch
 
@@ -31,9 +31,9 @@ class OnElasticsearch:
 
     @pytest.fixture
     async def client(self, elasticsearch_url: str, prefix: str) -> AsyncIterator[AsyncElasticsearch]:
-        client = connect(ElasticsearchConfig(elasticsearch_url))
+        client = create_client(ElasticsearchConfig(elasticsearch_url))
         yield client
-        await client.options(ignore_status=404).indices.delete(index=state_index(prefix))
+        await client.options(ignore_status=404).indices.delete(index=state_index_name(prefix))
         await client.close()
 
     @pytest.fixture
@@ -43,12 +43,12 @@ class OnElasticsearch:
 
 
 @on_a_node
-class TestKeeping(OnElasticsearch, KeepingTests):
+class TestKeeping(OnElasticsearch, StateRecordTests):
     pass
 
 
 @on_a_node
-class TestSharing(OnElasticsearch, SharingTests):
+class TestSharing(OnElasticsearch, StateConcurrencyTests):
     pass
 
 
@@ -58,10 +58,10 @@ class TestIndex(OnElasticsearch):
         self, open_state: Callable[[], State], client: AsyncElasticsearch, prefix: str
     ) -> None:
         state = open_state()
-        assert (await state.all("key"), await state.get("key", "a")) == ({}, None)
+        assert (await state.get_all("key"), await state.get("key", "a")) == ({}, None)
         assert not await state.remove("key", "a")
         await state.close()
-        assert not await client.indices.exists(index=state_index(prefix))
+        assert not await client.indices.exists(index=state_index_name(prefix))
 
     async def test_its_index_is_none_of_the_events(
         self, open_state: Callable[[], State], elasticsearch_url: str, prefix: str
@@ -69,7 +69,7 @@ class TestIndex(OnElasticsearch):
         state = open_state()
         await state.add("key", "a", {"id": "a", "@timestamp": "2015-01-22T12:00:00Z"})
         store = ElasticsearchStore(ElasticsearchConfig(elasticsearch_url, prefix=prefix))
-        (answer,) = await store.ask(Question())
+        (answer,) = await store.query(Query())
         assert list(answer.rows) == [(0,)]
         await store.close()
         await state.close()
@@ -79,9 +79,9 @@ class TestIndex(OnElasticsearch):
     ) -> None:
         state = open_state()
         await state.add("key", "a", {"n": 1})
-        await client.indices.close(index=state_index(prefix))
+        await client.indices.close(index=state_index_name(prefix))
         for call in CALLS:
-            with pytest.raises(StoreAway, match="closed"):
+            with pytest.raises(StoreUnavailable, match="closed"):
                 await call(state)
         await state.close()
 
@@ -89,21 +89,22 @@ class TestIndex(OnElasticsearch):
         self, open_state: Callable[[], State], client: AsyncElasticsearch, prefix: str
     ) -> None:
         await client.indices.create(
-            index=state_index(prefix), mappings={"properties": {"hash": {"type": "text"}, "record": {"type": "long"}}}
+            index=state_index_name(prefix),
+            mappings={"properties": {"hash": {"type": "text"}, "record": {"type": "long"}}},
         )
         state = open_state()
-        with pytest.raises(StoreAway, match="does not keep its state"):
+        with pytest.raises(StoreUnavailable, match="does not keep its state"):
             await state.add("key", "a", {"n": 1})
-        with pytest.raises(StoreAway, match="does not keep its state"):
-            await state.all("key")
+        with pytest.raises(StoreUnavailable, match="does not keep its state"):
+            await state.get_all("key")
         await state.close()
 
 
 CALLS: list[Callable[[State], Awaitable[Any]]] = [
     lambda state: state.get("key", "a"),
-    lambda state: state.all("key"),
+    lambda state: state.get_all("key"),
     lambda state: state.add("key", "a", {}),
-    lambda state: state.swap("key", "a", {"n": 1}, {}),
+    lambda state: state.compare_and_swap("key", "a", {"n": 1}, {}),
     lambda state: state.remove("key", "a"),
 ]
 
@@ -113,7 +114,7 @@ async def test_where_nothing_listens_the_state_is_away(call: Callable[[State], A
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         state = ElasticsearchState(ElasticsearchConfig(f"http://127.0.0.1:{bound.getsockname()[1]}"))
-        with pytest.raises(StoreAway):
+        with pytest.raises(StoreUnavailable):
             await call(state)
         await state.close()
         await state.close()
@@ -152,13 +153,13 @@ def answering(status: int, body: bytes) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("status", "body", "error"),
     [
-        (404, b'{"error":"no such page"}', StoreAway),
-        (404, b'"no such page"', StoreAway),
-        (200, b"{}", StoreAway),
-        (401, b'{"error":{"type":"security_exception"}}', StoreDenied),
-        (403, b'{"error":{"type":"security_exception"}}', StoreDenied),
-        (429, b'{"error":{"type":"circuit_breaking_exception"}}', StoreAway),
-        (500, b"", StoreAway),
+        (404, b'{"error":"no such page"}', StoreUnavailable),
+        (404, b'"no such page"', StoreUnavailable),
+        (200, b"{}", StoreUnavailable),
+        (401, b'{"error":{"type":"security_exception"}}', StoreAccessDenied),
+        (403, b'{"error":{"type":"security_exception"}}', StoreAccessDenied),
+        (429, b'{"error":{"type":"circuit_breaking_exception"}}', StoreUnavailable),
+        (500, b"", StoreUnavailable),
     ],
 )
 async def test_what_does_not_answer_as_elasticsearch_is_no_empty_state(

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from metronome.errors import StoreAway
+from metronome.errors import StoreUnavailable
 from metronome.state.base import State
-from metronome.state.sqlite import FILE_NAME, SQLiteState
-from tests.contracts.state import KeepingTests, SharingTests
+from metronome.state.sqlite import STATE_FILE_NAME, SQLiteState
+from tests.contracts.state import StateConcurrencyTests, StateRecordTests
 
 PROCESSES = 4
 
@@ -25,11 +25,11 @@ class InAFile:
         return lambda: SQLiteState(tmp_path / "data")
 
 
-class TestKeeping(InAFile, KeepingTests):
+class TestKeeping(InAFile, StateRecordTests):
     pass
 
 
-class TestSharing(InAFile, SharingTests):
+class TestSharing(InAFile, StateConcurrencyTests):
     pass
 
 
@@ -51,7 +51,7 @@ async def test_processes_that_open_a_new_file_at_once_share_it(tmp_path: Path, t
         won = pool.starmap(run_race, [(tmp_path, name) for name in names])
     assert [sum(each) for each in zip(*won, strict=True)] == [1] * 20
     state = SQLiteState(tmp_path)
-    records = await state.all("key")
+    records = await state.get_all("key")
     await state.close()
     assert records == {
         str(number): {"by": name}
@@ -70,24 +70,24 @@ async def test_its_files_are_for_their_owner_only(tmp_path: Path) -> None:
     await state.add("key", "a", {})
     modes = modes_in(tmp_path)
     await state.close()
-    assert modes == dict.fromkeys([FILE_NAME, f"{FILE_NAME}-wal", f"{FILE_NAME}-shm"], 0o600)
+    assert modes == dict.fromkeys([STATE_FILE_NAME, f"{STATE_FILE_NAME}-wal", f"{STATE_FILE_NAME}-shm"], 0o600)
 
 
 async def test_where_there_can_be_no_folder_the_state_is_away_and_back_as_soon_as_there_can(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("in the way")
     state = SQLiteState(tmp_path / "data")
     for _ in range(2):
-        with pytest.raises(StoreAway, match=r"state\.sqlite"):
-            await state.all("key")
+        with pytest.raises(StoreUnavailable, match=r"state\.sqlite"):
+            await state.get_all("key")
     (tmp_path / "data").unlink()
     assert await state.add("key", "a", {})
     await state.close()
 
 
 async def test_a_file_that_is_no_database_is_a_state_that_is_away(tmp_path: Path) -> None:
-    (tmp_path / FILE_NAME).write_bytes(b"no database" * 1000)
+    (tmp_path / STATE_FILE_NAME).write_bytes(b"no database" * 1000)
     state = SQLiteState(tmp_path)
-    with pytest.raises(StoreAway, match="not a database"):
+    with pytest.raises(StoreUnavailable, match="not a database"):
         await state.setup()
     await state.close()
 
@@ -96,10 +96,10 @@ async def test_a_file_that_is_no_database_is_a_state_that_is_away(tmp_path: Path
 async def test_a_record_that_somebody_else_wrote_is_a_state_that_is_away(tmp_path: Path, text: bytes) -> None:
     state = SQLiteState(tmp_path)
     await state.add("key", "a", {})
-    with sqlite3.connect(tmp_path / FILE_NAME) as database:
+    with sqlite3.connect(tmp_path / STATE_FILE_NAME) as database:
         database.execute("UPDATE records SET record = ?", (text,))
     database.close()
-    with pytest.raises(StoreAway, match="record"):
+    with pytest.raises(StoreUnavailable, match="record"):
         await state.get("key", "a")
     await state.close()
 

@@ -8,26 +8,26 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from metronome.errors import StoreAway, TooCostly
-from metronome.event import Door, Event, document
-from metronome.stores.base import Batch
+from metronome.errors import QueryTooExpensive, StoreUnavailable
+from metronome.event import DocumentContext, Event, build_document
+from metronome.stores.base import DocumentBatch
 from metronome.stores.duckdb import DuckDBStore
-from metronome.stores.duckdb.combined_query import select_at_once
-from metronome.stores.duckdb.sql import fits_rollup
-from metronome.stores.duckdb.store import Asking
-from metronome.stores.query import NO_BOTS, AllOf, Equals, Metric, Not, OneOf, Order, Question
+from metronome.stores.duckdb.combined_query import compile_combined_query
+from metronome.stores.duckdb.sql import can_use_rollup
+from metronome.stores.duckdb.store import CancellableQuery
+from metronome.stores.query import EXCLUDE_BOTS, AllOf, Equals, Metric, Not, OneOf, Query, SortKey
 from tests.contracts.store import (
-    AskingTests,
+    DeletionTests,
     FilterTests,
-    ForgettingTests,
     PropertyTests,
-    ReplacingTests,
-    TrailTests,
-    WritingTests,
-    ZoneTests,
+    QueryTests,
+    ReplacementTests,
+    SequenceTests,
+    TimeZoneTests,
+    WriteTests,
 )
 
-DOOR = Door("2026-03-01T00:00:00.000Z", None, "2027-01-01T00:00:00.000Z")
+DOOR = DocumentContext("2026-03-01T00:00:00.000Z", None, "2027-01-01T00:00:00.000Z")
 
 
 class OnDuckDB:
@@ -41,11 +41,11 @@ class OnDuckDB:
         await store.close()
 
 
-class TestWriting(OnDuckDB, WritingTests):
+class TestWriting(OnDuckDB, WriteTests):
     pass
 
 
-class TestAsking(OnDuckDB, AskingTests):
+class TestAsking(OnDuckDB, QueryTests):
     pass
 
 
@@ -53,19 +53,19 @@ class TestFilters(OnDuckDB, FilterTests):
     pass
 
 
-class TestZones(OnDuckDB, ZoneTests):
+class TestZones(OnDuckDB, TimeZoneTests):
     pass
 
 
-class TestForgetting(OnDuckDB, ForgettingTests):
+class TestForgetting(OnDuckDB, DeletionTests):
     pass
 
 
-class TestTrails(OnDuckDB, TrailTests):
+class TestTrails(OnDuckDB, SequenceTests):
     pass
 
 
-class TestReplacing(OnDuckDB, ReplacingTests):
+class TestReplacing(OnDuckDB, ReplacementTests):
     pass
 
 
@@ -78,26 +78,28 @@ class OnDuckDBThatMergesEachBatch(OnDuckDB):
 
     @pytest.fixture
     async def store(self, tmp_path: Path) -> AsyncIterator[DuckDBStore]:
-        store = DuckDBStore(tmp_path, merge_rows=(1, 1))
+        store = DuckDBStore(tmp_path, merge_row_limits=(1, 1))
         await store.setup()
         yield store
         await store.close()
 
 
-class TestAskingAfterMerges(OnDuckDBThatMergesEachBatch, AskingTests):
+class TestAskingAfterMerges(OnDuckDBThatMergesEachBatch, QueryTests):
     pass
 
 
-class TestReplacingAfterMerges(OnDuckDBThatMergesEachBatch, ReplacingTests):
+class TestReplacingAfterMerges(OnDuckDBThatMergesEachBatch, ReplacementTests):
     pass
 
 
-class TestForgettingAfterMerges(OnDuckDBThatMergesEachBatch, ForgettingTests):
+class TestForgettingAfterMerges(OnDuckDBThatMergesEachBatch, DeletionTests):
     pass
 
 
-def _batch(*names: str) -> Batch:
-    return Batch.of([document(Event({"id": name, "event_id": name}), DOOR, "") for name in names])
+def _batch(*names: str) -> DocumentBatch:
+    return DocumentBatch.from_documents(
+        [build_document(Event({"id": name, "event_id": name}), DOOR, "") for name in names]
+    )
 
 
 async def test_what_is_written_is_there_after_closing_and_opening_again(tmp_path: Path) -> None:
@@ -108,7 +110,7 @@ async def test_what_is_written_is_there_after_closing_and_opening_again(tmp_path
     again = DuckDBStore(tmp_path)
     await again.setup()
     verdicts = await again.write(_batch("b", "c"))
-    (answer,) = await again.ask(Question())
+    (answer,) = await again.query(Query())
     await again.close()
     assert (verdicts.stored, verdicts.duplicates) == (1, 1)
     assert answer.rows == ((3,),)
@@ -118,12 +120,14 @@ async def test_a_line_that_is_no_document_is_refused_and_its_neighbours_are_stor
     store = DuckDBStore(tmp_path)
     await store.setup()
     good = _batch("a", "b", "c").documents()
-    verdicts = await store.write(Batch.of([good[0], b'{"@timestamp":"2026', good[1], b"[]", good[2]]))
-    (answer,) = await store.ask(Question())
+    verdicts = await store.write(
+        DocumentBatch.from_documents([good[0], b'{"@timestamp":"2026', good[1], b"[]", good[2]])
+    )
+    (answer,) = await store.query(Query())
     await store.close()
     assert verdicts.stored == 3
-    assert [refusal.document for refusal in verdicts.refused] == [b'{"@timestamp":"2026', b"[]"]
-    assert all(refusal.reason for refusal in verdicts.refused)
+    assert [refusal.document for refusal in verdicts.rejected] == [b'{"@timestamp":"2026', b"[]"]
+    assert all(refusal.reason for refusal in verdicts.rejected)
     assert answer.rows == ((3,),)
 
 
@@ -132,7 +136,7 @@ async def test_a_folder_that_another_store_holds_is_away_until_it_lets_go(tmp_pa
     await holder.setup()
     blocked = DuckDBStore(tmp_path / "blocked")
     (tmp_path / "blocked" / "metronome.duckdb").mkdir()
-    with pytest.raises(StoreAway):
+    with pytest.raises(StoreUnavailable):
         await blocked.setup()
     (tmp_path / "blocked" / "metronome.duckdb").rmdir()
     await blocked.setup()
@@ -144,12 +148,12 @@ async def test_a_folder_that_another_store_holds_is_away_until_it_lets_go(tmp_pa
 def test_what_the_rollup_can_answer_is_counted_from_it() -> None:
     midnight, noon = datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 3, 1, 12, tzinfo=UTC)
     only_doc = AllOf((Equals("id", "doc"),))
-    assert fits_rollup(Question(by=("day",), where=only_doc, start=midnight))
-    assert not fits_rollup(Question(by=("day",), where=only_doc, start=noon))
-    assert not fits_rollup(Question(by=("day",), tz="Europe/Zurich"))
-    assert not fits_rollup(Question(by=("hour",)))
-    assert not fits_rollup(Question(by=("title",)))
-    assert not fits_rollup(Question(where=Equals("title", "x")))
+    assert can_use_rollup(Query(group_by=("day",), where=only_doc, start=midnight))
+    assert not can_use_rollup(Query(group_by=("day",), where=only_doc, start=noon))
+    assert not can_use_rollup(Query(group_by=("day",), time_zone="Europe/Zurich"))
+    assert not can_use_rollup(Query(group_by=("hour",)))
+    assert not can_use_rollup(Query(group_by=("title",)))
+    assert not can_use_rollup(Query(where=Equals("title", "x")))
 
 
 async def test_questions_about_one_item_that_are_answered_in_one_pass_are_answered_as_singly(tmp_path: Path) -> None:
@@ -162,9 +166,9 @@ async def test_questions_about_one_item_that_are_answered_in_one_pass_are_answer
         for number, event in enumerate(["view", "download", "error", "view"] * 25)
     ]
     await store.write(
-        Batch.of(
+        DocumentBatch.from_documents(
             [
-                document(Event({**each, "id": item, "event_id": f"{item}{each['event_id']}"}), DOOR, "")
+                build_document(Event({**each, "id": item, "event_id": f"{item}{each['event_id']}"}), DOOR, "")
                 for each in fields
                 for item in ("doc", "other")
             ]
@@ -173,15 +177,19 @@ async def test_questions_about_one_item_that_are_answered_in_one_pass_are_answer
     item = Equals("id", "doc")
     start, end = datetime(2026, 1, 3, tzinfo=UTC), datetime(2026, 1, 15, tzinfo=UTC)
     questions = tuple(
-        Question(
-            by=(by,), where=AllOf((item, *filters)), start=start, end=end, order=(Order("count", descending=True),)
+        Query(
+            group_by=(by,),
+            where=AllOf((item, *filters)),
+            start=start,
+            end=end,
+            sort_keys=(SortKey("count", descending=True),),
         )
         for by in ("day", "week", "month", "format", "referer", "event", "id", "bot")
-        for filters in ((), (Equals("event", "view"),), (NO_BOTS, OneOf("event", ("view", "download"))))
+        for filters in ((), (Equals("event", "view"),), (EXCLUDE_BOTS, OneOf("event", ("view", "download"))))
     )
-    assert select_at_once(questions) is not None
-    together = await store.ask(*questions)
-    singly = [(await store.ask(question))[0] for question in questions]
+    assert compile_combined_query(questions) is not None
+    together = await store.query(*questions)
+    singly = [(await store.query(question))[0] for question in questions]
     await store.close()
     assert list(together) == singly
     assert sum(int(row[1] or 0) for row in together[0].rows) == 60
@@ -189,20 +197,20 @@ async def test_questions_about_one_item_that_are_answered_in_one_pass_are_answer
 
 def test_only_questions_about_one_item_are_answered_in_one_pass() -> None:
     item, view = Equals("id", "doc"), Equals("event", "view")
-    about = Question(by=("day",), where=AllOf((item, view)))
-    assert select_at_once((about, replace(about, by=("referer",)))) is not None
+    about = Query(group_by=("day",), where=AllOf((item, view)))
+    assert compile_combined_query((about, replace(about, group_by=("referer",)))) is not None
     for other in (
         replace(about, where=view),
         replace(about, where=AllOf((Equals("id", "other"), view))),
         replace(about, where=Not(item)),
-        replace(about, by=("hour",)),
-        replace(about, by=("day", "event")),
-        replace(about, tz="Europe/Zurich"),
+        replace(about, group_by=("hour",)),
+        replace(about, group_by=("day", "event")),
+        replace(about, time_zone="Europe/Zurich"),
         replace(about, start=datetime(2026, 1, 1, tzinfo=UTC)),
         replace(about, metrics=(Metric.parse("visitors"),)),
     ):
-        assert select_at_once((about, other)) is None
-    assert select_at_once((about,)) is None
+        assert compile_combined_query((about, other)) is None
+    assert compile_combined_query((about,)) is None
 
 
 async def test_forgetting_nothing_in_particular_does_not_forget_everything(tmp_path: Path) -> None:
@@ -210,8 +218,8 @@ async def test_forgetting_nothing_in_particular_does_not_forget_everything(tmp_p
     await store.setup()
     await store.write(_batch("a"))
     with pytest.raises(ValueError, match="say what to forget"):
-        await store.forget()
-    (answer,) = await store.ask(Question())
+        await store.delete_events()
+    (answer,) = await store.query(Query())
     await store.close()
     assert answer.rows == ((1,),)
 
@@ -222,7 +230,7 @@ async def test_the_file_of_an_older_metronome_is_brought_up_to_date(tmp_path: Pa
             "CREATE TABLE events(key UHUGEINT, ts TIMESTAMP, id VARCHAR, event VARCHAR, format VARCHAR,"
             " referer VARCHAR, bot VARCHAR, visitor VARCHAR, session VARCHAR, doc JSON)"
         )
-        line = document(Event({"id": "a", "event_id": "e", "LCP": 2.5, "os": "Plan 9", "mood": "good"}), DOOR, "")
+        line = build_document(Event({"id": "a", "event_id": "e", "LCP": 2.5, "os": "Plan 9", "mood": "good"}), DOOR, "")
         older.execute(
             "INSERT INTO events SELECT md5_number('e2026-03-01'), '2026-03-01', 'a', 'view', NULL, NULL, NULL, NULL,"
             " NULL, ?",
@@ -235,15 +243,15 @@ async def test_the_file_of_an_older_metronome_is_brought_up_to_date(tmp_path: Pa
     store = DuckDBStore(tmp_path)
     for _ in range(2):
         await store.setup()
-    assert (await store.write(Batch.of([line]))).duplicates == 1
+    assert (await store.write(DocumentBatch.from_documents([line]))).duplicates == 1
     assert (await store.write(_batch("b"))).stored == 1
-    known, unknown, measured, rolled_up = await store.ask(
-        Question(by=("os",)),
-        Question(by=("mood",)),
-        Question((Metric.parse("max:LCP"),)),
-        Question(by=("id",)),
+    known, unknown, measured, rolled_up = await store.query(
+        Query(group_by=("os",)),
+        Query(group_by=("mood",)),
+        Query((Metric.parse("max:LCP"),)),
+        Query(group_by=("id",)),
     )
-    fields = await store.fields()
+    fields = await store.list_fields()
     await store.close()
     assert known.rows == (("Plan 9", 1),)
     assert unknown.rows == (("good", 1),)
@@ -253,18 +261,18 @@ async def test_the_file_of_an_older_metronome_is_brought_up_to_date(tmp_path: Pa
 
 
 async def test_what_takes_too_long_is_broken_off_and_the_next_question_is_answered(tmp_path: Path) -> None:
-    store = DuckDBStore(tmp_path, ask_seconds=0.05)
+    store = DuckDBStore(tmp_path, query_timeout=0.05)
     await store.setup()
     await store.write(_batch(*map(str, range(20_000))))
-    heavy = Question(tuple(Metric.parse(f"unique:f{at}") for at in range(50)), by=("event_id",))
-    with pytest.raises(TooCostly, match=r"takes over 0\.05 s"):
-        await store.ask(heavy)
-    (answer,) = await store.ask(Question())
+    heavy = Query(tuple(Metric.parse(f"unique:f{at}") for at in range(50)), group_by=("event_id",))
+    with pytest.raises(QueryTooExpensive, match=r"takes over 0\.05 s"):
+        await store.query(heavy)
+    (answer,) = await store.query(Query())
     await store.close()
     assert answer.rows == ((20_000,),)
 
 
 def test_a_question_that_has_just_been_answered_can_be_ended() -> None:
-    asking = Asking(duckdb.connect, lambda cursor: cursor.execute("SELECT 1").fetchall())
+    asking = CancellableQuery(duckdb.connect, lambda cursor: cursor.execute("SELECT 1").fetchall())
     assert asking.run() == [(1,)]
-    asking.end()
+    asking.cancel()

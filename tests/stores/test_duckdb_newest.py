@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metronome.stores.duckdb import schema
-from metronome.stores.duckdb.sequences import find_newest
+from metronome.stores.duckdb.sequences import find_newest_values
 from metronome.stores.query import Equals
 
 START = datetime(2015, 1, 1, tzinfo=UTC)
@@ -19,7 +19,7 @@ ROWS = st.lists(st.tuples(st.integers(0, 400), st.sampled_from([*"abcdefg", None
 @pytest.fixture(scope="module")
 def database() -> Iterator[duckdb.DuckDBPyConnection]:
     database = duckdb.connect()
-    database.execute(schema.TABLES)
+    database.execute(schema.CREATE_TABLES)
     yield database
     database.close()
 
@@ -46,7 +46,7 @@ def test_looking_back_day_by_day_finds_what_looking_at_all_does(
     start = None if first is None else START + timedelta(days=first)
     end = None if last is None else START + timedelta(days=last)
     where = None if item is None else Equals("id", item)
-    found = find_newest(database, "session", limit, where, start, end, few_events=0)
+    found = find_newest_values(database, "session", limit, where, start, end, full_scan_max_events=0)
     newest: dict[str, int] = {}
     for day, session, of in rows:
         is_asked = item in {None, of} and (first is None or day >= first) and (last is None or day < last)

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from metronome.stores.duckdb import DuckDBStore
-from metronome.stores.sequences import Trails
-from tests.contracts.store.events import event, fill, trails
+from metronome.stores.sequences import SequenceQuery
+from tests.contracts.store.events import event_document, read_sequences, write_new_documents
 
 EVENTS = (
-    *(event(f"2015-01-22T10:00:0{second}Z", session="long", id=f"i{second}") for second in (5, 3, 1, 4, 2)),
-    *(event("2015-01-22T11:00:00Z", session="tied", id=item) for item in ("b", "a", None, "a")),
-    event("2015-01-22T12:00:00Z", session="short", id="only"),
+    *(event_document(f"2015-01-22T10:00:0{second}Z", session="long", id=f"i{second}") for second in (5, 3, 1, 4, 2)),
+    *(event_document("2015-01-22T11:00:00Z", session="tied", id=item) for item in ("b", "a", None, "a")),
+    event_document("2015-01-22T12:00:00Z", session="short", id="only"),
 )
 
 
@@ -20,7 +20,7 @@ EVENTS = (
 async def store(tmp_path: Path) -> AsyncIterator[DuckDBStore]:
     store = DuckDBStore(tmp_path)
     await store.setup()
-    await fill(store, *EVENTS)
+    await write_new_documents(store, *EVENTS)
     yield store
     await store.close()
 
@@ -37,5 +37,5 @@ async def store(tmp_path: Path) -> AsyncIterator[DuckDBStore]:
 async def test_of_each_trail_the_first_steps_are_told(
     store: DuckDBStore, most: int | None, long: list[str], tied: list[str | None]
 ) -> None:
-    found = await trails(store, Trails("session", ("id",), most_steps=most))
+    found = await read_sequences(store, SequenceQuery("session", ("id",), max_events=most))
     assert {key: [item for _, item in steps] for key, steps in found} == {"long": long, "short": ["only"], "tied": tied}

@@ -8,18 +8,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.errors import MetronomeError, StoreAway, StoreDenied, TooCostly, Unaskable
-from metronome.event import Door, Event, document
-from metronome.stores.base import Batch
-from metronome.stores.elasticsearch.bulk import first_of_each, look_up, read_known, read_replaced, replace_body
-from metronome.stores.elasticsearch.queries import days_body, newest_body, read_newest, starts
-from metronome.stores.elasticsearch.searches import check_outcome, has_too_many_groups
-from metronome.stores.elasticsearch.sequences import Gathering, cuts_of
+from metronome.errors import InvalidQuery, MetronomeError, QueryTooExpensive, StoreAccessDenied, StoreUnavailable
+from metronome.event import DocumentContext, Event, build_document
+from metronome.stores.base import DocumentBatch
+from metronome.stores.elasticsearch.bulk import (
+    build_lookup,
+    build_replace_body,
+    deduplicate_batch,
+    read_replace_result,
+    read_stored_documents,
+)
+from metronome.stores.elasticsearch.queries import (
+    build_day_counts_search,
+    build_newest_search,
+    read_newest_values,
+    window_starts,
+)
+from metronome.stores.elasticsearch.searches import check_search_response, has_too_many_buckets
+from metronome.stores.elasticsearch.sequences import BucketSequenceBuilder, split_key_ranges
 from metronome.stores.query import Equals
-from metronome.stores.sequences import Step, Trail
+from metronome.stores.sequences import EventSequence, SequenceEvent
 
 DAY = datetime(2015, 1, 22, tzinfo=UTC)
-DOOR = Door(arrival="2015-01-22T12:00:00.000Z", earliest=None, latest="2030-01-01T00:00:00.000Z")
+DOOR = DocumentContext(
+    received_at="2015-01-22T12:00:00.000Z", min_timestamp=None, max_timestamp="2030-01-01T00:00:00.000Z"
+)
 
 _buckets = st.lists(
     st.builds(
@@ -38,24 +51,24 @@ def test_trails_are_whole_wherever_their_groups_are_cut(
     buckets: list[dict[str, Any]], size: int, most: int | None
 ) -> None:
     buckets.sort(key=lambda bucket: bucket["key"]["key"])
-    gathering = Gathering(most)
-    found: list[Trail] = []
+    gathering = BucketSequenceBuilder(most)
+    found: list[EventSequence] = []
     for at in range(0, len(buckets), size):
-        found += gathering.take(buckets[at : at + size])
-    found += gathering.take([])
-    right: dict[str, list[Step]] = {}
+        found += gathering.add(buckets[at : at + size])
+    found += gathering.add([])
+    right: dict[str, list[SequenceEvent]] = {}
     for bucket in buckets:
         key, at, text = bucket["key"].values()
-        right.setdefault(key, []).extend([Step(at, (text,))] * bucket["doc_count"])
-    assert found == [Trail(key, tuple(steps[:most])) for key, steps in right.items()]
+        right.setdefault(key, []).extend([SequenceEvent(at, (text,))] * bucket["doc_count"])
+    assert found == [EventSequence(key, tuple(steps[:most])) for key, steps in right.items()]
 
 
 def test_keys_are_cut_where_a_range_has_enough_events() -> None:
     sample = [{"key": key, "doc_count": count} for key, count in zip("abcdef", (3, 3, 10, 1, 1, 1), strict=True)]
-    assert cuts_of(sample, 1, 6) == ["b", "c"]
-    assert cuts_of(sample, 2, 6) == ["a", "b", "c", "f"]
-    assert cuts_of(sample, 1, 100) == []
-    assert cuts_of([], 1, 1) == []
+    assert split_key_ranges(sample, 1, 6) == ["b", "c"]
+    assert split_key_ranges(sample, 2, 6) == ["a", "b", "c", "f"]
+    assert split_key_ranges(sample, 1, 100) == []
+    assert split_key_ranges([], 1, 1) == []
 
 
 def _days(*counts: int) -> dict[str, Any]:
@@ -84,38 +97,38 @@ def test_the_newest_days_are_searched_first_and_then_more(
     response: dict[str, Any], limit: int, start: datetime | None, expected: list[float | None]
 ) -> None:
     moments = [None if days is None else DAY + timedelta(days=days) for days in expected]
-    assert list(starts(response, limit, start)) == moments
+    assert list(window_starts(response, limit, start)) == moments
 
 
 @pytest.mark.parametrize("field", ["utm.source", "a b", "params", "event.original", ""])
 def test_values_of_what_lies_in_params_are_not_asked_for(field: str) -> None:
-    with pytest.raises(Unaskable):
-        days_body(field, None, None, None)
+    with pytest.raises(InvalidQuery):
+        build_day_counts_search(field, None, None, None)
 
 
 def test_a_value_is_the_second_that_its_hit_is_sorted_by() -> None:
-    assert read_newest({"hits": {"hits": [{"sort": [2, "b"]}, {"sort": [1, "a"]}]}}) == ("b", "a")
-    assert read_newest({}) == ()
-    body = newest_body("session", 5, Equals("id", "x"), None, DAY)
+    assert read_newest_values({"hits": {"hits": [{"sort": [2, "b"]}, {"sort": [1, "a"]}]}}) == ("b", "a")
+    assert read_newest_values({}) == ()
+    body = build_newest_search("session", 5, Equals("id", "x"), None, DAY)
     assert (body["size"], body["collapse"]) == (5, {"field": "session"})
 
 
 def _line(name: str, day: int = 22, **fields: Any) -> bytes:
-    return document(Event({"ts": f"2015-01-{day}T12:00:00Z", "event_id": name, **fields}), DOOR, "")
+    return build_document(Event({"ts": f"2015-01-{day}T12:00:00Z", "event_id": name, **fields}), DOOR, "")
 
 
 def test_of_documents_with_the_same_identity_the_first_is_kept() -> None:
     lines = [_line("a", id="1"), _line("b"), b'{"event_id":"headless"}', _line("a", id="2"), _line("a", 23)]
-    assert first_of_each(Batch.of(lines)).documents() == [lines[0], lines[1], lines[4]]
+    assert deduplicate_batch(DocumentBatch.from_documents(lines)).documents() == [lines[0], lines[1], lines[4]]
 
 
 @given(st.lists(st.tuples(st.text(min_size=1, max_size=60), st.integers(10, 28)), max_size=8, unique=True))
 def test_each_document_is_looked_up_where_it_is_written(names: list[tuple[str, int]]) -> None:
-    batch = Batch.of([_line(name, day) for name, day in names])
-    wanted = look_up(batch, "p")
+    batch = DocumentBatch.from_documents([_line(name, day) for name, day in names])
+    wanted = build_lookup(batch, "p")
     assert [each["_index"] for each in wanted] == [f"p-2015.01.{day}" for _, day in names]
     docs = [{"found": True, "_seq_no": at, "_primary_term": 3} for at, _ in enumerate(names)]
-    actions = replace_body(read_known(batch, {"docs": docs}), "p").split(b"\n")
+    actions = build_replace_body(read_stored_documents(batch, {"docs": docs}), "p").split(b"\n")
     assert actions[1::2] == batch.documents()
     assert [orjson.loads(action)["index"] for action in actions[:-1:2]] == [
         {**each, "if_seq_no": at, "if_primary_term": 3} for at, each in enumerate(wanted)
@@ -123,33 +136,36 @@ def test_each_document_is_looked_up_where_it_is_written(names: list[tuple[str, i
 
 
 def test_what_is_not_there_is_not_known() -> None:
-    batch = Batch.of([_line(name) for name in "abcd"])
+    batch = DocumentBatch.from_documents([_line(name) for name in "abcd"])
     docs: list[dict[str, Any]] = [
         {"found": False},
         {"found": True, "_seq_no": 7, "_primary_term": 1},
         {"error": {"type": "index_not_found_exception", "reason": "no such index"}},
         {"error": {"type": "index_closed_exception", "reason": "closed"}},
     ]
-    (known,) = read_known(batch, {"docs": docs})
-    assert (known.document, known.number, known.term) == (_line("b"), 7, 1)
+    (known,) = read_stored_documents(batch, {"docs": docs})
+    assert (known.document, known.seq_no, known.primary_term) == (_line("b"), 7, 1)
 
 
 @pytest.mark.parametrize(
-    ("kind", "expected"), [("security_exception", StoreDenied), ("no_shard_available_action_exception", StoreAway)]
+    ("kind", "expected"),
+    [("security_exception", StoreAccessDenied), ("no_shard_available_action_exception", StoreUnavailable)],
 )
 def test_what_cannot_be_looked_up_is_an_error(kind: str, expected: type[MetronomeError]) -> None:
     with pytest.raises(expected):
-        read_known(Batch.of([_line("a")]), {"docs": [{"error": {"type": kind, "reason": "why"}}]})
+        read_stored_documents(
+            DocumentBatch.from_documents([_line("a")]), {"docs": [{"error": {"type": kind, "reason": "why"}}]}
+        )
 
 
 def test_what_was_changed_meanwhile_is_looked_up_again() -> None:
-    batch = Batch.of([_line(name) for name in "abc"])
-    known = read_known(batch, {"docs": [{"found": True, "_seq_no": 1, "_primary_term": 1}] * 3})
+    batch = DocumentBatch.from_documents([_line(name) for name in "abc"])
+    known = read_stored_documents(batch, {"docs": [{"found": True, "_seq_no": 1, "_primary_term": 1}] * 3})
     items = [{"index": {"status": 200}}, {"index": {"status": 409}}, {"index": {"status": 400, "error": {"type": "x"}}}]
-    assert read_replaced(known, {"items": items}) == (1, Batch.of([_line("b")]))
-    for status, expected in ((403, StoreDenied), (429, StoreAway), (503, StoreAway)):
+    assert read_replace_result(known, {"items": items}) == (1, DocumentBatch.from_documents([_line("b")]))
+    for status, expected in ((403, StoreAccessDenied), (429, StoreUnavailable), (503, StoreUnavailable)):
         with pytest.raises(expected):
-            read_replaced(known[:1], {"items": [{"index": {"status": status, "error": {"type": "x"}}}]})
+            read_replace_result(known[:1], {"items": [{"index": {"status": status, "error": {"type": "x"}}}]})
 
 
 def _failed(kind: str, status: int) -> dict[str, Any]:
@@ -161,23 +177,23 @@ def _failed(kind: str, status: int) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("response", "expected"),
     [
-        (_failed("search_timeout_exception", 504), TooCostly),
-        (_failed("search_timeout_exception", 429), TooCostly),
-        ({"timed_out": True}, TooCostly),
-        (_failed("circuit_breaking_exception", 429), TooCostly),
-        (_failed("es_rejected_execution_exception", 429), StoreAway),
-        (_failed("x_content_parse_exception", 400), Unaskable),
-        (_failed("security_exception", 403), StoreDenied),
-        ({"_shards": {"failed": 1}}, StoreAway),
+        (_failed("search_timeout_exception", 504), QueryTooExpensive),
+        (_failed("search_timeout_exception", 429), QueryTooExpensive),
+        ({"timed_out": True}, QueryTooExpensive),
+        (_failed("circuit_breaking_exception", 429), QueryTooExpensive),
+        (_failed("es_rejected_execution_exception", 429), StoreUnavailable),
+        (_failed("x_content_parse_exception", 400), InvalidQuery),
+        (_failed("security_exception", 403), StoreAccessDenied),
+        ({"_shards": {"failed": 1}}, StoreUnavailable),
     ],
 )
 def test_each_failure_of_a_search_has_its_error(response: dict[str, Any], expected: type[MetronomeError]) -> None:
     with pytest.raises(expected):
-        check_outcome(response, 10)
-    assert not has_too_many_groups(response)
+        check_search_response(response, 10)
+    assert not has_too_many_buckets(response)
 
 
 def test_a_search_that_succeeded_or_had_too_many_groups_is_told() -> None:
-    check_outcome({"timed_out": False, "_shards": {"failed": 0}, "status": 200}, 10)
-    assert has_too_many_groups(_failed("too_many_buckets_exception", 400))
-    assert has_too_many_groups({"error": {"type": "outer", "caused_by": {"type": "too_many_buckets_exception"}}})
+    check_search_response({"timed_out": False, "_shards": {"failed": 0}, "status": 200}, 10)
+    assert has_too_many_buckets(_failed("too_many_buckets_exception", 400))
+    assert has_too_many_buckets({"error": {"type": "outer", "caused_by": {"type": "too_many_buckets_exception"}}})

@@ -8,7 +8,7 @@ from typing import Final
 import aiohttp
 import pytest
 
-from metronome.web.beacon import script
+from metronome.web.beacon import build_script
 from tests.docs.pages import ROOT
 from tests.servers import Server
 
@@ -30,12 +30,12 @@ async def test_all_of_it_is_under_4_kb_of_gzip(http: aiohttp.ClientSession) -> N
         body = await answer.read()
     assert answer.headers["Content-Encoding"] == "gzip"
     assert len(body) == int(answer.headers["Content-Length"]) < MOST_BYTES
-    assert gzip.decompress(body) == script()
+    assert gzip.decompress(body) == build_script()
 
 
 async def test_it_may_be_embedded_by_pages_of_any_origin(http: aiohttp.ClientSession) -> None:
     async with http.get(PATH, headers={"Origin": "https://example.org", **PLAIN}) as answer:
-        assert (answer.status, await answer.read()) == (200, script())
+        assert (answer.status, await answer.read()) == (200, build_script())
     assert (answer.content_type, answer.charset) == ("text/javascript", "utf-8")
     assert answer.headers["Access-Control-Allow-Origin"] == "*"
     assert answer.headers["Cross-Origin-Resource-Policy"] == "cross-origin"
@@ -90,7 +90,7 @@ async def test_it_takes_no_other_method(http: aiohttp.ClientSession) -> None:
 
 
 def test_what_is_served_does_nothing_that_a_strict_policy_forbids() -> None:
-    served = script().decode()
+    served = build_script().decode()
     forbidden = (
         r"\beval\b|\bFunction\(|innerHTML|outerHTML|document\.write|\.style\b|createElement|\.cookie|sessionStorage"
     )
@@ -101,4 +101,4 @@ def test_what_is_served_does_nothing_that_a_strict_policy_forbids() -> None:
 def test_all_names_are_served_as_they_stand_in_the_source() -> None:
     source = (ROOT / "metronome/web/beacon.js").read_text()
     code = re.sub(r"^\s*//.*$|/\*.*?\*/", "", source, flags=re.MULTILINE)
-    assert re.findall(r"\w+", script().decode()) == re.findall(r"\w+", code)
+    assert re.findall(r"\w+", build_script().decode()) == re.findall(r"\w+", code)

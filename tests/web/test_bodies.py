@@ -13,10 +13,10 @@ from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.errors import Malformed, MetronomeError, TooLarge, UnknownEncoding
-from metronome.server.app import make_app, make_runner
-from metronome.web.bodies import decode, read_body
-from metronome.web.problems import problem
+from metronome.errors import Malformed, MetronomeError, PayloadTooLarge, UnsupportedEncoding
+from metronome.server.app import build_app, build_runner
+from metronome.web.bodies import decompress, read_body
+from metronome.web.problems import problem_response
 
 LIMIT = 2**20
 Encode = Callable[[bytes], bytes]
@@ -48,21 +48,21 @@ each_encoder = pytest.mark.parametrize(("name", "encode"), ENCODERS)
 @each_encoder
 @given(body=st.binary(max_size=200), times=st.sampled_from([1, 1, 2, 1000]))
 def test_what_was_encoded_is_decoded(name: str, encode: Encode, body: bytes, times: int) -> None:
-    assert decode(encode(body * times), name, LIMIT) == body * times
+    assert decompress(encode(body * times), name, LIMIT) == body * times
 
 
 @each_encoder
 def test_a_body_may_come_in_several_parts(name: str, encode: Encode) -> None:
     parts = [b"", b"one\n", b"", b"two\n" * 10_000, b"three\n"]
-    assert decode(b"".join(map(encode, parts)), name, LIMIT) == b"".join(parts)
+    assert decompress(b"".join(map(encode, parts)), name, LIMIT) == b"".join(parts)
 
 
 @each_encoder
 def test_a_body_may_be_as_large_as_the_limit_and_no_larger(name: str, encode: Encode) -> None:
-    assert len(decode(encode(b"x" * LIMIT), name, LIMIT)) == LIMIT
+    assert len(decompress(encode(b"x" * LIMIT), name, LIMIT)) == LIMIT
     for parts in ([LIMIT + 1], [LIMIT, 1], [1, LIMIT]):
-        with pytest.raises(TooLarge, match=r"over body_max_bytes \(1048576 bytes, decoded\)"):
-            decode(b"".join(encode(b"x" * size) for size in parts), name, LIMIT)
+        with pytest.raises(PayloadTooLarge, match=r"over body_max_bytes \(1048576 bytes, decoded\)"):
+            decompress(b"".join(encode(b"x" * size) for size in parts), name, LIMIT)
 
 
 @each_encoder
@@ -71,8 +71,8 @@ def test_a_bomb_takes_no_more_memory_than_the_limit(name: str, encode: Encode) -
     assert len(bomb) < LIMIT
     tracemalloc.start()
     try:
-        with pytest.raises(TooLarge):
-            decode(bomb, name, LIMIT)
+        with pytest.raises(PayloadTooLarge):
+            decompress(bomb, name, LIMIT)
         assert tracemalloc.get_traced_memory()[1] < 8 * LIMIT
     finally:
         tracemalloc.stop()
@@ -80,10 +80,10 @@ def test_a_bomb_takes_no_more_memory_than_the_limit(name: str, encode: Encode) -
 
 @each_encoder
 def test_a_body_of_very_many_parts_is_refused_in_time(name: str, encode: Encode) -> None:
-    assert decode(encode(b"") * 1000, name, LIMIT) == b""
+    assert decompress(encode(b"") * 1000, name, LIMIT) == b""
     began = time.process_time()
     with pytest.raises(Malformed, match="compress it as one"):
-        decode(encode(b"") * 500_000, name, LIMIT)
+        decompress(encode(b"") * 500_000, name, LIMIT)
     assert time.process_time() - began < 5
 
 
@@ -92,7 +92,7 @@ def test_a_body_that_breaks_off_is_refused_wherever_it_does(name: str, encode: E
     body = encode(b"one two three " * 3)
     for end in range(1, len(body)):
         with pytest.raises(Malformed, match=r"breaks off|is no"):
-            decode(body[:end], name, LIMIT)
+            decompress(body[:end], name, LIMIT)
 
 
 @each_encoder
@@ -100,20 +100,20 @@ def test_a_body_that_breaks_off_is_refused_wherever_it_does(name: str, encode: E
 def test_any_bytes_are_decoded_or_refused(name: str, encode: Encode, garbage: bytes) -> None:
     for body in (garbage, encode(b"one") + garbage):
         try:
-            decode(body, name, LIMIT)
-        except (Malformed, TooLarge):
+            decompress(body, name, LIMIT)
+        except (Malformed, PayloadTooLarge):
             continue
 
 
 @pytest.mark.parametrize("name", ["gzip", "deflate", "zstd"])
 def test_no_body_at_all_is_empty_in_any_encoding(name: str) -> None:
-    assert decode(b"", name, LIMIT) == b""
+    assert decompress(b"", name, LIMIT) == b""
 
 
 @pytest.mark.parametrize("name", ["br", "compress", "GZIP", "chunked", "x" * 10_000])
 def test_another_encoding_is_refused_with_the_ones_that_are_spoken(name: str) -> None:
-    with pytest.raises(UnknownEncoding, match="is not spoken here, gzip, deflate, zstd are") as caught:
-        decode(b"x", name, LIMIT)
+    with pytest.raises(UnsupportedEncoding, match="is not spoken here, gzip, deflate, zstd are") as caught:
+        decompress(b"x", name, LIMIT)
     assert len(str(caught.value)) < 150
 
 
@@ -125,9 +125,9 @@ async def echo() -> AsyncIterator[Callable[[bytes, str], Awaitable[tuple[int, by
         try:
             return web.Response(body=await read_body(request, LIMIT))
         except MetronomeError as error:
-            return problem(error)
+            return problem_response(error)
 
-    runner = make_runner(make_app([web.post("/", handle)], LIMIT), 1.0)
+    runner = build_runner(build_app([web.post("/", handle)], LIMIT), 1.0)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     url = f"http://127.0.0.1:{runner.addresses[0][1]}/"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.web.negotiation import preferred
+from metronome.web.negotiation import negotiate_media_type
 
 JSON, CSV, LINES = OFFERED = ("application/json", "text/csv", "application/x-ndjson")
 BROWSER: Final = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"
@@ -42,9 +42,9 @@ BROWSER: Final = "text/html,application/xhtml+xml,application/xml;q=0.9,image/av
     ],
 )
 def test_the_best_liked_form_is_taken(accept: tuple[str, ...], media: str) -> None:
-    assert preferred(accept, OFFERED) == media
+    assert negotiate_media_type(accept, OFFERED) == media
 
 
 @given(st.lists(st.text(max_size=100)))
 def test_whatever_is_sent_one_of_them_is_taken(accept: list[str]) -> None:
-    assert preferred(accept, OFFERED) in OFFERED
+    assert negotiate_media_type(accept, OFFERED) in OFFERED

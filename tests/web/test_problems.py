@@ -8,42 +8,58 @@ import pytest
 
 from metronome import errors
 from metronome.errors import MetronomeError
-from metronome.web.problems import problem, status_of
+from metronome.web.problems import http_status, problem_response
 
 STATUS = {
     "MetronomeError": 500,
-    "CallerError": 400,
+    "RequestError": 400,
     "Malformed": 400,
-    "TooLarge": 413,
-    "TooSlow": 408,
-    "UnknownEncoding": 415,
-    "Unaskable": 400,
-    "TooCostly": 400,
-    "NoKey": 401,
-    "NotAllowed": 403,
-    "NoSuchPage": 404,
-    "WrongMethod": 405,
-    "Away": 503,
+    "PayloadTooLarge": 413,
+    "RequestTimeout": 408,
+    "UnsupportedEncoding": 415,
+    "InvalidQuery": 400,
+    "QueryTooExpensive": 400,
+    "Unauthorized": 401,
+    "Forbidden": 403,
+    "NotFound": 404,
+    "MethodNotAllowed": 405,
+    "Unavailable": 503,
     "SpoolFull": 503,
-    "StoreAway": 503,
-    "ArchiveAway": 503,
-    "Busy": 503,
-    "ServerAway": 503,
-    "KibanaAway": 503,
+    "StoreUnavailable": 503,
+    "ArchiveUnavailable": 503,
+    "Overloaded": 503,
+    "ServerUnavailable": 503,
+    "KibanaUnavailable": 503,
     "OperatorError": 503,
-    "Misconfigured": 503,
-    "StoreDenied": 503,
-    "ArchiveDenied": 503,
-    "KibanaDenied": 503,
-    "KibanaRefused": 503,
-    "DataFolderTaken": 503,
-    "Damaged": 500,
+    "ConfigurationError": 503,
+    "StoreAccessDenied": 503,
+    "ArchiveAccessDenied": 503,
+    "KibanaAccessDenied": 503,
+    "DashboardsRejected": 503,
+    "DataFolderLocked": 503,
+    "ArchiveDamaged": 500,
 }
-SECRETIVE = {"StoreAway", "ArchiveAway", "OperatorError", "Misconfigured", "StoreDenied", "ArchiveDenied"}
-SECRETIVE |= {"KibanaDenied", "KibanaRefused", "DataFolderTaken"}
+SECRETIVE = {
+    "StoreUnavailable",
+    "ArchiveUnavailable",
+    "OperatorError",
+    "ConfigurationError",
+    "StoreAccessDenied",
+    "ArchiveAccessDenied",
+}
+SECRETIVE |= {"KibanaAccessDenied", "DashboardsRejected", "DataFolderLocked"}
 """What strangers are not told: it may name what is behind the service."""
-RETRIED = {"TooSlow", "Away", "SpoolFull", "StoreAway", "ArchiveAway", "Busy", "ServerAway", "KibanaAway"}
-RETRIED |= {"StoreDenied", "ArchiveDenied"}
+RETRIED = {
+    "RequestTimeout",
+    "Unavailable",
+    "SpoolFull",
+    "StoreUnavailable",
+    "ArchiveUnavailable",
+    "Overloaded",
+    "ServerUnavailable",
+    "KibanaUnavailable",
+}
+RETRIED |= {"StoreAccessDenied", "ArchiveAccessDenied"}
 
 
 def tree(kind: type[MetronomeError], depth: int = 0) -> Iterator[tuple[int, type[MetronomeError]]]:
@@ -70,7 +86,7 @@ def test_every_error_is_tried_here() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_error_is_answered_with_its_status_what_is_wrong_and_what_to_do(kind: type[MetronomeError]) -> None:
-    answer = problem(kind("the cat is on the keyboard"))
+    answer = problem_response(kind("the cat is on the keyboard"))
     name = kind.__name__
     assert (answer.status, answer.content_type) == (STATUS[name], "application/problem+json")
     assert isinstance(answer.body, bytes)
@@ -78,9 +94,9 @@ def test_an_error_is_answered_with_its_status_what_is_wrong_and_what_to_do(kind:
         "type": f"urn:metronome:error:{name}",
         "title": name,
         "status": STATUS[name],
-        "detail": kind.in_public or f"the cat is on the keyboard; {kind.advice}",
+        "detail": kind.public_message or f"the cat is on the keyboard; {kind.advice}",
     }
-    assert bool(kind.in_public) == (name in SECRETIVE)
+    assert bool(kind.public_message) == (name in SECRETIVE)
     assert answer.headers["Access-Control-Allow-Origin"] == "*"
     assert ("Retry-After" in answer.headers) == kind.retry == (name in RETRIED)
 
@@ -97,11 +113,11 @@ def test_an_error_that_is_a_kind_of_another_has_its_status() -> None:
     class QuiteFull(errors.SpoolFull):
         """A spool that is fuller than full."""
 
-    assert status_of(QuiteFull("x")) == 503
-    assert status_of(type("Odd", (errors.CallerError,), {})("x")) == 400
+    assert http_status(QuiteFull("x")) == 503
+    assert http_status(type("Odd", (errors.RequestError,), {})("x")) == 400
 
 
 def test_what_a_message_quotes_may_be_anything() -> None:
-    answer = problem(errors.Malformed("'\ud800\0\n\"' is no time"))
+    answer = problem_response(errors.Malformed("'\ud800\0\n\"' is no time"))
     assert isinstance(answer.body, bytes)
     assert orjson.loads(answer.body)["detail"].startswith("'\\ud800\0\n\"' is no time; ")

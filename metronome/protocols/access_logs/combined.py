@@ -13,53 +13,53 @@ from urllib.parse import quote, unquote
 
 from metronome.errors import Malformed
 from metronome.protocols.access_logs.formats import (
-    MISSING,
-    ODD_BYTES,
+    DECODE_ERRORS,
+    EMPTY_VALUES,
+    LineParser,
     LogFormat,
-    Reader,
-    add_client,
-    add_request,
-    bracket_stamp,
-    without_port,
+    parse_clf_timestamp,
+    set_client,
+    set_request_line,
+    strip_port,
 )
 
 # Possessive quantifiers and atomic groups leave nothing to go back to: a line is read once, whatever is in it.
-_QUOTED = r'"((?:[^"\\]++|\\.)*+)'
-_HIT = rf'(\S++) \S++ (?>(.*?) \[)([^\]]++)\] {_QUOTED}" (\d{{3}}|-) (\d{{1,18}}|-)(?!\S)'
-_VISITOR = rf'(?: {_QUOTED}"(?: {_QUOTED})?)?'
-_COMMON = re.compile(_HIT, re.ASCII | re.DOTALL)
-_COMBINED = re.compile(_HIT + _VISITOR, re.ASCII | re.DOTALL)
+_QUOTED_PATTERN = r'"((?:[^"\\]++|\\.)*+)'
+_HIT_PATTERN = rf'(\S++) \S++ (?>(.*?) \[)([^\]]++)\] {_QUOTED_PATTERN}" (\d{{3}}|-) (\d{{1,18}}|-)(?!\S)'
+_VISITOR_PATTERN = rf'(?: {_QUOTED_PATTERN}"(?: {_QUOTED_PATTERN})?)?'
+_COMMON_PATTERN = re.compile(_HIT_PATTERN, re.ASCII | re.DOTALL)
+_COMBINED_PATTERN = re.compile(_HIT_PATTERN + _VISITOR_PATTERN, re.ASCII | re.DOTALL)
 _VISITOR_FIELDS = ("referer", "agent")
-_ESCAPE = re.compile(rb"\\(?:x([0-9A-Fa-f]{2})|([\"\\bnrtv]))")
-_ESCAPED = {b'"': b'"', b"\\": b"\\", b"b": b"\b", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
+_ESCAPE_PATTERN = re.compile(rb"\\(?:x([0-9A-Fa-f]{2})|([\"\\bnrtv]))")
+_ESCAPED_CHARACTERS = {b'"': b'"', b"\\": b"\\", b"b": b"\b", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
 
 
-def settle(line: bytes) -> bytes:
+def combined_stable_part(line: bytes) -> bytes:
     """Return a line up to its request's end, if it has one in quotes (see `LogFormat.settle`)."""
     start = line.find(b'] "')
     end = line.find(b'"', start + 3)
     return line.strip() if start < 0 or end < 0 else line[:end].lstrip()
 
 
-def read_common(line: str) -> dict[str, Any]:
-    """Read a line without the visitor's referer and agent (see `Reader`)."""
-    return _fields(_COMMON, line)
+def parse_common(line: str) -> dict[str, Any]:
+    """Read a line without the visitor's referer and agent (see `LineParser`)."""
+    return _parse_fields(_COMMON_PATTERN, line)
 
 
-def read_combined(line: str) -> dict[str, Any]:
-    """Read a line with the visitor's referer and agent, if it has them (see `Reader`)."""
-    return _fields(_COMBINED, line)
+def parse_combined(line: str) -> dict[str, Any]:
+    """Read a line with the visitor's referer and agent, if it has them (see `LineParser`)."""
+    return _parse_fields(_COMBINED_PATTERN, line)
 
 
-def read_vhost_combined(line: str) -> dict[str, Any]:
-    """Read a line with the virtual host before it (see `Reader`)."""
+def parse_vhost_combined(line: str) -> dict[str, Any]:
+    """Read a line with the virtual host before it (see `LineParser`)."""
     host, _, rest = line.partition(" ")
     # The client of a Combined line with a space in its user name stands where this has the host's
     # name, and a hyphen, its identity, where this has the client.
     if rest.startswith("- "):
         raise Malformed("it has no client after the host")
-    fields = _fields(_COMBINED, rest)
-    fields["host"] = without_port(host)
+    fields = _parse_fields(_COMBINED_PATTERN, rest)
+    fields["host"] = strip_port(host)
     return fields
 
 
@@ -67,19 +67,19 @@ def unescape(text: str) -> str:
     r"""Undo the escapes of Apache and NGINX: ``\xHH``, ``\"`` and those of C."""
     if "\\" not in text:
         return text
-    return _ESCAPE.sub(_unescaped, text.encode()).decode(errors=ODD_BYTES)
+    return _ESCAPE_PATTERN.sub(_replace_escape, text.encode()).decode(errors=DECODE_ERRORS)
 
 
-def _fields(shape: re.Pattern[str], line: str) -> dict[str, Any]:
-    found = shape.match(line)
+def _parse_fields(pattern: re.Pattern[str], line: str) -> dict[str, Any]:
+    found = pattern.match(line)
     if found is None:
-        raise Malformed(_complaint(line))
+        raise Malformed(_describe_mismatch(line))
     client, user, time, request, status, size, *visitor = found.groups()
-    fields: dict[str, Any] = {"@timestamp": bracket_stamp(time)}
-    add_client(fields, client)
-    if user not in MISSING:
+    fields: dict[str, Any] = {"@timestamp": parse_clf_timestamp(time)}
+    set_client(fields, client)
+    if user not in EMPTY_VALUES:
         fields["user"] = unescape(user)
-    add_request(fields, unescape(request))
+    set_request_line(fields, unescape(request))
     if status != "-":
         fields["status"] = int(status)
     if size != "-":
@@ -90,11 +90,11 @@ def _fields(shape: re.Pattern[str], line: str) -> dict[str, Any]:
     return fields
 
 
-def _unescaped(found: re.Match[bytes]) -> bytes:
-    return bytes.fromhex(found[1].decode()) if found[1] else _ESCAPED[found[2]]
+def _replace_escape(found: re.Match[bytes]) -> bytes:
+    return bytes.fromhex(found[1].decode()) if found[1] else _ESCAPED_CHARACTERS[found[2]]
 
 
-def _complaint(line: str) -> str:
+def _describe_mismatch(line: str) -> str:
     bracket = line.find(" [")
     request = line.find('] "', bracket)
     if bracket < 0:
@@ -104,56 +104,56 @@ def _complaint(line: str) -> str:
     return 'its parts are not client, identity, user, [time], "request", status and size'
 
 
-def _common() -> Reader:
-    return read_common
+def _new_common_parser() -> LineParser:
+    return parse_common
 
 
-def _combined() -> Reader:
-    return read_combined
+def _new_combined_parser() -> LineParser:
+    return parse_combined
 
 
-def _vhost_combined() -> Reader:
-    return read_vhost_combined
+def _new_vhost_combined_parser() -> LineParser:
+    return parse_vhost_combined
 
 
-COMMON: Final = LogFormat("common", _common, settle)
-COMBINED: Final = LogFormat("combined", _combined, settle)
-VHOST_COMBINED: Final = LogFormat("vhost-combined", _vhost_combined, settle)
+COMMON: Final = LogFormat("common", _new_common_parser, combined_stable_part)
+COMBINED: Final = LogFormat("combined", _new_combined_parser, combined_stable_part)
+VHOST_COMBINED: Final = LogFormat("vhost-combined", _new_vhost_combined_parser, combined_stable_part)
 
 
-_SHOWN: Final = frozenset({"REST.GET.OBJECT", "WEBSITE.GET.OBJECT"})
+_ITEM_OPERATIONS: Final = frozenset({"REST.GET.OBJECT", "WEBSITE.GET.OBJECT"})
 """The operations that show an object to somebody."""
 # S3 escapes no quotes in a text: it ends where what has to follow does follow. There is nothing to go back to.
-_REQUEST = r'(?:"((?:[^"]|"(?! (?:\d{3}|-) ))*+)"|-)'
-_REFERER = r'(?:"((?:[^"]|"(?! (?:"|- )))*+)"|-)'
-_AGENT = r'(?:"((?:[^"]|"(?=[^"]*+"))*+)"|-)'
-_SHAPE = re.compile(
+_S3_REQUEST_PATTERN = r'(?:"((?:[^"]|"(?! (?:\d{3}|-) ))*+)"|-)'
+_S3_REFERRER_PATTERN = r'(?:"((?:[^"]|"(?! (?:"|- )))*+)"|-)'
+_S3_USER_AGENT_PATTERN = r'(?:"((?:[^"]|"(?=[^"]*+"))*+)"|-)'
+_S3_LINE_PATTERN = re.compile(
     r"(\S++) (\S++) \[([^\]]++)\] (\S++) (\S++) (\S++) ([A-Za-z0-9]++\.\S++) (\S++) "
-    rf"{_REQUEST} (\d{{3}}|-) (\S++) (\d{{1,18}}|-) (\d{{1,18}}|-) (\d{{1,12}}|-) (\d{{1,12}}|-) "
-    rf"{_REFERER} {_AGENT} (\S++)(?: (\S++) (\S++) (\S++) (\S++)(?: (\S++))?)?",
+    rf"{_S3_REQUEST_PATTERN} (\d{{3}}|-) (\S++) (\d{{1,18}}|-) (\d{{1,18}}|-) (\d{{1,12}}|-) (\d{{1,12}}|-) "
+    rf"{_S3_REFERRER_PATTERN} {_S3_USER_AGENT_PATTERN} (\S++)(?: (\S++) (\S++) (\S++) (\S++)(?: (\S++))?)?",
     re.ASCII,
 )
-_PLAIN = ("bucket", "operation", "request_id", "error_code", "version_id")
-_SETTLED_PARTS = 8
-_PATH_SAFE = "/!$&'()*+,;=:@~"
+_S3_TEXT_FIELDS = ("bucket", "operation", "request_id", "error_code", "version_id")
+_S3_STABLE_PARTS = 8
+_S3_PATH_SAFE = "/!$&'()*+,;=:@~"
 
 
-def read_s3(line: str) -> dict[str, Any]:
-    """Read a line (see `Reader`).
+def parse_s3(line: str) -> dict[str, Any]:
+    """Read a line (see `LineParser`).
 
     The ``url`` is the object's key as a path, whichever way the bucket was addressed, with the query of the request.
     """
-    found = _SHAPE.match(line)
+    found = _S3_LINE_PATTERN.match(line)
     if found is None:
         raise Malformed("its parts are not those of an S3 log: owner, bucket, [time], address, requester, request id …")
     _, bucket, time, client, user, request_id, operation, key, *rest = found.groups()
     request, status, error, sent, size, total, turnaround, referer, agent, version, *tail = rest
-    fields: dict[str, Any] = {"@timestamp": bracket_stamp(time)}
-    add_client(fields, client)
+    fields: dict[str, Any] = {"@timestamp": parse_clf_timestamp(time)}
+    set_client(fields, client)
     if user != "-":
         fields["user"] = user
-    add_request(fields, request or "")
-    _add_key(fields, key)
+    set_request_line(fields, request or "")
+    _set_object_url(fields, key)
     numbers = (
         ("status", status),
         ("bytes", sent),
@@ -163,33 +163,33 @@ def read_s3(line: str) -> dict[str, Any]:
     )
     fields.update({name: int(text) for name, text in numbers if text != "-"})
     fields.update({name: text for name, text in (("referer", referer), ("agent", agent)) if text and text != "-"})
-    plain = zip(_PLAIN, (bucket, operation, request_id, error, version), strict=True)
+    plain = zip(_S3_TEXT_FIELDS, (bucket, operation, request_id, error, version), strict=True)
     fields.update({name: text for name, text in plain if text != "-"})
     host = tail[-1]
     if host is not None and host != "-":
-        fields["host"] = without_port(host)
+        fields["host"] = strip_port(host)
     return fields
 
 
-def _add_key(fields: dict[str, Any], key: str) -> None:
+def _set_object_url(fields: dict[str, Any], key: str) -> None:
     if key != "-":
         _, mark, query = fields.get("url", "").partition("?")
         # S3 encodes a key twice: once decoded, it is a path as others write it.
-        path = quote(unquote(key, errors=ODD_BYTES), safe=_PATH_SAFE + "%")
+        path = quote(unquote(key, errors=DECODE_ERRORS), safe=_S3_PATH_SAFE + "%")
         fields["url"] = f"/{path.removeprefix('/')}{mark}{query}"
 
 
-def _shows_item(fields: Mapping[str, Any]) -> bool:
-    return fields.get("operation") in _SHOWN
+def _is_item_operation(fields: Mapping[str, Any]) -> bool:
+    return fields.get("operation") in _ITEM_OPERATIONS
 
 
-def _settle(line: bytes) -> bytes:
+def _s3_stable_part(line: bytes) -> bytes:
     """Return the first parts of a line, up to the operation: the request's own number is among them."""
-    return b" ".join(line.strip().split(b" ", _SETTLED_PARTS)[:_SETTLED_PARTS])
+    return b" ".join(line.strip().split(b" ", _S3_STABLE_PARTS)[:_S3_STABLE_PARTS])
 
 
-def _reader() -> Reader:
-    return read_s3
+def _new_s3_parser() -> LineParser:
+    return parse_s3
 
 
-S3: Final = LogFormat("s3", _reader, _settle, shows_item=_shows_item)
+S3: Final = LogFormat("s3", _new_s3_parser, _s3_stable_part, is_item_request=_is_item_operation)

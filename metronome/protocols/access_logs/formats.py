@@ -9,23 +9,23 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
-from metronome.enrich.addresses import read_address
+from metronome.enrich.addresses import normalize_address
 from metronome.errors import Malformed
-from metronome.times import read_stamp
+from metronome.times import parse_timestamp
 
 LINE_MAX_BYTES: Final = 65_536
 """The longest line that is read: web servers take no request as long as that."""
 
-ODD_BYTES: Final = "backslashreplace"
+DECODE_ERRORS: Final = "backslashreplace"
 """Bytes that are no UTF-8 read as ``\\xHH``, as servers write them: so they stay apart, and nothing is lost."""
 
-Reader = Callable[[str], dict[str, Any] | None]
+LineParser = Callable[[str], dict[str, Any] | None]
 """Turns the lines of one log, in their order, into the fields of events: ``@timestamp`` always; ``method``, ``url``,
 ``status``, ``bytes``, ``referer``, ``agent``, ``clientip``, ``duration`` (milliseconds) and others where the line has
 them. None for a line that is no hit and need not be one. Raises `Malformed` for a line that it cannot read."""
 
 
-def _always(_: Mapping[str, Any]) -> bool:
+def _always_true(_: Mapping[str, Any]) -> bool:
     return True
 
 
@@ -43,47 +43,47 @@ class LogFormat(NamedTuple):
     """
 
     name: str
-    reader: Callable[[], Reader]
-    settle: Callable[[bytes], bytes] = bytes.strip
-    directives: bool = False
-    shows_item: Callable[[Mapping[str, Any]], bool] = _always
+    new_parser: Callable[[], LineParser]
+    stable_part: Callable[[bytes], bytes] = bytes.strip
+    has_directives: bool = False
+    is_item_request: Callable[[Mapping[str, Any]], bool] = _always_true
 
 
-MISSING: Final = frozenset({"", "-", '""'})
+EMPTY_VALUES: Final = frozenset({"", "-", '""'})
 """How servers write that there is nothing."""
 
-_METHOD = re.compile(r"[A-Za-z][A-Za-z_-]*+", re.ASCII)
-_PORT = re.compile(r":\d++\Z", re.ASCII)
+_METHOD_PATTERN = re.compile(r"[A-Za-z][A-Za-z_-]*+", re.ASCII)
+_PORT_PATTERN = re.compile(r":\d++\Z", re.ASCII)
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-_TIME = re.compile(r"(\d\d)/([A-Z][a-z]{2})/(\d{4}):(\d\d:\d\d:\d\d) ([+-]\d{4})", re.ASCII)
+_CLF_TIMESTAMP_PATTERN = re.compile(r"(\d\d)/([A-Z][a-z]{2})/(\d{4}):(\d\d:\d\d:\d\d) ([+-]\d{4})", re.ASCII)
 
 
-def add_client(fields: dict[str, Any], client: str) -> None:
+def set_client(fields: dict[str, Any], client: str) -> None:
     """Set ``clientip`` where *client* is an address, and ``clienthost`` where it is a name."""
     if client != "-":
-        fields["clientip" if read_address(client) else "clienthost"] = client
+        fields["clientip" if normalize_address(client) else "clienthost"] = client
 
 
-def add_request(fields: dict[str, Any], request: str) -> None:
+def set_request_line(fields: dict[str, Any], request: str) -> None:
     """Set ``method`` and ``url`` of a request line such as ``GET /data HTTP/1.1``; else keep it as ``request``."""
     method, _, rest = request.partition(" ")
     target, _, protocol = rest.rpartition(" ")
     if not protocol.startswith("HTTP/"):
         target = rest
-    if target and (method == "GET" or _METHOD.fullmatch(method)):
+    if target and (method == "GET" or _METHOD_PATTERN.fullmatch(method)):
         fields["method"] = method
         fields["url"] = target
-    elif request not in MISSING:
+    elif request not in EMPTY_VALUES:
         # Bytes that were no HTTP, as of a port scan.
         fields["request"] = request
 
 
-def is_method(text: str) -> bool:
+def is_http_method(text: str) -> bool:
     """Tell whether *text* can be the method of a request."""
-    return _METHOD.fullmatch(text) is not None
+    return _METHOD_PATTERN.fullmatch(text) is not None
 
 
-def path_of(target: str) -> str:
+def request_path(target: str) -> str:
     """Return the path of what was asked for, percent-encoded and without its query; nothing where it has none."""
     path = target.partition("?")[0]
     if path.startswith("/"):
@@ -93,39 +93,39 @@ def path_of(target: str) -> str:
     return "/" + rest.partition("/")[2] if separator and scheme.isalpha() else ""
 
 
-def without_port(host: str) -> str:
+def strip_port(host: str) -> str:
     """Return a host's name without the port behind it."""
-    return _PORT.sub("", host) if host.count(":") == 1 or "]" in host else host
+    return _PORT_PATTERN.sub("", host) if host.count(":") == 1 or "]" in host else host
 
 
-def milliseconds(seconds: float) -> float | None:
+def seconds_to_milliseconds(seconds: float) -> float | None:
     """Return *seconds* in milliseconds, to a microsecond; None where that is no duration."""
-    if not math.isfinite(seconds) or not 0 <= seconds < _LONGEST_SECONDS:
+    if not math.isfinite(seconds) or not 0 <= seconds < _MAX_DURATION_SECONDS:
         return None
     exact = round(seconds * 1000, 3)
     return int(exact) if exact.is_integer() else exact
 
 
-_LONGEST_SECONDS = 1e9
+_MAX_DURATION_SECONDS = 1e9
 
 
 @lru_cache(maxsize=4096)
-def bracket_stamp(time: str) -> str:
+def parse_clf_timestamp(time: str) -> str:
     """Return the stamp of a time as web servers write it in brackets.
 
     Raises:
         Malformed: it is none; the message shows how it is written.
 
     """
-    found = _TIME.fullmatch(time)
+    found = _CLF_TIMESTAMP_PATTERN.fullmatch(time)
     if found is None or found[2] not in _MONTHS:
-        raise Malformed(_no_time(time))
+        raise Malformed(_clf_timestamp_error(time))
     day, month, year, clock, zone = found.groups()
     try:
-        return read_stamp(f"{year}-{_MONTHS.index(month) + 1:02}-{day}T{clock}{zone}")
+        return parse_timestamp(f"{year}-{_MONTHS.index(month) + 1:02}-{day}T{clock}{zone}")
     except Malformed:
-        raise Malformed(_no_time(time)) from None
+        raise Malformed(_clf_timestamp_error(time)) from None
 
 
-def _no_time(time: str) -> str:
+def _clf_timestamp_error(time: str) -> str:
     return f"{time[:40]!r} is no time as in 17/May/2015:10:05:03 +0000"

@@ -13,17 +13,17 @@ from urllib.parse import unquote
 
 from metronome.errors import Malformed
 from metronome.protocols.access_logs.formats import (
-    MISSING,
-    ODD_BYTES,
+    DECODE_ERRORS,
+    EMPTY_VALUES,
+    LineParser,
     LogFormat,
-    Reader,
-    add_client,
-    is_method,
-    milliseconds,
-    without_port,
+    is_http_method,
+    seconds_to_milliseconds,
+    set_client,
+    strip_port,
 )
-from metronome.protocols.access_logs.json_formats import joined
-from metronome.times import read_stamp
+from metronome.protocols.access_logs.json_formats import merge_fields
+from metronome.times import parse_timestamp
 
 CLOUDFRONT_COLUMNS: Final = (
     *("date", "time", "x-edge-location", "sc-bytes", "c-ip", "cs-method", "cs(Host)", "cs-uri-stem", "sc-status"),
@@ -35,7 +35,7 @@ CLOUDFRONT_COLUMNS: Final = (
 )
 """The columns of CloudFront's version 1.0, in which its lines are read where no directive says otherwise."""
 
-_KNOWN: Final = frozenset(
+_MAPPED_COLUMNS: Final = frozenset(
     {
         *("date", "time", "c-ip", "cs-username", "cs-method", "cs-uri-stem", "cs-uri-query", "cs-uri", "sc-status"),
         *("sc-bytes", "time-taken", "cs(User-Agent)", "cs(Referer)", "cs-host", "cs(Host)", "x-host-header"),
@@ -43,101 +43,103 @@ _KNOWN: Final = frozenset(
     }
 )
 """What is read; or is left out: cookies name persons, and so do addresses, which are kept in ``clientip`` alone."""
-_HOSTS = ("x-host-header", "cs-host", "cs(Host)")
-_NUMBERS = (("status", "sc-status"), ("bytes", "sc-bytes"))
-_PART = re.compile(r' *+(?:"((?:[^"]|"")*+)"(?!\S)|([^\s"]\S*+))')
-_DIGITS = 18
+_HOST_COLUMNS = ("x-host-header", "cs-host", "cs(Host)")
+_NUMBER_COLUMNS = (("status", "sc-status"), ("bytes", "sc-bytes"))
+_QUOTED_COLUMN_PATTERN = re.compile(r' *+(?:"((?:[^"]|"")*+)"(?!\S)|([^\s"]\S*+))')
+_MAX_DIGITS = 18
 
 
-class _Columns:
+class _W3CParser:
     """Reads the lines of one log, and remembers what its directives said.
 
     Args:
         separator: stands between columns.
-        names: the columns of lines that come before any directive; none where there cannot be such lines.
-        agent: undoes how the user agent is encoded.
-        duration: reads ``time-taken`` as milliseconds.
+        column_names: the columns of lines that come before any directive; none where there cannot be such lines.
+        decode_user_agent: undoes how the user agent is encoded.
+        parse_duration: reads ``time-taken`` as milliseconds.
 
     """
 
     def __init__(
         self,
         separator: str,
-        names: tuple[str, ...],
-        agent: Callable[[str], str],
-        duration: Callable[[str], float | None],
+        column_names: tuple[str, ...],
+        decode_user_agent: Callable[[str], str],
+        parse_duration: Callable[[str], float | None],
     ) -> None:
         self._separator = separator
-        self._names = names
-        self._agent = agent
-        self._duration = duration
-        self._day = ""
+        self._column_names = column_names
+        self._decode_user_agent = decode_user_agent
+        self._parse_duration = parse_duration
+        self._date = ""
 
-    def read(self, line: str) -> dict[str, Any] | None:
-        """Read a line, or learn what a directive says (see `Reader`)."""
+    def parse(self, line: str) -> dict[str, Any] | None:
+        """Read a line, or learn what a directive says (see `LineParser`)."""
         if line.startswith("#"):
-            self._learn(line)
+            self._apply_directive(line)
             return None
-        if not self._names:
+        if not self._column_names:
             raise Malformed("no line before it says which columns it has, as #Fields: date time c-ip … does")
-        parts = self._split(line)
-        if len(parts) != len(self._names):
-            raise Malformed(f"it has {len(parts)} columns, and #Fields names {len(self._names)}")
-        return self._fields({name: part for name, part in zip(self._names, parts, strict=True) if part not in MISSING})
+        parts = self._split_columns(line)
+        if len(parts) != len(self._column_names):
+            raise Malformed(f"it has {len(parts)} columns, and #Fields names {len(self._column_names)}")
+        return self._build_fields(
+            {name: part for name, part in zip(self._column_names, parts, strict=True) if part not in EMPTY_VALUES}
+        )
 
-    def _learn(self, line: str) -> None:
+    def _apply_directive(self, line: str) -> None:
         name, _, text = line.partition(":")
         if name == "#Fields":
-            self._names = tuple(text.split())
+            self._column_names = tuple(text.split())
         elif name == "#Date":
-            self._day = text.split()[0] if text.strip() else ""
+            self._date = text.split()[0] if text.strip() else ""
 
-    def _split(self, line: str) -> list[str]:
+    def _split_columns(self, line: str) -> list[str]:
         parts = line.split(self._separator)
-        if len(parts) != len(self._names) and self._separator == " " and '"' in line:
-            return _quoted(line)
+        if len(parts) != len(self._column_names) and self._separator == " " and '"' in line:
+            return _split_quoted(line)
         return parts
 
-    def _fields(self, values: dict[str, str]) -> dict[str, Any]:
-        day, time = values.get("date", self._day), values.get("time")
+    def _build_fields(self, values: dict[str, str]) -> dict[str, Any]:
+        day, time = values.get("date", self._date), values.get("time")
         if not day or time is None:
             raise Malformed("it has no date and time: let the server log both")
-        fields: dict[str, Any] = {"@timestamp": _stamp(f"{day}T{time}Z")}
+        fields: dict[str, Any] = {"@timestamp": _parse_timestamp(f"{day}T{time}Z")}
         if "c-ip" in values:
-            add_client(fields, values["c-ip"])
+            set_client(fields, values["c-ip"])
         if "cs-username" in values:
             fields["user"] = values["cs-username"]
-        _add_target(fields, values)
-        for name, column in _NUMBERS:
+        _set_target(fields, values)
+        for name, column in _NUMBER_COLUMNS:
             text = values.get(column, "")
-            if text.isascii() and text.isdigit() and len(text) <= _DIGITS:
+            if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS:
                 fields[name] = int(text)
         if "cs(Referer)" in values:
             fields["referer"] = values["cs(Referer)"]
         if "cs(User-Agent)" in values:
-            fields["agent"] = self._agent(values["cs(User-Agent)"])
-        host = next((values[name] for name in _HOSTS if name in values), None)
+            fields["agent"] = self._decode_user_agent(values["cs(User-Agent)"])
+        host = next((values[name] for name in _HOST_COLUMNS if name in values), None)
         if host is not None:
-            fields["host"] = without_port(host)
-        duration = self._duration(values["time-taken"]) if "time-taken" in values else None
+            fields["host"] = strip_port(host)
+        duration = self._parse_duration(values["time-taken"]) if "time-taken" in values else None
         if duration is not None:
             fields["duration"] = duration
-        return joined(fields, {name: text for name, text in values.items() if name not in _KNOWN})
+        return merge_fields(fields, {name: text for name, text in values.items() if name not in _MAPPED_COLUMNS})
 
 
-def _quoted(line: str) -> list[str]:
+def _split_quoted(line: str) -> list[str]:
     """Split a line of another server than IIS, which writes texts in quotes; nothing if it cannot be split."""
     parts: list[str] = []
     at = 0
-    while found := _PART.match(line, at):
+    while found := _QUOTED_COLUMN_PATTERN.match(line, at):
         parts.append(found[2] if found[1] is None else found[1].replace('""', '"'))
         at = found.end()
     return parts if at == len(line) else []
 
 
-def _add_target(fields: dict[str, Any], values: dict[str, str]) -> None:
+def _set_target(fields: dict[str, Any], values: dict[str, str]) -> None:
     method = values.get("cs-method", "")
-    if is_method(method):
+    if is_http_method(method):
         fields["method"] = method
     stem, query = values.get("cs-uri-stem"), values.get("cs-uri-query")
     if stem is None:
@@ -148,53 +150,53 @@ def _add_target(fields: dict[str, Any], values: dict[str, str]) -> None:
 
 
 @lru_cache(maxsize=4096)
-def _stamp(moment: str) -> str:
+def _parse_timestamp(moment: str) -> str:
     try:
-        return read_stamp(moment)
+        return parse_timestamp(moment)
     except Malformed:
         raise Malformed(f"{moment[:40]!r} is no date and time as in 2015-05-17 and 10:05:03") from None
 
 
-def _with_blanks(agent: str) -> str:
+def _plus_to_space(agent: str) -> str:
     return agent.replace("+", " ")
 
 
-def _decoded(agent: str) -> str:
-    once = unquote(agent, errors=ODD_BYTES)
+def _decode_cloudfront_user_agent(agent: str) -> str:
+    once = unquote(agent, errors=DECODE_ERRORS)
     # CloudFront encodes percent signs as well, and so encodes blanks twice.
-    return unquote(once, errors=ODD_BYTES) if "%20" in once else once
+    return unquote(once, errors=DECODE_ERRORS) if "%20" in once else once
 
 
-def _iis_duration(taken: str) -> float | None:
+def _parse_iis_duration(taken: str) -> float | None:
     # IIS counts milliseconds; the servers that follow the draft write seconds, with a fraction.
     if "." in taken:
-        return _seconds(taken)
-    return int(taken) if taken.isascii() and taken.isdigit() and len(taken) <= _DIGITS else None
+        return _parse_seconds(taken)
+    return int(taken) if taken.isascii() and taken.isdigit() and len(taken) <= _MAX_DIGITS else None
 
 
-def _seconds(taken: str) -> float | None:
+def _parse_seconds(taken: str) -> float | None:
     try:
-        return milliseconds(float(taken))
+        return seconds_to_milliseconds(float(taken))
     except ValueError:
         return None
 
 
-def _settle_blanks(line: bytes) -> bytes:
+def _stable_part_spaces(line: bytes) -> bytes:
     """Return a line without its last column, of which the server may have written only a part."""
     return line.strip().rpartition(b" ")[0]
 
 
-def _settle_tabs(line: bytes) -> bytes:
+def _stable_part_tabs(line: bytes) -> bytes:
     return line.strip().rpartition(b"\t")[0]
 
 
-def _w3c() -> Reader:
-    return _Columns(" ", (), _with_blanks, _iis_duration).read
+def _new_w3c_parser() -> LineParser:
+    return _W3CParser(" ", (), _plus_to_space, _parse_iis_duration).parse
 
 
-def _cloudfront() -> Reader:
-    return _Columns("\t", CLOUDFRONT_COLUMNS, _decoded, _seconds).read
+def _new_cloudfront_parser() -> LineParser:
+    return _W3CParser("\t", CLOUDFRONT_COLUMNS, _decode_cloudfront_user_agent, _parse_seconds).parse
 
 
-W3C: Final = LogFormat("w3c", _w3c, _settle_blanks, directives=True)
-CLOUDFRONT: Final = LogFormat("cloudfront", _cloudfront, _settle_tabs, directives=True)
+W3C: Final = LogFormat("w3c", _new_w3c_parser, _stable_part_spaces, has_directives=True)
+CLOUDFRONT: Final = LogFormat("cloudfront", _new_cloudfront_parser, _stable_part_tabs, has_directives=True)

@@ -5,12 +5,12 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 from urllib.parse import unquote
 
-from metronome.errors import NoSuchPage, WrongMethod
+from metronome.errors import MethodNotAllowed, NotFound
 from metronome.protocols.elasticsearch import handshakes as tell
-from metronome.protocols.elasticsearch.handshakes import Answer, Names
+from metronome.protocols.elasticsearch.handshakes import HandshakeResponse, PathParameters
 
 
-class Taking(NamedTuple):
+class WriteEndpoint(NamedTuple):
     """An address that takes documents.
 
     Attributes:
@@ -21,59 +21,59 @@ class Taking(NamedTuple):
     operation: str = ""
 
 
-BULK: Final = Taking()
+BULK_ENDPOINT: Final = WriteEndpoint()
 
-_LINES: Final[tuple[tuple[str, str, Taking | Answer | None], ...]] = (
-    ("POST PUT", "/_bulk", BULK),
-    ("POST PUT", "/{index}/_bulk", BULK),
-    ("POST PUT", "/{index}/{type}/_bulk", BULK),
-    ("POST", "/{index}/_doc", Taking("index")),
-    ("POST PUT", "/{index}/_doc/{id}", Taking("index")),
-    ("POST PUT", "/{index}/_create/{id}", Taking("create")),
-    ("GET HEAD", "/", tell.root),
+_ROUTES: Final[tuple[tuple[str, str, WriteEndpoint | HandshakeResponse | None], ...]] = (
+    ("POST PUT", "/_bulk", BULK_ENDPOINT),
+    ("POST PUT", "/{index}/_bulk", BULK_ENDPOINT),
+    ("POST PUT", "/{index}/{type}/_bulk", BULK_ENDPOINT),
+    ("POST", "/{index}/_doc", WriteEndpoint("index")),
+    ("POST PUT", "/{index}/_doc/{id}", WriteEndpoint("index")),
+    ("POST PUT", "/{index}/_create/{id}", WriteEndpoint("create")),
+    ("GET HEAD", "/", tell.cluster_info),
     ("GET HEAD", "/_license", tell.license_info),
-    ("GET HEAD", "/_xpack", tell.xpack),
-    ("GET HEAD", "/_cluster/health", tell.health),
-    ("GET HEAD", "/_cluster/health/{name}", tell.health),
-    ("GET HEAD", "/_cluster/settings", tell.settings),
-    ("GET HEAD", "/_cat/health", tell.health_line),
-    ("GET HEAD", "/_nodes", tell.nodes),
-    ("GET HEAD", "/_nodes/{name}", tell.nodes),
-    ("GET HEAD", "/_nodes/{name}/{part}", tell.nodes),
+    ("GET HEAD", "/_xpack", tell.xpack_info),
+    ("GET HEAD", "/_cluster/health", tell.cluster_health),
+    ("GET HEAD", "/_cluster/health/{name}", tell.cluster_health),
+    ("GET HEAD", "/_cluster/settings", tell.cluster_settings),
+    ("GET HEAD", "/_cat/health", tell.cat_health),
+    ("GET HEAD", "/_nodes", tell.nodes_info),
+    ("GET HEAD", "/_nodes/{name}", tell.nodes_info),
+    ("GET HEAD", "/_nodes/{name}/{part}", tell.nodes_info),
     ("GET HEAD", "/_index_template/{name}", tell.index_template),
     ("POST PUT", "/_index_template/{name}", tell.acknowledged),
-    ("GET HEAD", "/_template/{name}", tell.template),
+    ("GET HEAD", "/_template/{name}", tell.legacy_template),
     ("POST PUT", "/_template/{name}", tell.acknowledged),
     ("GET HEAD", "/_component_template/{name}", tell.component_template),
     ("POST PUT", "/_component_template/{name}", tell.acknowledged),
-    ("GET HEAD", "/_ingest/pipeline/{name}", tell.pipeline),
+    ("GET HEAD", "/_ingest/pipeline/{name}", tell.ingest_pipeline),
     ("PUT", "/_ingest/pipeline/{name}", tell.acknowledged),
-    ("GET HEAD", "/_ilm/policy/{name}", tell.policy),
+    ("GET HEAD", "/_ilm/policy/{name}", tell.ilm_policy),
     ("PUT", "/_ilm/policy/{name}", tell.acknowledged),
-    ("GET HEAD", "/_ilm/status", tell.policy_status),
+    ("GET HEAD", "/_ilm/status", tell.ilm_status),
     ("GET HEAD", "/_data_stream/{name}", tell.data_stream),
     ("PUT", "/_data_stream/{name}", tell.acknowledged),
     ("PUT", "/_data_stream/{name}/_lifecycle", tell.acknowledged),
-    ("GET HEAD", "/_alias/{name}", tell.alias),
+    ("GET HEAD", "/_alias/{name}", tell.index_alias),
     ("POST", "/_aliases", tell.acknowledged),
-    ("GET HEAD", "/{index}/_alias/{name}", tell.alias),
+    ("GET HEAD", "/{index}/_alias/{name}", tell.index_alias),
     ("POST PUT", "/{index}/_alias/{name}", tell.acknowledged),
-    ("GET POST", "/_refresh", tell.shards),
-    ("GET POST", "/{index}/_refresh", tell.shards),
-    ("GET POST", "/_flush", tell.shards),
-    ("GET POST", "/{index}/_flush", tell.shards),
-    ("GET HEAD", "/{index}/_mapping", tell.mapping),
+    ("GET POST", "/_refresh", tell.shards_result),
+    ("GET POST", "/{index}/_refresh", tell.shards_result),
+    ("GET POST", "/_flush", tell.shards_result),
+    ("GET POST", "/{index}/_flush", tell.shards_result),
+    ("GET HEAD", "/{index}/_mapping", tell.index_mapping),
     ("POST PUT", "/{index}/_mapping", tell.acknowledged),
     ("PUT", "/{index}/_settings", tell.acknowledged),
     # What is asked for or changed in Elasticsearch's way is refused, and never answered as if nothing were there.
     ("", "/{asking}", None),
     ("", "/{index}/{asking}", None),
     ("", "/{index}/{asking}/{id}", None),
-    ("GET HEAD", "/{index}", tell.index_found),
-    ("PUT", "/{index}", tell.index_made),
+    ("GET HEAD", "/{index}", tell.index_info),
+    ("PUT", "/{index}", tell.index_created),
 )
 
-_PATTERNS: Final = {
+_PATH_PATTERNS: Final = {
     "index": r"(?P<index>[^/_][^/]*)",
     "type": r"(?P<type>_doc|[^/_][^/]*)",
     "id": r"(?P<id>[^/]+)",
@@ -84,7 +84,7 @@ _PATTERNS: Final = {
 }
 
 
-class Place(NamedTuple):
+class RouteMatch(NamedTuple):
     """What a request's address is.
 
     Attributes:
@@ -94,20 +94,22 @@ class Place(NamedTuple):
 
     """
 
-    taking: Taking | None
-    answer: Answer
-    names: Names
+    write_endpoint: WriteEndpoint | None
+    handshake: HandshakeResponse
+    path_parameters: PathParameters
 
 
-def _compiled(path: str) -> re.Pattern[str]:
-    return re.compile(re.sub(r"\\\{(\w+)\\\}", lambda found: _PATTERNS[found[1]], re.escape(path)))
+def _compile_path(path: str) -> re.Pattern[str]:
+    return re.compile(re.sub(r"\\\{(\w+)\\\}", lambda found: _PATH_PATTERNS[found[1]], re.escape(path)))
 
 
-_TABLE: Final = tuple((frozenset(methods.split()), _compiled(path), what) for methods, path, what in _LINES)
+_COMPILED_ROUTES: Final = tuple(
+    (frozenset(methods.split()), _compile_path(path), what) for methods, path, what in _ROUTES
+)
 
 
 @lru_cache(maxsize=256)
-def find(method: str, path: str) -> Place:
+def match_route(method: str, path: str) -> RouteMatch:
     """Find what is at an address.
 
     Args:
@@ -115,27 +117,35 @@ def find(method: str, path: str) -> Place:
         path: what follows the protocol's prefix, percent-encoded.
 
     Raises:
-        WrongMethod: it takes other methods, or is one of those at which Elasticsearch is asked.
-        NoSuchPage: nothing is there.
+        MethodNotAllowed: it takes other methods, or is one of those at which Elasticsearch is asked.
+        NotFound: nothing is there.
 
     """
     allowed: set[str] = set()
-    for methods, pattern, what in _TABLE:
+    for methods, pattern, what in _COMPILED_ROUTES:
         found = pattern.fullmatch(path.rstrip("/") or "/")
         if found is None:
             continue
         if what is None:
-            raise WrongMethod(f"{path[:100]} is not spoken here, where events are only added: ask for them at /tock")
+            raise MethodNotAllowed(
+                f"{path[:100]} is not spoken here, where events are only added: ask for them at /tock"
+            )
         if method in methods:
             names = {name: unquote(value) for name, value in found.groupdict().items()}
-            return Place(what, tell.root, names) if isinstance(what, Taking) else Place(None, what, names)
+            return (
+                RouteMatch(what, tell.cluster_info, names)
+                if isinstance(what, WriteEndpoint)
+                else RouteMatch(None, what, names)
+            )
         allowed |= methods
     if allowed:
-        raise WrongMethod(f"{path[:100]} takes {', '.join(sorted(allowed))}, not {method[:20]}")
-    raise NoSuchPage(f"nothing answers at {path[:100]}: here are _bulk, _doc, _create and what clients ask first")
+        raise MethodNotAllowed(f"{path[:100]} takes {', '.join(sorted(allowed))}, not {method[:20]}")
+    raise NotFound(f"nothing answers at {path[:100]}: here are _bulk, _doc, _create and what clients ask first")
 
 
-def methods_of(path: str) -> str:
+def allowed_methods(path: str) -> str:
     """List the methods that an address takes, for the header that says so."""
     at = path.rstrip("/") or "/"
-    return ", ".join(sorted({one for methods, pattern, _ in _TABLE if pattern.fullmatch(at) for one in methods}))
+    return ", ".join(
+        sorted({one for methods, pattern, _ in _COMPILED_ROUTES if pattern.fullmatch(at) for one in methods})
+    )

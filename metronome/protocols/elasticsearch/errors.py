@@ -6,80 +6,80 @@ Clients and shippers tell errors apart by their ``type``, and show the ``reason`
 from typing import Any, Final
 
 from metronome.errors import (
-    Away,
+    Forbidden,
     Malformed,
+    MethodNotAllowed,
     MetronomeError,
-    NoKey,
-    NoSuchPage,
-    NotAllowed,
+    NotFound,
+    PayloadTooLarge,
+    RequestTimeout,
     SpoolFull,
-    TooLarge,
-    TooSlow,
-    UnknownEncoding,
-    WrongMethod,
+    Unauthorized,
+    Unavailable,
+    UnsupportedEncoding,
 )
-from metronome.protocol import headers_of, sentence
+from metronome.protocol import http_error_headers, public_message
 
-BUSY: Final = 429
+TOO_MANY_REQUESTS: Final = 429
 CONFLICT: Final = 409
-CHALLENGE: Final = 'Basic realm="metronome", ApiKey'
-BUSY_TYPE: Final = "es_rejected_execution_exception"
+AUTHENTICATION_CHALLENGE: Final = 'Basic realm="metronome", ApiKey'
+REJECTED_EXECUTION_TYPE: Final = "es_rejected_execution_exception"
 CONFLICT_TYPE: Final = "version_conflict_engine_exception"
 
-_TYPES: Final[tuple[tuple[type[MetronomeError], str], ...]] = (
-    (NoKey, "security_exception"),
-    (NotAllowed, "security_exception"),
-    (NoSuchPage, "resource_not_found_exception"),
-    (WrongMethod, "illegal_argument_exception"),
-    (TooLarge, "content_too_long_exception"),
-    (TooSlow, "timeout_exception"),
-    (UnknownEncoding, "media_type_header_exception"),
+_ERROR_TYPES: Final[tuple[tuple[type[MetronomeError], str], ...]] = (
+    (Unauthorized, "security_exception"),
+    (Forbidden, "security_exception"),
+    (NotFound, "resource_not_found_exception"),
+    (MethodNotAllowed, "illegal_argument_exception"),
+    (PayloadTooLarge, "content_too_long_exception"),
+    (RequestTimeout, "timeout_exception"),
+    (UnsupportedEncoding, "media_type_header_exception"),
     (Malformed, "illegal_argument_exception"),
-    (SpoolFull, BUSY_TYPE),
-    (Away, "unavailable_shards_exception"),
+    (SpoolFull, REJECTED_EXECUTION_TYPE),
+    (Unavailable, "unavailable_shards_exception"),
     (MetronomeError, "status_exception"),
 )
 
 
-def status_for(error: MetronomeError, status: int) -> int:
+def elasticsearch_status(error: MetronomeError, status: int) -> int:
     """Return the status that shippers understand: a full spool is 429, at which they wait and send again."""
-    return BUSY if isinstance(error, SpoolFull) else status
+    return TOO_MANY_REQUESTS if isinstance(error, SpoolFull) else status
 
 
-def described(error: MetronomeError, status: int) -> dict[str, Any]:
+def error_body(error: MetronomeError, status: int) -> dict[str, Any]:
     """Describe why a request was refused."""
-    kind = next(name for known, name in _TYPES if isinstance(error, known))
-    cause: dict[str, Any] = {"type": kind, "reason": sentence(error)}
-    if isinstance(error, NoKey):
-        cause["header"] = {"WWW-Authenticate": [CHALLENGE]}
-    return whole(cause, status)
+    kind = next(name for known, name in _ERROR_TYPES if isinstance(error, known))
+    cause: dict[str, Any] = {"type": kind, "reason": public_message(error)}
+    if isinstance(error, Unauthorized):
+        cause["header"] = {"WWW-Authenticate": [AUTHENTICATION_CHALLENGE]}
+    return wrap_error(cause, status)
 
 
-def whole(cause: dict[str, Any], status: int) -> dict[str, Any]:
+def wrap_error(cause: dict[str, Any], status: int) -> dict[str, Any]:
     """Return the body of an answer that is an error."""
     return {"error": {"root_cause": [cause], **cause}, "status": status}
 
 
-def error_headers(error: MetronomeError) -> dict[str, str]:
+def elasticsearch_error_headers(error: MetronomeError) -> dict[str, str]:
     """Return the headers of an answer that is an error."""
-    headers = headers_of(error)
-    if isinstance(error, NoKey):
-        headers["WWW-Authenticate"] = CHALLENGE
+    headers = http_error_headers(error)
+    if isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = AUTHENTICATION_CHALLENGE
     return headers
 
 
-def item_cause(error: Malformed | TooLarge, wrong_action: str = "") -> dict[str, str]:
+def item_error(error: Malformed | PayloadTooLarge, action_error: str = "") -> dict[str, str]:
     """Describe why a document was refused: itself, or the action that names it."""
-    of_action = wrong_action or isinstance(error, TooLarge)
+    of_action = action_error or isinstance(error, PayloadTooLarge)
     kind = "illegal_argument_exception" if of_action else "mapper_parsing_exception"
-    return {"type": kind, "reason": sentence(error)}
+    return {"type": kind, "reason": public_message(error)}
 
 
-def conflict_cause(identity: str) -> dict[str, str]:
+def conflict_error(document_id: str) -> dict[str, str]:
     """Describe that a document exists already."""
-    return {"type": CONFLICT_TYPE, "reason": f"[{identity}]: version conflict, document already exists"}
+    return {"type": CONFLICT_TYPE, "reason": f"[{document_id}]: version conflict, document already exists"}
 
 
-def busy_cause(reason: str) -> dict[str, str]:
+def rejected_execution_error(reason: str) -> dict[str, str]:
     """Describe that a document has to come again."""
-    return {"type": BUSY_TYPE, "reason": reason}
+    return {"type": REJECTED_EXECUTION_TYPE, "reason": reason}

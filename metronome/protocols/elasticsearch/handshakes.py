@@ -12,26 +12,26 @@ from typing import Any, Final
 
 from metronome.protocol import Request
 
-VERSION: Final = "8.19.0"
-CLUSTER: Final = "metronome"
+EMULATED_VERSION: Final = "8.19.0"
+CLUSTER_NAME: Final = "metronome"
 
-Names = Mapping[str, str]
-Answer = Callable[[Request, Names], Any]
+PathParameters = Mapping[str, str]
+HandshakeResponse = Callable[[Request, PathParameters], Any]
 """Makes an answer of a request and of what varied in its address: JSON, or plain text."""
 
-_NEVER: Final = 253402300799999
-_UUID: Final = "bWV0cm9ub21lLWlzLW9uZQ"
+_NEVER_EXPIRES_MILLISECONDS: Final = 253402300799999
+_CLUSTER_UUID: Final = "bWV0cm9ub21lLWlzLW9uZQ"
 _LICENSE: Final = {"status": "active", "uid": "6d657472-6f6e-4f6d-8500-000000000001", "type": "basic"}
 
 
-def root(_: Request, __: Names) -> Any:
+def cluster_info(_: Request, __: PathParameters) -> Any:
     """Say what this is; clients look at the version and the tagline."""
     return {
         "name": "metronome",
-        "cluster_name": CLUSTER,
-        "cluster_uuid": _UUID,
+        "cluster_name": CLUSTER_NAME,
+        "cluster_uuid": _CLUSTER_UUID,
         "version": {
-            "number": VERSION,
+            "number": EMULATED_VERSION,
             "build_flavor": "default",
             "build_type": "tar",
             "build_hash": "metronome",
@@ -45,24 +45,24 @@ def root(_: Request, __: Names) -> Any:
     }
 
 
-def license_info(_: Request, __: Names) -> Any:
+def license_info(_: Request, __: PathParameters) -> Any:
     """Say that nothing has to be paid for."""
     issued = {"issue_date": "2025-01-01T00:00:00.000Z", "issue_date_in_millis": 1735689600000}
-    held = {"max_nodes": 1000, "issued_to": CLUSTER, "issuer": "metronome", "start_date_in_millis": -1}
+    held = {"max_nodes": 1000, "issued_to": CLUSTER_NAME, "issuer": "metronome", "start_date_in_millis": -1}
     return {"license": {**_LICENSE, **issued, **held}}
 
 
-def xpack(_: Request, __: Names) -> Any:
+def xpack_info(_: Request, __: PathParameters) -> Any:
     """Say which paid features there are: none."""
     return {
         "build": {"hash": "metronome", "date": "2025-07-23T22:05:09.000Z"},
-        "license": {**_LICENSE, "mode": "basic", "expiry_date_in_millis": _NEVER},
+        "license": {**_LICENSE, "mode": "basic", "expiry_date_in_millis": _NEVER_EXPIRES_MILLISECONDS},
         "features": {name: {"available": False, "enabled": False} for name in ("ilm", "monitoring", "security")},
         "tagline": "You know, for X",
     }
 
 
-def health(_: Request, __: Names) -> Any:
+def cluster_health(_: Request, __: PathParameters) -> Any:
     """Say that events are taken; how Metronome itself fares is told by ``/health/ready``."""
     counts = dict.fromkeys(
         (
@@ -77,7 +77,7 @@ def health(_: Request, __: Names) -> Any:
         0,
     )
     return {
-        "cluster_name": CLUSTER,
+        "cluster_name": CLUSTER_NAME,
         "status": "green",
         "timed_out": False,
         "number_of_nodes": 1,
@@ -89,12 +89,12 @@ def health(_: Request, __: Names) -> Any:
     }
 
 
-def health_line(_: Request, __: Names) -> str:
+def cat_health(_: Request, __: PathParameters) -> str:
     """Say the same as a line of text, as rsyslog wants to hear it."""
     return "0 00:00:00 metronome green 1 1 1 1 0 0 0 0 - 100.0%\n"
 
 
-def nodes(request: Request, _: Names) -> Any:
+def nodes_info(request: Request, _: PathParameters) -> Any:
     """Name one node, at the address where it was asked, so that who looks for nodes stays here."""
     address = request.headers.get("Host", "")
     host, colon, port = address.rpartition(":")
@@ -105,7 +105,7 @@ def nodes(request: Request, _: Names) -> Any:
         "host": host,
         "ip": host,
         "transport_address": address,
-        "version": VERSION,
+        "version": EMULATED_VERSION,
         "build_flavor": "default",
         "build_type": "tar",
         "build_hash": "metronome",
@@ -113,78 +113,82 @@ def nodes(request: Request, _: Names) -> Any:
         "roles": ["data", "ingest", "master"],
         "http": {"bound_address": [address], "publish_address": address, "max_content_length_in_bytes": 16 * 2**20},
     }
-    return {"_nodes": {"total": 1, "successful": 1, "failed": 0}, "cluster_name": CLUSTER, "nodes": {_UUID: node}}
+    return {
+        "_nodes": {"total": 1, "successful": 1, "failed": 0},
+        "cluster_name": CLUSTER_NAME,
+        "nodes": {_CLUSTER_UUID: node},
+    }
 
 
-def shards(_: Request, __: Names) -> Any:
+def shards_result(_: Request, __: PathParameters) -> Any:
     """Say that nothing has to be waited for."""
     return {"_shards": {"total": 1, "successful": 1, "failed": 0}}
 
 
-def acknowledged(_: Request, __: Names) -> Any:
+def acknowledged(_: Request, __: PathParameters) -> Any:
     """Say that it is done."""
     return {"acknowledged": True}
 
 
-def index_made(_: Request, names: Names) -> Any:
+def index_created(_: Request, names: PathParameters) -> Any:
     """Say that an index is there: each is, as soon as something is sent to it."""
     return {"acknowledged": True, "shards_acknowledged": True, "index": names["index"]}
 
 
-def index_found(_: Request, names: Names) -> Any:
+def index_info(_: Request, names: PathParameters) -> Any:
     """Show an index."""
     return {names["index"]: {"aliases": {}, "mappings": {}, "settings": {"index": {"number_of_shards": "1"}}}}
 
 
-def mapping(_: Request, names: Names) -> Any:
+def index_mapping(_: Request, names: PathParameters) -> Any:
     """Show an index's mapping, which takes all."""
     return {names["index"]: {"mappings": {}}}
 
 
-def settings(_: Request, __: Names) -> Any:
+def cluster_settings(_: Request, __: PathParameters) -> Any:
     """Show the settings of the cluster: all as they come."""
     return {"persistent": {}, "transient": {}}
 
 
-def index_template(_: Request, names: Names) -> Any:
+def index_template(_: Request, names: PathParameters) -> Any:
     """Show a composable template."""
     template = {"index_patterns": [names["name"]], "template": {}, "composed_of": [], "priority": 0}
     return {"index_templates": [{"name": names["name"], "index_template": template}]}
 
 
-def template(_: Request, names: Names) -> Any:
+def legacy_template(_: Request, names: PathParameters) -> Any:
     """Show a template of the older kind."""
     empty: dict[str, Any] = {"settings": {}, "mappings": {}, "aliases": {}}
     return {names["name"]: {"order": 0, "index_patterns": [names["name"]], **empty}}
 
 
-def component_template(_: Request, names: Names) -> Any:
+def component_template(_: Request, names: PathParameters) -> Any:
     """Show a part of a template."""
     return {"component_templates": [{"name": names["name"], "component_template": {"template": {}}}]}
 
 
-def pipeline(_: Request, names: Names) -> Any:
+def ingest_pipeline(_: Request, names: PathParameters) -> Any:
     """Show a pipeline; lines of access logs are parsed without one."""
     return {names["name"]: {"description": "nothing to do", "processors": []}}
 
 
-def policy(_: Request, names: Names) -> Any:
+def ilm_policy(_: Request, names: PathParameters) -> Any:
     """Show a policy of how long indices live; here the operator says that."""
     return {names["name"]: {"version": 1, "modified_date": "2025-01-01T00:00:00.000Z", "policy": {"phases": {}}}}
 
 
-def policy_status(_: Request, __: Names) -> Any:
+def ilm_status(_: Request, __: PathParameters) -> Any:
     """Say that policies are looked after."""
     return {"operation_mode": "RUNNING"}
 
 
-def data_stream(_: Request, names: Names) -> Any:
+def data_stream(_: Request, names: PathParameters) -> Any:
     """Show a data stream."""
     flags = dict.fromkeys(("hidden", "system", "allow_custom_routing", "replicated", "prefer_ilm"), False)
     stream = {"timestamp_field": {"name": "@timestamp"}, "indices": [], "generation": 1, "status": "GREEN"}
     return {"data_streams": [{"name": names["name"], **stream, **flags, "template": names["name"]}]}
 
 
-def alias(_: Request, names: Names) -> Any:
+def index_alias(_: Request, names: PathParameters) -> Any:
     """Show an alias that is written to."""
     return {names.get("index") or names["name"]: {"aliases": {names["name"]: {"is_write_index": True}}}}

@@ -12,43 +12,67 @@ from urllib.parse import parse_qs
 
 import orjson
 
-from metronome.errors import Malformed, MetronomeError, SpoolFull, WrongMethod
-from metronome.protocol import Outcome, Readings, Reply, Request, api_key, bearer, password, sentence
-from metronome.protocols.elasticsearch.addresses import BULK, Place, Taking, find, methods_of
+from metronome.errors import Malformed, MethodNotAllowed, MetronomeError, SpoolFull
+from metronome.protocol import (
+    IngestResult,
+    ParsedRequest,
+    Reply,
+    Request,
+    basic_password,
+    bearer_token,
+    elasticsearch_api_key,
+    public_message,
+)
+from metronome.protocols.elasticsearch.addresses import (
+    BULK_ENDPOINT,
+    RouteMatch,
+    WriteEndpoint,
+    allowed_methods,
+    match_route,
+)
 from metronome.protocols.elasticsearch.bulk import (
     CREATE,
-    UNNAMED_INDEX,
-    Failure,
-    Items,
-    Step,
-    action_of,
-    answer,
-    created,
-    identities_for,
-    read_steps,
-    shown_by,
-    single,
-    unchanged,
-    wrong_identity,
+    DEFAULT_INDEX,
+    BulkItems,
+    BulkOperation,
+    ItemFailure,
+    build_action,
+    created_document,
+    document_id_error,
+    encode_bulk_response,
+    event_ids_for,
+    noop_item,
+    parse_bulk_body,
+    parse_filter_path,
+    single_document,
 )
-from metronome.protocols.elasticsearch.errors import BUSY, busy_cause, described, error_headers, status_for, whole
-from metronome.protocols.elasticsearch.known import Known
+from metronome.protocols.elasticsearch.errors import (
+    TOO_MANY_REQUESTS,
+    elasticsearch_error_headers,
+    elasticsearch_status,
+    error_body,
+    rejected_execution_error,
+    wrap_error,
+)
+from metronome.protocols.elasticsearch.known import RecentDocumentIds
 
-_PRODUCT: Final = {"X-Elastic-Product": "Elasticsearch"}
-_JSON: Final = "application/json"
-_TEXT: Final = "text/plain"
-_COMPATIBLE: Final = re.compile(r"application/vnd\.elasticsearch\+json\s*;\s*compatible-with\s*=\s*([0-9]{1,2})")
+_PRODUCT_HEADERS: Final = {"X-Elastic-Product": "Elasticsearch"}
+_JSON_CONTENT_TYPE: Final = "application/json"
+_TEXT_CONTENT_TYPE: Final = "text/plain"
+_COMPATIBLE_MEDIA_TYPE: Final = re.compile(
+    r"application/vnd\.elasticsearch\+json\s*;\s*compatible-with\s*=\s*([0-9]{1,2})"
+)
 _OPTIONS: Final = "OPTIONS"
 
 
-class _Refused(NamedTuple):
+class _RouteError(NamedTuple):
     """A request that is at no address of this protocol."""
 
     error: MetronomeError
     status: int
 
 
-class Elasticsearch:
+class ElasticsearchProtocol:
     """The dialect. All that it keeps between two calls is *known*.
 
     Args:
@@ -56,110 +80,112 @@ class Elasticsearch:
 
     """
 
-    def __init__(self, known: Known) -> None:
-        self._known = known
+    def __init__(self, known: RecentDocumentIds) -> None:
+        self._recent_ids = known
 
-    def key(self, request: Request) -> str:
+    def extract_key(self, request: Request) -> str:
         """Return the key: a password, an API key or a token (see `Dialect.key`)."""
         headers = request.headers
-        return password(headers) or api_key(headers) or bearer(headers)
+        return basic_password(headers) or elasticsearch_api_key(headers) or bearer_token(headers)
 
-    def read(self, request: Request) -> Readings:
+    def parse(self, request: Request) -> ParsedRequest:
         """Read the documents of a request; a handshake has none (see `Dialect.read`)."""
-        place = _place(request)
-        if isinstance(place, _Refused) or place.taking is None:
-            return Readings((), batch=False, notes=place)
-        if place.taking is BULK:
-            index = place.names.get("index", UNNAMED_INDEX)
-            steps = read_steps(request.body, index, request.max_events)
+        place = _match_request(request)
+        if isinstance(place, _RouteError) or place.write_endpoint is None:
+            return ParsedRequest((), is_batch=False, context=place)
+        if place.write_endpoint is BULK_ENDPOINT:
+            index = place.path_parameters.get("index", DEFAULT_INDEX)
+            steps = parse_bulk_body(request.body, index, request.max_events)
         else:
-            steps = [_single_step(request, place.taking, place.names)]
-        items = Items(steps, self._known)
-        readings = items.readings(request.site, identities_for(request, steps))
-        return Readings(readings, batch=place.taking is BULK, notes=items)
+            steps = [_single_operation(request, place.write_endpoint, place.path_parameters)]
+        items = BulkItems(steps, self._recent_ids)
+        readings = items.parse(request.site_config, event_ids_for(request, steps))
+        return ParsedRequest(readings, is_batch=place.write_endpoint is BULK_ENDPOINT, context=items)
 
-    def reply(self, request: Request, readings: Readings, outcome: Outcome) -> Reply:
+    def reply(self, request: Request, parsed: ParsedRequest, result: IngestResult) -> Reply:
         """Say what became of each document, or answer a handshake (see `Dialect.reply`)."""
-        notes = readings.notes
-        if isinstance(notes, _Refused):
-            return self.refuse(request, notes.error, notes.status)
-        if isinstance(notes, Place):
-            return _told(request, notes)
-        items: Items = notes
-        failures = items.settle(outcome)
-        if readings.batch:
-            return _reply(request, 200, answer(items, failures, shown_by(request.query)))
+        notes = parsed.context
+        if isinstance(notes, _RouteError):
+            return self.reply_error(request, notes.error, notes.status)
+        if isinstance(notes, RouteMatch):
+            return _handshake_reply(request, notes)
+        items: BulkItems = notes
+        failures = items.collect_failures(result)
+        if parsed.is_batch:
+            return _json_reply(request, 200, encode_bulk_response(items, failures, parse_filter_path(request.query)))
         if failures:
-            return _reply(request, failures[0].status, _single_failure(items, failures[0]))
-        action, identity = items.steps[0][0], items.identities[0]
-        if items.noops:
-            return _reply(request, 200, orjson.dumps(single(unchanged(action, identity))))
-        return _reply(request, 201, orjson.dumps(created(action, identity)))
+            return _json_reply(request, failures[0].status, _encode_single_failure(items, failures[0]))
+        action, identity = items.operations[0][0], items.document_ids[0]
+        if items.unchanged_positions:
+            return _json_reply(request, 200, orjson.dumps(single_document(noop_item(action, identity))))
+        return _json_reply(request, 201, orjson.dumps(created_document(action, identity)))
 
-    def refuse(self, request: Request, error: MetronomeError, status: int) -> Reply:
+    def reply_error(self, request: Request, error: MetronomeError, status: int) -> Reply:
         """Say why nothing was taken (see `Dialect.refuse`).
 
         Where there is no room, that is said of each document: shippers keep those, and send them again. A sender that
         looks at the status alone says ``busy=whole`` in its address, and hears 429 for the request.
         """
-        if isinstance(error, SpoolFull) and request.body and not _wants_whole(request):
-            place = _place(request)
-            if isinstance(place, Place) and place.taking is BULK:
-                return self._busy(request, place, error)
-        status = status_for(error, status)
-        headers = error_headers(error)
-        if isinstance(error, WrongMethod):
-            headers["Allow"] = methods_of(request.path) or _OPTIONS
-        return _reply(request, status, orjson.dumps(described(error, status)), headers)
+        if isinstance(error, SpoolFull) and request.body and not _wants_request_status(request):
+            place = _match_request(request)
+            if isinstance(place, RouteMatch) and place.write_endpoint is BULK_ENDPOINT:
+                return self._spool_full_reply(request, place, error)
+        status = elasticsearch_status(error, status)
+        headers = elasticsearch_error_headers(error)
+        if isinstance(error, MethodNotAllowed):
+            headers["Allow"] = allowed_methods(request.path) or _OPTIONS
+        return _json_reply(request, status, orjson.dumps(error_body(error, status)), headers)
 
-    def _busy(self, request: Request, place: Place, error: SpoolFull) -> Reply:
-        steps = read_steps(request.body, place.names.get("index", UNNAMED_INDEX), request.max_events)
-        items = Items(steps, self._known)
-        items.identities = [action.id or "" for action, _ in steps]
-        failure = Failure(BUSY, busy_cause(sentence(error)))
+    def _spool_full_reply(self, request: Request, route: RouteMatch, error: SpoolFull) -> Reply:
+        steps = parse_bulk_body(request.body, route.path_parameters.get("index", DEFAULT_INDEX), request.max_events)
+        items = BulkItems(steps, self._recent_ids)
+        items.document_ids = [action.document_id or "" for action, _ in steps]
+        failure = ItemFailure(TOO_MANY_REQUESTS, rejected_execution_error(public_message(error)))
         failures = dict.fromkeys(range(len(steps)), failure)
-        return _reply(request, 200, answer(items, failures, shown_by(request.query)))
+        return _json_reply(request, 200, encode_bulk_response(items, failures, parse_filter_path(request.query)))
 
 
-def _wants_whole(request: Request) -> bool:
+def _wants_request_status(request: Request) -> bool:
     return parse_qs(request.query).get("busy") == ["whole"]
 
 
-def _place(request: Request) -> Place | _Refused:
+def _match_request(request: Request) -> RouteMatch | _RouteError:
     try:
-        return find(request.method, request.path)
-    except WrongMethod as error:
-        return _Refused(error, 405)
+        return match_route(request.method, request.path)
+    except MethodNotAllowed as error:
+        return _RouteError(error, 405)
     except MetronomeError as error:
-        return _Refused(error, 404)
+        return _RouteError(error, 404)
 
 
-def _single_step(request: Request, taking: Taking, names: Mapping[str, str]) -> Step:
+def _single_operation(
+    request: Request, write_endpoint: WriteEndpoint, path_parameters: Mapping[str, str]
+) -> BulkOperation:
     """Make the one action of a request whose body is one document."""
-    operation = taking.operation
+    operation = write_endpoint.operation
     if parse_qs(request.query).get("op_type") == [CREATE]:
         operation = CREATE
-    identity = names.get("id")
-    wrong = wrong_identity(identity) if identity is not None else ""
+    identity = path_parameters.get("id")
+    wrong = document_id_error(identity) if identity is not None else ""
     if wrong:
         raise Malformed(wrong)
-    return action_of(operation, names["index"], identity), request.body
+    return build_action(operation, path_parameters["index"], identity), request.body
 
 
-def _single_failure(items: Items, failure: Failure) -> bytes:
-    cause: dict[str, Any] = {**failure.cause, "index": items.steps[0][0].into}
-    return orjson.dumps(whole(cause, failure.status))
+def _encode_single_failure(items: BulkItems, failure: ItemFailure) -> bytes:
+    cause: dict[str, Any] = {**failure.cause, "index": items.operations[0][0].index_name}
+    return orjson.dumps(wrap_error(cause, failure.status))
 
 
-def _told(request: Request, place: Place) -> Reply:
-    said = place.answer(request, place.names)
+def _handshake_reply(request: Request, route: RouteMatch) -> Reply:
+    said = route.handshake(request, route.path_parameters)
     if isinstance(said, str):
-        return Reply(200, said.encode(), _TEXT, _PRODUCT)
-    return _reply(request, 200, orjson.dumps(said))
+        return Reply(200, said.encode(), _TEXT_CONTENT_TYPE, _PRODUCT_HEADERS)
+    return _json_reply(request, 200, orjson.dumps(said))
 
 
-def _reply(request: Request, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> Reply:
+def _json_reply(request: Request, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> Reply:
     """Answer in the media type that was asked for: clients of version 8 and 9 look whether it is theirs."""
-    asked = _COMPATIBLE.search(request.headers.get("Accept", ""))
-    kind = f"application/vnd.elasticsearch+json;compatible-with={asked[1]}" if asked else _JSON
-    return Reply(status, body, kind, {**_PRODUCT, **headers} if headers else _PRODUCT)
+    asked = _COMPATIBLE_MEDIA_TYPE.search(request.headers.get("Accept", ""))
+    kind = f"application/vnd.elasticsearch+json;compatible-with={asked[1]}" if asked else _JSON_CONTENT_TYPE
+    return Reply(status, body, kind, {**_PRODUCT_HEADERS, **headers} if headers else _PRODUCT_HEADERS)

@@ -11,13 +11,13 @@ from typing import Final, NamedTuple
 
 from msgpack import OutOfData, Unpacker
 
-from metronome.errors import Malformed, TooLarge
+from metronome.errors import Malformed, PayloadTooLarge
 
 _MAX_HEADS = 1000
 """So many values are looked at to learn how large a frame will be."""
 
 
-class Kind(Enum):
+class MsgpackKind(Enum):
     """What a value is, as far as it matters where it ends."""
 
     PLAIN = "nil, true, false or a number"
@@ -27,7 +27,7 @@ class Kind(Enum):
     MAP = "a map"
 
 
-class Head(NamedTuple):
+class MsgpackHead(NamedTuple):
     """The head of a value.
 
     Attributes:
@@ -37,47 +37,47 @@ class Head(NamedTuple):
 
     """
 
-    kind: Kind
-    start: int
+    kind: MsgpackKind
+    content_start: int
     size: int
 
 
-def read_head(data: bytes | bytearray, at: int) -> Head | None:
-    """Read the head of the value that begins at *at*, or return None if more bytes are needed for that."""
-    if at >= len(data):
+def parse_head(data: bytes | bytearray, offset: int) -> MsgpackHead | None:
+    """Read the head of the value that begins at *offset*, or return None if more bytes are needed for that."""
+    if offset >= len(data):
         return None
-    kind, width, size = _FORMS[data[at]]
-    start = at + 1 + width
+    kind, width, size = _HEAD_FORMATS[data[offset]]
+    start = offset + 1 + width
     if width:
         if start > len(data):
             return None
-        size += int.from_bytes(data[at + 1 : start], "big")
-    return Head(kind, start, size)
+        size += int.from_bytes(data[offset + 1 : start], "big")
+    return MsgpackHead(kind, start, size)
 
 
-def least_size(data: bytes | bytearray) -> int:
+def min_frame_size(data: bytes | bytearray) -> int:
     """Return how many bytes the value that begins *data* has at the least, from what its heads promise."""
     at, promised = 0, 1
     for _ in range(_MAX_HEADS):
-        head = read_head(data, at) if promised else None
+        head = parse_head(data, at) if promised else None
         if head is None:
             break
         kind, start, size = head
         promised -= 1
-        if kind is Kind.ARRAY or kind is Kind.MAP:
-            promised += size if kind is Kind.ARRAY else 2 * size
+        if kind is MsgpackKind.ARRAY or kind is MsgpackKind.MAP:
+            promised += size if kind is MsgpackKind.ARRAY else 2 * size
             at = start
         else:
             at = start + size
     return max(at, len(data)) + promised
 
 
-def _forms() -> Iterator[tuple[Kind, int, int]]:
+def _build_head_formats() -> Iterator[tuple[MsgpackKind, int, int]]:
     """List, for each first byte, what it begins: the kind, how many bytes give a size, what is added to that."""
-    plain, text, ext = Kind.PLAIN, Kind.TEXT, Kind.EXT
+    plain, text, ext = MsgpackKind.PLAIN, MsgpackKind.TEXT, MsgpackKind.EXT
     yield from [(plain, 0, 0)] * 0x80
-    yield from [(Kind.MAP, 0, size) for size in range(16)]
-    yield from [(Kind.ARRAY, 0, size) for size in range(16)]
+    yield from [(MsgpackKind.MAP, 0, size) for size in range(16)]
+    yield from [(MsgpackKind.ARRAY, 0, size) for size in range(16)]
     yield from [(text, 0, size) for size in range(32)]
     yield from [(plain, 0, 0)] * 4
     yield from [(text, width, 0) for width in (1, 2, 4)]
@@ -86,20 +86,20 @@ def _forms() -> Iterator[tuple[Kind, int, int]]:
     yield from [(plain, 0, size) for size in (4, 8, 1, 2, 4, 8, 1, 2, 4, 8)]
     yield from [(ext, 0, 1 + size) for size in (1, 2, 4, 8, 16)]
     yield from [(text, width, 0) for width in (1, 2, 4)]
-    yield from [(Kind.ARRAY, width, 0) for width in (2, 4)]
-    yield from [(Kind.MAP, width, 0) for width in (2, 4)]
+    yield from [(MsgpackKind.ARRAY, width, 0) for width in (2, 4)]
+    yield from [(MsgpackKind.MAP, width, 0) for width in (2, 4)]
     yield from [(plain, 0, 0)] * 0x20
 
 
-_FORMS: Final = tuple(_forms())
+_HEAD_FORMATS: Final = tuple(_build_head_formats())
 
 
-_HEARTBEAT: Final = b"\xc0"
-_LOOK_FROM_BYTES: Final = 512
+_NIL_HEARTBEAT: Final = b"\xc0"
+_SIZE_CHECK_MIN_BYTES: Final = 512
 """What is smaller is looked at as often as it grows; what is larger, when it has doubled."""
 
 
-class Frames:
+class ForwardFrameReader:
     """The frames of one connection.
 
     What is no msgpack or too large cannot be framed any more: `feed` raises once it has given what was whole before,
@@ -113,24 +113,24 @@ class Frames:
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self._unpacker = Unpacker(max_buffer_size=0)
-        self._held = bytearray()
-        self._dropped = 0
-        self._look_at = 0
+        self._buffer = bytearray()
+        self._consumed_bytes = 0
+        self._next_size_check = 0
 
     @property
     def is_partial(self) -> bool:
         """Whether a frame has begun that is not whole yet."""
-        return bool(self._held)
+        return bool(self._buffer)
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Take bytes and give the frames that they make whole; heartbeats (nil) are left out.
 
         Raises:
             Malformed: what follows is no msgpack.
-            TooLarge: a frame is over the limit, or promises to be.
+            PayloadTooLarge: a frame is over the limit, or promises to be.
 
         """
-        self._held += data
+        self._buffer += data
         self._unpacker.feed(data)
         begin = 0
         while True:
@@ -140,21 +140,21 @@ class Frames:
                 break
             except ValueError as error:
                 raise Malformed(f"this is no msgpack: {str(error) or type(error).__name__}") from None
-            end = self._unpacker.tell() - self._dropped
+            end = self._unpacker.tell() - self._consumed_bytes
             if end - begin > self.max_bytes:
                 raise self._too_large()
-            frame = bytes(memoryview(self._held)[begin:end])
+            frame = bytes(memoryview(self._buffer)[begin:end])
             begin = end
-            if frame != _HEARTBEAT:
+            if frame != _NIL_HEARTBEAT:
                 yield frame
         if begin:
-            del self._held[:begin]
-            self._dropped += begin
-            self._look_at = 0
-        if len(self._held) >= self._look_at:
-            self._look_at = 2 * len(self._held) if len(self._held) > _LOOK_FROM_BYTES else 0
-            if self._held and least_size(self._held) > self.max_bytes:
+            del self._buffer[:begin]
+            self._consumed_bytes += begin
+            self._next_size_check = 0
+        if len(self._buffer) >= self._next_size_check:
+            self._next_size_check = 2 * len(self._buffer) if len(self._buffer) > _SIZE_CHECK_MIN_BYTES else 0
+            if self._buffer and min_frame_size(self._buffer) > self.max_bytes:
                 raise self._too_large()
 
-    def _too_large(self) -> TooLarge:
-        return TooLarge(f"a frame is over {self.max_bytes} bytes: send smaller chunks, or raise body_max_bytes")
+    def _too_large(self) -> PayloadTooLarge:
+        return PayloadTooLarge(f"a frame is over {self.max_bytes} bytes: send smaller chunks, or raise body_max_bytes")

@@ -8,16 +8,16 @@ from typing import Any, Final, NamedTuple
 
 from msgpack import packb, unpackb
 
-MAX_BYTES: Final = 16 * 1024
+HANDSHAKE_MAX_BYTES: Final = 16 * 1024
 """No PING is larger; before it, nobody is trusted with more."""
 
 _PING: Final = b"PING"
-_VALUES: Final = len(("PING", "host name", "salt", "digest", "user", "password's digest"))
-_NAME: Final = "metronome"
+_PING_LENGTH: Final = len(("PING", "host name", "salt", "digest", "user", "password's digest"))
+_SERVER_HOSTNAME: Final = "metronome"
 """The name in our PONG. Clients refuse a server that has their own, so it is not the machine's."""
 
 
-class Answer(NamedTuple):
+class PingResult(NamedTuple):
     """What a PING is answered with.
 
     Attributes:
@@ -27,11 +27,11 @@ class Answer(NamedTuple):
     """
 
     pong: bytes
-    reason: str
+    rejection_reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Handshake:
+class ForwardHandshake:
     """The handshake of one connection.
 
     Attributes:
@@ -44,44 +44,44 @@ class Handshake:
 
     shared_key: str
     nonce: bytes
-    auth: bytes
+    auth_salt: bytes
     users: Mapping[str, str] = field(default_factory=dict)
 
-    def helo(self) -> bytes:
+    def encode_helo(self) -> bytes:
         """Return what the server begins with."""
-        options = {"nonce": self.nonce, "auth": self.auth if self.users else b"", "keepalive": True}
+        options = {"nonce": self.nonce, "auth": self.auth_salt if self.users else b"", "keepalive": True}
         return bytes(packb(["HELO", options]))
 
-    def answer(self, frame: bytes) -> Answer:
+    def verify_ping(self, frame: bytes) -> PingResult:
         """Judge a client's first frame."""
-        given = _values(frame)
+        given = _parse_ping(frame)
         if given is None:
-            return _refusal("invalid ping message")
+            return _rejected_ping("invalid ping message")
         host, salt, digest, user, password_digest = given
         key = self.shared_key.encode()
-        if not hmac.compare_digest(_digest(salt, host, self.nonce, key), digest):
-            return _refusal("shared_key mismatch")
-        if self.users and not self._is_user(user, password_digest):
-            return _refusal("username/password mismatch")
-        proof = _digest(salt, _NAME.encode(), self.nonce, key).decode()
-        return Answer(bytes(packb(["PONG", True, "", _NAME, proof])), "")
+        if not hmac.compare_digest(_sha512_hex(salt, host, self.nonce, key), digest):
+            return _rejected_ping("shared_key mismatch")
+        if self.users and not self._verify_user(user, password_digest):
+            return _rejected_ping("username/password mismatch")
+        proof = _sha512_hex(salt, _SERVER_HOSTNAME.encode(), self.nonce, key).decode()
+        return PingResult(bytes(packb(["PONG", True, "", _SERVER_HOSTNAME, proof])), "")
 
-    def _is_user(self, user: bytes, digest: bytes) -> bool:
+    def _verify_user(self, user: bytes, digest: bytes) -> bool:
         # Every password is tried, so that the time it takes tells of none.
         right = False
         for name, password in self.users.items():
-            wanted = _digest(self.auth, name.encode(), password.encode())
+            wanted = _sha512_hex(self.auth_salt, name.encode(), password.encode())
             right |= hmac.compare_digest(wanted, digest) & hmac.compare_digest(name.encode(), user)
         return right
 
 
-def _values(frame: bytes) -> tuple[bytes, bytes, bytes, bytes, bytes] | None:
+def _parse_ping(frame: bytes) -> tuple[bytes, bytes, bytes, bytes, bytes] | None:
     """Return what follows the word PING, or None if this is none."""
     try:
-        found: Any = unpackb(frame, raw=True, strict_map_key=False, max_array_len=_VALUES, max_map_len=0)
+        found: Any = unpackb(frame, raw=True, strict_map_key=False, max_array_len=_PING_LENGTH, max_map_len=0)
     except (ValueError, TypeError):
         return None
-    if type(found) is not list or len(found) != _VALUES or found[0] != _PING:
+    if type(found) is not list or len(found) != _PING_LENGTH or found[0] != _PING:
         return None
     _, host, salt, digest, user, password_digest = found
     if not all(type(value) is bytes for value in found):
@@ -89,9 +89,9 @@ def _values(frame: bytes) -> tuple[bytes, bytes, bytes, bytes, bytes] | None:
     return host, salt, digest, user, password_digest
 
 
-def _refusal(reason: str) -> Answer:
-    return Answer(bytes(packb(["PONG", False, reason, "", ""])), reason)
+def _rejected_ping(reason: str) -> PingResult:
+    return PingResult(bytes(packb(["PONG", False, reason, "", ""])), reason)
 
 
-def _digest(*contents: bytes) -> bytes:
+def _sha512_hex(*contents: bytes) -> bytes:
     return hashlib.sha512(b"".join(contents)).hexdigest().encode()

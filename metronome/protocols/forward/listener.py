@@ -19,36 +19,51 @@ from typing import Final, NamedTuple, cast
 
 import structlog
 
-from metronome.auth.authorizer import Guard
-from metronome.config import PREFIX, Settings
-from metronome.errors import CallerError, Malformed, MetronomeError, Misconfigured, NoKey, SpoolFull, TooSlow
-from metronome.event import identities_of
-from metronome.protocol import Outcome, Readings, Reply, Request
+from metronome.auth.authorizer import Authorizer
+from metronome.config import ENV_PREFIX, Settings
+from metronome.errors import (
+    ConfigurationError,
+    Malformed,
+    MetronomeError,
+    RequestError,
+    RequestTimeout,
+    SpoolFull,
+    Unauthorized,
+)
+from metronome.event import derive_event_ids
+from metronome.protocol import IngestResult, ParsedRequest, Reply, Request
 from metronome.protocols.forward import handshake
-from metronome.protocols.forward.frames import Frames
-from metronome.protocols.forward.handshake import Handshake
-from metronome.protocols.forward.protocol import Forward
-from metronome.protocols.forward.transport import Ends, Transport, joined, parts, plain, read_transport
+from metronome.protocols.forward.frames import ForwardFrameReader
+from metronome.protocols.forward.handshake import ForwardHandshake
+from metronome.protocols.forward.protocol import ForwardProtocol
+from metronome.protocols.forward.transport import (
+    EntryEnds,
+    ForwardMessage,
+    decompress_message,
+    merge_messages,
+    parse_message,
+    split_message,
+)
 from metronome.scopes import Scope
-from metronome.web.handlers import Doorway
+from metronome.web.handlers import IngestContext
 
 log = structlog.get_logger()
 
 _READ_BYTES: Final = 256 * 1024
-_IN_FLIGHT_BYTES: Final = 1024 * 1024
+_MAX_IN_FLIGHT_BYTES: Final = 1024 * 1024
 """So much of one connection is in the intake at once, or else a single part of a frame."""
-_ENTRY_BYTES: Final = 128
+_MIN_ENTRY_BYTES: Final = 128
 """So much an entry counts at the least: what becomes of one is larger than the smallest that there are."""
-_IN_A_THREAD_FROM: Final = 64 * 1024
-_MAX_SENSELESS: Final = 100
+_DECOMPRESS_IN_THREAD_MIN_BYTES: Final = 64 * 1024
+_MAX_MALFORMED_FRAMES: Final = 100
 """Whoever sends so many frames that are none speaks another protocol."""
-_FIRST_PAUSE_SECONDS: Final = 0.1
-_LONGEST_PAUSE_SECONDS: Final = 2.0
-_CLOSE_SECONDS: Final = 1.0
+_INITIAL_BACKOFF_SECONDS: Final = 0.1
+_MAX_BACKOFF_SECONDS: Final = 2.0
+_CLOSE_TIMEOUT_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class ForwardConnectionContext:
     """What all connections share.
 
     Attributes:
@@ -60,47 +75,51 @@ class Surroundings:
 
     """
 
-    doorway: Doorway
-    dialect: Forward
-    stopping: asyncio.Event
-    frame_seconds: float = 60.0
-    idle_seconds: float = 600.0
+    ingest: IngestContext
+    protocol: ForwardProtocol
+    shutdown: asyncio.Event
+    frame_timeout_seconds: float = 60.0
+    idle_timeout_seconds: float = 600.0
 
 
-class _Taking(NamedTuple):
+class _PendingAck(NamedTuple):
     """A part of a frame on its way to the disk: what is answered then, or None if it never gets there."""
 
-    answer: "asyncio.Task[bytes | None]"
+    ack: "asyncio.Task[bytes | None]"
     size: int
 
 
-class _Carried:
+class _MessageProtocol:
     """The dialect of one frame that was taken apart already; it tells of entries that were rejected."""
 
     def __init__(
-        self, dialect: Forward, transport: Transport, entries: Ends, tell: Callable[[MetronomeError, int], None]
+        self,
+        protocol: ForwardProtocol,
+        message: ForwardMessage,
+        entry_ends: EntryEnds,
+        log_rejection: Callable[[MetronomeError, int], None],
     ) -> None:
-        self.key, self.refuse = dialect.key, dialect.refuse
-        self._dialect = dialect
-        self._transport, self._entries = transport, entries
-        self._tell = tell
+        self.extract_key, self.reply_error = protocol.extract_key, protocol.reply_error
+        self._protocol = protocol
+        self._message, self._entry_ends = message, entry_ends
+        self._log_rejection = log_rejection
 
-    def read(self, request: Request) -> Readings:
-        return self._dialect.read_carried(self._transport, self._entries, request)
+    def parse(self, request: Request) -> ParsedRequest:
+        return self._protocol.parse_message_entries(self._message, self._entry_ends, request)
 
-    def reply(self, request: Request, readings: Readings, outcome: Outcome) -> Reply:
-        for error in outcome.rejected.values():
-            self._tell(error, len(outcome.rejected))
+    def reply(self, request: Request, parsed: ParsedRequest, result: IngestResult) -> Reply:
+        for error in result.rejected.values():
+            self._log_rejection(error, len(result.rejected))
             break
-        return self._dialect.reply(request, readings, outcome)
+        return self._protocol.reply(request, parsed, result)
 
 
-class Conversation:
+class ForwardConnection:
     """Serves one connection.
 
     Args:
-        surroundings: what it shares with others.
-        shake: the handshake that has to come first, if any.
+        context: what it shares with others.
+        handshake: the handshake that has to come first, if any.
         reader: what the client sends.
         writer: what it is answered.
 
@@ -108,31 +127,34 @@ class Conversation:
 
     def __init__(
         self,
-        surroundings: Surroundings,
-        shake: Handshake | None,
+        context: ForwardConnectionContext,
+        handshake: ForwardHandshake | None,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> None:
-        self._doorway, self._stopping = surroundings.doorway, surroundings.stopping
-        self._dialect = surroundings.dialect
-        self._shake = shake
-        self._is_trusted = shake is not None
+        self._ingest, self._shutdown = context.ingest, context.shutdown
+        self._protocol = context.protocol
+        self._handshake = handshake
+        self._has_shared_key = handshake is not None
         self._reader, self._writer = reader, writer
-        self._sender = str((writer.get_extra_info("peername") or ("",))[0])
+        self._client_ip = str((writer.get_extra_info("peername") or ("",))[0])
         self._loop = asyncio.get_running_loop()
-        self._frame_seconds, self._idle_seconds = surroundings.frame_seconds, surroundings.idle_seconds
-        self._deadline = self._loop.time() + self._frame_seconds
-        self._taking: asyncio.Queue[_Taking | None] = asyncio.Queue()
-        self._in_flight = 0
-        self._eased = asyncio.Event()
-        self._refused = self._senseless = 0
-        self._is_gone = self._ends = self._is_receiving = False
-        self._listening: asyncio.Task[None] | None = None
+        self._frame_timeout_seconds, self._idle_timeout_seconds = (
+            context.frame_timeout_seconds,
+            context.idle_timeout_seconds,
+        )
+        self._deadline = self._loop.time() + self._frame_timeout_seconds
+        self._pending_acks: asyncio.Queue[_PendingAck | None] = asyncio.Queue()
+        self._in_flight_bytes = 0
+        self._capacity_freed = asyncio.Event()
+        self._rejected_count = self._malformed_frames = 0
+        self._is_client_gone = self._is_stopped = self._is_receiving = False
+        self._reader_task: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Serve the connection to its end."""
-        listening = self._listening = asyncio.create_task(self._listen())
-        answering = asyncio.create_task(self._answer())
+        listening = self._reader_task = asyncio.create_task(self._read_frames())
+        answering = asyncio.create_task(self._write_acks())
         try:
             await asyncio.wait([listening, answering], return_when=asyncio.FIRST_COMPLETED)
             if answering.done():
@@ -140,193 +162,203 @@ class Conversation:
             await asyncio.wait([listening])
             if not listening.cancelled():
                 listening.result()
-            self._taking.put_nowait(None)
+            self._pending_acks.put_nowait(None)
             await answering
         finally:
             listening.cancel()
             answering.cancel()
-            while not self._taking.empty():
-                left = self._taking.get_nowait()
+            while not self._pending_acks.empty():
+                left = self._pending_acks.get_nowait()
                 if left is not None:
-                    left.answer.cancel()
-            if self._refused > 1:
-                log.warning("forward_refused_in_all", sender=self._sender, refused=self._refused)
+                    left.ack.cancel()
+            if self._rejected_count > 1:
+                log.warning("forward_refused_in_all", sender=self._client_ip, refused=self._rejected_count)
             await self._close()
 
     def stop(self) -> None:
         """Read no more; what was read is finished."""
-        self._ends = True
-        if self._is_receiving and self._listening is not None:
-            self._listening.cancel()
+        self._is_stopped = True
+        if self._is_receiving and self._reader_task is not None:
+            self._reader_task.cancel()
 
-    async def _listen(self) -> None:
-        frames = Frames(handshake.MAX_BYTES if self._shake else self._doorway.max_bytes)
-        if self._shake is not None:
-            self._writer.write(self._shake.helo())
+    async def _read_frames(self) -> None:
+        frames = ForwardFrameReader(handshake.HANDSHAKE_MAX_BYTES if self._handshake else self._ingest.body_max_bytes)
+        if self._handshake is not None:
+            self._writer.write(self._handshake.encode_helo())
         try:
-            while data := await self._receive(is_waited_for=frames.is_partial or self._shake is not None):
+            while data := await self._receive(expects_data=frames.is_partial or self._handshake is not None):
                 was_partial = frames.is_partial
-                whole, broken = self._gather(frames, data)
+                whole, broken = self._parse_frames(frames, data)
                 if frames.is_partial and (whole or not was_partial):
-                    self._deadline = self._loop.time() + self._frame_seconds
-                for transport in joined(whole):
-                    await self._submit(transport)
+                    self._deadline = self._loop.time() + self._frame_timeout_seconds
+                for transport in merge_messages(whole):
+                    await self._ingest_message(transport)
                 if broken is not None:
                     raise broken
-        except CallerError as error:
-            self._refuse(error)
+        except RequestError as error:
+            self._count_rejection(error)
 
-    async def _receive(self, *, is_waited_for: bool) -> bytes:
+    async def _receive(self, *, expects_data: bool) -> bytes:
         """Return what comes, or nothing if the connection has ended or nothing more was to be expected of it."""
-        if self._ends:
+        if self._is_stopped:
             return b""
-        seconds = self._deadline - self._loop.time() if is_waited_for else self._idle_seconds
+        seconds = self._deadline - self._loop.time() if expects_data else self._idle_timeout_seconds
         self._is_receiving = True
         try:
             async with asyncio.timeout(seconds):
                 return await self._reader.read(_READ_BYTES)
         except TimeoutError:
-            if is_waited_for:
-                raise TooSlow(f"no whole frame came within {self._frame_seconds:.0f} seconds") from None
+            if expects_data:
+                raise RequestTimeout(f"no whole frame came within {self._frame_timeout_seconds:.0f} seconds") from None
         except OSError:
-            self._is_gone = True
+            self._is_client_gone = True
         finally:
             self._is_receiving = False
         return b""
 
-    def _gather(self, frames: Frames, data: bytes) -> tuple[list[Transport], CallerError | None]:
+    def _parse_frames(
+        self, frames: ForwardFrameReader, data: bytes
+    ) -> tuple[list[ForwardMessage], RequestError | None]:
         """Return the frames that are whole, and why there can be no more of them."""
-        whole: list[Transport] = []
+        whole: list[ForwardMessage] = []
         try:
             for frame in frames.feed(data):
-                if self._shake is not None:
-                    self._let_in(self._shake, frame)
-                    self._shake = None
-                    frames.max_bytes = self._doorway.max_bytes
+                if self._handshake is not None:
+                    self._authenticate(self._handshake, frame)
+                    self._handshake = None
+                    frames.max_bytes = self._ingest.body_max_bytes
                     continue
                 try:
-                    whole.append(read_transport(frame))
+                    whole.append(parse_message(frame))
                 except Malformed as error:
-                    self._senseless += 1
-                    if self._senseless >= _MAX_SENSELESS:
+                    self._malformed_frames += 1
+                    if self._malformed_frames >= _MAX_MALFORMED_FRAMES:
                         raise
-                    self._refuse(error)
-        except CallerError as error:
+                    self._count_rejection(error)
+        except RequestError as error:
             return whole, error
         return whole, None
 
-    def _let_in(self, shake: Handshake, frame: bytes) -> None:
-        pong, reason = shake.answer(frame)
+    def _authenticate(self, handshake: ForwardHandshake, frame: bytes) -> None:
+        pong, reason = handshake.verify_ping(frame)
         self._writer.write(pong)
         if reason:
-            raise NoKey(f"the client is not let in: {reason}")
+            raise Unauthorized(f"the client is not let in: {reason}")
 
-    async def _submit(self, transport: Transport) -> None:
+    async def _ingest_message(self, message: ForwardMessage) -> None:
         """Send a frame's events to the intake, in parts if it has many.
 
         Raises:
-            NoKey: the client may not send any more.
-            Malformed, TooLarge: what is compressed cannot be read, or is too much.
+            Unauthorized: the client may not send any more.
+            Malformed, PayloadTooLarge: what is compressed cannot be read, or is too much.
 
         """
-        believed = self._is_believed()
-        transport = await self._unpacked(transport)
+        believed = self._check_trust()
+        message = await self._decompress(message)
         # Not of what came: a client that compresses it again gets other bytes.
-        seed = _digest(transport) if transport.chunk else b""
-        max_events, site = self._doorway.max_events, self._doorway.site
-        for first, part, ends in parts(transport, max_events):
-            size = max(len(part.entries), len(ends[0]) * _ENTRY_BYTES)
-            await self._wait_for_room(size)
-            carried = _Carried(self._dialect, part, ends, self._tell)
-            request = Request(part.entries, "", max_events, sender=self._sender, believed=believed, site=site)
-            self._in_flight += size
-            self._taking.put_nowait(_Taking(asyncio.create_task(self._take(carried, request, seed, first)), size))
+        seed = _message_digest(message) if message.chunk_id else b""
+        max_events, site = self._ingest.batch_max_events, self._ingest.site
+        for first, part, ends in split_message(message, max_events):
+            size = max(len(part.entries), len(ends[0]) * _MIN_ENTRY_BYTES)
+            await self._wait_for_capacity(size)
+            carried = _MessageProtocol(self._protocol, part, ends, self._log_rejection)
+            request = Request(
+                part.entries, "", max_events, client_ip=self._client_ip, is_trusted=believed, site_config=site
+            )
+            self._in_flight_bytes += size
+            self._pending_acks.put_nowait(
+                _PendingAck(asyncio.create_task(self._ingest_part(carried, request, seed, first)), size)
+            )
 
-    def _is_believed(self) -> bool:
+    def _check_trust(self) -> bool:
         """Tell whether the client may send any time.
 
         Raises:
-            NoKey: it may not send at all any more.
+            Unauthorized: it may not send at all any more.
 
         """
-        if self._is_trusted:
+        if self._has_shared_key:
             return True
-        scopes = self._doorway.guard.anonymous().scopes
+        scopes = self._ingest.authorizer.anonymous_permissions().scopes
         if Scope.TICK not in scopes:
-            raise NoKey(f"nobody may send without a key any more: set {PREFIX}FORWARD_SHARED_KEY")
+            raise Unauthorized(f"nobody may send without a key any more: set {ENV_PREFIX}FORWARD_SHARED_KEY")
         return Scope.IMPORT in scopes
 
-    async def _unpacked(self, transport: Transport) -> Transport:
-        if len(transport.entries) < _IN_A_THREAD_FROM or not transport.encoding:
-            return plain(transport, self._doorway.max_bytes)
-        return await asyncio.to_thread(plain, transport, self._doorway.max_bytes)
+    async def _decompress(self, message: ForwardMessage) -> ForwardMessage:
+        if len(message.entries) < _DECOMPRESS_IN_THREAD_MIN_BYTES or not message.compression:
+            return decompress_message(message, self._ingest.body_max_bytes)
+        return await asyncio.to_thread(decompress_message, message, self._ingest.body_max_bytes)
 
-    async def _wait_for_room(self, size: int) -> None:
-        while self._in_flight and self._in_flight + size > _IN_FLIGHT_BYTES:
-            self._eased.clear()
-            await self._eased.wait()
+    async def _wait_for_capacity(self, size: int) -> None:
+        while self._in_flight_bytes and self._in_flight_bytes + size > _MAX_IN_FLIGHT_BYTES:
+            self._capacity_freed.clear()
+            await self._capacity_freed.wait()
             # What the client has sent meanwhile was not read.
-            self._deadline = self._loop.time() + self._frame_seconds
+            self._deadline = self._loop.time() + self._frame_timeout_seconds
 
-    async def _take(self, carried: _Carried, request: Request, seed: bytes, first: int) -> bytes | None:
+    async def _ingest_part(
+        self, protocol: _MessageProtocol, request: Request, event_id_seed: bytes, first_index: int
+    ) -> bytes | None:
         """Bring a part of a frame to the disk, and return the answer, or None if it was given up."""
-        pause = _FIRST_PAUSE_SECONDS
+        pause = _INITIAL_BACKOFF_SECONDS
         while True:
-            named: Iterator[str] | None = islice(identities_of(seed), first, None) if seed else None
+            named: Iterator[str] | None = (
+                islice(derive_event_ids(event_id_seed), first_index, None) if event_id_seed else None
+            )
             try:
-                return (await self._doorway.intake.take(carried, request._replace(identities=named))).body
+                return (await self._ingest.intake.ingest(protocol, request._replace(event_ids=named))).body
             except SpoolFull as error:
-                if pause == _FIRST_PAUSE_SECONDS:
-                    self._refuse(error)
-                if self._stopping.is_set() or (seed and self._has_left()):
+                if pause == _INITIAL_BACKOFF_SECONDS:
+                    self._count_rejection(error)
+                if self._shutdown.is_set() or (event_id_seed and self._is_client_disconnected()):
                     return None
-            except CallerError as error:
-                self._refuse(error)
+            except RequestError as error:
+                self._count_rejection(error)
                 return b""
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
-                    await self._stopping.wait()
-            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+                    await self._shutdown.wait()
+            pause = min(2 * pause, _MAX_BACKOFF_SECONDS)
 
-    def _has_left(self) -> bool:
+    def _is_client_disconnected(self) -> bool:
         """Tell whether the client waits for no answers any more; what it gets none for, it sends again."""
-        return self._is_gone or self._writer.transport.is_closing() or self._reader.at_eof()
+        return self._is_client_gone or self._writer.transport.is_closing() or self._reader.at_eof()
 
-    async def _answer(self) -> None:
+    async def _write_acks(self) -> None:
         """Acknowledge what is on disk, in the order in which it came."""
-        while (taking := await self._taking.get()) is not None:
-            answer = await taking.answer
-            self._in_flight -= taking.size
-            self._eased.set()
+        while (taking := await self._pending_acks.get()) is not None:
+            answer = await taking.ack
+            self._in_flight_bytes -= taking.size
+            self._capacity_freed.set()
             if answer is None:
                 return
-            if answer and not self._is_gone:
-                await self._write(answer)
+            if answer and not self._is_client_gone:
+                await self._write_ack(answer)
 
-    async def _write(self, answer: bytes) -> None:
+    async def _write_ack(self, ack: bytes) -> None:
         try:
-            self._writer.write(answer)
-            async with asyncio.timeout(self._frame_seconds):
+            self._writer.write(ack)
+            async with asyncio.timeout(self._frame_timeout_seconds):
                 await self._writer.drain()
         except (OSError, TimeoutError):
-            self._is_gone = True
+            self._is_client_gone = True
             self.stop()
 
-    def _refuse(self, error: MetronomeError) -> None:
-        self._doorway.telemetry.refuse(error)
-        self._tell(error, 1)
+    def _count_rejection(self, error: MetronomeError) -> None:
+        self._ingest.telemetry.count_rejection(error)
+        self._log_rejection(error, 1)
 
-    def _tell(self, error: MetronomeError, count: int) -> None:
+    def _log_rejection(self, error: MetronomeError, count: int) -> None:
         """Log the first refusal of a connection; the others are only counted."""
-        if not self._refused:
+        if not self._rejected_count:
             kind = type(error).__name__
-            log.warning("forward_refused", sender=self._sender, kind=kind, error=str(error))
-        self._refused += count
+            log.warning("forward_refused", sender=self._client_ip, kind=kind, error=str(error))
+        self._rejected_count += count
 
     async def _close(self) -> None:
         try:
-            async with asyncio.timeout(_CLOSE_SECONDS):
-                if self._writer.can_write_eof() and not self._has_left():
+            async with asyncio.timeout(_CLOSE_TIMEOUT_SECONDS):
+                if self._writer.can_write_eof() and not self._is_client_disconnected():
                     self._writer.write_eof()
                     # Left unread, it would reset the connection, and the answers on their way would be lost.
                     while await self._reader.read(_READ_BYTES):
@@ -337,21 +369,21 @@ class Conversation:
             self._writer.transport.abort()
 
 
-def _digest(transport: Transport) -> bytes:
-    content = blake2b(transport.chunk, digest_size=32)
-    content.update(transport.entries)
+def _message_digest(message: ForwardMessage) -> bytes:
+    content = blake2b(message.chunk_id, digest_size=32)
+    content.update(message.entries)
     return content.digest()
 
 
 _MAX_CONNECTIONS: Final = 1024
-_TLS_SECONDS: Final = 60.0
-_HEARTBEAT: Final = b"\0"
+_TLS_HANDSHAKE_SECONDS: Final = 60.0
+_HEARTBEAT_REPLY: Final = b"\0"
 _HEARTBEAT_MAX_BYTES: Final = 128
 _NONCE_BYTES: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
-class _Security:
+class _ForwardCredentials:
     """What clients have to show.
 
     Attributes:
@@ -363,61 +395,64 @@ class _Security:
     shared_key: str
     users: Mapping[str, str]
 
-    def handshake(self) -> Handshake | None:
+    def new_handshake(self) -> ForwardHandshake | None:
         """Return the handshake of a new connection, if there has to be one."""
         if not self.shared_key:
             return None
         nonce, auth = secrets.token_bytes(_NONCE_BYTES), secrets.token_bytes(_NONCE_BYTES)
-        return Handshake(self.shared_key, nonce, auth, self.users)
+        return ForwardHandshake(self.shared_key, nonce, auth, self.users)
 
 
-def check_forward(settings: Settings, guard: Guard) -> None:
+def validate_forward_settings(settings: Settings, authorizer: Authorizer) -> None:
     """See that the settings of the listener go together.
 
     Raises:
-        Misconfigured: they do not; the message names one.
+        ConfigurationError: they do not; the message names one.
 
     """
     if settings.forward_users and not settings.forward_shared_key:
-        raise Misconfigured(f"{PREFIX}FORWARD_USERS needs {PREFIX}FORWARD_SHARED_KEY beside it")
-    if not settings.forward_shared_key and Scope.TICK not in guard.anonymous().scopes:
-        raise Misconfigured(
-            f"{PREFIX}PUBLIC lets nobody send without a key, and forward has none: set {PREFIX}FORWARD_SHARED_KEY"
+        raise ConfigurationError(f"{ENV_PREFIX}FORWARD_USERS needs {ENV_PREFIX}FORWARD_SHARED_KEY beside it")
+    if not settings.forward_shared_key and Scope.TICK not in authorizer.anonymous_permissions().scopes:
+        raise ConfigurationError(
+            f"{ENV_PREFIX}PUBLIC lets nobody send without a key, and forward has none: set "
+            f"{ENV_PREFIX}FORWARD_SHARED_KEY"
         )
-    _tls(settings)
+    _build_tls_context(settings)
 
 
 @contextlib.asynccontextmanager
-async def forwarding(settings: Settings, doorway: Doorway, *, shared: bool = False) -> AsyncIterator[None]:
+async def run_forward_listener(
+    settings: Settings, ingest: IngestContext, *, reuse_port: bool = False
+) -> AsyncIterator[None]:
     """Listen at `Settings.forward_port` while the block runs; as it ends, finish what was sent and acknowledge it.
 
     Args:
         settings: the port, and who may send.
-        doorway: where events go.
-        shared: whether other processes listen there too.
+        ingest: where events go.
+        reuse_port: whether other processes listen there too.
 
     Raises:
-        Misconfigured: the certificate cannot be read.
+        ConfigurationError: the certificate cannot be read.
         OSError: the port cannot be listened on.
 
     """
-    context = _tls(settings)
-    listener = _Listener(settings, doorway)
+    context = _build_tls_context(settings)
+    listener = _ForwardListener(settings, ingest)
     loop = asyncio.get_running_loop()
-    reuse = shared or None
+    reuse = reuse_port or None
     server = await asyncio.start_server(
-        listener.converse,
+        listener.serve_connection,
         settings.host,
         settings.forward_port,
         limit=_READ_BYTES,
         ssl=context,
-        ssl_handshake_timeout=_TLS_SECONDS if context else None,
+        ssl_handshake_timeout=_TLS_HANDSHAKE_SECONDS if context else None,
         reuse_port=reuse,
         backlog=1024,
     )
     try:
         where = server.sockets[0].getsockname()[:2]
-        heartbeats, _ = await loop.create_datagram_endpoint(_Heartbeats, where, reuse_port=reuse)
+        heartbeats, _ = await loop.create_datagram_endpoint(_HeartbeatResponder, where, reuse_port=reuse)
         try:
             log.info("listening_forward", host=where[0], port=where[1], tls=context is not None)
             yield
@@ -428,46 +463,46 @@ async def forwarding(settings: Settings, doorway: Doorway, *, shared: bool = Fal
         await listener.stop(settings.stop_seconds)
 
 
-class _Listener:
-    def __init__(self, settings: Settings, doorway: Doorway) -> None:
+class _ForwardListener:
+    def __init__(self, settings: Settings, ingest: IngestContext) -> None:
         users = dict(user.split(":", 1) for user in settings.forward_users)
-        self._security = _Security(settings.forward_shared_key, users)
-        dialect = Forward(doorway.max_bytes, settings.event_max_bytes)
-        self._surroundings = Surroundings(doorway, dialect, asyncio.Event())
-        self._conversations: dict[asyncio.Task[None], Conversation] = {}
+        self._credentials = _ForwardCredentials(settings.forward_shared_key, users)
+        dialect = ForwardProtocol(ingest.body_max_bytes, settings.event_max_bytes)
+        self._connection_context = ForwardConnectionContext(ingest, dialect, asyncio.Event())
+        self._connections: dict[asyncio.Task[None], ForwardConnection] = {}
 
-    async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection to its end."""
         task = asyncio.current_task()
-        if task is None or len(self._conversations) >= _MAX_CONNECTIONS or self._surroundings.stopping.is_set():
-            log.warning("forward_connection_refused", connections=len(self._conversations))
+        if task is None or len(self._connections) >= _MAX_CONNECTIONS or self._connection_context.shutdown.is_set():
+            log.warning("forward_connection_refused", connections=len(self._connections))
             writer.transport.abort()
             return
-        conversation = Conversation(self._surroundings, self._security.handshake(), reader, writer)
-        self._conversations[task] = conversation
+        conversation = ForwardConnection(self._connection_context, self._credentials.new_handshake(), reader, writer)
+        self._connections[task] = conversation
         try:
             await conversation.run()
         except asyncio.CancelledError:
             # `stop` waits for it no longer. Streams would complain of a task that ends as cancelled.
             writer.transport.abort()
         finally:
-            del self._conversations[task]
+            del self._connections[task]
 
-    async def stop(self, seconds: float) -> None:
+    async def stop(self, timeout_seconds: float) -> None:
         """Read no more, finish what was read, and close all connections."""
-        self._surroundings.stopping.set()
-        tasks = list(self._conversations)
-        for conversation in self._conversations.values():
+        self._connection_context.shutdown.set()
+        tasks = list(self._connections)
+        for conversation in self._connections.values():
             conversation.stop()
         if not tasks:
             return
-        _, late = await asyncio.wait(tasks, timeout=seconds)
+        _, late = await asyncio.wait(tasks, timeout=timeout_seconds)
         for task in late:
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)
 
 
-class _Heartbeats(asyncio.DatagramProtocol):
+class _HeartbeatResponder(asyncio.DatagramProtocol):
     """Answers the heartbeats of old Fluentds, which come over UDP."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -476,21 +511,23 @@ class _Heartbeats(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: tuple[str | int, ...]) -> None:
         if len(data) <= _HEARTBEAT_MAX_BYTES:
-            self._transport.sendto(_HEARTBEAT, addr)
+            self._transport.sendto(_HEARTBEAT_REPLY, addr)
 
 
-def _tls(settings: Settings) -> ssl.SSLContext | None:
+def _build_tls_context(settings: Settings) -> ssl.SSLContext | None:
     if settings.forward_certificate is None:
         if settings.forward_certificate_key is not None:
-            raise Misconfigured(f"{PREFIX}FORWARD_CERTIFICATE_KEY needs {PREFIX}FORWARD_CERTIFICATE beside it")
+            raise ConfigurationError(
+                f"{ENV_PREFIX}FORWARD_CERTIFICATE_KEY needs {ENV_PREFIX}FORWARD_CERTIFICATE beside it"
+            )
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
         context.load_cert_chain(settings.forward_certificate, settings.forward_certificate_key)
     except OSError as error:
-        raise Misconfigured(
-            f"{PREFIX}FORWARD_CERTIFICATE and its key, in the same file or that of "
-            f"{PREFIX}FORWARD_CERTIFICATE_KEY, cannot be used: {error}"
+        raise ConfigurationError(
+            f"{ENV_PREFIX}FORWARD_CERTIFICATE and its key, in the same file or that of "
+            f"{ENV_PREFIX}FORWARD_CERTIFICATE_KEY, cannot be used: {error}"
         ) from None
     return context

@@ -4,16 +4,23 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
 
-from metronome.errors import MetronomeError, TooLarge
-from metronome.protocol import Outcome, Reading, Readings, Reply, Request
-from metronome.protocols.forward.entries import read_entries
-from metronome.protocols.forward.transport import Ends, Transport, acknowledgement, entry_ends, plain, read_transport
+from metronome.errors import MetronomeError, PayloadTooLarge
+from metronome.protocol import IngestResult, ParsedEvent, ParsedRequest, Reply, Request
+from metronome.protocols.forward.entries import parse_entries
+from metronome.protocols.forward.transport import (
+    EntryEnds,
+    ForwardMessage,
+    decompress_message,
+    encode_ack,
+    find_entry_ends,
+    parse_message,
+)
 
-_DONE = 200
+_OK = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Forward:
+class ForwardProtocol:
     """Reads frames of all four modes (see `Dialect`).
 
     Attributes:
@@ -25,36 +32,36 @@ class Forward:
     max_bytes: int
     event_max_bytes: int
 
-    def key(self, _: Request) -> str:
+    def extract_key(self, _: Request) -> str:
         """Return nothing: who sends is known before the first frame (see `Dialect.key`)."""
         return ""
 
-    def read(self, request: Request) -> Readings:
+    def parse(self, request: Request) -> ParsedRequest:
         """Read the events of a frame (see `Dialect.read`); the notes are its chunk's id."""
-        transport = plain(read_transport(request.body), self.max_bytes)
-        return self.read_carried(transport, entry_ends(transport.entries), request)
+        transport = decompress_message(parse_message(request.body), self.max_bytes)
+        return self.parse_message_entries(transport, find_entry_ends(transport.entries), request)
 
-    def read_carried(self, transport: Transport, entries: Ends, request: Request) -> Readings:
+    def parse_message_entries(self, message: ForwardMessage, entry_ends: EntryEnds, request: Request) -> ParsedRequest:
         """Read the events of a frame that was taken apart already, and is not compressed (see `read`).
 
         Raises:
-            TooLarge: it holds more events than it may.
+            PayloadTooLarge: it holds more events than it may.
 
         """
-        ends, broken = entries
+        ends, broken = entry_ends
         if len(ends) > request.max_events:
-            raise TooLarge(
+            raise PayloadTooLarge(
                 f"the frame holds over {request.max_events} entries: send fewer at once, or raise batch_max_events"
             )
-        events: Iterable[Reading] = read_entries(transport, ends, request.site, self.event_max_bytes)
+        events: Iterable[ParsedEvent] = parse_entries(message, ends, request.site_config, self.event_max_bytes)
         if broken is not None:
             events = chain(events, [broken])
-        return Readings(events, batch=True, notes=transport.chunk)
+        return ParsedRequest(events, is_batch=True, context=message.chunk_id)
 
-    def reply(self, _: Request, readings: Readings, __: Outcome) -> Reply:
+    def reply(self, _: Request, parsed: ParsedRequest, __: IngestResult) -> Reply:
         """Acknowledge the chunk (see `Dialect.reply`), whatever became of single events: they would fail again."""
-        return Reply(_DONE, acknowledgement(readings.notes))
+        return Reply(_OK, encode_ack(parsed.context))
 
-    def refuse(self, _: Request, __: MetronomeError, status: int) -> Reply:
+    def reply_error(self, _: Request, __: MetronomeError, status: int) -> Reply:
         """Say nothing: the protocol has no word for it (see `Dialect.refuse`)."""
         return Reply(status)

@@ -11,25 +11,25 @@ from typing import Final, NamedTuple
 from msgpack import OutOfData, Unpacker, packb
 
 from metronome.errors import Malformed
-from metronome.protocols.forward.frames import Head, Kind, read_head
-from metronome.web.bodies import decode
+from metronome.protocols.forward.frames import MsgpackHead, MsgpackKind, parse_head
+from metronome.web.bodies import decompress
 
-_ENTRY: Final = b"\x92"
+_ENTRY_HEADER: Final = b"\x92"
 _NIL: Final = b"\xc0"
-_MESSAGE_VALUES: Final = 3
-_VALUES: Final = range(2, 5)
+_MESSAGE_MODE_LENGTH: Final = 3
+_MESSAGE_LENGTHS: Final = range(2, 5)
 _MAX_OPTIONS: Final = 64
-_PLAIN: Final = frozenset({"", "text"})
-_SPOKEN: Final = frozenset({"gzip", "zstd"})
-_PART_BYTES: Final = 16
+_UNCOMPRESSED: Final = frozenset({"", "text"})
+_COMPRESSIONS: Final = frozenset({"gzip", "zstd"})
+_BYTES_PER_MEMBER: Final = 16
 """Fluentd's buffer compresses what it takes at once, if need be a single entry, as a part of its own."""
 
 
-Ends = tuple[list[int], Malformed | None]
+EntryEnds = tuple[list[int], Malformed | None]
 """Where each entry ends, and why what follows the last is none."""
 
 
-class Transport(NamedTuple):
+class ForwardMessage(NamedTuple):
     """What a frame carries.
 
     Attributes:
@@ -42,90 +42,93 @@ class Transport(NamedTuple):
 
     tag: str
     entries: bytes
-    chunk: bytes = b""
-    encoding: str = ""
+    chunk_id: bytes = b""
+    compression: str = ""
 
 
-def read_transport(frame: bytes) -> Transport:
+def parse_message(frame: bytes) -> ForwardMessage:
     """Read a frame that is whole.
 
     Raises:
         Malformed: it is msgpack, but carries no events.
 
     """
-    outer = _head(frame, 0)
-    if outer.kind is not Kind.ARRAY or outer.size not in _VALUES:
+    outer = _require_head(frame, 0)
+    if outer.kind is not MsgpackKind.ARRAY or outer.size not in _MESSAGE_LENGTHS:
         raise Malformed("a frame is an array of a tag, entries (or a time and a record) and options, and this is none")
-    name = _head(frame, outer.start)
-    if name.kind is not Kind.TEXT:
+    name = _require_head(frame, outer.content_start)
+    if name.kind is not MsgpackKind.TEXT:
         raise Malformed("the first of a frame is its tag, a text")
-    at = name.start + name.size
-    tag = frame[name.start : at].decode(errors="backslashreplace")
-    second = _head(frame, at)
-    packed = second.kind is Kind.TEXT
+    at = name.content_start + name.size
+    tag = frame[name.content_start : at].decode(errors="backslashreplace")
+    second = _require_head(frame, at)
+    packed = second.kind is MsgpackKind.TEXT
     if packed:
-        behind, read = second.start + second.size, 2
-        entries = frame[second.start : behind]
-    elif second.kind is Kind.ARRAY:
-        behind, read = (len(frame) if outer.size == len(("tag", "entries")) else _end(frame, at)), 2
-        entries = frame[second.start : behind]
+        behind, read = second.content_start + second.size, 2
+        entries = frame[second.content_start : behind]
+    elif second.kind is MsgpackKind.ARRAY:
+        behind, read = (len(frame) if outer.size == len(("tag", "entries")) else _value_end(frame, at)), 2
+        entries = frame[second.content_start : behind]
     else:
-        if second.kind is Kind.MAP or outer.size < _MESSAGE_VALUES:
+        if second.kind is MsgpackKind.MAP or outer.size < _MESSAGE_MODE_LENGTH:
             raise Malformed("behind the tag come entries, or a time and a record")
-        record = second.start + second.size
-        behind, read = (len(frame) if outer.size == _MESSAGE_VALUES else _end(frame, record)), _MESSAGE_VALUES
-        entries = _ENTRY + frame[at:behind]
-    chunk, encoding = _options(frame, behind) if outer.size > read else (b"", "")
-    return Transport(tag, entries, chunk, encoding if packed else "")
+        record = second.content_start + second.size
+        behind, read = (
+            (len(frame) if outer.size == _MESSAGE_MODE_LENGTH else _value_end(frame, record)),
+            _MESSAGE_MODE_LENGTH,
+        )
+        entries = _ENTRY_HEADER + frame[at:behind]
+    chunk, encoding = _parse_options(frame, behind) if outer.size > read else (b"", "")
+    return ForwardMessage(tag, entries, chunk, encoding if packed else "")
 
 
-def plain(transport: Transport, max_bytes: int) -> Transport:
+def decompress_message(message: ForwardMessage, max_bytes: int) -> ForwardMessage:
     """Return a transport whose entries are not compressed.
 
     Args:
-        transport: one whose entries may be.
+        message: one whose entries may be.
         max_bytes: how large they may become.
 
     Raises:
         Malformed: they are not what the transport says.
-        TooLarge: they are larger.
+        PayloadTooLarge: they are larger.
 
     """
-    if not transport.encoding:
-        return transport
-    if transport.encoding not in _SPOKEN:
-        raise Malformed(f"compressed is {transport.encoding[:40]!r}: send {', '.join(sorted(_SPOKEN))} or text")
-    return transport._replace(
-        entries=decode(transport.entries, transport.encoding, max_bytes, _PART_BYTES), encoding=""
+    if not message.compression:
+        return message
+    if message.compression not in _COMPRESSIONS:
+        raise Malformed(f"compressed is {message.compression[:40]!r}: send {', '.join(sorted(_COMPRESSIONS))} or text")
+    return message._replace(
+        entries=decompress(message.entries, message.compression, max_bytes, _BYTES_PER_MEMBER), compression=""
     )
 
 
-def frame_of(transport: Transport) -> bytes:
+def encode_packed_forward(message: ForwardMessage) -> bytes:
     """Write a transport as a frame in PackedForward mode."""
-    options = {"compressed": transport.encoding} if transport.encoding else {}
-    head = b"\x93" + packb(transport.tag) + b"\xc6" + len(transport.entries).to_bytes(4, "big")
-    chunk = b"\xa5chunk" + transport.chunk if transport.chunk else b""
+    options = {"compressed": message.compression} if message.compression else {}
+    head = b"\x93" + packb(message.tag) + b"\xc6" + len(message.entries).to_bytes(4, "big")
+    chunk = b"\xa5chunk" + message.chunk_id if message.chunk_id else b""
     size = len(options) + bool(chunk)
-    return b"".join((head, transport.entries, bytes([0x80 | size]), chunk, packb(options)[1:]))
+    return b"".join((head, message.entries, bytes([0x80 | size]), chunk, packb(options)[1:]))
 
 
-def acknowledgement(chunk: bytes) -> bytes:
+def encode_ack(chunk_id: bytes) -> bytes:
     """Write the answer to a chunk: its id, byte for byte; nothing if it has none."""
-    return b"\x81\xa3ack" + chunk if chunk else b""
+    return b"\x81\xa3ack" + chunk_id if chunk_id else b""
 
 
-def entry_ends(entries: bytes) -> Ends:
+def find_entry_ends(entries: bytes) -> EntryEnds:
     """Find where each entry ends, and why what follows them is none."""
-    return _next_ends(_unpacker(entries), 0, len(entries), len(entries))
+    return _find_next_ends(_new_unpacker(entries), 0, len(entries), len(entries))
 
 
-def parts(transport: Transport, max_entries: int) -> Iterator[tuple[int, Transport, Ends]]:
+def split_message(message: ForwardMessage, max_entries: int) -> Iterator[tuple[int, ForwardMessage, EntryEnds]]:
     """Cut a transport that is not compressed into such as hold so many entries at the most.
 
     Each is looked for as it is asked for: a frame may be of millions of bytes that are an entry each.
 
     Args:
-        transport: what is cut.
+        message: what is cut.
         max_entries: how many a part may have.
 
     Yields:
@@ -133,40 +136,40 @@ def parts(transport: Transport, max_entries: int) -> Iterator[tuple[int, Transpo
         id, and what is no entry.
 
     """
-    entries = transport.entries
-    unpacker = _unpacker(entries)
+    entries = message.entries
+    unpacker = _new_unpacker(entries)
     first = begin = 0
     while True:
-        ends, broken = _next_ends(unpacker, begin, len(entries), max_entries)
+        ends, broken = _find_next_ends(unpacker, begin, len(entries), max_entries)
         end = begin + (ends[-1] if ends else 0)
         if broken is not None or end == len(entries):
             break
-        yield first, transport._replace(entries=entries[begin:end], chunk=b""), (ends, None)
+        yield first, message._replace(entries=entries[begin:end], chunk_id=b""), (ends, None)
         first, begin = first + max_entries, end
-    yield first, transport._replace(entries=entries[begin:]) if begin else transport, (ends, broken)
+    yield first, message._replace(entries=entries[begin:]) if begin else message, (ends, broken)
 
 
-def joined(transports: Iterable[Transport]) -> Iterator[Transport]:
+def merge_messages(messages: Iterable[ForwardMessage]) -> Iterator[ForwardMessage]:
     """Join neighbours of one tag that want no acknowledgement: loggers send each event as a frame of its own."""
-    for (tag, alone), group in groupby(transports, lambda one: (one.tag, bool(one.chunk or one.encoding))):
+    for (tag, alone), group in groupby(messages, lambda one: (one.tag, bool(one.chunk_id or one.compression))):
         if alone:
             yield from group
         else:
-            yield Transport(tag, b"".join([one.entries for one in group]))
+            yield ForwardMessage(tag, b"".join([one.entries for one in group]))
 
 
-def _unpacker(entries: bytes) -> Unpacker:
+def _new_unpacker(entries: bytes) -> Unpacker:
     unpacker = Unpacker(max_buffer_size=max(1, len(entries)))
     unpacker.feed(entries)
     return unpacker
 
 
-def _next_ends(unpacker: Unpacker, begin: int, size: int, most: int) -> Ends:
+def _find_next_ends(unpacker: Unpacker, begin: int, size: int, max_entries: int) -> EntryEnds:
     """Find where the next entries end, counted from *begin* on; *size* is where there are no more."""
     ends: list[int] = []
     skip, tell, add = unpacker.skip, unpacker.tell, ends.append
     try:
-        for _ in range(most):
+        for _ in range(max_entries):
             skip()
             add(tell() - begin)
     except OutOfData:
@@ -177,43 +180,43 @@ def _next_ends(unpacker: Unpacker, begin: int, size: int, most: int) -> Ends:
     return ends, None
 
 
-def _options(frame: bytes, at: int) -> tuple[bytes, str]:
+def _parse_options(frame: bytes, offset: int) -> tuple[bytes, str]:
     """Return the chunk's id, as it stands there, and what the entries are compressed with."""
-    head = _head(frame, at)
+    head = _require_head(frame, offset)
     chunk, encoding = b"", ""
-    if head.kind is not Kind.MAP:
+    if head.kind is not MsgpackKind.MAP:
         return chunk, encoding
-    at = head.start
+    offset = head.content_start
     for _ in range(min(head.size, _MAX_OPTIONS)):
-        value = _end(frame, at)
-        end = _end(frame, value)
-        name = _head(frame, at)
-        match frame[name.start : value]:
+        value = _value_end(frame, offset)
+        end = _value_end(frame, value)
+        name = _require_head(frame, offset)
+        match frame[name.content_start : value]:
             case b"chunk" if frame[value:end] != _NIL:
                 chunk = frame[value:end]
             case b"compressed" if frame[value:end] != _NIL:
-                text = frame[_head(frame, value).start : end].decode(errors="backslashreplace")
-                encoding = "" if text in _PLAIN else text
-        at = end
+                text = frame[_require_head(frame, value).content_start : end].decode(errors="backslashreplace")
+                encoding = "" if text in _UNCOMPRESSED else text
+        offset = end
     return chunk, encoding
 
 
-def _head(frame: bytes, at: int) -> Head:
-    head = read_head(frame, at)
+def _require_head(frame: bytes, offset: int) -> MsgpackHead:
+    head = parse_head(frame, offset)
     if head is None:
         raise Malformed("the frame breaks off")
     return head
 
 
-def _end(frame: bytes, at: int) -> int:
-    """Return where the value ends that begins at *at*."""
-    head = _head(frame, at)
-    if head.kind is not Kind.ARRAY and head.kind is not Kind.MAP:
-        return head.start + head.size
+def _value_end(frame: bytes, offset: int) -> int:
+    """Return where the value ends that begins at *offset*."""
+    head = _require_head(frame, offset)
+    if head.kind is not MsgpackKind.ARRAY and head.kind is not MsgpackKind.MAP:
+        return head.content_start + head.size
     unpacker = Unpacker(max_buffer_size=len(frame))
-    unpacker.feed(memoryview(frame)[at:])
+    unpacker.feed(memoryview(frame)[offset:])
     try:
         unpacker.skip()
     except (OutOfData, ValueError):
         raise Malformed("the frame breaks off") from None
-    return at + int(unpacker.tell())
+    return offset + int(unpacker.tell())

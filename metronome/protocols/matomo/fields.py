@@ -11,15 +11,15 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from metronome.enrich.addresses import read_address
+from metronome.enrich.addresses import normalize_address
 from metronome.errors import Malformed
-from metronome.event import REFERER_NAMES, REPEATED, TIME_NAMES
-from metronome.items import ItemRule
-from metronome.protocols.access_logs.formats import add_client, path_of
-from metronome.protocols.matomo.requests import Parameters
-from metronome.times import read_stamp, stamp_of
+from metronome.event import REFERRER_FIELDS, REPEATED_FIELDS, TIMESTAMP_FIELDS
+from metronome.items import ItemPattern
+from metronome.protocols.access_logs.formats import request_path, set_client
+from metronome.protocols.matomo.requests import MatomoParameters
+from metronome.times import format_timestamp, parse_timestamp
 
-TEXTS: Final = {
+TEXT_PARAMETERS: Final = {
     "action_name": "title",
     "url": "url",
     "urlref": "referer",
@@ -68,7 +68,7 @@ TEXTS: Final = {
 }
 """Those that are text. Of Matomo's JSON, the text stays as it is."""
 
-NUMBERS: Final = {
+NUMBER_PARAMETERS: Final = {
     "idsite": "idsite",
     "search_count": "search_count",
     "e_v": "value",
@@ -109,47 +109,49 @@ NUMBERS: Final = {
 }
 """Those that are numbers; what is none stays the text that it is."""
 
-PLACE_TEXTS: Final = ("country", "region", "city")
-PLACE_NUMBERS: Final = ("lat", "long")
+GEO_TEXT_PARAMETERS: Final = ("country", "region", "city")
+GEO_NUMBER_PARAMETERS: Final = ("lat", "long")
 
-HANDLED: Final = frozenset({"_id", "cid", "cip", "cdt", "cdo", "bots", "ping", *PLACE_TEXTS, *PLACE_NUMBERS})
+SPECIAL_PARAMETERS: Final = frozenset(
+    {"_id", "cid", "cip", "cdt", "cdo", "bots", "ping", *GEO_TEXT_PARAMETERS, *GEO_NUMBER_PARAMETERS}
+)
 """Those that say what is looked at before anything is kept."""
 
-DROPPED: Final = frozenset(
+IGNORED_PARAMETERS: Final = frozenset(
     {"rec", "r", "rand", "apiv", "token_auth", "send_image", "queuedtracking", "dp", "debug", "tracker_install_check"}
 )
 """Those that are of the wire alone; one of them is a secret."""
 
-TAKEN: Final = frozenset(
+RESERVED_FIELDS: Final = frozenset(
     {
-        *TEXTS.values(),
-        *NUMBERS.values(),
-        *TIME_NAMES,
-        *REFERER_NAMES,
+        *TEXT_PARAMETERS.values(),
+        *NUMBER_PARAMETERS.values(),
+        *TIMESTAMP_FIELDS,
+        *REFERRER_FIELDS,
         *("id", "event", "format", "event_id", "session", "visitor", "user", "bot", "duration"),
-        *("clientip", "clienthost", "referer_url", "method", REPEATED),
+        *("clientip", "clienthost", "referer_url", "method", REPEATED_FIELDS),
     }
 )
-"""Names that mean something in an event: an unknown parameter of that name gets `PREFIX`."""
+"""Names that mean something in an event: an unknown parameter of that name gets `UNKNOWN_PARAMETER_PREFIX`."""
 
-PREFIX: Final = "matomo_"
+UNKNOWN_PARAMETER_PREFIX: Final = "matomo_"
 
 
-_BELIEVED_FOR: Final = timedelta(days=1)
-_SEEN: Final = 200
-_SHOWN: Final = 200
-_INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
-_DECIMAL = re.compile(r"[+-]?(\d{1,18}(\.\d{0,18})?|\.\d{1,18})", re.ASCII)
-_SECONDS = re.compile(r"-?(\d{1,10})", re.ASCII)
-_FILE_FORMAT = re.compile(r"[^/]\.([A-Za-z0-9]{1,16})\Z", re.ASCII)
-_FAILED_PAGE = re.compile(r"([1-5]\d\d)\W{1,3}URL = ", re.ASCII)
+_UNTRUSTED_MAX_AGE: Final = timedelta(days=1)
+_VIEWED_STATUS: Final = 200
+_SHOWN_CHARACTERS: Final = 200
+_INTEGER_PATTERN = re.compile(r"[+-]?\d{1,18}", re.ASCII)
+_DECIMAL_PATTERN = re.compile(r"[+-]?(\d{1,18}(\.\d{0,18})?|\.\d{1,18})", re.ASCII)
+_SECONDS_PATTERN = re.compile(r"-?(\d{1,10})", re.ASCII)
+_FILE_EXTENSION_PATTERN = re.compile(r"[^/]\.([A-Za-z0-9]{1,16})\Z", re.ASCII)
+_ERROR_TITLE_PATTERN = re.compile(r"([1-5]\d\d)\W{1,3}URL = ", re.ASCII)
 """The title that Matomo's log importer and its advice for error pages give to what did not go well."""
-_OF_TRACKERS: Final = frozenset({"r", "rand", "_id", "cid", "pv_id", "send_image"})
-_STATUS = re.compile(r"[1-5]\d\d", re.ASCII)
-_USUAL_RULE = ItemRule()
+_TRACKER_PARAMETERS: Final = frozenset({"r", "rand", "_id", "cid", "pv_id", "send_image"})
+_STATUS_PATTERN = re.compile(r"[1-5]\d\d", re.ASCII)
+_DEFAULT_ITEM_PATTERN = ItemPattern()
 
 
-class Setting(NamedTuple):
+class TrackingContext(NamedTuple):
     """What is known of a thing besides what it says.
 
     Attributes:
@@ -163,134 +165,138 @@ class Setting(NamedTuple):
 
     """
 
-    rule: ItemRule
-    sender: str
-    arrival: str
-    believed: bool
-    agent: str = ""
-    lang: str = ""
-    page: str = ""
+    item_pattern: ItemPattern
+    client_ip: str
+    received_at: str
+    is_trusted: bool
+    user_agent: str = ""
+    accept_language: str = ""
+    page_url: str = ""
 
 
-def fields_of(parameters: Parameters, setting: Setting) -> dict[str, Any]:
+def build_event_fields(parameters: MatomoParameters, context: TrackingContext) -> dict[str, Any]:
     """Make an event's fields of the parameters of one thing.
 
     Args:
         parameters: under Matomo's names.
-        setting: what else is known.
+        context: what else is known.
 
     Raises:
         Malformed: it names no site, does not ask to be recorded, or says of a time what it may not.
 
     """
     given = {name: value for name, value in parameters.items() if value is not None and value != ""}
-    _check(given)
-    fields = _renamed(given)
-    if "url" not in fields and "referer" not in fields and setting.page:
-        fields["url"] = setting.page
-    _add_sender(fields, given, setting)
-    stamp = _time(given, setting)
+    _check_required(given)
+    fields = _rename_parameters(given)
+    if "url" not in fields and "referer" not in fields and context.page_url:
+        fields["url"] = context.page_url
+    _set_client_fields(fields, given, context)
+    stamp = _parse_time(given, context)
     if stamp is not None:
         fields["@timestamp"] = stamp
-    if setting.believed:
-        fields.update({name: _text(given[name]) for name in PLACE_TEXTS if name in given})
-        fields.update({name: _number(given[name]) for name in PLACE_NUMBERS if name in given})
-    if _flag(given, "bots"):
+    if context.is_trusted:
+        fields.update({name: _to_text(given[name]) for name in GEO_TEXT_PARAMETERS if name in given})
+        fields.update({name: _parse_number(given[name]) for name in GEO_NUMBER_PARAMETERS if name in given})
+    if _is_flag_set(given, "bots"):
         # The sender wants it counted whatever its agent looks like.
         fields["bot"] = False
-    _classify(fields, given, setting.rule)
+    _set_event_and_item(fields, given, context.item_pattern)
     return fields
 
 
-def _check(given: Parameters) -> None:
-    site = _text(given.get("idsite", ""))
-    if not (_INTEGER.fullmatch(site) and int(site) > 0):
+def _check_required(given: MatomoParameters) -> None:
+    site = _to_text(given.get("idsite", ""))
+    if not (_INTEGER_PATTERN.fullmatch(site) and int(site) > 0):
         raise Malformed("idsite is missing or no number: send that of the site, as idsite=1")
-    if not _flag(given, "rec"):
+    if not _is_flag_set(given, "rec"):
         raise Malformed("rec=1 is missing: without it, Matomo's trackers mean that nothing is to be recorded")
 
 
-def _renamed(given: Parameters) -> dict[str, Any]:
+def _rename_parameters(given: MatomoParameters) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for name, value in given.items():
-        if name in TEXTS:
-            fields[TEXTS[name]] = _text(value)
-        elif name in NUMBERS:
-            fields[NUMBERS[name]] = _number(value)
-        elif name not in HANDLED and name not in DROPPED:
-            fields[PREFIX + name if name in TAKEN else name] = value
+        if name in TEXT_PARAMETERS:
+            fields[TEXT_PARAMETERS[name]] = _to_text(value)
+        elif name in NUMBER_PARAMETERS:
+            fields[NUMBER_PARAMETERS[name]] = _parse_number(value)
+        elif name not in SPECIAL_PARAMETERS and name not in IGNORED_PARAMETERS:
+            fields[UNKNOWN_PARAMETER_PREFIX + name if name in RESERVED_FIELDS else name] = value
     return fields
 
 
-def _add_sender(fields: dict[str, Any], given: Parameters, setting: Setting) -> None:
+def _set_client_fields(fields: dict[str, Any], given: MatomoParameters, context: TrackingContext) -> None:
     visitor = given.get("cid", given.get("_id"))
     if visitor is not None:
-        fields["visitor"] = _text(visitor)
-    address = _text(given.get("cip", ""))
-    if address and (setting.believed or read_address(address) == read_address(setting.sender)):
-        add_client(fields, address)
-    elif setting.sender:
-        add_client(fields, setting.sender)
+        fields["visitor"] = _to_text(visitor)
+    address = _to_text(given.get("cip", ""))
+    if address and (context.is_trusted or normalize_address(address) == normalize_address(context.client_ip)):
+        set_client(fields, address)
+    elif context.client_ip:
+        set_client(fields, context.client_ip)
     if not address:
         # Whoever names an address speaks of another's visit, whose agent the request's own is not.
-        for name, header in (("agent", setting.agent), ("lang", setting.lang)):
+        for name, header in (("agent", context.user_agent), ("lang", context.accept_language)):
             if header:
                 fields.setdefault(name, header)
 
 
-def _time(given: Parameters, setting: Setting) -> str | None:
+def _parse_time(given: MatomoParameters, context: TrackingContext) -> str | None:
     """Return when it happened, where the thing says so: at ``cdt``, or so many seconds before (``cdo``)."""
     stamp = None
     if "cdt" in given:
         try:
-            stamp = read_stamp(given["cdt"])
+            stamp = parse_timestamp(given["cdt"])
         except Malformed as error:
             raise Malformed(f"cdt: {error}") from None
     if "cdo" in given:
-        stamp = _earlier(stamp or setting.arrival, given["cdo"])
-    if stamp is None or setting.believed:
+        stamp = _subtract_offset(stamp or context.received_at, given["cdo"])
+    if stamp is None or context.is_trusted:
         return stamp
-    if setting.arrival and stamp < stamp_of(datetime.fromisoformat(setting.arrival) - _BELIEVED_FOR):
+    if context.received_at and stamp < format_timestamp(
+        datetime.fromisoformat(context.received_at) - _UNTRUSTED_MAX_AGE
+    ):
         raise Malformed(
             f"cdt is {stamp}, over 24 hours ago: send it with token_auth, a key of this service with the scope import"
         )
     return stamp
 
 
-def _earlier(stamp: str, given: object) -> str | None:
-    seconds = _SECONDS.fullmatch(_text(given))
+def _subtract_offset(stamp: str, given: object) -> str | None:
+    seconds = _SECONDS_PATTERN.fullmatch(_to_text(given))
     if seconds is None:
         raise Malformed("cdo is no number: send whole seconds, of at most ten digits")
     if not stamp:
         return None
     try:
-        return stamp_of(datetime.fromisoformat(stamp) - timedelta(seconds=int(seconds[1])))
+        return format_timestamp(datetime.fromisoformat(stamp) - timedelta(seconds=int(seconds[1])))
     except OverflowError:
         raise Malformed("cdo lies before all time: send fewer seconds") from None
 
 
-def _classify(fields: dict[str, Any], given: Parameters, rule: ItemRule) -> None:
+def _set_event_and_item(fields: dict[str, Any], given: MatomoParameters, item_pattern: ItemPattern) -> None:
     """Say what happened, and to which item."""
-    event, form = _event(given), None
-    page = rule.hit("GET", _SEEN, _path(fields.get("url")))
+    event, form = _event_name(given), None
+    page = item_pattern.classify("GET", _VIEWED_STATUS, _url_path(fields.get("url")))
     item = page.id
     if event == "download":
-        path = _path(fields["download"])
-        file = rule.hit("GET", _SEEN, path)
+        path = _url_path(fields["download"])
+        file = item_pattern.classify("GET", _VIEWED_STATUS, path)
         # A file that is no item by itself is of the item on whose page it is.
         item = file.id or item
-        form = file.format or _format(path)
+        form = file.format or _file_format(path)
     if event in {"view", "download"}:
-        if _is_log_line(given):
-            _add_request(fields)
+        if _is_from_log_importer(given):
+            _set_request_from_cvar(fields)
             if event == "view":
                 # Without scripts nothing was meant by it: it counts as the same line would in a log read here.
                 event, form = page.event, page.format
-        failed = _FAILED_PAGE.match(fields.get("title", ""))
+        failed = _ERROR_TITLE_PATTERN.match(fields.get("title", ""))
         if failed is not None:
             fields["status"] = int(failed[1])
-        status = fields.get("status", _SEEN)
-        outcome = _USUAL_RULE.hit(fields.get("method", "GET"), status if isinstance(status, int) else _SEEN, "/").event
+        status = fields.get("status", _VIEWED_STATUS)
+        outcome = _DEFAULT_ITEM_PATTERN.classify(
+            fields.get("method", "GET"), status if isinstance(status, int) else _VIEWED_STATUS, "/"
+        ).event
         if outcome != "view":
             event, form = outcome, None
     fields["event"] = event
@@ -300,19 +306,19 @@ def _classify(fields: dict[str, Any], given: Parameters, rule: ItemRule) -> None
         fields["format"] = form
 
 
-def _event(given: Parameters) -> str:
-    if _flag(given, "ping"):
+def _event_name(given: MatomoParameters) -> str:
+    if _is_flag_set(given, "ping"):
         return "heartbeat"
-    for names, event in _EVENTS:
+    for names, event in _EVENT_RULES:
         if all(name in given for name in names):
             return event
     if "idgoal" in given:
-        return "goal" if _text(given["idgoal"]) != "0" else "order" if "ec_id" in given else "cart"
+        return "goal" if _to_text(given["idgoal"]) != "0" else "order" if "ec_id" in given else "cart"
     # What is sent with `ca` is no page that was seen.
-    return "action" if _flag(given, "ca") else "view"
+    return "action" if _is_flag_set(given, "ca") else "view"
 
 
-_EVENTS: Final = (
+_EVENT_RULES: Final = (
     (("cra",), "error"),
     (("ma_id",), "media"),
     (("download",), "download"),
@@ -324,12 +330,12 @@ _EVENTS: Final = (
 """What makes a thing what it is, the first one that is there."""
 
 
-def _is_log_line(given: Parameters) -> bool:
+def _is_from_log_importer(given: MatomoParameters) -> bool:
     """Tell whether it is what Matomo's log importer makes of a line, and not what it read of a tracker in one."""
-    return "cip" in given and "cvar" in given and given.keys().isdisjoint(_OF_TRACKERS)
+    return "cip" in given and "cvar" in given and given.keys().isdisjoint(_TRACKER_PARAMETERS)
 
 
-def _add_request(fields: dict[str, Any]) -> None:
+def _set_request_from_cvar(fields: dict[str, Any]) -> None:
     """Take a line's status and method from the custom variables in which Matomo's log importer sends them."""
     try:
         variables = orjson.loads(fields["cvar"])
@@ -337,30 +343,30 @@ def _add_request(fields: dict[str, Any]) -> None:
         return
     for variable in variables.values() if isinstance(variables, dict) else ():
         match variable:
-            case ["HTTP-code", str() | int() as status] if _STATUS.fullmatch(str(status)):
+            case ["HTTP-code", str() | int() as status] if _STATUS_PATTERN.fullmatch(str(status)):
                 fields.setdefault("status", int(status))
             case ["HTTP-method", str() as method]:
                 fields.setdefault("method", method)
 
 
-def _path(url: str | None) -> str:
-    return path_of(url.partition("#")[0]) if url else ""
+def _url_path(url: str | None) -> str:
+    return request_path(url.partition("#")[0]) if url else ""
 
 
-def _format(path: str) -> str | None:
+def _file_format(path: str) -> str | None:
     """Return what a file's name says of its format: of one that was called a download, any extension counts."""
-    usual = _USUAL_RULE.hit("GET", 200, path).format
+    usual = _DEFAULT_ITEM_PATTERN.classify("GET", 200, path).format
     if usual is not None:
         return usual
-    found = _FILE_FORMAT.search(path)
+    found = _FILE_EXTENSION_PATTERN.search(path)
     return found[1].lower() if found else None
 
 
-def _flag(given: Parameters, name: str) -> bool:
-    return name in given and _text(given[name]) == "1"
+def _is_flag_set(given: MatomoParameters, name: str) -> bool:
+    return name in given and _to_text(given[name]) == "1"
 
 
-def _text(value: object) -> str:
+def _to_text(value: object) -> str:
     """Return a value as it would stand in a query."""
     if isinstance(value, str):
         return value
@@ -369,13 +375,13 @@ def _text(value: object) -> str:
     try:
         return orjson.dumps(value).decode()
     except TypeError:
-        raise Malformed(f"it is nested too deeply to be read: {str(value)[:_SHOWN]}") from None
+        raise Malformed(f"it is nested too deeply to be read: {str(value)[:_SHOWN_CHARACTERS]}") from None
 
 
-def _number(value: object) -> Any:
+def _parse_number(value: object) -> Any:
     if isinstance(value, int | float):
         return int(value) if isinstance(value, bool) else value
-    text = _text(value)
-    if _INTEGER.fullmatch(text):
+    text = _to_text(value)
+    if _INTEGER_PATTERN.fullmatch(text):
         return int(text)
-    return float(text) if _DECIMAL.fullmatch(text) else text
+    return float(text) if _DECIMAL_PATTERN.fullmatch(text) else text

@@ -10,20 +10,20 @@ from urllib.parse import parse_qsl
 
 import orjson
 
-from metronome.errors import Malformed, TooLarge
-from metronome.protocol import Request, bearer
+from metronome.errors import Malformed, PayloadTooLarge
+from metronome.protocol import Request, bearer_token
 
-TOKEN: Final = "token_auth"  # noqa: S105  # a parameter's name
+TOKEN_PARAMETER: Final = "token_auth"  # noqa: S105  # a parameter's name
 
-Parameters = Mapping[str, Any]
+MatomoParameters = Mapping[str, Any]
 """What one thing to be tracked says: text, or whatever JSON can hold."""
 
 _MAX_PARAMETERS: Final = 1000
-_NO: Final = ("0", 0)
-_WHITE: Final = b" \t\r\n"
+_ZERO_VALUES: Final = ("0", 0)
+_WHITESPACE: Final = b" \t\r\n"
 
 
-class Found(NamedTuple):
+class TrackingRequest(NamedTuple):
     """What a request asks for.
 
     Attributes:
@@ -33,12 +33,12 @@ class Found(NamedTuple):
 
     """
 
-    things: Sequence[Parameters | Malformed | TooLarge]
-    bulk: bool
-    silent: bool
+    entries: Sequence[MatomoParameters | Malformed | PayloadTooLarge]
+    is_bulk: bool
+    no_content: bool
 
 
-def find(request: Request) -> Found:
+def parse_tracking_request(request: Request) -> TrackingRequest:
     """Find what a request asks to be tracked.
 
     Returns:
@@ -46,76 +46,78 @@ def find(request: Request) -> Found:
 
     Raises:
         Malformed: the body cannot be read.
-        TooLarge: it holds too many parameters, or too many things.
+        PayloadTooLarge: it holds too many parameters, or too many things.
 
     """
-    query = _from_text(request.query)
-    body = _body(request.body)
+    query = _parse_query(request.query)
+    body = _parse_body(request.body)
     if "requests" not in body:
         both = {**body, **query}
-        return Found([both] if both else [], bulk=False, silent=_is_no(both))
+        return TrackingRequest([both] if both else [], is_bulk=False, no_content=_declines_image(both))
     things = body["requests"]
     if type(things) is not list:
         raise Malformed('the bulk is no list: send {"requests":["?idsite=1&rec=1&url=…",…]}')
     if len(things) > request.max_events:
-        raise TooLarge(f"the bulk holds over {request.max_events} requests: send fewer at once")
-    return Found([_thing(thing) for thing in things], bulk=True, silent=_is_no(body))
+        raise PayloadTooLarge(f"the bulk holds over {request.max_events} requests: send fewer at once")
+    return TrackingRequest(
+        [_parse_bulk_entry(thing) for thing in things], is_bulk=True, no_content=_declines_image(body)
+    )
 
 
-def token(request: Request) -> str:
+def extract_token(request: Request) -> str:
     """Return the key that a request carries, wherever in it; nothing if there is none or it cannot be read.
 
     A bulk is one sender's: the key of any part is the key of the whole.
     """
-    given = bearer(request.headers)
-    if given or (TOKEN not in request.query and TOKEN.encode() not in request.body):
+    given = bearer_token(request.headers)
+    if given or (TOKEN_PARAMETER not in request.query and TOKEN_PARAMETER.encode() not in request.body):
         return given
-    return next(filter(None, _tokens(request)), "")
+    return next(filter(None, _iter_tokens(request)), "")
 
 
-def is_bulk(body: bytes) -> bool:
+def looks_like_bulk(body: bytes) -> bool:
     """Tell whether a body looks like that of a bulk, readable or not."""
-    return body.lstrip(_WHITE).startswith(b"{") and b'"requests"' in body
+    return body.lstrip(_WHITESPACE).startswith(b"{") and b'"requests"' in body
 
 
-def parameters(query: str, body: bytes) -> Parameters:
+def parse_parameters(query: str, body: bytes) -> MatomoParameters:
     """Read the parameters of a query and of a form or JSON object; the query's count where both have one.
 
     Raises:
         Malformed: the body is broken JSON.
-        TooLarge: there are too many of them.
+        PayloadTooLarge: there are too many of them.
 
     """
-    return {**_body(body), **_from_text(query)}
+    return {**_parse_body(body), **_parse_query(query)}
 
 
-def _tokens(request: Request) -> Iterator[str]:
+def _iter_tokens(request: Request) -> Iterator[str]:
     try:
-        yield _text(_from_text(request.query).get(TOKEN))
-        body = _body(request.body)
-        yield _text(body.get(TOKEN))
+        yield _text_or_empty(_parse_query(request.query).get(TOKEN_PARAMETER))
+        body = _parse_body(request.body)
+        yield _text_or_empty(body.get(TOKEN_PARAMETER))
         things = body.get("requests")
         for thing in things if type(things) is list else ():
-            found = _thing(thing)
-            if not isinstance(found, Malformed | TooLarge):
-                yield _text(found.get(TOKEN))
-    except (Malformed, TooLarge):
+            found = _parse_bulk_entry(thing)
+            if not isinstance(found, Malformed | PayloadTooLarge):
+                yield _text_or_empty(found.get(TOKEN_PARAMETER))
+    except (Malformed, PayloadTooLarge):
         # Whoever reads the request says so.
         return
 
 
-def _text(value: object) -> str:
+def _text_or_empty(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _is_no(given: Parameters) -> bool:
+def _declines_image(given: MatomoParameters) -> bool:
     image = given.get("send_image")
-    return isinstance(image, str | int) and image in _NO
+    return isinstance(image, str | int) and image in _ZERO_VALUES
 
 
-def _body(body: bytes) -> Parameters:
-    if not body.lstrip(_WHITE).startswith((b"{", b"[")):
-        return _from_text(body.decode(errors="replace"))
+def _parse_body(body: bytes) -> MatomoParameters:
+    if not body.lstrip(_WHITESPACE).startswith((b"{", b"[")):
+        return _parse_query(body.decode(errors="replace"))
     try:
         found = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -125,20 +127,20 @@ def _body(body: bytes) -> Parameters:
     return found
 
 
-def _thing(thing: object) -> Parameters | Malformed | TooLarge:
-    if type(thing) is dict:
-        return thing
-    if type(thing) is not str:
+def _parse_bulk_entry(entry: object) -> MatomoParameters | Malformed | PayloadTooLarge:
+    if type(entry) is dict:
+        return entry
+    if type(entry) is not str:
         return Malformed("it is neither a query, as ?idsite=1&rec=1&url=…, nor an object")
-    before, mark, query = thing.partition("?")
+    before, mark, query = entry.partition("?")
     try:
-        return _from_text((query if mark else before).partition("#")[0])
-    except TooLarge as error:
+        return _parse_query((query if mark else before).partition("#")[0])
+    except PayloadTooLarge as error:
         return error
 
 
-def _from_text(text: str) -> dict[str, str]:
+def _parse_query(text: str) -> dict[str, str]:
     try:
         return dict(parse_qsl(text, keep_blank_values=True, max_num_fields=_MAX_PARAMETERS))
     except ValueError:
-        raise TooLarge(f"the request has over {_MAX_PARAMETERS} parameters: send fewer") from None
+        raise PayloadTooLarge(f"the request has over {_MAX_PARAMETERS} parameters: send fewer") from None

@@ -9,104 +9,113 @@ from typing import Any, Final
 
 import orjson
 
-from metronome.errors import Malformed, MetronomeError, TooLarge
-from metronome.event import Event, identities_of
-from metronome.protocol import Outcome, Reading, Readings, Reply, Request, headers_of, problem, sentence
-from metronome.protocols.matomo.fields import Setting, fields_of
-from metronome.protocols.matomo.requests import Found, find, is_bulk, token
-from metronome.web.gif import ERROR_HEADER, gif, one_line
+from metronome.errors import Malformed, MetronomeError, PayloadTooLarge
+from metronome.event import Event, derive_event_ids
+from metronome.protocol import (
+    IngestResult,
+    ParsedEvent,
+    ParsedRequest,
+    Reply,
+    Request,
+    http_error_headers,
+    problem_reply,
+    public_message,
+)
+from metronome.protocols.matomo.fields import TrackingContext, build_event_fields
+from metronome.protocols.matomo.requests import TrackingRequest, extract_token, looks_like_bulk, parse_tracking_request
+from metronome.web.gif import ERROR_HEADER, gif_reply, to_header_text
 
-_UNCACHED: Final = {"Cache-Control": "no-store"}
-_ABOUT: Final = b"Events of Matomo's trackers are taken here: send idsite=1&rec=1&url=...\n"
+_NO_STORE_HEADERS: Final = {"Cache-Control": "no-store"}
+_INFO_TEXT: Final = b"Events of Matomo's trackers are taken here: send idsite=1&rec=1&url=...\n"
 
 
-def key(request: Request) -> str:
+def extract_key(request: Request) -> str:
     """Return ``token_auth`` from the query, the form or the JSON (see `Dialect.key`)."""
-    return token(request)
+    return extract_token(request)
 
 
-def read(request: Request) -> Readings:
+def parse(request: Request) -> ParsedRequest:
     """Read what is to be tracked (see `Dialect.read`)."""
-    found = find(request)
-    if not found.things and not found.bulk and request.method != "GET":
+    found = parse_tracking_request(request)
+    if not found.entries and not found.is_bulk and request.method != "GET":
         raise Malformed("the request is empty: send idsite=1&rec=1&url=…")
-    return Readings(_events(found, request), batch=found.bulk, notes=found)
+    return ParsedRequest(_iter_events(found, request), is_batch=found.is_bulk, context=found)
 
 
-def reply(request: Request, readings: Readings, outcome: Outcome) -> Reply:
+def reply(request: Request, parsed: ParsedRequest, result: IngestResult) -> Reply:
     """Answer with the picture, with nothing, or with how many of a bulk were taken (see `Dialect.reply`)."""
-    found: Found = readings.notes
-    if found.bulk:
-        return _bulk(request, outcome, silent=found.silent)
-    for error in outcome.rejected.values():
+    found: TrackingRequest = parsed.context
+    if found.is_bulk:
+        return _bulk_reply(request, result, no_content=found.no_content)
+    for error in result.rejected.values():
         raise error
-    if not found.things:
-        return Reply(200, _ABOUT, "text/plain", _credentials(request))
-    if found.silent:
-        return Reply(204, headers={**_UNCACHED, **_credentials(request)})
-    return gif(_credentials(request))
+    if not found.entries:
+        return Reply(200, _INFO_TEXT, "text/plain", _cors_headers(request))
+    if found.no_content:
+        return Reply(204, headers={**_NO_STORE_HEADERS, **_cors_headers(request)})
+    return gif_reply(_cors_headers(request))
 
 
-def refuse(request: Request, error: MetronomeError, status: int) -> Reply:
+def reply_error(request: Request, error: MetronomeError, status: int) -> Reply:
     """Describe the error, to a bulk in Matomo's own shape (see `Dialect.refuse`)."""
-    if is_bulk(request.body):
-        answer = {"status": "error", "tracked": 0, "invalid": 0, "message": sentence(error)}
-        return _json(request, answer, status, headers_of(error))
-    plain = problem(error, status)
-    return replace(plain, headers={**plain.headers, **_credentials(request)})
+    if looks_like_bulk(request.body):
+        answer = {"status": "error", "tracked": 0, "invalid": 0, "message": public_message(error)}
+        return _json_reply(request, answer, status, http_error_headers(error))
+    plain = problem_reply(error, status)
+    return replace(plain, headers={**plain.headers, **_cors_headers(request)})
 
 
-def _events(found: Found, request: Request) -> Iterator[Reading]:
+def _iter_events(tracking: TrackingRequest, request: Request) -> Iterator[ParsedEvent]:
     headers = request.headers
-    setting = Setting(
-        request.site.rule,
-        request.sender,
-        request.arrival,
-        request.believed,
+    setting = TrackingContext(
+        request.site_config.item_pattern,
+        request.client_ip,
+        request.received_at,
+        request.is_trusted,
         headers.get("User-Agent", ""),
         headers.get("Accept-Language", ""),
         # A page without scripts has the tracker as a picture, which the browser asks for from the page.
-        "" if found.bulk or request.method != "GET" else headers.get("Referer", ""),
+        "" if tracking.is_bulk or request.method != "GET" else headers.get("Referer", ""),
     )
-    names = identities_of(request.body) if _comes_again(found, request) else None
-    for thing in found.things:
+    names = derive_event_ids(request.body) if _is_idempotent_bulk(tracking, request) else None
+    for thing in tracking.entries:
         own_name = {"event_id": next(names)} if names is not None else {}
-        if isinstance(thing, Malformed | TooLarge):
+        if isinstance(thing, Malformed | PayloadTooLarge):
             yield thing
             continue
         try:
-            yield Event({**fields_of(thing, setting), **own_name})
+            yield Event({**build_event_fields(thing, setting), **own_name})
         except Malformed as error:
             yield error
 
 
-def _comes_again(found: Found, request: Request) -> bool:
+def _is_idempotent_bulk(tracking: TrackingRequest, request: Request) -> bool:
     """Tell whether a request is known again by its content: a bulk in which everything has its time."""
     return (
-        found.bulk
-        and len(found.things) > 1
+        tracking.is_bulk
+        and len(tracking.entries) > 1
         and "Idempotency-Key" not in request.headers
-        and all(isinstance(thing, Malformed | TooLarge) or thing.get("cdt") for thing in found.things)
+        and all(isinstance(thing, Malformed | PayloadTooLarge) or thing.get("cdt") for thing in tracking.entries)
     )
 
 
-def _bulk(request: Request, outcome: Outcome, *, silent: bool) -> Reply:
-    rejected = sorted(outcome.rejected.items())
+def _bulk_reply(request: Request, result: IngestResult, *, no_content: bool) -> Reply:
+    rejected = sorted(result.rejected.items())
     # Matomo says no more than which ones were wrong, and that only to some.
-    headers = {ERROR_HEADER: one_line(str(rejected[0][1]))} if rejected else {}
-    if silent:
-        return Reply(204, headers={**headers, **_credentials(request)})
-    answer: dict[str, Any] = {"status": "success", "tracked": outcome.accepted, "invalid": len(rejected)}
-    if request.believed and token(request):
+    headers = {ERROR_HEADER: to_header_text(str(rejected[0][1]))} if rejected else {}
+    if no_content:
+        return Reply(204, headers={**headers, **_cors_headers(request)})
+    answer: dict[str, Any] = {"status": "success", "tracked": result.accepted, "invalid": len(rejected)}
+    if request.is_trusted and extract_token(request):
         answer["invalid_indices"] = [index for index, _ in rejected]
-    return _json(request, answer, 200, headers)
+    return _json_reply(request, answer, 200, headers)
 
 
-def _json(request: Request, answer: dict[str, Any], status: int, headers: dict[str, str]) -> Reply:
-    return Reply(status, orjson.dumps(answer), "application/json", {**headers, **_credentials(request)})
+def _json_reply(request: Request, body: dict[str, Any], status: int, headers: dict[str, str]) -> Reply:
+    return Reply(status, orjson.dumps(body), "application/json", {**headers, **_cors_headers(request)})
 
 
-def _credentials(request: Request) -> dict[str, str]:
+def _cors_headers(request: Request) -> dict[str, str]:
     """Return what a browser wants to read before a page may see the answer to a request with its cookies."""
     origin = request.headers.get("Origin", "")
     if not (origin and origin.isascii() and origin.isprintable()):

@@ -11,16 +11,16 @@ from urllib.parse import parse_qsl, unquote
 
 from metronome.errors import MetronomeError
 from metronome.event import Event
-from metronome.protocol import Outcome, Readings, Reply, Request, bearer, problem
+from metronome.protocol import IngestResult, ParsedRequest, Reply, Request, bearer_token, problem_reply
 
-ROOT: Final = "/"
-_LONE: Final = re.compile("[\ud800-\udfff]")
+ROOT_PATH: Final = "/"
+_LONE_SURROGATES: Final = re.compile("[\ud800-\udfff]")
 """Surrogates alone, which stand for bytes that are no UTF-8."""
-_ICON: Final = "/favicon.ico"
-_HEADERS: Final = {"agent": "User-Agent", "referer": "Referer"}
+_FAVICON_PATH: Final = "/favicon.ico"
+_FIELD_HEADERS: Final = {"agent": "User-Agent", "referer": "Referer"}
 
 
-class Asked(Enum):
+class ReportKind(Enum):
     """What a request asks for that is not to be counted."""
 
     COUNT = "count"
@@ -31,39 +31,41 @@ class Asked(Enum):
     """When each path was viewed."""
 
 
-def key(request: Request) -> str:
+def extract_key(request: Request) -> str:
     """Return the key of the request (see `Dialect.key`)."""
-    return bearer(request.headers)
+    return bearer_token(request.headers)
 
 
-def read(request: Request) -> Readings:
+def parse(request: Request) -> ParsedRequest:
     """Read the view of a request; browsers ask for the icon by themselves, which is none (see `Dialect.read`)."""
-    if request.path == _ICON:
-        return Readings([], batch=False)
+    if request.path == _FAVICON_PATH:
+        return ParsedRequest([], is_batch=False)
     url = f"{request.path}?{request.query}" if request.query else request.path
-    told = {name: request.headers.get(header) for name, header in _HEADERS.items()} | {"clientip": request.sender}
-    fields = {"event": "view", "id": item_of(request.path), "url": url}
-    return Readings([Event({**fields, **{name: value for name, value in told.items() if value}})], batch=False)
+    told = {name: request.headers.get(header) for name, header in _FIELD_HEADERS.items()} | {
+        "clientip": request.client_ip
+    }
+    fields = {"event": "view", "id": item_id_from_path(request.path), "url": url}
+    return ParsedRequest([Event({**fields, **{name: value for name, value in told.items() if value}})], is_batch=False)
 
 
-def reply(_: Request, __: Readings, outcome: Outcome) -> Reply:
+def reply(_: Request, __: ParsedRequest, result: IngestResult) -> Reply:
     """Answer 204 (see `Dialect.reply`)."""
-    for error in outcome.rejected.values():
+    for error in result.rejected.values():
         raise error
     return Reply(204, headers={"Cache-Control": "no-store"})
 
 
-def refuse(_: Request, error: MetronomeError, status: int) -> Reply:
+def reply_error(_: Request, error: MetronomeError, status: int) -> Reply:
     """Describe the error; the protocol has no form for that (see `Dialect.refuse`)."""
-    return problem(error, status)
+    return problem_reply(error, status)
 
 
-def refuse_method() -> Reply:
+def method_not_allowed_reply() -> Reply:
     """Answer what is no GET."""
     return Reply(405, b"Method not supported", "text/plain", {"Allow": "GET"})
 
 
-def asked(path: str, query: str) -> Asked | None:
+def report_kind(path: str, query: str) -> ReportKind | None:
     """Tell what a request asks for, or None where it is to be counted.
 
     Args:
@@ -71,21 +73,21 @@ def asked(path: str, query: str) -> Asked | None:
         query: as it came.
 
     """
-    if path in {"", ROOT}:
-        return Asked.PATHS
-    if path == _ICON:
+    if path in {"", ROOT_PATH}:
+        return ReportKind.PATHS
+    if path == _FAVICON_PATH:
         return None
     names = {name for name, _ in parse_qsl(query, keep_blank_values=True)}
     if "count" in names:
-        return Asked.COUNT
-    return Asked.VIEWS if "views" in names else None
+        return ReportKind.COUNT
+    return ReportKind.VIEWS if "views" in names else None
 
 
-def item_of(path: str) -> str:
+def item_id_from_path(path: str) -> str:
     """Return the item that a path is of.
 
     Args:
         path: what follows the protocol's prefix, percent-encoded.
 
     """
-    return _LONE.sub("\ufffd", unquote(path))
+    return _LONE_SURROGATES.sub("\ufffd", unquote(path))

@@ -11,18 +11,18 @@ from typing import Final
 import orjson
 
 from metronome.stores.base import Store
-from metronome.stores.query import AllOf, Equals, Filter, Order, Prefix, Question
+from metronome.stores.query import AllOf, Equals, Filter, Prefix, Query, SortKey
 
 MAX_VIEWS: Final = 100_000
 """So many views are listed at the most: the newest."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
-_VIEW: Final = Equals("event", "view")
+_VIEW_FILTER: Final = Equals("event", "view")
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class PathView:
     """One view.
 
     Attributes:
@@ -32,11 +32,11 @@ class View:
     """
 
     path: str
-    ts: int
+    timestamp_ms: int
 
 
 @dataclass(frozen=True, slots=True)
-class Views:
+class PathViews:
     """Views, oldest first.
 
     Attributes:
@@ -45,24 +45,24 @@ class Views:
 
     """
 
-    views: tuple[View, ...]
-    left_out: int = 0
+    views: tuple[PathView, ...]
+    omitted: int = 0
 
-    def by_path(self) -> dict[str, list[int]]:
+    def timestamps_by_path(self) -> dict[str, list[int]]:
         """Return the times of each path's views."""
         paths: dict[str, list[int]] = {}
         for view in self.views:
-            paths.setdefault(view.path, []).append(view.ts)
+            paths.setdefault(view.path, []).append(view.timestamp_ms)
         return paths
 
 
-async def count(store: Store, path: str) -> int:
+async def count_views(store: Store, path: str) -> int:
     """Return how often a path was viewed."""
-    (answer,) = await store.ask(Question(where=_of(path)))
+    (answer,) = await store.query(Query(where=_views_filter(path)))
     return sum(int(number or 0) for (number,) in answer.rows)
 
 
-async def views(store: Store, path: str | None, limit: int = MAX_VIEWS) -> Views:
+async def list_views(store: Store, path: str | None, limit: int = MAX_VIEWS) -> PathViews:
     """Return the views of a path, or of all paths.
 
     Args:
@@ -71,27 +71,27 @@ async def views(store: Store, path: str | None, limit: int = MAX_VIEWS) -> Views
         limit: how many views at the most.
 
     """
-    where = _of(path)
+    where = _views_filter(path)
     # The newest are the last of what a store yields: the days say where these begin.
-    (days,) = await store.ask(Question(by=("day",), where=where, order=(Order("day", descending=True),)))
+    (days,) = await store.query(Query(group_by=("day",), where=where, sort_keys=(SortKey("day", descending=True),)))
     start, total = None, 0
-    for day, number in days.mapping().items():
+    for day, number in days.to_dict().items():
         if total < limit:
             start = datetime.fromisoformat(day).replace(tzinfo=UTC)
         total += int(number or 0)
     if start is None:
-        return Views(())
-    found: deque[View] = deque(maxlen=limit)
-    async for line in store.documents(where, start):
-        found.append(_view(line))
-    return Views(tuple(found), max(0, total - len(found)))
+        return PathViews(())
+    found: deque[PathView] = deque(maxlen=limit)
+    async for line in store.iterate_documents(where, start):
+        found.append(_parse_view(line))
+    return PathViews(tuple(found), max(0, total - len(found)))
 
 
-def _of(path: str | None) -> Filter:
-    return AllOf((_VIEW, Prefix("id", "/") if path is None else Equals("id", path)))
+def _views_filter(path: str | None) -> Filter:
+    return AllOf((_VIEW_FILTER, Prefix("id", "/") if path is None else Equals("id", path)))
 
 
-def _view(line: bytes) -> View:
+def _parse_view(line: bytes) -> PathView:
     document = orjson.loads(line)
     moment = datetime.fromisoformat(document["@timestamp"])
-    return View(document["id"], (moment - _EPOCH) // _MILLISECOND)
+    return PathView(document["id"], (moment - _EPOCH) // _MILLISECOND)

@@ -8,56 +8,64 @@ from typing import Final
 
 import orjson
 
-from metronome.errors import Malformed, MetronomeError, TooLarge
-from metronome.event import own_identities
-from metronome.protocol import Outcome, Reading, Readings, Reply, Request
-from metronome.protocols.micro_metrics.documents import event_of
-from metronome.protocols.micro_metrics.payloads import encode, failure, key_of, read_payload, refusal
+from metronome.errors import Malformed, MetronomeError, PayloadTooLarge
+from metronome.event import generate_event_ids
+from metronome.protocol import IngestResult, ParsedEvent, ParsedRequest, Reply, Request
+from metronome.protocols.micro_metrics.documents import build_event
+from metronome.protocols.micro_metrics.payloads import (
+    encode_document,
+    error_body,
+    error_reply,
+    extract_request_key,
+    parse_payload,
+)
 
-_MALFORMED: Final = 400
-_TOO_LARGE: Final = 413
+_BAD_REQUEST: Final = 400
+_PAYLOAD_TOO_LARGE: Final = 413
 
 
-def key(request: Request) -> str:
+def extract_key(request: Request) -> str:
     """Return the key of the request (see `Dialect.key`)."""
-    return key_of(request)
+    return extract_request_key(request)
 
 
-def read(request: Request) -> Readings:
+def parse(request: Request) -> ParsedRequest:
     """Read the events of ``{"events":[…]}`` (see `Dialect.read`)."""
-    found = _events(request.body)
+    found = _parse_batch(request.body)
     if len(found) > request.max_events:
-        raise TooLarge(f'"events" holds over {request.max_events} events: send fewer, or raise batch_max_events')
-    identities = request.identities or own_identities()
-    readings: list[Reading] = []
+        raise PayloadTooLarge(f'"events" holds over {request.max_events} events: send fewer, or raise batch_max_events')
+    identities = request.event_ids or generate_event_ids()
+    readings: list[ParsedEvent] = []
     documents: list[bytes] = []
     for one in found:
         identity = next(identities)
         try:
-            tracked = read_payload(one, request.arrival, identity)
-            document = encode(tracked)
-            readings.append(event_of(tracked, request.site.rule))
+            tracked = parse_payload(one, request.received_at, identity)
+            document = encode_document(tracked)
+            readings.append(build_event(tracked, request.site_config.item_pattern))
             documents.append(document)
         except Malformed as error:
             documents.append(b"")
             readings.append(error)
-    return Readings(readings, batch=True, notes=documents)
+    return ParsedRequest(readings, is_batch=True, context=documents)
 
 
-def reply(_: Request, readings: Readings, outcome: Outcome) -> Reply:
+def reply(_: Request, parsed: ParsedRequest, result: IngestResult) -> Reply:
     """Answer with the documents, and with errors in their places (see `Dialect.reply`)."""
-    parts: list[bytes] = list(readings.notes)
-    for index, error in outcome.rejected.items():
-        parts[index] = orjson.dumps(failure(error, _TOO_LARGE if isinstance(error, TooLarge) else _MALFORMED))
+    parts: list[bytes] = list(parsed.context)
+    for index, error in result.rejected.items():
+        parts[index] = orjson.dumps(
+            error_body(error, _PAYLOAD_TOO_LARGE if isinstance(error, PayloadTooLarge) else _BAD_REQUEST)
+        )
     return Reply(200, b"[" + b",".join(parts) + b"]", "application/json")
 
 
-def refuse(_: Request, error: MetronomeError, status: int) -> Reply:
+def reply_error(_: Request, error: MetronomeError, status: int) -> Reply:
     """Describe the error (see `Dialect.refuse`)."""
-    return refusal(error, status)
+    return error_reply(error, status)
 
 
-def _events(body: bytes) -> list[object]:
+def _parse_batch(body: bytes) -> list[object]:
     try:
         found = orjson.loads(body)
     except orjson.JSONDecodeError as error:

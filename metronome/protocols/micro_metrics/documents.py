@@ -15,65 +15,65 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from metronome.enrich.addresses import read_address
+from metronome.enrich.addresses import normalize_address
 from metronome.event import NAME_MAX_BYTES, PARAM_MAX_CHARACTERS, Event
-from metronome.items import Hit, ItemRule
+from metronome.items import HitClassification, ItemPattern
 
-MARK: Final = ("protocol", "micrometrics")
+PROTOCOL_MARKER: Final = ("protocol", "micrometrics")
 """The field, and its value, that tell these events from others."""
-ANY_VALUE: Final = "metric.value"
+OTHER_VALUE_FIELD: Final = "metric.value"
 """The field of a value that is no number, or too large a one."""
-GROUPS: Final = ("tags", "fields", "data")
-_TAG_KEYS: Final = "tag.keys"
-_ORIGINAL: Final = "event.original"
-_SHOWN: Final = 200
-_MEASURES_BELOW: Final = 2**63
-_NO_HIT: Final = Hit("", None, None)
+DOCUMENT_GROUPS: Final = ("tags", "fields", "data")
+_TAG_KEYS_FIELD: Final = "tag.keys"
+_ORIGINAL_FIELD: Final = "event.original"
+_OK_STATUS: Final = 200
+_MAX_STORABLE_NUMBER: Final = 2**63
+_NO_CLASSIFICATION: Final = HitClassification("", None, None)
 
 
 def tag_keys_field(part: int) -> str:
     """Return the field that holds that part, from 0, of the names of an event's tags, as a JSON array."""
-    return f"{_TAG_KEYS}.{part}"
+    return f"{_TAG_KEYS_FIELD}.{part}"
 
 
-def event_of(tracked: Mapping[str, Any], rule: ItemRule, page: str = "") -> Event:
+def build_event(document: Mapping[str, Any], item_pattern: ItemPattern, page_url: str = "") -> Event:
     """Make the event of a document.
 
     Args:
-        tracked: the document (see `read_payload`).
-        rule: finds the item in the path of an address.
-        page: the address of the page where it happened, if that is known, or nothing.
+        document: the document (see `read_payload`).
+        item_pattern: finds the item in the path of an address.
+        page_url: the address of the page where it happened, if that is known, or nothing.
 
     """
-    name, mark = MARK
+    name, mark = PROTOCOL_MARKER
     fields: dict[str, Any] = {
-        "@timestamp": tracked["createdOn"],
-        "event_id": tracked["_id"],
-        "event": tracked["type"],
+        "@timestamp": document["createdOn"],
+        "event_id": document["_id"],
+        "event": document["type"],
         name: mark,
     }
-    value = tracked["value"]
-    fields["value" if _is_measure(value) else ANY_VALUE] = value
+    value = document["value"]
+    fields["value" if _is_storable_number(value) else OTHER_VALUE_FIELD] = value
     for given, known in (("userId", "user"), ("sessionId", "session")):
-        if given in tracked:
-            fields[known] = tracked[given]
-    data = tracked["data"]
-    fields.update(_derived(tracked, rule, page))
-    for group in GROUPS:
-        fields.update({f"{group}.{inner}": one for inner, one in tracked[group].items()})
+        if given in document:
+            fields[known] = document[given]
+    data = document["data"]
+    fields.update(_derive_item_fields(document, item_pattern, page_url))
+    for group in DOCUMENT_GROUPS:
+        fields.update({f"{group}.{inner}": one for inner, one in document[group].items()})
     if "clientip" in fields:
         # There it can be cut.
         fields["clientip"] = data["ip"]
         del fields["data.ip"]
-    fields.update({tag_keys_field(at): text for at, text in enumerate(_tag_keys(tracked["tagKeys"]))})
+    fields.update({tag_keys_field(at): text for at, text in enumerate(_encode_tag_names(document["tagKeys"]))})
     return Event(fields)
 
 
-def tracked_of(document: bytes) -> dict[str, Any]:
+def restore_document(document: bytes) -> dict[str, Any]:
     """Return the tracked document of an event as the store has it; its ``data.ip`` is the address as it was kept."""
     doc = orjson.loads(document)
-    source = _whole(doc)
-    groups: dict[str, dict[str, Any]] = {group: {} for group in GROUPS}
+    source = _original_fields(doc)
+    groups: dict[str, dict[str, Any]] = {group: {} for group in DOCUMENT_GROUPS}
     for name, value in source.items():
         group, dot, inner = name.partition(".")
         if dot and group in groups:
@@ -81,7 +81,7 @@ def tracked_of(document: bytes) -> dict[str, Any]:
     if "clientip" in source:
         groups["data"]["ip"] = source["clientip"]
     tracked = {"type": doc.get("event"), **groups}
-    tracked["value"] = source[ANY_VALUE] if ANY_VALUE in source else source.get("value")
+    tracked["value"] = source[OTHER_VALUE_FIELD] if OTHER_VALUE_FIELD in source else source.get("value")
     for given, known in (("userId", "user"), ("sessionId", "session")):
         if known in source:
             tracked[given] = source[known]
@@ -91,60 +91,62 @@ def tracked_of(document: bytes) -> dict[str, Any]:
     return tracked
 
 
-def _whole(doc: Mapping[str, Any]) -> Mapping[str, Any]:
+def _original_fields(doc: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return an event's fields as they came in."""
     try:
-        original = orjson.loads(doc[_ORIGINAL])
+        original = orjson.loads(doc[_ORIGINAL_FIELD])
     except (KeyError, TypeError, ValueError):
         return doc
     # An event of another protocol may bear the mark, too.
     return original if isinstance(original, dict) else doc
 
 
-def _derived(tracked: Mapping[str, Any], rule: ItemRule, page: str) -> Iterator[tuple[str, Any]]:
+def _derive_item_fields(
+    document: Mapping[str, Any], item_pattern: ItemPattern, page_url: str
+) -> Iterator[tuple[str, Any]]:
     """Yield what reports about items need to know: which item, where, and by whom."""
-    places = (tracked["tags"], tracked["data"])
-    url = _first(places, "url") or page
-    path = _first(places, "path") or _path_of(url)
+    places = (document["tags"], document["data"])
+    url = _first_text(places, "url") or page_url
+    path = _first_text(places, "path") or _url_path(url)
     # Whatever the event is called, it tells of a page that was there.
-    hit = rule.hit("GET", _SHOWN, path) if path else _NO_HIT
+    hit = item_pattern.classify("GET", _OK_STATUS, path) if path else _NO_CLASSIFICATION
     known = {
-        "id": _first(places, "id") or hit.id,
-        "format": (_first(places, "format") or hit.format) if tracked["type"] == "download" else None,
+        "id": _first_text(places, "id") or hit.id,
+        "format": (_first_text(places, "format") or hit.format) if document["type"] == "download" else None,
         "url": url,
-        "agent": _short(tracked["data"].get("userAgent")),
+        "agent": _bounded_text(document["data"].get("userAgent")),
         # A pixel's own referrer is the page that it is on.
-        "referer": "" if page else _short(tracked["data"].get("referrer")),
+        "referer": "" if page_url else _bounded_text(document["data"].get("referrer")),
     }
     yield from ((name, text) for name, text in known.items() if text)
-    address = tracked["data"].get("ip")
-    if isinstance(address, str) and read_address(address) is not None:
+    address = document["data"].get("ip")
+    if isinstance(address, str) and normalize_address(address) is not None:
         yield "clientip", address
 
 
-def _is_measure(value: object) -> bool:
+def _is_storable_number(value: object) -> bool:
     """Tell whether a value is a number that every store can work with."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _MEASURES_BELOW
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _MAX_STORABLE_NUMBER
 
 
-def _first(places: Iterable[Mapping[str, Any]], name: str) -> str:
-    return next(filter(None, (_short(place.get(name)) for place in places)), "")
+def _first_text(places: Iterable[Mapping[str, Any]], name: str) -> str:
+    return next(filter(None, (_bounded_text(place.get(name)) for place in places)), "")
 
 
-def _short(value: object) -> str:
+def _bounded_text(value: object) -> str:
     """Return a text, or a whole number's, that may be a name; else nothing."""
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
     return text if isinstance(text, str) and len(text.encode(errors="replace")) <= NAME_MAX_BYTES else ""
 
 
-def _path_of(url: str) -> str:
+def _url_path(url: str) -> str:
     try:
         return urlsplit(url).path
     except ValueError:
         return ""
 
 
-def _tag_keys(names: list[str]) -> Iterator[str]:
+def _encode_tag_names(names: list[str]) -> Iterator[str]:
     """Yield the names of tags as JSON arrays, sorted, none too long to be asked for."""
     part: list[str] = []
     for name in sorted(names):
@@ -159,7 +161,7 @@ def _tag_keys(names: list[str]) -> Iterator[str]:
 _PAIR: Final = re.compile(r"([^:=]*)(?:[:=](.*))?", re.DOTALL)
 
 
-def read_pairs(text: str) -> dict[str, str | bool]:
+def parse_pairs(text: str) -> dict[str, str | bool]:
     """Read a list of ``name:value``, ``name=value`` or just ``name``, which is then ``True``.
 
     The first colon or equals sign ends the name, so that an address may be a value. Of two with the same name the

@@ -7,26 +7,26 @@ from typing import Any, Final, NamedTuple
 import orjson
 from aiohttp import web
 
-from metronome.errors import MetronomeError, Unaskable
+from metronome.errors import InvalidQuery, MetronomeError
 from metronome.protocol import Request
 from metronome.protocols.micro_metrics import reports as found
 from metronome.protocols.micro_metrics import reports as measures
 from metronome.protocols.micro_metrics import reports as names
 from metronome.protocols.micro_metrics import reports as tables
 from metronome.protocols.micro_metrics import track
-from metronome.protocols.micro_metrics.payloads import KEY
-from metronome.protocols.micro_metrics.reports import ALL, USUAL_LAST, read_asked
+from metronome.protocols.micro_metrics.payloads import KEY_PARAMETER
+from metronome.protocols.micro_metrics.reports import ALL_TIME, DEFAULT_LAST, parse_metrics_query
 from metronome.scopes import Scope
-from metronome.web.handlers import Answering, Handler, answered
-from metronome.web.problems import refusal
+from metronome.web.handlers import Handler, QueryContext, report_response
+from metronome.web.problems import protocol_error_response
 
-_JSON: Final = "application/json"
-_CSV: Final = "text/csv"
-_CSV_ENDING: Final = ".csv"
-_NO_REQUEST: Final = Request(b"", "", 0)
+_JSON_CONTENT_TYPE: Final = "application/json"
+_CSV_CONTENT_TYPE: Final = "text/csv"
+_CSV_SUFFIX: Final = ".csv"
+_EMPTY_REQUEST: Final = Request(b"", "", 0)
 
 
-class _Report(NamedTuple):
+class _ReportRoute(NamedTuple):
     """One report.
 
     Attributes:
@@ -40,75 +40,82 @@ class _Report(NamedTuple):
     """
 
     path: str
-    ask: Callable[..., Awaitable[Any]]
-    shape: Callable[[Any], Any]
-    table: Callable[[Any], str] | None = None
-    own: str = ""
-    last: str = USUAL_LAST
+    run: Callable[..., Awaitable[Any]]
+    to_json: Callable[[Any], Any]
+    to_csv: Callable[[Any], str] | None = None
+    parameter: str = ""
+    default_last: str = DEFAULT_LAST
 
 
-def _as_it_is(answer: Any) -> Any:
+def _unchanged(answer: Any) -> Any:
     return answer
 
 
-def _counted(answer: list[Any]) -> dict[str, Any]:
+def _with_count(answer: list[Any]) -> dict[str, Any]:
     return {"count": len(answer), "results": answer}
 
 
-_REPORTS: Final = (
-    _Report(
-        "/api/report", found.report, lambda lines: _counted([*map(orjson.Fragment, lines)]), tables.documents_table
+_REPORT_ROUTES: Final = (
+    _ReportRoute(
+        "/api/report",
+        found.list_documents,
+        lambda lines: _with_count([*map(orjson.Fragment, lines)]),
+        tables.encode_documents_csv,
     ),
-    _Report("/api/report/count", found.count, lambda count: {"count": count}, tables.count_table),
-    _Report("/api/report/aggregate", measures.aggregate, _as_it_is, tables.aggregate_table),
-    _Report("/api/report/groupby", measures.groupby, _as_it_is, tables.groupby_table, "groupby"),
-    _Report("/api/report/unique", found.unique, _counted, tables.unique_table, "unique"),
-    _Report("/api/tags", names.tags, _as_it_is, last=ALL),
-    _Report("/api/tag-values", names.tag_values, _as_it_is, own="tag", last=ALL),
-    _Report("/api/types", names.types, _counted, last=ALL),
+    _ReportRoute("/api/report/count", found.count_documents, lambda count: {"count": count}, tables.encode_count_csv),
+    _ReportRoute("/api/report/aggregate", measures.aggregate_values, _unchanged, tables.encode_aggregate_csv),
+    _ReportRoute("/api/report/groupby", measures.group_values, _unchanged, tables.encode_groups_csv, "groupby"),
+    _ReportRoute("/api/report/unique", found.unique_values, _with_count, tables.encode_unique_csv, "unique"),
+    _ReportRoute("/api/tags", names.list_tags, _unchanged, default_last=ALL_TIME),
+    _ReportRoute("/api/tag-values", names.list_tag_values, _unchanged, parameter="tag", default_last=ALL_TIME),
+    _ReportRoute("/api/types", names.list_types, _with_count, default_last=ALL_TIME),
 )
 
 
-def report_routes(answering: Answering) -> list[web.RouteDef]:
+def build_report_routes(context: QueryContext) -> list[web.RouteDef]:
     """List the routes."""
-    plain = [web.get(report.path, _handler(report, _in_json, answering)) for report in _REPORTS]
+    plain = [web.get(report.path, _report_handler(report, _encode_json, context)) for report in _REPORT_ROUTES]
     tabular = [
-        web.get(report.path + _CSV_ENDING, _handler(report, _in_csv, answering)) for report in _REPORTS if report.table
+        web.get(report.path + _CSV_SUFFIX, _report_handler(report, _encode_csv, context))
+        for report in _REPORT_ROUTES
+        if report.to_csv
     ]
     return plain + tabular
 
 
-def _handler(report: _Report, write: Callable[[_Report, Any], bytes], answering: Answering) -> Handler:
-    took = answering.telemetry.answers.labels(f"micrometrics_{report.path.rpartition('/')[2]}")
-    media, charset = (_CSV, "utf-8") if write is _in_csv else (_JSON, None)
+def _report_handler(
+    report: _ReportRoute, encode: Callable[[_ReportRoute, Any], bytes], context: QueryContext
+) -> Handler:
+    took = context.telemetry.report_seconds.labels(f"micrometrics_{report.path.rpartition('/')[2]}")
+    media, charset = (_CSV_CONTENT_TYPE, "utf-8") if encode is _encode_csv else (_JSON_CONTENT_TYPE, None)
 
     async def handle(request: web.Request) -> web.StreamResponse:
         try:
-            await answering.admit(request, Scope.QUERY, request.query.get(KEY, ""))
+            await context.authorize(request, Scope.QUERY, request.query.get(KEY_PARAMETER, ""))
             with took.time():
                 # Beside the loop: what is large takes a second to be written.
-                body = await asyncio.to_thread(write, report, await _ask(report, request, answering))
+                body = await asyncio.to_thread(encode, report, await _run_report(report, request, context))
         except MetronomeError as error:
-            answering.telemetry.refuse(error)
-            return refusal(track, _NO_REQUEST, error)
-        return answered(request, body, media, charset)
+            context.telemetry.count_rejection(error)
+            return protocol_error_response(track, _EMPTY_REQUEST, error)
+        return report_response(request, body, media, charset)
 
     return handle
 
 
-async def _ask(report: _Report, request: web.Request, answering: Answering) -> Any:
+async def _run_report(report: _ReportRoute, request: web.Request, context: QueryContext) -> Any:
     query = request.query
-    asked = read_asked(query, answering.now(), report.own, report.last)
-    if not report.own:
-        return await report.ask(answering.store, asked)
-    if not query.get(report.own):
-        raise Unaskable(f'"{report.own}" is required')
-    return await report.ask(answering.store, asked, query[report.own])
+    asked = parse_metrics_query(query, context.now(), report.parameter, report.default_last)
+    if not report.parameter:
+        return await report.run(context.store, asked)
+    if not query.get(report.parameter):
+        raise InvalidQuery(f'"{report.parameter}" is required')
+    return await report.run(context.store, asked, query[report.parameter])
 
 
-def _in_json(report: _Report, answer: Any) -> bytes:
-    return orjson.dumps(report.shape(answer))
+def _encode_json(report: _ReportRoute, result: Any) -> bytes:
+    return orjson.dumps(report.to_json(result))
 
 
-def _in_csv(report: _Report, answer: Any) -> bytes:
-    return report.table(answer).encode() if report.table else b""
+def _encode_csv(report: _ReportRoute, result: Any) -> bytes:
+    return report.to_csv(result).encode() if report.to_csv else b""

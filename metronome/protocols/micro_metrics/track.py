@@ -3,42 +3,50 @@
 import orjson
 
 from metronome.errors import Malformed, MetronomeError
-from metronome.event import own_identities
-from metronome.protocol import Outcome, Readings, Reply, Request
-from metronome.protocols.micro_metrics.documents import event_of
-from metronome.protocols.micro_metrics.payloads import encode, key_of, read_parameters, read_payload, refusal
+from metronome.event import generate_event_ids
+from metronome.protocol import IngestResult, ParsedRequest, Reply, Request
+from metronome.protocols.micro_metrics.documents import build_event
+from metronome.protocols.micro_metrics.payloads import (
+    encode_document,
+    error_reply,
+    extract_request_key,
+    parse_payload,
+    parse_query_payload,
+)
 
-_FORM = "application/x-www-form-urlencoded"
-_JSON = "application/json"
+_FORM_CONTENT_TYPE = "application/x-www-form-urlencoded"
+_JSON_CONTENT_TYPE = "application/json"
 
 
-def key(request: Request) -> str:
+def extract_key(request: Request) -> str:
     """Return the key of the request (see `Dialect.key`)."""
-    return key_of(request)
+    return extract_request_key(request)
 
 
-def read(request: Request) -> Readings:
+def parse(request: Request) -> ParsedRequest:
     """Read the event: a JSON object whatever its content type is, or a form (see `Dialect.read`)."""
-    identity = next(request.identities or own_identities())
-    tracked = read_payload(_found(request), request.arrival, identity)
-    return Readings([event_of(tracked, request.site.rule)], batch=False, notes=encode(tracked))
+    identity = next(request.event_ids or generate_event_ids())
+    tracked = parse_payload(_parse_body(request), request.received_at, identity)
+    return ParsedRequest(
+        [build_event(tracked, request.site_config.item_pattern)], is_batch=False, context=encode_document(tracked)
+    )
 
 
-def reply(_: Request, readings: Readings, outcome: Outcome) -> Reply:
+def reply(_: Request, parsed: ParsedRequest, result: IngestResult) -> Reply:
     """Answer with the document (see `Dialect.reply`)."""
-    for error in outcome.rejected.values():
+    for error in result.rejected.values():
         raise error
-    return Reply(200, readings.notes, _JSON)
+    return Reply(200, parsed.context, _JSON_CONTENT_TYPE)
 
 
-def refuse(_: Request, error: MetronomeError, status: int) -> Reply:
+def reply_error(_: Request, error: MetronomeError, status: int) -> Reply:
     """Describe the error (see `Dialect.refuse`)."""
-    return refusal(error, status)
+    return error_reply(error, status)
 
 
-def _found(request: Request) -> object:
-    if request.content_type == _FORM and not request.body.lstrip().startswith(b"{"):
-        return read_parameters(request.body.decode(errors="replace"))
+def _parse_body(request: Request) -> object:
+    if request.content_type == _FORM_CONTENT_TYPE and not request.body.lstrip().startswith(b"{"):
+        return parse_query_payload(request.body.decode(errors="replace"))
     try:
         return orjson.loads(request.body)
     except orjson.JSONDecodeError as error:

@@ -13,29 +13,29 @@ from urllib.parse import parse_qsl
 
 import orjson
 
-from metronome.errors import Malformed, MetronomeError, NoKey, NotAllowed, TooLarge
+from metronome.errors import Forbidden, Malformed, MetronomeError, PayloadTooLarge, Unauthorized
 from metronome.event import Event
-from metronome.protocol import Outcome, Readings, Reply, Request, headers_of, sentence
-from metronome.protocols.microticks.sessions import NOT_FOUND, Happening
-from metronome.times import read_stamp
+from metronome.protocol import IngestResult, ParsedRequest, Reply, Request, http_error_headers, public_message
+from metronome.protocols.microticks.sessions import SESSION_NOT_FOUND, SessionAction
+from metronome.times import parse_timestamp
 
-UNKNOWN_CONSUMER: Final = "Invalid consumer_key"
+INVALID_CONSUMER_KEY: Final = "Invalid consumer_key"
 INACTIVE_CONSUMER: Final = "Consumer is not active."
-NO_KEY: Final = 'Please specify an API key using the "key" query string parameter.'
+MISSING_KEY: Final = 'Please specify an API key using the "key" query string parameter.'
 WRONG_KEY: Final = "The key does not seem to be the right one."
 
 _DESCRIPTIONS: Final[Mapping[str, str]] = {
-    UNKNOWN_CONSUMER: "no consumer that may send has this key: `metronome keys create NAME` makes one",
+    INVALID_CONSUMER_KEY: "no consumer that may send has this key: `metronome keys create NAME` makes one",
     INACTIVE_CONSUMER: "the consumer's key has expired or was revoked: `metronome keys create NAME` makes another",
-    NO_KEY: "the lists need the key that METRONOME_MICROTICKS_KEY holds, or one of Metronome's with the scope query",
+    MISSING_KEY: "the lists need the key in METRONOME_MICROTICKS_KEY, or a Metronome key with the scope query",
     WRONG_KEY: "the key is neither what METRONOME_MICROTICKS_KEY holds nor one of Metronome's with the scope query",
 }
-_TOKEN: Final = re.compile(r"[0-9a-f]{32}")
+_TOKEN_PATTERN: Final = re.compile(r"[0-9a-f]{32}")
 _FORM_MAX_FIELDS: Final = 1000
-_MULTIPART: Final = "multipart/form-data"
+_MULTIPART_CONTENT_TYPE: Final = "multipart/form-data"
 
 
-class Microtick:
+class PreparedReplyProtocol:
     """A dialect for one request that was read and decided on: the event that it makes, and what it is answered.
 
     Args:
@@ -46,37 +46,37 @@ class Microtick:
 
     def __init__(self, event: Event | None = None, **answer: str) -> None:
         self._events = [] if event is None else [event]
-        self._answer = answer
+        self._reply_fields = answer
 
-    def key(self, request: Request) -> str:
+    def extract_key(self, request: Request) -> str:
         """Return no key: it was looked at already (see `Dialect.key`)."""
         del request
         return ""
 
-    def read(self, request: Request) -> Readings:
+    def parse(self, request: Request) -> ParsedRequest:
         """Return the event (see `Dialect.read`)."""
         del request
-        return Readings(self._events, batch=False)
+        return ParsedRequest(self._events, is_batch=False)
 
-    def reply(self, request: Request, readings: Readings, outcome: Outcome) -> Reply:
+    def reply(self, request: Request, parsed: ParsedRequest, result: IngestResult) -> Reply:
         """Answer with what was decided (see `Dialect.reply`)."""
-        del request, readings
-        for error in outcome.rejected.values():
+        del request, parsed
+        for error in result.rejected.values():
             raise error
-        return answer(**self._answer)
+        return success_reply(**self._reply_fields)
 
-    def refuse(self, request: Request, error: MetronomeError, status: int) -> Reply:
+    def reply_error(self, request: Request, error: MetronomeError, status: int) -> Reply:
         """Describe the error (see `Dialect.refuse`)."""
         del request
-        return complaint(error, status)
+        return error_reply(error, status)
 
 
-def answer(**more: str) -> Reply:
+def success_reply(**fields: str) -> Reply:
     """Answer that all is well, and what else there is to say."""
-    return Reply(200, orjson.dumps({"status": 200, **more}), "application/json")
+    return Reply(200, orjson.dumps({"status": 200, **fields}), "application/json")
 
 
-def complaint(error: MetronomeError, status: int) -> Reply:
+def error_reply(error: MetronomeError, status: int) -> Reply:
     """Describe an error as microticks does: what is wrong with a key is 401.
 
     Args:
@@ -84,24 +84,24 @@ def complaint(error: MetronomeError, status: int) -> Reply:
         status: its HTTP status elsewhere.
 
     """
-    if isinstance(error, NoKey | NotAllowed):
+    if isinstance(error, Unauthorized | Forbidden):
         status = 401
-    said = (error.in_public or str(error)).encode(errors="backslashreplace").decode()
-    told = said if isinstance(error, Malformed) else sentence(error)
+    said = (error.public_message or str(error)).encode(errors="backslashreplace").decode()
+    told = said if isinstance(error, Malformed) else public_message(error)
     body = {"status": status, "error": said, "description": _DESCRIPTIONS.get(said, told)}
-    return Reply(status, orjson.dumps(body), "application/json", headers_of(error))
+    return Reply(status, orjson.dumps(body), "application/json", http_error_headers(error))
 
 
-def read_fields(request: Request) -> dict[str, Any]:
+def parse_fields(request: Request) -> dict[str, Any]:
     """Read the fields of a request: a form's, of which the first of each name counts, or those of a JSON object.
 
     Raises:
         Malformed: it is neither.
-        TooLarge: there are too many.
+        PayloadTooLarge: there are too many.
 
     """
     body = request.body
-    if request.content_type == _MULTIPART:
+    if request.content_type == _MULTIPART_CONTENT_TYPE:
         raise Malformed("the body is in parts: send it as application/x-www-form-urlencoded or as JSON")
     if body.lstrip()[:1] == b"{" or request.content_type.endswith("json"):
         try:
@@ -114,73 +114,75 @@ def read_fields(request: Request) -> dict[str, Any]:
     try:
         pairs = parse_qsl(body.decode(errors="replace"), keep_blank_values=True, max_num_fields=_FORM_MAX_FIELDS)
     except ValueError:
-        raise TooLarge(f"the form has over {_FORM_MAX_FIELDS} fields: send fewer") from None
+        raise PayloadTooLarge(f"the form has over {_FORM_MAX_FIELDS} fields: send fewer") from None
     return dict(reversed(pairs))
 
 
-def consumer_key_of(fields: Mapping[str, Any]) -> str:
+def parse_consumer_key(fields: Mapping[str, Any]) -> str:
     """Return the key of the consumer.
 
     Raises:
-        NoKey: there is none.
+        Unauthorized: there is none.
 
     """
     key = fields.get("consumer_key")
     if not isinstance(key, str) or not key:
-        raise NoKey(UNKNOWN_CONSUMER)
+        raise Unauthorized(INVALID_CONSUMER_KEY)
     return key
 
 
-def time_of(fields: Mapping[str, Any]) -> str:
+def parse_tick_timestamp(fields: Mapping[str, Any]) -> str:
     """Return the time ``ts`` as a stamp.
 
     Raises:
         Malformed: there is none, or it is no time.
 
     """
-    value = _given(fields, "ts")
+    value = _require_parameter(fields, "ts")
     if value == "":
-        raise _missing("ts")
+        raise _missing_parameter("ts")
     try:
-        return read_stamp(value)
+        return parse_timestamp(value)
     except Malformed as error:
         raise Malformed(f'"ts" is wrong: {error}') from None
 
 
-def token_of(fields: Mapping[str, Any]) -> str:
+def parse_token(fields: Mapping[str, Any]) -> str:
     """Return the token of the session.
 
     Raises:
         Malformed: there is none, or it cannot be one.
 
     """
-    token = _given(fields, "token")
-    if not isinstance(token, str) or _TOKEN.fullmatch(token) is None:
-        raise Malformed(NOT_FOUND)
+    token = _require_parameter(fields, "token")
+    if not isinstance(token, str) or _TOKEN_PATTERN.fullmatch(token) is None:
+        raise Malformed(SESSION_NOT_FOUND)
     return token
 
 
-def happening_of(fields: Mapping[str, Any]) -> Happening:
+def parse_action(fields: Mapping[str, Any]) -> SessionAction:
     """Read an event.
 
     Raises:
         Malformed: one of its fields is missing or cannot be.
 
     """
-    action, data = _given(fields, "action"), _given(fields, "data")
+    action, data = _require_parameter(fields, "action"), _require_parameter(fields, "data")
     if action == "":
-        raise _missing("action")
+        raise _missing_parameter("action")
     if not isinstance(action, str):
         raise Malformed('"action" is no text: send one as click')
-    return Happening(action, data if isinstance(data, str) else orjson.dumps(data).decode(), time_of(fields))
+    return SessionAction(
+        action, data if isinstance(data, str) else orjson.dumps(data).decode(), parse_tick_timestamp(fields)
+    )
 
 
-def _given(fields: Mapping[str, Any], name: str) -> Any:
+def _require_parameter(fields: Mapping[str, Any], name: str) -> Any:
     value = fields.get(name)
     if value is None:
-        raise _missing(name)
+        raise _missing_parameter(name)
     return value
 
 
-def _missing(name: str) -> Malformed:
+def _missing_parameter(name: str) -> Malformed:
     return Malformed(f'No "{name}" parameter provided')

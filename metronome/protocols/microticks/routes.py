@@ -8,57 +8,57 @@ import orjson
 from aiohttp import web
 
 from metronome.auth import keys
-from metronome.auth.authorizer import Guard
-from metronome.auth.client_address import Senders
-from metronome.auth.keys import Key, key_of
-from metronome.errors import CallerError, Malformed, MetronomeError, NoKey, NotAllowed
-from metronome.event import own_identities
-from metronome.protocol import Reply, Request, bearer
+from metronome.auth.authorizer import Authorizer
+from metronome.auth.client_address import ClientAddress
+from metronome.auth.keys import Key, key_from_record
+from metronome.errors import Forbidden, Malformed, MetronomeError, RequestError, Unauthorized
+from metronome.event import generate_event_ids
+from metronome.protocol import Reply, Request, bearer_token
 from metronome.protocols.microticks import reports as microticks
 from metronome.protocols.microticks.protocol import (
     INACTIVE_CONSUMER,
-    NO_KEY,
-    UNKNOWN_CONSUMER,
+    INVALID_CONSUMER_KEY,
+    MISSING_KEY,
     WRONG_KEY,
-    Microtick,
-    answer,
-    consumer_key_of,
-    happening_of,
-    read_fields,
-    time_of,
-    token_of,
+    PreparedReplyProtocol,
+    parse_action,
+    parse_consumer_key,
+    parse_fields,
+    parse_tick_timestamp,
+    parse_token,
+    success_reply,
 )
 from metronome.protocols.microticks.sessions import (
-    KIND,
-    STOPPED_ALREADY,
+    SESSION_ALREADY_STOPPED,
+    SESSION_KIND,
     Session,
-    check_running,
-    happened,
-    identity_of,
+    build_action_event,
+    build_start_event,
+    build_stop_event,
+    check_not_stopped,
+    idempotent_event_id,
     new_token,
-    start_event,
-    stop_event,
 )
-from metronome.scopes import Scope, implied
+from metronome.scopes import Scope, expand_scopes
 from metronome.state.base import State
 from metronome.stores.base import Store
 from metronome.web.bodies import read_body
-from metronome.web.handlers import Answering, Doorway, Handler
-from metronome.web.problems import refusal, response
+from metronome.web.handlers import Handler, IngestContext, QueryContext
+from metronome.web.problems import protocol_error_response, reply_response
 
-SESSIONS: Final = "/sessions"
-EVENTS: Final = "/events"
-LISTS: Final = (SESSIONS, EVENTS)
+SESSIONS_PATH: Final = "/sessions"
+EVENTS_PATH: Final = "/events"
+LIST_PATHS: Final = (SESSIONS_PATH, EVENTS_PATH)
 """The addresses at which lists are read."""
 
-_NO_REQUEST: Final = Request(b"", "", 0)
-_REFUSING: Final = Microtick()
-_NOT_CACHED: Final = {"Cache-Control": "no-store"}
+_EMPTY_REQUEST: Final = Request(b"", "", 0)
+_ERROR_PROTOCOL: Final = PreparedReplyProtocol()
+_NO_STORE_HEADERS: Final = {"Cache-Control": "no-store"}
 
-_Asking = Callable[[Store, microticks.Asked], Awaitable[dict[str, Any]]]
+_ListQuery = Callable[[Store, microticks.SessionListQuery], Awaitable[dict[str, Any]]]
 
 
-class Sending(NamedTuple):
+class SessionRequest(NamedTuple):
     """What is known of a request beside its fields.
 
     Attributes:
@@ -68,175 +68,189 @@ class Sending(NamedTuple):
 
     """
 
-    again: str
+    idempotency_key: str
     origin: str
-    sender: str
+    client_ip: str
 
 
-class Exhibits:
+class SessionService:
     """Takes what exhibits send: each change is in the state and on disk before it is answered.
 
     Args:
-        doorway: where events go, and who may send.
+        ingest: where events go, and who may send.
         state: where sessions are kept.
 
     """
 
-    def __init__(self, doorway: Doorway, state: State) -> None:
-        self._intake = doorway.intake
-        self._guard = doorway.guard
+    def __init__(self, ingest: IngestContext, state: State) -> None:
+        self._intake = ingest.intake
+        self._authorizer = ingest.authorizer
         self._state = state
-        self._identities = own_identities()
+        self._event_ids = generate_event_ids()
 
-    async def start(self, fields: Mapping[str, Any], sending: Sending) -> Reply:
+    async def start(self, fields: Mapping[str, Any], request: SessionRequest) -> Reply:
         """Start a session, and answer its token.
 
         It is in the state before its event is on disk: one that is cut off between has no token that anybody knows,
         and counts nowhere.
         """
-        consumer_key = consumer_key_of(fields)
-        consumer = await self._consumer(consumer_key, sending)
-        session = Session(consumer.name, time_of(fields))
-        token = new_token(consumer_key, sending.again)
-        is_new = await self._state.add(KIND, token, session.record())
+        consumer_key = parse_consumer_key(fields)
+        consumer = await self._authorize_consumer(consumer_key, request)
+        session = Session(consumer.name, parse_tick_timestamp(fields))
+        token = new_token(consumer_key, request.idempotency_key)
+        is_new = await self._state.add(SESSION_KIND, token, session.to_record())
         if not is_new:
-            session = Session.of(await self._state.get(KIND, token))
+            session = Session.from_record(await self._state.get(SESSION_KIND, token))
         try:
-            return await self._take(Microtick(start_event(token, session), token=token), session, sending)
-        except CallerError:
+            return await self._ingest_event(
+                PreparedReplyProtocol(build_start_event(token, session), token=token), session, request
+            )
+        except RequestError:
             if is_new:
-                await self._state.remove(KIND, token)
+                await self._state.remove(SESSION_KIND, token)
             raise
 
-    async def happen(self, fields: Mapping[str, Any], sending: Sending) -> Reply:
+    async def add_event(self, fields: Mapping[str, Any], request: SessionRequest) -> Reply:
         """Take an event of a session, and answer its identity."""
-        token, happening = token_of(fields), happening_of(fields)
-        session = Session.of(await self._state.get(KIND, token))
-        check_running(session)
-        key = await self._key_of(session.consumer)
-        if key is None or not self._guard.is_active(key):
-            raise NoKey(INACTIVE_CONSUMER)
-        identity = identity_of(token, sending.again) if sending.again else next(self._identities)
-        microtick = Microtick(happened(token, session, happening, identity), event_id=identity)
-        return await self._take(microtick, session, sending)
+        token, happening = parse_token(fields), parse_action(fields)
+        session = Session.from_record(await self._state.get(SESSION_KIND, token))
+        check_not_stopped(session)
+        key = await self._load_key(session.consumer)
+        if key is None or not self._authorizer.is_key_active(key):
+            raise Unauthorized(INACTIVE_CONSUMER)
+        identity = (
+            idempotent_event_id(token, request.idempotency_key) if request.idempotency_key else next(self._event_ids)
+        )
+        microtick = PreparedReplyProtocol(build_action_event(token, session, happening, identity), event_id=identity)
+        return await self._ingest_event(microtick, session, request)
 
-    async def stop(self, fields: Mapping[str, Any], sending: Sending) -> Reply:
+    async def stop(self, fields: Mapping[str, Any], request: SessionRequest) -> Reply:
         """Stop a session, once.
 
         The state has the time of the stop before its event is on disk, and learns after that it is. So whoever comes
         upon a stop that was cut off between finishes that same stop, and of several at once one is answered with yes.
         """
-        token, at = token_of(fields), time_of(fields)
+        token, at = parse_token(fields), parse_tick_timestamp(fields)
         while True:
-            record = await self._state.get(KIND, token)
-            session = Session.of(record)
+            record = await self._state.get(SESSION_KIND, token)
+            session = Session.from_record(record)
             if session.closed:
-                if session.was_closed_by(sending.again):
-                    return answer()
-                raise Malformed(STOPPED_ALREADY)
+                if session.was_closed_by(request.idempotency_key):
+                    return success_reply()
+                raise Malformed(SESSION_ALREADY_STOPPED)
             if not session.stopped:
-                session, before = session.stopping(at), session.record()
-                if not await self._state.swap(KIND, token, before, session.record()):
+                session, before = session.with_stop(at), session.to_record()
+                if not await self._state.compare_and_swap(SESSION_KIND, token, before, session.to_record()):
                     continue
             try:
-                reply = await self._take(Microtick(stop_event(token, session)), session, sending)
-            except CallerError:
-                await self._state.swap(KIND, token, session.record(), session.going_on().record())
+                reply = await self._ingest_event(
+                    PreparedReplyProtocol(build_stop_event(token, session)), session, request
+                )
+            except RequestError:
+                await self._state.compare_and_swap(
+                    SESSION_KIND, token, session.to_record(), session.without_stop().to_record()
+                )
                 raise
-            if await self._state.swap(KIND, token, session.record(), session.closing(sending.again).record()):
+            if await self._state.compare_and_swap(
+                SESSION_KIND, token, session.to_record(), session.as_closed(request.idempotency_key).to_record()
+            ):
                 return reply
 
-    async def _take(self, microtick: Microtick, session: Session, sending: Sending) -> Reply:
-        believed = await self._is_believed(session.consumer, sending)
-        return await self._intake.take(microtick, _NO_REQUEST._replace(believed=believed))
+    async def _ingest_event(self, protocol: PreparedReplyProtocol, session: Session, request: SessionRequest) -> Reply:
+        believed = await self._is_trusted(session.consumer, request)
+        return await self._intake.ingest(protocol, _EMPTY_REQUEST._replace(is_trusted=believed))
 
-    async def _consumer(self, consumer_key: str, sending: Sending) -> Key:
+    async def _authorize_consumer(self, consumer_key: str, request: SessionRequest) -> Key:
         """Return the consumer of a key, which has to be one even where everyone may send without."""
-        key = await self._guard.find(consumer_key)
+        key = await self._authorizer.find_key(consumer_key)
         # What is public is not enough.
-        if key is None or Scope.TICK not in implied(key.scopes):
-            raise NoKey(UNKNOWN_CONSUMER)
-        if not self._guard.is_active(key):
-            raise NoKey(INACTIVE_CONSUMER)
-        await self._guard.admit(Scope.TICK, consumer_key, sending.origin, sender=sending.sender)
+        if key is None or Scope.TICK not in expand_scopes(key.scopes):
+            raise Unauthorized(INVALID_CONSUMER_KEY)
+        if not self._authorizer.is_key_active(key):
+            raise Unauthorized(INACTIVE_CONSUMER)
+        await self._authorizer.authorize(Scope.TICK, consumer_key, request.origin, client_address=request.client_ip)
         return key
 
-    async def _is_believed(self, consumer: str, sending: Sending) -> bool:
+    async def _is_trusted(self, consumer: str, request: SessionRequest) -> bool:
         """Tell whether a consumer may send old events now, by the right that it has or that all have."""
-        if Scope.IMPORT in self._guard.anonymous(sending.origin, sending.sender).scopes:
+        if Scope.IMPORT in self._authorizer.anonymous_permissions(request.origin, request.client_ip).scopes:
             return True
-        key = await self._key_of(consumer)
-        return key is not None and self._guard.is_active(key) and Scope.IMPORT in implied(key.scopes)
+        key = await self._load_key(consumer)
+        return key is not None and self._authorizer.is_key_active(key) and Scope.IMPORT in expand_scopes(key.scopes)
 
-    async def _key_of(self, consumer: str) -> Key | None:
-        record = await self._state.get(keys.KIND, consumer)
+    async def _load_key(self, consumer: str) -> Key | None:
+        record = await self._state.get(keys.KEY_KIND, consumer)
         try:
-            return None if record is None else key_of(consumer, record)
+            return None if record is None else key_from_record(consumer, record)
         except Malformed:
             return None
 
 
-def write_routes(doorway: Doorway, state: State) -> list[web.RouteDef]:
+def build_ingest_routes(ingest: IngestContext, state: State) -> list[web.RouteDef]:
     """List the routes that exhibits send to."""
-    exhibits = Exhibits(doorway, state)
+    exhibits = SessionService(ingest, state)
     return [
-        web.post(SESSIONS, _taking(doorway, exhibits.start)),
-        web.post(f"{SESSIONS}/stop", _taking(doorway, exhibits.stop)),
-        web.post(EVENTS, _taking(doorway, exhibits.happen)),
+        web.post(SESSIONS_PATH, _ingest_handler(ingest, exhibits.start)),
+        web.post(f"{SESSIONS_PATH}/stop", _ingest_handler(ingest, exhibits.stop)),
+        web.post(EVENTS_PATH, _ingest_handler(ingest, exhibits.add_event)),
     ]
 
 
-def list_routes(answering: Answering, read_key: str) -> list[web.RouteDef]:
+def build_list_routes(context: QueryContext, read_key: str) -> list[web.RouteDef]:
     """List the routes that answer lists.
 
     Args:
-        answering: whom to ask.
+        context: whom to ask.
         read_key: a key that lists can be read with, beside those that were made here; empty for none.
 
     """
-    reading = _Reading(answering.guard, answering.senders, read_key)
+    reading = _ListAuthorizer(context.authorizer, context.client_address, read_key)
     return [
-        web.get(SESSIONS, _listing(answering, reading, microticks.SESSION_COLUMNS, microticks.sessions)),
-        web.get(EVENTS, _listing(answering, reading, microticks.EVENT_COLUMNS, microticks.events)),
+        web.get(SESSIONS_PATH, _list_handler(context, reading, microticks.SESSION_COLUMNS, microticks.list_sessions)),
+        web.get(EVENTS_PATH, _list_handler(context, reading, microticks.EVENT_COLUMNS, microticks.list_events)),
     ]
 
 
-def _taking(doorway: Doorway, work: Callable[[Mapping[str, Any], Sending], Awaitable[Reply]]) -> Handler:
+def _ingest_handler(
+    ingest: IngestContext, operation: Callable[[Mapping[str, Any], SessionRequest], Awaitable[Reply]]
+) -> Handler:
     async def handle(request: web.Request) -> web.Response:
         try:
-            body = await read_body(request, doorway.max_bytes)
-            fields = read_fields(Request(body, request.content_type.lower(), doorway.max_events))
-            sending = Sending(
+            body = await read_body(request, ingest.body_max_bytes)
+            fields = parse_fields(Request(body, request.content_type.lower(), ingest.batch_max_events))
+            sending = SessionRequest(
                 request.headers.get("Idempotency-Key", ""),
                 request.headers.get("Origin", ""),
-                doorway.senders.address(request),
+                ingest.client_address.resolve_request(request),
             )
-            return response(await work(fields, sending))
+            return reply_response(await operation(fields, sending))
         except MetronomeError as error:
-            doorway.telemetry.refuse(error)
-            return refusal(_REFUSING, _NO_REQUEST, error)
+            ingest.telemetry.count_rejection(error)
+            return protocol_error_response(_ERROR_PROTOCOL, _EMPTY_REQUEST, error)
 
     return handle
 
 
-def _listing(answering: Answering, reading: "_Reading", columns: Mapping[str, str], ask: _Asking) -> Handler:
-    took = answering.telemetry.answers.labels("microticks")
+def _list_handler(
+    context: QueryContext, authorizer: "_ListAuthorizer", columns: Mapping[str, str], run_query: _ListQuery
+) -> Handler:
+    took = context.telemetry.report_seconds.labels("microticks")
 
     async def handle(request: web.Request) -> web.Response:
         try:
-            await reading.admit(request)
-            asked = microticks.read_list(request.query, columns)
+            await authorizer.authorize(request)
+            asked = microticks.parse_list_query(request.query, columns)
             with took.time():
-                body = orjson.dumps(await ask(answering.store, asked))
+                body = orjson.dumps(await run_query(context.store, asked))
         except MetronomeError as error:
-            answering.telemetry.refuse(error)
-            return refusal(_REFUSING, _NO_REQUEST, error)
-        return response(Reply(200, body, "application/json", _NOT_CACHED))
+            context.telemetry.count_rejection(error)
+            return protocol_error_response(_ERROR_PROTOCOL, _EMPTY_REQUEST, error)
+        return reply_response(Reply(200, body, "application/json", _NO_STORE_HEADERS))
 
     return handle
 
 
-class _Reading(NamedTuple):
+class _ListAuthorizer(NamedTuple):
     """Says who may read lists.
 
     Attributes:
@@ -246,31 +260,31 @@ class _Reading(NamedTuple):
 
     """
 
-    guard: Guard
-    senders: Senders
+    authorizer: Authorizer
+    client_address: ClientAddress
     read_key: str
 
-    async def admit(self, request: web.Request) -> None:
+    async def authorize(self, request: web.Request) -> None:
         """Let a request pass that may read.
 
         Raises:
-            NoKey: it brings no key that it needs, or a wrong one.
+            Unauthorized: it brings no key that it needs, or a wrong one.
 
         """
-        given = request.query.get("key") or bearer(request.headers)
-        origin, sender = request.headers.get("Origin", ""), self.senders.address(request)
-        if self.read_key and compare_digest(_bytes(given), _bytes(self.read_key)):
+        given = request.query.get("key") or bearer_token(request.headers)
+        origin, sender = request.headers.get("Origin", ""), self.client_address.resolve_request(request)
+        if self.read_key and compare_digest(_encode_key(given), _encode_key(self.read_key)):
             return
-        anyone = Scope.QUERY in self.guard.anonymous(origin, sender).scopes
+        anyone = Scope.QUERY in self.authorizer.anonymous_permissions(origin, sender).scopes
         if not given and (self.read_key or not anyone):
-            raise NoKey(NO_KEY)
-        if self.read_key and await self.guard.find(given) is None:
-            raise NoKey(WRONG_KEY)
+            raise Unauthorized(MISSING_KEY)
+        if self.read_key and await self.authorizer.find_key(given) is None:
+            raise Unauthorized(WRONG_KEY)
         try:
-            await self.guard.admit(Scope.QUERY, given, origin, sender=sender)
-        except (NoKey, NotAllowed):
-            raise NoKey(WRONG_KEY) from None
+            await self.authorizer.authorize(Scope.QUERY, given, origin, client_address=sender)
+        except (Unauthorized, Forbidden):
+            raise Unauthorized(WRONG_KEY) from None
 
 
-def _bytes(text: str) -> bytes:
+def _encode_key(text: str) -> bytes:
     return text.encode(errors="backslashreplace")

@@ -7,16 +7,16 @@ any other ends with its line or with a NUL. Bytes go in as they come, and frames
 import re
 from typing import Final
 
-from metronome.errors import TooLarge
+from metronome.errors import PayloadTooLarge
 
-_COUNTED: Final = re.compile(rb"([1-9]\d{0,18}) <")
-_MAYBE_COUNTED: Final = re.compile(rb"[1-9]\d{0,18} ?")
-_END: Final = re.compile(rb"[\n\0]+")
+_OCTET_COUNT_PATTERN: Final = re.compile(rb"([1-9]\d{0,18}) <")
+_PARTIAL_OCTET_COUNT_PATTERN: Final = re.compile(rb"[1-9]\d{0,18} ?")
+_LINE_END_PATTERN: Final = re.compile(rb"[\n\0]+")
 """Of a run of them each ends a line, and all but the first an empty one."""
-_NUL_STAND_IN: Final = "\ufffd".encode()
+_NUL_REPLACEMENT: Final = "\ufffd".encode()
 
 
-class Frames:
+class SyslogFrameReader:
     """Tells the frames of one connection apart.
 
     Args:
@@ -29,13 +29,13 @@ class Frames:
     """
 
     def __init__(self, max_bytes: int) -> None:
-        self.cut = 0
+        self.truncated_lines = 0
         self._max_bytes = max_bytes
-        self._held = bytearray()
-        self._searched = 0
-        self._skips = False
+        self._buffer = bytearray()
+        self._searched_bytes = 0
+        self._is_skipping_line = False
 
-    def feed(self, data: bytes) -> tuple[list[bytes], TooLarge | None]:
+    def feed(self, data: bytes) -> tuple[list[bytes], PayloadTooLarge | None]:
         """Take what came, and return the frames that are whole now.
 
         Returns:
@@ -43,73 +43,75 @@ class Frames:
             than it may, why nothing behind it can be read any more.
 
         """
-        self._held += data
+        self._buffer += data
         frames: list[bytes] = []
         at = 0
         lost = None
         try:
-            while (end := self._next(at, frames)) is not None:
+            while (end := self._read_next(at, frames)) is not None:
                 at = end
-        except TooLarge as error:
+        except PayloadTooLarge as error:
             lost = error
         if at:
-            del self._held[:at]
+            del self._buffer[:at]
         return frames, lost
 
-    def end(self) -> list[bytes]:
+    def finish(self) -> list[bytes]:
         """Return what is left once the sender has ended: a line without its end, but no part of what is counted."""
-        rest = bytes(self._held)
-        self._held.clear()
-        if self._skips or _COUNTED.match(rest):
+        rest = bytes(self._buffer)
+        self._buffer.clear()
+        if self._is_skipping_line or _OCTET_COUNT_PATTERN.match(rest):
             return []
-        return plain(rest)
+        return strip_frame(rest)
 
-    def _next(self, at: int, frames: list[bytes]) -> int | None:
-        """Read the frame that begins at *at*, and return where the next begins; None if more has to come first."""
-        held = self._held
-        if at == len(held):
+    def _read_next(self, offset: int, frames: list[bytes]) -> int | None:
+        """Read the frame that begins at *offset*, and return where the next begins; None if more has to come first."""
+        held = self._buffer
+        if offset == len(held):
             return None
-        if self._skips:
-            return self._skip(at)
-        counted = _COUNTED.match(held, at)
+        if self._is_skipping_line:
+            return self._skip_line(offset)
+        counted = _OCTET_COUNT_PATTERN.match(held, offset)
         if counted is not None:
-            return self._next_counted(counted, frames)
-        return None if _MAYBE_COUNTED.fullmatch(held, at) else self._next_line(at, frames)
+            return self._read_counted(counted, frames)
+        return None if _PARTIAL_OCTET_COUNT_PATTERN.fullmatch(held, offset) else self._read_line(offset, frames)
 
-    def _next_line(self, at: int, frames: list[bytes]) -> int | None:
-        held = self._held
-        end = _END.search(held, max(at, self._searched), at + self._max_bytes + 1)
+    def _read_line(self, offset: int, frames: list[bytes]) -> int | None:
+        held = self._buffer
+        end = _LINE_END_PATTERN.search(held, max(offset, self._searched_bytes), offset + self._max_bytes + 1)
         if end is not None:
-            self._searched = 0
-            frames += plain(bytes(held[at : end.start()]))
+            self._searched_bytes = 0
+            frames += strip_frame(bytes(held[offset : end.start()]))
             return end.end()
-        if len(held) - at > self._max_bytes:
-            self._searched = 0
-            self._skips = True
-            self.cut += 1
-            frames += plain(bytes(held[at : at + self._max_bytes]))
-            return at + self._max_bytes
+        if len(held) - offset > self._max_bytes:
+            self._searched_bytes = 0
+            self._is_skipping_line = True
+            self.truncated_lines += 1
+            frames += strip_frame(bytes(held[offset : offset + self._max_bytes]))
+            return offset + self._max_bytes
         # What is before it will be deleted, and need not be searched again.
-        self._searched = len(held) - at
+        self._searched_bytes = len(held) - offset
         return None
 
-    def _next_counted(self, counted: re.Match[bytes], frames: list[bytes]) -> int | None:
+    def _read_counted(self, counted: re.Match[bytes], frames: list[bytes]) -> int | None:
         length = int(counted[1])
         if length > self._max_bytes:
-            raise TooLarge(f"a message promises {length} bytes, and {self._max_bytes} are taken: send shorter ones")
+            raise PayloadTooLarge(
+                f"a message promises {length} bytes, and {self._max_bytes} are taken: send shorter ones"
+            )
         start = counted.end() - 1
-        if len(self._held) < start + length:
+        if len(self._buffer) < start + length:
             return None
-        frames += plain(bytes(self._held[start : start + length]))
+        frames += strip_frame(bytes(self._buffer[start : start + length]))
         return start + length
 
-    def _skip(self, at: int) -> int:
-        end = _END.search(self._held, at)
-        self._skips = end is None
-        return len(self._held) if end is None else end.end()
+    def _skip_line(self, offset: int) -> int:
+        end = _LINE_END_PATTERN.search(self._buffer, offset)
+        self._is_skipping_line = end is None
+        return len(self._buffer) if end is None else end.end()
 
 
-def plain(frame: bytes) -> list[bytes]:
+def strip_frame(frame: bytes) -> list[bytes]:
     """Return a frame without what may end it and without NULs; nothing if nothing is left."""
     frame = frame.strip(b"\r\n\0")
-    return [frame.replace(b"\0", _NUL_STAND_IN)] if frame else []
+    return [frame.replace(b"\0", _NUL_REPLACEMENT)] if frame else []

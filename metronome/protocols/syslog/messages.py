@@ -16,13 +16,13 @@ from typing import Any, Final
 import orjson
 
 from metronome.errors import Malformed, MetronomeError
-from metronome.event import NUMBER_NAMES, REFERER_NAMES, TIME_NAMES, Event, is_plain
-from metronome.protocol import Outcome, Reading, Readings, Reply, Request, Site
-from metronome.protocols.access_logs.formats import ODD_BYTES
-from metronome.protocols.access_logs.reader import read_hit, web_fields
-from metronome.times import read_stamp
+from metronome.event import NUMERIC_FIELDS, REFERRER_FIELDS, TIMESTAMP_FIELDS, Event, is_top_level_name
+from metronome.protocol import IngestResult, ParsedEvent, ParsedRequest, Reply, Request, SiteConfig
+from metronome.protocols.access_logs.formats import DECODE_ERRORS
+from metronome.protocols.access_logs.reader import parse_hit_line, parse_hit_record
+from metronome.times import parse_timestamp
 
-SEPARATOR: Final = b"\0"
+MESSAGE_SEPARATOR: Final = b"\0"
 """Stands between the messages of one request: none has it in itself (see `metronome.protocols.syslog.frames`)."""
 
 SEVERITIES: Final = ("emerg", "alert", "crit", "err", "warning", "notice", "info", "debug")
@@ -32,127 +32,127 @@ FACILITIES: Final = (
     *(f"local{number}" for number in range(8)),
 )
 
-_PRIORITY: Final = re.compile(r"<(0|[1-9]\d{0,2})>", re.ASCII)
-_STAMP: Final = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?"
-_HEADER: Final = re.compile(
-    rf"[1-9]\d{{0,2}} (?P<time>-|{_STAMP}) (?P<host>\S{{1,255}}) (?P<program>\S{{1,128}})"
+_PRIORITY_PATTERN: Final = re.compile(r"<(0|[1-9]\d{0,2})>", re.ASCII)
+_TIMESTAMP_PATTERN: Final = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?"
+_RFC5424_HEADER_PATTERN: Final = re.compile(
+    rf"[1-9]\d{{0,2}} (?P<time>-|{_TIMESTAMP_PATTERN}) (?P<host>\S{{1,255}}) (?P<program>\S{{1,128}})"
     r" (?P<procid>\S{1,128}) (?P<msgid>\S{1,128})(?: |\Z)",
     re.ASCII,
 )
-_OLD_TIME: Final = re.compile(
+_RFC3164_TIME_PATTERN: Final = re.compile(
     # Several spaces are an empty host, as NGINX writes it while it starts.
-    rf"(?:(?P<iso>{_STAMP})"
+    rf"(?:(?P<iso>{_TIMESTAMP_PATTERN})"
     r"|(?P<month>[A-Z][a-z]{2}) (?P<day>[ 0-3]?\d)(?: (?P<year>\d{4}))?"
     r" (?P<clock>\d\d:\d\d:\d\d)(?P<fraction>\.\d{1,9})?:?) +",
     re.ASCII,
 )
-_TAG: Final = re.compile(r"(?P<program>[^\s:\[\]]{1,128})(?:\[(?P<procid>[^\s\]]{0,128})\])?:(?: |\Z)")
-_HOST: Final = re.compile(r"(?P<host>\S{1,255}) ")
-_ELEMENT: Final = re.compile(
+_TAG_PATTERN: Final = re.compile(r"(?P<program>[^\s:\[\]]{1,128})(?:\[(?P<procid>[^\s\]]{0,128})\])?:(?: |\Z)")
+_HOST_PATTERN: Final = re.compile(r"(?P<host>\S{1,255}) ")
+_SD_ELEMENT_PATTERN: Final = re.compile(
     r'\[(?P<id>[^\s=\]"]{1,255})(?P<parameters>(?: +[^\s=\]"]{1,255}="(?:[^"\\\]]|\\.)*+")*+) *\]', re.DOTALL
 )
-_PARAMETER: Final = re.compile(r'([^\s=\]"]+)="((?:[^"\\\]]|\\.)*)"', re.DOTALL)
-_ESCAPED: Final = re.compile(r'\\(["\\\]])')
+_SD_PARAMETER_PATTERN: Final = re.compile(r'([^\s=\]"]+)="((?:[^"\\\]]|\\.)*)"', re.DOTALL)
+_SD_ESCAPE_PATTERN: Final = re.compile(r'\\(["\\\]])')
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-_NIL: Final = "-"
-_NO_DATA: Final = re.compile(r"-(?: |\Z)")
-_MARK: Final = "\ufeff"
-_EARLIEST_SECONDS: Final = 100_000_000
+_NIL_VALUE: Final = "-"
+_NO_STRUCTURED_DATA_PATTERN: Final = re.compile(r"-(?: |\Z)")
+_BYTE_ORDER_MARK: Final = "\ufeff"
+_MIN_EPOCH_SECONDS: Final = 100_000_000
 """Smaller numbers under the name of a time are how long something took."""
-_COOKIE: Final = "@cee:"
-_EVENT: Final = "log"
-_GIVEN_BY_THE_EVENT: Final = frozenset(
+_CEE_COOKIE: Final = "@cee:"
+_LOG_EVENT: Final = "log"
+_RESERVED_FIELDS: Final = frozenset(
     {"id", "event", "format", "event_id", "clientip", "visitor", "session", "bot", "url", "message"}
-    | {*TIME_NAMES, *REFERER_NAMES, *NUMBER_NAMES, "referer_url"}
+    | {*TIMESTAMP_FIELDS, *REFERRER_FIELDS, *NUMERIC_FIELDS, "referer_url"}
 )
 """What structured data cannot say: a log is no view of anything."""
 
 
-def key(_: Request) -> str:
+def extract_key(_: Request) -> str:
     """Return nothing: there is no place for a key (see `Dialect.key`)."""
     return ""
 
 
-def read(request: Request) -> Readings:
-    """Read the messages of a request, with `SEPARATOR` between them (see `Dialect.read`)."""
-    return Readings(_readings(request), batch=True)
+def parse(request: Request) -> ParsedRequest:
+    """Read the messages of a request, with `MESSAGE_SEPARATOR` between them (see `Dialect.read`)."""
+    return ParsedRequest(_iter_events(request), is_batch=True)
 
 
-def reply(_: Request, __: Readings, ___: Outcome) -> Reply:
+def reply(_: Request, __: ParsedRequest, ___: IngestResult) -> Reply:
     """Answer nothing (see `Dialect.reply`)."""
     return Reply(200)
 
 
-def refuse(_: Request, __: MetronomeError, status: int) -> Reply:
+def reply_error(_: Request, __: MetronomeError, status: int) -> Reply:
     """Answer nothing (see `Dialect.refuse`)."""
     return Reply(status)
 
 
-def read_message(frame: bytes, arrival: str, sender: str, site: Site) -> Event:
+def parse_message(frame: bytes, received_at: str, client_ip: str, site_config: SiteConfig) -> Event:
     """Read one message.
 
     Args:
         frame: the message.
-        arrival: when it came, as a stamp: a time without a year is the one nearest to it.
-        sender: the address of whoever sent it, which is the host where the message names none.
-        site: what the operator says of what they publish.
+        received_at: when it came, as a stamp: a time without a year is the one nearest to it.
+        client_ip: the address of whoever sent it, which is the host where the message names none.
+        site_config: what the operator says of what they publish.
 
     """
-    header, text = _header(frame.decode(errors=ODD_BYTES), arrival)
-    said = _said(text, site)
-    _settle_time(header, said, arrival)
-    if sender:
-        header.setdefault("host", sender)
+    header, text = _parse_header(frame.decode(errors=DECODE_ERRORS), received_at)
+    said = _parse_content(text, site_config)
+    _resolve_timestamp(header, said, received_at)
+    if client_ip:
+        header.setdefault("host", client_ip)
     return Event({**header, **said}, frame)
 
 
-def _readings(request: Request) -> Iterator[Reading]:
-    for frame in request.body.split(SEPARATOR):
+def _iter_events(request: Request) -> Iterator[ParsedEvent]:
+    for frame in request.body.split(MESSAGE_SEPARATOR):
         try:
-            yield read_message(frame, request.arrival, request.sender, request.site)
+            yield parse_message(frame, request.received_at, request.client_ip, request.site_config)
         except Malformed as error:
             yield error
 
 
-def _said(text: str, site: Site) -> dict[str, Any]:
+def _parse_content(text: str, site_config: SiteConfig) -> dict[str, Any]:
     """Return what the message itself says."""
-    content = text.lstrip().removeprefix(_COOKIE).lstrip()
-    record = _record(content) if content.startswith("{") else None
+    content = text.lstrip().removeprefix(_CEE_COOKIE).lstrip()
+    record = _parse_json_object(content) if content.startswith("{") else None
     if record is None:
-        hit = read_hit(text, site.rule, site.own_hosts)
-        return {"event": _EVENT, "message": text} if hit is None else hit
-    hit = web_fields(record, site.rule, site.own_hosts)
+        hit = parse_hit_line(text, site_config.item_pattern, site_config.own_hosts)
+        return {"event": _LOG_EVENT, "message": text} if hit is None else hit
+    hit = parse_hit_record(record, site_config.item_pattern, site_config.own_hosts)
     if hit is not None:
         return hit
     # Without either of them it would be a view, of nothing.
     named = any(record.get(name) not in (None, "") for name in ("event", "id"))
-    return record if named else {**record, "event": _EVENT}
+    return record if named else {**record, "event": _LOG_EVENT}
 
 
-def _settle_time(header: dict[str, Any], said: dict[str, Any], arrival: str) -> None:
+def _resolve_timestamp(header: dict[str, Any], content: dict[str, Any], received_at: str) -> None:
     """Leave the header's time away where the message has its own; what only bears the name of one is no time."""
-    name = next((name for name in TIME_NAMES if said.get(name) is not None), None)
+    name = next((name for name in TIMESTAMP_FIELDS if content.get(name) is not None), None)
     if name is None:
         return
-    if _is_time(said[name]):
+    if _is_timestamp(content[name]):
         header.pop("@timestamp", None)
         return
     if name == "@timestamp":
-        said[f"record_{name}"] = said.pop(name)
-    header.setdefault("@timestamp", arrival)
+        content[f"record_{name}"] = content.pop(name)
+    header.setdefault("@timestamp", received_at)
 
 
-def _is_time(value: object) -> bool:
-    if isinstance(value, (int, float)) and value < _EARLIEST_SECONDS:
+def _is_timestamp(value: object) -> bool:
+    if isinstance(value, (int, float)) and value < _MIN_EPOCH_SECONDS:
         return False
     try:
-        read_stamp(value)
+        parse_timestamp(value)
     except Malformed:
         return False
     return True
 
 
-def _record(text: str) -> dict[str, Any] | None:
+def _parse_json_object(text: str) -> dict[str, Any] | None:
     try:
         record = orjson.loads(text)
     except orjson.JSONDecodeError:
@@ -160,97 +160,99 @@ def _record(text: str) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
-def _header(text: str, arrival: str) -> tuple[dict[str, Any], str]:
+def _parse_header(text: str, received_at: str) -> tuple[dict[str, Any], str]:
     """Return what a message says of itself, and the rest of it; without a header, the rest is the whole."""
     fields: dict[str, Any] = {}
-    found = _PRIORITY.match(text)
+    found = _PRIORITY_PATTERN.match(text)
     facility, severity = divmod(int(found[1]), len(SEVERITIES)) if found else (len(FACILITIES), 0)
     if found is None or facility >= len(FACILITIES):
         return fields, text
     fields |= {"facility": FACILITIES[facility], "severity": SEVERITIES[severity]}
     text = text[found.end() :]
     try:
-        new = _HEADER.match(text)
-        return _new_header(new, text, fields) if new else _old_header(text, fields, arrival)
+        new = _RFC5424_HEADER_PATTERN.match(text)
+        return _parse_rfc5424_header(new, text, fields) if new else _parse_rfc3164_header(text, fields, received_at)
     except Malformed:
         return fields, text
 
 
-def _new_header(found: re.Match[str], text: str, fields: dict[str, Any]) -> tuple[dict[str, Any], str]:
+def _parse_rfc5424_header(match: re.Match[str], text: str, fields: dict[str, Any]) -> tuple[dict[str, Any], str]:
     """Read the header of RFC 5424.
 
     Raises:
         Malformed: its time is none.
 
     """
-    time, *names = found.group("time", "host", "program", "procid", "msgid")
-    stamp = {} if time == _NIL else {"@timestamp": read_stamp(time)}
+    time, *names = match.group("time", "host", "program", "procid", "msgid")
+    stamp = {} if time == _NIL_VALUE else {"@timestamp": parse_timestamp(time)}
     told = dict(zip(("host", "program", "procid", "msgid"), names, strict=True))
-    fields |= stamp | {name: value for name, value in told.items() if value != _NIL}
-    at, parameters = _structured_data(text, found.end())
+    fields |= stamp | {name: value for name, value in told.items() if value != _NIL_VALUE}
+    at, parameters = _parse_structured_data(text, match.end())
     for (element, name), values in parameters.items():
-        free = is_plain(name) and name not in _GIVEN_BY_THE_EVENT and name not in fields
+        free = is_top_level_name(name) and name not in _RESERVED_FIELDS and name not in fields
         fields[name if free else f"{element}.{name}"] = values[0] if len(values) == 1 else values
-    return fields, text[at:].removeprefix(_MARK)
+    return fields, text[at:].removeprefix(_BYTE_ORDER_MARK)
 
 
-def _structured_data(text: str, at: int) -> tuple[int, Mapping[tuple[str, str], list[str]]]:
+def _parse_structured_data(text: str, offset: int) -> tuple[int, Mapping[tuple[str, str], list[str]]]:
     """Return where the message begins, and the parameters of the elements before it, by the elements' names."""
     parameters: dict[tuple[str, str], list[str]] = {}
-    if nothing := _NO_DATA.match(text, at):
+    if nothing := _NO_STRUCTURED_DATA_PATTERN.match(text, offset):
         return nothing.end(), parameters
-    while found := _ELEMENT.match(text, at):
-        for name, value in _PARAMETER.findall(found["parameters"]):
-            parameters.setdefault((found["id"], name), []).append(_ESCAPED.sub(r"\1", value))
-        at = found.end()
-    return at + text.startswith(" ", at), parameters
+    while found := _SD_ELEMENT_PATTERN.match(text, offset):
+        for name, value in _SD_PARAMETER_PATTERN.findall(found["parameters"]):
+            parameters.setdefault((found["id"], name), []).append(_SD_ESCAPE_PATTERN.sub(r"\1", value))
+        offset = found.end()
+    return offset + text.startswith(" ", offset), parameters
 
 
-def _old_header(text: str, fields: dict[str, Any], arrival: str) -> tuple[dict[str, Any], str]:
+def _parse_rfc3164_header(text: str, fields: dict[str, Any], received_at: str) -> tuple[dict[str, Any], str]:
     """Read the header that RFC 3164 found, in which host and tag may be missing.
 
     Raises:
         Malformed: its time is none.
 
     """
-    found = _OLD_TIME.match(text)
+    found = _RFC3164_TIME_PATTERN.match(text)
     if found is None:
         return fields, text
-    fields["@timestamp"] = read_stamp(found["iso"]) if found["iso"] else _old_stamp(found, arrival)
+    fields["@timestamp"] = (
+        parse_timestamp(found["iso"]) if found["iso"] else _parse_rfc3164_timestamp(found, received_at)
+    )
     at = found.end()
-    tag = _TAG.match(text, at)
-    host = None if tag else _HOST.match(text, at)
+    tag = _TAG_PATTERN.match(text, at)
+    host = None if tag else _HOST_PATTERN.match(text, at)
     if host is not None:
         fields["host"] = host["host"]
         at = host.end()
-        tag = _TAG.match(text, at)
+        tag = _TAG_PATTERN.match(text, at)
     if tag is not None:
         fields |= {name: value for name, value in tag.groupdict().items() if value}
         at = tag.end()
     return fields, text[at:]
 
 
-def _old_stamp(found: re.Match[str], arrival: str) -> str:
+def _parse_rfc3164_timestamp(match: re.Match[str], received_at: str) -> str:
     """Return the time nearest to the arrival, where it has no year; without a zone it is UTC.
 
     Raises:
         Malformed: it is none.
 
     """
-    if found["month"] not in _MONTHS:
-        raise Malformed(f"{found['month']!r} is no month")
-    month, day = _MONTHS.index(found["month"]) + 1, int(found["day"])
-    rest = f"-{month:02}-{day:02}T{found['clock']}{found['fraction'] or ''}Z"
-    if found["year"]:
-        return read_stamp(found["year"] + rest)
-    now = datetime.fromisoformat(arrival)
+    if match["month"] not in _MONTHS:
+        raise Malformed(f"{match['month']!r} is no month")
+    month, day = _MONTHS.index(match["month"]) + 1, int(match["day"])
+    rest = f"-{month:02}-{day:02}T{match['clock']}{match['fraction'] or ''}Z"
+    if match["year"]:
+        return parse_timestamp(match["year"] + rest)
+    now = datetime.fromisoformat(received_at)
     stamps = []
     for year in (now.year - 1, now.year, now.year + 1):
         try:
-            stamps.append(read_stamp(f"{year:04}{rest}"))
+            stamps.append(parse_timestamp(f"{year:04}{rest}"))
         except Malformed:
             # There is no 29 February in three years of four.
             continue
     if not stamps:
-        raise Malformed(f"{found[0]!r} is no time")
+        raise Malformed(f"{match[0]!r} is no time")
     return min(stamps, key=lambda stamp: abs(datetime.fromisoformat(stamp) - now))

@@ -13,32 +13,32 @@ from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
 
 from metronome.stores.query import AllOf, AnyOf, Equals, Exists, Filter, Not, OneOf
-from metronome.stores.sequences import Trail
+from metronome.stores.sequences import EventSequence
 
 DOUBLE_CLICK_MS: Final = 30_000
 """The longest time between the two clicks of a double click: "a maximum of 30 seconds" (section 10.2)."""
 
-REQUEST: Final = "download"
+REQUEST_EVENT: Final = "download"
 """The event that retrieves a dataset; it is an investigation, too (section 6.3)."""
 
-MACHINE: Final = Equals("device", "script")
+IS_MACHINE: Final = Equals("device", "script")
 """What tells scripts and tools, which count apart, from people (sections 10.5 and 10.6)."""
 
 _COUNTED_STATUSES: Final = ("200", "304")
 """What was answered successfully (section 10.1); where nobody logged a status, a script in the page saw it shown."""
 
-CLICKS: Final[Filter] = AllOf(
+CLICK_FILTER: Final[Filter] = AllOf(
     (
         Exists("id"),
-        OneOf("event", ("view", REQUEST)),
+        OneOf("event", ("view", REQUEST_EVENT)),
         Not(Exists("bot")),
         AnyOf((Not(Exists("status")), OneOf("status", _COUNTED_STATUSES))),
     )
 )
 """The events that are clicks: what was seen or retrieved of an item, and by no robot."""
 
-FIELDS: Final = ("id", "event", "format", "url", "device", "country", "visitor")
-"""What clicks are read from (see `read_clicks`)."""
+CLICK_FIELDS: Final = ("id", "event", "format", "url", "device", "country", "visitor")
+"""What clicks are read from (see `parse_clicks`)."""
 
 
 class Click(NamedTuple):
@@ -56,46 +56,46 @@ class Click(NamedTuple):
 
     """
 
-    at: int
+    timestamp_ms: int
     item: str
     target: tuple[str | None, ...]
     is_request: bool
     is_machine: bool
     country: str | None
     month: str
-    session: tuple[int, int | None]
+    user_session: tuple[int, int | None]
 
 
-def read_clicks(trail: Trail, zone: ZoneInfo) -> list[Click]:
-    """Read the steps of a session's or a visitor's trail, which tell of `FIELDS`.
+def parse_clicks(sequence: EventSequence, zone: ZoneInfo) -> list[Click]:
+    """Read the steps of a session's or a visitor's trail, which tell of `CLICK_FIELDS`.
 
     A trail's key that is the step's visitor was logged by nobody as a session (enrichment names sessions after their
     visitor), so its user sessions are hours of the day; else they are days.
 
     Args:
-        trail: all clicks of one session, or of one visitor.
+        sequence: all clicks of one session, or of one visitor.
         zone: months, days and hours are its.
 
     """
     clicks = []
-    for at, (item, event, form, url, device, country, visitor) in trail.steps:
+    for at, (item, event, form, url, device, country, visitor) in sequence.events:
         local = datetime.fromtimestamp(at / 1000, zone)
         clicks.append(
             Click(
-                at=at,
+                timestamp_ms=at,
                 item=item or "",
                 target=(item, event, form, None if url is None else url.partition("#")[0]),
-                is_request=event == REQUEST,
-                is_machine=device == MACHINE.value,
+                is_request=event == REQUEST_EVENT,
+                is_machine=device == IS_MACHINE.value,
                 country=country,
                 month=f"{local.year:04}-{local.month:02}",
-                session=(local.toordinal(), local.hour if trail.key == visitor else None),
+                user_session=(local.toordinal(), local.hour if sequence.key == visitor else None),
             )
         )
     return clicks
 
 
-def without_double_clicks(clicks: Sequence[Click]) -> list[Click]:
+def remove_double_clicks(clicks: Sequence[Click]) -> list[Click]:
     """Remove each click that the next one on the same target follows within `DOUBLE_CLICK_MS`.
 
     Args:
@@ -109,8 +109,8 @@ def without_double_clicks(clicks: Sequence[Click]) -> list[Click]:
     kept = []
     for click in reversed(clicks):
         later = following.get(click.target)
-        following[click.target] = click.at
-        if later is None or later - click.at > DOUBLE_CLICK_MS:
+        following[click.target] = click.timestamp_ms
+        if later is None or later - click.timestamp_ms > DOUBLE_CLICK_MS:
             kept.append(click)
     kept.reverse()
     return kept

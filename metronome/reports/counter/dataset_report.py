@@ -20,12 +20,12 @@ from typing import Any, Final
 
 import orjson
 
-from metronome.errors import TooCostly, Unaskable
-from metronome.reports.counter.clicks import CLICKS
-from metronome.reports.counter.tally import SECONDS, Counts, Deadline, Tally, count_usage
-from metronome.reports.parameters import Parameters
+from metronome.errors import InvalidQuery, QueryTooExpensive
+from metronome.reports.counter.clicks import CLICK_FILTER
+from metronome.reports.counter.tally import COUNT_TIMEOUT_SECONDS, Deadline, UsageCounts, UsageTally, count_usage
+from metronome.reports.parameters import ReportParameters
 from metronome.stores.base import Store
-from metronome.stores.query import AllOf, Equals, Exists, Metric, Question, read_zone
+from metronome.stores.query import AllOf, Equals, Exists, Metric, Query, parse_time_zone
 
 RELEASE: Final = "rd1"
 
@@ -40,19 +40,19 @@ METRIC_TYPES: Final = (
 ACCESS_METHODS: Final = ("regular", "machine")
 """How reports call people, and scripts and tools."""
 
-MOST_MONTHS: Final = 12
+MAX_MONTHS: Final = 12
 """How many months one report has at most."""
 
-_FILTERS: Final = ("begin_date", "end_date", "dataset_id", "metric_type", "access_method", "tz", "release")
-_ELSEWHERE: Final = frozenset({"api_key", "requestor_id", "customer_id", "platform"})
+_KNOWN_PARAMETERS: Final = ("begin_date", "end_date", "dataset_id", "metric_type", "access_method", "tz", "release")
+_IGNORED_PARAMETERS: Final = frozenset({"api_key", "requestor_id", "customer_id", "platform"})
 """By these other services know who asks, for whom, and of what: here the key alone says it, or nothing has to."""
-_DATE: Final = re.compile(r"\d{4}-\d\d(-\d\d)?")
+_DATE_PATTERN: Final = re.compile(r"\d{4}-\d\d(-\d\d)?")
 _FIRST_YEAR: Final = 1970
-_A_DAY: Final = timedelta(days=1)
+_ONE_DAY: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Harvest:
+class DatasetReportRequest:
     """What a dataset report is asked with.
 
     Attributes:
@@ -82,18 +82,18 @@ class Harvest:
         return self.end >= self.today
 
     @property
-    def last(self) -> date:
+    def available_until(self) -> date:
         """The last day of the range that has begun."""
         return min(self.end, self.today)
 
-    def parameters(self) -> Parameters:
+    def parameters(self) -> ReportParameters:
         """Return the range as other reports are asked for it."""
-        zone = read_zone(self.tz)
-        start, end = (datetime.combine(day, time(), zone) for day in (self.begin, self.last + _A_DAY))
-        return Parameters(start=start, end=end, tz=self.tz)
+        zone = parse_time_zone(self.tz)
+        start, end = (datetime.combine(day, time(), zone) for day in (self.begin, self.available_until + _ONE_DAY))
+        return ReportParameters(start=start, end=end, tz=self.tz)
 
 
-def read_harvest(query: Mapping[str, str], now: datetime) -> Harvest:
+def parse_dataset_report_request(query: Mapping[str, str], now: datetime) -> DatasetReportRequest:
     """Read what a dataset report is asked with.
 
     Args:
@@ -103,69 +103,69 @@ def read_harvest(query: Mapping[str, str], now: datetime) -> Harvest:
         now: the time, aware.
 
     Raises:
-        Unaskable: a value cannot be; the message says which.
-        TooCostly: the range is too long.
+        InvalidQuery: a value cannot be; the message says which.
+        QueryTooExpensive: the range is too long.
 
     """
     release = query.get("release") or RELEASE
     if release.lower() != RELEASE:
-        raise Unaskable(f"release={release[:60]} is not spoken here: ask for {RELEASE}")
+        raise InvalidQuery(f"release={release[:60]} is not spoken here: ask for {RELEASE}")
     tz = query.get("tz") or "UTC"
-    today = now.astimezone(read_zone(tz)).date()
-    begin, end = _range(query.get("begin_date"), query.get("end_date"), today)
-    return Harvest(
+    today = now.astimezone(parse_time_zone(tz)).date()
+    begin, end = _parse_range(query.get("begin_date"), query.get("end_date"), today)
+    return DatasetReportRequest(
         begin=begin,
         end=end,
         today=today,
         dataset=query.get("dataset_id") or None,
-        metric_types=_chosen("metric_type", query.get("metric_type"), METRIC_TYPES),
-        access_methods=_chosen("access_method", query.get("access_method"), ACCESS_METHODS),
+        metric_types=_parse_choices("metric_type", query.get("metric_type"), METRIC_TYPES),
+        access_methods=_parse_choices("access_method", query.get("access_method"), ACCESS_METHODS),
         tz=tz,
-        ignored=tuple(name for name in query if name not in _FILTERS and name not in _ELSEWHERE),
+        ignored=tuple(name for name in query if name not in _KNOWN_PARAMETERS and name not in _IGNORED_PARAMETERS),
     )
 
 
 def last_day(month: date) -> date:
     """Return the last day of a day's month."""
-    return (month.replace(day=1) + 31 * _A_DAY).replace(day=1) - _A_DAY
+    return (month.replace(day=1) + 31 * _ONE_DAY).replace(day=1) - _ONE_DAY
 
 
-def _range(begin_text: str | None, end_text: str | None, today: date) -> tuple[date, date]:
+def _parse_range(begin_text: str | None, end_text: str | None, today: date) -> tuple[date, date]:
     if not begin_text and not end_text:
         return today.replace(month=1, day=1), today
     if not begin_text or not end_text:
-        raise Unaskable("a range has a begin_date and an end_date: give both, or neither for this year so far")
-    begin, end = _date("begin_date", begin_text), _date("end_date", end_text)
+        raise InvalidQuery("a range has a begin_date and an end_date: give both, or neither for this year so far")
+    begin, end = _parse_date("begin_date", begin_text), _parse_date("end_date", end_text)
     if len(end_text) < len("2026-01-31"):
         end = last_day(end)
     if begin.day != 1:
-        raise Unaskable(f"begin_date={begin} is in the middle of a month: reports begin with the first of one")
+        raise InvalidQuery(f"begin_date={begin} is in the middle of a month: reports begin with the first of one")
     if end < begin:
-        raise Unaskable(f"end_date={end} is before begin_date={begin}")
+        raise InvalidQuery(f"end_date={end} is before begin_date={begin}")
     if begin > today:
-        raise Unaskable(f"begin_date={begin} is yet to come: nothing is known of it")
-    if 12 * (end.year - begin.year) + end.month - begin.month >= MOST_MONTHS:
-        raise TooCostly(f"a report has {MOST_MONTHS} months at most: ask for a month at a time")
+        raise InvalidQuery(f"begin_date={begin} is yet to come: nothing is known of it")
+    if 12 * (end.year - begin.year) + end.month - begin.month >= MAX_MONTHS:
+        raise QueryTooExpensive(f"a report has {MAX_MONTHS} months at most: ask for a month at a time")
     return begin, end
 
 
-def _date(name: str, text: str) -> date:
-    if _DATE.fullmatch(text):
+def _parse_date(name: str, text: str) -> date:
+    if _DATE_PATTERN.fullmatch(text):
         try:
             day = date.fromisoformat(text if len(text) == len("2026-01-31") else f"{text}-01")
         except ValueError:
             day = date.min
         if _FIRST_YEAR <= day.year < date.max.year:
             return day
-    raise Unaskable(f"{name}={text[:60]} is no date: write 2026-01-31, or 2026-01")
+    raise InvalidQuery(f"{name}={text[:60]} is no date: write 2026-01-31, or 2026-01")
 
 
-def _chosen(name: str, text: str | None, choices: tuple[str, ...]) -> tuple[str, ...]:
+def _parse_choices(name: str, text: str | None, choices: tuple[str, ...]) -> tuple[str, ...]:
     if not text:
         return choices
     asked = {one.strip().lower().replace("_", "-") for one in text.split("|")}
     if wrong := asked - set(choices):
-        raise Unaskable(f"{name}={min(wrong)[:60]} is not known: choose of {', '.join(choices)}, with | between")
+        raise InvalidQuery(f"{name}={min(wrong)[:60]} is not known: choose of {', '.join(choices)}, with | between")
     return tuple(choice for choice in choices if choice in asked)
 
 
@@ -176,8 +176,8 @@ _UNKNOWN_YEAR: Final = "0001"
 _DOI: Final = re.compile(r"(?:https?://(?:dx\.)?doi\.org/|doi:)?(10\.\d{4,9}/\S+)", re.IGNORECASE)
 _URI: Final = re.compile(r"(?:https?://|urn:|ark:|hdl:)\S+", re.IGNORECASE)
 _COUNTRY: Final = re.compile("[A-Za-z]{2}")
-_NEWEST: Final = Metric.parse("last")
-_AT_ONCE: Final = 500
+_LAST_SEEN: Final = Metric.parse("last")
+_DATASETS_PER_TURN: Final = 500
 """How many datasets are written before others may go on."""
 
 
@@ -197,55 +197,59 @@ class Platform:
     publisher_id: str = ""
 
 
-async def dataset_report(store: Store, asked: Harvest, platform: Platform, seconds: float = SECONDS) -> bytes:
+async def dataset_report(
+    store: Store, request: DatasetReportRequest, platform: Platform, timeout_seconds: float = COUNT_TIMEOUT_SECONDS
+) -> bytes:
     """Answer how all datasets were used, or one of them, as the Code of Practice counts it.
 
     Args:
         store: what is asked.
-        asked: which months, of what.
+        request: which months, of what.
         platform: what is said of each dataset.
-        seconds: how long it may take.
+        timeout_seconds: how long it may take.
 
     Returns:
         The report as JSON, datasets in the order of their ids. A dataset's title is the newest that its events
         have as ``title``; where none has one, it is empty, as is whatever nobody told.
 
     Raises:
-        TooCostly: it takes longer, or there are too many datasets.
+        QueryTooExpensive: it takes longer, or there are too many datasets.
 
     """
-    tally = await count_usage(store, asked.dataset, asked.parameters(), Deadline(seconds))
-    titles = await _titles(store, asked)
+    tally = await count_usage(store, request.dataset, request.parameters(), Deadline(timeout_seconds))
+    titles = await _query_titles(store, request)
     datasets: list[orjson.Fragment] = []
-    for item, months in sorted(_by_item(tally).items()):
-        performance = [found for month in sorted(months) if (found := _performance(asked, month, months[month]))]
+    for item, months in sorted(_group_by_item(tally).items()):
+        performance = [
+            found for month in sorted(months) if (found := _build_performance(request, month, months[month]))
+        ]
         if performance:
-            dataset = {**_described(item, titles.get(item, ""), platform), "performance": performance}
+            dataset = {**_describe_dataset(item, titles.get(item, ""), platform), "performance": performance}
             datasets.append(orjson.Fragment(orjson.dumps(dataset)))
-        if len(datasets) % _AT_ONCE == 0:
+        if len(datasets) % _DATASETS_PER_TURN == 0:
             await asyncio.sleep(0)
     header = {
         "report-name": REPORT_NAME,
         "report-id": REPORT_ID,
         "release": RELEASE,
-        "created": asked.today.isoformat(),
+        "created": request.today.isoformat(),
         "created-by": platform.name,
-        "reporting-period": _period(asked.begin, asked.last),
-        "report-filters": [{"name": name, "value": value} for name, value in _filters(asked)],
-        "report-attributes": [] if asked.tz == "UTC" else [{"name": "tz", "value": asked.tz}],
-        "exceptions": list(_exceptions(asked, is_empty=not datasets)),
+        "reporting-period": _format_period(request.begin, request.available_until),
+        "report-filters": [{"name": name, "value": value} for name, value in _report_filters(request)],
+        "report-attributes": [] if request.tz == "UTC" else [{"name": "tz", "value": request.tz}],
+        "exceptions": list(_report_exceptions(request, is_empty=not datasets)),
     }
     return orjson.dumps({"report-header": header, "report-datasets": datasets})
 
 
-async def _titles(store: Store, asked: Harvest) -> dict[str, str]:
-    parameters = asked.parameters()
-    only = () if asked.dataset is None else (Equals("id", asked.dataset),)
-    (answer,) = await store.ask(
-        Question(
-            metrics=(_NEWEST,),
-            by=("id", "title"),
-            where=AllOf((CLICKS, Exists("title"), *only)),
+async def _query_titles(store: Store, request: DatasetReportRequest) -> dict[str, str]:
+    parameters = request.parameters()
+    only = () if request.dataset is None else (Equals("id", request.dataset),)
+    (answer,) = await store.query(
+        Query(
+            metrics=(_LAST_SEEN,),
+            group_by=("id", "title"),
+            where=AllOf((CLICK_FILTER, Exists("title"), *only)),
             start=parameters.start,
             end=parameters.end,
         )
@@ -254,54 +258,56 @@ async def _titles(store: Store, asked: Harvest) -> dict[str, str]:
     return {item: title for _, item, title in newest}
 
 
-def _by_item(tally: Tally) -> dict[str, dict[str, dict[str, Counts]]]:
-    found: dict[str, dict[str, dict[str, Counts]]] = defaultdict(lambda: defaultdict(dict))
-    for (item, month, is_machine), counts in tally.cells.items():
+def _group_by_item(tally: UsageTally) -> dict[str, dict[str, dict[str, UsageCounts]]]:
+    found: dict[str, dict[str, dict[str, UsageCounts]]] = defaultdict(lambda: defaultdict(dict))
+    for (item, month, is_machine), counts in tally.counts.items():
         found[item][month][ACCESS_METHODS[is_machine]] = counts
     return found
 
 
-def _performance(asked: Harvest, month: str, by_method: dict[str, Counts]) -> dict[str, Any] | None:
+def _build_performance(
+    request: DatasetReportRequest, month: str, by_method: dict[str, UsageCounts]
+) -> dict[str, Any] | None:
     instances = [
         instance
-        for method in asked.access_methods
+        for method in request.access_methods
         if method in by_method
-        for instance in _instances(asked, method, by_method[method])
+        for instance in _iterate_instances(request, method, by_method[method])
     ]
     if not instances:
         return None
     begin = date.fromisoformat(f"{month}-01")
-    return {"period": _period(begin, min(last_day(begin), asked.last)), "instance": instances}
+    return {"period": _format_period(begin, min(last_day(begin), request.available_until)), "instance": instances}
 
 
-def _instances(asked: Harvest, method: str, counts: Counts) -> Iterator[dict[str, Any]]:
+def _iterate_instances(request: DatasetReportRequest, method: str, counts: UsageCounts) -> Iterator[dict[str, Any]]:
     for at, metric_type in enumerate(METRIC_TYPES):
-        if metric_type in asked.metric_types and counts.numbers[at]:
-            countries = _countries(counts, at)
+        if metric_type in request.metric_types and counts.totals[at]:
+            countries = _count_countries(counts, at)
             yield {
-                "count": counts.numbers[at],
+                "count": counts.totals[at],
                 **({"country-counts": countries} if countries else {}),
                 "access-method": method,
                 "metric-type": metric_type,
             }
 
 
-def _countries(counts: Counts, at: int) -> dict[str, int]:
+def _count_countries(counts: UsageCounts, at: int) -> dict[str, int]:
     """Count by country as the hub wants them: codes of two letters, in lower case."""
     found: Counter[str] = Counter()
-    for name, numbers in counts.countries.items():
+    for name, numbers in counts.by_country.items():
         if _COUNTRY.fullmatch(name) and numbers[at]:
             found[name.lower()] += numbers[at]
     return dict(sorted(found.items()))
 
 
-def _period(begin: date, end: date) -> dict[str, str]:
+def _format_period(begin: date, end: date) -> dict[str, str]:
     return {"begin-date": begin.isoformat(), "end-date": end.isoformat()}
 
 
-def _described(item: str, title: str, platform: Platform) -> dict[str, Any]:
+def _describe_dataset(item: str, title: str, platform: Platform) -> dict[str, Any]:
     kind, _, value = platform.publisher_id.partition(":")
-    identifier, uri = identify(item)
+    identifier, uri = classify_identifier(item)
     return {
         "dataset-title": title,
         "dataset-id": [identifier],
@@ -314,7 +320,7 @@ def _described(item: str, title: str, platform: Platform) -> dict[str, Any]:
     }
 
 
-def identify(item: str) -> tuple[dict[str, str], str | None]:
+def classify_identifier(item: str) -> tuple[dict[str, str], str | None]:
     """Tell what an item's id is.
 
     Returns:
@@ -329,33 +335,34 @@ def identify(item: str) -> tuple[dict[str, str], str | None]:
     return {"type": "proprietary", "value": item}, None
 
 
-def _filters(asked: Harvest) -> Iterator[tuple[str, str]]:
-    yield "begin-date", asked.begin.isoformat()
-    yield "end-date", asked.end.isoformat()
-    if asked.dataset is not None:
-        yield "dataset-id", asked.dataset
-    if asked.metric_types != METRIC_TYPES:
-        yield "metric-type", "|".join(asked.metric_types)
-    if asked.access_methods != ACCESS_METHODS:
-        yield "access-method", "|".join(asked.access_methods)
+def _report_filters(request: DatasetReportRequest) -> Iterator[tuple[str, str]]:
+    yield "begin-date", request.begin.isoformat()
+    yield "end-date", request.end.isoformat()
+    if request.dataset is not None:
+        yield "dataset-id", request.dataset
+    if request.metric_types != METRIC_TYPES:
+        yield "metric-type", "|".join(request.metric_types)
+    if request.access_methods != ACCESS_METHODS:
+        yield "access-method", "|".join(request.access_methods)
 
 
-def _exceptions(asked: Harvest, *, is_empty: bool) -> Iterator[dict[str, Any]]:
+def _report_exceptions(request: DatasetReportRequest, *, is_empty: bool) -> Iterator[dict[str, Any]]:
     """Yield what of appendix B has to be said."""
     if is_empty:
         yield {"code": 3030, "severity": "error", "message": "No Usage Available for Requested Dates"}
-    if asked.is_partial:
-        asked_for = f"{asked.begin} to {asked.end}"
+    if request.is_partial:
+        asked_for = f"{request.begin} to {request.end}"
         yield {
             "code": 3040,
             "severity": "warning",
             "message": "Partial Data Returned",
-            "data": f"request was for {asked_for}; however, usage is only available to {asked.last}, which is not over",
+            "data": f"request was for {asked_for}; however, usage is only available to {request.available_until}, "
+            "which is not over",
         }
-    if asked.ignored:
+    if request.ignored:
         yield {
             "code": 3050,
             "severity": "warning",
             "message": "Parameter Not Recognized in this Context",
-            "data": ", ".join(name[:60] for name in asked.ignored[:10]),
+            "data": ", ".join(name[:60] for name in request.ignored[:10]),
         }

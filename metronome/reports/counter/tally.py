@@ -28,30 +28,30 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
 
-from metronome.errors import TooCostly
+from metronome.errors import QueryTooExpensive
 from metronome.reports.counter.clicks import (
-    CLICKS,
+    CLICK_FIELDS,
+    CLICK_FILTER,
     DOUBLE_CLICK_MS,
-    FIELDS,
-    MACHINE,
-    REQUEST,
+    IS_MACHINE,
+    REQUEST_EVENT,
     Click,
-    read_clicks,
-    without_double_clicks,
+    parse_clicks,
+    remove_double_clicks,
 )
-from metronome.reports.parameters import Parameters
+from metronome.reports.parameters import ReportParameters
 from metronome.stores.base import Store
-from metronome.stores.query import AllOf, Equals, Exists, Filter, Not, OneOf, Question, read_zone
-from metronome.stores.sequences import Trail, Trails
+from metronome.stores.query import AllOf, Equals, Exists, Filter, Not, OneOf, Query, parse_time_zone
+from metronome.stores.sequences import EventSequence, SequenceQuery
 
-MOST_EVENTS: Final = 200_000
+MAX_SPAN_EVENTS: Final = 200_000
 """About how many events a span has at most, unless a single day has more."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MS: Final = timedelta(milliseconds=1)
+_MILLISECOND: Final = timedelta(milliseconds=1)
 
 
-class Span(NamedTuple):
+class TimeSpan(NamedTuple):
     """A time, in milliseconds since 1970.
 
     Attributes:
@@ -64,13 +64,13 @@ class Span(NamedTuple):
     end: int
 
 
-def spans(
+def split_into_spans(
     days: Iterable[tuple[str, int]],
     zone: ZoneInfo,
     start: datetime | None,
     end: datetime | None,
-    most: int = MOST_EVENTS,
-) -> list[Span]:
+    max_events: int = MAX_SPAN_EVENTS,
+) -> list[TimeSpan]:
     """Put days together to spans, each from the beginning of a day to the end of one.
 
     Args:
@@ -78,46 +78,49 @@ def spans(
         zone: days are its.
         start: aware; nothing from before then is in a span.
         end: aware; nor is anything from then on.
-        most: how many events a span of several days has at most.
+        max_events: how many events a span of several days has at most.
 
     """
-    found: list[Span] = []
+    found: list[TimeSpan] = []
     together = 0
     for day, count in days:
-        span = _day(date.fromisoformat(day), zone)
-        if found and together + count <= most:
-            found[-1] = Span(found[-1].start, span.end)
+        span = _day_span(date.fromisoformat(day), zone)
+        if found and together + count <= max_events:
+            found[-1] = TimeSpan(found[-1].start, span.end)
             together += count
         else:
             found.append(span)
             together = count
-    first = 0 if start is None else ms_of(start)
-    return [Span(max(span.start, first), span.end if end is None else min(span.end, ms_of(end))) for span in found]
+    first = 0 if start is None else to_milliseconds(start)
+    return [
+        TimeSpan(max(span.start, first), span.end if end is None else min(span.end, to_milliseconds(end)))
+        for span in found
+    ]
 
 
-def ms_of(moment: datetime) -> int:
+def to_milliseconds(moment: datetime) -> int:
     """Return a moment in milliseconds since 1970, rounded up: what is before the one is before the other."""
-    return -((_EPOCH - moment) // _MS)
+    return -((_EPOCH - moment) // _MILLISECOND)
 
 
-def moment_of(ms: int) -> datetime:
+def from_milliseconds(ms: int) -> datetime:
     """Return the moment so many milliseconds after 1970 began, in UTC."""
-    return _EPOCH + ms * _MS
+    return _EPOCH + ms * _MILLISECOND
 
 
-def _day(day: date, zone: ZoneInfo) -> Span:
+def _day_span(day: date, zone: ZoneInfo) -> TimeSpan:
     start, end = (datetime.combine(one, time(), zone) for one in (day, day + timedelta(days=1)))
-    return Span(ms_of(start), ms_of(end))
+    return TimeSpan(to_milliseconds(start), to_milliseconds(end))
 
 
-METRICS: Final = ("total_investigations", "unique_investigations", "total_requests", "unique_requests")
+USAGE_METRICS: Final = ("total_investigations", "unique_investigations", "total_requests", "unique_requests")
 """What is counted, in the order of all lists of four numbers here."""
 
-MOST_CELLS: Final = 200_000
+MAX_USAGE_KEYS: Final = 200_000
 """How many cells a tally has at most: a hundred megabytes or so."""
 
 
-class Cell(NamedTuple):
+class UsageKey(NamedTuple):
     """What is counted together; machines are script and tools, the others are people."""
 
     item: str
@@ -125,97 +128,98 @@ class Cell(NamedTuple):
     is_machine: bool
 
 
-class Counts:
+class UsageCounts:
     """The four numbers of one cell, and how many of each came from which country, where that is known.
 
     Attributes:
-        numbers: by `METRICS`.
+        numbers: by `USAGE_METRICS`.
         countries: likewise, for each country. A unique one is of the country where its session began.
 
     """
 
-    __slots__ = ("countries", "numbers")
+    __slots__ = ("by_country", "totals")
 
     def __init__(self) -> None:
-        self.numbers = [0, 0, 0, 0]
-        self.countries: dict[str, list[int]] = {}
+        self.totals = [0, 0, 0, 0]
+        self.by_country: dict[str, list[int]] = {}
 
-    def add(self, country: str | None, added: tuple[int, int, int, int]) -> None:
+    def add(self, country: str | None, numbers: tuple[int, int, int, int]) -> None:
         """Count so many of each metric more."""
-        _add(self.numbers, added)
+        _add_numbers(self.totals, numbers)
         if country is not None:
-            _add(self.countries.setdefault(country, [0, 0, 0, 0]), added)
+            _add_numbers(self.by_country.setdefault(country, [0, 0, 0, 0]), numbers)
 
 
-class Tally:
+class UsageTally:
     """Everything counted so far; its memory grows with cells and countries, not with events.
 
     Args:
-        most: how many cells it may have.
+        max_keys: how many cells it may have.
 
     """
 
-    def __init__(self, most: int = MOST_CELLS) -> None:
-        self.cells: dict[Cell, Counts] = {}
-        self._most = most
+    def __init__(self, max_keys: int = MAX_USAGE_KEYS) -> None:
+        self.counts: dict[UsageKey, UsageCounts] = {}
+        self._max_keys = max_keys
 
-    def count_clicks(self, clicks: Iterable[Click]) -> None:
+    def add_clicks(self, clicks: Iterable[Click]) -> None:
         """Count one user's clicks, double ones removed, oldest first.
 
         Raises:
-            TooCostly: there are too many cells.
+            QueryTooExpensive: there are too many cells.
 
         """
         investigated: set[tuple[object, ...]] = set()
         requested: set[tuple[object, ...]] = set()
         for click in clicks:
-            once = (click.item, click.is_machine, click.session)
+            once = (click.item, click.is_machine, click.user_session)
             first = once not in investigated
             investigated.add(once)
             first_request = click.is_request and once not in requested
             if click.is_request:
                 requested.add(once)
-            cell = Cell(click.item, click.month, click.is_machine)
-            self._counts(cell).add(click.country, (1, first, click.is_request, first_request))
+            cell = UsageKey(click.item, click.month, click.is_machine)
+            self._counts_of(cell).add(click.country, (1, first, click.is_request, first_request))
 
-    def count_alone(self, cell: Cell, country: str | None, number: int, *, are_requests: bool) -> None:
+    def add_anonymous_clicks(self, key: UsageKey, country: str | None, number: int, *, are_requests: bool) -> None:
         """Count clicks of which nobody knows whose they are: each is a session of its own.
 
         Raises:
-            TooCostly: there are too many cells.
+            QueryTooExpensive: there are too many cells.
 
         """
         requests = number if are_requests else 0
-        self._counts(cell).add(country, (number, number, requests, requests))
+        self._counts_of(key).add(country, (number, number, requests, requests))
 
-    def _counts(self, cell: Cell) -> Counts:
-        counts = self.cells.get(cell)
+    def _counts_of(self, key: UsageKey) -> UsageCounts:
+        counts = self.counts.get(key)
         if counts is None:
-            if len(self.cells) >= self._most:
-                raise TooCostly(
-                    f"more than {self._most:,} numbers of items and months: ask for a month at a time, or for one item"
+            if len(self.counts) >= self._max_keys:
+                raise QueryTooExpensive(
+                    f"more than {self._max_keys:,} numbers of items and months: ask for a month at a time, or for "
+                    f"one item"
                 )
-            counts = self.cells[cell] = Counts()
+            counts = self.counts[key] = UsageCounts()
         return counts
 
 
-def _add(numbers: list[int], added: tuple[int, int, int, int]) -> None:
+def _add_numbers(numbers: list[int], added: tuple[int, int, int, int]) -> None:
     for at, number in enumerate(added):
         numbers[at] += number
 
 
-SECONDS: Final = 50.0
+COUNT_TIMEOUT_SECONDS: Final = 50.0
 """How long counting may take: a worker waits a minute for the main process's answer, so it hears the reason, too."""
 
-_IN_A_THREAD_FROM: Final = 2_000
+_THREAD_MIN_EVENTS: Final = 2_000
 """Longer trails take longer than others may wait."""
 
-_IN_SESSION, _BY_VISITOR = (AllOf((Exists(name), Not(Equals(name, "")))) for name in ("session", "visitor"))
-_OF_VISITOR: Final = AllOf((_BY_VISITOR, Not(_IN_SESSION)))
-_OF_NOBODY: Final = AllOf((Not(_BY_VISITOR), Not(_IN_SESSION)))
-_KINDS: Final = tuple(
+_HAS_SESSION, _HAS_VISITOR = (AllOf((Exists(name), Not(Equals(name, "")))) for name in ("session", "visitor"))
+_VISITOR_ONLY: Final = AllOf((_HAS_VISITOR, Not(_HAS_SESSION)))
+_ANONYMOUS: Final = AllOf((Not(_HAS_VISITOR), Not(_HAS_SESSION)))
+_ANONYMOUS_GROUPS: Final = tuple(
     (AllOf((method, country)), by, is_machine)
-    for method, is_machine in ((MACHINE, True), (Not(MACHINE), False))
+    for method, is_machine in ((IS_MACHINE, True), (Not(IS_MACHINE), False))
     for country, by in ((Exists("country"), ("country",)), (Not(Exists("country")), ()))
 )
 """What is asked apart of events that are nobody's: a group that lacks a value would be left out."""
@@ -239,18 +243,18 @@ class Deadline:
         """Return if there is time left.
 
         Raises:
-            TooCostly: there is none.
+            QueryTooExpensive: there is none.
 
         """
         if self._clock() >= self._end:
-            raise TooCostly(
+            raise QueryTooExpensive(
                 f"counting takes over {self._seconds:g} s: ask for a shorter range, such as a month, or for one item"
             )
 
 
 async def count_usage(
-    store: Store, item: str | None, asked: Parameters, deadline: Deadline, most: int = MOST_EVENTS
-) -> Tally:
+    store: Store, item: str | None, parameters: ReportParameters, deadline: Deadline, max_events: int = MAX_SPAN_EVENTS
+) -> UsageTally:
     """Count all clicks of a range of time.
 
     A click that is followed by the second one of a double click after the range has ended is none of its: so the
@@ -259,48 +263,54 @@ async def count_usage(
     Args:
         store: what is asked.
         item: the only item that counts; None for all.
-        asked: the range and the zone that months, days and hours belong to; nothing else of it.
+        parameters: the range and the zone that months, days and hours belong to; nothing else of it.
         deadline: when it has to be done.
-        most: about how many events are looked at together (see `spans`), which changes no number.
+        max_events: about how many events are looked at together (see `split_into_spans`), which changes no number.
 
     Raises:
-        TooCostly: it takes too long, or there are too many items.
+        QueryTooExpensive: it takes too long, or there are too many items.
 
     """
-    where = CLICKS if item is None else AllOf((CLICKS, Equals("id", item)))
-    tally = Tally()
-    for span in await _spans(store, item, asked, most):
-        for key, whose in (("session", _IN_SESSION), ("visitor", _OF_VISITOR)):
+    where = CLICK_FILTER if item is None else AllOf((CLICK_FILTER, Equals("id", item)))
+    tally = UsageTally()
+    for span in await _split_range(store, item, parameters, max_events):
+        for key, whose in (("session", _HAS_SESSION), ("visitor", _VISITOR_ONLY)):
             trails = _trails(key, AllOf((where, whose)), span)
-            await _count_trails(store, trails, span, asked.tz, tally, deadline)
-        await _count_nobodys(store, AllOf((where, _OF_NOBODY)), span, asked.tz, tally)
+            await _count_sequences(store, trails, span, parameters.tz, tally, deadline)
+        await _count_anonymous(store, AllOf((where, _ANONYMOUS)), span, parameters.tz, tally)
         deadline.check()
     return tally
 
 
-async def _spans(store: Store, item: str | None, asked: Parameters, most: int) -> list[Span]:
+async def _split_range(store: Store, item: str | None, parameters: ReportParameters, max_events: int) -> list[TimeSpan]:
     # Only by what a store may have counted already.
     about: Filter = Exists("id") if item is None else Equals("id", item)
-    where = AllOf((about, OneOf("event", ("view", REQUEST)), Not(Exists("bot"))))
-    (answer,) = await store.ask(Question(by=("day",), where=where, start=asked.start, end=asked.end, tz=asked.tz))
+    where = AllOf((about, OneOf("event", ("view", REQUEST_EVENT)), Not(Exists("bot"))))
+    (answer,) = await store.query(
+        Query(group_by=("day",), where=where, start=parameters.start, end=parameters.end, time_zone=parameters.tz)
+    )
     days = [(str(day), int(count or 0)) for day, count in answer.rows]
-    return spans(days, read_zone(asked.tz), asked.start, asked.end, most)
+    return split_into_spans(days, parse_time_zone(parameters.tz), parameters.start, parameters.end, max_events)
 
 
-def _trails(key: str, where: Filter, span: Span) -> Trails:
+def _trails(key: str, where: Filter, span: TimeSpan) -> SequenceQuery:
     """Ask for the clicks of a span, and for those that may make double clicks of its last ones."""
-    return Trails(key, FIELDS, where, moment_of(span.start), moment_of(span.end + DOUBLE_CLICK_MS))
+    return SequenceQuery(
+        key, CLICK_FIELDS, where, from_milliseconds(span.start), from_milliseconds(span.end + DOUBLE_CLICK_MS)
+    )
 
 
-async def _count_trails(store: Store, asked: Trails, span: Span, tz: str, tally: Tally, deadline: Deadline) -> None:
-    zone = read_zone(tz)
-    found = store.trails(asked)
+async def _count_sequences(
+    store: Store, sequence_query: SequenceQuery, span: TimeSpan, tz: str, tally: UsageTally, deadline: Deadline
+) -> None:
+    zone = parse_time_zone(tz)
+    found = store.sequences(sequence_query)
     try:
         async for trail in found:
-            if len(trail.steps) < _IN_A_THREAD_FROM:
-                _count_trail(trail, zone, span, tally)
+            if len(trail.events) < _THREAD_MIN_EVENTS:
+                _count_sequence(trail, zone, span, tally)
             else:
-                await asyncio.to_thread(_count_trail, trail, zone, span, tally)
+                await asyncio.to_thread(_count_sequence, trail, zone, span, tally)
             deadline.check()
     finally:
         # Or the store would hold what it still has to tell until the garbage is collected.
@@ -308,70 +318,73 @@ async def _count_trails(store: Store, asked: Trails, span: Span, tz: str, tally:
             await found.aclose()
 
 
-def _count_trail(trail: Trail, zone: ZoneInfo, span: Span, tally: Tally) -> None:
-    clicks = without_double_clicks(read_clicks(trail, zone))
-    tally.count_clicks(click for click in clicks if click.at < span.end)
+def _count_sequence(sequence: EventSequence, zone: ZoneInfo, span: TimeSpan, tally: UsageTally) -> None:
+    clicks = remove_double_clicks(parse_clicks(sequence, zone))
+    tally.add_clicks(click for click in clicks if click.timestamp_ms < span.end)
 
 
-async def _count_nobodys(store: Store, where: Filter, span: Span, tz: str, tally: Tally) -> None:
+async def _count_anonymous(store: Store, where: Filter, span: TimeSpan, tz: str, tally: UsageTally) -> None:
     questions = (
-        Question(
-            by=("id", "month", "event", *by),
+        Query(
+            group_by=("id", "month", "event", *by),
             where=AllOf((where, kind)),
-            start=moment_of(span.start),
-            end=moment_of(span.end),
-            tz=tz,
+            start=from_milliseconds(span.start),
+            end=from_milliseconds(span.end),
+            time_zone=tz,
         )
-        for kind, by, _ in _KINDS
+        for kind, by, _ in _ANONYMOUS_GROUPS
     )
-    answers = await store.ask(*questions)
+    answers = await store.query(*questions)
     if not all(answer.exact for answer in answers):
-        raise TooCostly("too many items to be counted exactly: ask for a month at a time, or for one item")
-    for answer, (_, _, is_machine) in zip(answers, _KINDS, strict=True):
+        raise QueryTooExpensive("too many items to be counted exactly: ask for a month at a time, or for one item")
+    for answer, (_, _, is_machine) in zip(answers, _ANONYMOUS_GROUPS, strict=True):
         for item, month, event, *where_from, count in answer.rows:
-            cell = Cell(str(item), str(month), is_machine)
+            cell = UsageKey(str(item), str(month), is_machine)
             country = str(where_from[0]) if where_from else None
-            tally.count_alone(cell, country, int(count or 0), are_requests=event == REQUEST)
+            tally.add_anonymous_clicks(cell, country, int(count or 0), are_requests=event == REQUEST_EVENT)
 
 
 PARAMETERS: Final = frozenset({"from", "to", "tz"})
 
 
-async def usage(store: Store, item: str, asked: Parameters, seconds: float = SECONDS) -> dict[str, Any]:
+async def usage_report(
+    store: Store, item: str, parameters: ReportParameters, timeout_seconds: float = COUNT_TIMEOUT_SECONDS
+) -> dict[str, Any]:
     """Answer how an item was used, as the Code of Practice counts it (see `metronome.reports.counter`).
 
     Args:
         store: what is asked.
         item: the item's id.
-        asked: the range and the zone.
-        seconds: how long it may take.
+        parameters: the range and the zone.
+        timeout_seconds: how long it may take.
 
     Returns:
-        ``months``, newest first, without empty ones; each with the numbers of `METRICS` of people and, under
+        ``months``, newest first, without empty ones; each with the numbers of `USAGE_METRICS` of people and, under
         ``machine``, of scripts and tools; both with ``countries`` where countries are known, those with the most
         investigations first, each with the same four numbers. Robots are in none.
 
     Raises:
-        TooCostly: it takes longer.
+        QueryTooExpensive: it takes longer.
 
     """
-    tally = await count_usage(store, item, asked, Deadline(seconds))
-    months = sorted({cell.month for cell in tally.cells}, reverse=True)
-    return {"months": {month: _month(tally, item, month) for month in months}}
+    tally = await count_usage(store, item, parameters, Deadline(timeout_seconds))
+    months = sorted({cell.month for cell in tally.counts}, reverse=True)
+    return {"months": {month: _month_report(tally, item, month) for month in months}}
 
 
-def _month(tally: Tally, item: str, month: str) -> dict[str, Any]:
+def _month_report(tally: UsageTally, item: str, month: str) -> dict[str, Any]:
     people, machines = (
-        _shown(tally.cells.get(Cell(item, month, is_machine), Counts())) for is_machine in (False, True)
+        _format_counts(tally.counts.get(UsageKey(item, month, is_machine), UsageCounts()))
+        for is_machine in (False, True)
     )
     return {**people, "machine": machines}
 
 
-def _shown(counts: Counts) -> dict[str, Any]:
-    by_most = sorted(counts.countries.items(), key=lambda one: (-one[1][0], one[0]))
-    countries = {country: _named(numbers) for country, numbers in by_most}
-    return {**_named(counts.numbers), **({"countries": countries} if countries else {})}
+def _format_counts(counts: UsageCounts) -> dict[str, Any]:
+    by_most = sorted(counts.by_country.items(), key=lambda one: (-one[1][0], one[0]))
+    countries = {country: _name_metrics(numbers) for country, numbers in by_most}
+    return {**_name_metrics(counts.totals), **({"countries": countries} if countries else {})}
 
 
-def _named(numbers: list[int]) -> dict[str, int]:
-    return dict(zip(METRICS, numbers, strict=True))
+def _name_metrics(numbers: list[int]) -> dict[str, int]:
+    return dict(zip(USAGE_METRICS, numbers, strict=True))

@@ -6,51 +6,53 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from metronome.errors import Unaskable
-from metronome.reports.query.series import Row, zero
+from metronome.errors import InvalidQuery
+from metronome.reports.query.series import Row, empty_value
 from metronome.stores.query import Metric
 
 COMPARISONS: Final = ("previous", "year")
 """``previous`` is the range of the same length just before, ``year`` the same range a year before."""
 
-CHANGE: Final = "change"
+CHANGE_SUFFIX: Final = "change"
 """What the column is called that tells how much more or less there is than in the earlier range, as a share of it."""
 
 _LEAP_DAY: Final = (2, 29)
-_FOLLOWS_THE_CLOCK: Final = frozenset({"day", "hour", "minute"})
-_DATE: Final = len("2026-01-31")
-_WALL: Final = len("2026-01-31T12:00:00")
+_WALL_CLOCK_UNITS: Final = frozenset({"day", "hour", "minute"})
+_DATE_LENGTH: Final = len("2026-01-31")
+_WALL_TIME_LENGTH: Final = len("2026-01-31T12:00:00")
 
 
-def earlier(name: str, start: datetime, end: datetime, zone: ZoneInfo) -> tuple[datetime, datetime]:
+def earlier_range(comparison: str, start: datetime, end: datetime, zone: ZoneInfo) -> tuple[datetime, datetime]:
     """Return the range to compare with.
 
     Whole days stay whole days, even where clocks change: the day before one with 23 hours has 24.
 
     Args:
-        name: one of `COMPARISONS`.
+        comparison: one of `COMPARISONS`.
         start: aware; before *end*.
         end: aware.
         zone: that days belong to.
 
     Raises:
-        Unaskable: it would lie before the calendar begins.
+        InvalidQuery: it would lie before the calendar begins.
 
     """
     try:
         here, there = start.astimezone(zone), end.astimezone(zone)
-        if name == "year":
+        if comparison == "year":
             return _year_before(here), _year_before(there, since=here)
         if has_whole_days(here, there, zone):
             days = there.date() - here.date()
             return datetime.combine(here.date() - days, time(), zone).astimezone(UTC), start
         return start - (end - start), start
     except (OverflowError, ValueError):
-        raise Unaskable(f"compare={name} would reach back before the calendar begins: choose a later from") from None
+        raise InvalidQuery(
+            f"compare={comparison} would reach back before the calendar begins: choose a later from"
+        ) from None
 
 
-def counterparts(
-    name: str, unit: str, here: Sequence[str], there: Sequence[str], *, whole_days: bool
+def match_time_units(
+    comparison: str, unit: str, units: Sequence[str], earlier_units: Sequence[str], *, whole_days: bool
 ) -> dict[str, str]:
     """Tell which unit of time of the range stands where which one of the earlier range stood.
 
@@ -58,28 +60,28 @@ def counterparts(
     March, also where one year has a leap day between, and ten o'clock with ten o'clock, also where clocks changed.
 
     Args:
-        name: one of `COMPARISONS`.
+        comparison: one of `COMPARISONS`.
         unit: of which both are.
-        here: all units of the range, oldest first.
-        there: likewise of the earlier one.
+        units: all units of the range, oldest first.
+        earlier_units: likewise of the earlier one.
         whole_days: whether the range has just whole days.
 
     Returns:
-        Units of *here* by those of *there*; those that have no counterpart are left out.
+        Units of *units* by those of *earlier_units*; those that have no counterpart are left out.
 
     """
-    if unit not in _FOLLOWS_THE_CLOCK or not (here and there) or (name != "year" and not whole_days):
-        return dict(zip(there, here, strict=False))
+    if unit not in _WALL_CLOCK_UNITS or not (units and earlier_units) or (comparison != "year" and not whole_days):
+        return dict(zip(earlier_units, units, strict=False))
     # An hour that comes twice is there twice.
     places = defaultdict[str, list[str]](list)
-    for label in reversed(here):
-        places[label[:_WALL]].append(label)
-    days = date.fromisoformat(here[0][:_DATE]) - date.fromisoformat(there[0][:_DATE])
+    for label in reversed(units):
+        places[label[:_WALL_TIME_LENGTH]].append(label)
+    days = date.fromisoformat(units[0][:_DATE_LENGTH]) - date.fromisoformat(earlier_units[0][:_DATE_LENGTH])
     found = {}
-    for label in there:
-        day = date.fromisoformat(label[:_DATE])
-        for later in _same_days(day) if name == "year" else (day + days,):
-            if same := places.get(f"{later}{label[_DATE:_WALL]}"):
+    for label in earlier_units:
+        day = date.fromisoformat(label[:_DATE_LENGTH])
+        for later in _days_a_year_later(day) if comparison == "year" else (day + days,):
+            if same := places.get(f"{later}{label[_DATE_LENGTH:_WALL_TIME_LENGTH]}"):
                 found[label] = same.pop()
                 break
     return found
@@ -90,45 +92,47 @@ def has_whole_days(start: datetime, end: datetime, zone: ZoneInfo) -> bool:
     return start.astimezone(zone).time() == end.astimezone(zone).time() == time()
 
 
-def joined(
-    now: Iterable[Row],
-    before: Iterable[Row],
+def join_rows(
+    rows: Iterable[Row],
+    earlier_rows: Iterable[Row],
     metrics: tuple[Metric, ...],
-    width: int,
-    places: Mapping[int, Mapping[str, str]],
+    group_count: int,
+    unit_mapping: Mapping[int, Mapping[str, str]],
 ) -> list[Row]:
     """Return one row for each group of either range.
 
     Args:
-        now: rows of the range, with groups first.
-        before: rows of the earlier range.
+        rows: rows of the range, with groups first.
+        earlier_rows: rows of the earlier range.
         metrics: what is measured.
-        width: how many columns are groups.
-        places: for each column that holds units of time, which unit of the range stands where which one of the
+        group_count: how many columns are groups.
+        unit_mapping: for each column that holds units of time, which unit of the range stands where which one of the
             earlier range stood. What has no counterpart, as the day that a leap year has more, is left out.
 
     Returns:
         Groups, then for each metric its value, the earlier value, and the change as a share of the earlier value.
 
     """
-    nothing = tuple(map(zero, metrics))
-    values = {row[:width]: row[width:] for row in now}
+    nothing = tuple(map(empty_value, metrics))
+    values = {row[:group_count]: row[group_count:] for row in rows}
     earlier_values = {}
-    for row in before:
-        key = tuple(places[at].get(text) if at in places else text for at, text in enumerate(row[:width]))
+    for row in earlier_rows:
+        key = tuple(
+            unit_mapping[at].get(text) if at in unit_mapping else text for at, text in enumerate(row[:group_count])
+        )
         if None not in key:
-            earlier_values[key] = row[width:]
+            earlier_values[key] = row[group_count:]
     return [
-        (*key, *_side_by_side(values.get(key, nothing), earlier_values.get(key, nothing)))
+        (*key, *_comparison_cells(values.get(key, nothing), earlier_values.get(key, nothing)))
         for key in dict.fromkeys((*values, *earlier_values))
     ]
 
 
-def _side_by_side(now: Row, before: Row) -> Row:
-    return tuple(cell for new, old in zip(now, before, strict=True) for cell in (new, old, _change(new, old)))
+def _comparison_cells(now: Row, before: Row) -> Row:
+    return tuple(cell for new, old in zip(now, before, strict=True) for cell in (new, old, _relative_change(new, old)))
 
 
-def _change(new: str | float | None, old: str | float | None) -> float | None:
+def _relative_change(new: str | float | None, old: str | float | None) -> float | None:
     if not isinstance(new, (int, float)) or not isinstance(old, (int, float)) or not old:
         return None
     return (new - old) / abs(old)
@@ -148,7 +152,7 @@ def _year_before(moment: datetime, since: datetime | None = None) -> datetime:
     return earlier_one.astimezone(UTC)
 
 
-def _same_days(day: date) -> Iterator[date]:
+def _days_a_year_later(day: date) -> Iterator[date]:
     """Yield the days of the next year that a day can be compared with."""
     if (day.month, day.day) != _LEAP_DAY:
         same = day.replace(year=day.year + 1)

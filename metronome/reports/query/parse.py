@@ -25,57 +25,59 @@ from urllib.parse import unquote_to_bytes
 
 import orjson
 
-from metronome.errors import Malformed, TooLarge, Unaskable
-from metronome.reports.query.names import suggestion
-from metronome.reports.query.request import LISTS, MOST_LEVELS, PARAMETERS, Given
+from metronome.errors import InvalidQuery, Malformed, PayloadTooLarge
+from metronome.reports.query.names import suggest_names
+from metronome.reports.query.request import LIST_PARAMETERS, MAX_FILTER_DEPTH, QUERY_PARAMETERS, RawQuery
 from metronome.stores.query import AllOf, AnyOf, Equals, Exists, Filter, Not, OneOf, Prefix, Range
 
-BOUNDS: Final = {">": "above", ">=": "at_least", "<": "below", "<=": "at_most"}
+RANGE_OPERATORS: Final = {">": "above", ">=": "at_least", "<": "below", "<=": "at_most"}
 """The signs of bounds, and what each is called in a `metronome.stores.query.Range`."""
 
-_SHOWN: Final = 60
+_EXCERPT_CHARACTERS: Final = 60
 
 
-def is_any(name: str, values: Iterable[str]) -> Filter:
+def equals_any(name: str, values: Iterable[str]) -> Filter:
     """Ask for events whose field has one of these values."""
     different = tuple(dict.fromkeys(values))
     return Equals(name, different[0]) if len(different) == 1 else OneOf(name, different)
 
 
-def begins_with_any(name: str, texts: Iterable[str]) -> Filter:
+def starts_with_any(name: str, prefixes: Iterable[str]) -> Filter:
     """Ask for events whose field begins with one of these texts."""
-    different = tuple(Prefix(name, text) for text in dict.fromkeys(texts))
+    different = tuple(Prefix(name, text) for text in dict.fromkeys(prefixes))
     return different[0] if len(different) == 1 else AnyOf(different)
 
 
-def within(name: str, bounds: Sequence[tuple[str, float]]) -> Filter:
+def range_filter(name: str, bounds: Sequence[tuple[str, float]]) -> Filter:
     """Ask for events whose field holds a number within bounds, each with its sign.
 
     Raises:
-        Unaskable: a bound is given twice, or is no finite number.
+        InvalidQuery: a bound is given twice, or is no finite number.
 
     """
-    found = {BOUNDS[sign]: number for sign, number in bounds}
+    found = {RANGE_OPERATORS[sign]: number for sign, number in bounds}
     if len(found) < len(bounds):
-        raise Unaskable(f"{name[:_SHOWN]} has the same bound twice: give one of each")
+        raise InvalidQuery(f"{name[:_EXCERPT_CHARACTERS]} has the same bound twice: give one of each")
     if not all(map(math.isfinite, found.values())):
-        raise Unaskable(f"the bounds of {name[:_SHOWN]} are beyond all numbers: write one of up to 1e308")
+        raise InvalidQuery(
+            f"the bounds of {name[:_EXCERPT_CHARACTERS]} are beyond all numbers: write one of up to 1e308"
+        )
     return Range(name, **found)
 
 
-def all_of(filters: Iterable[Filter]) -> Filter:
+def combine_filters(filters: Iterable[Filter]) -> Filter:
     """Ask for events that all of these hold for."""
     together = tuple(filters)
     return together[0] if len(together) == 1 else AllOf(together)
 
 
-_ANY: Final = "*"
-_SIGN: Final = re.compile("[!^><]=|[><=]")
-_BEFORE_EQUALS: Final = ("!", "^", ">", "<")
-_NUMBER: Final = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+_ANY_VALUE: Final = "*"
+_OPERATOR: Final = re.compile("[!^><]=|[><=]")
+_OPERATOR_STARTS: Final = ("!", "^", ">", "<")
+_NUMBER_PATTERN: Final = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 
 
-class Part(NamedTuple):
+class QueryPart(NamedTuple):
     """One part of a question: a parameter, or what is asked of a field.
 
     Attributes:
@@ -86,11 +88,11 @@ class Part(NamedTuple):
     """
 
     name: str
-    sign: str
+    operator: str
     value: str
 
 
-def read_address(query: str) -> Given:
+def parse_query_string(query: str) -> RawQuery:
     """Read a question from what follows the ``?`` of an address.
 
     Args:
@@ -98,57 +100,61 @@ def read_address(query: str) -> Given:
 
     Raises:
         Malformed: what its percent signs encode is no UTF-8.
-        Unaskable: a part of it cannot be read; the message says which and how to write it.
+        InvalidQuery: a part of it cannot be read; the message says which and how to write it.
 
     """
     lists: dict[str, tuple[str, ...]] = {}
     texts: dict[str, str] = {}
-    asked: list[Part] = []
-    for part in (_part(text) for text in query.split("&") if text):
-        if part.name not in PARAMETERS:
+    asked: list[QueryPart] = []
+    for part in (_parse_part(text) for text in query.split("&") if text):
+        if part.name not in QUERY_PARAMETERS:
             asked.append(part)
-        elif part.sign != "=":
-            raise Unaskable(f"{part.name} is a parameter: write {part.name}=…, or ask for a field of that name by POST")
-        elif part.name in LISTS:
+        elif part.operator != "=":
+            raise InvalidQuery(
+                f"{part.name} is a parameter: write {part.name}=…, or ask for a field of that name by POST"
+            )
+        elif part.name in LIST_PARAMETERS:
             lists[part.name] = (*lists.get(part.name, ()), *(entry for entry in part.value.split(",") if entry))
         elif part.name in texts:
-            raise Unaskable(f"{part.name} is given twice: give it once")
+            raise InvalidQuery(f"{part.name} is given twice: give it once")
         else:
             texts[part.name] = part.value
-    return Given(lists, texts, _filters(asked))
+    return RawQuery(lists, texts, _build_filters(asked))
 
 
-def split_filter(text: str) -> Part | None:
+def parse_filter_expression(text: str) -> QueryPart | None:
     """Take a filter apart that is not encoded, such as ``LCP>=100``; None where it is none."""
-    sign = _SIGN.search(text)
+    sign = _OPERATOR.search(text)
     if sign is None or not sign.start():
         return None
-    return Part(text[: sign.start()], sign[0], text[sign.end() :])
+    return QueryPart(text[: sign.start()], sign[0], text[sign.end() :])
 
 
-def _part(text: str) -> Part:
+def _parse_part(text: str) -> QueryPart:
     left, equals, right = text.partition("=")
-    name = _decoded(left)
+    name = _percent_decode(left)
     if not equals:
-        if name in PARAMETERS:
-            return Part(name, "=", "")
-        return _whole(name)
-    if len(name) > 1 and name.endswith(_BEFORE_EQUALS):
-        return Part(name[:-1], f"{name[-1]}=", _decoded(right))
+        if name in QUERY_PARAMETERS:
+            return QueryPart(name, "=", "")
+        return _parse_unencoded(name)
+    if len(name) > 1 and name.endswith(_OPERATOR_STARTS):
+        return QueryPart(name[:-1], f"{name[-1]}=", _percent_decode(right))
     if not right and (">" in name or "<" in name):
         # Programs that take pairs of names and values write `LCP>100` as a name, and nothing as its value.
-        return _whole(name)
-    return Part(name, "=", _decoded(right))
+        return _parse_unencoded(name)
+    return QueryPart(name, "=", _percent_decode(right))
 
 
-def _whole(text: str) -> Part:
-    part = split_filter(text)
+def _parse_unencoded(text: str) -> QueryPart:
+    part = parse_filter_expression(text)
     if part is None:
-        raise Unaskable(f"{text[:_SHOWN]!r} asks for nothing: write name=value, or name=* for events that have it")
+        raise InvalidQuery(
+            f"{text[:_EXCERPT_CHARACTERS]!r} asks for nothing: write name=value, or name=* for events that have it"
+        )
     return part
 
 
-def _decoded(text: str) -> str:
+def _percent_decode(text: str) -> str:
     try:
         # What was sent as plain bytes is UTF-8 as well.
         return unquote_to_bytes(text.replace("+", " ").encode(errors="surrogateescape")).decode()
@@ -156,167 +162,179 @@ def _decoded(text: str) -> str:
         raise Malformed("the address is no UTF-8: encode names and values with encodeURIComponent") from None
 
 
-def _filters(parts: Iterable[Part]) -> tuple[Filter, ...]:
+def _build_filters(parts: Iterable[QueryPart]) -> tuple[Filter, ...]:
     """Put together what is asked of one field in the same way."""
-    together: defaultdict[tuple[str, str], list[Part]] = defaultdict(list)
+    together: defaultdict[tuple[str, str], list[QueryPart]] = defaultdict(list)
     for part in parts:
-        together[part.name, _way(part)].append(part)
-    return tuple(_filter(name, way, [*each]) for (name, way), each in together.items())
+        together[part.name, _filter_kind(part)].append(part)
+    return tuple(_build_filter(name, way, [*each]) for (name, way), each in together.items())
 
 
-def _way(part: Part) -> str:
-    if part.value == _ANY and part.sign in {"=", "!="}:
-        return part.sign + _ANY
-    return "<>" if part.sign in BOUNDS else part.sign
+def _filter_kind(part: QueryPart) -> str:
+    if part.value == _ANY_VALUE and part.operator in {"=", "!="}:
+        return part.operator + _ANY_VALUE
+    return "<>" if part.operator in RANGE_OPERATORS else part.operator
 
 
-def _filter(name: str, way: str, parts: list[Part]) -> Filter:
+def _build_filter(name: str, kind: str, parts: list[QueryPart]) -> Filter:
     values = [part.value for part in parts]
-    match way:
+    match kind:
         case "=":
-            return is_any(name, values)
+            return equals_any(name, values)
         case "!=":
-            return Not(is_any(name, values))
+            return Not(equals_any(name, values))
         case "^=":
-            return begins_with_any(name, values)
+            return starts_with_any(name, values)
         case "=*":
             return Exists(name)
         case "!=*":
             return Not(Exists(name))
         case _:
-            return within(name, [(part.sign, _number(part)) for part in parts])
+            return range_filter(name, [(part.operator, _parse_bound(part)) for part in parts])
 
 
-def _number(part: Part) -> float:
-    if _NUMBER.fullmatch(part.value) is None:
-        shown = f"{part.name[:_SHOWN]}{part.sign}{part.value[:_SHOWN]}"
-        raise Unaskable(f"{shown} compares with no number: write {part.name[:_SHOWN]}{part.sign}100")
+def _parse_bound(part: QueryPart) -> float:
+    if _NUMBER_PATTERN.fullmatch(part.value) is None:
+        shown = f"{part.name[:_EXCERPT_CHARACTERS]}{part.operator}{part.value[:_EXCERPT_CHARACTERS]}"
+        raise InvalidQuery(
+            f"{shown} compares with no number: write {part.name[:_EXCERPT_CHARACTERS]}{part.operator}100"
+        )
     return float(part.value)
 
 
-MAX_BYTES: Final = 2**20
+QUERY_MAX_BYTES: Final = 2**20
 """How large a question may be, in bytes: reading it stands in everyone's way."""
 
 _WHERE: Final = "where"
-_KNOWN: Final = (*PARAMETERS, _WHERE)
-_TOGETHER: Final = frozenset({"and", "or"})
+_BODY_KEYS: Final = (*QUERY_PARAMETERS, _WHERE)
+_COMBINATORS: Final = frozenset({"and", "or"})
 _NOT: Final = "not"
-_LITERAL: Final = "="
-_SWITCHES: Final = frozenset({"fill", "bots"})
-_CONDITIONS: Final = (*BOUNDS, "prefix", "exists", _NOT)
+_FIELD_ESCAPE: Final = "="
+_BOOLEAN_PARAMETERS: Final = frozenset({"fill", "bots"})
+_CONDITION_KEYS: Final = (*RANGE_OPERATORS, "prefix", "exists", _NOT)
 
 
-def read_json(body: bytes) -> Given:
+def parse_query_json(body: bytes) -> RawQuery:
     """Read a question from JSON.
 
     Raises:
-        TooLarge: it is over `MAX_BYTES`.
+        PayloadTooLarge: it is over `QUERY_MAX_BYTES`.
         Malformed: it is no JSON.
-        Unaskable: it is no question; the message says where and what to write there.
+        InvalidQuery: it is no question; the message says where and what to write there.
 
     """
-    if len(body) > MAX_BYTES:
-        raise TooLarge(f"the question has over {MAX_BYTES:,} bytes")
+    if len(body) > QUERY_MAX_BYTES:
+        raise PayloadTooLarge(f"the question has over {QUERY_MAX_BYTES:,} bytes")
     try:
         given = orjson.loads(body)
     except ValueError as error:
         raise Malformed(f'the question is no JSON ({error}): send an object such as {{"by": ["id"]}}') from None
     if not isinstance(given, dict):
-        raise Unaskable('a question is a JSON object: send one such as {"metrics": ["count"], "by": ["id"]}')
+        raise InvalidQuery('a question is a JSON object: send one such as {"metrics": ["count"], "by": ["id"]}')
     for name in given:
-        if name not in _KNOWN:
-            near = suggestion(name, _KNOWN)
-            raise Unaskable(f"{name[:_SHOWN]!r} is no part of a question{near}: there are {', '.join(_KNOWN)}")
-    lists = {name: _list(name, given[name]) for name in sorted(LISTS & given.keys()) if given[name] is not None}
+        if name not in _BODY_KEYS:
+            near = suggest_names(name, _BODY_KEYS)
+            raise InvalidQuery(
+                f"{name[:_EXCERPT_CHARACTERS]!r} is no part of a question{near}: there are {', '.join(_BODY_KEYS)}"
+            )
+    lists = {
+        name: _read_list(name, given[name])
+        for name in sorted(LIST_PARAMETERS & given.keys())
+        if given[name] is not None
+    }
     texts = {
-        name: _text(name, value)
+        name: _read_scalar(name, value)
         for name, value in given.items()
-        if name not in LISTS and name != _WHERE and value is not None
+        if name not in LIST_PARAMETERS and name != _WHERE and value is not None
     }
     where = given.get(_WHERE)
-    return Given(lists, texts, () if where is None else _entries(where, 0))
+    return RawQuery(lists, texts, () if where is None else _parse_where(where, 0))
 
 
-def _list(name: str, value: object) -> tuple[str, ...]:
+def _read_list(name: str, value: object) -> tuple[str, ...]:
     if isinstance(value, str):
         return tuple(entry for entry in value.split(",") if entry)
     if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
         return tuple(value)
-    raise Unaskable(f'{name} is no list of texts: write it as {{"{name}": ["…"]}}')
+    raise InvalidQuery(f'{name} is no list of texts: write it as {{"{name}": ["…"]}}')
 
 
-def _text(name: str, value: object) -> str:
-    if isinstance(value, bool) and name in _SWITCHES:
+def _read_scalar(name: str, value: object) -> str:
+    if isinstance(value, bool) and name in _BOOLEAN_PARAMETERS:
         return "1" if value else "0"
     if isinstance(value, (str, int, float)) and not isinstance(value, bool):
         return str(value)
-    raise Unaskable(f"{name} is {_shown(value)}: write a text or a number")
+    raise InvalidQuery(f"{name} is {_excerpt(value)}: write a text or a number")
 
 
-def _entries(where: object, level: int) -> tuple[Filter, ...]:
-    if level > MOST_LEVELS:
-        raise Unaskable(f"filters stand in each other over {MOST_LEVELS} levels deep: ask with fewer")
+def _parse_where(where: object, depth: int) -> tuple[Filter, ...]:
+    if depth > MAX_FILTER_DEPTH:
+        raise InvalidQuery(f"filters stand in each other over {MAX_FILTER_DEPTH} levels deep: ask with fewer")
     if not isinstance(where, dict):
-        raise Unaskable(f'{_shown(where)} is no filter: write an object such as {{"event": "view"}}')
-    return tuple(each for name, value in where.items() for each in _entry(name, value, level))
+        raise InvalidQuery(f'{_excerpt(where)} is no filter: write an object such as {{"event": "view"}}')
+    return tuple(each for name, value in where.items() for each in _parse_where_entry(name, value, depth))
 
 
-def _entry(name: str, value: Any, level: int) -> Iterator[Filter]:
-    if name in _TOGETHER:
+def _parse_where_entry(name: str, value: Any, depth: int) -> Iterator[Filter]:
+    if name in _COMBINATORS:
         if not isinstance(value, list):
-            raise Unaskable(f'"{name}" takes a list: write {{"{name}": [{{…}}, {{…}}]}}')
-        inner = tuple(all_of(_entries(each, level + 1)) for each in value)
-        yield all_of(inner) if name == "and" else AnyOf(inner)
+            raise InvalidQuery(f'"{name}" takes a list: write {{"{name}": [{{…}}, {{…}}]}}')
+        inner = tuple(combine_filters(_parse_where(each, depth + 1)) for each in value)
+        yield combine_filters(inner) if name == "and" else AnyOf(inner)
     elif name == _NOT:
-        yield Not(all_of(_entries(value, level + 1)))
+        yield Not(combine_filters(_parse_where(value, depth + 1)))
     else:
-        yield from _conditions(name.removeprefix(_LITERAL), value, level)
+        yield from _parse_conditions(name.removeprefix(_FIELD_ESCAPE), value, depth)
 
 
-def _conditions(field: str, value: Any, level: int) -> Iterator[Filter]:
+def _parse_conditions(field: str, value: Any, depth: int) -> Iterator[Filter]:
     if not isinstance(value, Mapping):
-        yield is_any(field, _values(field, value))
+        yield equals_any(field, _read_values(field, value))
         return
-    if not value or not value.keys() <= set(_CONDITIONS):
-        raise Unaskable(
-            f"{_shown(value)} asks nothing of {field[:_SHOWN]}: an object there has {', '.join(map(repr, _CONDITIONS))}"
+    if not value or not value.keys() <= set(_CONDITION_KEYS):
+        raise InvalidQuery(
+            f"{_excerpt(value)} asks nothing of {field[:_EXCERPT_CHARACTERS]}: an object there has "
+            f"{', '.join(map(repr, _CONDITION_KEYS))}"
         )
-    bounds = [(sign, _body_number(field, sign, value[sign])) for sign in BOUNDS if sign in value]
+    bounds = [(sign, _read_number(field, sign, value[sign])) for sign in RANGE_OPERATORS if sign in value]
     if bounds:
-        yield within(field, bounds)
+        yield range_filter(field, bounds)
     if "prefix" in value:
-        yield begins_with_any(field, _values(field, value["prefix"]))
+        yield starts_with_any(field, _read_values(field, value["prefix"]))
     if "exists" in value:
         if not isinstance(value["exists"], bool):
-            raise Unaskable(f'"exists" of {field[:_SHOWN]} is {_shown(value["exists"])}: write true or false')
+            raise InvalidQuery(
+                f'"exists" of {field[:_EXCERPT_CHARACTERS]} is {_excerpt(value["exists"])}: write true or false'
+            )
         yield Exists(field) if value["exists"] else Not(Exists(field))
     if _NOT in value:
-        if level >= MOST_LEVELS:
-            raise Unaskable(f"filters stand in each other over {MOST_LEVELS} levels deep: ask with fewer")
-        yield Not(all_of(_conditions(field, value[_NOT], level + 1)))
+        if depth >= MAX_FILTER_DEPTH:
+            raise InvalidQuery(f"filters stand in each other over {MAX_FILTER_DEPTH} levels deep: ask with fewer")
+        yield Not(combine_filters(_parse_conditions(field, value[_NOT], depth + 1)))
 
 
-def _values(field: str, value: object) -> list[str]:
+def _read_values(field: str, value: object) -> list[str]:
     entries = value if isinstance(value, list) else [value]
     if not all(isinstance(entry, (str, int, float)) for entry in entries):
-        raise Unaskable(
-            f"{field[:_SHOWN]} is compared with {_shown(value)}: write a text, a number, true, false or a list of "
+        raise InvalidQuery(
+            f"{field[:_EXCERPT_CHARACTERS]} is compared with {_excerpt(value)}: write a text, a number, true, "
+            f"false or a list of "
             'these, or {"exists": false} for events that lack it'
         )
     # Numbers and truth values are compared as documents have them: as JSON's text.
     return [entry if isinstance(entry, str) else orjson.dumps(entry).decode() for entry in entries]
 
 
-def _body_number(field: str, sign: str, value: object) -> float:
+def _read_number(field: str, sign: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise Unaskable(f'"{sign}" of {field[:_SHOWN]} is {_shown(value)}: write a number')
+        raise InvalidQuery(f'"{sign}" of {field[:_EXCERPT_CHARACTERS]} is {_excerpt(value)}: write a number')
     return float(value)
 
 
-def _shown(value: object) -> str:
+def _excerpt(value: object) -> str:
     try:
         text = orjson.dumps(value).decode()
     except TypeError:
         # More levels than can be written.
         return "this"
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+    return text if len(text) <= _EXCERPT_CHARACTERS else f"{text[:_EXCERPT_CHARACTERS]}…"

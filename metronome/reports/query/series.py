@@ -6,19 +6,19 @@ from itertools import islice
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-from metronome.errors import TooCostly, Unaskable
-from metronome.stores.query import MAX_GROUPS, TIME_UNITS, Kind, Metric
+from metronome.errors import InvalidQuery, QueryTooExpensive
+from metronome.stores.query import MAX_GROUPS, TIME_UNITS, Metric, MetricKind
 
 Row = tuple[Any, ...]
 
-_LENGTHS: Final = {"hour": timedelta(hours=1), "minute": timedelta(minutes=1)}
-_STRIDES: Final = {"day": timedelta(days=1), "week": timedelta(days=7), "month": timedelta(days=31)}
-_LEAST: Final = timedelta(microseconds=1)
+_CLOCK_UNIT_LENGTHS: Final = {"hour": timedelta(hours=1), "minute": timedelta(minutes=1)}
+_CALENDAR_UNIT_STRIDES: Final = {"day": timedelta(days=1), "week": timedelta(days=7), "month": timedelta(days=31)}
+_RESOLUTION: Final = timedelta(microseconds=1)
 _NOON: Final = time(12)
-_COUNTS: Final = frozenset({Kind.COUNT, Kind.VALUES, Kind.UNIQUE})
+_COUNT_METRICS: Final = frozenset({MetricKind.COUNT, MetricKind.VALUE_COUNT, MetricKind.UNIQUE})
 
 
-def units(unit: str, start: datetime, end: datetime, zone: ZoneInfo) -> list[str]:
+def list_time_units(unit: str, start: datetime, end: datetime, zone: ZoneInfo) -> list[str]:
     """Return every minute, hour, day, week or month that a range has a part of, oldest first.
 
     Args:
@@ -32,92 +32,102 @@ def units(unit: str, start: datetime, end: datetime, zone: ZoneInfo) -> list[str
         twice, with its two offsets; hours and days that clocks leap over are not there.
 
     Raises:
-        TooCostly: there are more than an answer may have rows.
-        Unaskable: the range leaves the calendar.
+        QueryTooExpensive: there are more than an answer may have rows.
+        InvalidQuery: the range leaves the calendar.
 
     """
     if end <= start:
         return []
     try:
-        walk = _clock(start, end, _LENGTHS[unit], zone) if unit in _LENGTHS else _calendar(unit, start, end, zone)
+        walk = (
+            _iterate_clock_units(start, end, _CLOCK_UNIT_LENGTHS[unit], zone)
+            if unit in _CLOCK_UNIT_LENGTHS
+            else _iterate_calendar_units(unit, start, end, zone)
+        )
         found = list(islice(walk, MAX_GROUPS + 1))
     except OverflowError:
-        raise Unaskable("the range goes beyond the calendar: choose from and to between 1970 and 9999") from None
+        raise InvalidQuery("the range goes beyond the calendar: choose from and to between 1970 and 9999") from None
     if len(found) > MAX_GROUPS:
-        raise TooCostly(f"the range has over {MAX_GROUPS:,} {unit}s")
+        raise QueryTooExpensive(f"the range has over {MAX_GROUPS:,} {unit}s")
     return found
 
 
-def filled(rows: Iterable[Row], by: tuple[str, ...], metrics: tuple[Metric, ...], found: list[str]) -> list[Row]:
+def fill_gaps(
+    rows: Iterable[Row], by: tuple[str, ...], metrics: tuple[Metric, ...], time_units: list[str]
+) -> list[Row]:
     """Return rows, and one more for each unit of time and other group that has none.
 
     Args:
         rows: of an answer, with its groups first.
         by: what it is grouped by, one unit of time among it.
         metrics: what is measured.
-        found: the units (see `units`).
+        time_units: the units (see `list_time_units`).
 
     Raises:
-        TooCostly: there would be more than an answer may have.
+        QueryTooExpensive: there would be more than an answer may have.
 
     """
     whole = {row[: len(by)]: row for row in rows}
     at = next(place for place, name in enumerate(by) if name in TIME_UNITS)
     others = {(key[:at], key[at + 1 :]) for key in whole} if len(by) > 1 else {((), ())}
-    if len(found) * len(others) > MAX_GROUPS:
-        raise TooCostly(f"{len(found):,} {by[at]}s for each of {len(others):,} groups are over {MAX_GROUPS:,} rows")
-    nothing = tuple(map(zero, metrics))
+    if len(time_units) * len(others) > MAX_GROUPS:
+        raise QueryTooExpensive(
+            f"{len(time_units):,} {by[at]}s for each of {len(others):,} groups are over {MAX_GROUPS:,} rows"
+        )
+    nothing = tuple(map(empty_value, metrics))
     for left, right in others:
-        for label in found:
+        for label in time_units:
             key = (*left, label, *right)
             whole.setdefault(key, (*key, *nothing))
     return list(whole.values())
 
 
-def zero(metric: Metric) -> int | float | None:
+def empty_value(metric: Metric) -> int | float | None:
     """Return what a metric is where there is no event."""
-    if metric.kind in _COUNTS:
+    if metric.kind in _COUNT_METRICS:
         return 0
-    return 0.0 if metric.kind is Kind.SUM else None
+    return 0.0 if metric.kind is MetricKind.SUM else None
 
 
-def begin_of(label: str, unit: str, zone: ZoneInfo) -> datetime:
+def time_unit_start(label: str, unit: str, zone: ZoneInfo) -> datetime:
     """Return when a unit of time begins, of its text in an answer."""
-    if unit in _LENGTHS:
+    if unit in _CLOCK_UNIT_LENGTHS:
         return datetime.fromisoformat(label)
     day = date.fromisoformat(f"{label}-01" if unit == "month" else label)
     return datetime.combine(day, time(), zone).astimezone(UTC)
 
 
-def _clock(start: datetime, end: datetime, length: timedelta, zone: ZoneInfo) -> Iterator[str]:
+def _iterate_clock_units(start: datetime, end: datetime, length: timedelta, zone: ZoneInfo) -> Iterator[str]:
     moment = start.astimezone(UTC)
     while moment < end:
         local = moment.astimezone(zone)
         # The offset is that of the moment: where it changes within an hour, the rest of that hour is another one.
         fixed = local.replace(tzinfo=timezone(local.utcoffset() or timedelta()))
-        begin = fixed.replace(second=0, microsecond=0, minute=0 if length == _LENGTHS["hour"] else local.minute)
+        begin = fixed.replace(
+            second=0, microsecond=0, minute=0 if length == _CLOCK_UNIT_LENGTHS["hour"] else local.minute
+        )
         yield begin.isoformat(timespec="seconds").replace("+00:00", "Z")
         moment = begin.astimezone(UTC) + length
 
 
-def _calendar(unit: str, start: datetime, end: datetime, zone: ZoneInfo) -> Iterator[str]:
-    day = _first(unit, start.astimezone(zone).date())
-    last = (end.astimezone(UTC) - _LEAST).astimezone(zone).date()
+def _iterate_calendar_units(unit: str, start: datetime, end: datetime, zone: ZoneInfo) -> Iterator[str]:
+    day = _first_day_of_unit(unit, start.astimezone(zone).date())
+    last = (end.astimezone(UTC) - _RESOLUTION).astimezone(zone).date()
     while day <= last:
         if unit == "month":
             yield f"{day:%Y-%m}"
-        elif unit == "week" or _exists(day, zone):
+        elif unit == "week" or _day_exists(day, zone):
             yield day.isoformat()
-        day = _first(unit, day + _STRIDES[unit])
+        day = _first_day_of_unit(unit, day + _CALENDAR_UNIT_STRIDES[unit])
 
 
-def _first(unit: str, day: date) -> date:
+def _first_day_of_unit(unit: str, day: date) -> date:
     if unit == "month":
         return day.replace(day=1)
     return day - timedelta(days=day.weekday()) if unit == "week" else day
 
 
-def _exists(day: date, zone: ZoneInfo) -> bool:
+def _day_exists(day: date, zone: ZoneInfo) -> bool:
     """Tell whether a zone has that day: some have leapt over one, and with it over the date line."""
     noon = datetime.combine(day, _NOON, zone)
     return noon.astimezone(UTC).astimezone(zone).date() == day

@@ -6,13 +6,19 @@ into finding these rows, and into planning, three times over.
 
 from collections.abc import Sequence
 
-from metronome.stores.duckdb.sql import ROLLUP, Statement, condition, fits_rollup, group_of
-from metronome.stores.query import COUNT, AllOf, Equals, Filter, Question
+from metronome.stores.duckdb.sql import (
+    ROLLUP_SOURCE,
+    SqlStatement,
+    can_use_rollup,
+    rollup_group_expression,
+    where_condition,
+)
+from metronome.stores.query import COUNT, AllOf, Equals, Filter, Query
 
-_TEXT_OF = {"day": "strftime(g, '%Y-%m-%d')", "week": "strftime(g, '%Y-%m-%d')", "month": "strftime(g, '%Y-%m')"}
+_GROUP_TEXT_SQL = {"day": "strftime(g, '%Y-%m-%d')", "week": "strftime(g, '%Y-%m-%d')", "month": "strftime(g, '%Y-%m')"}
 
 
-def select_at_once(questions: Sequence[Question]) -> Statement | None:
+def compile_combined_query(queries: Sequence[Query]) -> SqlStatement | None:
     """Write questions as one statement.
 
     Returns:
@@ -21,39 +27,44 @@ def select_at_once(questions: Sequence[Question]) -> Statement | None:
         and the same item, in one and the same range of time, by one thing that the rollup has.
 
     """
-    common = _common(questions)
+    common = _common_filters(queries)
     if not any(isinstance(each, Equals) and each.field == "id" for each in common):
         return None
-    if not all(map(_is_of_the_kind, questions)) or len({(each.start, each.end) for each in questions}) > 1:
+    if not all(map(_is_combinable, queries)) or len({(each.start, each.end) for each in queries}) > 1:
         return None
-    statement = Statement()
-    first = questions[0]
-    narrow = condition(AllOf(tuple(common)), first.start, first.end, statement.values)
+    statement = SqlStatement()
+    first = queries[0]
+    narrow = where_condition(AllOf(tuple(common)), first.start, first.end, statement.parameters)
     parts = [
-        f"SELECT {at}, {_TEXT_OF.get(question.by[0], 'g')}, n FROM ("
-        f"SELECT {group_of(question.by[0], question.tz)} AS g, sum(n)::BIGINT AS n FROM narrow "
-        f"WHERE {_rest(question, common, statement.values)} GROUP BY g) WHERE g IS NOT NULL"
-        for at, question in enumerate(questions)
+        f"SELECT {at}, {_GROUP_TEXT_SQL.get(question.group_by[0], 'g')}, n FROM ("
+        f"SELECT {rollup_group_expression(question.group_by[0], question.time_zone)} AS g, sum(n)::BIGINT AS n "
+        f"FROM narrow "
+        f"WHERE {_remaining_condition(question, common, statement.parameters)} GROUP BY g) WHERE g IS NOT NULL"
+        for at, question in enumerate(queries)
     ]
-    statement.sql = f"WITH narrow AS MATERIALIZED (SELECT * FROM {ROLLUP} WHERE {narrow}) {' UNION ALL '.join(parts)}"
+    statement.sql = (
+        f"WITH narrow AS MATERIALIZED (SELECT * FROM {ROLLUP_SOURCE} WHERE {narrow}) {' UNION ALL '.join(parts)}"
+    )
     return statement
 
 
-def _is_of_the_kind(question: Question) -> bool:
-    return len(question.by) == 1 and question.metrics == (COUNT,) and fits_rollup(question)
+def _is_combinable(query: Query) -> bool:
+    return len(query.group_by) == 1 and query.metrics == (COUNT,) and can_use_rollup(query)
 
 
-def _common(questions: Sequence[Question]) -> list[Filter]:
-    every = [_all_of(question) for question in questions]
+def _common_filters(queries: Sequence[Query]) -> list[Filter]:
+    every = [_required_filters(question) for question in queries]
     return [each for each in every[0] if all(each in others for others in every)] if len(every) > 1 else []
 
 
-def _rest(question: Question, common: list[Filter], values: list[object]) -> str:
-    return condition(AllOf(tuple(each for each in _all_of(question) if each not in common)), None, None, values)
+def _remaining_condition(query: Query, common: list[Filter], parameters: list[object]) -> str:
+    return where_condition(
+        AllOf(tuple(each for each in _required_filters(query) if each not in common)), None, None, parameters
+    )
 
 
-def _all_of(question: Question) -> tuple[Filter, ...]:
-    match question.where:
+def _required_filters(query: Query) -> tuple[Filter, ...]:
+    match query.where:
         case AllOf(inners):
             return inners
         case None:

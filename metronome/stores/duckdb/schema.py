@@ -13,7 +13,7 @@ from typing import Final
 import duckdb
 import structlog
 
-COLUMNS: Final = (
+FIELD_COLUMNS: Final = (
     *("id", "event", "format", "referer", "bot", "visitor", "session"),
     *("channel", "referer_group", "country", "browser", "browser_version", "os", "device"),
     *("utm_source", "utm_campaign", "status", "error_group"),
@@ -23,13 +23,13 @@ COLUMNS: Final = (
 
 Each costs every event some 70 ns, be it empty."""
 
-ROLLUP_COLUMNS: Final = ("id", "event", "format", "referer", "bot")
+ROLLUP_FIELDS: Final = ("id", "event", "format", "referer", "bot")
 """The fields that the rollup can answer for, besides the day."""
 
-TABLES: Final = f"""
+CREATE_TABLES: Final = f"""
 CREATE TABLE IF NOT EXISTS events(
     key UHUGEINT, ts TIMESTAMP,
-    {", ".join(f'"{name}" VARCHAR' for name in COLUMNS)},
+    {", ".join(f'"{name}" VARCHAR' for name in FIELD_COLUMNS)},
     doc JSON);
 CREATE TABLE IF NOT EXISTS rollup(
     id VARCHAR, day DATE, event VARCHAR, format VARCHAR, referer VARCHAR, bot VARCHAR, n BIGINT);
@@ -38,103 +38,106 @@ CREATE TABLE IF NOT EXISTS progress(merged_rows BIGINT);
 INSERT INTO progress SELECT 0 WHERE NOT EXISTS (FROM progress);
 """
 
-MISSING: Final = f"""
-SELECT name FROM (VALUES {", ".join(f"('{name}')" for name in COLUMNS)}) AS known(name)
+FIND_MISSING_COLUMNS: Final = f"""
+SELECT name FROM (VALUES {", ".join(f"('{name}')" for name in FIELD_COLUMNS)}) AS known(name)
 WHERE name NOT IN (SELECT column_name FROM information_schema.columns WHERE table_name = 'events')
 """
 """The columns that a file of an older Metronome lacks."""
 
-_READ = ", ".join(f'"{name}": "VARCHAR"' for name in ("@timestamp", "event_id", *COLUMNS))
-_FIELDS = ", ".join(f'f."{name}" AS "{name}"' for name in COLUMNS)
+_BATCH_STRUCTURE = ", ".join(f'"{name}": "VARCHAR"' for name in ("@timestamp", "event_id", *FIELD_COLUMNS))
+_BATCH_COLUMNS = ", ".join(f'f."{name}" AS "{name}"' for name in FIELD_COLUMNS)
 
-READ_BATCH: Final = f"""
+LOAD_BATCH: Final = f"""
 CREATE OR REPLACE TEMP TABLE batch AS
-SELECT md5_number(f."event_id" || f."@timestamp"[:10]) AS key, f."@timestamp"::TIMESTAMP AS ts, {_FIELDS}, doc
+SELECT md5_number(f."event_id" || f."@timestamp"[:10]) AS key, f."@timestamp"::TIMESTAMP AS ts, {_BATCH_COLUMNS}, doc
 FROM (
-    SELECT line::JSON AS doc, from_json(line, '{{{_READ}}}') AS f
+    SELECT line::JSON AS doc, from_json(line, '{{{_BATCH_STRUCTURE}}}') AS f
     FROM (SELECT unnest(string_split(?, chr(10))) AS line) WHERE line <> '')
 """
 """Read documents, given as one text of lines. An event's key is its identity: ``event_id`` and UTC day."""
 
-SURVEY_BATCH: Final = """
+DESCRIBE_BATCH: Final = """
 SELECT count(*), count(key) = count(*), count(DISTINCT key),
     min(ts)::DATE::TIMESTAMP, max(ts)::DATE::TIMESTAMP + INTERVAL 1 DAY
 FROM batch
 """
 
-COUNT_KNOWN: Final = """
+COUNT_EXISTING: Final = """
 SELECT count(*) FROM events WHERE ts >= $1 AND ts < $2 AND key IN (SELECT key FROM batch)
 """
 """Without an index: one on random keys would cost more than all else, and the days bound what is read."""
 
-DROP_KNOWN: Final = """
+DROP_EXISTING: Final = """
 DELETE FROM batch WHERE key IN (SELECT key FROM events WHERE ts >= $1 AND ts < $2)
 """
 
-DROP_REPEATED: Final = """
+DROP_DUPLICATES: Final = """
 DELETE FROM batch WHERE rowid NOT IN (SELECT min(rowid) FROM batch GROUP BY key)
 """
 
-_NAMES = ", ".join(f'"{name}"' for name in ("key", "ts", *COLUMNS, "doc"))
+_EVENT_COLUMNS = ", ".join(f'"{name}"' for name in ("key", "ts", *FIELD_COLUMNS, "doc"))
 
-STORE_BATCH: Final = f"INSERT INTO events ({_NAMES}) SELECT {_NAMES} FROM batch"
+INSERT_BATCH: Final = f"INSERT INTO events ({_EVENT_COLUMNS}) SELECT {_EVENT_COLUMNS} FROM batch"
 
-NOTE_FIELDS: Final = """
+RECORD_FIELDS: Final = """
 INSERT INTO fields SELECT name FROM (SELECT DISTINCT unnest(json_keys(doc)) AS name FROM batch)
 WHERE name NOT IN (SELECT name FROM fields)
 """
 
-NOTE_ALL_FIELDS: Final = "INSERT INTO fields SELECT DISTINCT unnest(json_keys(doc)) FROM events"
+RECORD_ALL_FIELDS: Final = "INSERT INTO fields SELECT DISTINCT unnest(json_keys(doc)) FROM events"
 
-REPLACE_FROM: Final = """
+DROP_UNSTORED: Final = """
 DELETE FROM batch WHERE key IS NULL OR key NOT IN (SELECT key FROM events WHERE ts >= $1 AND ts < $2)
 """
 
-DROP_REPLACED: Final = """
+DELETE_REPLACED: Final = """
 DELETE FROM events WHERE ts >= $1 AND ts < $2 AND key IN (SELECT key FROM batch)
 """
 
-UNCOUNT_DAYS: Final = "DELETE FROM rollup WHERE day >= $1 AND day < $2"
+DELETE_DAY_COUNTS: Final = "DELETE FROM rollup WHERE day >= $1 AND day < $2"
 
-_COUNTS = "id, ts::DATE AS day, event, format, referer, bot, count(*) AS n"
+_ROLLUP_SELECTION = "id, ts::DATE AS day, event, format, referer, bot, count(*) AS n"
 
-COUNT_BATCH: Final = f"INSERT INTO rollup SELECT {_COUNTS} FROM batch GROUP BY ALL ORDER BY id, day"
+INSERT_BATCH_COUNTS: Final = f"INSERT INTO rollup SELECT {_ROLLUP_SELECTION} FROM batch GROUP BY ALL ORDER BY id, day"
 
-COUNT_DAYS: Final = f"""
-INSERT INTO rollup SELECT {_COUNTS} FROM events WHERE ts >= $1 AND ts < $2 GROUP BY ALL ORDER BY id, day
+INSERT_DAY_COUNTS: Final = f"""
+INSERT INTO rollup SELECT {_ROLLUP_SELECTION} FROM events WHERE ts >= $1 AND ts < $2 GROUP BY ALL ORDER BY id, day
 """
 
-UNMERGED: Final = "SELECT (SELECT count(*) FROM rollup) - merged_rows, merged_rows FROM progress"
+COUNT_UNMERGED_ROWS: Final = "SELECT (SELECT count(*) FROM rollup) - merged_rows, merged_rows FROM progress"
 
-MERGE: Final = """
+MERGE_ROLLUP: Final = """
 CREATE OR REPLACE TABLE rollup AS
 SELECT id, day, event, format, referer, bot, sum(n)::BIGINT AS n FROM rollup GROUP BY ALL ORDER BY id, day
 """
 
-REBUILD: Final = f"CREATE OR REPLACE TABLE rollup AS SELECT {_COUNTS} FROM events GROUP BY ALL ORDER BY id, day"
+REBUILD_ROLLUP: Final = (
+    f"CREATE OR REPLACE TABLE rollup AS SELECT {_ROLLUP_SELECTION} FROM events GROUP BY ALL ORDER BY id, day"
+)
 """Count everything anew, after events were deleted."""
 
-NOTE_MERGED: Final = "UPDATE progress SET merged_rows = (SELECT count(*) FROM rollup)"
+RECORD_MERGED_ROWS: Final = "UPDATE progress SET merged_rows = (SELECT count(*) FROM rollup)"
 
 
 log = structlog.get_logger()
 
 
-def bring_up_to_date(database: duckdb.DuckDBPyConnection) -> None:
+def add_missing_columns(database: duckdb.DuckDBPyConnection) -> None:
     """Add the columns that a file of an older Metronome lacks, filled from the documents; idempotent.
 
     The table is written anew: changing each row in its place would hold all of them in memory.
     """
-    missing = {name for (name,) in database.execute(MISSING).fetchall()}
+    missing = {name for (name,) in database.execute(FIND_MISSING_COLUMNS).fetchall()}
     if not missing:
         return
     log.info("store_brought_up_to_date", columns=len(missing))
     columns = ", ".join(
-        f"json_extract_string(doc, '/{name}') AS \"{name}\"" if name in missing else f'"{name}"' for name in COLUMNS
+        f"json_extract_string(doc, '/{name}') AS \"{name}\"" if name in missing else f'"{name}"'
+        for name in FIELD_COLUMNS
     )
     database.execute("BEGIN")
     database.execute(f"CREATE TABLE newer AS SELECT key, ts, {columns}, doc FROM events")
     database.execute("DROP TABLE events")
     database.execute("ALTER TABLE newer RENAME TO events")
-    database.execute(NOTE_ALL_FIELDS)
+    database.execute(RECORD_ALL_FIELDS)
     database.execute("COMMIT")

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta, timezone
 from typing import Any, Final
 
-from metronome.event import is_plain, param_name, param_value
-from metronome.stores.duckdb.schema import COLUMNS, ROLLUP_COLUMNS
+from metronome.event import is_top_level_name, param_name, param_value
+from metronome.stores.duckdb.schema import FIELD_COLUMNS, ROLLUP_FIELDS
 from metronome.stores.query import (
     TIME_UNITS,
     AllOf,
@@ -19,124 +19,130 @@ from metronome.stores.query import (
     Equals,
     Exists,
     Filter,
-    Kind,
     Metric,
+    MetricKind,
     Not,
     OneOf,
     Prefix,
-    Question,
+    Query,
     Range,
 )
 
-COUNTED_CHARACTERS: Final = 1024
+VALUE_MAX_CHARACTERS: Final = 1024
 """A longer text counts as missing."""
-ALWAYS_SHORT: Final = frozenset({"id", "event", "format", "referer", "bot"})
+LENGTH_LIMITED_FIELDS: Final = frozenset({"id", "event", "format", "referer", "bot"})
 """The door takes these only where they are short enough to be counted."""
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-_LISTED_MAX = 20
+_INLINE_VALUES_MAX = 20
 """More values than these are one list, which costs no planning."""
-_GREATEST = sys.float_info.max
+_FLOAT_MAX = sys.float_info.max
 
 
-def condition(where: Filter | None, start: datetime | None, end: datetime | None, values: list[object]) -> str:
+def where_condition(
+    where: Filter | None, start: datetime | None, end: datetime | None, parameters: list[object]
+) -> str:
     """Write a filter and a range of time as a condition, and append the values of its placeholders."""
     parts: list[str] = []
     if where is not None:
-        parts.append(_filter(where, values))
+        parts.append(_filter_condition(where, parameters))
     for moment, sign in ((start, ">="), (end, "<")):
         if moment is not None:
             parts.append(f"ts {sign} ?")
-            values.append(moment.astimezone(UTC).replace(tzinfo=None))
+            parameters.append(moment.astimezone(UTC).replace(tzinfo=None))
     return " AND ".join(parts) or "true"
 
 
-def text_of(name: str) -> str:
+def countable_text(name: str) -> str:
     """Write a field's text, as far as it is short enough to be counted."""
-    return short_text(name, raw_text(name))
+    return limit_text(name, field_text(name))
 
 
-def short_text(name: str, raw: str) -> str:
-    """Write a field's text, as far as it is short enough to be counted, where *raw* is all of it."""
-    return raw if name in ALWAYS_SHORT else f"CASE WHEN length({raw}) <= {COUNTED_CHARACTERS} THEN {raw} END"
+def limit_text(name: str, expression: str) -> str:
+    """Write a field's text, as far as it is short enough to be counted, where *expression* is all of it."""
+    return (
+        expression
+        if name in LENGTH_LIMITED_FIELDS
+        else f"CASE WHEN length({expression}) <= {VALUE_MAX_CHARACTERS} THEN {expression} END"
+    )
 
 
-def raw_text(name: str) -> str:
+def field_text(name: str) -> str:
     """Write a field's text, however long it is."""
-    return f'"{name}"' if name in COLUMNS else f"json_extract_string(doc, {quoted(pointer_of(name))})"
+    return f'"{name}"' if name in FIELD_COLUMNS else f"json_extract_string(doc, {quote_literal(json_pointer(name))})"
 
 
-def pointer_of(name: str) -> str:
+def json_pointer(name: str) -> str:
     """Return where in a document a field stands."""
-    if is_plain(name):
+    if is_top_level_name(name):
         return f"/{name}"
     sayable = _LONE_SURROGATE.sub("\ufffd", param_name(name))
     return "/params/" + sayable.replace("~", "~0").replace("/", "~1")
 
 
-def quoted(text: str) -> str:
+def quote_literal(text: str) -> str:
     """Write a text as SQL."""
     return "'" + text.replace("'", "''") + "'"
 
 
-def _filter(where: Filter, values: list[object]) -> str:  # noqa: PLR0911  # one for each kind
+def _filter_condition(where: Filter, parameters: list[object]) -> str:  # noqa: PLR0911  # one for each kind
     match where:
         case Equals(name, value):
-            return _one_of(name, (value,), values)
+            return _in_condition(name, (value,), parameters)
         case OneOf(name, options):
-            return _one_of(name, options, values)
+            return _in_condition(name, options, parameters)
         case Prefix(name, text):
-            return _prefix(name, text, values)
+            return _prefix_condition(name, text, parameters)
         case Exists(name):
-            return f"{raw_text(name)} IS NOT NULL" if name in ALWAYS_SHORT else _is_short(name)
+            return f"{field_text(name)} IS NOT NULL" if name in LENGTH_LIMITED_FIELDS else _is_countable(name)
         case Range():
-            return _range(where, values)
-        case Not(Exists(name)) if name in ALWAYS_SHORT:
-            return f"{raw_text(name)} IS NULL"
+            return _range_condition(where, parameters)
+        case Not(Exists(name)) if name in LENGTH_LIMITED_FIELDS:
+            return f"{field_text(name)} IS NULL"
         case Not(inner):
-            return f"NOT coalesce(({_filter(inner, values)}), false)"
+            return f"NOT coalesce(({_filter_condition(inner, parameters)}), false)"
         case AllOf(inners):
-            return "(" + (" AND ".join(_filter(inner, values) for inner in inners) or "true") + ")"
+            return "(" + (" AND ".join(_filter_condition(inner, parameters) for inner in inners) or "true") + ")"
         case AnyOf(inners):
-            return "(" + (" OR ".join(_filter(inner, values) for inner in inners) or "false") + ")"
+            return "(" + (" OR ".join(_filter_condition(inner, parameters) for inner in inners) or "false") + ")"
 
 
 # A field of a document has to be looked for in its whole text: the conditions name it once, and what is
 # asked of the length of its text last, of those that are left.
 
 
-def _one_of(name: str, options: tuple[str, ...], values: list[object]) -> str:
-    possible = _possible(name, options)
-    if len(possible) > _LISTED_MAX:
-        values.append(possible)
-        return f"{raw_text(name)} IN (SELECT unnest(?::VARCHAR[]))"
-    values.extend(possible)
-    return f"{raw_text(name)} IN ({', '.join('?' * len(possible))})" if possible else "false"
+def _in_condition(name: str, alternatives: tuple[str, ...], parameters: list[object]) -> str:
+    possible = _storable_values(name, alternatives)
+    if len(possible) > _INLINE_VALUES_MAX:
+        parameters.append(possible)
+        return f"{field_text(name)} IN (SELECT unnest(?::VARCHAR[]))"
+    parameters.extend(possible)
+    return f"{field_text(name)} IN ({', '.join('?' * len(possible))})" if possible else "false"
 
 
-def _prefix(name: str, text: str, values: list[object]) -> str:
-    possible = _possible(name, (text,))
-    values.extend(possible)
-    return f"(starts_with({raw_text(name)}, ?) AND {_is_short(name)})" if possible else "false"
+def _prefix_condition(name: str, text: str, parameters: list[object]) -> str:
+    possible = _storable_values(name, (text,))
+    parameters.extend(possible)
+    return f"(starts_with({field_text(name)}, ?) AND {_is_countable(name)})" if possible else "false"
 
 
-def _possible(name: str, options: tuple[str, ...]) -> list[str]:
+def _storable_values(name: str, alternatives: tuple[str, ...]) -> list[str]:
     """Leave out what no document holds, since UTF-8 cannot say it, and ask in ``params`` for what stands there."""
-    sayable = [option for option in options if option.isascii() or _LONE_SURROGATE.search(option) is None]
-    stored = sayable if is_plain(name) else [param_value(option) for option in sayable]
-    return [option for option in stored if len(option) <= COUNTED_CHARACTERS]
+    sayable = [option for option in alternatives if option.isascii() or _LONE_SURROGATE.search(option) is None]
+    stored = sayable if is_top_level_name(name) else [param_value(option) for option in sayable]
+    return [option for option in stored if len(option) <= VALUE_MAX_CHARACTERS]
 
 
-def _is_short(name: str) -> str:
-    return f"length({raw_text(name)}) <= {COUNTED_CHARACTERS}"
+def _is_countable(name: str) -> str:
+    return f"length({field_text(name)}) <= {VALUE_MAX_CHARACTERS}"
 
 
-def _range(where: Range, values: list[object]) -> str:
+def _range_condition(where: Range, parameters: list[object]) -> str:
     bounds = (where.above, where.at_least, where.below, where.at_most)
-    if not is_plain(where.field) or any(bound is not None and math.isnan(bound) for bound in bounds):
+    if not is_top_level_name(where.field) or any(bound is not None and math.isnan(bound) for bound in bounds):
         return "false"
     # Numbers are finite, and DuckDB has NaN above all others.
-    least, most = [-_GREATEST], [_GREATEST]
+    least, most = [-_FLOAT_MAX], [_FLOAT_MAX]
     if where.above is not None:
         least.append(math.nextafter(where.above, math.inf))
     if where.at_least is not None:
@@ -145,23 +151,23 @@ def _range(where: Range, values: list[object]) -> str:
         most.append(math.nextafter(where.below, -math.inf))
     if where.at_most is not None:
         most.append(float(where.at_most))
-    values += [max(least), min(most)]
-    return f"(try_cast({raw_text(where.field)} AS DOUBLE) BETWEEN ? AND ? AND {_is_short(where.field)})"
+    parameters += [max(least), min(most)]
+    return f"(try_cast({field_text(where.field)} AS DOUBLE) BETWEEN ? AND ? AND {_is_countable(where.field)})"
 
 
-ROLLUP = f"(SELECT {', '.join(ROLLUP_COLUMNS)}, day AS ts, n FROM rollup)"
+ROLLUP_SOURCE = f"(SELECT {', '.join(ROLLUP_FIELDS)}, day AS ts, n FROM rollup)"
 _ROLLUP_UNITS = frozenset({"day", "week", "month"})
 
 
 @dataclass(slots=True)
-class Statement:
+class SqlStatement:
     """SQL with the values of its placeholders."""
 
     sql: str = ""
-    values: list[object] = field(default_factory=list)
+    parameters: list[object] = field(default_factory=list)
 
 
-class Cells:
+class ColumnExpressions:
     """What is worked out of each event, once, however often a statement needs it.
 
     Fields that have no column of their own are taken out of the document together, since that has to be read as a
@@ -173,83 +179,85 @@ class Cells:
     """
 
     def __init__(self, metrics: tuple[Metric, ...]) -> None:
-        self._names: dict[str, str] = {}
-        self._pointers: dict[str, int] = {}
-        self._percents: dict[str, list[float]] = {}
+        self._aliases: dict[str, str] = {}
+        self._json_pointers: dict[str, int] = {}
+        self._percentiles: dict[str, list[float]] = {}
         for metric in metrics:
-            if metric.kind is Kind.PERCENTILE:
-                self._percents.setdefault(metric.field, []).append(metric.percent)
+            if metric.kind is MetricKind.PERCENTILE:
+                self._percentiles.setdefault(metric.field, []).append(metric.percentile)
 
-    def group(self, name: str, tz: str) -> str:
+    def group_column(self, name: str, tz: str) -> str:
         """Name the cell of what rows are grouped by."""
-        return self._name(time_of(name, tz) if name in TIME_UNITS else self._text(name))
+        return self._alias(time_bucket_expression(name, tz) if name in TIME_UNITS else self._text_expression(name))
 
-    def metric(self, metric: Metric) -> str:
+    def metric_expression(self, metric: Metric) -> str:
         """Write a metric of cells, other than a count of events."""
         match metric.kind:
-            case Kind.FIRST | Kind.LAST as kind:
-                newest = f"{'min' if kind is Kind.FIRST else 'max'}({self._name('ts')})"
+            case MetricKind.FIRST | MetricKind.LAST as kind:
+                newest = f"{'min' if kind is MetricKind.FIRST else 'max'}({self._alias('ts')})"
                 return f"strftime({newest}, '%Y-%m-%dT%H:%M:%S.%gZ')"
-            case Kind.UNIQUE:
-                return f"count(DISTINCT {self._name(self._text(metric.field))})"
-        number = self._number(metric.field)
+            case MetricKind.UNIQUE:
+                return f"count(DISTINCT {self._alias(self._text_expression(metric.field))})"
+        number = self._number_column(metric.field)
         match metric.kind:
-            case Kind.VALUES:
+            case MetricKind.VALUE_COUNT:
                 return f"count({number})"
-            case Kind.SUM:
+            case MetricKind.SUM:
                 return f"coalesce(sum({number}), 0.0)"
-            case Kind.PERCENTILE:
+            case MetricKind.PERCENTILE:
                 # All of a field at once: it is sorted once then.
-                percents = self._percents[metric.field]
+                percents = self._percentiles[metric.field]
                 shares = ", ".join(str(percent / 100) for percent in percents)
-                return f"quantile_cont({number}, [{shares}])[{percents.index(metric.percent) + 1}]"
+                return f"quantile_cont({number}, [{shares}])[{percents.index(metric.percentile) + 1}]"
             case _:
                 return f"{metric.kind}({number})"
 
-    def source(self, where: str) -> str:
+    def source_query(self, where: str) -> str:
         """Write the events that a condition lets through, as their cells."""
         events = f"events WHERE {where}"
-        if self._pointers:
-            pointers = ", ".join(quoted(pointer) for pointer in self._pointers)
+        if self._json_pointers:
+            pointers = ", ".join(quote_literal(pointer) for pointer in self._json_pointers)
             events = f"(SELECT *, json_extract_string(doc, [{pointers}]) AS found FROM {events})"
-        cells = ", ".join(f"{cell} AS {name}" for cell, name in self._names.items()) or "1"
+        cells = ", ".join(f"{cell} AS {name}" for cell, name in self._aliases.items()) or "1"
         return f"(SELECT {cells} FROM {events})"
 
-    def _name(self, cell: str) -> str:
-        return self._names.setdefault(cell, f"v{len(self._names)}")
+    def _alias(self, expression: str) -> str:
+        return self._aliases.setdefault(expression, f"v{len(self._aliases)}")
 
-    def _text(self, name: str) -> str:
-        if name in COLUMNS:
-            return text_of(name)
-        at = self._pointers.setdefault(pointer_of(name), len(self._pointers) + 1)
-        return short_text(name, f"found[{at}]")
+    def _text_expression(self, name: str) -> str:
+        if name in FIELD_COLUMNS:
+            return countable_text(name)
+        at = self._json_pointers.setdefault(json_pointer(name), len(self._json_pointers) + 1)
+        return limit_text(name, f"found[{at}]")
 
-    def _number(self, name: str) -> str:
-        if not is_plain(name):
+    def _number_column(self, name: str) -> str:
+        if not is_top_level_name(name):
             return "NULL::DOUBLE"
-        number = f"try_cast({self._text(name)} AS DOUBLE)"
-        return self._name(f"CASE WHEN isfinite({number}) THEN {number} END")
+        number = f"try_cast({self._text_expression(name)} AS DOUBLE)"
+        return self._alias(f"CASE WHEN isfinite({number}) THEN {number} END")
 
 
-def select(question: Question) -> Statement:
+def compile_query(query: Query) -> SqlStatement:
     """Write a question as SQL.
 
     Returns:
         A statement whose rows are those of the answer, in no order, all of them: a raw value for each
-        group (see `show`), then the metrics.
+        group (see `format_group`), then the metrics.
 
     """
-    result = Statement()
-    where = condition(question.where, question.start, question.end, result.values)
-    if fits_rollup(question):
-        groups = [group_of(name, question.tz) for name in question.by]
-        metrics = ["coalesce(sum(n)::BIGINT, 0)" for _ in question.metrics]
-        source = f"{ROLLUP} WHERE {where}"
+    result = SqlStatement()
+    where = where_condition(query.where, query.start, query.end, result.parameters)
+    if can_use_rollup(query):
+        groups = [rollup_group_expression(name, query.time_zone) for name in query.group_by]
+        metrics = ["coalesce(sum(n)::BIGINT, 0)" for _ in query.metrics]
+        source = f"{ROLLUP_SOURCE} WHERE {where}"
     else:
-        cells = Cells(question.metrics)
-        groups = [cells.group(name, question.tz) for name in question.by]
-        metrics = ["count(*)" if each.kind is Kind.COUNT else cells.metric(each) for each in question.metrics]
-        source = cells.source(where)
+        cells = ColumnExpressions(query.metrics)
+        groups = [cells.group_column(name, query.time_zone) for name in query.group_by]
+        metrics = [
+            "count(*)" if each.kind is MetricKind.COUNT else cells.metric_expression(each) for each in query.metrics
+        ]
+        source = cells.source_query(where)
     columns = ", ".join(f"{column} AS c{at}" for at, column in enumerate([*groups, *metrics]))
     result.sql = f"SELECT {columns} FROM {source}"
     if groups:
@@ -260,77 +268,77 @@ def select(question: Question) -> Statement:
     return result
 
 
-def select_sorted(question: Question) -> Statement:
+def compile_sorted_query(query: Query) -> SqlStatement:
     """Write a question as SQL whose rows are sorted and cut, and each has the number of all rows behind it."""
-    whole = select(question)
-    columns = question.columns
+    whole = compile_query(query)
+    columns = query.columns
     keys = [
-        f"c{at}.at - to_minutes(c{at}.minutes)" if name in {"hour", "minute"} and at < len(question.by) else f"c{at}"
+        f"c{at}.at - to_minutes(c{at}.minutes)" if name in {"hour", "minute"} and at < len(query.group_by) else f"c{at}"
         for at, name in enumerate(columns)
     ]
     order = [
         f"{keys[columns.index(order.column)]} {'DESC NULLS LAST' if order.descending else 'ASC NULLS FIRST'}"
-        for order in question.order
+        for order in query.sort_keys
     ]
-    order += keys[: len(question.by)]
+    order += keys[: len(query.group_by)]
     whole.sql = f"SELECT *, count(*) OVER () FROM ({whole.sql}) ORDER BY {', '.join(order)}"
-    if question.limit is not None:
-        whole.sql += f" LIMIT {question.limit:d}"
-    if question.offset:
-        whole.sql += f" OFFSET {question.offset:d}"
+    if query.limit is not None:
+        whole.sql += f" LIMIT {query.limit:d}"
+    if query.offset:
+        whole.sql += f" OFFSET {query.offset:d}"
     return whole
 
 
-def show(name: str, raw: Any) -> str:
+def format_group(name: str, value: Any) -> str:
     """Write the raw value of a group as `Answer.rows` has it."""
     match name:
         case "day" | "week":
-            return f"{raw:%Y-%m-%d}"
+            return f"{value:%Y-%m-%d}"
         case "month":
-            return f"{raw:%Y-%m}"
+            return f"{value:%Y-%m}"
         case "hour" | "minute":
-            zone = timezone(timedelta(minutes=raw["minutes"]))
-            return f"{raw['at'].replace(tzinfo=zone).isoformat()}".replace("+00:00", "Z")
-    return str(raw)
+            zone = timezone(timedelta(minutes=value["minutes"]))
+            return f"{value['at'].replace(tzinfo=zone).isoformat()}".replace("+00:00", "Z")
+    return str(value)
 
 
-def fits_rollup(question: Question) -> bool:
+def can_use_rollup(query: Query) -> bool:
     """Tell whether the rollup can answer a question: counts of whole UTC days by the fields that it has."""
     return (
-        all(metric.kind is Kind.COUNT for metric in question.metrics)
-        and all(name in ROLLUP_COLUMNS or name in _ROLLUP_UNITS for name in question.by)
-        and (question.tz == "UTC" or _ROLLUP_UNITS.isdisjoint(question.by))
-        and _fields(question.where) <= frozenset(ROLLUP_COLUMNS)
-        and all(moment is None or _is_midnight(moment) for moment in (question.start, question.end))
+        all(metric.kind is MetricKind.COUNT for metric in query.metrics)
+        and all(name in ROLLUP_FIELDS or name in _ROLLUP_UNITS for name in query.group_by)
+        and (query.time_zone == "UTC" or _ROLLUP_UNITS.isdisjoint(query.group_by))
+        and _filter_fields(query.where) <= frozenset(ROLLUP_FIELDS)
+        and all(moment is None or _is_utc_midnight(moment) for moment in (query.start, query.end))
     )
 
 
-def _is_midnight(moment: datetime) -> bool:
+def _is_utc_midnight(moment: datetime) -> bool:
     return moment.astimezone(UTC).time() == time()
 
 
-def _fields(where: Filter | None) -> frozenset[str]:
+def _filter_fields(where: Filter | None) -> frozenset[str]:
     match where:
         case None:
             return frozenset()
         case Not(inner):
-            return _fields(inner)
+            return _filter_fields(inner)
         case AllOf(inners) | AnyOf(inners):
-            return frozenset().union(*map(_fields, inners))
+            return frozenset().union(*map(_filter_fields, inners))
         case Range():
             return frozenset({""})  # The rollup has no numbers.
         case _:
             return frozenset({where.field})
 
 
-def group_of(name: str, tz: str) -> str:
-    """Write what rows of the rollup are grouped by as SQL; its value is raw (see `show`)."""
-    return time_of(name, tz) if name in TIME_UNITS else raw_text(name)
+def rollup_group_expression(name: str, tz: str) -> str:
+    """Write what rows of the rollup are grouped by as SQL; its value is raw (see `format_group`)."""
+    return time_bucket_expression(name, tz) if name in TIME_UNITS else field_text(name)
 
 
-def time_of(unit: str, tz: str) -> str:
-    """Write the minute, hour, day, week or month of an event as SQL; its value is raw (see `show`)."""
-    local = "ts" if tz == "UTC" else f"timezone({quoted(tz)}, timezone('UTC', ts))"
+def time_bucket_expression(unit: str, tz: str) -> str:
+    """Write the minute, hour, day, week or month of an event as SQL; its value is raw (see `format_group`)."""
+    local = "ts" if tz == "UTC" else f"timezone({quote_literal(tz)}, timezone('UTC', ts))"
     cut = f"date_trunc('{unit}', {local})"
     if unit in {"hour", "minute"}:
         # The hour that comes twice as clocks go back differs by its offset only.

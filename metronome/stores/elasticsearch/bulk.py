@@ -18,36 +18,36 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from metronome.errors import StoreAway, StoreDenied
-from metronome.event import HEAD_PATTERN
-from metronome.stores.base import Batch, Refusal, Verdicts
-from metronome.stores.elasticsearch.connection import reason_of
+from metronome.errors import StoreAccessDenied, StoreUnavailable
+from metronome.event import DOCUMENT_HEAD_PATTERN
+from metronome.stores.base import DocumentBatch, RejectedDocument, WriteResult
+from metronome.stores.elasticsearch.connection import format_reason
 
-Head = tuple[bytes, bytes, bytes, bytes]
-"""Year, month, day and identity of a document, as `HEAD_PATTERN` finds them."""
+DocumentHead = tuple[bytes, bytes, bytes, bytes]
+"""Year, month, day and identity of a document, as `DOCUMENT_HEAD_PATTERN` finds them."""
 
-_HEAD: Final = re.compile(HEAD_PATTERN)
+_HEAD_PATTERN: Final = re.compile(DOCUMENT_HEAD_PATTERN)
 
-_STORED = range(200, 300)
-_DUPLICATE = 409
-_DENIED = (401, 403)
-_REFUSED = (400, 404)
-_BUSY_TYPES = frozenset({"validation_exception"})
+_SUCCESS_STATUSES = range(200, 300)
+_CONFLICT_STATUS = 409
+_FORBIDDEN_STATUSES = (401, 403)
+_REJECTED_STATUSES = (400, 404)
+_RETRYABLE_ERROR_TYPES = frozenset({"validation_exception"})
 """Errors that Elasticsearch calls the document's but that are the cluster's: no room for one more shard."""
 
-HEADLESS: Final = "it does not begin with @timestamp and event_id"
+MISSING_HEAD: Final = "it does not begin with @timestamp and event_id"
 
 
-def read_heads(body: bytes) -> list[Head]:
+def read_heads(body: bytes) -> list[DocumentHead]:
     """Return the heads of all documents that have one, in their order."""
-    return _HEAD.findall(body)
+    return _HEAD_PATTERN.findall(body)
 
 
-def bulk_body(body: bytes, prefix: str, heads: list[Head] | None = None) -> bytes:
+def build_create_body(body: bytes, prefix: str, heads: list[DocumentHead] | None = None) -> bytes:
     """Return the ``_bulk`` body that creates each document in its day's index under its ``event_id``.
 
     Args:
-        body: a batch's documents, each with its head (see `split_headless`).
+        body: a batch's documents, each with its head (see `split_headless_documents`).
         prefix: what the indices' names begin with.
         heads: those of *body*, where they have been read already.
 
@@ -60,21 +60,21 @@ def bulk_body(body: bytes, prefix: str, heads: list[Head] | None = None) -> byte
     return b"\n".join(lines)
 
 
-def split_headless(batch: Batch) -> tuple[Batch, tuple[Refusal, ...]]:
+def split_headless_documents(batch: DocumentBatch) -> tuple[DocumentBatch, tuple[RejectedDocument, ...]]:
     """Take those documents out of a batch whose head names neither an index nor an identity."""
     whole, refused = [], []
     for line in batch.documents():
-        if _HEAD.match(line):
+        if _HEAD_PATTERN.match(line):
             whole.append(line)
         else:
-            refused.append(Refusal(line, HEADLESS))
-    return Batch.of(whole), tuple(refused)
+            refused.append(RejectedDocument(line, MISSING_HEAD))
+    return DocumentBatch.from_documents(whole), tuple(refused)
 
 
-def split(batch: Batch, size: int) -> Iterator[Batch]:
-    """Yield a batch in parts of about the same length, as many as it has times *size* bytes."""
+def split_batch(batch: DocumentBatch, max_bytes: int) -> Iterator[DocumentBatch]:
+    """Yield a batch in parts of about the same length, as many as it has times *max_bytes* bytes."""
     body = batch.body
-    parts = -(-len(body) // size)
+    parts = -(-len(body) // max_bytes)
     if parts == 1:
         yield batch
         return
@@ -83,18 +83,18 @@ def split(batch: Batch, size: int) -> Iterator[Batch]:
         end = body.find(b"\n", at + (len(body) - at) // left - 1) + 1 if left > 1 else len(body)
         part = body[at:end]
         if part:
-            yield Batch(part, part.count(b"\n"))
+            yield DocumentBatch(part, part.count(b"\n"))
         at = end
 
 
-def halves(batch: Batch) -> tuple[Batch, Batch]:
+def split_in_half(batch: DocumentBatch) -> tuple[DocumentBatch, DocumentBatch]:
     """Return the two halves of a batch of at least two documents."""
     lines = batch.documents()
     middle = len(lines) // 2
-    return Batch.of(lines[:middle]), Batch.of(lines[middle:])
+    return DocumentBatch.from_documents(lines[:middle]), DocumentBatch.from_documents(lines[middle:])
 
 
-def read_verdicts(batch: Batch, response: dict[str, Any]) -> Verdicts:
+def read_write_result(batch: DocumentBatch, response: dict[str, Any]) -> WriteResult:
     """Read what became of each document.
 
     Args:
@@ -102,45 +102,47 @@ def read_verdicts(batch: Batch, response: dict[str, Any]) -> Verdicts:
         response: ``errors``, and of each item its ``status`` and ``error``.
 
     Raises:
-        StoreDenied: a document was not allowed.
+        StoreAccessDenied: a document was not allowed.
 
     """
     if not response["errors"]:
-        return Verdicts(stored=batch.count)
+        return WriteResult(stored=batch.count)
     stored = duplicates = 0
     refused, again = [], []
     for document, item in zip(batch.documents(), response["items"], strict=True):
         (result,) = item.values()
         status, error = result["status"], result.get("error", {})
-        if status in _STORED:
+        if status in _SUCCESS_STATUSES:
             stored += 1
-        elif status == _DUPLICATE:
+        elif status == _CONFLICT_STATUS:
             duplicates += 1
-        elif status in _DENIED:
-            raise StoreDenied(f"Elasticsearch does not let this node write: {reason_of(error)}")
-        elif status in _REFUSED and error.get("type") not in _BUSY_TYPES:
-            refused.append(Refusal(document, reason_of(error)))
+        elif status in _FORBIDDEN_STATUSES:
+            raise StoreAccessDenied(f"Elasticsearch does not let this node write: {format_reason(error)}")
+        elif status in _REJECTED_STATUSES and error.get("type") not in _RETRYABLE_ERROR_TYPES:
+            refused.append(RejectedDocument(document, format_reason(error)))
         else:
             again.append(document)
-    return Verdicts(stored, duplicates, tuple(refused), Batch.of(again) if again else None)
+    return WriteResult(stored, duplicates, tuple(refused), DocumentBatch.from_documents(again) if again else None)
 
 
-def merge(verdicts: list[Verdicts]) -> Verdicts:
+def merge_write_results(results: list[WriteResult]) -> WriteResult:
     """Return what became of a batch, of what became of its parts."""
-    again = [each.again for each in verdicts if each.again is not None]
-    return Verdicts(
-        stored=sum(each.stored for each in verdicts),
-        duplicates=sum(each.duplicates for each in verdicts),
-        refused=tuple(refusal for each in verdicts for refusal in each.refused),
-        again=Batch(b"".join(each.body for each in again), sum(each.count for each in again)) if again else None,
+    again = [each.retry for each in results if each.retry is not None]
+    return WriteResult(
+        stored=sum(each.stored for each in results),
+        duplicates=sum(each.duplicates for each in results),
+        rejected=tuple(refusal for each in results for refusal in each.rejected),
+        retry=DocumentBatch(b"".join(each.body for each in again), sum(each.count for each in again))
+        if again
+        else None,
     )
 
 
-NAMES_AT_ONCE: Final = 20
+INDICES_PER_REQUEST: Final = 20
 """How many indices one request names: an HTTP line holds 4,096 bytes."""
 
-_DELETED = range(200, 300)
-_GONE = 404
+_SUCCESS_STATUSES = range(200, 300)
+_NOT_FOUND_STATUS = 404
 
 
 def indices_before(names: Iterable[str], prefix: str, before: datetime) -> list[str]:
@@ -150,64 +152,66 @@ def indices_before(names: Iterable[str], prefix: str, before: datetime) -> list[
     return sorted(name for name in names if (match := day.fullmatch(name)) and match[1] < first_kept)
 
 
-def named_at_once(names: list[str]) -> Iterator[list[str]]:
+def chunk_index_names(names: list[str]) -> Iterator[list[str]]:
     """Yield names in lists short enough for one request."""
-    for at in range(0, len(names), NAMES_AT_ONCE):
-        yield names[at : at + NAMES_AT_ONCE]
+    for at in range(0, len(names), INDICES_PER_REQUEST):
+        yield names[at : at + INDICES_PER_REQUEST]
 
 
-def delete_body(hits: list[dict[str, Any]]) -> bytes:
+def build_delete_body(hits: list[dict[str, Any]]) -> bytes:
     """Return the ``_bulk`` body that deletes the documents that were found."""
     return b"".join(orjson.dumps({"delete": {"_index": hit["_index"], "_id": hit["_id"]}}) + b"\n" for hit in hits)
 
 
-def read_deletions(response: dict[str, Any]) -> int:
+def read_delete_count(response: dict[str, Any]) -> int:
     """Read how many documents a ``_bulk`` request deleted; those that were gone already do not count.
 
     Raises:
-        StoreDenied: deleting is not allowed.
-        StoreAway: some could not be deleted now.
+        StoreAccessDenied: deleting is not allowed.
+        StoreUnavailable: some could not be deleted now.
 
     """
     deleted = 0
     for item in response["items"]:
         result = item["delete"]
         status = result["status"]
-        if status in _DELETED:
+        if status in _SUCCESS_STATUSES:
             deleted += 1
-        elif status in _DENIED:
-            raise StoreDenied(f"Elasticsearch does not let this node delete: {reason_of(result.get('error'))}")
-        elif status != _GONE:
-            raise StoreAway(f"Elasticsearch cannot delete now: {status} {reason_of(result.get('error'))}")
+        elif status in _FORBIDDEN_STATUSES:
+            raise StoreAccessDenied(
+                f"Elasticsearch does not let this node delete: {format_reason(result.get('error'))}"
+            )
+        elif status != _NOT_FOUND_STATUS:
+            raise StoreUnavailable(f"Elasticsearch cannot delete now: {status} {format_reason(result.get('error'))}")
     return deleted
 
 
-FOUND_ONLY: Final = "docs.found,docs._seq_no,docs._primary_term,docs.error"
+LOOKUP_FILTER_PATH: Final = "docs.found,docs._seq_no,docs._primary_term,docs.error"
 
-_REPLACED = range(200, 300)
-_CHANGED = 409
-_NOT_THERE = frozenset({"index_not_found_exception", "index_closed_exception"})
+_SUCCESS_STATUSES = range(200, 300)
+_CONFLICT_STATUS = 409
+_MISSING_INDEX_TYPES = frozenset({"index_not_found_exception", "index_closed_exception"})
 
 
-class Known(NamedTuple):
+class StoredDocument(NamedTuple):
     """A document, and which state of it in the store it replaces."""
 
-    head: Head
+    head: DocumentHead
     document: bytes
-    number: int
-    term: int
+    seq_no: int
+    primary_term: int
 
 
-def first_of_each(batch: Batch) -> Batch:
+def deduplicate_batch(batch: DocumentBatch) -> DocumentBatch:
     """Leave out the documents without an identity, and those whose identity came before."""
-    whole, _ = split_headless(batch)
-    firsts: dict[Head, bytes] = {}
+    whole, _ = split_headless_documents(batch)
+    firsts: dict[DocumentHead, bytes] = {}
     for head, document in zip(read_heads(whole.body), whole.documents(), strict=True):
         firsts.setdefault(head, document)
-    return Batch.of(list(firsts.values()))
+    return DocumentBatch.from_documents(list(firsts.values()))
 
 
-def look_up(batch: Batch, prefix: str) -> list[dict[str, str]]:
+def build_lookup(batch: DocumentBatch, prefix: str) -> list[dict[str, str]]:
     """Return what to look up of each document in a batch."""
     return [
         {"_index": f"{prefix}-{b'.'.join(day).decode()}", "_id": orjson.loads(name)}
@@ -215,55 +219,57 @@ def look_up(batch: Batch, prefix: str) -> list[dict[str, str]]:
     ]
 
 
-def read_known(batch: Batch, response: dict[str, Any]) -> list[Known]:
+def read_stored_documents(batch: DocumentBatch, response: dict[str, Any]) -> list[StoredDocument]:
     """Return which documents of a batch are there.
 
     Raises:
-        StoreDenied: looking is not allowed.
-        StoreAway: some cannot be looked up now.
+        StoreAccessDenied: looking is not allowed.
+        StoreUnavailable: some cannot be looked up now.
 
     """
     known = []
     for document, head, found in zip(batch.documents(), read_heads(batch.body), response["docs"], strict=True):
         if found.get("found"):
-            known.append(Known(head, document, found["_seq_no"], found["_primary_term"]))
-        elif (error := found.get("error")) and error.get("type") not in _NOT_THERE:
+            known.append(StoredDocument(head, document, found["_seq_no"], found["_primary_term"]))
+        elif (error := found.get("error")) and error.get("type") not in _MISSING_INDEX_TYPES:
             if error.get("type") == "security_exception":
-                raise StoreDenied(f"Elasticsearch does not let this node read: {reason_of(error)}")
-            raise StoreAway(f"Elasticsearch cannot look up documents now: {reason_of(error)}")
+                raise StoreAccessDenied(f"Elasticsearch does not let this node read: {format_reason(error)}")
+            raise StoreUnavailable(f"Elasticsearch cannot look up documents now: {format_reason(error)}")
     return known
 
 
-def replace_body(known: list[Known], prefix: str) -> bytes:
+def build_replace_body(stored: list[StoredDocument], prefix: str) -> bytes:
     """Return the ``_bulk`` body that writes documents over those that are there."""
     action = b'{"index":{"_index":"%b-%%b.%%b.%%b","_id":%%b,"if_seq_no":%%d,"if_primary_term":%%d}}' % prefix.encode()
-    return b"".join(b"%b\n%b\n" % (action % (*each.head, each.number, each.term), each.document) for each in known)
+    return b"".join(
+        b"%b\n%b\n" % (action % (*each.head, each.seq_no, each.primary_term), each.document) for each in stored
+    )
 
 
-def read_replaced(known: list[Known], response: dict[str, Any]) -> tuple[int, Batch]:
+def read_replace_result(stored: list[StoredDocument], response: dict[str, Any]) -> tuple[int, DocumentBatch]:
     """Return how many documents were replaced, and those to look up again since they were changed meanwhile.
 
     Documents that the mapping refuses are left as they were.
 
     Raises:
-        StoreDenied: replacing is not allowed.
-        StoreAway: some cannot be replaced now.
+        StoreAccessDenied: replacing is not allowed.
+        StoreUnavailable: some cannot be replaced now.
 
     """
     replaced, again = 0, []
-    for each, (status, error) in zip(known, _outcomes(response), strict=True):
-        if status in _REPLACED:
+    for each, (status, error) in zip(stored, _iterate_item_results(response), strict=True):
+        if status in _SUCCESS_STATUSES:
             replaced += 1
-        elif status == _CHANGED:
+        elif status == _CONFLICT_STATUS:
             again.append(each.document)
-        elif status in _DENIED:
-            raise StoreDenied(f"Elasticsearch does not let this node replace documents: {reason_of(error)}")
-        elif status not in _REFUSED:
-            raise StoreAway(f"Elasticsearch cannot replace documents now: {status} {reason_of(error)}")
-    return replaced, Batch.of(again)
+        elif status in _FORBIDDEN_STATUSES:
+            raise StoreAccessDenied(f"Elasticsearch does not let this node replace documents: {format_reason(error)}")
+        elif status not in _REJECTED_STATUSES:
+            raise StoreUnavailable(f"Elasticsearch cannot replace documents now: {status} {format_reason(error)}")
+    return replaced, DocumentBatch.from_documents(again)
 
 
-def _outcomes(response: dict[str, Any]) -> Iterator[tuple[int, Any]]:
+def _iterate_item_results(response: dict[str, Any]) -> Iterator[tuple[int, Any]]:
     for item in response["items"]:
         (result,) = item.values()
         yield result["status"], result.get("error")

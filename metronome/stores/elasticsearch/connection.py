@@ -17,24 +17,31 @@ from elastic_transport import AiohttpHttpNode, HttpHeaders, OrjsonSerializer
 from elastic_transport.client_utils import DEFAULT, DefaultType
 from elasticsearch import ApiError, AsyncElasticsearch, TransportError
 
-from metronome.errors import Malformed, MetronomeError, Misconfigured, StoreAway, StoreDenied, TooCostly
+from metronome.errors import (
+    ConfigurationError,
+    Malformed,
+    MetronomeError,
+    QueryTooExpensive,
+    StoreAccessDenied,
+    StoreUnavailable,
+)
 
 DEFAULT_PORT: Final = 9200
-REQUEST_SECONDS: Final = 60.0
+REQUEST_TIMEOUT_SECONDS: Final = 60.0
 
-NEW_INDEX_PAUSES: Final = (0.05, 0.1, 0.2, 0.4, 0.8)
+NEW_INDEX_RETRY_DELAYS: Final = (0.05, 0.1, 0.2, 0.4, 0.8)
 """How many seconds to wait for a new index, again and again, before its shards count as missing."""
 
-_PREFIX = re.compile(r"[a-z0-9][a-z0-9_.-]{0,99}")
-_ALL_WENT_WELL = b'{"errors":false,"items":[{"create":'
-_DENIED = (401, 403)
-_BAD_REQUEST = 400
-_TOO_LARGE = 413
-_UNAVAILABLE = 503
-_SHARDS_MISSING = ("search_phase_execution_exception", "no_shard_available_action_exception")
+_PREFIX_PATTERN = re.compile(r"[a-z0-9][a-z0-9_.-]{0,99}")
+_BULK_SUCCESS_START = b'{"errors":false,"items":[{"create":'
+_FORBIDDEN_STATUSES = (401, 403)
+_BAD_REQUEST_STATUS = 400
+_TOO_LARGE_STATUS = 413
+_UNAVAILABLE_STATUS = 503
+_MISSING_SHARDS_TYPES = ("search_phase_execution_exception", "no_shard_available_action_exception")
 _REASON_MAX_CHARACTERS = 500
 
-Found = TypeVar("Found")
+SearchResult = TypeVar("SearchResult")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +55,7 @@ class ElasticsearchConfig:
         prefix: what the names of the events' indices begin with.
 
     Raises:
-        Misconfigured: the address or the prefix cannot be one.
+        ConfigurationError: the address or the prefix cannot be one.
 
     """
 
@@ -65,26 +72,26 @@ class ElasticsearchConfig:
         except ValueError:
             known = False
         if not known:
-            raise Misconfigured("the address of Elasticsearch is not like https://user:password@host:9200")
-        if _PREFIX.fullmatch(self.prefix) is None:
-            raise Misconfigured(
+            raise ConfigurationError("the address of Elasticsearch is not like https://user:password@host:9200")
+        if _PREFIX_PATTERN.fullmatch(self.prefix) is None:
+            raise ConfigurationError(
                 f"{self.prefix!r} cannot begin the name of an index: use lower-case letters, digits, and -_. between"
             )
 
 
-class ShardsMissing(StoreAway):
+class ShardsUnavailable(StoreUnavailable):
     """Some data cannot be searched: for a moment, since an index is new, or since a machine is away."""
 
 
-class NotUnderstood(Malformed):
+class RequestRejected(Malformed):
     """Elasticsearch does not take this request; the message holds its reason."""
 
 
-class BodyTooLarge(Malformed):
+class RequestTooLarge(Malformed):
     """A request is larger than Elasticsearch's ``http.max_content_length``."""
 
 
-class _Node(AiohttpHttpNode):
+class _StreamingNode(AiohttpHttpNode):
     async def perform_request(  # type: ignore[override]  # as its own parent does: it is the asynchronous one
         self,
         method: str,
@@ -105,22 +112,22 @@ class _Node(AiohttpHttpNode):
         super()._log_request(**request, body=None, response=None)
 
 
-class _Json(OrjsonSerializer):
+class _ResponseSerializer(OrjsonSerializer):
     """Reads responses; of a bulk that went well only that it did, since reading it took half of a writer's time."""
 
     mimetype = "application/vnd.elasticsearch+json"
 
     def loads(self, data: bytes) -> Any:
-        if data.startswith(_ALL_WENT_WELL):
+        if data.startswith(_BULK_SUCCESS_START):
             return {"errors": False}
         return super().loads(data)
 
 
-def connect(config: ElasticsearchConfig) -> AsyncElasticsearch:
+def create_client(config: ElasticsearchConfig) -> AsyncElasticsearch:
     """Make a client that never tries a request again: backing off is the shipper's.
 
     Raises:
-        Misconfigured: there is no such file of certificates.
+        ConfigurationError: there is no such file of certificates.
 
     """
     parts = urlsplit(config.url)
@@ -133,27 +140,27 @@ def connect(config: ElasticsearchConfig) -> AsyncElasticsearch:
         options["basic_auth"] = (unquote(parts.username), unquote(parts.password or ""))
     if config.ca_certs is not None:
         if not Path(config.ca_certs).is_file():
-            raise Misconfigured(f"{config.ca_certs} is no file with certificates")
+            raise ConfigurationError(f"{config.ca_certs} is no file with certificates")
         options["ca_certs"] = config.ca_certs
     return AsyncElasticsearch(
         f"{parts.scheme}://{host}:{parts.port or DEFAULT_PORT}{parts.path.rstrip('/')}",
-        node_class=_Node,
+        node_class=_StreamingNode,
         max_retries=0,
         retry_on_timeout=False,
         retry_on_status=(),
-        request_timeout=REQUEST_SECONDS,
-        serializers={"application/json": OrjsonSerializer(), _Json.mimetype: _Json()},
+        request_timeout=REQUEST_TIMEOUT_SECONDS,
+        serializers={"application/json": OrjsonSerializer(), _ResponseSerializer.mimetype: _ResponseSerializer()},
         **options,
     )
 
 
 @contextmanager
-def refusals() -> Iterator[None]:
+def translate_errors() -> Iterator[None]:
     """Turn the client's errors into those that a store may raise.
 
     Raises:
-        StoreAway: it did not answer, or not in time, or was too busy.
-        StoreDenied: it did not accept the credentials, or they lack a right.
+        StoreUnavailable: it did not answer, or not in time, or was too busy.
+        StoreAccessDenied: it did not accept the credentials, or they lack a right.
         NotUnderstood: it does not take this request.
         BodyTooLarge: the request has too many bytes.
 
@@ -161,22 +168,22 @@ def refusals() -> Iterator[None]:
     try:
         yield
     except ApiError as error:
-        raise error_of(error.status_code, error.body) from error
+        raise build_error(error.status_code, error.body) from error
     except TransportError as error:
-        raise StoreAway(f"Elasticsearch does not answer: {error.message}") from error
+        raise StoreUnavailable(f"Elasticsearch does not answer: {error.message}") from error
 
 
-async def once_there(search: Callable[[], Awaitable[Found]]) -> Found:
+async def retry_missing_shards(search: Callable[[], Awaitable[SearchResult]]) -> SearchResult:
     """Search, and again a few times where shards are missing: each day's new index takes a moment."""
-    for pause in NEW_INDEX_PAUSES:
+    for pause in NEW_INDEX_RETRY_DELAYS:
         try:
             return await search()
-        except ShardsMissing:
+        except ShardsUnavailable:
             await asyncio.sleep(pause)
     return await search()
 
 
-def error_of(status: int, body: Any) -> MetronomeError:
+def build_error(status: int, body: Any) -> MetronomeError:
     """Return the error that an answer with that status means.
 
     Args:
@@ -185,30 +192,30 @@ def error_of(status: int, body: Any) -> MetronomeError:
 
     """
     error = body.get("error", body) if isinstance(body, dict) else body
-    reason = f"{status} {reason_of(error)}"
-    if status in _DENIED:
-        return StoreDenied(f"Elasticsearch does not allow this: {reason}")
-    if status == _TOO_LARGE:
-        return BodyTooLarge(f"this is too large for Elasticsearch: {reason}")
-    if status == _BAD_REQUEST:
-        return NotUnderstood(reason)
-    if status == _UNAVAILABLE and isinstance(error, dict) and error.get("type") in _SHARDS_MISSING:
-        return ShardsMissing(f"Elasticsearch cannot search all events now: {reason}")
-    return StoreAway(f"Elasticsearch cannot do this now: {reason}")
+    reason = f"{status} {format_reason(error)}"
+    if status in _FORBIDDEN_STATUSES:
+        return StoreAccessDenied(f"Elasticsearch does not allow this: {reason}")
+    if status == _TOO_LARGE_STATUS:
+        return RequestTooLarge(f"this is too large for Elasticsearch: {reason}")
+    if status == _BAD_REQUEST_STATUS:
+        return RequestRejected(reason)
+    if status == _UNAVAILABLE_STATUS and isinstance(error, dict) and error.get("type") in _MISSING_SHARDS_TYPES:
+        return ShardsUnavailable(f"Elasticsearch cannot search all events now: {reason}")
+    return StoreUnavailable(f"Elasticsearch cannot do this now: {reason}")
 
 
 def check_shards(response: dict[str, Any]) -> None:
     """Raise if an answer does not hold what all shards know.
 
     Raises:
-        StoreAway: a shard failed, or did not answer in time.
+        StoreUnavailable: a shard failed, or did not answer in time.
 
     """
     shards = response.get("_shards", {})
     if response.get("timed_out") or shards.get("failed"):
         failures = shards.get("failures", ())
-        why = reason_of(failures[0].get("reason")) if failures else "not all shards answered"
-        raise StoreAway(f"Elasticsearch answered in part only: {why}")
+        why = format_reason(failures[0].get("reason")) if failures else "not all shards answered"
+        raise StoreUnavailable(f"Elasticsearch answered in part only: {why}")
 
 
 def is_caused_by(error: Any, kind: str) -> bool:
@@ -220,7 +227,7 @@ def is_caused_by(error: Any, kind: str) -> bool:
     return False
 
 
-def reason_of(error: Any) -> str:
+def format_reason(error: Any) -> str:
     """Return what an error in a response says, in one line."""
     said = []
     while isinstance(error, dict):
@@ -230,22 +237,22 @@ def reason_of(error: Any) -> str:
 
 
 @asynccontextmanager
-async def in_time(seconds: float, ping: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+async def query_deadline(timeout_seconds: float, ping: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
     """Break the block off once it takes too long.
 
     The connection of a search that is broken off is closed, at which Elasticsearch gives the search up.
 
     Args:
-        seconds: how long it may take.
+        timeout_seconds: how long it may take.
         ping: raises where the store does not answer anything; then that is what is wrong.
 
     Raises:
-        TooCostly: it took longer, though the store answers.
+        QueryTooExpensive: it took longer, though the store answers.
 
     """
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(timeout_seconds):
             yield
     except TimeoutError:
         await ping()
-        raise TooCostly(f"the answer takes over {seconds:g} s") from None
+        raise QueryTooExpensive(f"the answer takes over {timeout_seconds:g} s") from None

@@ -12,64 +12,64 @@ from typing import Any, Final
 
 from elasticsearch import AsyncElasticsearch
 
-from metronome.errors import TooCostly, Unaskable
+from metronome.errors import InvalidQuery, QueryTooExpensive
 from metronome.stores.elasticsearch.connection import (
-    NotUnderstood,
+    RequestRejected,
+    build_error,
     check_shards,
-    error_of,
     is_caused_by,
-    once_there,
-    refusals,
+    retry_missing_shards,
+    translate_errors,
 )
-from metronome.stores.elasticsearch.queries import Query
+from metronome.stores.elasticsearch.queries import QueryClause
 
 KEEP_ALIVE: Final = "10m"
 """How long Elasticsearch remembers the moment between two searches: whoever reads may be slow."""
 
 
-class Moment:
+class PointInTime:
     """The events as they were at one time.
 
     Args:
         client: the connection.
-        name: how Elasticsearch calls the point in time; it may change with each search.
+        pit_id: how Elasticsearch calls the point in time; it may change with each search.
 
     """
 
-    def __init__(self, client: AsyncElasticsearch, name: str) -> None:
+    def __init__(self, client: AsyncElasticsearch, pit_id: str) -> None:
         self._client = client
-        self.name = name
+        self.id = pit_id
 
     async def search(self, **body: Any) -> dict[str, Any]:
         """Search these events, those of all shards.
 
         Raises:
-            StoreAway: some of them cannot be searched now.
+            StoreUnavailable: some of them cannot be searched now.
 
         """
-        with refusals():
+        with translate_errors():
             response = await self._client.search(
-                pit={"id": self.name, "keep_alive": KEEP_ALIVE}, track_total_hits=False, **body
+                pit={"id": self.id, "keep_alive": KEEP_ALIVE}, track_total_hits=False, **body
             )
         check_shards(response.body)
-        self.name = response["pit_id"]
+        self.id = response["pit_id"]
         return dict(response.body)
 
 
 @asynccontextmanager
-async def frozen(client: AsyncElasticsearch, pattern: str) -> AsyncIterator[Moment]:
+async def open_point_in_time(client: AsyncElasticsearch, pattern: str) -> AsyncIterator[PointInTime]:
     """Keep the events of these indices as they are now, to be searched while the block runs."""
-    moment = Moment(client, await once_there(partial(_open, client, pattern)))
+    moment = PointInTime(client, await retry_missing_shards(partial(_request_point_in_time, client, pattern)))
     try:
         yield moment
     finally:
         # Elasticsearch forgets it by itself; a failure here must not hide what was read.
         with suppress(Exception):
-            await client.close_point_in_time(id=moment.name)
+            await client.close_point_in_time(id=moment.id)
 
 
-async def _open(client: AsyncElasticsearch, pattern: str) -> str:
-    with refusals():
+async def _request_point_in_time(client: AsyncElasticsearch, pattern: str) -> str:
+    with translate_errors():
         opened = await client.open_point_in_time(
             index=pattern, keep_alive=KEEP_ALIVE, ignore_unavailable=True, allow_partial_search_results=False
         )
@@ -79,8 +79,8 @@ async def _open(client: AsyncElasticsearch, pattern: str) -> str:
 PAGE_DOCUMENTS: Final = 2_000
 
 
-async def pages_of_hits(
-    client: AsyncElasticsearch, pattern: str, query: Query, *, source: bool
+async def iterate_hit_pages(
+    client: AsyncElasticsearch, pattern: str, query: QueryClause, *, with_source: bool
 ) -> AsyncIterator[list[dict[str, Any]]]:
     """Yield the hits of a query as they are at the first page, whatever is written or deleted meanwhile.
 
@@ -88,16 +88,16 @@ async def pages_of_hits(
         client: the connection.
         pattern: which indices to search.
         query: which documents.
-        source: whether hits come with their documents, or just with where they lie.
+        with_source: whether hits come with their documents, or just with where they lie.
 
     """
     after = None
-    async with frozen(client, pattern) as moment:
+    async with open_point_in_time(client, pattern) as moment:
         while True:
             response = await moment.search(
                 size=PAGE_DOCUMENTS,
                 query=query,
-                source=source,
+                source=with_source,
                 sort=[{"@timestamp": "asc"}, {"_shard_doc": "asc"}],
                 search_after=after,
             )
@@ -109,38 +109,38 @@ async def pages_of_hits(
             after = hits[-1]["sort"]
 
 
-_TOO_MANY_GROUPS: Final = "too_many_buckets_exception"
-_TOO_LONG: Final = "search_timeout_exception"
-_TOO_LARGE: Final = "circuit_breaking_exception"
+_TOO_MANY_BUCKETS_TYPE: Final = "too_many_buckets_exception"
+_SEARCH_TIMEOUT_TYPE: Final = "search_timeout_exception"
+_CIRCUIT_BREAKING_TYPE: Final = "circuit_breaking_exception"
 
 
-def has_too_many_groups(response: dict[str, Any]) -> bool:
+def has_too_many_buckets(response: dict[str, Any]) -> bool:
     """Return whether a search failed since it has more groups than Elasticsearch answers with at once."""
-    return is_caused_by(response.get("error"), _TOO_MANY_GROUPS)
+    return is_caused_by(response.get("error"), _TOO_MANY_BUCKETS_TYPE)
 
 
-def check_outcome(response: dict[str, Any], seconds: float) -> None:
+def check_search_response(response: dict[str, Any], timeout_seconds: float) -> None:
     """Raise if a search did not succeed on all shards.
 
     Args:
         response: that of the single search.
-        seconds: how long it might take.
+        timeout_seconds: how long it might take.
 
     Raises:
-        Unaskable: Elasticsearch does not understand the search, such as one that is nested too deeply.
-        TooCostly: it took too long, or more memory than Elasticsearch has for it.
-        StoreAway: a shard cannot be searched now.
-        StoreDenied: searching is not allowed.
+        InvalidQuery: Elasticsearch does not understand the search, such as one that is nested too deeply.
+        QueryTooExpensive: it took too long, or more memory than Elasticsearch has for it.
+        StoreUnavailable: a shard cannot be searched now.
+        StoreAccessDenied: searching is not allowed.
 
     """
     error = response.get("error")
-    if response.get("timed_out") or is_caused_by(error, _TOO_LONG):
-        raise TooCostly(f"the answer takes over {seconds:g} s")
-    if is_caused_by(error, _TOO_LARGE):
-        raise TooCostly("the answer takes more memory than Elasticsearch has for it")
+    if response.get("timed_out") or is_caused_by(error, _SEARCH_TIMEOUT_TYPE):
+        raise QueryTooExpensive(f"the answer takes over {timeout_seconds:g} s")
+    if is_caused_by(error, _CIRCUIT_BREAKING_TYPE):
+        raise QueryTooExpensive("the answer takes more memory than Elasticsearch has for it")
     if error is not None:
-        raised = error_of(response.get("status", 500), response)
-        if isinstance(raised, NotUnderstood):
-            raise Unaskable(f"Elasticsearch cannot answer this: {raised}")
+        raised = build_error(response.get("status", 500), response)
+        if isinstance(raised, RequestRejected):
+            raise InvalidQuery(f"Elasticsearch cannot answer this: {raised}")
         raise raised
     check_shards(response)

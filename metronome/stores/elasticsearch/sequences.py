@@ -13,188 +13,226 @@ from typing import Any, Final
 
 from elasticsearch import AsyncElasticsearch
 
-from metronome.errors import Unaskable
-from metronome.event import is_plain
-from metronome.stores.elasticsearch.queries import Query, group_name, query_of
-from metronome.stores.elasticsearch.searches import Moment, frozen
-from metronome.stores.sequences import Step, Trail, Trails
+from metronome.errors import InvalidQuery
+from metronome.event import is_top_level_name
+from metronome.stores.elasticsearch.queries import QueryClause, build_query, keyword_path
+from metronome.stores.elasticsearch.searches import PointInTime, open_point_in_time
+from metronome.stores.sequences import EventSequence, SequenceEvent, SequenceQuery
 
-PAGE_STEPS: Final = 60_000
+PAGE_BUCKETS: Final = 60_000
 """How many different steps a page may have: Elasticsearch answers with up to 65,536 groups."""
-RANGE_EVENTS: Final = 40_000
+KEY_RANGE_EVENTS: Final = 40_000
 """How many events a range of keys should have, so that its steps are surely one page."""
-STEPS_AT_ONCE: Final = 5_000
-SAMPLED_KEYS: Final = 50
+BUCKETS_PER_TURN: Final = 5_000
+SAMPLED_KEYS_PER_RANGE: Final = 50
 """How many keys of the sample fall into a range, about: fewer, and the ranges would differ too much."""
-SAMPLE_MAX_KEYS: Final = 50_000
+SAMPLE_MAX_BUCKETS: Final = 50_000
 
 _LAST_MILLISECOND: Final = 253_402_300_799_999
 """Of the year 9999: no event is newer."""
-_STEPS: Final = "steps"
-_EVENTS: Final = "events"
-_KEYS: Final = "keys"
+_BUCKETS_AGGREGATION: Final = "steps"
+_COUNT_AGGREGATION: Final = "events"
+_KEYS_AGGREGATION: Final = "keys"
 
 Bucket = dict[str, Any]
 
 
-async def read_trails(
+async def iterate_sequences(
     client: AsyncElasticsearch,
     pattern: str,
-    asked: Trails,
-    page_steps: int = PAGE_STEPS,
-    range_events: int = RANGE_EVENTS,
-) -> AsyncGenerator[Trail, None]:
+    sequence_query: SequenceQuery,
+    page_buckets: int = PAGE_BUCKETS,
+    key_range_events: int = KEY_RANGE_EVENTS,
+) -> AsyncGenerator[EventSequence, None]:
     """Yield trails as they are at the moment of the first search (see `Store.trails`).
 
     Args:
         client: the connection.
         pattern: which indices to search.
-        asked: which trails.
-        page_steps: see `PAGE_STEPS`.
-        range_events: see `RANGE_EVENTS`.
+        sequence_query: which trails.
+        page_buckets: see `PAGE_BUCKETS`.
+        key_range_events: see `KEY_RANGE_EVENTS`.
 
     Raises:
-        Unaskable: the key or a field is none that stands at a document's top level.
+        InvalidQuery: the key or a field is none that stands at a document's top level.
 
     """
-    for name in (asked.key, *asked.fields):
-        if not is_plain(name):
-            raise Unaskable(f"{name[:60]!r} does not stand at the top level of documents: trails are told of what does")
-    gathering = Gathering(asked.most_steps)
-    async with frozen(client, pattern) as moment:
-        async for buckets in _pages(moment, asked, page_steps, range_events):
-            for at in range(0, len(buckets), STEPS_AT_ONCE):
-                for trail in gathering.take(buckets[at : at + STEPS_AT_ONCE]):
+    for name in (sequence_query.key_field, *sequence_query.fields):
+        if not is_top_level_name(name):
+            raise InvalidQuery(
+                f"{name[:60]!r} does not stand at the top level of documents: trails are told of what does"
+            )
+    gathering = BucketSequenceBuilder(sequence_query.max_events)
+    async with open_point_in_time(client, pattern) as moment:
+        async for buckets in _iterate_pages(moment, sequence_query, page_buckets, key_range_events):
+            for at in range(0, len(buckets), BUCKETS_PER_TURN):
+                for trail in gathering.add(buckets[at : at + BUCKETS_PER_TURN]):
                     yield trail
                 # A page is large, and whatever else goes on in this loop should not wait for all of it.
                 await asyncio.sleep(0)
-    for trail in gathering.take([]):
+    for trail in gathering.add([]):
         yield trail
 
 
-class Gathering:
+class BucketSequenceBuilder:
     """Trails made of the groups of equal steps that come in pieces.
 
     Args:
-        most_steps: as in `Trails`.
+        max_events: as in `SequenceQuery`.
 
     """
 
-    def __init__(self, most_steps: int | None = None) -> None:
-        self._most = sys.maxsize if most_steps is None else most_steps
+    def __init__(self, max_events: int | None = None) -> None:
+        self._max_events = sys.maxsize if max_events is None else max_events
         self._key: str | None = None
-        self._steps: list[Step] = []
+        self._events: list[SequenceEvent] = []
 
-    def take(self, buckets: list[Bucket]) -> Iterator[Trail]:
+    def add(self, buckets: list[Bucket]) -> Iterator[EventSequence]:
         """Yield the trails that are complete with these groups; without any, the last trail."""
-        for key, members in groupby(buckets, key=_key_of):
+        for key, members in groupby(buckets, key=_sequence_key):
             if key != self._key:
-                yield from self._rest()
+                yield from self._flush()
                 self._key = key
             for bucket in members:
                 _, at, *texts = bucket["key"].values()
-                self._steps += [Step(at, tuple(texts))] * min(bucket["doc_count"], self._most - len(self._steps))
+                self._events += [SequenceEvent(at, tuple(texts))] * min(
+                    bucket["doc_count"], self._max_events - len(self._events)
+                )
         if not buckets:
-            yield from self._rest()
+            yield from self._flush()
 
-    def _rest(self) -> Iterator[Trail]:
+    def _flush(self) -> Iterator[EventSequence]:
         if self._key is not None:
-            yield Trail(self._key, tuple(self._steps))
-        self._key, self._steps = None, []
+            yield EventSequence(self._key, tuple(self._events))
+        self._key, self._events = None, []
 
 
-def cuts_of(sample: list[Bucket], each: int, range_events: int) -> list[str]:
-    """Return where to cut the keys into ranges of about *range_events* events.
+def split_key_ranges(sample: list[Bucket], keys_per_sample: int, key_range_events: int) -> list[str]:
+    """Return where to cut the keys into ranges of about *key_range_events* events.
 
     Args:
         sample: keys in their order, with how many events each has.
-        each: how many keys one of the sample stands for.
-        range_events: see `RANGE_EVENTS`.
+        keys_per_sample: how many keys one of the sample stands for.
+        key_range_events: see `KEY_RANGE_EVENTS`.
 
     """
     cuts, events = [], 0
     for bucket in sample:
-        events += bucket["doc_count"] * each
-        if events >= range_events:
+        events += bucket["doc_count"] * keys_per_sample
+        if events >= key_range_events:
             cuts.append(bucket["key"])
             events = 0
     return cuts
 
 
-async def _pages(moment: Moment, asked: Trails, page_steps: int, range_events: int) -> AsyncIterator[list[Bucket]]:
-    query = query_of(asked.where, asked.start, asked.end)
-    count = {_EVENTS: {"value_count": {"field": group_name(asked.key)}}}
-    found = await _page(moment, asked, query, page_steps, None, count)
-    buckets = found[_STEPS]["buckets"]
+async def _iterate_pages(
+    point_in_time: PointInTime, sequence_query: SequenceQuery, page_buckets: int, key_range_events: int
+) -> AsyncIterator[list[Bucket]]:
+    query = build_query(sequence_query.where, sequence_query.start, sequence_query.end)
+    count = {_COUNT_AGGREGATION: {"value_count": {"field": keyword_path(sequence_query.key_field)}}}
+    found = await _fetch_page(point_in_time, sequence_query, query, page_buckets, None, count)
+    buckets = found[_BUCKETS_AGGREGATION]["buckets"]
     yield buckets
-    if len(buckets) < page_steps:
+    if len(buckets) < page_buckets:
         return
-    after = _after(found[_STEPS], asked)
+    after = _next_after_key(found[_BUCKETS_AGGREGATION], sequence_query)
     told = sum(bucket["doc_count"] for bucket in buckets)
-    keys_each = len({_key_of(bucket) for bucket in buckets}) / told
-    cuts = await _cuts(moment, asked, query, after, found[_EVENTS]["value"] - told, keys_each, range_events)
+    keys_each = len({_sequence_key(bucket) for bucket in buckets}) / told
+    cuts = await _key_range_boundaries(
+        point_in_time,
+        sequence_query,
+        query,
+        after,
+        found[_COUNT_AGGREGATION]["value"] - told,
+        keys_each,
+        key_range_events,
+    )
     for cut in (*cuts, None):
         while True:
-            within = _within(query, asked, after, cut)
-            found = (await _page(moment, asked, within, page_steps, after, {}))[_STEPS]
+            within = _restrict_to_key_range(query, sequence_query, after, cut)
+            found = (await _fetch_page(point_in_time, sequence_query, within, page_buckets, after, {}))[
+                _BUCKETS_AGGREGATION
+            ]
             if found["buckets"]:
                 yield found["buckets"]
-                after = _after(found, asked)
-            if len(found["buckets"]) < page_steps:
+                after = _next_after_key(found, sequence_query)
+            if len(found["buckets"]) < page_buckets:
                 break
 
 
-async def _page(
-    moment: Moment, asked: Trails, query: Query, size: int, after: dict[str, Any] | None, beside: dict[str, Any]
+async def _fetch_page(
+    point_in_time: PointInTime,
+    sequence_query: SequenceQuery,
+    query: QueryClause,
+    size: int,
+    after: dict[str, Any] | None,
+    extra_aggregations: dict[str, Any],
 ) -> dict[str, Any]:
     sources: list[dict[str, Any]] = [
-        {"key": {"terms": {"field": group_name(asked.key)}}},
+        {"key": {"terms": {"field": keyword_path(sequence_query.key_field)}}},
         {"at": {"terms": {"field": "@timestamp"}}},
     ]
-    for at, name in enumerate(asked.fields):
-        sources.append({str(at): {"terms": {"field": group_name(name), "missing_bucket": True}}})
+    for at, name in enumerate(sequence_query.fields):
+        sources.append({str(at): {"terms": {"field": keyword_path(name), "missing_bucket": True}}})
     steps = {"size": size, "sources": sources, **({} if after is None else {"after": after})}
-    response = await moment.search(size=0, query=query, aggs={_STEPS: {"composite": steps}, **beside})
-    found: dict[str, Any] = response.get("aggregations", _NOTHING)
+    response = await point_in_time.search(
+        size=0, query=query, aggs={_BUCKETS_AGGREGATION: {"composite": steps}, **extra_aggregations}
+    )
+    found: dict[str, Any] = response.get("aggregations", _NO_AGGREGATIONS)
     return found
 
 
-_NOTHING: Final[dict[str, Any]] = {_STEPS: {"buckets": []}, _EVENTS: {"value": 0}}
+_NO_AGGREGATIONS: Final[dict[str, Any]] = {_BUCKETS_AGGREGATION: {"buckets": []}, _COUNT_AGGREGATION: {"value": 0}}
 """What Elasticsearch leaves out where there is no index."""
 
 
-async def _cuts(
-    moment: Moment, asked: Trails, query: Query, after: dict[str, Any], events: int, keys_each: float, range_events: int
+async def _key_range_boundaries(
+    point_in_time: PointInTime,
+    sequence_query: SequenceQuery,
+    query: QueryClause,
+    after: dict[str, Any],
+    events: int,
+    keys_per_event: float,
+    key_range_events: int,
 ) -> list[str]:
-    ranges = events // range_events
+    ranges = events // key_range_events
     if ranges < 2:  # noqa: PLR2004  # one range needs no cut
         return []
-    each = max(1, int(events * keys_each) // (ranges * SAMPLED_KEYS))
+    each = max(1, int(events * keys_per_event) // (ranges * SAMPLED_KEYS_PER_RANGE))
     keys = {
-        "field": group_name(asked.key),
-        "size": SAMPLE_MAX_KEYS,
-        "shard_size": SAMPLE_MAX_KEYS,
+        "field": keyword_path(sequence_query.key_field),
+        "size": SAMPLE_MAX_BUCKETS,
+        "shard_size": SAMPLE_MAX_BUCKETS,
         "order": {"_key": "asc"},
         "include": {"partition": 0, "num_partitions": each},
     }
-    response = await moment.search(size=0, query=_within(query, asked, after, None), aggs={_KEYS: {"terms": keys}})
-    return cuts_of(response["aggregations"][_KEYS]["buckets"], each, range_events)
+    response = await point_in_time.search(
+        size=0,
+        query=_restrict_to_key_range(query, sequence_query, after, None),
+        aggs={_KEYS_AGGREGATION: {"terms": keys}},
+    )
+    return split_key_ranges(response["aggregations"][_KEYS_AGGREGATION]["buckets"], each, key_range_events)
 
 
-def _after(steps: dict[str, Any], asked: Trails) -> dict[str, Any]:
+def _next_after_key(composite: dict[str, Any], sequence_query: SequenceQuery) -> dict[str, Any]:
     """Return after what the next page begins: after the whole last trail, if it is told as far as is asked for."""
-    after: dict[str, Any] = steps["after_key"]
-    last = takewhile(lambda bucket: _key_of(bucket) == after["key"], reversed(steps["buckets"]))
-    if asked.most_steps is not None and sum(bucket["doc_count"] for bucket in last) >= asked.most_steps:
+    after: dict[str, Any] = composite["after_key"]
+    last = takewhile(lambda bucket: _sequence_key(bucket) == after["key"], reversed(composite["buckets"]))
+    if (
+        sequence_query.max_events is not None
+        and sum(bucket["doc_count"] for bucket in last) >= sequence_query.max_events
+    ):
         return {**after, "at": _LAST_MILLISECOND}
     return after
 
 
-def _within(query: Query, asked: Trails, after: dict[str, Any], cut: str | None) -> Query:
-    bounds = {"gte": after["key"], **({} if cut is None else {"lt": cut})}
-    return {"bool": {"filter": [query, {"range": {group_name(asked.key): bounds}}]}}
+def _restrict_to_key_range(
+    query: QueryClause, sequence_query: SequenceQuery, after: dict[str, Any], before_key: str | None
+) -> QueryClause:
+    bounds = {"gte": after["key"], **({} if before_key is None else {"lt": before_key})}
+    return {"bool": {"filter": [query, {"range": {keyword_path(sequence_query.key_field): bounds}}]}}
 
 
-def _key_of(bucket: Bucket) -> str:
+def _sequence_key(bucket: Bucket) -> str:
     key: str = bucket["key"]["key"]
     return key

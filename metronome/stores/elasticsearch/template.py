@@ -9,23 +9,23 @@ a number, or a text that says one.
 
 from typing import Any, Final
 
-VERSION: Final = 2
+TEMPLATE_VERSION: Final = 2
 """To be raised with each change: a node puts its template over an older one only."""
 
 VALUE_MAX_CHARACTERS: Final = 1024
 """Longer values are stored, but neither searched nor counted."""
 
-_TEXT: Final[dict[str, Any]] = {"type": "keyword", "ignore_above": VALUE_MAX_CHARACTERS}
+_KEYWORD: Final[dict[str, Any]] = {"type": "keyword", "ignore_above": VALUE_MAX_CHARACTERS}
 _STORED_ONLY: Final[dict[str, Any]] = {"type": "keyword", "index": False, "doc_values": False}
-_NUMBER: Final[dict[str, Any]] = {**_TEXT, "fields": {"num": {"type": "double", "ignore_malformed": True}}}
-_ADDRESS: Final[dict[str, Any]] = {**_TEXT, "fields": {"ip": {"type": "ip", "ignore_malformed": True}}}
+_NUMBER: Final[dict[str, Any]] = {**_KEYWORD, "fields": {"num": {"type": "double", "ignore_malformed": True}}}
+_IP_ADDRESS: Final[dict[str, Any]] = {**_KEYWORD, "fields": {"ip": {"type": "ip", "ignore_malformed": True}}}
 
-_TEXTS: Final = (
+_KEYWORD_FIELDS: Final = (
     *("id", "event", "format", "referer", "session", "visitor", "bot", "bot_kind", "message", "error_group"),
     *("channel", "referer_group", "country", "browser", "browser_version", "os", "os_version", "device"),
     *("utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content", "method", "user"),
 )
-_NUMBERS: Final = (
+_NUMBER_FIELDS: Final = (
     *("duration", "value", "status", "enrich_version", "TTFB", "FCP", "LCP", "CLS", "INP"),
     *("pf_net", "pf_srv", "pf_tfr", "pf_dm1", "pf_dm2", "pf_onl"),
 )
@@ -50,15 +50,15 @@ _MAPPINGS: Final[dict[str, Any]] = {
     "numeric_detection": True,
     "dynamic_templates": [
         {"numbers": {"match_mapping_type": ["long", "double"], "mapping": _NUMBER}},
-        {"rest": {"match_mapping_type": "*", "mapping": _TEXT}},
+        {"rest": {"match_mapping_type": "*", "mapping": _KEYWORD}},
     ],
     "properties": {
         "@timestamp": {"type": "date"},
         "@version": {"type": "keyword"},
         "event_id": _STORED_ONLY,
-        **dict.fromkeys(_TEXTS, _TEXT),
-        **dict.fromkeys(_NUMBERS, _NUMBER),
-        "clientip": _ADDRESS,
+        **dict.fromkeys(_KEYWORD_FIELDS, _KEYWORD),
+        **dict.fromkeys(_NUMBER_FIELDS, _NUMBER),
+        "clientip": _IP_ADDRESS,
         "params": {"type": "flattened", "ignore_above": VALUE_MAX_CHARACTERS},
         "event.original": _STORED_ONLY,
     },
@@ -75,7 +75,7 @@ def index_template(prefix: str) -> dict[str, Any]:
     return {
         "index_patterns": [index_pattern(prefix)],
         "priority": 300,
-        "version": VERSION,
+        "version": TEMPLATE_VERSION,
         "_meta": {"managed_by": "metronome"},
         "template": {"settings": {"index": _SETTINGS}, "mappings": _MAPPINGS},
     }

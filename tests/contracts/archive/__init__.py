@@ -11,6 +11,6 @@ nothing::
 The tests need pytest in asyncio's automatic mode.
 """
 
-from tests.contracts.archive.keeping import ArchiveTests
+from tests.contracts.archive.keeping import ArchiveContractTests
 
-__all__ = ["ArchiveTests"]
+__all__ = ["ArchiveContractTests"]

@@ -11,8 +11,8 @@ first, as often as it is called::
 The tests need pytest in asyncio's automatic mode.
 """
 
-from tests.contracts.state.keeping import KeepingTests
-from tests.contracts.state.opening import StateTests
-from tests.contracts.state.sharing import SharingTests
+from tests.contracts.state.keeping import StateRecordTests
+from tests.contracts.state.opening import StateContract
+from tests.contracts.state.sharing import StateConcurrencyTests
 
-__all__ = ["KeepingTests", "SharingTests", "StateTests"]
+__all__ = ["StateConcurrencyTests", "StateContract", "StateRecordTests"]

@@ -5,7 +5,7 @@ from typing import Any, Final
 import pytest
 
 from metronome.state.base import State
-from tests.contracts.state.opening import StateTests
+from tests.contracts.state.opening import StateContract
 
 NAMES: Final = (
     "",
@@ -38,16 +38,16 @@ RECORDS: Final[tuple[dict[str, Any], ...]] = (
     {"mixed": {"deep": "2015-01-22"}},
     {"deep": [[[[[[[[[["ten"]]]]]]]]]]},
 )
-BIG_CHARACTERS: Final = 3_000_000
+LARGE_RECORD_CHARACTERS: Final = 3_000_000
 
 
-class KeepingTests(StateTests):
+class StateRecordTests(StateContract):
     """Each record is kept under its kind and name, and comes back as it was."""
 
-    async def test_there_is_nothing_at_first(self, other: State) -> None:
+    async def test_new_state_is_empty(self, other: State) -> None:
         assert await other.get("key", "a") is None
-        assert await other.all("key") == {}
-        assert not await other.swap("key", "a", {}, {"n": 1})
+        assert await other.get_all("key") == {}
+        assert not await other.compare_and_swap("key", "a", {}, {"n": 1})
         assert not await other.remove("key", "a")
 
     async def test_a_record_is_added_once(self, state: State) -> None:
@@ -55,60 +55,60 @@ class KeepingTests(StateTests):
         assert not await state.add("key", "a", {"n": 2})
         assert await state.get("key", "a") == {"n": 1}
 
-    async def test_a_record_can_be_added_without_a_set_up(self, other: State) -> None:
+    async def test_add_works_without_setup(self, other: State) -> None:
         assert await other.add("key", "a", {"n": 1})
         assert await other.get("key", "a") == {"n": 1}
 
-    async def test_a_record_is_swapped_only_for_what_it_is(self, state: State) -> None:
+    async def test_swap_requires_the_current_value(self, state: State) -> None:
         await state.add("key", "a", {"n": 1, "m": [1, {"x": 1, "y": 2}]})
-        assert not await state.swap("key", "a", {"n": 1}, {"n": 2})
-        assert not await state.swap("key", "b", {"n": 1}, {"n": 2})
-        assert await state.swap("key", "a", {"m": [1, {"y": 2, "x": 1}], "n": 1}, {"n": 2})
-        assert not await state.swap("key", "a", {"n": 1, "m": [1, {"x": 1, "y": 2}]}, {"n": 3})
+        assert not await state.compare_and_swap("key", "a", {"n": 1}, {"n": 2})
+        assert not await state.compare_and_swap("key", "b", {"n": 1}, {"n": 2})
+        assert await state.compare_and_swap("key", "a", {"m": [1, {"y": 2, "x": 1}], "n": 1}, {"n": 2})
+        assert not await state.compare_and_swap("key", "a", {"n": 1, "m": [1, {"x": 1, "y": 2}]}, {"n": 3})
         assert await state.get("key", "a") == {"n": 2}
 
-    async def test_what_was_read_can_be_swapped(self, state: State) -> None:
+    async def test_read_records_can_be_swapped(self, state: State) -> None:
         for number, record in enumerate(RECORDS):
             await state.add("key", str(number), record)
             found = await state.get("key", str(number))
             assert found is not None
-            assert await state.swap("key", str(number), found, {"swapped": True})
+            assert await state.compare_and_swap("key", str(number), found, {"swapped": True})
 
     async def test_a_record_is_removed_once_and_can_be_added_again(self, state: State) -> None:
         await state.add("key", "a", {"n": 1})
         assert await state.remove("key", "a")
         assert not await state.remove("key", "a")
         assert await state.get("key", "a") is None
-        assert await state.all("key") == {}
+        assert await state.get_all("key") == {}
         assert await state.add("key", "a", {"n": 2})
         assert await state.get("key", "a") == {"n": 2}
 
-    async def test_kinds_do_not_mix(self, state: State) -> None:
+    async def test_kinds_are_separate(self, state: State) -> None:
         await state.add("key", "a", {"kind": "key"})
         await state.add("session", "a", {"kind": "session"})
         await state.add("session", "b", {"kind": "session"})
         assert await state.remove("session", "a")
-        assert await state.all("key") == {"a": {"kind": "key"}}
-        assert await state.all("session") == {"b": {"kind": "session"}}
+        assert await state.get_all("key") == {"a": {"kind": "key"}}
+        assert await state.get_all("session") == {"b": {"kind": "session"}}
 
-    async def test_names_are_told_apart_to_the_letter_and_come_in_order(self, state: State) -> None:
+    async def test_names_are_compared_exactly_and_sorted(self, state: State) -> None:
         for number, name in enumerate(NAMES):
             assert await state.add("key", name, {"n": number})
         for number, name in enumerate(NAMES):
             assert await state.get("key", name) == {"n": number}
-        found = await state.all("key")
+        found = await state.get_all("key")
         assert found == {name: {"n": number} for number, name in enumerate(NAMES)}
         assert list(found) == sorted(NAMES)
 
     @pytest.mark.parametrize("record", RECORDS)
-    async def test_a_record_comes_back_as_it_was(self, state: State, record: dict[str, Any]) -> None:
+    async def test_records_are_returned_unchanged(self, state: State, record: dict[str, Any]) -> None:
         await state.add("key", "a", record)
         assert await state.get("key", "a") == record
-        assert await state.all("key") == {"a": record}
+        assert await state.get_all("key") == {"a": record}
 
-    async def test_a_record_may_be_big(self, state: State) -> None:
-        big = {"text": "x" * BIG_CHARACTERS}
+    async def test_stores_large_records(self, state: State) -> None:
+        big = {"text": "x" * LARGE_RECORD_CHARACTERS}
         await state.add("key", "a", big)
         assert await state.get("key", "a") == big
-        assert await state.swap("key", "a", big, {**big, "more": 1})
-        assert await state.all("key") == {"a": {**big, "more": 1}}
+        assert await state.compare_and_swap("key", "a", big, {**big, "more": 1})
+        assert await state.get_all("key") == {"a": {**big, "more": 1}}

@@ -7,7 +7,7 @@ import pytest
 from metronome.state.base import State
 
 
-class StateTests:
+class StateContract:
     """What the tests of one back end are made of."""
 
     @pytest.fixture
@@ -24,7 +24,7 @@ class StateTests:
         await state.close()
 
     @pytest.fixture
-    async def other(self, open_state: Callable[[], State]) -> AsyncIterator[State]:
+    async def other_state(self, open_state: Callable[[], State]) -> AsyncIterator[State]:
         """Provide the same state as another process has it, not set up, and close it after the test."""
         state = open_state()
         yield state

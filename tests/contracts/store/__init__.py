@@ -13,24 +13,24 @@ A back end's test file makes a class of each of these and overrides one fixture:
 The store is empty and set up. The tests need pytest in asyncio's automatic mode, and hypothesis.
 """
 
-from tests.contracts.store.asking import AskingTests
-from tests.contracts.store.events import StoreTests
+from tests.contracts.store.asking import QueryTests
+from tests.contracts.store.events import StoreContract
 from tests.contracts.store.filtering import FilterTests
-from tests.contracts.store.following import TrailTests
-from tests.contracts.store.forgetting import ForgettingTests
+from tests.contracts.store.following import SequenceTests
+from tests.contracts.store.forgetting import DeletionTests
 from tests.contracts.store.properties import PropertyTests
-from tests.contracts.store.replacing import ReplacingTests
-from tests.contracts.store.writing import WritingTests
-from tests.contracts.store.zones import ZoneTests
+from tests.contracts.store.replacing import ReplacementTests
+from tests.contracts.store.writing import WriteTests
+from tests.contracts.store.zones import TimeZoneTests
 
 __all__ = [
-    "AskingTests",
+    "DeletionTests",
     "FilterTests",
-    "ForgettingTests",
     "PropertyTests",
-    "ReplacingTests",
-    "StoreTests",
-    "TrailTests",
-    "WritingTests",
-    "ZoneTests",
+    "QueryTests",
+    "ReplacementTests",
+    "SequenceTests",
+    "StoreContract",
+    "TimeZoneTests",
+    "WriteTests",
 ]

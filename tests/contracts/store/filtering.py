@@ -6,7 +6,7 @@ import pytest
 
 from metronome.stores.base import Store
 from metronome.stores.query import (
-    NO_BOTS,
+    EXCLUDE_BOTS,
     AllOf,
     AnyOf,
     Equals,
@@ -16,10 +16,10 @@ from metronome.stores.query import (
     Not,
     OneOf,
     Prefix,
-    Question,
+    Query,
     Range,
 )
-from tests.contracts.store.events import StoreTests, event, fill, rows
+from tests.contracts.store.events import StoreContract, event_document, query_rows, write_new_documents
 
 VALUES: Final = (
     "plain",
@@ -73,18 +73,18 @@ VALUES: Final = (
 )
 
 
-class FilterTests(StoreTests):
+class FilterTests(StoreContract):
     """Which events a filter lets through."""
 
-    async def test_each_filter_lets_through_what_it_says(self, store: Store) -> None:
-        await fill(
+    async def test_each_filter_selects_the_expected_events(self, store: Store) -> None:
+        await write_new_documents(
             store,
-            event(id="1", lang="en", n=1, **{"utm.source": "mail"}),
-            event(id="2", lang="en-GB", n=2.5, **{"utm.source": "e-mail", "utm.*": "star"}),
-            event(id="3", lang="EN", n=-1, **{"utm.source": ""}),
-            event(id="4", lang="", duration=100),
-            event(id="5", lang=None, duration="1e3", utm={"source": "mail"}),
-            event(id="6", bot="crawler", lang=True, n=10**15),
+            event_document(id="1", lang="en", n=1, **{"utm.source": "mail"}),
+            event_document(id="2", lang="en-GB", n=2.5, **{"utm.source": "e-mail", "utm.*": "star"}),
+            event_document(id="3", lang="EN", n=-1, **{"utm.source": ""}),
+            event_document(id="4", lang="", duration=100),
+            event_document(id="5", lang=None, duration="1e3", utm={"source": "mail"}),
+            event_document(id="6", bot="crawler", lang=True, n=10**15),
         )
         english, source = Equals("lang", "en"), "utm.source"
         expectations: list[tuple[Filter, str]] = [
@@ -121,7 +121,7 @@ class FilterTests(StoreTests):
             (Not(Equals("nothing", "x")), "123456"),
             (Not(OneOf("lang", ())), "123456"),
             (Not(Not(english)), "1"),
-            (NO_BOTS, "12345"),
+            (EXCLUDE_BOTS, "12345"),
             (Range("n", at_least=1), "126"),
             (Range("n", above=1), "26"),
             (Range("n", below=2.5), "13"),
@@ -149,61 +149,67 @@ class FilterTests(StoreTests):
             (AnyOf((AllOf((english, Exists("bot"))), Not(AnyOf((Exists("n"), Equals("id", "4")))))), "5"),
             (AllOf((Not(AllOf((english, Range("n", at_least=1)))), AnyOf((Exists("n"), Exists("bot"))))), "236"),
         ]
-        answers = await store.ask(*[Question(by=("id",), where=where) for where, _ in expectations])
+        answers = await store.query(*[Query(group_by=("id",), where=where) for where, _ in expectations])
         found = ["".join(str(row[0]) for row in answer.rows) for answer in answers]
         assert dict(zip(map(repr, [where for where, _ in expectations]), found, strict=True)) == {
             repr(where): expected for where, expected in expectations
         }
         for where, expected in (expectations[0], expectations[7], expectations[-1]):
-            assert len([each async for each in store.documents(where)]) == len(expected)
+            assert len([each async for each in store.iterate_documents(where)]) == len(expected)
 
     @pytest.mark.parametrize("field", ["note", "note.inside", "note * \" ' \\ é"])
-    async def test_finds_each_value_by_itself_and_no_other(self, store: Store, field: str) -> None:
-        await fill(store, *[event(**{field: value}, id=f"{at:02}") for at, value in enumerate(VALUES)])
+    async def test_equals_and_prefix_match_special_characters_literally(self, store: Store, field: str) -> None:
+        await write_new_documents(
+            store, *[event_document(**{field: value}, id=f"{at:02}") for at, value in enumerate(VALUES)]
+        )
         stored = [value if field == "note" else value.replace("\0", "\ufffd") for value in VALUES]
-        equal = await store.ask(*[Question(by=("id",), where=Equals(field, value)) for value in VALUES])
+        equal = await store.query(*[Query(group_by=("id",), where=Equals(field, value)) for value in VALUES])
         assert [answer.rows for answer in equal] == [((f"{at:02}", 1),) for at in range(len(VALUES))]
-        beginning = await store.ask(*[Question(by=(field,), where=Prefix(field, value[:300])) for value in VALUES])
+        beginning = await store.query(*[Query(group_by=(field,), where=Prefix(field, value[:300])) for value in VALUES])
         assert [{row[0] for row in answer.rows} for answer in beginning] == [
             {other for other in stored if other.startswith(value[:300])} for value in stored
         ]
-        assert await rows(store, Question(by=(field,))) == sorted((value, 1) for value in stored)
+        assert await query_rows(store, Query(group_by=(field,))) == sorted((value, 1) for value in stored)
 
-    async def test_looks_for_text_that_nobody_can_have_written(self, store: Store) -> None:
-        await fill(store, event(id="1", note="x"))
+    async def test_filters_accept_text_that_cannot_be_stored(self, store: Store) -> None:
+        await write_new_documents(store, event_document(id="1", note="x"))
         odd = ("\ud800", "x\udfff", "\0", "x" * 50_000, "\uffff" * 2_000)
         for field in ("note", "no.te", "\ud800", "", " ", "\0", "x" * 5_000, "params", "event.original", "_id"):
-            asked: list[Question] = [Question(where=Equals(field, text)) for text in odd]
-            asked += [Question(where=Prefix(field, text)) for text in odd]
+            asked: list[Query] = [Query(where=Equals(field, text)) for text in odd]
+            asked += [Query(where=Prefix(field, text)) for text in odd]
             asked += [
-                Question((Metric.parse("max:n"),), where=Exists(field)),
-                Question(by=(field,), where=Equals("id", "2")),
+                Query((Metric.parse("max:n"),), where=Exists(field)),
+                Query(group_by=(field,), where=Equals("id", "2")),
             ]
-            for answer in (await store.ask(*asked))[:-2]:
+            for answer in (await store.query(*asked))[:-2]:
                 assert answer.rows == ((0,),)
 
-    async def test_finds_events_by_their_event_id(self, store: Store) -> None:
-        await fill(store, event(event_id="a", id="1"), event(event_id="b", id="2"), event(id="3"))
+    async def test_filters_by_event_id(self, store: Store) -> None:
+        await write_new_documents(
+            store, event_document(event_id="a", id="1"), event_document(event_id="b", id="2"), event_document(id="3")
+        )
         asked = (
             Equals("event_id", "a"),
             OneOf("event_id", ("b", "x")),
             Exists("event_id"),
             Not(Equals("event_id", "b")),
         )
-        answers = await store.ask(*[Question(by=("id",), where=where) for where in asked])
+        answers = await store.query(*[Query(group_by=("id",), where=where) for where in asked])
         assert ["".join(str(row[0]) for row in answer.rows) for answer in answers] == ["1", "2", "123", "13"]
 
-    async def test_finds_fields_of_odd_names(self, store: Store) -> None:
+    async def test_filters_by_unusual_field_names(self, store: Store) -> None:
         names: list[str] = ["a.b", "a", "a.b.c", ".", "..", "*", "params", "params.x", "event.original", "_id", "@x"]
         names += ["x y", "é", "k" * 100, "k" * 101, "k" * 256, "a*", 'q"', "back\\slash", "a\0b", " ", "n.num", "1"]
-        await fill(store, *[event(**{name: "here"}, id=f"{at:02}") for at, name in enumerate(names)])
-        found: list[Any] = await store.ask(  # type: ignore[assignment]  # a tuple will do
-            *[Question(by=("id", name), where=where(name)) for name in names for where in (Exists, _is_here)]
+        await write_new_documents(
+            store, *[event_document(**{name: "here"}, id=f"{at:02}") for at, name in enumerate(names)]
+        )
+        found: list[Any] = await store.query(  # type: ignore[assignment]  # a tuple will do
+            *[Query(group_by=("id", name), where=where(name)) for name in names for where in (Exists, _equals_here)]
         )
         assert [answer.rows for answer in found] == [
             ((f"{at:02}", "here", 1),) for at in range(len(names)) for _ in range(2)
         ]
 
 
-def _is_here(name: str) -> Filter:
+def _equals_here(name: str) -> Filter:
     return Equals(name, "here")

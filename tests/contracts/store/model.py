@@ -12,21 +12,21 @@ import orjson
 from metronome.stores.query import (
     TIME_UNITS,
     AllOf,
-    Answer,
     AnyOf,
     Equals,
     Exists,
     Filter,
-    Kind,
     Metric,
+    MetricKind,
     Not,
     OneOf,
     Prefix,
-    Question,
+    Query,
+    QueryResult,
     Range,
-    arrange,
+    build_result,
 )
-from metronome.stores.sequences import Step, Trail, Trails, sort_key
+from metronome.stores.sequences import EventSequence, SequenceEvent, SequenceQuery, sequence_event_key
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 Document = dict[str, Any]
@@ -35,49 +35,49 @@ Value = str | int | float | None
 _TOP_LEVEL = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,99}")
 
 
-def answer_of(question: Question, documents: Iterable[Document]) -> Answer:
-    """Answer a question; percentiles are left out (see `numbers_of`)."""
-    groups: dict[tuple[str, ...], list[Document]] = {} if question.by else {(): []}
+def expected_result(query: Query, documents: Iterable[Document]) -> QueryResult:
+    """Answer a question; percentiles are left out (see `field_numbers`)."""
+    groups: dict[tuple[str, ...], list[Document]] = {} if query.group_by else {(): []}
     for document in documents:
-        found = [_group_of(document, name, question.tz) for name in question.by]
+        found = [_group_value(document, name, query.time_zone) for name in query.group_by]
         key = tuple(name for name in found if name is not None)
-        if matches(question, document) and len(key) == len(found):
+        if matches_query(query, document) and len(key) == len(found):
             groups.setdefault(key, []).append(document)
     rows: list[tuple[Value, ...]] = [
-        (*key, *(_measure(metric, members) for metric in question.metrics)) for key, members in groups.items()
+        (*key, *(_metric_value(metric, members) for metric in query.metrics)) for key, members in groups.items()
     ]
-    return arrange(question, rows)
+    return build_result(query, rows)
 
 
-def matches(question: Question, document: Document) -> bool:
+def matches_query(query: Query, document: Document) -> bool:
     """Return whether a question's filter and range let a document through."""
-    moment = _moment(document)
-    in_time = (question.start is None or question.start <= moment) and (question.end is None or moment < question.end)
-    return in_time and (question.where is None or holds(question.where, document))
+    moment = _timestamp_of(document)
+    in_time = (query.start is None or query.start <= moment) and (query.end is None or moment < query.end)
+    return in_time and (query.where is None or matches_filter(query.where, document))
 
 
-def holds(where: Filter, document: Document) -> bool:  # noqa: PLR0911  # one for each kind of filter
+def matches_filter(where: Filter, document: Document) -> bool:  # noqa: PLR0911  # one for each kind of filter
     """Return whether a filter lets a document through."""
     match where:
         case Equals(field, value):
-            return text_of(document, field) == value
+            return field_text(document, field) == value
         case OneOf(field, values):
-            return text_of(document, field) in values
+            return field_text(document, field) in values
         case Prefix(field, text):
-            return (text_of(document, field) or "").startswith(text) and holds(Exists(field), document)
+            return (field_text(document, field) or "").startswith(text) and matches_filter(Exists(field), document)
         case Exists(field):
-            return text_of(document, field) is not None
+            return field_text(document, field) is not None
         case Range(field):
-            return _within(where, number_of(document, field))
+            return _is_in_range(where, field_number(document, field))
         case Not(inner):
-            return not holds(inner, document)
+            return not matches_filter(inner, document)
         case AllOf(inner):
-            return all(holds(each, document) for each in inner)
+            return all(matches_filter(each, document) for each in inner)
         case AnyOf(inner):
-            return any(holds(each, document) for each in inner)
+            return any(matches_filter(each, document) for each in inner)
 
 
-def text_of(document: Document, field: str) -> str | None:
+def field_text(document: Document, field: str) -> str | None:
     """Return a field's value as text, None where it is missing."""
     top = _TOP_LEVEL.fullmatch(field) is not None and field != "params"
     value = document.get(field) if top else document.get("params", {}).get(field)
@@ -87,7 +87,7 @@ def text_of(document: Document, field: str) -> str | None:
     return text if len(text) <= 1024 else None
 
 
-def number_of(document: Document, field: str) -> float | None:
+def field_number(document: Document, field: str) -> float | None:
     """Return a field's number, None where it has none."""
     value = document.get(field)
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
@@ -98,35 +98,37 @@ def number_of(document: Document, field: str) -> float | None:
         return None
 
 
-def numbers_of(documents: Iterable[Document], field: str) -> list[float]:
+def field_numbers(documents: Iterable[Document], field: str) -> list[float]:
     """Return all numbers of a field, the smallest first."""
-    found = [number_of(document, field) for document in documents]
+    found = [field_number(document, field) for document in documents]
     return sorted(number for number in found if number is not None)
 
 
-def trails_of(asked: Trails, documents: Iterable[Document]) -> list[Trail]:
+def expected_sequences(sequence_query: SequenceQuery, documents: Iterable[Document]) -> list[EventSequence]:
     """Return trails, in the order of their keys."""
-    found: dict[str, list[Step]] = {}
-    question = Question(where=asked.where, start=asked.start, end=asked.end)
+    found: dict[str, list[SequenceEvent]] = {}
+    question = Query(where=sequence_query.where, start=sequence_query.start, end=sequence_query.end)
     for document in documents:
-        key = text_of(document, asked.key)
-        if key is not None and matches(question, document):
-            at = (_moment(document) - _EPOCH) // timedelta(milliseconds=1)
-            found.setdefault(key, []).append(Step(at, tuple(text_of(document, field) for field in asked.fields)))
-    return [Trail(key, tuple(sorted(found[key], key=sort_key))) for key in sorted(found)]
+        key = field_text(document, sequence_query.key_field)
+        if key is not None and matches_query(question, document):
+            at = (_timestamp_of(document) - _EPOCH) // timedelta(milliseconds=1)
+            found.setdefault(key, []).append(
+                SequenceEvent(at, tuple(field_text(document, field) for field in sequence_query.fields))
+            )
+    return [EventSequence(key, tuple(sorted(found[key], key=sequence_event_key))) for key in sorted(found)]
 
 
-def newest_of(field: str, limit: int, question: Question, documents: Iterable[Document]) -> tuple[str, ...]:
+def expected_newest_values(field: str, limit: int, query: Query, documents: Iterable[Document]) -> tuple[str, ...]:
     """Return the values of a field that have the newest events a question lets through."""
     last: dict[str, datetime] = {}
     for document in documents:
-        value = text_of(document, field)
-        if value is not None and matches(question, document):
-            last[value] = max(_moment(document), last.get(value, _EPOCH))
+        value = field_text(document, field)
+        if value is not None and matches_query(query, document):
+            last[value] = max(_timestamp_of(document), last.get(value, _EPOCH))
     return tuple(sorted(last, key=lambda value: (last[value], value), reverse=True)[:limit])
 
 
-def _within(where: Range, number: float | None) -> bool:
+def _is_in_range(where: Range, number: float | None) -> bool:
     if number is None:
         return False
     return not (
@@ -137,32 +139,34 @@ def _within(where: Range, number: float | None) -> bool:
     )
 
 
-def _measure(metric: Metric, documents: list[Document]) -> Value:  # noqa: PLR0911  # one for each kind
-    if metric.kind is Kind.COUNT:
+def _metric_value(metric: Metric, documents: list[Document]) -> Value:  # noqa: PLR0911  # one for each kind
+    if metric.kind is MetricKind.COUNT:
         return len(documents)
-    if metric.kind is Kind.VALUES:
-        return len(numbers_of(documents, metric.field))
-    if metric.kind in (Kind.FIRST, Kind.LAST):
+    if metric.kind is MetricKind.VALUE_COUNT:
+        return len(field_numbers(documents, metric.field))
+    if metric.kind in (MetricKind.FIRST, MetricKind.LAST):
         stamps = sorted(document["@timestamp"] for document in documents)
-        return stamps[0 if metric.kind is Kind.FIRST else -1] if stamps else None
-    if metric.kind is Kind.UNIQUE:
-        return len({text_of(document, metric.field) for document in documents} - {None})
-    numbers = numbers_of(documents, metric.field)
-    if metric.kind is Kind.SUM:
+        return stamps[0 if metric.kind is MetricKind.FIRST else -1] if stamps else None
+    if metric.kind is MetricKind.UNIQUE:
+        return len({field_text(document, metric.field) for document in documents} - {None})
+    numbers = field_numbers(documents, metric.field)
+    if metric.kind is MetricKind.SUM:
         return math.fsum(numbers)
-    if not numbers or metric.kind is Kind.PERCENTILE:
+    if not numbers or metric.kind is MetricKind.PERCENTILE:
         return None
-    return {Kind.MIN: numbers[0], Kind.MAX: numbers[-1], Kind.AVG: math.fsum(numbers) / len(numbers)}[metric.kind]
+    return {MetricKind.MIN: numbers[0], MetricKind.MAX: numbers[-1], MetricKind.AVG: math.fsum(numbers) / len(numbers)}[
+        metric.kind
+    ]
 
 
-def _moment(document: Document) -> datetime:
+def _timestamp_of(document: Document) -> datetime:
     return datetime.fromisoformat(document["@timestamp"])
 
 
-def _group_of(document: Document, name: str, tz: str) -> str | None:
+def _group_value(document: Document, name: str, tz: str) -> str | None:
     if name not in TIME_UNITS:
-        return text_of(document, name)
-    moment = _moment(document).astimezone(ZoneInfo(tz))
+        return field_text(document, name)
+    moment = _timestamp_of(document).astimezone(ZoneInfo(tz))
     match name:
         case "month":
             return f"{moment:%Y-%m}"

@@ -12,25 +12,31 @@ from metronome.stores.base import Store
 from metronome.stores.query import (
     TIME_UNITS,
     AllOf,
-    Answer,
     AnyOf,
     Equals,
     Exists,
     Filter,
-    Kind,
     Metric,
+    MetricKind,
     Not,
     OneOf,
-    Order,
     Prefix,
-    Question,
+    Query,
+    QueryResult,
     Range,
+    SortKey,
 )
-from metronome.stores.sequences import Trails
-from tests.contracts.store.events import StoreTests, event, fill
-from tests.contracts.store.model import answer_of, matches, newest_of, numbers_of, trails_of
+from metronome.stores.sequences import SequenceQuery
+from tests.contracts.store.events import StoreContract, event_document, write_new_documents
+from tests.contracts.store.model import (
+    expected_newest_values,
+    expected_result,
+    expected_sequences,
+    field_numbers,
+    matches_query,
+)
 
-ESTIMATED_SHARE: Final = 0.02
+UNIQUE_TOLERANCE: Final = 0.02
 """How far an estimate of distinct values may be off."""
 
 TEXTS: Final = ("", "a", "A", "ab", "a*", "é", "👍 y", '"', "'", "\\", "nul\0", "5", "x" * 1024, "x" * 1025)
@@ -80,7 +86,7 @@ _events = st.fixed_dictionaries(
         "a b": st.one_of(st.sampled_from(["", "a", "ab", '"']), st.integers(0, 3)),
     },
 )
-_leaves: st.SearchStrategy[Filter] = st.one_of(
+_field_filters: st.SearchStrategy[Filter] = st.one_of(
     st.builds(Equals, st.sampled_from(FIELDS), _texts),
     st.builds(OneOf, st.sampled_from(FIELDS), st.lists(_texts, max_size=3).map(tuple)),
     st.builds(Prefix, st.sampled_from(FIELDS), _texts.filter(lambda text: len(text) < 900)),
@@ -95,7 +101,7 @@ _leaves: st.SearchStrategy[Filter] = st.one_of(
     ),
 )
 _filters: st.SearchStrategy[Filter] = st.recursive(
-    _leaves,
+    _field_filters,
     lambda inner: st.one_of(
         st.builds(Not, inner),
         st.builds(AllOf, st.lists(inner, max_size=3).map(tuple)),
@@ -106,28 +112,28 @@ _filters: st.SearchStrategy[Filter] = st.recursive(
 
 
 @st.composite
-def _questions(draw: st.DrawFn) -> Question:
+def _queries(draw: st.DrawFn) -> Query:
     metrics = tuple(draw(st.lists(st.sampled_from(METRICS), min_size=1, max_size=4, unique=True)))
     by = tuple(draw(st.lists(st.sampled_from(FIELDS + TIME_UNITS), max_size=3, unique=True)))
     # Rows cannot be compared in an order that depends on an estimate.
     sortable = by + tuple(metric.name for metric in metrics if not _is_estimate(metric))
     orders = (
-        st.lists(st.builds(Order, st.sampled_from(sortable), st.booleans()), max_size=2) if sortable else st.just([])
+        st.lists(st.builds(SortKey, st.sampled_from(sortable), st.booleans()), max_size=2) if sortable else st.just([])
     )
-    return Question(
+    return Query(
         metrics=metrics,
-        by=by,
+        group_by=by,
         where=draw(st.none() | _filters),
         start=draw(st.none() | _moments),
         end=draw(st.none() | _moments),
-        tz=draw(st.sampled_from(ZONES)),
-        order=tuple(draw(orders)),
+        time_zone=draw(st.sampled_from(ZONES)),
+        sort_keys=tuple(draw(orders)),
         limit=draw(st.none() | st.integers(0, 5)),
         offset=draw(st.integers(0, 2)),
     )
 
 
-class PropertyTests(StoreTests):
+class PropertyTests(StoreContract):
     """Random events and random questions, compared with the model."""
 
     @settings(
@@ -139,18 +145,20 @@ class PropertyTests(StoreTests):
             HealthCheck.too_slow,
         ],
     )
-    @given(events=st.lists(_events, max_size=25), questions=st.lists(_questions(), min_size=1, max_size=8))
-    async def test_answers_as_the_model_does(
-        self, store: Store, events: list[dict[str, Any]], questions: list[Question]
+    @given(events=st.lists(_events, max_size=25), questions=st.lists(_queries(), min_size=1, max_size=8))
+    async def test_query_results_match_the_model(
+        self, store: Store, events: list[dict[str, Any]], queries: list[Query]
     ) -> None:
         # Each example writes and asks under a mark of its own, into one and the same store.
         mark = uuid4().hex
-        written = [event(each["at"].astimezone(UTC).isoformat(), **_without_time(each), run=mark) for each in events]
-        await fill(store, *written)
-        marked = [_within_run(question, mark) for question in questions]
+        written = [
+            event_document(each["at"].astimezone(UTC).isoformat(), **_without_time(each), run=mark) for each in events
+        ]
+        await write_new_documents(store, *written)
+        marked = [_restrict_to_run(question, mark) for question in queries]
         documents = [orjson.loads(each) for each in written]
-        for question, answer in zip(marked, await store.ask(*marked), strict=True):
-            _compare(question, answer, documents)
+        for question, answer in zip(marked, await store.query(*marked), strict=True):
+            _check_result(question, answer, documents)
 
     @settings(
         max_examples=25,
@@ -163,23 +171,25 @@ class PropertyTests(StoreTests):
     )
     @given(
         events=st.lists(_events, max_size=25),
-        question=_questions(),
+        question=_queries(),
         key=st.sampled_from(["visitor", "id", "lang", "n"]),
         fields=st.lists(st.sampled_from(["id", "event", "lang", "n", "visitor"]), min_size=1, max_size=3, unique=True),
         limit=st.integers(1, 5),
     )
-    async def test_tells_trails_as_the_model_does(
-        self, store: Store, events: list[dict[str, Any]], question: Question, key: str, fields: list[str], limit: int
+    async def test_sequences_match_the_model(
+        self, store: Store, events: list[dict[str, Any]], query: Query, key: str, fields: list[str], limit: int
     ) -> None:
         mark = uuid4().hex
-        written = [event(each["at"].astimezone(UTC).isoformat(), **_without_time(each), run=mark) for each in events]
-        await fill(store, *written)
+        written = [
+            event_document(each["at"].astimezone(UTC).isoformat(), **_without_time(each), run=mark) for each in events
+        ]
+        await write_new_documents(store, *written)
         documents = [orjson.loads(each) for each in written]
-        marked = _within_run(question, mark)
-        asked = Trails(key, tuple(fields), marked.where, marked.start, marked.end)
-        assert [trail async for trail in store.trails(asked)] == trails_of(asked, documents)
-        newest = await store.newest(key, limit, marked.where, marked.start, marked.end)
-        assert newest == newest_of(key, limit, marked, documents)
+        marked = _restrict_to_run(query, mark)
+        asked = SequenceQuery(key, tuple(fields), marked.where, marked.start, marked.end)
+        assert [trail async for trail in store.sequences(asked)] == expected_sequences(asked, documents)
+        newest = await store.newest_values(key, limit, marked.where, marked.start, marked.end)
+        assert newest == expected_newest_values(key, limit, marked, documents)
 
     @settings(
         max_examples=15,
@@ -190,64 +200,64 @@ class PropertyTests(StoreTests):
             HealthCheck.too_slow,
         ],
     )
-    @given(events=st.lists(_events, max_size=15), question=_questions())
-    async def test_gives_back_what_the_model_lets_through(
-        self, store: Store, events: list[dict[str, Any]], question: Question
-    ) -> None:
+    @given(events=st.lists(_events, max_size=15), question=_queries())
+    async def test_documents_match_the_model(self, store: Store, events: list[dict[str, Any]], query: Query) -> None:
         mark = uuid4().hex
-        written = [event(each["at"].astimezone(UTC).isoformat(), **_without_time(each), run=mark) for each in events]
-        await fill(store, *written)
-        marked = _within_run(question, mark)
-        found = [each async for each in store.documents(marked.where, marked.start, marked.end)]
-        assert sorted(found) == sorted(each for each in written if matches(marked, orjson.loads(each)))
+        written = [
+            event_document(each["at"].astimezone(UTC).isoformat(), **_without_time(each), run=mark) for each in events
+        ]
+        await write_new_documents(store, *written)
+        marked = _restrict_to_run(query, mark)
+        found = [each async for each in store.iterate_documents(marked.where, marked.start, marked.end)]
+        assert sorted(found) == sorted(each for each in written if matches_query(marked, orjson.loads(each)))
 
 
 def _without_time(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if name != "at"}
 
 
-def _within_run(question: Question, mark: str) -> Question:
-    inner = () if question.where is None else (question.where,)
-    return Question(
-        question.metrics,
-        question.by,
-        AllOf((Equals("run", mark), *inner)),
-        question.start,
-        question.end,
-        question.tz,
-        question.order,
-        question.limit,
-        question.offset,
+def _restrict_to_run(query: Query, run_id: str) -> Query:
+    inner = () if query.where is None else (query.where,)
+    return Query(
+        query.metrics,
+        query.group_by,
+        AllOf((Equals("run", run_id), *inner)),
+        query.start,
+        query.end,
+        query.time_zone,
+        query.sort_keys,
+        query.limit,
+        query.offset,
     )
 
 
 def _is_estimate(metric: Metric) -> bool:
-    return metric.kind in (Kind.UNIQUE, Kind.PERCENTILE)
+    return metric.kind in (MetricKind.UNIQUE, MetricKind.PERCENTILE)
 
 
-def _compare(question: Question, answer: Answer, documents: list[dict[str, Any]]) -> None:
-    expected = answer_of(question, documents)
-    assert answer.columns == expected.columns
-    assert answer.total == expected.total
-    assert len(answer.rows) == len(expected.rows)
-    assert answer.exact or any(map(_is_estimate, question.metrics))
-    width = len(question.by)
-    for row, right in zip(answer.rows, expected.rows, strict=True):
+def _check_result(query: Query, result: QueryResult, documents: list[dict[str, Any]]) -> None:
+    expected = expected_result(query, documents)
+    assert result.columns == expected.columns
+    assert result.total == expected.total
+    assert len(result.rows) == len(expected.rows)
+    assert result.exact or any(map(_is_estimate, query.metrics))
+    width = len(query.group_by)
+    for row, right in zip(result.rows, expected.rows, strict=True):
         assert row[:width] == right[:width]
-        for metric, found, wanted in zip(question.metrics, row[width:], right[width:], strict=True):
-            if metric.kind is Kind.PERCENTILE:
+        for metric, found, wanted in zip(query.metrics, row[width:], right[width:], strict=True):
+            if metric.kind is MetricKind.PERCENTILE:
                 _check_percentile(metric, found, documents)
-            elif metric.kind is Kind.UNIQUE and not answer.exact:
+            elif metric.kind is MetricKind.UNIQUE and not result.exact:
                 assert isinstance(found, int)
                 assert isinstance(wanted, int)
-                assert abs(found - wanted) <= wanted * ESTIMATED_SHARE
+                assert abs(found - wanted) <= wanted * UNIQUE_TOLERANCE
             else:
                 assert found == wanted
                 assert type(found) is type(wanted)
 
 
-def _check_percentile(metric: Metric, found: object, documents: list[dict[str, Any]]) -> None:
-    numbers = numbers_of(documents, metric.field)
-    if found is not None:
-        assert isinstance(found, float)
-        assert numbers[0] <= found <= numbers[-1]
+def _check_percentile(metric: Metric, value: object, documents: list[dict[str, Any]]) -> None:
+    numbers = field_numbers(documents, metric.field)
+    if value is not None:
+        assert isinstance(value, float)
+        assert numbers[0] <= value <= numbers[-1]

@@ -6,8 +6,8 @@ from typing import Final
 import pytest
 
 from metronome.stores.base import Store
-from metronome.stores.query import COUNT, TIME_UNITS, Equals, Question
-from tests.contracts.store.events import StoreTests, count, event, fill, rows
+from metronome.stores.query import COUNT, TIME_UNITS, Equals, Query
+from tests.contracts.store.events import StoreContract, count_events, event_document, query_rows, write_new_documents
 
 SPRING_IN_ZURICH: Final = (
     "2015-03-28T22:59:59.999Z",  # 23:59 on the 28th
@@ -27,7 +27,7 @@ AUTUMN_IN_ZURICH: Final = (
 )
 
 
-class ZoneTests(StoreTests):
+class TimeZoneTests(StoreContract):
     """Events are grouped by the times of the zone that is asked for."""
 
     @pytest.mark.parametrize(
@@ -60,11 +60,9 @@ class ZoneTests(StoreTests):
             ),
         ],
     )
-    async def test_leaves_out_the_hour_that_spring_skips(
-        self, store: Store, unit: str, expected: dict[str, int]
-    ) -> None:
-        await fill(store, *map(event, SPRING_IN_ZURICH))
-        assert dict(await rows(store, Question(by=(unit,), tz="Europe/Zurich"))) == expected
+    async def test_skips_the_missing_hour_in_spring(self, store: Store, unit: str, expected: dict[str, int]) -> None:
+        await write_new_documents(store, *map(event_document, SPRING_IN_ZURICH))
+        assert dict(await query_rows(store, Query(group_by=(unit,), time_zone="Europe/Zurich"))) == expected
 
     @pytest.mark.parametrize(
         ("unit", "expected"),
@@ -94,11 +92,11 @@ class ZoneTests(StoreTests):
             ),
         ],
     )
-    async def test_tells_apart_the_hours_that_autumn_repeats(
+    async def test_distinguishes_the_repeated_hour_in_autumn(
         self, store: Store, unit: str, expected: dict[str, int]
     ) -> None:
-        await fill(store, *map(event, AUTUMN_IN_ZURICH))
-        assert dict(await rows(store, Question(by=(unit,), tz="Europe/Zurich"))) == expected
+        await write_new_documents(store, *map(event_document, AUTUMN_IN_ZURICH))
+        assert dict(await query_rows(store, Query(group_by=(unit,), time_zone="Europe/Zurich"))) == expected
 
     @pytest.mark.parametrize(
         ("zone", "at", "expected"),
@@ -120,31 +118,31 @@ class ZoneTests(StoreTests):
             ("Pacific/Auckland", "2015-09-26T14:00:00Z", "03:00+13:00 on 2015-09-27, week 2015-09-21, month 2015-09"),
         ],
     )
-    async def test_names_times_as_the_zone_does(self, store: Store, zone: str, at: str, expected: str) -> None:
-        await fill(store, event(at))
-        (named,) = await rows(store, Question((COUNT,), ("minute", "hour", "day", "week", "month"), tz=zone))
+    async def test_formats_time_units_in_the_time_zone(self, store: Store, zone: str, at: str, expected: str) -> None:
+        await write_new_documents(store, event_document(at))
+        (named,) = await query_rows(store, Query((COUNT,), ("minute", "hour", "day", "week", "month"), time_zone=zone))
         minute, hour, day, week, month, _ = named
         assert f"{minute[11:16]}{minute[19:]} on {day}, week {week}, month {month}" == expected
         assert hour == f"{minute[:14]}00{minute[16:]}"
         for unit, name in zip(("minute", "hour", "day", "week", "month"), named, strict=False):
-            assert await rows(store, Question(by=(unit,), tz=zone)) == [(name, 1)]
+            assert await query_rows(store, Query(group_by=(unit,), time_zone=zone)) == [(name, 1)]
 
-    async def test_answers_alike_for_each_unit_alone_and_together(self, store: Store) -> None:
-        await fill(store, *map(event, SPRING_IN_ZURICH + AUTUMN_IN_ZURICH))
+    async def test_time_units_give_the_same_counts_alone_and_combined(self, store: Store) -> None:
+        await write_new_documents(store, *map(event_document, SPRING_IN_ZURICH + AUTUMN_IN_ZURICH))
         for tz in ("Europe/Zurich", "America/St_Johns", "UTC"):
             for unit in TIME_UNITS:
-                alone = await rows(store, Question(by=(unit,), tz=tz))
-                together = await rows(store, Question(by=(unit, "event"), tz=tz))
+                alone = await query_rows(store, Query(group_by=(unit,), time_zone=tz))
+                together = await query_rows(store, Query(group_by=(unit, "event"), time_zone=tz))
                 assert [(name, "view", number) for name, number in alone] == together
 
-    async def test_ranges_hold_their_start_and_not_their_end(self, store: Store) -> None:
-        await fill(
+    async def test_time_ranges_include_start_and_exclude_end(self, store: Store) -> None:
+        await write_new_documents(
             store,
-            event("2015-01-21T23:59:59.999Z", id="1"),
-            event("2015-01-22T00:00:00.000Z", id="2"),
-            event("2015-01-22T00:00:00.001Z", id="3"),
-            event("2015-01-22T23:59:59.999Z", id="4"),
-            event("2015-01-23T00:00:00.000Z", id="5"),
+            event_document("2015-01-21T23:59:59.999Z", id="1"),
+            event_document("2015-01-22T00:00:00.000Z", id="2"),
+            event_document("2015-01-22T00:00:00.001Z", id="3"),
+            event_document("2015-01-22T23:59:59.999Z", id="4"),
+            event_document("2015-01-23T00:00:00.000Z", id="5"),
         )
         start, end = datetime(2015, 1, 22, tzinfo=UTC), datetime(2015, 1, 23, tzinfo=UTC)
         zurich = timezone(timedelta(hours=1))
@@ -162,14 +160,14 @@ class ZoneTests(StoreTests):
             ((end, start), ""),
             ((datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)), "12345"),
         ):
-            question = Question(by=("id",), start=given[0], end=given[1])
-            assert "".join(name for name, _ in await rows(store, question)) == expected
-            assert len([each async for each in store.documents(start=given[0], end=given[1])]) == len(expected)
-        found = [each async for each in store.documents(Equals("id", "3"), start, end)]
+            question = Query(group_by=("id",), start=given[0], end=given[1])
+            assert "".join(name for name, _ in await query_rows(store, question)) == expected
+            assert len([each async for each in store.iterate_documents(start=given[0], end=given[1])]) == len(expected)
+        found = [each async for each in store.iterate_documents(Equals("id", "3"), start, end)]
         assert len(found) == 1
-        assert await count(store) == 5
+        assert await count_events(store) == 5
 
-    async def test_knows_minutes_over_many_years(self, store: Store) -> None:
-        await fill(store, *[event(f"{year}-06-01T12:00:30Z") for year in range(1990, 2030)])
-        named = await rows(store, Question(by=("minute",), tz="Europe/Zurich", limit=2, offset=20))
+    async def test_groups_by_minute_over_many_years(self, store: Store) -> None:
+        await write_new_documents(store, *[event_document(f"{year}-06-01T12:00:30Z") for year in range(1990, 2030)])
+        named = await query_rows(store, Query(group_by=("minute",), time_zone="Europe/Zurich", limit=2, offset=20))
         assert named == [("2010-06-01T14:00:00+02:00", 1), ("2011-06-01T14:00:00+02:00", 1)]

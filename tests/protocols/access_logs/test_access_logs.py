@@ -8,29 +8,29 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from metronome.errors import Malformed, Misconfigured
-from metronome.items import ItemRule, item_rule
+from metronome.errors import ConfigurationError, Malformed
+from metronome.items import ItemPattern, compile_item_pattern
 from metronome.protocols.access_logs.reader import (
-    FORMATS,
     LINE_MAX_BYTES,
-    Log,
+    LOG_FORMATS,
+    AccessLog,
     LogFormat,
-    detect,
-    fingerprint,
-    format_named,
-    read_line,
+    detect_format,
+    get_format,
+    log_fingerprint,
+    parse_line,
 )
 
-COMMON = format_named("common")
-COMBINED = format_named("combined")
-VHOST = format_named("vhost-combined")
-RULE = item_rule("^/data/(?P<id>[^/.]+)(?:[.](?P<format>csv))?")
+COMMON = get_format("common")
+COMBINED = get_format("combined")
+VHOST = get_format("vhost-combined")
+RULE = compile_item_pattern("^/data/(?P<id>[^/.]+)(?:[.](?P<format>csv))?")
 OWN = frozenset({"own.example"})
 START = "192.0.2.1 - - [17/May/2015:10:05:03 +0000]"
 
 
-def read(line: str | bytes, log_format: LogFormat = COMBINED, rule: ItemRule = RULE) -> dict[str, Any]:
-    fields = read_line(line.encode() if isinstance(line, str) else line, log_format, rule, OWN)
+def read(line: str | bytes, log_format: LogFormat = COMBINED, rule: ItemPattern = RULE) -> dict[str, Any]:
+    fields = parse_line(line.encode() if isinstance(line, str) else line, log_format, rule, OWN)
     assert fields is not None
     return fields
 
@@ -259,22 +259,22 @@ COMMON_LINE = f'{START} "GET / HTTP/1.1" 200 5'.encode()
     ],
 )
 def test_the_format_is_found_from_the_first_lines(lines: list[bytes], name: str) -> None:
-    assert detect(lines).name == name
+    assert detect_format(lines).name == name
 
 
 @pytest.mark.parametrize("lines", [[], [b""], [b"{}", b"PK\x03\x04"], [b"x" * (LINE_MAX_BYTES + 1)]])
 def test_no_format_is_found_where_there_is_none(lines: list[bytes]) -> None:
     with pytest.raises(Malformed, match="the formats known are vhost-combined, common, combined"):
-        detect(lines)
+        detect_format(lines)
 
 
 def test_a_format_that_is_not_known_is_refused() -> None:
-    with pytest.raises(Misconfigured, match="no log format is called 'x'"):
-        format_named("x")
+    with pytest.raises(ConfigurationError, match="no log format is called 'x'"):
+        get_format("x")
 
 
 def identity(line: bytes, offset: int = 0, first: bytes = COMBINED_LINE) -> str:
-    event = Log(COMBINED, fingerprint(first), RULE).event(line, offset)
+    event = AccessLog(COMBINED, log_fingerprint(first), RULE).parse_event(line, offset)
     assert event is not None
     return str(event["event_id"])
 
@@ -311,18 +311,22 @@ def damaged_lines(draw: st.DrawFn) -> bytes:
     return COMBINED_LINE[:at] + draw(PIECES) + COMBINED_LINE[until:]
 
 
-@given(st.one_of(st.binary(), PIECES, damaged_lines()), st.sampled_from(FORMATS), st.sampled_from([RULE, ItemRule()]))
+@given(
+    st.one_of(st.binary(), PIECES, damaged_lines()),
+    st.sampled_from(LOG_FORMATS),
+    st.sampled_from([RULE, ItemPattern()]),
+)
 @example(b'a - - [17/May/2015:10:05:03 +0000] "\\', COMBINED, RULE)
-def test_any_bytes_are_read_or_malformed(line: bytes, log_format: LogFormat, rule: ItemRule) -> None:
+def test_any_bytes_are_read_or_malformed(line: bytes, log_format: LogFormat, rule: ItemPattern) -> None:
     with suppress(Malformed):
-        fields = Log(log_format, fingerprint(line), rule, OWN).event(line, 0)
+        fields = AccessLog(log_format, log_fingerprint(line), rule, OWN).parse_event(line, 0)
         assert fields is None or fields["event"] in {"view", "download", "error", "request"}
 
 
 @given(st.lists(st.one_of(st.binary(), damaged_lines()), max_size=5))
 def test_any_lines_have_a_format_or_none(lines: list[bytes]) -> None:
     with suppress(Malformed):
-        assert detect(lines) in FORMATS
+        assert detect_format(lines) in LOG_FORMATS
 
 
 @pytest.mark.parametrize(
@@ -333,7 +337,7 @@ def test_any_lines_have_a_format_or_none(lines: list[bytes]) -> None:
 def test_hostile_lines_take_no_longer_than_others(start: str, piece: str) -> None:
     line = (start + piece * LINE_MAX_BYTES).encode()[:LINE_MAX_BYTES]
     began = time.perf_counter()
-    for log_format in FORMATS:
+    for log_format in LOG_FORMATS:
         with suppress(Malformed):
             read(line, log_format)
     assert time.perf_counter() - began < 1

@@ -8,11 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metronome.errors import Malformed
-from metronome.items import ItemRule
-from metronome.protocols.access_logs.reader import FORMATS, Log, LogFormat, detect, fingerprint, format_named, head
+from metronome.items import ItemPattern
+from metronome.protocols.access_logs.reader import (
+    LOG_FORMATS,
+    AccessLog,
+    LogFormat,
+    detect_format,
+    get_format,
+    header_lines,
+    log_fingerprint,
+)
 from metronome.protocols.access_logs.w3c import CLOUDFRONT_COLUMNS
 
-W3C, CLOUDFRONT, S3 = map(format_named, ("w3c", "cloudfront", "s3"))
+W3C, CLOUDFRONT, S3 = map(get_format, ("w3c", "cloudfront", "s3"))
 Fields = dict[str, Any]
 
 IIS_FIELDS = (
@@ -31,8 +39,8 @@ IIS_LINE = (
 )
 
 
-def log_of(lines: list[bytes], log_format: LogFormat) -> Log:
-    return Log(log_format, fingerprint(head(lines, log_format) or b""), ItemRule())
+def log_of(lines: list[bytes], log_format: LogFormat) -> AccessLog:
+    return AccessLog(log_format, log_fingerprint(header_lines(lines, log_format) or b""), ItemPattern())
 
 
 def events(lines: list[str], log_format: LogFormat) -> list[Fields]:
@@ -41,7 +49,7 @@ def events(lines: list[str], log_format: LogFormat) -> list[Fields]:
     encoded = [line.encode() for line in lines]
     log = log_of(encoded, log_format)
     for offset, line in enumerate(encoded):
-        event = log.event(line, offset)
+        event = log.parse_event(line, offset)
         if event is not None:
             assert len(event.pop("event_id")) == 32
             found.append(event)
@@ -126,8 +134,8 @@ def test_the_columns_may_change_in_the_middle() -> None:
 )
 def test_columns_of_other_servers(columns: str, line: str, expected: Fields) -> None:
     log = log_of([b"x"], W3C)
-    log.pass_by(f"#Fields: date time {columns}".encode())
-    event = log.event(f"2025-05-17 10:05:03 {line}".encode(), 0)
+    log.skip_line(f"#Fields: date time {columns}".encode())
+    event = log.parse_event(f"2025-05-17 10:05:03 {line}".encode(), 0)
     assert event is not None
     assert event.pop("event_id") != "c"
     assert event == {"@timestamp": "2025-05-17T10:05:03.000Z", "event": "request", **expected}
@@ -270,11 +278,11 @@ LINES = {"w3c": IIS_LINE, "cloudfront": CLOUDFRONT_LINE, "s3": S3_LINE}
 @pytest.mark.parametrize("name", HEADS)
 def test_the_format_of_columns_is_found(name: str) -> None:
     lines = [*HEADS[name], LINES[name], "", "# Remark", LINES[name]]
-    assert detect([f"{line}\r\n".encode() for line in lines]).name == name
+    assert detect_format([f"{line}\r\n".encode() for line in lines]).name == name
 
 
 def test_cloudfront_without_directives_is_found() -> None:
-    assert detect([CLOUDFRONT_LINE.encode()]).name == "cloudfront"
+    assert detect_format([CLOUDFRONT_LINE.encode()]).name == "cloudfront"
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -283,11 +291,11 @@ def test_a_hit_in_columns_stays_one_while_its_line_is_written(name: str) -> None
     whole = LINES[name].encode()
 
     def identity(line: bytes, at: int = 999) -> str | None:
-        log = log_of([*lines, whole], format_named(name))
+        log = log_of([*lines, whole], get_format(name))
         for directive in lines:
-            log.event(directive, 0)
+            log.parse_event(directive, 0)
         with suppress(Malformed):
-            event = log.event(line, at)
+            event = log.parse_event(line, at)
             assert event is not None
             return str(event["event_id"])
         return None
@@ -300,7 +308,7 @@ def test_a_hit_in_columns_stays_one_while_its_line_is_written(name: str) -> None
 
 @pytest.mark.parametrize("name", ["w3c", "cloudfront"])
 def test_logs_that_begin_with_the_same_directives_are_told_apart_by_their_first_hits(name: str) -> None:
-    log_format = format_named(name)
+    log_format = get_format(name)
 
     def print_of(line: str) -> bytes:
         return log_of([text.encode() for text in [*HEADS[name], "", line, LINES[name]]], log_format).fingerprint
@@ -309,14 +317,14 @@ def test_logs_that_begin_with_the_same_directives_are_told_apart_by_their_first_
     assert print_of(today) == print_of(today + "\r")
     assert print_of(today) != print_of(today.replace("2025-05-17", "2025-05-18"))
     assert print_of(today) != print_of(today.replace("10:05:03", "10:05:04"))
-    assert head([line.encode() for line in HEADS[name]], log_format) is None
+    assert header_lines([line.encode() for line in HEADS[name]], log_format) is None
 
 
 def test_a_line_that_is_passed_by_says_what_follows() -> None:
     log = log_of([b"x"], W3C)
-    log.pass_by(IIS_LINE.encode())
-    log.pass_by(IIS_HEAD[3].encode())
-    assert log.event(IIS_LINE.encode(), 0)
+    log.skip_line(IIS_LINE.encode())
+    log.skip_line(IIS_HEAD[3].encode())
+    assert log.parse_event(IIS_LINE.encode(), 0)
 
 
 PIECES = st.lists(
@@ -328,12 +336,12 @@ PIECES = st.lists(
 ).map("".join)
 
 
-@given(st.lists(PIECES | st.sampled_from([*IIS_HEAD, *CLOUDFRONT_HEAD]), max_size=6), st.sampled_from(FORMATS))
+@given(st.lists(PIECES | st.sampled_from([*IIS_HEAD, *CLOUDFRONT_HEAD]), max_size=6), st.sampled_from(LOG_FORMATS))
 def test_any_log_is_read_or_malformed(lines: list[str], log_format: LogFormat) -> None:
     log = log_of([b"x"], log_format)
     for line in lines:
         with suppress(Malformed):
-            event = log.event(line.encode(errors="replace"), 0)
+            event = log.parse_event(line.encode(errors="replace"), 0)
             assert event is None or event["event"] in {"view", "download", "error", "request"}
     with suppress(Malformed):
-        assert detect([line.encode(errors="replace") for line in lines]) in FORMATS
+        assert detect_format([line.encode(errors="replace") for line in lines]) in LOG_FORMATS

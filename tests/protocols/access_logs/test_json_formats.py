@@ -10,10 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metronome.errors import Malformed
-from metronome.items import ItemRule, item_rule
-from metronome.protocols.access_logs.reader import LINE_MAX_BYTES, detect, format_named, read_hit, read_line, web_fields
+from metronome.items import ItemPattern, compile_item_pattern
+from metronome.protocols.access_logs.reader import (
+    LINE_MAX_BYTES,
+    detect_format,
+    get_format,
+    parse_hit_line,
+    parse_hit_record,
+    parse_line,
+)
 
-RULE = item_rule("^/data/(?P<id>[^/.]+)(?:[.](?P<format>csv))?")
+RULE = compile_item_pattern("^/data/(?P<id>[^/.]+)(?:[.](?P<format>csv))?")
 OWN = frozenset({"own.example"})
 Fields = dict[str, Any]
 
@@ -77,13 +84,13 @@ CADDY: Fields = {
 
 
 def web(record: Fields) -> Fields:
-    found = web_fields(record, RULE, OWN)
+    found = parse_hit_record(record, RULE, OWN)
     assert found is not None
     return found
 
 
 def read(record: Fields, name: str) -> Fields | None:
-    return read_line(json.dumps(record).encode(), format_named(name), RULE, OWN)
+    return parse_line(json.dumps(record).encode(), get_format(name), RULE, OWN)
 
 
 def test_a_line_of_nginx_gives_every_field_and_keeps_what_is_not_known() -> None:
@@ -179,7 +186,7 @@ def test_what_is_not_known_is_kept_and_gives_way(extra: Fields, expected: Fields
     ],
 )
 def test_a_record_that_tells_of_no_hit_is_none(record: Fields) -> None:
-    assert web_fields(record, RULE, OWN) is None
+    assert parse_hit_record(record, RULE, OWN) is None
 
 
 def test_a_request_that_is_no_http_is_kept_where_there_was_a_client() -> None:
@@ -206,7 +213,7 @@ def test_json_that_is_no_hit_says_why(name: str, record: Fields, says: str) -> N
 def test_what_is_no_json_says_so() -> None:
     for line, says in ((b"{", "no JSON"), (b"GET /", "no object of JSON")):
         with pytest.raises(Malformed, match=says):
-            read_line(line, format_named("nginx-json"), RULE, OWN)
+            parse_line(line, get_format("nginx-json"), RULE, OWN)
 
 
 def test_what_caddy_tells_besides_hits_is_no_hit() -> None:
@@ -216,8 +223,8 @@ def test_what_caddy_tells_besides_hits_is_no_hit() -> None:
 @pytest.mark.parametrize(("name", "record"), [("nginx-json", NGINX), ("caddy-json", CADDY)])
 def test_the_format_of_json_is_found(name: str, record: Fields) -> None:
     lines = [b'{"level":"info","ts":1747476303,"msg":"started"}', json.dumps(record).encode()]
-    assert detect(lines).name == name
-    assert detect(lines[1:]).name == name
+    assert detect_format(lines).name == name
+    assert detect_format(lines[1:]).name == name
 
 
 COMBINED = '192.0.2.1 - - [17/May/2025:10:05:03 +0000] "GET /data/a HTTP/1.1" 200 5 "-" "curl/8"'
@@ -235,12 +242,12 @@ COMBINED = '192.0.2.1 - - [17/May/2025:10:05:03 +0000] "GET /data/a HTTP/1.1" 20
     ],
 )
 def test_a_line_that_is_a_hit_is_read(line: str, expected: Fields) -> None:
-    found = read_hit(line, RULE, OWN)
+    found = parse_hit_line(line, RULE, OWN)
     assert found is not None
     assert found["id"] == "a"
     assert expected.items() <= found.items()
     if "\udc80" not in line:
-        assert read_hit(line.encode(), RULE, OWN) == found
+        assert parse_hit_line(line.encode(), RULE, OWN) == found
 
 
 @pytest.mark.parametrize(
@@ -253,7 +260,7 @@ def test_a_line_that_is_a_hit_is_read(line: str, expected: Fields) -> None:
     ],
 )
 def test_a_line_that_is_no_hit_is_none(line: str) -> None:
-    assert read_hit(line, RULE, OWN) is None
+    assert parse_hit_line(line, RULE, OWN) is None
 
 
 JSON = st.recursive(
@@ -274,10 +281,10 @@ RECORDS = st.one_of(
 )
 
 
-@given(RECORDS, st.sampled_from([RULE, ItemRule()]))
-def test_any_record_is_a_hit_or_none_and_stays_as_it_was(record: Fields, rule: ItemRule) -> None:
+@given(RECORDS, st.sampled_from([RULE, ItemPattern()]))
+def test_any_record_is_a_hit_or_none_and_stays_as_it_was(record: Fields, rule: ItemPattern) -> None:
     before = copy.deepcopy(record)
-    found = web_fields(record, rule, OWN)
+    found = parse_hit_record(record, rule, OWN)
     assert repr(record) == repr(before)
     assert found is None or found["event"] in {"view", "download", "error", "request"}
 
@@ -294,9 +301,9 @@ LINES = st.one_of(
 
 @given(LINES)
 def test_any_line_is_a_hit_or_none(line: str | bytes) -> None:
-    found = read_hit(line, RULE, OWN)
+    found = parse_hit_line(line, RULE, OWN)
     assert found is None or (found["event"] in {"view", "download", "error", "request"} and "@timestamp" in found)
     with suppress(Malformed):
-        read_line(
-            line if isinstance(line, bytes) else line.encode(errors="replace"), format_named("caddy-json"), RULE, OWN
+        parse_line(
+            line if isinstance(line, bytes) else line.encode(errors="replace"), get_format("caddy-json"), RULE, OWN
         )

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from metronome.enrich.referrers import normalise_referer, own_hosts
-from metronome.items import item_rule
-from metronome.protocols.access_logs.reader import Log, detect, fingerprint
+from metronome.enrich.referrers import normalize_own_hosts, normalize_referrer
+from metronome.items import compile_item_pattern
+from metronome.protocols.access_logs.reader import AccessLog, detect_format, log_fingerprint
 
 SHARED = Path(__file__).parents[4] / "shared" / "data"
 
@@ -22,13 +22,15 @@ pytestmark = [
 
 def counted(expected: dict[str, Any]) -> dict[str, dict[str, Counter[str]]]:
     lines = gzip.decompress((SHARED / expected["log"]).read_bytes()).split(b"\n")[:-1]
-    own = own_hosts(tuple(expected["own_hosts"]))
-    log = Log(detect(lines[:200]), fingerprint(lines[0]), item_rule(expected["item_pattern"]), own)
+    own = normalize_own_hosts(tuple(expected["own_hosts"]))
+    log = AccessLog(
+        detect_format(lines[:200]), log_fingerprint(lines[0]), compile_item_pattern(expected["item_pattern"]), own
+    )
     items: dict[str, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
     identities = set()
     offset = 0
     for line in lines:
-        event = log.event(line, offset)
+        event = log.parse_event(line, offset)
         assert event is not None
         offset += len(line) + 1
         identities.add(event["event_id"])
@@ -38,7 +40,7 @@ def counted(expected: dict[str, Any]) -> dict[str, dict[str, Counter[str]]]:
                 item["views"][event["@timestamp"][:10]] += 1
             else:
                 item["downloads"][event["format"]] += 1
-            short = normalise_referer(event.get("referer", ""), own)
+            short = normalize_referrer(event.get("referer", ""), own)
             if short is not None:
                 item["referers"][short] += 1
     assert len(identities) == len(lines)

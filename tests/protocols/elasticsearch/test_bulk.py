@@ -10,24 +10,26 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from metronome.errors import (
+    Forbidden,
     Malformed,
+    MethodNotAllowed,
     MetronomeError,
-    NoKey,
-    NoSuchPage,
-    NotAllowed,
+    NotFound,
+    PayloadTooLarge,
+    RequestTimeout,
     SpoolFull,
-    StoreAway,
-    TooLarge,
-    TooSlow,
-    UnknownEncoding,
-    WrongMethod,
+    StoreUnavailable,
+    Unauthorized,
+    UnsupportedEncoding,
 )
-from metronome.event import Door, Event, document, identities_of, own_identities
-from metronome.protocol import Outcome, Reply, Request
-from metronome.protocols.elasticsearch.known import Known
-from metronome.protocols.elasticsearch.protocol import Elasticsearch
+from metronome.event import DocumentContext, Event, build_document, derive_event_ids, generate_event_ids
+from metronome.protocol import IngestResult, Reply, Request
+from metronome.protocols.elasticsearch.known import RecentDocumentIds
+from metronome.protocols.elasticsearch.protocol import ElasticsearchProtocol
 
-DOOR: Final = Door(arrival="2026-11-22T12:00:00.000Z", earliest=None, latest="2030-01-01T00:00:00.000Z")
+DOOR: Final = DocumentContext(
+    received_at="2026-11-22T12:00:00.000Z", min_timestamp=None, max_timestamp="2030-01-01T00:00:00.000Z"
+)
 SENT: Final = "2026-11-22T11:59:00.123Z"
 BEATS: Final = "filter_path=errors%2Citems.%2A.error%2Citems.%2A.status"
 
@@ -35,10 +37,10 @@ BEATS: Final = "filter_path=errors%2Citems.%2A.error%2Citems.%2A.status"
 class Node:
     """What is there for a sender: a dialect with its memory, and a door that refuses what cannot be a document."""
 
-    def __init__(self, known: Known | None = None) -> None:
-        self.dialect = Elasticsearch(known or Known())
+    def __init__(self, known: RecentDocumentIds | None = None) -> None:
+        self.dialect = ElasticsearchProtocol(known or RecentDocumentIds())
         self.documents: list[dict[str, Any]] = []
-        self._identities = own_identities()
+        self._identities = generate_event_ids()
 
     def request(  # one parameter for each part of HTTP
         self, body: str, path: str, method: str, query: str, headers: Mapping[str, str]
@@ -51,7 +53,7 @@ class Node:
             path,
             query,
             CIMultiDict(headers),
-            identities=self._identities,
+            event_ids=self._identities,
         )
 
     def send(
@@ -63,18 +65,18 @@ class Node:
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
         request = self.request(body, path, method, query, headers or {})
-        readings = self.dialect.read(request)
-        rejected: dict[int, Malformed | TooLarge] = {}
+        readings = self.dialect.parse(request)
+        rejected: dict[int, Malformed | PayloadTooLarge] = {}
         taken = []
         for index, reading in enumerate(readings.events):
             try:
                 if not isinstance(reading, Event):
                     raise reading
-                taken.append(orjson.loads(document(reading, DOOR, "spare")))
-            except (Malformed, TooLarge) as error:
+                taken.append(orjson.loads(build_document(reading, DOOR, "spare")))
+            except (Malformed, PayloadTooLarge) as error:
                 rejected[index] = error
         self.documents += taken
-        return self.dialect.reply(request, readings, Outcome(len(taken), rejected))
+        return self.dialect.reply(request, readings, IngestResult(len(taken), rejected))
 
     def bulk(self, *lines: str, path: str = "/_bulk", query: str = "", end: str = "\n") -> dict[str, Any]:
         reply = self.send("\n".join(lines) + end, path, query=query)
@@ -167,7 +169,7 @@ def test_the_line_that_is_no_action_is_named(node: Node) -> None:
 
 
 def test_more_actions_than_may_be_are_too_large(node: Node) -> None:
-    with pytest.raises(TooLarge, match="batch_max_events"):
+    with pytest.raises(PayloadTooLarge, match="batch_max_events"):
         node.send('{"index":{}}\n{}\n' * 101)
     assert len(node.bulk(*['{"index":{}}\n{}'] * 100)["items"]) == 100
 
@@ -253,11 +255,11 @@ class TestNames:
             10,
             path="/_bulk",
             headers=CIMultiDict({"Idempotency-Key": "k"}),
-            identities=identities_of("k"),
+            event_ids=derive_event_ids("k"),
         )
-        (event,) = node.dialect.read(request).events
+        (event,) = node.dialect.parse(request).events
         assert isinstance(event, Event)
-        assert event.fields["event_id"] == next(identities_of("k"))
+        assert event.fields["event_id"] == next(derive_event_ids("k"))
 
 
 class TestConflicts:
@@ -299,12 +301,12 @@ class TestConflicts:
     def test_nothing_is_known_of_what_did_not_get_to_disk(self, node: Node) -> None:
         body = '{"create":{"_id":"1"}}\n{}\n'
         request = node.request(body, "/_bulk", "POST", "", {})
-        assert len(list(node.dialect.read(request).events)) == 1
-        node.dialect.refuse(request, SpoolFull("full"), 503)
+        assert len(list(node.dialect.parse(request).events)) == 1
+        node.dialect.reply_error(request, SpoolFull("full"), 503)
         assert node.results('{"create":{"_id":"1"}}', "{}") == [CREATED]
 
-    @pytest.mark.parametrize("known", [Known(most=4), Known(most_characters=4)])
-    def test_what_is_known_is_bounded(self, known: Known) -> None:
+    @pytest.mark.parametrize("known", [RecentDocumentIds(max_ids=4), RecentDocumentIds(max_characters=4)])
+    def test_what_is_known_is_bounded(self, known: RecentDocumentIds) -> None:
         for number in range(100):
             known.add(("x", str(number)))
             assert ("x", str(number)) in known
@@ -488,16 +490,16 @@ class TestSingleDocuments:
 @pytest.mark.parametrize(
     ("error", "given", "status", "kind"),
     [
-        (NoKey("n"), 401, 401, "security_exception"),
-        (NotAllowed("n"), 403, 403, "security_exception"),
-        (NoSuchPage("n"), 404, 404, "resource_not_found_exception"),
-        (WrongMethod("n"), 405, 405, ILLEGAL),
-        (TooSlow("n"), 408, 408, "timeout_exception"),
-        (TooLarge("n"), 413, 413, "content_too_long_exception"),
-        (UnknownEncoding("n"), 415, 415, "media_type_header_exception"),
+        (Unauthorized("n"), 401, 401, "security_exception"),
+        (Forbidden("n"), 403, 403, "security_exception"),
+        (NotFound("n"), 404, 404, "resource_not_found_exception"),
+        (MethodNotAllowed("n"), 405, 405, ILLEGAL),
+        (RequestTimeout("n"), 408, 408, "timeout_exception"),
+        (PayloadTooLarge("n"), 413, 413, "content_too_long_exception"),
+        (UnsupportedEncoding("n"), 415, 415, "media_type_header_exception"),
         (Malformed("n"), 400, 400, ILLEGAL),
         (SpoolFull("n"), 503, 429, "es_rejected_execution_exception"),
-        (StoreAway("n"), 503, 503, "unavailable_shards_exception"),
+        (StoreUnavailable("n"), 503, 503, "unavailable_shards_exception"),
         (MetronomeError("n"), 500, 500, "status_exception"),
     ],
 )
@@ -505,7 +507,7 @@ def test_errors_have_the_shape_of_elasticsearchs(
     node: Node, error: MetronomeError, given: int, status: int, kind: str
 ) -> None:
     for path in ("/_bulk", "/logs/_doc", "/"):
-        reply = node.dialect.refuse(node.request("", path, "POST", "", {}), error, given)
+        reply = node.dialect.reply_error(node.request("", path, "POST", "", {}), error, given)
         answer = orjson.loads(reply.body)
         assert (reply.status, answer["status"], answer["error"]["type"]) == (status, status, kind)
         assert answer["error"]["root_cause"][0]["type"] == kind
@@ -517,7 +519,7 @@ def test_errors_have_the_shape_of_elasticsearchs(
 @pytest.mark.parametrize("query", ["", BEATS])
 def test_a_full_spool_is_said_of_each_document_so_that_shippers_send_them_again(node: Node, query: str) -> None:
     body = '{"index":{"_id":"1"}}\n{}\n{"create":{}}\nnot JSON\n{"delete":{"_id":"2"}}\n'
-    reply = node.dialect.refuse(node.request(body, "/x/_bulk", "POST", query, {}), SpoolFull("full"), 503)
+    reply = node.dialect.reply_error(node.request(body, "/x/_bulk", "POST", query, {}), SpoolFull("full"), 503)
     answer = orjson.loads(reply.body)
     assert (reply.status, answer["errors"]) == (200, True)
     items = [(operation, item["status"]) for one in answer["items"] for operation, item in one.items()]
@@ -528,7 +530,7 @@ def test_a_full_spool_is_said_of_each_document_so_that_shippers_send_them_again(
 
 def test_a_full_spool_is_said_of_the_whole_request_to_those_who_ask_for_that(node: Node) -> None:
     request = node.request('{"index":{}}\n{}\n', "/x/_bulk", "POST", "busy=whole", {})
-    reply = node.dialect.refuse(request, SpoolFull("full"), 503)
+    reply = node.dialect.reply_error(request, SpoolFull("full"), 503)
     answer = orjson.loads(reply.body)
     assert (reply.status, answer["status"], answer["error"]["type"]) == (429, 429, "es_rejected_execution_exception")
 
@@ -545,7 +547,7 @@ def test_a_full_spool_is_said_of_the_whole_request_to_those_who_ask_for_that(nod
 )
 def test_a_key_comes_in_any_of_elasticsearchs_ways(node: Node, authorization: str, key: str) -> None:
     request = node.request("", "/_bulk", "POST", "", {"Authorization": authorization})
-    assert node.dialect.key(request) == key
+    assert node.dialect.extract_key(request) == key
 
 
 def test_a_field_that_is_there_twice_is_not_lost(node: Node) -> None:
@@ -581,7 +583,7 @@ def test_whatever_comes_each_action_has_its_item_or_nothing_is_taken(body: str, 
     node = Node()
     try:
         reply = node.send(body, query=query)
-    except (Malformed, TooLarge):
+    except (Malformed, PayloadTooLarge):
         assert node.documents == []
         return
     answer = orjson.loads(reply.body)
@@ -589,7 +591,7 @@ def test_whatever_comes_each_action_has_its_item_or_nothing_is_taken(body: str, 
         statuses = [item["status"] for one in answer["items"] for item in one.values()]
         assert statuses.count(201) == len(node.documents)
         assert answer["errors"] is (len(node.documents) < len(statuses))
-        busy = node.dialect.refuse(node.request(body, "/_bulk", "POST", "", {}), SpoolFull("full"), 503)
+        busy = node.dialect.reply_error(node.request(body, "/_bulk", "POST", "", {}), SpoolFull("full"), 503)
         assert len(orjson.loads(busy.body)["items"]) == len(statuses)
 
 
@@ -602,7 +604,7 @@ def test_whatever_is_asked_is_answered(method: str, path: str, body: str) -> Non
     node = Node()
     try:
         reply = node.send(body, f"/{path}", method)
-    except (Malformed, TooLarge):
+    except (Malformed, PayloadTooLarge):
         return
     assert reply.status in {200, 201, 400, 404, 405}
     assert reply.headers["X-Elastic-Product"] == "Elasticsearch"

@@ -6,10 +6,10 @@ import orjson
 import pytest
 from multidict import CIMultiDict
 
-from metronome.event import Event, own_identities
-from metronome.protocol import Outcome, Reply, Request
-from metronome.protocols.elasticsearch.known import Known
-from metronome.protocols.elasticsearch.protocol import Elasticsearch
+from metronome.event import Event, generate_event_ids
+from metronome.protocol import IngestResult, Reply, Request
+from metronome.protocols.elasticsearch.known import RecentDocumentIds
+from metronome.protocols.elasticsearch.protocol import ElasticsearchProtocol
 
 COMPATIBLE: Final = "application/vnd.elasticsearch+json;compatible-with="
 
@@ -169,7 +169,7 @@ RECORDINGS: Final = {
 
 def play(recording: Recording) -> tuple[list[dict[str, Any]], Reply]:
     """Return the events of a recorded request, and the answer to it."""
-    dialect = Elasticsearch(Known())
+    dialect = ElasticsearchProtocol(RecentDocumentIds())
     path, _, query = recording.target.partition("?")
     request = Request(
         recording.body.encode(),
@@ -179,11 +179,11 @@ def play(recording: Recording) -> tuple[list[dict[str, Any]], Reply]:
         path,
         query,
         CIMultiDict({"Accept": recording.accept, "Host": "metronome.example:8080"}),
-        identities=own_identities(),
+        event_ids=generate_event_ids(),
     )
-    readings = dialect.read(request)
+    readings = dialect.parse(request)
     events = [dict(event.fields) for event in readings.events if isinstance(event, Event)]
-    return events, dialect.reply(request, readings, Outcome(len(events), {}))
+    return events, dialect.reply(request, readings, IngestResult(len(events), {}))
 
 
 @pytest.mark.parametrize("name", RECORDINGS)

@@ -10,8 +10,8 @@ import orjson
 import pytest
 
 from metronome.scopes import Scope
-from tests.installations import give_key, stored_documents
-from tests.servers import REQUEST_SECONDS, Server, free_port, serving
+from tests.installations import create_key, read_stored_documents
+from tests.servers import REQUEST_TIMEOUT_SECONDS, Server, free_port, running_server
 
 NDJSON = "application/x-ndjson"
 
@@ -31,7 +31,7 @@ class Answer(NamedTuple):
 
 
 def ask(server: Server, method: str, path: str, body: bytes = b"", **headers: str) -> Answer:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=REQUEST_SECONDS)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=REQUEST_TIMEOUT_SECONDS)
     try:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         connection.request(method, path, body, {"Content-Type": NDJSON, **named})
@@ -47,7 +47,7 @@ def lines(*documents: dict[str, Any], action: str = '{"create":{"_index":"logs"}
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("bulk") / "data", body_max_bytes=100_000) as running:
+    with running_server(tmp_path_factory.mktemp("bulk") / "data", body_max_bytes=100_000) as running:
         yield running
 
 
@@ -123,7 +123,7 @@ def test_what_is_not_spoken_is_an_error_of_elasticsearchs(either: Server) -> Non
     assert ask(either, "POST", "/es/_bulk", b'{"id":"x"}\n').json["error"]["type"] == "illegal_argument_exception"
     assert ask(either, "POST", "/es/_bulk", b"x", Content_Encoding="gzip").json["status"] == 400
     assert ask(either, "POST", "/es/_bulk", b"x", Content_Encoding="lzma").json["status"] == 415
-    assert ask(either, "GET", "/established").json["type"] == "urn:metronome:error:NoSuchPage"
+    assert ask(either, "GET", "/established").json["type"] == "urn:metronome:error:NotFound"
 
 
 def test_what_is_too_large_is_413_so_that_it_is_split(server: Server) -> None:
@@ -133,8 +133,8 @@ def test_what_is_too_large_is_413_so_that_it_is_split(server: Server) -> None:
 
 def test_keys_are_asked_for_in_elasticsearchs_way(tmp_path: Path, item: str) -> None:
     data = tmp_path / "data"
-    token, reader = give_key(data, "shipper", Scope.TICK), give_key(data, "reader", Scope.TOCK)
-    with serving(data, public="tock") as running:
+    token, reader = create_key(data, "shipper", Scope.TICK), create_key(data, "reader", Scope.TOCK)
+    with running_server(data, public="tock") as running:
         body = lines({"id": item})
         for path in ("/es/_bulk", "/es/", "/es/logs/_doc"):
             answer = ask(running, "POST" if path != "/es/" else "GET", path, body)
@@ -154,7 +154,9 @@ def test_a_full_spool_refuses_each_document_for_now_and_takes_it_later(tmp_path:
     body = lines(*[{"id": item, "event": "view", "text": "x" * 100}] * 100, action='{"index":{}}')
     named = lines({"id": item, "event": "view"}, action=f'{{"create":{{"_id":"{item}"}}}}')
     taken = 0
-    with serving(tmp_path / "data", store=away, spool_max_bytes=20_000, workers=workers, stop_seconds=1) as running:
+    with running_server(
+        tmp_path / "data", store=away, spool_max_bytes=20_000, workers=workers, stop_seconds=1
+    ) as running:
         answer = ask(running, "POST", "/es/_bulk", body)
         while set(answer.statuses) == {201}:
             taken += 100
@@ -164,7 +166,7 @@ def test_a_full_spool_refuses_each_document_for_now_and_takes_it_later(tmp_path:
         assert kinds == {"es_rejected_execution_exception"}
         single = ask(running, "POST", "/es/logs/_doc", orjson.dumps({"id": item, "text": "x" * 20_000}))
         assert (single.status, single.json["status"], single.headers["Retry-After"]) == (429, 429, "5")
-    with serving(tmp_path / "data", workers=workers) as running:
+    with running_server(tmp_path / "data", workers=workers) as running:
         assert ask(running, "POST", "/es/_bulk", body + named).statuses == [201] * 101
         assert views(running, item) == taken + 101
-    assert len(stored_documents(tmp_path / "data")) == taken + 101
+    assert len(read_stored_documents(tmp_path / "data")) == taken + 101

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.errors import Malformed, TooLarge
+from metronome.errors import Malformed, PayloadTooLarge
 from metronome.event import Event
-from metronome.protocol import Outcome, Request
-from metronome.protocols.forward.frames import Frames
-from metronome.protocols.forward.protocol import Forward
+from metronome.protocol import IngestResult, Request
+from metronome.protocols.forward.frames import ForwardFrameReader
+from metronome.protocols.forward.protocol import ForwardProtocol
 
-FORWARD: Final = Forward(2**20, 2**20)
+FORWARD: Final = ForwardProtocol(2**20, 2**20)
 RECORDINGS: Final = {
     "fluent-logger 0.11.1 of PyPI": (
         "k6hhcHAuaGl0c85rAyrDg6JpZKFhpWV2ZW50pHZpZXehbgGTqGFwcC5oaXRzzmsDKsODomlkoWGlZXZlbnSkdmlld6FuAg=="
@@ -57,11 +57,11 @@ def taken(content: bytes) -> tuple[list[Any], bytes]:
     """Return the fields of each event, or the kind of error in its place, and all answers."""
     found: list[Any] = []
     answers = b""
-    for frame in Frames(2**20).feed(content):
+    for frame in ForwardFrameReader(2**20).feed(content):
         request = Request(frame, "", 100)
-        readings = FORWARD.read(request)
+        readings = FORWARD.parse(request)
         found += [dict(event.fields) if isinstance(event, Event) else type(event) for event in readings.events]
-        answers += FORWARD.reply(request, readings, Outcome(len(found), {})).body
+        answers += FORWARD.reply(request, readings, IngestResult(len(found), {})).body
     return found, answers
 
 
@@ -82,6 +82,6 @@ def test_what_was_changed_on_its_way_is_read_or_refused(recording: str, changes:
         content[at % len(content)] = value
     try:
         found, _ = taken(bytes(content))
-    except (Malformed, TooLarge):
+    except (Malformed, PayloadTooLarge):
         return
-    assert all(isinstance(one, dict) or one in {Malformed, TooLarge} for one in found)
+    assert all(isinstance(one, dict) or one in {Malformed, PayloadTooLarge} for one in found)

@@ -12,18 +12,18 @@ from msgpack import packb, unpackb
 from prometheus_client import CollectorRegistry, generate_latest
 
 from metronome.config import read_settings
-from metronome.protocols.forward.handshake import Handshake
-from metronome.protocols.forward.listener import Conversation, Surroundings
-from metronome.protocols.forward.protocol import Forward
-from metronome.server.bootstrap import guarding, open_doorway, open_state
-from metronome.spool import Outlet, Spool
+from metronome.protocols.forward.handshake import ForwardHandshake
+from metronome.protocols.forward.listener import ForwardConnection, ForwardConnectionContext
+from metronome.protocols.forward.protocol import ForwardProtocol
+from metronome.server.bootstrap import build_ingest_context, open_authorizer, open_state
+from metronome.spool import SpoolReader, SpoolWriter
 from metronome.telemetry import Telemetry
 
 MIB: Final = 2**20
 SECONDS: Final = 20.0
 SOON: Final = 0.2
 LONG: Final = 600.0
-HANDSHAKE: Final = Handshake("geheim", bytes(16), bytes(16))
+HANDSHAKE: Final = ForwardHandshake("geheim", bytes(16), bytes(16))
 
 
 @dataclass
@@ -53,11 +53,11 @@ class Place:
 
     def ship(self) -> int:
         """Take everything out of the spool, as a shipper does, and return how many events that were."""
-        outlet, count = Outlet(self.folder), 0
+        outlet, count = SpoolReader(self.folder), 0
         upto = 0
-        while (taken := outlet.take(upto, MIB)) is not None:
-            count, upto = count + taken.batch.count, taken.upto
-            outlet.drop(upto)
+        while (taken := outlet.read_chunk(upto, MIB)) is not None:
+            count, upto = count + taken.batch.count, taken.last_seq
+            outlet.acknowledge(upto)
         outlet.close()
         return count
 
@@ -68,19 +68,19 @@ async def listening(
     *,
     frame_seconds: float = LONG,
     idle_seconds: float = LONG,
-    handshake: Handshake | None = None,
+    handshake: ForwardHandshake | None = None,
     spool_max_bytes: int = 100 * MIB,
 ) -> AsyncIterator[Place]:
     place = Place(folder / "spool", Telemetry(CollectorRegistry()))
     settings = read_settings({"data": folder})
-    spool = Spool(place.folder, spool_max_bytes, place.telemetry.commit)
-    async with guarding(settings, open_state(settings)) as guard:
-        doorway = open_doorway(settings, spool, guard, place.telemetry)
-        dialect = Forward(MIB, MIB)
-        surroundings = Surroundings(doorway, dialect, place.stopping, frame_seconds, idle_seconds)
+    spool = SpoolWriter(place.folder, spool_max_bytes, place.telemetry.count_commit)
+    async with open_authorizer(settings, open_state(settings)) as guard:
+        doorway = build_ingest_context(settings, spool, guard, place.telemetry)
+        dialect = ForwardProtocol(MIB, MIB)
+        surroundings = ForwardConnectionContext(doorway, dialect, place.stopping, frame_seconds, idle_seconds)
 
         async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await Conversation(surroundings, handshake, reader, writer).run()
+            await ForwardConnection(surroundings, handshake, reader, writer).run()
             place.ended += 1
 
         server = await asyncio.start_server(converse, "127.0.0.1", 0)
@@ -116,7 +116,7 @@ async def test_a_frame_that_has_begun_must_go_on(tmp_path: Path, half: str) -> N
         writer.write(HALVES[half])
         answers = await reader.read()
         assert answers == (b"\x81\xa3ack\xa1c" if half == "half of the second" else b"")
-        assert place.counted("TooSlow")
+        assert place.counted("RequestTimeout")
         writer.close()
 
 
@@ -128,7 +128,7 @@ async def test_nor_may_it_come_byte_by_byte_for_ever(tmp_path: Path) -> None:
             await asyncio.sleep(SOON / 10)
             if reader.at_eof() or writer.is_closing() or place.ended:
                 break
-        assert place.counted("TooSlow")
+        assert place.counted("RequestTimeout")
         assert not place.counted("Malformed")
         writer.close()
 
@@ -137,7 +137,7 @@ async def test_a_handshake_must_come(tmp_path: Path) -> None:
     async with listening(tmp_path, frame_seconds=SOON, handshake=HANDSHAKE) as place:
         reader, writer = await place.connect()
         assert unpackb(await reader.read())[0] == "HELO"
-        assert place.counted("TooSlow")
+        assert place.counted("RequestTimeout")
         writer.close()
 
 
@@ -147,7 +147,7 @@ async def test_a_connection_may_be_silent_for_a_while_and_is_then_closed_without
         writer.write(chunk("c"))
         assert await reader.read() == b"\x81\xa3ack\xa1c"
         await until(lambda: place.ended == 1)
-        assert not place.counted("TooSlow")
+        assert not place.counted("RequestTimeout")
         writer.close()
 
 

@@ -14,11 +14,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgpack import ExtType, packb
 
-from metronome.errors import Malformed, SpoolFull, TooLarge, UnknownEncoding
-from metronome.event import Door, Event, document
-from metronome.protocol import Outcome, Request
-from metronome.protocols.forward.protocol import Forward
-from metronome.protocols.forward.transport import Transport, entry_ends, frame_of, joined, parts, plain, read_transport
+from metronome.errors import Malformed, PayloadTooLarge, SpoolFull, UnsupportedEncoding
+from metronome.event import DocumentContext, Event, build_document
+from metronome.protocol import IngestResult, Request
+from metronome.protocols.forward.protocol import ForwardProtocol
+from metronome.protocols.forward.transport import (
+    ForwardMessage,
+    decompress_message,
+    encode_packed_forward,
+    find_entry_ends,
+    merge_messages,
+    parse_message,
+    split_message,
+)
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -26,11 +34,13 @@ else:
     from backports import zstd
 
 MIB: Final = 2**20
-FORWARD: Final = Forward(16 * MIB, MIB)
+FORWARD: Final = ForwardProtocol(16 * MIB, MIB)
 SECONDS: Final = 1421919000
 STAMP: Final = "2015-01-22T09:30:00.000Z"
 EVENT_TIME: Final = ExtType(0, SECONDS.to_bytes(4, "big") + (123_456_789).to_bytes(4, "big"))
-DOOR: Final = Door(arrival="2015-01-23T12:00:00.000Z", earliest=None, latest="2030-01-01T00:00:00.000Z")
+DOOR: Final = DocumentContext(
+    received_at="2015-01-23T12:00:00.000Z", min_timestamp=None, max_timestamp="2030-01-01T00:00:00.000Z"
+)
 RECORD: Final = {"id": "a", "event": "view", "n": 1}
 ENTRIES: Final = ([EVENT_TIME, RECORD], [SECONDS, {"id": "b", "event": "download"}])
 PACKED: Final = b"".join(map(packb, ENTRIES))
@@ -60,13 +70,13 @@ def frame(*values: object) -> bytes:
 
 def read(body: bytes, max_events: int = 100) -> list[Any]:
     """Return the fields of each event, or the kind of error in its place."""
-    readings = FORWARD.read(Request(body, "", max_events))
+    readings = FORWARD.parse(Request(body, "", max_events))
     return [dict(event.fields) if isinstance(event, Event) else type(event) for event in readings.events]
 
 
 def answer(body: bytes) -> bytes:
-    readings = FORWARD.read(Request(body, "", 100))
-    return FORWARD.reply(Request(body, "", 100), readings, Outcome(len(list(readings.events)), {})).body
+    readings = FORWARD.parse(Request(body, "", 100))
+    return FORWARD.reply(Request(body, "", 100), readings, IngestResult(len(list(readings.events)), {})).body
 
 
 def one(entry: bytes) -> Any:
@@ -76,10 +86,10 @@ def one(entry: bytes) -> Any:
 
 def stored(entry: bytes) -> dict[str, Any]:
     """Return the document that an entry becomes."""
-    readings = FORWARD.read(Request(packb(["t", entry]), "", 100))
+    readings = FORWARD.parse(Request(packb(["t", entry]), "", 100))
     (event,) = readings.events
     assert isinstance(event, Event)
-    found: dict[str, Any] = orjson.loads(document(event, DOOR, "spare"))
+    found: dict[str, Any] = orjson.loads(build_document(event, DOOR, "spare"))
     return found
 
 
@@ -141,8 +151,8 @@ def test_without_a_chunk_nothing_is_answered(options: list[Any]) -> None:
 
 
 def test_a_refusal_has_no_word_in_the_protocol() -> None:
-    assert FORWARD.refuse(Request(b"", "", 1), SpoolFull("full"), 503).body == b""
-    assert FORWARD.key(Request(b"", "", 1)) == ""
+    assert FORWARD.reply_error(Request(b"", "", 1), SpoolFull("full"), 503).body == b""
+    assert FORWARD.extract_key(Request(b"", "", 1)) == ""
 
 
 @pytest.mark.parametrize(
@@ -305,7 +315,7 @@ def test_entries_that_break_off_leave_those_before(tail: bytes) -> None:
 
 def test_an_entry_that_can_only_be_too_large_is_not_unpacked() -> None:
     entries = packb([SECONDS, {"a": [{}] * (2 * MIB)}]) + packb(ENTRIES[1])
-    assert read(frame("site.hits", entries)) == [TooLarge, FOUND[1]]
+    assert read(frame("site.hits", entries)) == [PayloadTooLarge, FOUND[1]]
 
 
 SENSELESS: Final = {
@@ -331,58 +341,58 @@ SENSELESS: Final = {
 @pytest.mark.parametrize("kind", SENSELESS)
 def test_a_frame_that_carries_no_events_is_malformed(kind: str) -> None:
     with pytest.raises(Malformed):
-        FORWARD.read(Request(packb(SENSELESS[kind]), "", 100))
+        FORWARD.parse(Request(packb(SENSELESS[kind]), "", 100))
 
 
 def test_compressed_entries_are_not_decoded_beyond_the_limit() -> None:
     bomb = frame("t", gzip.compress(bytes(64 * MIB)), {"compressed": "gzip"})
-    with pytest.raises(TooLarge, match="body_max_bytes"):
-        FORWARD.read(Request(bomb, "", 100))
+    with pytest.raises(PayloadTooLarge, match="body_max_bytes"):
+        FORWARD.parse(Request(bomb, "", 100))
 
 
 def test_a_buffer_that_compresses_each_entry_apart_may_be_large() -> None:
     parted = b"".join([gzip.compress(packb(ENTRIES[1]), 1)] * 12_000)
     assert read(frame("site.hits", parted, {"compressed": "gzip"}), 20_000) == FOUND[1:] * 12_000
     with pytest.raises(Malformed, match="parts"):
-        FORWARD.read(Request(frame("t", gzip.compress(b"") * 12_000, {"compressed": "gzip"}), "", 100))
+        FORWARD.parse(Request(frame("t", gzip.compress(b"") * 12_000, {"compressed": "gzip"}), "", 100))
 
 
 def test_more_entries_than_allowed_are_refused_at_once() -> None:
     assert len(read(frame("t", packb(ENTRIES[1]) * 10), 10)) == 10
-    with pytest.raises(TooLarge, match="batch_max_events"):
+    with pytest.raises(PayloadTooLarge, match="batch_max_events"):
         read(frame("t", packb(ENTRIES[1]) * 11), 10)
 
 
 @given(count=st.integers(0, 23), most=st.integers(1, 9), tail=st.sampled_from([b"", b"\xc1", b"\x92"]))
 def test_parts_hold_all_that_the_whole_holds(count: int, most: int, tail: bytes) -> None:
     packed = [packb([SECONDS, {"n": n}]) for n in range(count)]
-    whole = Transport("t", b"".join(packed) + tail, b"\xa1c")
-    cut = list(parts(whole, most))
+    whole = ForwardMessage("t", b"".join(packed) + tail, b"\xa1c")
+    cut = list(split_message(whole, most))
     assert b"".join(part.entries for _, part, _ in cut) == whole.entries
-    assert [part.chunk for _, part, _ in cut] == [b""] * (len(cut) - 1) + [b"\xa1c"]
+    assert [part.chunk_id for _, part, _ in cut] == [b""] * (len(cut) - 1) + [b"\xa1c"]
     assert [first for first, _, _ in cut] == list(range(0, max(count + bool(tail), 1), most))
     for first, part, ends in cut:
         assert part.entries.startswith(b"".join(islice(packed, first, first + most)))
-        assert ends[0] == entry_ends(part.entries)[0]
+        assert ends[0] == find_entry_ends(part.entries)[0]
     assert [broken is not None for _, _, (_, broken) in cut] == [False] * (len(cut) - 1) + [bool(tail)]
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.binary(max_size=3), st.sampled_from([b"", b"\xa1c"])), max_size=12))
 def test_neighbours_of_one_tag_are_joined_unless_they_are_acknowledged(given: list[tuple[str, bytes, bytes]]) -> None:
-    single = [Transport(*values) for values in given]
-    together = list(joined(single))
-    assert [one for one in together if one.chunk] == [one for one in single if one.chunk]
+    single = [ForwardMessage(*values) for values in given]
+    together = list(merge_messages(single))
+    assert [one for one in together if one.chunk_id] == [one for one in single if one.chunk_id]
     assert b"".join(one.entries for one in together) == b"".join(one.entries for one in single)
     for before, behind in pairwise(together):
-        assert before.tag != behind.tag or before.chunk or behind.chunk
+        assert before.tag != behind.tag or before.chunk_id or behind.chunk_id
 
 
 @pytest.mark.parametrize("encoding", ["", "gzip", "zstd", "lz4"])
 @pytest.mark.parametrize("chunk", [b"", b"\xa1c", packb(b"\xff" * 300)])
 @pytest.mark.parametrize("tag", ["", "site.hits", "\\xff", "ä" * 200])
 def test_what_is_written_is_read_again(tag: str, chunk: bytes, encoding: str) -> None:
-    transport = Transport(tag, PACKED, chunk, encoding)
-    assert read_transport(frame_of(transport)) == transport
+    transport = ForwardMessage(tag, PACKED, chunk, encoding)
+    assert parse_message(encode_packed_forward(transport)) == transport
 
 
 RECORDINGS: Final = [*MODES.values(), *[frame("t", entry) for entry in BAD_ENTRIES.values()]]
@@ -434,16 +444,16 @@ def test_any_values_are_read_or_refused(time: Any, record: Any) -> None:
 
 
 def check(body: bytes) -> None:
-    """Read a frame and make documents of its events; nothing but Malformed and TooLarge may come of it."""
+    """Read a frame and make documents of its events; nothing but Malformed and PayloadTooLarge may come of it."""
     try:
-        transport = plain(read_transport(body), MIB)
-        readings = FORWARD.read(Request(frame_of(transport), "", 100))
-    except (Malformed, TooLarge, UnknownEncoding):
+        transport = decompress_message(parse_message(body), MIB)
+        readings = FORWARD.parse(Request(encode_packed_forward(transport), "", 100))
+    except (Malformed, PayloadTooLarge, UnsupportedEncoding):
         return
     for reading in readings.events:
-        assert isinstance(reading, (Event, Malformed, TooLarge))
+        assert isinstance(reading, (Event, Malformed, PayloadTooLarge))
         if isinstance(reading, Event):
             try:
-                document(reading, DOOR, "spare")
-            except (Malformed, TooLarge):
+                build_document(reading, DOOR, "spare")
+            except (Malformed, PayloadTooLarge):
                 continue

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgpack import ExtType, packb
 
-from metronome.errors import Malformed, TooLarge
-from metronome.protocols.forward.frames import Frames, least_size
+from metronome.errors import Malformed, PayloadTooLarge
+from metronome.protocols.forward.frames import ForwardFrameReader, min_frame_size
 
 MIB: Final = 2**20
 HEARTBEAT: Final = b"\xc0"
@@ -38,14 +38,14 @@ VALUES: Final = st.recursive(
 
 def fed(pieces: Iterable[bytes], max_bytes: int = MIB) -> tuple[list[bytes], type[Exception] | None]:
     """Return the frames that come of pieces, and the kind of error that ended them."""
-    frames = Frames(max_bytes)
+    frames = ForwardFrameReader(max_bytes)
     found: list[bytes] = []
     try:
         for piece in pieces:
             # Not extend: what comes before an error counts.
             for frame in frames.feed(piece):
                 found.append(frame)  # noqa: PERF402  # see above
-    except (Malformed, TooLarge) as error:
+    except (Malformed, PayloadTooLarge) as error:
         return found, type(error)
     return found, None
 
@@ -78,7 +78,7 @@ def test_heartbeats_are_left_out() -> None:
 
 
 def test_a_frame_that_has_begun_is_known_until_it_is_whole() -> None:
-    frames = Frames(MIB)
+    frames = ForwardFrameReader(MIB)
     assert not frames.is_partial
     assert list(frames.feed(SOME[0][:-1])) == []
     assert frames.is_partial
@@ -113,18 +113,18 @@ PROMISES: Final = {
 
 @pytest.mark.parametrize("promise", PROMISES)
 def test_a_length_that_promises_too_much_is_refused_before_it_comes(promise: str) -> None:
-    assert fed([SOME[0] + PROMISES[promise]]) == (SOME[:1], TooLarge)
+    assert fed([SOME[0] + PROMISES[promise]]) == (SOME[:1], PayloadTooLarge)
     # Byte by byte it is known as soon as the length is.
     promised = PROMISES[promise]
-    assert fed([bytes([byte]) for byte in promised]) == ([], TooLarge)
-    assert fed([promised[:-1]])[1] is (None if promise != "arrays in arrays" else TooLarge)
+    assert fed([bytes([byte]) for byte in promised]) == ([], PayloadTooLarge)
+    assert fed([promised[:-1]])[1] is (None if promise != "arrays in arrays" else PayloadTooLarge)
 
 
 def test_a_promise_takes_no_memory() -> None:
     tracemalloc.start()
     try:
         for promise in PROMISES.values():
-            assert fed([promise], 16 * MIB)[1] in {TooLarge, None}
+            assert fed([promise], 16 * MIB)[1] in {PayloadTooLarge, None}
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -134,8 +134,8 @@ def test_a_promise_takes_no_memory() -> None:
 def test_a_frame_may_be_as_large_as_the_limit_and_no_larger() -> None:
     frame = packb(["t", bytes(1000)])
     assert fed([frame], len(frame)) == ([frame], None)
-    assert fed([frame + SOME[0]], len(frame) - 1) == ([], TooLarge)
-    assert fed([frame[:500], frame[500:]], len(frame) - 1) == ([], TooLarge)
+    assert fed([frame + SOME[0]], len(frame) - 1) == ([], PayloadTooLarge)
+    assert fed([frame[:500], frame[500:]], len(frame) - 1) == ([], PayloadTooLarge)
 
 
 def test_a_large_frame_in_small_pieces_is_held_once() -> None:
@@ -146,13 +146,13 @@ def test_a_large_frame_in_small_pieces_is_held_once() -> None:
 
 @given(st.sampled_from(SOME), st.integers(0, 400))
 def test_a_beginning_never_promises_more_than_there_is(frame: bytes, size: int) -> None:
-    assert min(size, len(frame)) <= least_size(frame[:size]) <= len(frame)
+    assert min(size, len(frame)) <= min_frame_size(frame[:size]) <= len(frame)
 
 
 @given(VALUES, st.integers(0, 400))
 def test_nor_does_that_of_any_value(value: Any, size: int) -> None:
     frame = packb(value)
-    assert min(size, len(frame)) <= least_size(frame[:size]) <= len(frame)
+    assert min(size, len(frame)) <= min_frame_size(frame[:size]) <= len(frame)
 
 
 @given(st.lists(st.binary(max_size=40), max_size=6))
@@ -167,5 +167,5 @@ def test_frames_that_were_changed_are_framed_or_refused(which: int, at: int, val
     changed = bytearray(SOME[which])
     changed[at % len(changed)] = value
     found, error = fed([bytes(changed), SOME[0]])
-    assert error in {None, Malformed, TooLarge}
+    assert error in {None, Malformed, PayloadTooLarge}
     assert all(found)

@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgpack import packb, unpackb
 
-from metronome.protocols.forward.handshake import Handshake
+from metronome.protocols.forward.handshake import ForwardHandshake
 
 KEY: Final = "schlüssel"
 NONCE: Final = bytes(range(16))
 AUTH: Final = bytes(range(240, 256))
 USERS: Final = {"alice": "secret", "bob": "pass:word"}
-OPEN: Final = Handshake(KEY, NONCE, AUTH)
-STRICT: Final = Handshake(KEY, NONCE, AUTH, USERS)
+OPEN: Final = ForwardHandshake(KEY, NONCE, AUTH)
+STRICT: Final = ForwardHandshake(KEY, NONCE, AUTH, USERS)
 SALT: Final = b"\xff\x00salt of the host"
 
 
@@ -31,8 +31,8 @@ def ping(key: str = KEY, user: str = "", word: str | None = None, host: str = "h
 
 
 def test_the_server_begins_with_its_nonces() -> None:
-    assert unpackb(OPEN.helo()) == ["HELO", {"nonce": NONCE, "auth": b"", "keepalive": True}]
-    assert unpackb(STRICT.helo()) == ["HELO", {"nonce": NONCE, "auth": AUTH, "keepalive": True}]
+    assert unpackb(OPEN.encode_helo()) == ["HELO", {"nonce": NONCE, "auth": b"", "keepalive": True}]
+    assert unpackb(STRICT.encode_helo()) == ["HELO", {"nonce": NONCE, "auth": AUTH, "keepalive": True}]
 
 
 @pytest.mark.parametrize("old", [False, True])
@@ -47,10 +47,10 @@ def test_the_server_begins_with_its_nonces() -> None:
     ],
 )
 def test_who_knows_the_key_is_let_in_and_told_that_the_server_knows_it(
-    handshake: Handshake, message: list[Any], *, old: bool
+    handshake: ForwardHandshake, message: list[Any], *, old: bool
 ) -> None:
-    answer = handshake.answer(packb(message, use_bin_type=not old))
-    assert answer.reason == ""
+    answer = handshake.verify_ping(packb(message, use_bin_type=not old))
+    assert answer.rejection_reason == ""
     assert unpackb(answer.pong) == ["PONG", True, "", "metronome", digest(SALT, "metronome", NONCE, KEY)]
 
 
@@ -76,20 +76,20 @@ def test_who_knows_the_key_is_let_in_and_told_that_the_server_knows_it(
         (OPEN, None, "invalid ping message"),
     ],
 )
-def test_nobody_else_is_let_in_and_they_are_told_why(handshake: Handshake, message: object, reason: str) -> None:
-    answer = handshake.answer(packb(message))
-    assert answer.reason == reason
+def test_nobody_else_is_let_in_and_they_are_told_why(handshake: ForwardHandshake, message: object, reason: str) -> None:
+    answer = handshake.verify_ping(packb(message))
+    assert answer.rejection_reason == reason
     assert unpackb(answer.pong) == ["PONG", False, reason, "", ""]
 
 
 def test_a_ping_that_was_heard_elsewhere_lets_nobody_in() -> None:
-    assert Handshake(KEY, bytes(16), AUTH).answer(packb(ping())).reason == "shared_key mismatch"
-    other = Handshake(KEY, NONCE, bytes(16), USERS)
-    assert other.answer(packb(ping(user="alice", word="secret"))).reason == "username/password mismatch"
+    assert ForwardHandshake(KEY, bytes(16), AUTH).verify_ping(packb(ping())).rejection_reason == "shared_key mismatch"
+    other = ForwardHandshake(KEY, NONCE, bytes(16), USERS)
+    assert other.verify_ping(packb(ping(user="alice", word="secret"))).rejection_reason == "username/password mismatch"
 
 
 @given(st.binary(max_size=60))
 def test_any_bytes_are_answered(body: bytes) -> None:
     for frame in (body, b"\x96\xa4PING" + body, packb(["PING", body, body, body, body, body])):
         for handshake in (OPEN, STRICT):
-            assert handshake.answer(frame).reason
+            assert handshake.verify_ping(frame).rejection_reason

@@ -15,8 +15,8 @@ import trustme
 from msgpack import ExtType, Unpacker, packb
 
 from metronome.scopes import Scope
-from tests.installations import give_key, stored_documents
-from tests.servers import Server, free_port, run_metronome, serving
+from tests.installations import create_key, read_stored_documents
+from tests.servers import Server, free_port, run_metronome, running_server
 
 HOST: Final = "127.0.0.1"
 KEY: Final = "geheim"
@@ -124,9 +124,9 @@ def port_of(server: Server) -> int:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("forward") / "open"
     # With a key, not everyone has every scope: nobody here may send what is too old.
-    give_key(folder, "someone", Scope.ADMIN)
+    create_key(folder, "someone", Scope.ADMIN)
     limits = {"batch_max_events": 100, "body_max_bytes": 2**20}
-    with serving(folder, forward_port=free_port(), public="tick,tock,query", **limits) as running:
+    with running_server(folder, forward_port=free_port(), public="tick,tock,query", **limits) as running:
         yield running
 
 
@@ -135,14 +135,14 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     users = ",".join(f"{name}:{word}" for name, word in USERS.items())
     settings = {"forward_shared_key": KEY, "forward_users": users, "public": "query"}
     folder = tmp_path_factory.mktemp("forward") / "guarded"
-    give_key(folder, "someone", Scope.ADMIN)
-    with serving(folder, forward_port=free_port(), **settings) as running:
+    create_key(folder, "someone", Scope.ADMIN)
+    with running_server(folder, forward_port=free_port(), **settings) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def crew(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("forward") / "crew", forward_port=free_port(), workers=2) as running:
+    with running_server(tmp_path_factory.mktemp("forward") / "crew", forward_port=free_port(), workers=2) as running:
         yield running
 
 
@@ -168,11 +168,11 @@ def test_all_four_modes_are_counted_and_acknowledged(either: Server, item: str) 
 def test_the_tag_is_the_type_and_a_line_of_an_access_log_is_a_hit(tmp_path: Path) -> None:
     line = '203.0.113.9 - - [{}] "GET /items/7 HTTP/1.1" 200 5 "https://www.example.org/" "curl/8"'
     stamp = time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime())
-    with serving(tmp_path / "data", forward_port=free_port()) as running, Client(port_of(running)) as client:
+    with running_server(tmp_path / "data", forward_port=free_port()) as running, Client(port_of(running)) as client:
         client.send(["docker.web", int(time.time()), {"log": line.format(stamp), "stream": "stdout"}, {"chunk": "c"}])
         assert client.acks("c")
         assert views(running, "%2Fitems%2F7") == 1
-    (found,) = stored_documents(running.data)
+    (found,) = read_stored_documents(running.data)
     assert (found["type"], found["clientip"], found["referer"]) == ("docker.web", "203.0.113.0", "example.org")
 
 
@@ -318,12 +318,12 @@ def test_a_length_that_promises_too_much_is_closed_at_once(
 
 
 def test_entries_that_grow_beyond_the_limit_are_not_decoded(client: Client, server: Server) -> None:
-    before, memory = refused(server, "TooLarge"), server.peak_memory()
+    before, memory = refused(server, "PayloadTooLarge"), server.peak_memory()
     client.send(["t", [], {"chunk": "good"}])
     assert client.acks("good")
     client.send(["t", gzip.compress(bytes(256 * 2**20), 9), {"chunk": "bomb", "compressed": "gzip"}])
     assert client.is_closed()
-    assert refused(server, "TooLarge") == before + 1
+    assert refused(server, "PayloadTooLarge") == before + 1
     assert server.peak_memory() < memory + 64 * 2**20
 
 
@@ -356,7 +356,7 @@ def serving_of(server: Server) -> Iterator[list[dict[str, Any]]]:
     """Look into the store of a server, which does not run meanwhile."""
     server.stop()
     try:
-        yield stored_documents(server.data)
+        yield read_stored_documents(server.data)
     finally:
         server.start()
 
@@ -373,13 +373,13 @@ def serving_of(server: Server) -> Iterator[list[dict[str, Any]]]:
 def test_who_does_not_is_told_why_and_not_let_in(
     guarded: Server, item: str, key: str, user: str, word: str, reason: bytes
 ) -> None:
-    before = guarded.accepted()
+    before = guarded.accepted_events()
     with Client(port_of(guarded)) as client:
         assert client.shake(key, user, word) == [b"PONG", False, reason, b"", b""]
         with contextlib.suppress(ConnectionError):
             client.send(["t", now(item), {"chunk": "c"}])
         assert client.is_closed()
-    assert guarded.accepted() == before
+    assert guarded.accepted_events() == before
 
 
 @pytest.mark.parametrize(
@@ -393,14 +393,14 @@ def test_who_does_not_is_told_why_and_not_let_in(
     ],
 )
 def test_nothing_is_taken_before_the_handshake(guarded: Server, first: bytes) -> None:
-    before = guarded.accepted()
+    before = guarded.accepted_events()
     with Client(port_of(guarded)) as client:
         (helo,) = client.answers(1)
         assert helo[0] == b"HELO"
         client.send(first)
         assert not [answer for answer in client.answers(2) if answer[:2] != [b"PONG", False]]
         assert client.is_closed()
-    assert guarded.accepted() == before
+    assert guarded.accepted_events() == before
 
 
 def test_over_tls_as_over_tcp(tmp_path: Path, item: str) -> None:
@@ -412,7 +412,7 @@ def test_over_tls_as_over_tcp(tmp_path: Path, item: str) -> None:
     context = ssl.create_default_context()
     authority.configure_trust(context)
     settings = {"forward_certificate": certificate, "forward_certificate_key": key, "forward_shared_key": KEY}
-    with serving(tmp_path / "data", forward_port=free_port(), **settings) as running:
+    with running_server(tmp_path / "data", forward_port=free_port(), **settings) as running:
         with Client(port_of(running)) as plain:
             plain.send(["t", now(item), {"chunk": "plain"}])
             assert plain.is_closed()
@@ -447,11 +447,11 @@ def test_what_was_acknowledged_outlives_a_kill_and_is_not_counted_twice(
             assert client.acks(*frames)
         assert views(server, item) == 1200
         assert server.stop() == 0
-        assert server.complaints() == []
+        assert server.error_lines() == []
 
 
 def test_a_stop_finishes_what_was_sent_and_closes(tmp_path: Path, item: str) -> None:
-    with serving(tmp_path / "data", forward_port=free_port()) as running:
+    with running_server(tmp_path / "data", forward_port=free_port()) as running:
         with Client(port_of(running)) as idle, Client(port_of(running)) as half, Client(port_of(running)) as client:
             half.send(b"\x93\xa1t\xc6\x00\x00\x10\x00")
             client.send(["t", now(item, 3000), {"chunk": "c"}])
@@ -467,7 +467,10 @@ def test_a_stop_finishes_what_was_sent_and_closes(tmp_path: Path, item: str) -> 
 def test_a_full_spool_acknowledges_nothing_until_there_is_room(tmp_path: Path, item: str) -> None:
     away = {"store": f"http://{HOST}:{free_port()}", "forward_port": free_port(), "stop_seconds": 1}
     frame = ["t", now(item, 200, text="x" * 100), {"chunk": "c"}]
-    with serving(tmp_path / "data", spool_max_bytes=20_000, **away) as running, Client(port_of(running)) as client:
+    with (
+        running_server(tmp_path / "data", spool_max_bytes=20_000, **away) as running,
+        Client(port_of(running)) as client,
+    ):
         client.send(frame, ["t", now(item), {"chunk": "d"}], ["t", now(item, 200, text="x" * 100)])
         deadline = time.monotonic() + SECONDS
         while "SpoolFull" not in running.log:
@@ -475,7 +478,7 @@ def test_a_full_spool_acknowledges_nothing_until_there_is_room(tmp_path: Path, i
             time.sleep(0.02)
         assert running.stop() == 0
         assert client.is_closed()
-    with serving(tmp_path / "data", **away) as running, Client(port_of(running)) as client:
+    with running_server(tmp_path / "data", **away) as running, Client(port_of(running)) as client:
         client.send(frame)
         assert client.acks("c")
 
@@ -494,7 +497,7 @@ def test_settings_that_do_not_go_together_are_told_at_the_start(
     tmp_path: Path, settings: dict[str, object], told: str, workers: int
 ) -> None:
     given: dict[str, Any] = {"data": tmp_path / "data", "port": free_port(), "forward_port": free_port(), **settings}
-    ended = run_metronome("serve", workers=workers, seconds=SECONDS, **given)
-    assert ended.code == 2
-    assert told in ended.errors
-    assert "Traceback" not in ended.output + ended.errors
+    ended = run_metronome("serve", workers=workers, timeout=SECONDS, **given)
+    assert ended.exit_code == 2
+    assert told in ended.stderr
+    assert "Traceback" not in ended.stdout + ended.stderr

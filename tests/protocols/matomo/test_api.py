@@ -6,8 +6,8 @@ from urllib.parse import urlencode
 import orjson
 import pytest
 
-from metronome.errors import Malformed, MetronomeError, NoKey, NoSuchPage, NotAllowed
-from metronome.protocol import Outcome, Request, Site, sentence
+from metronome.errors import Forbidden, Malformed, MetronomeError, NotFound, Unauthorized
+from metronome.protocol import IngestResult, Request, SiteConfig, public_message
 from metronome.protocols.matomo import api
 
 TOKEN = "b" * 32
@@ -16,11 +16,11 @@ TOKEN = "b" * 32
 def call(method: str, **parameters: str) -> Request:
     given = {"module": "API", "format": "json", "method": method, "filter_limit": "-1", "token_auth": TOKEN}
     body = urlencode({**given, **parameters}).encode()
-    return Request(body, "", 10, headers={"Host": "stats.example:8080"}, believed=True)
+    return Request(body, "", 10, headers={"Host": "stats.example:8080"}, is_trusted=True)
 
 
 def ask(request: Request) -> Any:
-    reply = api.reply(request, api.read(request), Outcome(0, {}))
+    reply = api.reply(request, api.parse(request), IngestResult(0, {}))
     assert (reply.status, reply.content_type) == (200, "application/json")
     return orjson.loads(reply.body)
 
@@ -32,8 +32,8 @@ def test_the_address_of_any_site_is_this_service_s() -> None:
 
 def test_it_is_one_of_the_operator_s_hosts_where_there_are_some() -> None:
     request = call("SitesManager.getSiteFromId", idSite="7")
-    hosts = Site(own_hosts=frozenset({"data.example.org", "example.org", "example.net"}))
-    assert ask(request._replace(site=hosts))["main_url"] == "https://example.net"
+    hosts = SiteConfig(own_hosts=frozenset({"data.example.org", "example.org", "example.net"}))
+    assert ask(request._replace(site_config=hosts))["main_url"] == "https://example.net"
 
 
 @pytest.mark.parametrize("host", ["", "a b", "x/y", "ü.example", "a:b:c"])
@@ -46,7 +46,7 @@ def test_a_query_asks_as_well_as_a_form() -> None:
     request = call("SitesManager.getSiteFromId", idSite="1")
     asked = request._replace(body=b"", query=request.body.decode(), method="GET")
     assert ask(asked) == ask(request)
-    assert api.key(asked) == api.key(request) == TOKEN
+    assert api.extract_key(asked) == api.extract_key(request) == TOKEN
 
 
 def test_without_a_site_the_importer_is_told_of_the_only_one() -> None:
@@ -69,29 +69,29 @@ def test_what_cannot_be_answered_is_an_error_in_matomos_way(
 ) -> None:
     request = call(method, **parameters)
     with pytest.raises(Malformed, match=sentence) as found:
-        api.read(request)
-    said = orjson.loads(api.refuse(request, found.value, 400).body)
+        api.parse(request)
+    said = orjson.loads(api.reply_error(request, found.value, 400).body)
     assert said["result"] == "error"
     assert sentence in said["message"]
 
 
 @pytest.mark.parametrize(
-    ("given", "wrong", "status"), [("", NoKey, 401), (TOKEN, NotAllowed, 403)], ids=["no key", "a key for less"]
+    ("given", "wrong", "status"), [("", Unauthorized, 401), (TOKEN, Forbidden, 403)], ids=["no key", "a key for less"]
 )
 def test_an_importer_that_would_not_be_believed_hears_it_first(
     given: str, wrong: type[MetronomeError], status: int
 ) -> None:
-    request = call("SitesManager.getSiteFromId", idSite="1", token_auth=given)._replace(believed=False)
+    request = call("SitesManager.getSiteFromId", idSite="1", token_auth=given)._replace(is_trusted=False)
     with pytest.raises(wrong, match="scope import") as found:
-        api.read(request)
-    refused = api.refuse(request, found.value, status)
+        api.parse(request)
+    refused = api.reply_error(request, found.value, status)
     assert (refused.status, refused.content_type) == (status, "application/json")
-    assert orjson.loads(refused.body) == {"result": "error", "message": sentence(found.value)}
+    assert orjson.loads(refused.body) == {"result": "error", "message": public_message(found.value)}
 
 
 @pytest.mark.parametrize("body", [b"", b"module=CoreHome", b'{"module":', b'{"module":["API"]}', b"\xff=\xff"])
 def test_what_is_no_call_finds_nothing(body: bytes) -> None:
-    request = Request(body, "", 10, believed=True)
-    with pytest.raises((NoSuchPage, Malformed)):
-        api.read(request)
-    assert api.refuse(request, NoKey("x"), 401).content_type == "application/problem+json"
+    request = Request(body, "", 10, is_trusted=True)
+    with pytest.raises((NotFound, Malformed)):
+        api.parse(request)
+    assert api.reply_error(request, Unauthorized("x"), 401).content_type == "application/problem+json"

@@ -9,20 +9,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metronome.errors import Malformed
-from metronome.event import Door, Event, document
-from metronome.items import ItemRule
-from metronome.protocols.matomo.fields import HANDLED, NUMBERS, TEXTS, Setting, fields_of
+from metronome.event import DocumentContext, Event, build_document
+from metronome.items import ItemPattern
+from metronome.protocols.matomo.fields import (
+    NUMBER_PARAMETERS,
+    SPECIAL_PARAMETERS,
+    TEXT_PARAMETERS,
+    TrackingContext,
+    build_event_fields,
+)
 
 ARRIVAL = "2026-01-22T12:00:00.000Z"
 SENDER = "192.0.2.7"
-STRANGER = Setting(ItemRule(), SENDER, ARRIVAL, believed=False)
-IMPORTER = STRANGER._replace(believed=True)
-DATASETS = ItemRule(re.compile(r"^/datasets/(?P<id>[^/.]+)(\.(?P<format>\w+))?$"))
+STRANGER = TrackingContext(ItemPattern(), SENDER, ARRIVAL, is_trusted=False)
+IMPORTER = STRANGER._replace(is_trusted=True)
+DATASETS = ItemPattern(re.compile(r"^/datasets/(?P<id>[^/.]+)(\.(?P<format>\w+))?$"))
 PAGE = "https://example.org/data/wells?page=2#top"
 
 
-def fields(setting: Setting = STRANGER, /, **parameters: Any) -> dict[str, Any]:
-    return fields_of({"idsite": "1", "rec": "1", **parameters}, setting)
+def fields(setting: TrackingContext = STRANGER, /, **parameters: Any) -> dict[str, Any]:
+    return build_event_fields({"idsite": "1", "rec": "1", **parameters}, setting)
 
 
 def told(found: dict[str, Any]) -> dict[str, Any]:
@@ -30,12 +36,14 @@ def told(found: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in found.items() if name not in {"idsite", "clientip"}}
 
 
-@pytest.mark.parametrize(("name", "field"), [*TEXTS.items()])
+@pytest.mark.parametrize(("name", "field"), [*TEXT_PARAMETERS.items()])
 def test_each_text_keeps_what_it_says_under_a_plain_name(name: str, field: str) -> None:
     assert fields(**{name: "Ä /x.y"})[field] == "Ä /x.y"
 
 
-@pytest.mark.parametrize(("name", "field"), [(name, field) for name, field in NUMBERS.items() if name != "idsite"])
+@pytest.mark.parametrize(
+    ("name", "field"), [(name, field) for name, field in NUMBER_PARAMETERS.items() if name != "idsite"]
+)
 @pytest.mark.parametrize(
     ("given_", "number"), [("12", 12), ("-1.5", -1.5), (".5", 0.5), (7, 7), (2.5, 2.5), (True, 1), ("much", "much")]
 )
@@ -115,22 +123,22 @@ def test_an_unknown_parameter_does_not_pass_for_something_else(name: str) -> Non
 
 
 def test_bots_that_are_to_be_counted_are_not_marked() -> None:
-    door = Door(ARRIVAL, None, "2027")
+    door = DocumentContext(ARRIVAL, None, "2027")
     assert fields(bots="1")["bot"] is False
-    assert b'"bot"' not in document(Event(fields(bots="1", url=PAGE)), door, "x")
+    assert b'"bot"' not in build_document(Event(fields(bots="1", url=PAGE)), door, "x")
     assert "bot" not in fields(bots="0")
 
 
 @pytest.mark.parametrize("site", [None, "", "0", "-1", "one", "1.5", [1], {"a": 1}, "\u0661"])
 def test_without_a_site_nothing_is_tracked(site: object) -> None:
     with pytest.raises(Malformed, match="idsite"):
-        fields_of({"idsite": site, "rec": "1"}, STRANGER)
+        build_event_fields({"idsite": site, "rec": "1"}, STRANGER)
 
 
 @pytest.mark.parametrize("rec", [None, "", "0", "2", [1]])
 def test_without_asking_to_be_recorded_nothing_is_tracked(rec: object) -> None:
     with pytest.raises(Malformed, match="rec=1"):
-        fields_of({"idsite": 1, "rec": rec}, STRANGER)
+        build_event_fields({"idsite": 1, "rec": rec}, STRANGER)
 
 
 class TestWhen:
@@ -180,7 +188,9 @@ class TestWhereFrom:
             (IMPORTER, "198.51.100.1", "198.51.100.1"),
         ],
     )
-    def test_only_an_importer_may_name_another_address(self, setting: Setting, address: str, found: str) -> None:
+    def test_only_an_importer_may_name_another_address(
+        self, setting: TrackingContext, address: str, found: str
+    ) -> None:
         assert fields(setting, cip=address)["clientip"] == found
 
     def test_a_name_in_place_of_an_address_is_no_address(self) -> None:
@@ -192,20 +202,20 @@ class TestWhereFrom:
         assert told(fields(IMPORTER, **place)) == {"event": "view", **place, "lat": 52.5, "long": 13.4}
 
     def test_the_agent_and_languages_are_the_senders_own_where_none_are_told(self) -> None:
-        setting = IMPORTER._replace(agent="Browser/1", lang="en")
+        setting = IMPORTER._replace(user_agent="Browser/1", accept_language="en")
         assert told(fields(setting)) == {"event": "view", "agent": "Browser/1", "lang": "en"}
         assert told(fields(setting, ua="Other/2")) == {"event": "view", "agent": "Other/2", "lang": "en"}
         assert told(fields(setting, cip="198.51.100.1")) == {"event": "view"}
 
     def test_a_picture_in_a_page_is_of_that_page(self) -> None:
-        setting = STRANGER._replace(page=PAGE)
+        setting = STRANGER._replace(page_url=PAGE)
         assert fields(setting)["id"] == "/data/wells"
         assert "url" not in fields(setting, urlref="https://a.example/")
         assert fields(setting, url="https://example.org/b")["id"] == "/b"
 
 
 class TestItems:
-    setting = STRANGER._replace(rule=DATASETS)
+    setting = STRANGER._replace(item_pattern=DATASETS)
 
     @pytest.mark.parametrize(
         ("parameters", "item"),
@@ -283,7 +293,9 @@ class TestLinesOfLogs:
         assert fields(url=PAGE, action_name=title)["event"] == event
 
 
-_names = st.sampled_from([*TEXTS, *NUMBERS, *HANDLED, "dimension1", "event", "@timestamp"]) | st.text(max_size=5)
+_names = st.sampled_from(
+    [*TEXT_PARAMETERS, *NUMBER_PARAMETERS, *SPECIAL_PARAMETERS, "dimension1", "event", "@timestamp"]
+) | st.text(max_size=5)
 _values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20) | st.just("1"),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
@@ -292,10 +304,10 @@ _values = st.recursive(
 
 
 @given(st.dictionaries(_names, _values, max_size=8), st.sampled_from([STRANGER, IMPORTER]))
-def test_any_parameters_are_an_event_or_invalid(parameters: dict[str, Any], setting: Setting) -> None:
+def test_any_parameters_are_an_event_or_invalid(parameters: dict[str, Any], setting: TrackingContext) -> None:
     try:
-        found = fields_of({"idsite": 1, "rec": 1, **parameters}, setting)
-        document(Event(found), Door(ARRIVAL, None, "2027"), "spare")
+        found = build_event_fields({"idsite": 1, "rec": 1, **parameters}, setting)
+        build_document(Event(found), DocumentContext(ARRIVAL, None, "2027"), "spare")
     except Malformed as error:
         orjson.dumps(str(error).encode(errors="backslashreplace").decode())
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.errors import Malformed, NoKey, SpoolFull, TooLarge
+from metronome.errors import Malformed, PayloadTooLarge, SpoolFull, Unauthorized
 from metronome.event import Event
-from metronome.protocol import Outcome, Readings, Reply, Request
+from metronome.protocol import IngestResult, ParsedRequest, Reply, Request
 from metronome.protocols.matomo import tracker
-from metronome.web.gif import ERROR_HEADER, GIF
+from metronome.web.gif import ERROR_HEADER, TRANSPARENT_GIF
 
 FORM: Final = "application/x-www-form-urlencoded"
 HEX: Final = "0123456789abcdef"
@@ -32,12 +32,14 @@ def post(body: bytes | str | object, query: str = "", **headers: str) -> Request
 
 def events(request: Request) -> list[Any]:
     """Read a request; of what is no event, the sentence that says why."""
-    readings = list(tracker.read(request).events)
+    readings = list(tracker.parse(request).events)
     return [reading.fields if isinstance(reading, Event) else str(reading) for reading in readings]
 
 
-def answer(request: Request, rejected: dict[int, Malformed | TooLarge] | None = None, accepted: int = 1) -> Reply:
-    return tracker.reply(request, tracker.read(request), Outcome(accepted, rejected or {}))
+def answer(
+    request: Request, rejected: dict[int, Malformed | PayloadTooLarge] | None = None, accepted: int = 1
+) -> Reply:
+    return tracker.reply(request, tracker.parse(request), IngestResult(accepted, rejected or {}))
 
 
 JS: Final = (
@@ -171,11 +173,11 @@ class TestShapes:
             assert "idsite" in events(request)[0]
         else:
             with pytest.raises(Malformed, match=r"bulk|JSON|empty"):
-                tracker.read(request)
+                tracker.parse(request)
 
     def test_a_bulk_of_more_than_a_request_may_hold_is_refused(self) -> None:
-        with pytest.raises(TooLarge, match="over 100"):
-            tracker.read(post({"requests": ["?x"] * 101}))
+        with pytest.raises(PayloadTooLarge, match="over 100"):
+            tracker.parse(post({"requests": ["?x"] * 101}))
 
     def test_a_picture_in_a_page_without_scripts_is_of_that_page(self) -> None:
         page = {"Referer": "https://example.org/page"}
@@ -203,18 +205,18 @@ class TestTokens:
         ],
     )
     def test_the_key_is_found_wherever_trackers_put_it(self, request_: Request) -> None:
-        assert tracker.key(request_) == SECRET
+        assert tracker.extract_key(request_) == SECRET
 
     @pytest.mark.parametrize(
         "body",
         ["", '{"token_auth":', '{"token_auth":7}', '["token_auth"]', '{"requests":"token_auth"}', "a=token_auth"],
     )
     def test_none_is_found_in_what_cannot_be_read(self, body: str) -> None:
-        assert tracker.key(post(body)) == ""
+        assert tracker.extract_key(post(body)) == ""
 
     def test_it_is_never_kept(self) -> None:
         for request in (get(f"{VIEW}&token_auth={SECRET}"), post({"requests": [f"?{VIEW}&token_auth={SECRET}"]})):
-            assert SECRET not in repr(list(tracker.read(request).events))
+            assert SECRET not in repr(list(tracker.parse(request).events))
 
 
 class TestIdentities:
@@ -254,7 +256,7 @@ class TestIdentities:
 class TestAnswers:
     def test_a_single_one_is_answered_with_the_picture(self) -> None:
         reply = answer(get(VIEW))
-        assert (reply.status, reply.body, reply.content_type) == (200, GIF, "image/gif")
+        assert (reply.status, reply.body, reply.content_type) == (200, TRANSPARENT_GIF, "image/gif")
 
     @pytest.mark.parametrize(
         "request_",
@@ -284,7 +286,7 @@ class TestAnswers:
     def test_a_bulk_is_answered_with_how_many_were_taken(
         self, *, believed: bool, token: str, more: dict[str, Any]
     ) -> None:
-        request = post({"requests": [f"?{VIEW}"] * 4, "token_auth": token})._replace(believed=believed)
+        request = post({"requests": [f"?{VIEW}"] * 4, "token_auth": token})._replace(is_trusted=believed)
         reply = answer(request, {3: Malformed("b"), 1: Malformed("ä\n")}, 2)
         assert (reply.status, reply.content_type) == (200, "application/json")
         assert orjson.loads(reply.body) == {"status": "success", "tracked": 2, "invalid": 2, **more}
@@ -295,14 +297,14 @@ class TestAnswers:
 
     @pytest.mark.parametrize("body", [b'{"requests":[', b'{"requests":["?x"]}'])
     def test_a_bulk_that_was_not_taken_is_told_in_matomos_way(self, body: bytes) -> None:
-        reply = tracker.refuse(post(body), SpoolFull("no room"), 503)
+        reply = tracker.reply_error(post(body), SpoolFull("no room"), 503)
         said = orjson.loads(reply.body)
         assert (reply.status, said["status"], said["tracked"], said["invalid"]) == (503, "error", 0, 0)
         assert "no room" in said["message"]
         assert "Retry-After" in reply.headers
 
     def test_others_are_told_as_everywhere(self) -> None:
-        reply = tracker.refuse(get(VIEW), NoKey("a key is needed"), 401)
+        reply = tracker.reply_error(get(VIEW), Unauthorized("a key is needed"), 401)
         assert (reply.status, reply.content_type) == (401, "application/problem+json")
         assert "WWW-Authenticate" in reply.headers
 
@@ -311,7 +313,7 @@ class TestAnswers:
         requests = [get("", **origin), get(VIEW, **origin), post(f"{VIEW}&send_image=0", **origin)]
         replies = [*map(answer, requests), answer(post({"requests": []}, **origin))]
         refused = (get(VIEW, **origin), post({"requests": []}, **origin))
-        replies += [tracker.refuse(request, Malformed("x"), 400) for request in refused]
+        replies += [tracker.reply_error(request, Malformed("x"), 400) for request in refused]
         for reply in replies:
             assert reply.headers["Access-Control-Allow-Origin"] == "https://example.org"
             assert reply.headers["Access-Control-Allow-Credentials"] == "true"
@@ -337,12 +339,12 @@ _bodies = st.binary(max_size=60) | _texts.map(str.encode) | _json.map(lambda fou
 @given(_bodies, _texts, st.sampled_from(["GET", "POST"]))
 def test_any_request_is_read_or_refused(body: bytes, query: str, method: str) -> None:
     request = post(body, query)._replace(method=method, max_events=3)
-    assert type(tracker.key(request)) is str
+    assert type(tracker.extract_key(request)) is str
     try:
-        readings: Readings = tracker.read(request)
-    except (Malformed, TooLarge) as error:
-        assert tracker.refuse(request, error, 400).status == 400  # noqa: PT017  # what it is answered with
+        readings: ParsedRequest = tracker.parse(request)
+    except (Malformed, PayloadTooLarge) as error:
+        assert tracker.reply_error(request, error, 400).status == 400  # noqa: PT017  # what it is answered with
         return
     for reading in readings.events:
-        assert isinstance(reading, Event | Malformed | TooLarge)
-    assert tracker.reply(request, readings, Outcome(0, {})).status in {200, 204}
+        assert isinstance(reading, Event | Malformed | PayloadTooLarge)
+    assert tracker.reply(request, readings, IngestResult(0, {})).status in {200, 204}

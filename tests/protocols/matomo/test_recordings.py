@@ -8,9 +8,9 @@ import pytest
 from multidict import CIMultiDict
 
 from metronome.event import Event
-from metronome.protocol import Address, Outcome, Reply, Request
-from metronome.protocols.registry import PROTOCOLS
-from metronome.web.gif import GIF
+from metronome.protocol import Endpoint, IngestResult, Reply, Request
+from metronome.protocols.registry import ENDPOINTS
+from metronome.web.gif import TRANSPARENT_GIF
 
 TOKEN: Final = "b" * 32
 HOST: Final = "stats.test:8080"
@@ -301,9 +301,9 @@ CALLS: Final = {
 """What import_logs.py asks before it starts, and what it is told."""
 
 
-def address_of(method: str, path: str) -> Address:
+def address_of(method: str, path: str) -> Endpoint:
     """Return the address that a request came to."""
-    return next(one for one in PROTOCOLS if (one.method, one.prefix + one.path) == (method, path))
+    return next(one for one in ENDPOINTS if (one.method, one.prefix + one.path) == (method, path))
 
 
 def play(recording: Recording) -> tuple[list[Mapping[str, Any]], Reply]:
@@ -318,13 +318,13 @@ def play(recording: Recording) -> tuple[list[Mapping[str, Any]], Reply]:
         path.removeprefix(address.prefix),
         query,
         CIMultiDict({"Host": HOST, **({"User-Agent": recording.agent} if recording.agent else {})}),
-        sender="192.0.2.1",
-        arrival=ARRIVAL,
-        believed=TOKEN in recording.body,
+        client_ip="192.0.2.1",
+        received_at=ARRIVAL,
+        is_trusted=TOKEN in recording.body,
     )
-    readings = address.dialect.read(request)
+    readings = address.dialect.parse(request)
     events = [event.fields for event in readings.events if isinstance(event, Event)]
-    return events, address.dialect.reply(request, readings, Outcome(len(events), {}))
+    return events, address.dialect.reply(request, readings, IngestResult(len(events), {}))
 
 
 @pytest.mark.parametrize("name", RECORDINGS)
@@ -340,7 +340,7 @@ def test_it_is_answered_as_the_client_expects(name: str) -> None:
     events, reply = play(recording)
     assert reply.status == 200
     if recording.method == "GET":
-        assert (reply.content_type, reply.body) == ("image/gif", GIF)
+        assert (reply.content_type, reply.body) == ("image/gif", TRANSPARENT_GIF)
         return
     told = {"status": "success", "tracked": len(events), "invalid": 0}
     # The importer shows a token, and asks for these to say which of its lines were wrong.
@@ -357,9 +357,9 @@ def test_a_log_that_is_sent_again_has_the_same_names() -> None:
 def test_what_the_importer_asks_first_is_answered(name: str) -> None:
     path, body, told = CALLS[name]
     dialect = address_of("POST", path).dialect
-    request = Request(body.encode(), "", 100, "POST", headers={"Host": HOST}, believed=True)
-    reply = dialect.reply(request, dialect.read(request), Outcome(0, {}))
-    assert dialect.key(request) == TOKEN
+    request = Request(body.encode(), "", 100, "POST", headers={"Host": HOST}, is_trusted=True)
+    reply = dialect.reply(request, dialect.parse(request), IngestResult(0, {}))
+    assert dialect.extract_key(request) == TOKEN
     assert (reply.status, orjson.loads(reply.body)) == (200, told)
 
 

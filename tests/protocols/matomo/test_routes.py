@@ -10,9 +10,9 @@ import orjson
 import pytest
 
 from metronome.scopes import Scope
-from metronome.web.gif import ERROR_HEADER, GIF
-from tests.installations import give_key, stored_documents
-from tests.servers import Server, serving, unique_name
+from metronome.web.gif import ERROR_HEADER, TRANSPARENT_GIF
+from tests.installations import create_key, read_stored_documents
+from tests.servers import Server, running_server, unique_name
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded; charset=UTF-8"}
 FOREIGN = "f" * 32
@@ -24,9 +24,9 @@ ADDRESSES = ["/matomo.php", "/piwik.php", "//matomo.php", "//piwik.php"]
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Anybody may send, and only an importer is believed; two workers take turns."""
     data = tmp_path_factory.mktemp("matomo") / "guarded"
-    TOKENS["imports"] = give_key(data, "imports", Scope.IMPORT)
-    TOKENS["sends"] = give_key(data, "sends", Scope.TICK)
-    with serving(data, workers=2, public="tick,tock") as running:
+    TOKENS["imports"] = create_key(data, "imports", Scope.IMPORT)
+    TOKENS["sends"] = create_key(data, "sends", Scope.TICK)
+    with running_server(data, workers=2, public="tick,tock") as running:
         yield running
 
 
@@ -62,7 +62,7 @@ async def test_a_view_counts_however_it_is_sent(
     # Without the host before it, two slashes would begin a host.
     address = guarded.url + address
     async with http.get(f"{address}?{query(item)}") as answer:
-        assert (answer.status, answer.content_type, await answer.read()) == (200, "image/gif", GIF)
+        assert (answer.status, answer.content_type, await answer.read()) == (200, "image/gif", TRANSPARENT_GIF)
     async with http.post(address, data=query(item, send_image="0"), headers=FORM) as answer:
         assert (answer.status, await answer.read()) == (204, b"")
     async with http.post(f"{address}?{query(item, send_image='0')}", data=b"", headers=FORM) as answer:
@@ -224,7 +224,7 @@ class TestLogImporter:
 
 def test_no_key_is_ever_stored_and_no_address_whole(tmp_path_factory: pytest.TempPathFactory) -> None:
     data = tmp_path_factory.mktemp("matomo") / "stored"
-    token = give_key(data, "imports", Scope.IMPORT)
+    token = create_key(data, "imports", Scope.IMPORT)
     asked = [query("/a", token_auth=token, cip="198.51.100.77", ua="Odd/1", **{"odd[name]": "x"})]
 
     async def send(server: Server) -> None:
@@ -234,9 +234,9 @@ def test_no_key_is_ever_stored_and_no_address_whole(tmp_path_factory: pytest.Tem
             async with http.post("/matomo.php", json={"requests": [f"?{asked[0]}"]}) as answer:
                 assert (await answer.json())["tracked"] == 1
 
-    with serving(data, public="none") as server:
+    with running_server(data, public="none") as server:
         asyncio.run(send(server))
-    documents = stored_documents(data)
+    documents = read_stored_documents(data)
     assert len(documents) == 2
     for found in documents:
         text = orjson.dumps(found).decode()

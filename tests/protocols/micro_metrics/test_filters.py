@@ -6,16 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.errors import Malformed, Unaskable
-from metronome.protocols.micro_metrics.documents import MARK
-from metronome.protocols.micro_metrics.reports import ALL, PARAMETERS, read_asked
+from metronome.errors import InvalidQuery, Malformed
+from metronome.protocols.micro_metrics.documents import PROTOCOL_MARKER
+from metronome.protocols.micro_metrics.reports import ALL_TIME, QUERY_PARAMETERS, parse_metrics_query
 from metronome.stores.query import AllOf, AnyOf, Equals, Exists, Filter, Range
 
 NOW = datetime(2017, 4, 28, 14, 57, 25, 458_000, UTC)
 
 
 def time_range(query: dict[str, str], last: str = "30d") -> list[str | None]:
-    asked = read_asked(query, NOW, last=last)
+    asked = parse_metrics_query(query, NOW, default_last=last)
     return [None if moment is None else moment.isoformat()[:23] for moment in (asked.start, asked.end)]
 
 
@@ -51,8 +51,8 @@ def test_a_range_of_time_is_read(query: dict[str, str], start: str | None, end: 
 
 
 def test_a_report_may_look_at_everything_if_nothing_is_said() -> None:
-    assert time_range({}, ALL) == [None, None]
-    assert time_range({"last": "1d"}, ALL) == ["2017-04-27T00:00:00+00:", "2017-04-28T14:58:00.001"]
+    assert time_range({}, ALL_TIME) == [None, None]
+    assert time_range({"last": "1d"}, ALL_TIME) == ["2017-04-27T00:00:00+00:", "2017-04-28T14:58:00.001"]
 
 
 def test_the_end_of_the_calendar_is_no_end() -> None:
@@ -79,7 +79,7 @@ def test_the_end_of_the_calendar_is_no_end() -> None:
     ],
 )
 def test_the_other_filters_are_read(query: dict[str, str], filters: tuple[Filter, ...]) -> None:
-    assert read_asked(query, NOW).where == AllOf((Equals(*MARK), *filters))
+    assert parse_metrics_query(query, NOW).where == AllOf((Equals(*PROTOCOL_MARKER), *filters))
 
 
 @pytest.mark.parametrize(
@@ -100,19 +100,19 @@ def test_the_other_filters_are_read(query: dict[str, str], filters: tuple[Filter
     ],
 )
 def test_what_cannot_be_asked_is_refused_with_the_reason(query: dict[str, str], sentence: str) -> None:
-    with pytest.raises((Unaskable, Malformed)) as caught:
-        read_asked(query, NOW)
+    with pytest.raises((InvalidQuery, Malformed)) as caught:
+        parse_metrics_query(query, NOW)
     assert sentence in str(caught.value)
 
 
 def test_a_report_has_a_parameter_of_its_own_and_the_key_is_none() -> None:
-    assert read_asked({"groupby": "a", "key": "secret"}, NOW, "groupby").period == "d"
+    assert parse_metrics_query({"groupby": "a", "key": "secret"}, NOW, "groupby").period == "d"
 
 
-@given(st.dictionaries(st.sampled_from(PARAMETERS), st.text(max_size=30) | st.from_regex(r"(\d{1,9}[dhm]){1,3}")))
+@given(st.dictionaries(st.sampled_from(QUERY_PARAMETERS), st.text(max_size=30) | st.from_regex(r"(\d{1,9}[dhm]){1,3}")))
 def test_whatever_is_asked_only_unaskable_and_malformed_leave(query: dict[str, str]) -> None:
     try:
-        asked = read_asked(query, NOW)
-    except (Unaskable, Malformed):
+        asked = parse_metrics_query(query, NOW)
+    except (InvalidQuery, Malformed):
         return
-    assert asked.where.inner[0] == Equals(*MARK)
+    assert asked.where.filters[0] == Equals(*PROTOCOL_MARKER)

@@ -10,39 +10,48 @@ from typing import Any
 import orjson
 import pytest
 
-from metronome.errors import Unaskable
-from metronome.event import Door, document
-from metronome.items import item_rule
+from metronome.errors import InvalidQuery
+from metronome.event import DocumentContext, build_document
+from metronome.items import compile_item_pattern
 from metronome.protocols.micro_metrics import reports as found
 from metronome.protocols.micro_metrics import reports as measures
 from metronome.protocols.micro_metrics import reports as names
-from metronome.protocols.micro_metrics.documents import event_of
-from metronome.protocols.micro_metrics.payloads import TAGS_MAX, read_payload
-from metronome.protocols.micro_metrics.reports import ALL, MAX_BYTES, MAX_DOCUMENTS, MAX_ROWS, Asked, read_asked
-from metronome.stores.base import Batch, Store
+from metronome.protocols.micro_metrics.documents import build_event
+from metronome.protocols.micro_metrics.payloads import TAGS_MAX, parse_payload
+from metronome.protocols.micro_metrics.reports import (
+    ALL_TIME,
+    DOCUMENTS_MAX_BYTES,
+    MAX_DOCUMENTS,
+    MAX_ROWS,
+    MetricsQuery,
+    parse_metrics_query,
+)
+from metronome.stores.base import DocumentBatch, Store
 from metronome.stores.duckdb import DuckDBStore
-from metronome.stores.query import Answer, Question
+from metronome.stores.query import Query, QueryResult
 
 NOW = datetime(2017, 4, 28, 14, 57, 25, 458_000, UTC)
-DOOR = Door(arrival="2017-04-26T12:00:00.000Z", earliest=None, latest="2030-01-01T00:00:00.000Z")
-RULE = item_rule(None)
+DOOR = DocumentContext(
+    received_at="2017-04-26T12:00:00.000Z", min_timestamp=None, max_timestamp="2030-01-01T00:00:00.000Z"
+)
+RULE = compile_item_pattern(None)
 
 
 class Estimating(DuckDBStore):
     """A store that does not vouch for its answers."""
 
-    async def ask(self, *questions: Question) -> tuple[Answer, ...]:
-        return tuple(replace(answer, exact=False) for answer in await super().ask(*questions))
+    async def query(self, *queries: Query) -> tuple[QueryResult, ...]:
+        return tuple(replace(answer, exact=False) for answer in await super().query(*queries))
 
 
 def line(at: int, **event: Any) -> bytes:
-    tracked = read_payload({"type": "a", "createdOn": "2017-04-26", **event}, DOOR.arrival, f"e{at}")
-    return document(event_of(tracked, RULE), DOOR, "spare")
+    tracked = parse_payload({"type": "a", "createdOn": "2017-04-26", **event}, DOOR.received_at, f"e{at}")
+    return build_document(build_event(tracked, RULE), DOOR, "spare")
 
 
 async def fill(store: Store, lines: list[bytes]) -> None:
     await store.setup()
-    assert (await store.write(Batch.of(lines))).stored == len(lines)
+    assert (await store.write(DocumentBatch.from_documents(lines))).stored == len(lines)
 
 
 @pytest.fixture
@@ -77,41 +86,41 @@ async def full_store(full: Path) -> AsyncIterator[Store]:
     await store.close()
 
 
-def everything(**query: str) -> Asked:
-    return read_asked({"last": ALL, **query}, NOW)
+def everything(**query: str) -> MetricsQuery:
+    return parse_metrics_query({"last": ALL_TIME, **query}, NOW)
 
 
 async def test_counts_and_sums_have_no_limit(full_store: Store) -> None:
-    assert await found.count(full_store, everything()) == MAX_DOCUMENTS + 1
-    rows = await measures.aggregate(full_store, everything())
+    assert await found.count_documents(full_store, everything()) == MAX_DOCUMENTS + 1
+    rows = await measures.aggregate_values(full_store, everything())
     assert [row["sum"] for row in rows] == [2 * (MAX_DOCUMENTS + 1), 0, 0]
-    assert await names.types(full_store, everything()) == ["a"]
+    assert await names.list_types(full_store, everything()) == ["a"]
 
 
 async def test_a_report_of_too_many_documents_is_refused(full_store: Store) -> None:
-    with pytest.raises(Unaskable, match="over 100000 documents: ask for a shorter time"):
-        await found.report(full_store, everything())
-    with pytest.raises(Unaskable, match="over 100000 documents"):
-        await found.unique(full_store, everything(), "tags.n")
-    assert await found.unique(full_store, everything(), "tags.other") == []
-    assert len(await found.report(full_store, everything(tags="n=77"))) == 1
+    with pytest.raises(InvalidQuery, match="over 100000 documents: ask for a shorter time"):
+        await found.list_documents(full_store, everything())
+    with pytest.raises(InvalidQuery, match="over 100000 documents"):
+        await found.unique_values(full_store, everything(), "tags.n")
+    assert await found.unique_values(full_store, everything(), "tags.other") == []
+    assert len(await found.list_documents(full_store, everything(tags="n=77"))) == 1
 
 
 async def test_a_report_of_too_many_groups_is_refused(full_store: Store) -> None:
-    with pytest.raises(Unaskable, match="over 50000 rows"):
-        await measures.groupby(full_store, everything(), "n")
-    with pytest.raises(Unaskable, match="over 50000 rows"):
-        await names.tag_values(full_store, everything(), "n")
-    with pytest.raises(Unaskable, match="over 50000 rows"):
-        await names.tags(full_store, everything())
+    with pytest.raises(InvalidQuery, match="over 50000 rows"):
+        await measures.group_values(full_store, everything(), "n")
+    with pytest.raises(InvalidQuery, match="over 50000 rows"):
+        await names.list_tag_values(full_store, everything(), "n")
+    with pytest.raises(InvalidQuery, match="over 50000 rows"):
+        await names.list_tags(full_store, everything())
 
 
 async def test_a_report_of_documents_that_are_too_large_together_is_refused(store: Store) -> None:
     size = 900_000
-    await fill(store, [line(at, data={"x": "x" * size}) for at in range(MAX_BYTES // size + 1)])
-    assert len(await found.report(store, everything(tags="unheard"))) == 0
-    with pytest.raises(Unaskable, match="bytes of documents"):
-        await found.report(store, everything())
+    await fill(store, [line(at, data={"x": "x" * size}) for at in range(DOCUMENTS_MAX_BYTES // size + 1)])
+    assert len(await found.list_documents(store, everything(tags="unheard"))) == 0
+    with pytest.raises(InvalidQuery, match="bytes of documents"):
+        await found.list_documents(store, everything())
 
 
 async def test_more_tags_than_can_be_listed_are_refused(store: Store) -> None:
@@ -119,22 +128,24 @@ async def test_more_tags_than_can_be_listed_are_refused(store: Store) -> None:
         return {f"{at}-{number:0190}": number for number in range(TAGS_MAX)}
 
     await fill(store, [line(at, type=f"t{at}", tags=many(at)) for at in range(names.MAX_TAGS // TAGS_MAX + 1)])
-    with pytest.raises(Unaskable, match="over 1000 tags"):
-        await names.tags(store, everything())
-    assert await names.tags(store, everything(type="t3")) == {name: [str(value)] for name, value in many(3).items()}
+    with pytest.raises(InvalidQuery, match="over 1000 tags"):
+        await names.list_tags(store, everything())
+    assert await names.list_tags(store, everything(type="t3")) == {
+        name: [str(value)] for name, value in many(3).items()
+    }
 
 
 async def test_what_a_store_only_estimates_is_refused(tmp_path: Path) -> None:
     store = Estimating(tmp_path)
     await fill(store, [line(0, tags="n")])
-    with pytest.raises(Unaskable, match=f"over {MAX_ROWS} rows"):
-        await names.types(store, everything())
+    with pytest.raises(InvalidQuery, match=f"over {MAX_ROWS} rows"):
+        await names.list_types(store, everything())
     await store.close()
 
 
 async def test_values_that_are_no_numbers_measure_nothing(store: Store) -> None:
     await fill(store, [line(0, value="5"), line(1, value=None), line(2, value=True), line(3, value=[1])])
-    (row, *_) = await measures.aggregate(store, everything())
+    (row, *_) = await measures.aggregate_values(store, everything())
     assert row == {"dateString": "2017-04-26T00:00:00.000Z", "date": "1493164800000"} | dict.fromkeys(
         ("sum", "avg", "max", "min"), 0
     )
@@ -158,20 +169,20 @@ async def test_values_that_are_no_numbers_measure_nothing(store: Store) -> None:
 )
 async def test_documents_are_found_by_their_value(store: Store, value: Any, query: str, is_found: bool) -> None:  # noqa: FBT001  # a table's
     await fill(store, [line(0, value=value)])
-    assert await found.count(store, everything(value=query)) == is_found
+    assert await found.count_documents(store, everything(value=query)) == is_found
 
 
 async def test_documents_of_the_future_are_part_of_everything(store: Store) -> None:
     await fill(store, [line(0, createdOn="2017-04-29T01:30:00Z"), line(1, createdOn="2017-04-28T13:00:00Z")])
-    rows = await measures.aggregate(store, everything(period="h"))
+    rows = await measures.aggregate_values(store, everything(period="h"))
     assert [(row["dateString"][8:13], row["sum"]) for row in rows if row["sum"]] == [("28T13", 1), ("29T01", 1)]
 
 
 async def test_the_oldest_documents_come_first_and_the_same_values_are_one(store: Store) -> None:
     days = ("2017-04-27", "2017-04-25", "2017-04-26")
     await fill(store, [line(at, createdOn=day, data={"b": {"c.d": [at % 2]}}) for at, day in enumerate(days)])
-    assert [orjson.loads(one)["_id"] for one in await found.report(store, everything())] == ["e1", "e2", "e0"]
-    assert [(row["_id"], row["count"]) for row in await found.unique(store, everything(), "data.b.c.d")] == [
+    assert [orjson.loads(one)["_id"] for one in await found.list_documents(store, everything())] == ["e1", "e2", "e0"]
+    assert [(row["_id"], row["count"]) for row in await found.unique_values(store, everything(), "data.b.c.d")] == [
         ([1], 1),
         ([0], 2),
     ]

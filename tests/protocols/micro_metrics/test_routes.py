@@ -15,11 +15,11 @@ from urllib.parse import quote
 import orjson
 import pytest
 
-from metronome.event import identities_again
+from metronome.event import idempotent_event_ids
 from metronome.scopes import Scope
-from metronome.web.gif import GIF
-from tests.installations import give_key, stored_documents
-from tests.servers import REQUEST_SECONDS, Server, delete_indices, refresh_indices, serving, unique_name
+from metronome.web.gif import TRANSPARENT_GIF
+from tests.installations import create_key, read_stored_documents
+from tests.servers import REQUEST_TIMEOUT_SECONDS, Server, delete_indices, refresh_indices, running_server, unique_name
 
 EVENTS: Final[list[dict[str, Any]]] = [
     {
@@ -97,7 +97,9 @@ DOCUMENTS: Final[list[dict[str, Any]]] = [
 ]
 IDEMPOTENCY_KEY: Final = "golden"
 _BODY: Final = orjson.dumps({"events": EVENTS})
-for _document, _identity in zip(DOCUMENTS, identities_again(IDEMPOTENCY_KEY, "/api/track/batch", _BODY), strict=False):
+for _document, _identity in zip(
+    DOCUMENTS, idempotent_event_ids(IDEMPOTENCY_KEY, "/api/track/batch", _BODY), strict=False
+):
     _document["_id"] = _identity
 DAYS: Final = "startDate=2017-04-26&endDate=2017-04-29"
 
@@ -126,7 +128,7 @@ class Asking:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         request = urllib.request.Request(self.server.url + path, data, {**self.headers, **named}, method=method)  # noqa: S310  # our own server
         try:
-            with urllib.request.urlopen(request, timeout=REQUEST_SECONDS) as answer:  # noqa: S310  # our own server
+            with urllib.request.urlopen(request, timeout=REQUEST_TIMEOUT_SECONDS) as answer:  # noqa: S310  # our own server
                 return Told(answer.status, answer.headers, answer.read())
         except urllib.error.HTTPError as error:
             with error:
@@ -137,7 +139,7 @@ def fill(ask: Asking) -> None:
     for _ in range(2):
         told = ask("/api/track/batch", {"events": EVENTS}, Idempotency_Key=IDEMPOTENCY_KEY)
         assert told.status == 200
-    ask.server.tick(b'{"event":"sale","value":99,"ts":"2017-04-26T12:00:00Z","currency":"CHF"}')
+    ask.server.post_events(b'{"event":"sale","value":99,"ts":"2017-04-26T12:00:00Z","currency":"CHF"}')
     ask.server.wait_until_shipped()
 
 
@@ -146,14 +148,14 @@ def ask(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     """Ask a server with two workers and the embedded store, and one on Elasticsearch."""
     data = tmp_path_factory.mktemp("micrometrics") / "data"
     if request.param == "crew":
-        with serving(data, workers=2) as running:
+        with running_server(data, workers=2) as running:
             asking = Asking(running)
             fill(asking)
             yield asking
         return
     node, prefix = request.getfixturevalue("elasticsearch_url"), unique_name("micrometrics")
     try:
-        with serving(data, store=node, index_prefix=prefix) as running:
+        with running_server(data, store=node, index_prefix=prefix) as running:
             asking = Asking(running)
             fill(asking)
             refresh_indices(node, prefix)
@@ -164,7 +166,7 @@ def ask(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asking]:
-    with serving(tmp_path_factory.mktemp("micrometrics") / "alone", event_max_bytes=20_000) as running:
+    with running_server(tmp_path_factory.mktemp("micrometrics") / "alone", event_max_bytes=20_000) as running:
         yield Asking(running)
 
 
@@ -489,7 +491,7 @@ def test_what_is_tracked_singly_and_by_pixel_is_reported(alone: Asking) -> None:
     tracked = alone("/api/track", {"type": kind, "tags": {"a": [1, {"b": None}]}, "value": 2.0})
     assert (tracked.status, tracked.headers["Content-Type"]) == (200, "application/json")
     pixel = alone(f"/t.gif?type={kind}&tags=tag1,tag2&userId=99", User_agent="Firefox", Referer="https://a.example/b")
-    assert (pixel.status, pixel.headers["Content-Type"], pixel.body) == (200, "image/gif", GIF)
+    assert (pixel.status, pixel.headers["Content-Type"], pixel.body) == (200, "image/gif", TRANSPARENT_GIF)
     assert "no-store" in pixel.headers["Cache-Control"]
     alone.server.wait_until_shipped()
     first, second = alone(f"/api/report?type={kind}").json()["results"]
@@ -546,7 +548,7 @@ def test_one_bad_event_of_a_batch_fails_none_of_its_neighbours(alone: Asking) ->
 )
 def test_a_pixel_is_a_picture_whatever_is_asked(alone: Asking, query: str) -> None:
     told = alone(f"/t.gif{query}")
-    assert (told.status, told.headers["Content-Type"], told.body) == (200, "image/gif", GIF)
+    assert (told.status, told.headers["Content-Type"], told.body) == (200, "image/gif", TRANSPARENT_GIF)
     assert told.headers["X-Metronome-Error"]
 
 
@@ -578,8 +580,8 @@ def test_only_the_methods_of_the_protocol_are_taken(alone: Asking, path: str) ->
 
 def test_keys_are_asked_for_by_their_scopes(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    sender, reader = give_key(data, "shop", Scope.TICK), give_key(data, "board", Scope.QUERY)
-    with serving(data, public="none") as running:
+    sender, reader = create_key(data, "shop", Scope.TICK), create_key(data, "board", Scope.QUERY)
+    with running_server(data, public="none") as running:
         ask = Asking(running)
         sent = {"type": "sale"}
         assert ask("/api/track", sent).status == 401
@@ -589,7 +591,7 @@ def test_keys_are_asked_for_by_their_scopes(tmp_path: Path) -> None:
         assert ask("/api/track", sent, Authorization=f"Bearer {sender}").status == 200
         assert ask(f"/api/track/batch?key={sender}", {"events": [sent]}).status == 200
         refused = ask("/t.gif?type=sale")
-        assert (refused.status, refused.body) == (200, GIF)
+        assert (refused.status, refused.body) == (200, TRANSPARENT_GIF)
         assert "needs a key" in refused.headers["X-Metronome-Error"]
         assert "X-Metronome-Error" not in ask(f"/t.gif?type=sale&key={sender}").headers
         running.wait_until_shipped()
@@ -597,16 +599,16 @@ def test_keys_are_asked_for_by_their_scopes(tmp_path: Path) -> None:
         assert ask(f"/api/report?key={sender}").status == 403
         assert ask(f"/api/report/count?key={reader}").json() == {"count": 3}
         assert ask("/api/report/count", Authorization=f"Bearer {reader}").json() == {"count": 3}
-    assert all(sender not in str(document) for document in stored_documents(data))
+    assert all(sender not in str(document) for document in read_stored_documents(data))
 
 
 def test_no_whole_address_gets_to_the_disk(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    with serving(data) as running:
+    with running_server(data) as running:
         ask = Asking(running)
         ask("/api/track", {"type": "a", "data": {"ip": "198.51.100.77"}})
         ask("/api/track", {"type": "a", "tags": "b", "data": "ip:198.51.100.77"})
         ask.server.wait_until_shipped()
         found = ask("/api/report").json()["results"]
         assert [each["data"] for each in found] == [{"ip": "198.51.100.0"}] * 2
-    assert [b"198.51.100.77" in orjson.dumps(document) for document in stored_documents(data)] == [False] * 2
+    assert [b"198.51.100.77" in orjson.dumps(document) for document in read_stored_documents(data)] == [False] * 2

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.errors import Unaskable
+from metronome.errors import InvalidQuery
 from metronome.protocols.micro_metrics.reports import (
     MAX_COLUMNS,
-    aggregate_table,
-    count_table,
-    documents_table,
-    groupby_table,
-    unique_table,
+    encode_aggregate_csv,
+    encode_count_csv,
+    encode_documents_csv,
+    encode_groups_csv,
+    encode_unique_csv,
 )
 
 MEASURES = {"sum": 3, "avg": 1.5, "max": 2, "min": 1}
@@ -32,7 +32,7 @@ def test_documents_have_a_column_for_each_tag_field_and_entry_of_data() -> None:
         tracked(tags={"b": 1, "a": "x,y"}, data={"plan": None, "n": [1]}, userId="u"),
         tracked(fields={"f": True}, value={"v": 1}, sessionId='s"1\n', createdOn="2018"),
     ]
-    assert documents_table(documents) == (
+    assert encode_documents_csv(documents) == (
         "type,tags.a,tags.b,fields.f,value,data.n,data.plan,userId,sessionId,createdOn,tagKeys\r\n"
         'a,"x,y",1,,1,[1],,u,,2017,"b,a"\r\n'
         'a,,,true,"{""v"":1}",,,,"s""1\n",2018,\r\n'
@@ -40,27 +40,27 @@ def test_documents_have_a_column_for_each_tag_field_and_entry_of_data() -> None:
 
 
 def test_without_documents_there_is_the_line_of_names() -> None:
-    assert documents_table([]) == "type,value,userId,sessionId,createdOn,tagKeys\r\n"
+    assert encode_documents_csv([]) == "type,value,userId,sessionId,createdOn,tagKeys\r\n"
 
 
 @pytest.mark.parametrize("text", ["=1+2", "+cmd|x", "-1+2", "@SUM(A1)", "\tx", "\r=1"])
 def test_a_text_that_a_spreadsheet_would_work_out_is_kept_from_it(text: str) -> None:
-    table = documents_table([tracked(type=text, tags={text: text}, value=text)])
+    table = encode_documents_csv([tracked(type=text, tags={text: text}, value=text)])
     names, row = csv.reader(io.StringIO(table, newline=""))
     assert row == [f"'{text}", f"'{text}", f"'{text}", "", "", "2017", f"'{text}"]
     assert names[1] == f"tags.{text}"
-    (names, *_) = csv.reader(io.StringIO(groupby_table({text: []}), newline=""))
+    (names, *_) = csv.reader(io.StringIO(encode_groups_csv({text: []}), newline=""))
     assert names == ["Date", f"'{text}"]
 
 
 @pytest.mark.parametrize("value", [-5, -0.5, "-5", "+1.5e3", "a=b"])
 def test_numbers_stay_as_they_are(value: object) -> None:
-    assert f"a,{value},,," in documents_table([tracked(value=value)])
+    assert f"a,{value},,," in encode_documents_csv([tracked(value=value)])
 
 
 def test_measures_by_time_have_a_line_for_each() -> None:
     rows = [{"dateString": "2017-04-26T00:00:00.000Z", "date": "1493164800000", **MEASURES}]
-    assert aggregate_table(rows) == "Date,Sum,Avg,Max,Min\r\n2017-04-26T00:00:00.000Z,3,1.5,2,1\r\n"
+    assert encode_aggregate_csv(rows) == "Date,Sum,Avg,Max,Min\r\n2017-04-26T00:00:00.000Z,3,1.5,2,1\r\n"
 
 
 @pytest.mark.parametrize(
@@ -74,28 +74,30 @@ def test_groups_are_columns_and_share_their_lines(time: dict[str, int], cell: st
         "yen": [{"_id": first, **MEASURES}, {"_id": later, **MEASURES}],
         "CHF": [{"_id": later, **MEASURES, "sum": 0.5}],
     }
-    assert groupby_table(groups) == (f"Date,CHF,Yen\r\n{cell},0,3\r\n{cell.replace('6/4', '1/5')},0.5,3\r\n")
+    assert encode_groups_csv(groups) == (f"Date,CHF,Yen\r\n{cell},0,3\r\n{cell.replace('6/4', '1/5')},0.5,3\r\n")
 
 
 def test_unique_values_have_what_their_documents_have_as_json() -> None:
     row = {"_id": "yen", "types": ["a"], "tags": [{"b": 1}], "values": [1, 2], "data": [], "count": 2}
-    assert unique_table([row]) == ('_id,types,tags,values,data,count\r\nyen,"[""a""]","[{""b"":1}]","[1,2]",[],2\r\n')
+    assert encode_unique_csv([row]) == (
+        '_id,types,tags,values,data,count\r\nyen,"[""a""]","[{""b"":1}]","[1,2]",[],2\r\n'
+    )
 
 
 def test_a_count_is_a_table_too() -> None:
-    assert count_table(4) == "count\r\n4\r\n"
+    assert encode_count_csv(4) == "count\r\n4\r\n"
 
 
 def test_a_table_that_would_be_too_wide_is_refused() -> None:
-    with pytest.raises(Unaskable, match="over 1000 columns"):
-        documents_table([tracked(data=dict.fromkeys(map(str, range(MAX_COLUMNS + 1)), 1))])
-    with pytest.raises(Unaskable, match="over 1000 columns"):
-        groupby_table({str(value): [] for value in range(MAX_COLUMNS + 1)})
+    with pytest.raises(InvalidQuery, match="over 1000 columns"):
+        encode_documents_csv([tracked(data=dict.fromkeys(map(str, range(MAX_COLUMNS + 1)), 1))])
+    with pytest.raises(InvalidQuery, match="over 1000 columns"):
+        encode_groups_csv({str(value): [] for value in range(MAX_COLUMNS + 1)})
 
 
 @given(st.lists(st.dictionaries(st.text(max_size=5), st.text(max_size=8), max_size=3), max_size=4))
 def test_every_table_can_be_read_again_with_as_many_cells_in_each_line(every: list[dict[str, str]]) -> None:
-    table = documents_table([tracked(tags=tags) for tags in every])
+    table = encode_documents_csv([tracked(tags=tags) for tags in every])
     names, *rows = csv.reader(io.StringIO(table, newline=""), strict=True)
     assert len(rows) == len(every)
     assert {len(row) for row in rows} <= {len(names)}

@@ -7,32 +7,32 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.errors import Malformed, MetronomeError, NoKey, NotAllowed, SpoolFull, TooLarge
-from metronome.event import Door, Event, document
-from metronome.protocol import Outcome, Request
+from metronome.errors import Forbidden, Malformed, MetronomeError, PayloadTooLarge, SpoolFull, Unauthorized
+from metronome.event import DocumentContext, Event, build_document
+from metronome.protocol import IngestResult, Request
 from metronome.protocols.microticks.protocol import (
     INACTIVE_CONSUMER,
-    NO_KEY,
-    UNKNOWN_CONSUMER,
-    Microtick,
-    answer,
-    complaint,
-    consumer_key_of,
-    happening_of,
-    read_fields,
-    time_of,
-    token_of,
+    INVALID_CONSUMER_KEY,
+    MISSING_KEY,
+    PreparedReplyProtocol,
+    error_reply,
+    parse_action,
+    parse_consumer_key,
+    parse_fields,
+    parse_tick_timestamp,
+    parse_token,
+    success_reply,
 )
 from metronome.protocols.microticks.sessions import (
-    Happening,
     Session,
-    check_running,
-    happened,
-    identity_of,
+    SessionAction,
+    build_action_event,
+    build_start_event,
+    build_stop_event,
+    check_not_stopped,
+    decode_data,
+    idempotent_event_id,
     new_token,
-    shown_data,
-    start_event,
-    stop_event,
 )
 
 FORM = "application/x-www-form-urlencoded"
@@ -41,7 +41,7 @@ TS = "2017-08-25T17:09:19.438Z"
 LATER = "2017-08-25T17:11:19.438Z"
 TOKEN = "0123456789abcdef" * 2
 SESSION = Session("table", TS)
-DOOR = Door(arrival=LATER, earliest=None, latest="2030-01-01T00:00:00.000Z")
+DOOR = DocumentContext(received_at=LATER, min_timestamp=None, max_timestamp="2030-01-01T00:00:00.000Z")
 
 
 def request(body: bytes, content_type: str = FORM) -> Request:
@@ -49,7 +49,7 @@ def request(body: bytes, content_type: str = FORM) -> Request:
 
 
 def stored(event: Event) -> dict[str, object]:
-    found: dict[str, object] = orjson.loads(document(event, DOOR, "spare"))
+    found: dict[str, object] = orjson.loads(build_document(event, DOOR, "spare"))
     return found
 
 
@@ -65,7 +65,7 @@ def stored(event: Event) -> dict[str, object]:
     ],
 )
 def test_fields_come_as_a_form_or_as_json_and_the_first_of_a_name_counts(body: bytes, content_type: str) -> None:
-    assert read_fields(request(body, content_type)) == {"token": "abc", "action": "click it", "data": "{}", "ts": "1"}
+    assert parse_fields(request(body, content_type)) == {"token": "abc", "action": "click it", "data": "{}", "ts": "1"}
 
 
 @pytest.mark.parametrize(
@@ -76,12 +76,12 @@ def test_fields_come_as_a_form_or_as_json_and_the_first_of_a_name_counts(body: b
         (b'{"a":', FORM, Malformed),
         (b'{"a":NaN}', JSON, Malformed),
         (b"--x", "multipart/form-data", Malformed),
-        (b"a=1&" * 1001, FORM, TooLarge),
+        (b"a=1&" * 1001, FORM, PayloadTooLarge),
     ],
 )
 def test_a_body_that_holds_no_fields_is_refused(body: bytes, content_type: str, error: type[MetronomeError]) -> None:
     with pytest.raises(error):
-        read_fields(request(body, content_type))
+        parse_fields(request(body, content_type))
 
 
 @pytest.mark.parametrize(
@@ -102,37 +102,37 @@ def test_a_body_that_holds_no_fields_is_refused(body: bytes, content_type: str, 
 def test_what_an_event_lacks_is_said_as_microticks_says_it(missing: dict[str, object], sentence: str) -> None:
     fields = {"token": TOKEN, "action": "click", "data": "{}", "ts": TS, **missing}
     with pytest.raises(Malformed) as caught:
-        _ = (happening_of(fields), token_of(fields))
+        _ = (parse_action(fields), parse_token(fields))
     assert str(caught.value) == sentence
 
 
 @pytest.mark.parametrize("ts", ["yesterday", "2017-13-25", True, [], {}, "1969-01-01", float(2**80)])
 def test_a_time_that_is_none_is_refused_and_named(ts: object) -> None:
     with pytest.raises(Malformed, match=r'"ts" is wrong: .* is no time'):
-        time_of({"ts": ts})
+        parse_tick_timestamp({"ts": ts})
 
 
 @pytest.mark.parametrize("ts", [TS, "2017-08-25T19:09:19.438+02:00", "1503680959438", 1503680959438])
 def test_a_time_is_a_stamp_whatever_its_zone(ts: object) -> None:
-    assert time_of({"ts": ts}) == TS
+    assert parse_tick_timestamp({"ts": ts}) == TS
 
 
 @pytest.mark.parametrize("key", [None, "", 5, ["a"]])
 def test_a_consumer_needs_a_key(key: object) -> None:
-    with pytest.raises(NoKey, match=r"^Invalid consumer_key$"):
-        consumer_key_of({"consumer_key": key})
+    with pytest.raises(Unauthorized, match=r"^Invalid consumer_key$"):
+        parse_consumer_key({"consumer_key": key})
 
 
 def test_data_may_be_text_or_json_and_is_kept_as_text() -> None:
     fields = {"action": "click", "ts": TS}
-    assert happening_of({**fields, "data": '{"a": 1}'}) == ("click", '{"a": 1}', TS)
-    assert happening_of({**fields, "data": {"a": 1}}) == ("click", '{"a":1}', TS)
-    assert happening_of({**fields, "data": ""}) == ("click", "", TS)
+    assert parse_action({**fields, "data": '{"a": 1}'}) == ("click", '{"a": 1}', TS)
+    assert parse_action({**fields, "data": {"a": 1}}) == ("click", '{"a":1}', TS)
+    assert parse_action({**fields, "data": ""}) == ("click", "", TS)
 
 
 def test_plain_fields_of_the_data_stand_beside_it_and_an_id_is_the_item() -> None:
     data = '{"id":"moa","clickX":406,"on":true,"deep":{"a":1},"a.b":1,"none":null,"@timestamp":"x","session":"y"}'
-    assert stored(happened(TOKEN, SESSION, Happening("open", data, LATER), "e1")) == {
+    assert stored(build_action_event(TOKEN, SESSION, SessionAction("open", data, LATER), "e1")) == {
         "@timestamp": LATER,
         "event_id": "e1",
         "@version": "1",
@@ -164,102 +164,102 @@ def test_plain_fields_of_the_data_stand_beside_it_and_an_id_is_the_item() -> Non
     ],
 )
 def test_whatever_the_data_is_it_is_kept_to_the_letter_and_never_refused(data: str) -> None:
-    found = stored(happened(TOKEN, SESSION, Happening("open", data, LATER), "e1"))
+    found = stored(build_action_event(TOKEN, SESSION, SessionAction("open", data, LATER), "e1"))
     assert found["data"] == data
     assert not {"params", "event.original"} & found.keys()
 
 
 def test_a_click_is_counted_and_its_time_told_so_that_sessions_can_be_listed() -> None:
-    click = stored(happened(TOKEN, SESSION, Happening("click", "{}", LATER), "e1"))
+    click = stored(build_action_event(TOKEN, SESSION, SessionAction("click", "{}", LATER), "e1"))
     assert (click["session_clicks"], click["session_clicked"]) == (1, 1503681079438)
-    assert "session_clicks" not in stored(happened(TOKEN, SESSION, Happening("swipe", "{}", LATER), "e1"))
+    assert "session_clicks" not in stored(build_action_event(TOKEN, SESSION, SessionAction("swipe", "{}", LATER), "e1"))
 
 
 def test_an_action_of_the_same_name_is_no_start_of_a_session() -> None:
-    start = stored(start_event(TOKEN, SESSION))
-    other = stored(happened(TOKEN, SESSION, Happening("session_start", "{}", TS), "e1"))
+    start = stored(build_start_event(TOKEN, SESSION))
+    other = stored(build_action_event(TOKEN, SESSION, SessionAction("session_start", "{}", TS), "e1"))
     assert start["event"] == other["event"] == "session_start"
     assert "action" in other
     assert "action" not in start
 
 
 def test_a_start_and_a_stop_are_the_same_events_however_often_they_are_made() -> None:
-    stopped = SESSION.stopping(LATER)
-    assert start_event(TOKEN, SESSION) == start_event(TOKEN, stopped.closing("again"))
-    assert stop_event(TOKEN, stopped) == stop_event(TOKEN, stopped.closing(""))
-    assert stored(stop_event(TOKEN, stopped))["duration"] == 120_000
+    stopped = SESSION.with_stop(LATER)
+    assert build_start_event(TOKEN, SESSION) == build_start_event(TOKEN, stopped.as_closed("again"))
+    assert build_stop_event(TOKEN, stopped) == build_stop_event(TOKEN, stopped.as_closed(""))
+    assert stored(build_stop_event(TOKEN, stopped))["duration"] == 120_000
 
 
 def test_a_stop_before_the_start_has_no_duration() -> None:
-    found = stored(stop_event(TOKEN, Session("table", LATER, TS)))
+    found = stored(build_stop_event(TOKEN, Session("table", LATER, TS)))
     assert found["@timestamp"] == TS
     assert "duration" not in found
 
 
 def test_a_session_is_read_as_it_was_kept_and_knows_who_closed_it() -> None:
-    closed = SESSION.stopping(LATER).closing("once")
-    assert Session.of(closed.record()) == closed
+    closed = SESSION.with_stop(LATER).as_closed("once")
+    assert Session.from_record(closed.to_record()) == closed
     assert [closed.was_closed_by(again) for again in ("once", "other", "")] == [True, False, False]
-    assert not SESSION.stopping(LATER).closing("").was_closed_by("")
-    assert SESSION.stopping(LATER).going_on() == SESSION
+    assert not SESSION.with_stop(LATER).as_closed("").was_closed_by("")
+    assert SESSION.with_stop(LATER).without_stop() == SESSION
     with pytest.raises(Malformed, match=r"^Could not find session$"):
-        Session.of(None)
+        Session.from_record(None)
 
 
 def test_a_stopped_session_takes_no_more_events() -> None:
-    check_running(SESSION)
+    check_not_stopped(SESSION)
     with pytest.raises(Malformed, match=r"^Session was already stopped\.$"):
-        check_running(SESSION.stopping(LATER))
+        check_not_stopped(SESSION.with_stop(LATER))
 
 
 def test_tokens_are_32_digits_and_come_again_only_for_the_same_consumer_and_idempotency_key() -> None:
     tokens = [new_token("a", "1"), new_token("a", "2"), new_token("b", "1"), new_token("a", ""), new_token("a", "")]
     assert len(set(tokens)) == 5
     assert new_token("a", "1") == tokens[0]
-    assert [token_of({"token": token}) for token in tokens] == tokens
-    assert identity_of(TOKEN, "1") == identity_of(TOKEN, "1") != identity_of("f" * 32, "1")
+    assert [parse_token({"token": token}) for token in tokens] == tokens
+    assert idempotent_event_id(TOKEN, "1") == idempotent_event_id(TOKEN, "1") != idempotent_event_id("f" * 32, "1")
 
 
 @pytest.mark.parametrize(
     ("error", "status", "said", "told"),
     [
-        (NoKey(UNKNOWN_CONSUMER), 401, UNKNOWN_CONSUMER, "`metronome keys create NAME` makes one"),
-        (NoKey(INACTIVE_CONSUMER), 401, INACTIVE_CONSUMER, "has expired or was revoked"),
-        (NoKey(NO_KEY), 401, NO_KEY, "METRONOME_MICROTICKS_KEY"),
-        (NotAllowed("the key 'x' lacks the scope tick"), 401, "the key 'x' lacks the scope tick", "scope"),
+        (Unauthorized(INVALID_CONSUMER_KEY), 401, INVALID_CONSUMER_KEY, "`metronome keys create NAME` makes one"),
+        (Unauthorized(INACTIVE_CONSUMER), 401, INACTIVE_CONSUMER, "has expired or was revoked"),
+        (Unauthorized(MISSING_KEY), 401, MISSING_KEY, "METRONOME_MICROTICKS_KEY"),
+        (Forbidden("the key 'x' lacks the scope tick"), 401, "the key 'x' lacks the scope tick", "scope"),
         (Malformed("Could not find session"), 418, "Could not find session", "Could not find session"),
         (SpoolFull("the spool is full"), 503, "the spool is full", "bring the store back"),
-        (TooLarge("the \ud800 is too large"), 413, "the \\ud800 is too large", "send less"),
+        (PayloadTooLarge("the \ud800 is too large"), 413, "the \\ud800 is too large", "send less"),
     ],
 )
 def test_errors_say_their_status_what_is_wrong_and_what_to_do(
     error: MetronomeError, status: int, said: str, told: str
 ) -> None:
-    reply = Microtick().refuse(request(b""), error, 418 if status == 401 else status)
+    reply = PreparedReplyProtocol().reply_error(request(b""), error, 418 if status == 401 else status)
     body = orjson.loads(reply.body)
     assert (reply.status, body["status"], body["error"]) == (status, status, said)
     assert told in body["description"]
-    assert reply == complaint(error, status)
+    assert reply == error_reply(error, status)
     assert ("Retry-After" in reply.headers) == error.retry
 
 
 def test_a_decided_request_is_read_as_its_one_event_and_answered_once_that_is_kept() -> None:
-    event = start_event(TOKEN, SESSION)
-    decided = Microtick(event, token=TOKEN)
-    readings = decided.read(request(b""))
+    event = build_start_event(TOKEN, SESSION)
+    decided = PreparedReplyProtocol(event, token=TOKEN)
+    readings = decided.parse(request(b""))
     assert list(readings.events) == [event]
-    assert decided.reply(request(b""), readings, Outcome(1, {})) == answer(token=TOKEN)
-    assert orjson.loads(answer(token=TOKEN).body) == {"status": 200, "token": TOKEN}
+    assert decided.reply(request(b""), readings, IngestResult(1, {})) == success_reply(token=TOKEN)
+    assert orjson.loads(success_reply(token=TOKEN).body) == {"status": 200, "token": TOKEN}
     with pytest.raises(Malformed, match="too old"):
-        decided.reply(request(b""), readings, Outcome(0, {0: Malformed("too old")}))
+        decided.reply(request(b""), readings, IngestResult(0, {0: Malformed("too old")}))
 
 
 @given(st.binary(max_size=200), st.sampled_from([FORM, JSON, "", "text/plain"]))
 def test_no_body_does_worse_than_to_be_refused(body: bytes, content_type: str) -> None:
     try:
-        fields = read_fields(request(body, content_type))
-        happened(TOKEN, SESSION, happening_of(fields), "e1")
-    except (Malformed, TooLarge):
+        fields = parse_fields(request(body, content_type))
+        build_action_event(TOKEN, SESSION, parse_action(fields), "e1")
+    except (Malformed, PayloadTooLarge):
         pass
 
 
@@ -282,8 +282,8 @@ def test_each_event_becomes_a_document_that_gives_back_its_data(action: str, dat
         text = orjson.dumps(data).decode()
     except TypeError:
         return
-    fields = read_fields(request(urlencode({"action": action, "data": text, "ts": TS}).encode()))
-    found = stored(happened(TOKEN, SESSION, happening_of(fields), "e1"))
+    fields = parse_fields(request(urlencode({"action": action, "data": text, "ts": TS}).encode()))
+    found = stored(build_action_event(TOKEN, SESSION, parse_action(fields), "e1"))
     assert (found["event"], found["action"], found["@timestamp"]) == (action, action, TS)
     assert (found["session"], found["consumer"]) == (TOKEN, "table")
-    assert shown_data(str(found["data"])) == orjson.loads(text)
+    assert decode_data(str(found["data"])) == orjson.loads(text)

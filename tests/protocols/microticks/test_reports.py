@@ -9,24 +9,32 @@ import orjson
 import pytest
 import pytest_asyncio
 
-from metronome.errors import Unaskable
-from metronome.event import Door, Event, document
+from metronome.errors import InvalidQuery
+from metronome.event import DocumentContext, Event, build_document
 from metronome.protocols.microticks.reports import (
     EVENT_COLUMNS,
-    LIST_MAX_BYTES,
+    LIST_MAX_DOCUMENT_BYTES,
     SESSION_COLUMNS,
-    Asked,
-    events,
-    read_list,
-    sessions,
+    SessionListQuery,
+    list_events,
+    list_sessions,
+    parse_list_query,
 )
-from metronome.protocols.microticks.sessions import Happening, Session, happened, start_event, stop_event
-from metronome.stores.base import Batch, Store
+from metronome.protocols.microticks.sessions import (
+    Session,
+    SessionAction,
+    build_action_event,
+    build_start_event,
+    build_stop_event,
+)
+from metronome.stores.base import DocumentBatch, Store
 from metronome.stores.duckdb import DuckDBStore
 from metronome.stores.query import MAX_GROUPS
 from tests.reports.filled import BACK_ENDS, opened
 
-DOOR = Door(arrival="2017-09-01T00:00:00.000Z", earliest=None, latest="2030-01-01T00:00:00.000Z")
+DOOR = DocumentContext(
+    received_at="2017-09-01T00:00:00.000Z", min_timestamp=None, max_timestamp="2030-01-01T00:00:00.000Z"
+)
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 """All tests ask the same stores, and so share the loop that these were opened in."""
 
@@ -38,15 +46,15 @@ def at(day: int, minute: int) -> str:
 A, B, C = (name * 32 for name in "abc")
 """The tokens of three sessions: the second was stopped, the third has no event and a neighbour's consumer."""
 TABLE = Session("table", at(24, 0))
-WALL = Session("wall", at(25, 0)).stopping(at(25, 30))
+WALL = Session("wall", at(25, 0)).with_stop(at(25, 30))
 OTHER = Session("table", at(25, 10))
 HAPPENINGS = (
-    (A, TABLE, Happening("click", '{"id":"moa"}', at(24, 1))),
-    (A, TABLE, Happening("swipe", "left", at(24, 5))),
-    (A, TABLE, Happening("click", '{"id":"moa"}', at(24, 3))),
-    (B, WALL, Happening("click", "5", at(25, 2))),
+    (A, TABLE, SessionAction("click", '{"id":"moa"}', at(24, 1))),
+    (A, TABLE, SessionAction("swipe", "left", at(24, 5))),
+    (A, TABLE, SessionAction("click", '{"id":"moa"}', at(24, 3))),
+    (B, WALL, SessionAction("click", "5", at(25, 2))),
     # Sent after the session's day was over.
-    (A, TABLE, Happening("session_start", "{}", at(25, 1))),
+    (A, TABLE, SessionAction("session_start", "{}", at(25, 1))),
 )
 LISTED_A = {
     "id": A,
@@ -82,9 +90,9 @@ STRANGERS: tuple[dict[str, Any], ...] = (
 @pytest_asyncio.fixture(params=BACK_ENDS, scope="module", loop_scope="module")
 async def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Store]:
     made = [
-        *(start_event(token, session) for token, session in ((A, TABLE), (B, WALL), (C, OTHER))),
-        *(happened(*happening, f"e{number}") for number, happening in enumerate(HAPPENINGS)),
-        stop_event(B, WALL),
+        *(build_start_event(token, session) for token, session in ((A, TABLE), (B, WALL), (C, OTHER))),
+        *(build_action_event(*happening, f"e{number}") for number, happening in enumerate(HAPPENINGS)),
+        build_stop_event(B, WALL),
         *(Event(fields) for fields in STRANGERS),
     ]
     async with opened(request.param, request, tmp_path_factory) as store:
@@ -93,17 +101,21 @@ async def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
 
 
 async def write(store: Store, made: list[Event]) -> None:
-    lines = [document(event, DOOR, f"spare{number}") for number, event in enumerate(made)]
-    await store.write(Batch.of(lines))
+    lines = [build_document(event, DOOR, f"spare{number}") for number, event in enumerate(made)]
+    await store.write(DocumentBatch.from_documents(lines))
     await store.refresh()
 
 
 async def test_sessions_are_listed_oldest_first_with_their_clicks_and_their_end(store: Store) -> None:
-    assert await sessions(store, Asked()) == {"sessions": [LISTED_A, LISTED_B, LISTED_C], "count": 3, "status": 200}
+    assert await list_sessions(store, SessionListQuery()) == {
+        "sessions": [LISTED_A, LISTED_B, LISTED_C],
+        "count": 3,
+        "status": 200,
+    }
 
 
 async def test_events_are_listed_oldest_first_with_their_data_as_it_was_sent(store: Store) -> None:
-    found = await events(store, Asked())
+    found = await list_events(store, SessionListQuery())
     assert (found["count"], found["status"]) == (5, 200)
     assert found["events"][0] == {
         "id": "e0",
@@ -147,8 +159,8 @@ async def test_events_are_listed_oldest_first_with_their_data_as_it_was_sent(sto
 async def test_lists_are_filtered_sorted_and_cut(
     store: Store, query: Mapping[str, str], tokens: str, identities: str
 ) -> None:
-    listed = await sessions(store, read_list(query, SESSION_COLUMNS))
-    happened = await events(store, read_list(query, EVENT_COLUMNS))
+    listed = await list_sessions(store, parse_list_query(query, SESSION_COLUMNS))
+    happened = await list_events(store, parse_list_query(query, EVENT_COLUMNS))
     assert [session["id"] for session in listed["sessions"]] == [token * 32 for token in tokens]
     assert [event["id"] for event in happened["events"]] == [f"e{identity}" for identity in identities]
     assert (listed["count"], happened["count"]) == (len(tokens), len(identities))
@@ -173,7 +185,7 @@ async def test_sessions_are_sorted_by_any_column_and_those_without_a_value_are_l
 ) -> None:
     for limit, offset in itertools.product((None, 1, 2), (0, 1)):
         query = {"sort": sort, "offset": str(offset)} | ({} if limit is None else {"limit": str(limit)})
-        found = await sessions(store, read_list(query, SESSION_COLUMNS))
+        found = await list_sessions(store, parse_list_query(query, SESSION_COLUMNS))
         expected = tokens[offset:] if limit is None else tokens[offset : offset + limit]
         assert [session["id"][0] for session in found["sessions"]] == list(expected)
 
@@ -194,7 +206,7 @@ async def test_events_are_sorted_by_any_column_however_few_are_kept_meanwhile(
 ) -> None:
     for limit, offset in itertools.product((None, 1, 2), (0, 1)):
         query = {"sort": sort, "offset": str(offset)} | ({} if limit is None else {"limit": str(limit)})
-        found = await events(store, read_list(query, EVENT_COLUMNS))
+        found = await list_events(store, parse_list_query(query, EVENT_COLUMNS))
         expected = identities[offset:] if limit is None else identities[offset : offset + limit]
         assert [event["id"][1] for event in found["events"]] == list(expected)
 
@@ -217,8 +229,8 @@ async def test_events_are_sorted_by_any_column_however_few_are_kept_meanwhile(
     ],
 )
 async def test_what_a_list_cannot_be_asked_with_is_refused(query: Mapping[str, str], sentence: str) -> None:
-    with pytest.raises(Unaskable) as caught:
-        read_list(query, EVENT_COLUMNS)
+    with pytest.raises(InvalidQuery) as caught:
+        parse_list_query(query, EVENT_COLUMNS)
     assert sentence in str(caught.value)
 
 
@@ -226,11 +238,11 @@ async def test_events_that_are_too_large_together_are_refused_and_fewer_of_them_
     store = DuckDBStore(tmp_path)
     await store.setup()
     data = orjson.dumps("x" * 2**20).decode()
-    each = [Happening("click", data, at(24, minute)) for minute in range(LIST_MAX_BYTES // 2**20 + 1)]
-    await write(store, [happened(A, TABLE, happening, f"e{number}") for number, happening in enumerate(each)])
-    with pytest.raises(Unaskable, match="over 32 MiB of events are more than one list holds"):
-        await events(store, Asked())
-    found = await events(store, Asked(limit=2, descending=True))
+    each = [SessionAction("click", data, at(24, minute)) for minute in range(LIST_MAX_DOCUMENT_BYTES // 2**20 + 1)]
+    await write(store, [build_action_event(A, TABLE, happening, f"e{number}") for number, happening in enumerate(each)])
+    with pytest.raises(InvalidQuery, match="over 32 MiB of events are more than one list holds"):
+        await list_events(store, SessionListQuery())
+    found = await list_events(store, SessionListQuery(limit=2, descending=True))
     assert [event["id"] for event in found["events"]] == [f"e{len(each) - 1}", f"e{len(each) - 2}"]
     await store.close()
 
@@ -238,13 +250,13 @@ async def test_events_that_are_too_large_together_are_refused_and_fewer_of_them_
 async def test_more_sessions_than_one_list_holds_are_refused_and_fewer_of_them_are_not(tmp_path: Path) -> None:
     store = DuckDBStore(tmp_path)
     await store.setup()
-    made = [start_event(f"{number:032x}", TABLE) for number in range(MAX_GROUPS + 1)]
+    made = [build_start_event(f"{number:032x}", TABLE) for number in range(MAX_GROUPS + 1)]
     await write(store, made)
-    for asked in (Asked(), Asked(limit=MAX_GROUPS + 1)):
-        with pytest.raises(Unaskable, match="over 100000 sessions are more than one list holds"):
-            await sessions(store, asked)
-    assert (await sessions(store, Asked(limit=3)))["count"] == 3
-    assert (await sessions(store, Asked(offset=MAX_GROUPS)))["count"] == 1
+    for asked in (SessionListQuery(), SessionListQuery(limit=MAX_GROUPS + 1)):
+        with pytest.raises(InvalidQuery, match="over 100000 sessions are more than one list holds"):
+            await list_sessions(store, asked)
+    assert (await list_sessions(store, SessionListQuery(limit=3)))["count"] == 3
+    assert (await list_sessions(store, SessionListQuery(offset=MAX_GROUPS)))["count"] == 1
     await store.close()
 
 
@@ -253,6 +265,6 @@ async def test_what_only_looks_like_a_session_breaks_no_list(tmp_path: Path) -> 
     await store.setup()
     forged = {"session": "s", "protocol": "microticks", "consumer": "c", "session_started": "2017"}
     await write(store, [Event({**forged, "session_stopped": 1e18, "action": "a"})])
-    assert (await sessions(store, Asked()))["sessions"][0]["stopped_at"] is None
-    assert (await events(store, Asked()))["events"][0]["data"] is None
+    assert (await list_sessions(store, SessionListQuery()))["sessions"][0]["stopped_at"] is None
+    assert (await list_events(store, SessionListQuery()))["events"][0]["data"] is None
     await store.close()

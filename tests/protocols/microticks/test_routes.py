@@ -13,13 +13,13 @@ import orjson
 import pytest
 
 from metronome.auth import keys
-from metronome.auth.keys import make_key, make_token
-from metronome.event import Door, document
-from metronome.protocols.microticks.sessions import Session, start_event, stop_event
+from metronome.auth.keys import build_key, generate_token
+from metronome.event import DocumentContext, build_document
+from metronome.protocols.microticks.sessions import Session, build_start_event, build_stop_event
 from metronome.scopes import Scope
 from metronome.state.sqlite import SQLiteState
-from metronome.times import stamp_of
-from tests.servers import Server, serving, unique_name
+from metronome.times import format_timestamp
+from tests.servers import Server, running_server, unique_name
 
 READ_KEY: Final = "let me read"
 ABOUT_NOW: Final = datetime.now(UTC).replace(microsecond=438_000)
@@ -28,7 +28,7 @@ JSON: Final = "application/json"
 
 
 def at(minutes: float = 0) -> str:
-    return stamp_of(ABOUT_NOW + timedelta(minutes=minutes))
+    return format_timestamp(ABOUT_NOW + timedelta(minutes=minutes))
 
 
 @dataclass(frozen=True)
@@ -75,17 +75,17 @@ def listed(server: Server, name: str, query: str = "") -> list[dict[str, Any]]:
 
 def keep(data: Path, name: str, *scopes: Scope, **more: Any) -> str:
     """Make a key in the state of the server with that data folder, and return its secret."""
-    token = make_token()
-    key = make_key(name, scopes or (Scope.TICK,), token, "2017-01-01T00:00:00.000Z", **more)
+    token = generate_token()
+    key = build_key(name, scopes or (Scope.TICK,), token, "2017-01-01T00:00:00.000Z", **more)
 
     async def add() -> None:
         state = SQLiteState(data)
         await state.setup()
-        before = await state.get(keys.KIND, name)
+        before = await state.get(keys.KEY_KIND, name)
         if before is None:
-            assert await state.add(keys.KIND, name, key.record())
+            assert await state.add(keys.KEY_KIND, name, key.to_record())
         else:
-            assert await state.swap(keys.KIND, name, before, {**before, **more})
+            assert await state.compare_and_swap(keys.KEY_KIND, name, before, {**before, **more})
         await state.close()
 
     asyncio.run(add())
@@ -94,13 +94,13 @@ def keep(data: Path, name: str, *scopes: Scope, **more: Any) -> str:
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("microticks") / "one", microticks_key=READ_KEY) as running:
+    with running_server(tmp_path_factory.mktemp("microticks") / "one", microticks_key=READ_KEY) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def crew(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("microticks") / "crew", microticks_key=READ_KEY, workers=2) as running:
+    with running_server(tmp_path_factory.mktemp("microticks") / "crew", microticks_key=READ_KEY, workers=2) as running:
         yield running
 
 
@@ -292,7 +292,7 @@ def test_sessions_outlive_a_server_that_is_killed_and_what_is_sent_again_counts_
         assert post(server, "/sessions/stop", {"token": token, "ts": at(3)}, Idempotency_Key="stop").status == 200
         (session,) = listed(server, "sessions")
         assert (session["id"], session["clicks"], session["stopped_at"]) == (token, 1, at(2))
-        assert not server.complaints()
+        assert not server.error_lines()
 
 
 def test_a_stop_that_was_cut_off_in_the_middle_is_finished_by_the_next(one: Server) -> None:
@@ -304,7 +304,7 @@ def test_a_stop_that_was_cut_off_in_the_middle_is_finished_by_the_next(one: Serv
         await state.setup()
         before = await state.get("session", token)
         assert before is not None
-        assert await state.swap("session", token, before, {**before, "stopped": at(5)})
+        assert await state.compare_and_swap("session", token, before, {**before, "stopped": at(5)})
         await state.close()
 
     asyncio.run(cut_off())
@@ -400,7 +400,7 @@ def test_a_list_that_cannot_be_asked_for_is_refused_in_the_same_shape(server: Se
 
 
 def test_an_open_service_needs_a_consumer_still_but_no_key_to_read(tmp_path: Path) -> None:
-    with serving(tmp_path / "data") as server:
+    with running_server(tmp_path / "data") as server:
         said = post(server, "/sessions", {"consumer_key": "anything", "ts": at()})
         assert (said.status, said.body["error"]) == (401, "Invalid consumer_key")
         assert ask(server, "GET", "/sessions") == Said(200, {"sessions": [], "count": 0, "status": 200}, {})
@@ -412,7 +412,7 @@ def test_an_open_service_needs_a_consumer_still_but_no_key_to_read(tmp_path: Pat
 
 
 def test_the_setting_s_key_is_asked_for_on_an_open_service_too(tmp_path: Path) -> None:
-    with serving(tmp_path / "data", microticks_key=READ_KEY) as server:
+    with running_server(tmp_path / "data", microticks_key=READ_KEY) as server:
         assert [
             ask(server, "GET", path).status for path in ("/sessions", "/sessions?key=other", f"/events?key={'f' * 40}")
         ] == [401, 401, 401]
@@ -421,10 +421,10 @@ def test_the_setting_s_key_is_asked_for_on_an_open_service_too(tmp_path: Path) -
 
 def test_a_full_spool_is_told_in_the_same_shape_and_a_stop_that_met_one_is_made_good_later(tmp_path: Path) -> None:
     # There is room for a start, and a stop is longer.
-    session, door = Session("table", at()), Door(at(), None, at(60))
+    session, door = Session("table", at()), DocumentContext(at(), None, at(60))
     sizes = [
-        len(document(event, door, ""))
-        for event in (start_event(UNKNOWN, session), stop_event(UNKNOWN, session.stopping(at(1))))
+        len(build_document(event, door, ""))
+        for event in (build_start_event(UNKNOWN, session), build_stop_event(UNKNOWN, session.with_stop(at(1))))
     ]
     with Server(tmp_path / "data", microticks_key=READ_KEY, spool_max_bytes=sum(sizes) // 2) as server:
         server.start()
@@ -439,7 +439,7 @@ def test_a_full_spool_is_told_in_the_same_shape_and_a_stop_that_met_one_is_made_
         assert post(server, "/sessions/stop", {"token": token, "ts": at(2)}).status == 200
         (found,) = listed(server, "sessions")
         assert found["stopped_at"] == at(1)
-        assert not server.complaints()
+        assert not server.error_lines()
 
 
 def test_browsers_of_any_origin_may_send(server: Server) -> None:

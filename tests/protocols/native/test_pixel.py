@@ -8,14 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.errors import Malformed, NoKey, SpoolFull, TooLarge
-from metronome.event import REPEATED, Door, Event, document
-from metronome.protocol import Outcome, Reading, Readings, Request
+from metronome.errors import Malformed, PayloadTooLarge, SpoolFull, Unauthorized
+from metronome.event import REPEATED_FIELDS, DocumentContext, Event, build_document
+from metronome.protocol import IngestResult, ParsedEvent, ParsedRequest, Request
 from metronome.protocols.native import pixel
-from metronome.protocols.registry import PROTOCOLS
-from metronome.web.gif import ERROR_HEADER, GIF
+from metronome.protocols.registry import ENDPOINTS
+from metronome.web.gif import ERROR_HEADER, TRANSPARENT_GIF
 
-DOOR = Door(arrival="2015-01-22T12:00:00.000Z", earliest=None, latest="2030-01-01T00:00:00.000Z")
+DOOR = DocumentContext(
+    received_at="2015-01-22T12:00:00.000Z", min_timestamp=None, max_timestamp="2030-01-01T00:00:00.000Z"
+)
 PAGE = "https://example.org/reports?year=2015"
 BROWSER = {"Referer": PAGE, "User-Agent": "Mozilla/5.0"}
 
@@ -24,8 +26,8 @@ def asked(query: str, headers: dict[str, str] | None = None, sender: str = "") -
     return Request(b"", "", 10, "GET", "", query, headers or {}, sender)
 
 
-def reading(query: str, headers: dict[str, str] | None = None, sender: str = "") -> Reading:
-    (found,) = pixel.read(asked(query, headers, sender)).events
+def reading(query: str, headers: dict[str, str] | None = None, sender: str = "") -> ParsedEvent:
+    (found,) = pixel.parse(asked(query, headers, sender)).events
     return found
 
 
@@ -36,7 +38,7 @@ def fields(query: str, headers: dict[str, str] | None = None, sender: str = "") 
 
 
 def test_it_is_taken_where_pages_ask_for_a_picture() -> None:
-    assert [(one.method, one.prefix, one.path) for one in PROTOCOLS if one.dialect is pixel] == [
+    assert [(one.method, one.prefix, one.path) for one in ENDPOINTS if one.dialect is pixel] == [
         ("GET", "", "/tick.gif")
     ]
 
@@ -49,7 +51,7 @@ def test_it_is_taken_where_pages_ask_for_a_picture() -> None:
         ("id=a&note=", {"id": "a", "note": ""}),
         ("id=a&key=secret", {"id": "a"}),
         ("%6bey=secret&id=a", {"id": "a"}),
-        ("id=a&id=b", {"id": "b", REPEATED: ["id"]}),
+        ("id=a&id=b", {"id": "b", REPEATED_FIELDS: ["id"]}),
     ],
 )
 def test_parameters_are_an_event_and_the_key_is_none_of_it(query: str, found: dict[str, Any]) -> None:
@@ -72,13 +74,13 @@ def test_an_agent_by_another_name_is_not_overruled_either(name: str) -> None:
 
 
 def test_the_page_is_no_referer() -> None:
-    assert "referer" not in orjson.loads(document(Event(fields("id=a", BROWSER)), DOOR, "spare"))
+    assert "referer" not in orjson.loads(build_document(Event(fields("id=a", BROWSER)), DOOR, "spare"))
 
 
 def test_neither_the_key_nor_the_whole_address_stands_in_what_is_kept_of_an_odd_event() -> None:
     found = reading("id=a&a.b=1&key=secret&clientip=192.0.2.77", BROWSER)
     assert isinstance(found, Event)
-    written = document(found, DOOR, "spare")
+    written = build_document(found, DOOR, "spare")
     kept = orjson.loads(written)
     assert kept["params"] == {"a.b": "1"}
     assert '"a.b":"1"' in kept["event.original"]
@@ -86,7 +88,7 @@ def test_neither_the_key_nor_the_whole_address_stands_in_what_is_kept_of_an_odd_
     assert b"192.0.2.77" not in written
     repeated = reading("q=1&q=2&key=secret")
     assert isinstance(repeated, Event)
-    assert orjson.loads(document(repeated, DOOR, "spare"))["event.original"] == "q=1&q=2"
+    assert orjson.loads(build_document(repeated, DOOR, "spare"))["event.original"] == "q=1&q=2"
 
 
 @pytest.mark.parametrize(
@@ -100,7 +102,7 @@ def test_neither_the_key_nor_the_whole_address_stands_in_what_is_kept_of_an_odd_
     ],
 )
 def test_the_key_is_in_the_address_or_a_header(query: str, headers: dict[str, str], key: str) -> None:
-    assert pixel.key(asked(query, headers)) == key
+    assert pixel.extract_key(asked(query, headers)) == key
 
 
 @pytest.mark.parametrize("query", ["", "&&", "id", "key=secret"])
@@ -109,40 +111,40 @@ def test_an_address_without_fields_is_malformed(query: str) -> None:
 
 
 def test_too_many_fields_are_too_large() -> None:
-    assert isinstance(reading("&".join(["a=1"] * 1001)), TooLarge)
+    assert isinstance(reading("&".join(["a=1"] * 1001)), PayloadTooLarge)
 
 
 def test_the_picture_is_one_that_no_cache_keeps() -> None:
-    reply = pixel.reply(asked("id=a"), Readings([], batch=False), Outcome(1, {}))
-    assert (reply.status, reply.body, reply.content_type) == (200, GIF, "image/gif")
-    assert len(GIF) == 43
-    assert GIF.startswith(b"GIF89a\x01\x00\x01\x00")
-    assert GIF.endswith(b"\x3b")
+    reply = pixel.reply(asked("id=a"), ParsedRequest([], is_batch=False), IngestResult(1, {}))
+    assert (reply.status, reply.body, reply.content_type) == (200, TRANSPARENT_GIF, "image/gif")
+    assert len(TRANSPARENT_GIF) == 43
+    assert TRANSPARENT_GIF.startswith(b"GIF89a\x01\x00\x01\x00")
+    assert TRANSPARENT_GIF.endswith(b"\x3b")
     assert "no-store" in reply.headers["Cache-Control"]
     assert ERROR_HEADER not in reply.headers
 
 
-@pytest.mark.parametrize("error", [NoKey("no key"), SpoolFull("it is full"), Malformed("2\n\x00ü is no time")])
-def test_what_is_wrong_stands_in_a_header_beside_the_picture(error: NoKey | SpoolFull | Malformed) -> None:
-    refused = pixel.refuse(asked(""), error, 500)
-    assert (refused.status, refused.body, refused.content_type) == (200, GIF, "image/gif")
+@pytest.mark.parametrize("error", [Unauthorized("no key"), SpoolFull("it is full"), Malformed("2\n\x00ü is no time")])
+def test_what_is_wrong_stands_in_a_header_beside_the_picture(error: Unauthorized | SpoolFull | Malformed) -> None:
+    refused = pixel.reply_error(asked(""), error, 500)
+    assert (refused.status, refused.body, refused.content_type) == (200, TRANSPARENT_GIF, "image/gif")
     said = refused.headers[ERROR_HEADER]
     assert said
     assert said.isascii()
     assert said.isprintable()
     if isinstance(error, Malformed):
-        assert pixel.reply(asked(""), Readings([], batch=False), Outcome(0, {0: error})) == refused
+        assert pixel.reply(asked(""), ParsedRequest([], is_batch=False), IngestResult(0, {0: error})) == refused
 
 
 def test_a_long_sentence_is_cut_in_the_header() -> None:
-    assert len(pixel.refuse(asked(""), Malformed("x" * 100_000), 400).headers[ERROR_HEADER]) < 1000
+    assert len(pixel.reply_error(asked(""), Malformed("x" * 100_000), 400).headers[ERROR_HEADER]) < 1000
 
 
 @given(st.one_of(st.text(), st.text(alphabet="ab=&%+;\ud8002Ff")), st.text(), st.text())
 def test_any_address_is_an_event_or_refused(query: str, referer: str, sender: str) -> None:
     found = reading(query, {"Referer": referer}, sender)
-    assert isinstance(found, (Event, Malformed, TooLarge))
-    pixel.key(asked(query))
+    assert isinstance(found, (Event, Malformed, PayloadTooLarge))
+    pixel.extract_key(asked(query))
 
 
 @given(st.dictionaries(st.text(min_size=1), st.text()))

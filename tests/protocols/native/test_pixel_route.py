@@ -8,9 +8,9 @@ import aiohttp
 import pytest
 
 from metronome.scopes import Scope
-from metronome.web.gif import ERROR_HEADER, GIF
-from tests.installations import give_key, stored_documents
-from tests.servers import Server, serving, unique_name
+from metronome.web.gif import ERROR_HEADER, TRANSPARENT_GIF
+from tests.installations import create_key, read_stored_documents
+from tests.servers import Server, running_server, unique_name
 
 BROWSER = {
     "Referer": "https://example.org/page?a=1",
@@ -22,9 +22,9 @@ TOKENS: dict[str, str] = {}
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     data = tmp_path_factory.mktemp("pixel") / "guarded"
-    TOKENS["sends"] = give_key(data, "sends", Scope.TICK)
-    TOKENS["reads"] = give_key(data, "reads", Scope.QUERY)
-    with serving(data, workers=2, public="tock") as running:
+    TOKENS["sends"] = create_key(data, "sends", Scope.TICK)
+    TOKENS["reads"] = create_key(data, "reads", Scope.QUERY)
+    with running_server(data, workers=2, public="tock") as running:
         yield running
 
 
@@ -37,7 +37,7 @@ async def http(guarded: Server) -> AsyncIterator[aiohttp.ClientSession]:
 async def ask(http: aiohttp.ClientSession, query: str, **headers: str) -> str:
     """Ask for the picture, see that it is one, and return what the header says of errors."""
     async with http.get(f"/tick.gif?{query}", headers={**BROWSER, **headers}) as answer:
-        assert (answer.status, answer.content_type, await answer.read()) == (200, "image/gif", GIF)
+        assert (answer.status, answer.content_type, await answer.read()) == (200, "image/gif", TRANSPARENT_GIF)
         assert "no-store" in answer.headers["Cache-Control"]
         assert answer.headers["Access-Control-Allow-Origin"] == "*"
         return answer.headers.get(ERROR_HEADER, "")
@@ -91,20 +91,20 @@ async def test_only_a_get_is_taken(http: aiohttp.ClientSession, method: str) -> 
 
 
 async def test_the_picture_comes_when_the_spool_is_full(tmp_path: Path) -> None:
-    with serving(tmp_path / "data", spool_max_bytes=1) as running:
+    with running_server(tmp_path / "data", spool_max_bytes=1) as running:
         async with aiohttp.ClientSession(running.url) as http:
             assert "spool is at its limit" in await ask(http, "id=a")
 
 
 async def test_page_agent_and_a_cut_address_are_stored_and_the_key_is_not(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    key = await asyncio.to_thread(give_key, data, "page", Scope.TICK)
-    with serving(data) as running:
+    key = await asyncio.to_thread(create_key, data, "page", Scope.TICK)
+    with running_server(data) as running:
         async with aiohttp.ClientSession(running.url) as http:
             said = await ask(http, f"id=a&key={key}&title=Z%C3%BCrich", **{"X-Forwarded-For": "198.51.100.77"})
         assert said == ""
         running.wait_until_shipped()
-    (found,) = await asyncio.to_thread(stored_documents, data)
+    (found,) = await asyncio.to_thread(read_stored_documents, data)
     changing = {"@timestamp", "event_id", "@version", "visitor", "session", "enrich_version"}
     assert {name: found[name] for name in found if name not in changing} == {
         "id": "a",

@@ -15,7 +15,7 @@ import aiohttp
 import orjson
 import pytest
 
-from tests.servers import Server, serving, unique_name
+from tests.servers import Server, running_server, unique_name
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -178,7 +178,7 @@ class TestEncodings:
     async def test_a_bomb_costs_little_memory_and_time(self, tmp_path: Path, encoding: str) -> None:
         body = bomb(encoding)
         assert len(body) < 2 * MIB
-        with serving(tmp_path / "data") as server:
+        with running_server(tmp_path / "data") as server:
             async with aiohttp.ClientSession(server.url, timeout=SECONDS) as http:
                 await good_event_gets_through(server, http)
                 before, began = server.peak_memory(), time.monotonic()
@@ -497,7 +497,7 @@ class TestStrangers:
         assert not answer.startswith(b"HTTP/1.1 5")
         async with aiohttp.ClientSession(either.url, timeout=SECONDS) as http:
             await good_event_gets_through(either, http)
-        assert either.complaints() == []
+        assert either.error_lines() == []
 
     async def test_random_bytes_end_their_own_connection_only(
         self, server: Server, http: aiohttp.ClientSession
@@ -511,7 +511,7 @@ class TestStrangers:
             ):
                 await send_raw(server, head + noise.randbytes(size), 0.2)
         await good_event_gets_through(server, http)
-        assert server.complaints() == []
+        assert server.error_lines() == []
 
     @pytest.mark.parametrize("head", [b"Content-Length: 80", b"Transfer-Encoding: chunked"])
     async def test_a_sender_that_hangs_up_amid_its_body_is_no_error(
@@ -520,7 +520,7 @@ class TestStrangers:
         for _ in range(5):
             await send_raw(server, b"POST /tick HTTP/1.1\r\nHost: x\r\n" + head + b"\r\n\r\n5\r\n{", 0.05)
         await good_event_gets_through(server, http)
-        assert server.complaints() == []
+        assert server.error_lines() == []
 
     async def test_slow_senders_hold_up_nobody(self, server: Server, http: aiohttp.ClientSession) -> None:
         halves = (b"POST /tick HT", b'POST /tick HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{"id"')
@@ -538,7 +538,7 @@ class TestStrangers:
             for _, writer in slow:
                 writer.transport.abort()
         await good_event_gets_through(server, http)
-        assert server.complaints() == []
+        assert server.error_lines() == []
 
     async def test_a_request_may_come_byte_by_byte(self, server: Server, item: str) -> None:
         body = orjson.dumps({"id": item})

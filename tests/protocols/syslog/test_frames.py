@@ -4,20 +4,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.protocols.syslog.frames import Frames
+from metronome.protocols.syslog.frames import SyslogFrameReader
 
 MAX = 40
 
 
 def frames_of(*pieces: bytes, max_bytes: int = MAX) -> tuple[list[bytes], bool]:
     """Return all frames of a connection that ends behind these pieces, and whether framing was lost before."""
-    frames, found = Frames(max_bytes), list[bytes]()
+    frames, found = SyslogFrameReader(max_bytes), list[bytes]()
     for piece in pieces:
         whole, lost = frames.feed(piece)
         found += whole
         if lost is not None:
             return found, True
-    return found + frames.end(), False
+    return found + frames.finish(), False
 
 
 @pytest.mark.parametrize(
@@ -53,13 +53,13 @@ def test_what_is_counted_and_has_not_come_whole_is_no_frame() -> None:
 
 @pytest.mark.parametrize("end", [b"\n", b"\0"])
 def test_of_a_line_that_is_too_long_the_rest_is_skipped(end: bytes) -> None:
-    frames = Frames(10)
+    frames = SyslogFrameReader(10)
     whole, lost = frames.feed(b"<13>" + b"x" * 100)
     assert (whole, lost) == ([b"<13>xxxxxx"], None)
     assert frames.feed(b"y" * 100) == ([], None)
     assert frames.feed(b"z" + end + b"<13>b" + end) == ([b"<13>b"], None)
-    assert frames.cut == 1
-    assert frames.end() == []
+    assert frames.truncated_lines == 1
+    assert frames.finish() == []
 
 
 def test_a_line_that_is_too_long_may_be_the_last() -> None:
@@ -68,7 +68,7 @@ def test_a_line_that_is_too_long_may_be_the_last() -> None:
 
 @pytest.mark.parametrize("promise", [MAX + 1, 10**9, 10**19 - 1])
 def test_a_promise_of_too_much_ends_it_and_what_came_before_is_kept(promise: int) -> None:
-    frames = Frames(MAX)
+    frames = SyslogFrameReader(MAX)
     whole, lost = frames.feed(b"<13>a\n5 <13>b%d <" % promise)
     assert whole == [b"<13>a", b"<13>b"]
     assert lost is not None
@@ -80,10 +80,10 @@ def test_more_digits_than_any_count_has_are_a_line() -> None:
 
 
 def test_no_more_is_held_than_a_frame_may_have() -> None:
-    frames = Frames(MAX)
+    frames = SyslogFrameReader(MAX)
     for _ in range(1000):
         frames.feed(b"x" * 100)
-        assert len(frames._held) <= MAX + 100  # what it takes in memory is nowhere else to be seen
+        assert len(frames._buffer) <= MAX + 100  # what it takes in memory is nowhere else to be seen
 
 
 _pieces = st.one_of(

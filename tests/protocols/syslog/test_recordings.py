@@ -7,7 +7,7 @@ import pytest
 from metronome.event import Event
 from metronome.protocol import Request
 from metronome.protocols.syslog import messages
-from metronome.protocols.syslog.frames import Frames, plain
+from metronome.protocols.syslog.frames import SyslogFrameReader, strip_frame
 
 ARRIVAL: Final = "2026-11-22T19:00:00.000Z"
 SENDER: Final = "192.0.2.1"
@@ -364,19 +364,19 @@ RECORDINGS: Final = {
 def frames_of(recording: Recording) -> list[bytes]:
     """Return the messages in a recording."""
     if recording.transport == "udp":
-        return [frame for datagram in recording.pieces for frame in plain(datagram)]
-    frames, found = Frames(MAX_BYTES), list[bytes]()
+        return [frame for datagram in recording.pieces for frame in strip_frame(datagram)]
+    frames, found = SyslogFrameReader(MAX_BYTES), list[bytes]()
     for piece in recording.pieces:
         whole, lost = frames.feed(piece)
         assert lost is None
         found += whole
-    return found + frames.end()
+    return found + frames.finish()
 
 
 @pytest.mark.parametrize("name", RECORDINGS)
 def test_what_a_sender_sends_becomes_these_events(name: str) -> None:
-    body = messages.SEPARATOR.join(frames_of(RECORDINGS[name]))
-    readings = messages.read(Request(body, "", 100, sender=SENDER, arrival=ARRIVAL))
+    body = messages.MESSAGE_SEPARATOR.join(frames_of(RECORDINGS[name]))
+    readings = messages.parse(Request(body, "", 100, client_ip=SENDER, received_at=ARRIVAL))
     events = [dict(event.fields) for event in readings.events if isinstance(event, Event)]
     assert events == RECORDINGS[name].events
 

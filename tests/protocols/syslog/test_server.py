@@ -11,18 +11,18 @@ from typing import Any, Final
 import pytest
 from prometheus_client import CollectorRegistry
 
-from metronome.auth.authorizer import Guard
-from metronome.auth.key_cache import Keyring
+from metronome.auth.authorizer import Authorizer
+from metronome.auth.key_cache import KeyCache
 from metronome.config import read_settings
-from metronome.protocols.syslog.listener import FRAME_MAX_BYTES, Connections, listening_for_syslog
+from metronome.protocols.syslog.listener import FRAME_MAX_BYTES, SyslogConnections, run_syslog_listener
 from metronome.scopes import Scope
-from metronome.server.bootstrap import open_doorway
-from metronome.spool import Outlet, Spool
+from metronome.server.bootstrap import build_ingest_context
+from metronome.spool import SpoolReader, SpoolWriter
 from metronome.state.sqlite import SQLiteState
 from metronome.telemetry import Telemetry
-from metronome.web.handlers import Doorway
-from tests.installations import give_key, stored_documents
-from tests.servers import Server, free_port, run_metronome, serving, unique_name
+from metronome.web.handlers import IngestContext
+from tests.installations import create_key, read_stored_documents
+from tests.servers import Server, free_port, run_metronome, running_server, unique_name
 
 HERE: Final = "127.0.0.1"
 SECONDS: Final = 30.0
@@ -39,7 +39,7 @@ def until(holds: Callable[[], bool], said: Callable[[], object] = lambda: "it di
 @contextlib.contextmanager
 def listening(data: Path, **settings: object) -> Iterator[Server]:
     """Have a server run that listens for syslog in each of its processes."""
-    with serving(data, syslog_port=free_port(), **settings) as running:
+    with running_server(data, syslog_port=free_port(), **settings) as running:
         workers = int(str(settings.get("workers", 1)))
         until(lambda: running.log.count("syslog+udp://") == workers, lambda: running.log)
         yield running
@@ -88,9 +88,9 @@ def test_both_ways_of_framing_may_be_mixed_over_tcp(server: Server) -> None:
 
 def test_a_datagram_is_a_message(server: Server) -> None:
     item = unique_name()
-    before = server.accepted()
+    before = server.accepted_events()
     send_datagrams(server, object_of(item), object_of(item) + b"\n", b"\n", b"", object_of(item) + b"\0")
-    until(lambda: server.accepted() == before + 3)
+    until(lambda: server.accepted_events() == before + 3)
     assert views(server, item) == 3
 
 
@@ -129,10 +129,10 @@ def test_what_is_no_syslog_at_all_ends_nothing(server: Server) -> None:
 
 def test_a_sender_that_breaks_off_takes_nothing_with_it(server: Server) -> None:
     item = unique_name()
-    before = server.accepted()
+    before = server.accepted_events()
     line = connect(server)
     line.sendall(object_of(item) + b"\n100 <13>half")
-    until(lambda: server.accepted() == before + 1)
+    until(lambda: server.accepted_events() == before + 1)
     line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     line.close()
     assert views(server, item) == 1
@@ -153,7 +153,7 @@ def test_hits_objects_and_logs_are_stored_as_what_they_are(tmp_path: Path) -> No
         send(running, b"<38>1 2015-01-22T09:30:02Z web1 sshd 812 - - Accepted publickey for ops\n")
         send(running, b"<38>1 2015-01-22T09:30:03Z - - - - - unnamed\n")
         running.wait_until_shipped()
-    assert [plain(found) for found in stored_documents(data)] == [
+    assert [plain(found) for found in read_stored_documents(data)] == [
         {
             "event": "view",
             "id": "/a",
@@ -208,7 +208,7 @@ def test_a_stop_in_the_middle_loses_nothing_that_was_whole(tmp_path: Path, worke
         until(lambda: running.log.count("syslog+udp://") == 2 * workers)
         send(running, b"".join(b"<13>1 - h app 0 - - %d\n" % at for at in range(3000, 4000)))
         running.wait_until_shipped()
-    found = [(document["procid"], document["message"]) for document in stored_documents(data)]
+    found = [(document["procid"], document["message"]) for document in read_stored_documents(data)]
     sent = [(str(number), str(at)) for number in range(4) for at in range(4000 if number == 0 else 3000)]
     assert sorted(found) == sorted(sent)
 
@@ -216,16 +216,16 @@ def test_a_stop_in_the_middle_loses_nothing_that_was_whole(tmp_path: Path, worke
 @pytest.mark.parametrize("workers", [1, 2])
 def test_where_nobody_may_send_without_a_key_it_does_not_start(tmp_path: Path, workers: int) -> None:
     data = tmp_path / "data"
-    give_key(data, "any", Scope.TICK)
+    create_key(data, "any", Scope.TICK)
     ended = run_metronome("serve", data=data, port=free_port(), syslog_port=free_port(), public="tock", workers=workers)
-    assert ended.code == 2
-    assert "METRONOME_SYSLOG_PORT is set, but METRONOME_PUBLIC lets nobody send without a key" in ended.errors
+    assert ended.exit_code == 2
+    assert "METRONOME_SYSLOG_PORT is set, but METRONOME_PUBLIC lets nobody send without a key" in ended.stderr
 
 
 def test_where_nobody_may_send_without_a_key_but_no_key_was_made_it_starts(tmp_path: Path) -> None:
     with listening(tmp_path / "data", public="none") as running:
         send(running, b"<13>hello\n")
-        assert running.accepted() == 1
+        assert running.accepted_events() == 1
 
 
 @pytest.mark.parametrize(("workers", "kind"), [(1, socket.SOCK_STREAM), (2, socket.SOCK_DGRAM)])
@@ -236,8 +236,8 @@ def test_a_port_that_is_taken_is_said_so(tmp_path: Path, workers: int, kind: soc
         ended = run_metronome(
             "serve", data=tmp_path / "data", port=free_port(), syslog_port=taken, workers=workers, host=HERE
         )
-    assert ended.code == 2
-    assert "address already in use" in ended.errors.lower()
+    assert ended.exit_code == 2
+    assert "address already in use" in ended.stderr.lower()
 
 
 class Place:
@@ -247,21 +247,23 @@ class Place:
         data.mkdir()
         self.port = free_port()
         self.registry = CollectorRegistry()
-        self.keyring = Keyring(SQLiteState(data))
-        self.spool = Spool(data / "spool", int(str(settings.pop("spool_max_bytes", 2**30))))
-        self.outlet = Outlet(data / "spool")
-        guard = Guard(self.keyring, frozenset(), time.time, on_loopback=True)
-        self.doorway: Doorway = open_doorway(read_settings({"data": data}), self.spool, guard, Telemetry(self.registry))
+        self.keyring = KeyCache(SQLiteState(data))
+        self.spool = SpoolWriter(data / "spool", int(str(settings.pop("spool_max_bytes", 2**30))))
+        self.outlet = SpoolReader(data / "spool")
+        guard = Authorizer(self.keyring, frozenset(), time.time, on_loopback=True)
+        self.doorway: IngestContext = build_ingest_context(
+            read_settings({"data": data}), self.spool, guard, Telemetry(self.registry)
+        )
 
     def refused(self, reason: str) -> float:
         return self.registry.get_sample_value("metronome_refused_total", {"reason": reason}) or 0.0
 
     def take(self) -> list[bytes]:
         """Take all that is in the spool out of it."""
-        taken = self.outlet.take(0, 2**30)
+        taken = self.outlet.read_chunk(0, 2**30)
         if taken is None:
             return []
-        self.outlet.drop(taken.upto)
+        self.outlet.acknowledge(taken.last_seq)
         return taken.batch.documents()
 
     @contextlib.asynccontextmanager
@@ -282,7 +284,7 @@ async def until_soon(holds: Callable[[], bool]) -> None:
 @contextlib.asynccontextmanager
 async def placed(data: Path, **settings: object) -> AsyncIterator[Place]:
     place = Place(data, **settings)
-    await place.keyring.read()
+    await place.keyring.refresh()
     try:
         yield place
     finally:
@@ -293,7 +295,7 @@ async def placed(data: Path, **settings: object) -> AsyncIterator[Place]:
 async def test_when_the_spool_is_full_a_connection_waits_and_loses_nothing(tmp_path: Path) -> None:
     async with (
         placed(tmp_path / "data", spool_max_bytes=200_000) as place,
-        listening_for_syslog(place.doorway, HERE, place.port),
+        run_syslog_listener(place.doorway, HERE, place.port),
         place.connected() as (reader, writer),
     ):
         writer.write(b"".join(b"<13>1 - h app - - - %d %b\n" % (at, b"x" * 1000) for at in range(400)))
@@ -313,7 +315,7 @@ async def test_when_the_spool_is_full_a_connection_waits_and_loses_nothing(tmp_p
 async def test_when_the_spool_is_full_datagrams_are_counted_as_refused(tmp_path: Path) -> None:
     async with (
         placed(tmp_path / "data", spool_max_bytes=1) as place,
-        listening_for_syslog(place.doorway, HERE, place.port),
+        run_syslog_listener(place.doorway, HERE, place.port),
     ):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as line:
             for _ in range(5):
@@ -327,7 +329,7 @@ async def test_a_stop_while_the_spool_is_full_says_what_is_lost(
 ) -> None:
     async with (
         placed(tmp_path / "data", spool_max_bytes=1) as place,
-        listening_for_syslog(place.doorway, HERE, place.port),
+        run_syslog_listener(place.doorway, HERE, place.port),
         place.connected() as (_, writer),
     ):
         writer.write(b"<13>one\n<13>two\n")
@@ -338,7 +340,7 @@ async def test_a_stop_while_the_spool_is_full_says_what_is_lost(
 async def test_a_connection_that_is_silent_is_closed_and_its_line_kept(tmp_path: Path) -> None:
     async with (
         placed(tmp_path / "data") as place,
-        listening_for_syslog(place.doorway, HERE, place.port, idle_seconds=0.05),
+        run_syslog_listener(place.doorway, HERE, place.port, idle_timeout_seconds=0.05),
         place.connected() as (reader, writer),
     ):
         writer.write(b"<13>hello")
@@ -348,14 +350,14 @@ async def test_a_connection_that_is_silent_is_closed_and_its_line_kept(tmp_path:
 
 async def test_past_so_many_senders_the_next_is_turned_away(tmp_path: Path) -> None:
     async with placed(tmp_path / "data") as place:
-        connections = Connections(place.doorway, max_connections=1)
+        connections = SyslogConnections(place.doorway, max_connections=1)
         server = await asyncio.start_server(connections.serve, HERE, place.port)
         async with place.connected() as (_, first):
             first.write(b"<13>one\n")
-            await until_soon(lambda: place.outlet.depth().events == 1)
+            await until_soon(lambda: place.outlet.pending_stats().events == 1)
             async with place.connected() as (reader, _):
                 assert await asyncio.wait_for(reader.read(), SECONDS) == b""
-            assert place.refused("Away") == 1
+            assert place.refused("Unavailable") == 1
         await connections.stop(server)
 
 
@@ -363,14 +365,14 @@ async def test_once_a_key_is_needed_the_connection_is_closed(tmp_path: Path) -> 
     data = tmp_path / "data"
     async with (
         placed(data) as place,
-        listening_for_syslog(place.doorway, HERE, place.port),
+        run_syslog_listener(place.doorway, HERE, place.port),
         place.connected() as (reader, writer),
     ):
         writer.write(b"<13>one\n")
-        await until_soon(lambda: place.outlet.depth().events == 1)
-        await asyncio.to_thread(give_key, data, "first", Scope.TICK)
-        await place.keyring.read()
+        await until_soon(lambda: place.outlet.pending_stats().events == 1)
+        await asyncio.to_thread(create_key, data, "first", Scope.TICK)
+        await place.keyring.refresh()
         writer.write(b"<13>two\n")
         assert await asyncio.wait_for(reader.read(), SECONDS) == b""
-        assert place.outlet.depth().events == 1
-        assert place.refused("NoKey") == 1
+        assert place.outlet.pending_stats().events == 1
+        assert place.refused("Unauthorized") == 1

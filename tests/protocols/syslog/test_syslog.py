@@ -8,27 +8,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metronome.errors import Malformed, SpoolFull
-from metronome.event import Door, Event, document
-from metronome.items import item_rule
-from metronome.protocol import Outcome, Readings, Request, Site
+from metronome.event import DocumentContext, Event, build_document
+from metronome.items import compile_item_pattern
+from metronome.protocol import IngestResult, ParsedRequest, Request, SiteConfig
 from metronome.protocols.syslog import messages as syslog
-from metronome.times import read_stamp
+from metronome.times import parse_timestamp
 
 ARRIVAL = "2015-01-22T12:00:00.000Z"
-DOOR = Door(arrival=ARRIVAL, earliest=None, latest="2030-01-01T00:00:00.000Z")
+DOOR = DocumentContext(received_at=ARRIVAL, min_timestamp=None, max_timestamp="2030-01-01T00:00:00.000Z")
 HIT = (
     '192.0.2.77 - - [22/Jan/2015:10:30:00 +0100] "GET /data/a.csv?x=1 HTTP/1.1" 200 612 "https://example.org/" "curl/7"'
 )
 
 
-def fields(message: str | bytes, arrival: str = ARRIVAL, sender: str = "", site: Site | None = None) -> dict[str, Any]:
+def fields(
+    message: str | bytes, arrival: str = ARRIVAL, sender: str = "", site: SiteConfig | None = None
+) -> dict[str, Any]:
     frame = message.encode() if isinstance(message, str) else message
-    return dict(syslog.read_message(frame, arrival, sender, site or Site()).fields)
+    return dict(syslog.parse_message(frame, arrival, sender, site or SiteConfig()).fields)
 
 
 def stored(message: str | bytes) -> dict[str, Any]:
     frame = message.encode() if isinstance(message, str) else message
-    found: dict[str, Any] = orjson.loads(document(syslog.read_message(frame, ARRIVAL, "", Site()), DOOR, "spare"))
+    found: dict[str, Any] = orjson.loads(
+        build_document(syslog.parse_message(frame, ARRIVAL, "", SiteConfig()), DOOR, "spare")
+    )
     return {name: value for name, value in found.items() if name not in {"event_id", "@version"}}
 
 
@@ -351,7 +355,7 @@ def test_a_line_of_an_access_log_is_a_hit(header: str) -> None:
 
 
 def test_a_hit_is_read_by_the_operator_s_rule() -> None:
-    site = Site(item_rule("^/data/(?P<id>[a-z]+)"), frozenset({"example.org"}))
+    site = SiteConfig(compile_item_pattern("^/data/(?P<id>[a-z]+)"), frozenset({"example.org"}))
     found = fields(f"<190>{HIT}", site=site)
     assert (found["event"], found["id"], found["referer_url"]) == ("view", "a", "https://example.org/")
 
@@ -417,19 +421,21 @@ def test_what_fits_no_field_keeps_the_message_whole() -> None:
 
 
 def request_of(*messages: bytes) -> Request:
-    return Request(syslog.SEPARATOR.join(messages), "", len(messages), sender="192.0.2.9", arrival=ARRIVAL)
+    return Request(
+        syslog.MESSAGE_SEPARATOR.join(messages), "", len(messages), client_ip="192.0.2.9", received_at=ARRIVAL
+    )
 
 
 def test_a_request_holds_messages() -> None:
-    readings = list(syslog.read(request_of(b"<13>a", b"b")).events)
+    readings = list(syslog.parse(request_of(b"<13>a", b"b")).events)
     assert [event.fields["message"] for event in readings if isinstance(event, Event)] == ["a", "b"]
 
 
 def test_nothing_is_answered_and_there_is_no_key() -> None:
     request = request_of(b"a")
-    assert syslog.key(request) == ""
-    assert syslog.reply(request, Readings([], batch=True), Outcome(1, {})).body == b""
-    assert syslog.refuse(request, SpoolFull("full"), 503).body == b""
+    assert syslog.extract_key(request) == ""
+    assert syslog.reply(request, ParsedRequest([], is_batch=True), IngestResult(1, {})).body == b""
+    assert syslog.reply_error(request, SpoolFull("full"), 503).body == b""
 
 
 _headers = st.sampled_from(
@@ -456,17 +462,17 @@ _texts = st.one_of(
 
 @given(st.lists(_headers, max_size=3).map("".join), _texts)
 def test_any_text_is_an_event_that_can_be_stored_or_is_refused(header: str, text: str) -> None:
-    (reading,) = syslog.read(request_of((header + text).replace("\0", " ").encode(errors="replace"))).events
+    (reading,) = syslog.parse(request_of((header + text).replace("\0", " ").encode(errors="replace"))).events
     assert isinstance(reading, Event)
     try:
-        found = orjson.loads(document(reading, DOOR, "spare"))
+        found = orjson.loads(build_document(reading, DOOR, "spare"))
     except Malformed as error:
         assert "is no time" in str(error) or "more than a day ahead" in str(error)  # noqa: PT017
     else:
-        assert read_stamp(found["@timestamp"])
+        assert parse_timestamp(found["@timestamp"])
 
 
 @given(st.binary().filter(lambda frame: b"\0" not in frame))
 def test_any_bytes_are_an_event(frame: bytes) -> None:
-    (reading,) = syslog.read(request_of(frame)).events
+    (reading,) = syslog.parse(request_of(frame)).events
     assert isinstance(reading, (Event, Malformed))
