@@ -36,8 +36,8 @@ class ClientConfig:
         keep_query: whether the query stays in reported URLs.
         trusted_proxies: networks whose ``X-Forwarded-For`` and ``X-Forwarded-Proto`` are believed, as ``10.0.0.0/8``;
             ``unix`` is for proxies that come over a Unix socket.
-        honour_privacy_signals: whether of a request with ``Sec-GPC: 1`` or ``DNT: 1`` nothing is reported that tells its
-            visitor from others.
+        honour_privacy_signals: whether to omit everything that identifies a visitor when a request has ``Sec-GPC: 1``
+            or ``DNT: 1``.
         queue_max: how many reports wait at most; what comes then is dropped and counted.
         batch_max_events: how many reports go out in one request at most.
         batch_max_bytes: how large such a request is at most.
