@@ -278,11 +278,11 @@ def unique_name(prefix: str = "x") -> str:
 
 
 def delete_indices(elasticsearch: str, prefix: str) -> None:
-    """Delete an installation's indices and index template from a node."""
+    """Delete an installation's indices, its state and its index template from a node."""
     listed = f"{elasticsearch}/_cat/indices/{prefix}-*?h=index&format=json&expand_wildcards=all"
     with urllib.request.urlopen(listed, timeout=REQUEST_SECONDS) as answer:  # noqa: S310  # our own node
         names: Sequence[dict[str, str]] = orjson.loads(answer.read())
-    paths = [*(f"/{one['index']}" for one in names), f"/_index_template/{prefix}"]
+    paths = [*(f"/{one['index']}" for one in names), f"/state-{prefix}", f"/_index_template/{prefix}"]
     for path in paths:
         request = urllib.request.Request(elasticsearch + path, method="DELETE")  # noqa: S310  # our own node
         with contextlib.suppress(urllib.error.HTTPError):

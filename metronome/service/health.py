@@ -149,11 +149,11 @@ class Health:
 
     async def _depths_now(self) -> tuple[Depth, Depth, Depth]:
         """Measure what all spools hold, what of it is not in the store, and what is not in the archive."""
-        return (
-            _together([await shipper.held() for shipper in self._shippers]),
-            _together([await shipper.depth() for shipper in self._shippers]),
-            _together([await roller.depth() for roller in self._rollers]),
-        )
+        unshipped = _together([await shipper.depth() for shipper in self._shippers])
+        unarchived = _together([await roller.depth() for roller in self._rollers])
+        # Last, so that no report says that a spool still holds events which the store and the archive have.
+        held = _together([await shipper.held() for shipper in self._shippers])
+        return held, unshipped, unarchived
 
 
 def _state(part: str, failure: MetronomeError | None) -> dict[str, object]:

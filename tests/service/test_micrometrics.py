@@ -18,7 +18,7 @@ import pytest
 from metronome.dialects.gif import GIF
 from metronome.identities import identities_again
 from metronome.keys import Scope
-from tests.installations import give_key, stored_documents
+from tests.installations import give_key, make_salts, stored_documents
 from tests.servers import REQUEST_SECONDS, Server, delete_indices, refresh_indices, serving, unique_name
 
 EVENTS: Final[list[dict[str, Any]]] = [
@@ -153,6 +153,7 @@ def ask(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         return
     node, prefix = request.getfixturevalue("elasticsearch_url"), unique_name("micrometrics")
     try:
+        make_salts(node, prefix)
         with serving(data, store=node, index_prefix=prefix) as running:
             asking = Asking(running)
             fill(asking)
