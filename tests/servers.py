@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,8 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 import orjson
+
+from tests.forking import ForkedProcess, can_fork, start
 
 COMMAND: Final = (sys.executable, "-c", "from metronome.cli import main; main()")
 START_SECONDS: Final = 30.0
@@ -57,15 +60,30 @@ def environment(**settings: object) -> dict[str, str]:
 
 def run_metronome(*arguments: object, seconds: float = 60.0, **settings: object) -> Ended:
     """Run a command of Metronome's to its end."""
-    done = subprocess.run(
-        [*COMMAND, *map(str, arguments)],
-        env=environment(**settings),
-        capture_output=True,
-        text=True,
-        timeout=seconds,
-        check=False,
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        process = _start([*map(str, arguments)], environment(**settings), output.fileno(), errors.fileno())
+        try:
+            code = process.wait(seconds)
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        texts = []
+        for file in (output, errors):
+            file.seek(0)
+            texts.append(file.read().decode())
+    return Ended(code, *texts)
+
+
+def _start(
+    arguments: list[str], variables: dict[str, str], stdout: int, stderr: int
+) -> "ForkedProcess | subprocess.Popen[bytes]":
+    if can_fork(variables):
+        with Path(os.devnull).open("rb") as nothing:
+            return start(arguments, variables, nothing.fileno(), stdout, stderr)
+    return subprocess.Popen(
+        [*COMMAND, *arguments], env=variables, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr
     )
-    return Ended(done.returncode, done.stdout, done.stderr)
 
 
 class Server:
@@ -83,7 +101,7 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}"
         self.settings = settings
         self._log = data.with_name(f"{data.name}.log")
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: ForkedProcess | subprocess.Popen[bytes] | None = None
 
     @property
     def pid(self) -> int:
@@ -125,13 +143,8 @@ class Server:
             raise ServerError("the server runs already")
         self.data.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [*COMMAND, "serve"],
-                env=environment(data=self.data, port=self.port, **self.settings),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
+            variables = environment(data=self.data, port=self.port, **self.settings)
+            self._process = _start(["serve"], variables, log.fileno(), log.fileno())
 
     def wait_until_live(self) -> None:
         """Wait until it answers; raises as `start` does."""
@@ -241,7 +254,7 @@ class Server:
             return bool(self.get("/health/live")["status"] == "ok")
         return False
 
-    def _running(self) -> "subprocess.Popen[bytes]":
+    def _running(self) -> "ForkedProcess | subprocess.Popen[bytes]":
         if self._process is None:
             raise ServerError("the server was never started")
         return self._process

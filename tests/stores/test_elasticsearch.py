@@ -108,6 +108,7 @@ class TestForgetting(OnElasticsearch, ForgettingTests):
 
 
 @on_a_node
+@pytest.mark.slow
 class TestProperties(OnElasticsearch, PropertyTests):
     pass
 

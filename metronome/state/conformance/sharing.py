@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Final
 
+import pytest
+
 from metronome.state.conformance.opening import StateTests
 from metronome.state.state import State
 
@@ -88,6 +90,7 @@ class SharingTests(StateTests):
         await asyncio.gather(*(_raise(each, ROUNDS) for each in (state, other)))
         assert await state.get("count", "a") == {"n": 2 * ROUNDS}
 
+    @pytest.mark.slow  # Elasticsearch returns at most 10,000 records at once
     async def test_all_are_seen_however_many_there_are(self, state: State, other: State) -> None:
         names = [f"name {number:05}" for number in range(MANY)]
         await asyncio.gather(*(_add(state, names[start::AT_ONCE]) for start in range(AT_ONCE)))
