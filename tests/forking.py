@@ -145,6 +145,10 @@ def serve() -> None:
             continue
         request, streams, _, _ = socket.recv_fds(control, _REQUEST_BYTES, 4)
         if not request:
+            # Pytest has ended: if it was killed, there may be servers that it has not stopped.
+            for server in reports:
+                with suppress(ProcessLookupError):
+                    os.kill(server, signal.SIGKILL)
             os._exit(0)
         pid = os.fork()
         if not pid:
