@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, BinaryIO, Final, Self
 
 import orjson
 
@@ -30,6 +30,9 @@ REQUEST_SECONDS: Final = 30.0
 SHIPPED_SECONDS: Final = 60.0
 _LOOK_SECONDS: Final = 0.02
 _SHOWN_LOG: Final = 4000
+
+
+Process = ForkedProcess | subprocess.Popen[bytes]
 
 
 class ServerError(Exception):
@@ -75,9 +78,12 @@ def run_metronome(*arguments: object, seconds: float = 60.0, **settings: object)
     return Ended(code, *texts)
 
 
-def _start(
-    arguments: list[str], variables: dict[str, str], stdout: int, stderr: int
-) -> "ForkedProcess | subprocess.Popen[bytes]":
+def launch_metronome(*arguments: object, output: BinaryIO, **settings: object) -> Process:
+    """Start a command of Metronome's, which writes to a file."""
+    return _start([*map(str, arguments)], environment(**settings), output.fileno(), output.fileno())
+
+
+def _start(arguments: list[str], variables: dict[str, str], stdout: int, stderr: int) -> Process:
     if can_fork(variables):
         with Path(os.devnull).open("rb") as nothing:
             return start(arguments, variables, nothing.fileno(), stdout, stderr)
@@ -101,7 +107,7 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}"
         self.settings = settings
         self._log = data.with_name(f"{data.name}.log")
-        self._process: ForkedProcess | subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
 
     @property
     def pid(self) -> int:
@@ -254,7 +260,7 @@ class Server:
             return bool(self.get("/health/live")["status"] == "ok")
         return False
 
-    def _running(self) -> "ForkedProcess | subprocess.Popen[bytes]":
+    def _running(self) -> Process:
         if self._process is None:
             raise ServerError("the server was never started")
         return self._process

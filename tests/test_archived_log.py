@@ -13,6 +13,8 @@ from tests.imported_logs import REAL, Log, NewServer, check, log, new_server, st
 from tests.s3_server import S3Server
 from tests.servers import Ended, Server, delete_indices, run_metronome, unique_name
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["log", "new_server", "store"]
 
 NAMES: Final = ("log", "store", "archive", "workers")

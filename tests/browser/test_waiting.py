@@ -14,7 +14,7 @@ from tests.browser.sites import Page as Served
 from tests.browser.sites import Site
 from tests.servers import Server, serving
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
 
 LEAVING: Final = {"timing": 1, "heartbeat": 1}
 WAITING: Final = "Object.keys(localStorage).filter((key) => key.startsWith('metronome '))"

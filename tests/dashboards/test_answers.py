@@ -34,7 +34,7 @@ PEOPLE: Final = ((FIREFOX, "129.132.19.216"), (PHONE, "8.8.8.8"))
 MATOMO: Final = [name for name in TIMINGS if name.startswith("pf_")]
 VITALS: Final = ["TTFB", "FCP", "LCP", "CLS", "INP"]
 
-pytestmark = pytest.mark.elasticsearch
+pytestmark = [pytest.mark.elasticsearch, pytest.mark.slow]
 
 
 def made_up() -> Iterator[dict[str, Any]]:

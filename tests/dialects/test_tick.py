@@ -248,6 +248,7 @@ def test_a_single_event_that_was_rejected_is_answered_with_its_error() -> None:
         tick.reply(REQUEST, read("{}"), Outcome(0, {0: TooLarge("too large")}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "body",
     [

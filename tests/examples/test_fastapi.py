@@ -12,6 +12,8 @@ import pytest
 from tests.examples.services import examples, run, started
 from tests.servers import Server, serving
 
+pytestmark = pytest.mark.slow
+
 NAME = "fastapi"
 
 

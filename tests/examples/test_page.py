@@ -13,6 +13,8 @@ from tests.browser.chromium import arrive, leave, need_chromium
 from tests.examples.running import EXAMPLES, started
 from tests.servers import Server, free_port, serving
 
+pytestmark = pytest.mark.slow
+
 in_a_browser = pytest.mark.asyncio(loop_scope="session")
 
 
