@@ -11,6 +11,8 @@ WANTED := $(shell (pwd; cat pyproject.toml) | cksum | cut -d ' ' -f 1)
 INSTALLED := $(VENV)/installed-$(WANTED)
 INSTALLED_DEV := $(VENV)/installed-dev-$(WANTED)
 CLIENTS ?= .cache/clients
+# Each file of tests runs in one of two processes; ARGS="-n 0" runs all in one, for a debugger.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
@@ -24,16 +26,24 @@ serve: $(INSTALLED) ## run Metronome, with ARGS="--port 9000" as options
 	@exec $(BIN)/metronome serve $(ARGS)
 
 .PHONY: test
-test: $(INSTALLED_DEV) ## run all tests, or some: ARGS="tests/cli -k gzip"
-	$(BIN)/python -m pytest $(ARGS)
+test: $(INSTALLED_DEV) ## run the quick tests, or some: ARGS="tests/cli -k gzip"
+	$(PYTEST) --hypothesis-profile=quick -m 'not slow' --ignore=tests/faults $(ARGS)
+
+.PHONY: test-all
+test-all: $(INSTALLED_DEV) ## run all tests but those of test-clients and test-faults
+	$(PYTEST) --ignore=tests/faults $(ARGS)
 
 .PHONY: test-clients
-test-clients: $(INSTALLED_DEV) ## install the real clients of other programs' protocols into .cache, and try them
+test-clients: $(INSTALLED_DEV) ## install other programs' clients into .cache, and test with them
 	$(BIN)/python tests/programs/install.py $(CLIENTS)
-	METRONOME_CLIENTS=$(CLIENTS) $(BIN)/python -m pytest tests/programs $(ARGS)
+	METRONOME_CLIENTS=$(CLIENTS) $(PYTEST) tests/programs $(ARGS)
+
+.PHONY: test-faults
+test-faults: $(INSTALLED_DEV) ## kill servers at random moments and look for lost events
+	$(PYTEST) tests/faults $(ARGS)
 
 .PHONY: check
-check: lint test ## lint, types, generated docs, tests
+check: lint test ## lint, types, generated docs, quick tests
 
 .PHONY: lint
 lint: $(INSTALLED_DEV) ## check style, types and that generated docs are up to date

@@ -23,5 +23,14 @@ __all__ = ["browser", "elasticsearch_url", "s3", "s3_environment", "visitor"]
 collect_ignore = [] if "METRONOME_CLIENTS" in os.environ else ["programs"]
 
 # A test says what is right, not how fast it is: on a busy machine the first example alone may take too long.
-hypothesis.settings.register_profile("metronome", deadline=None)
-hypothesis.settings.load_profile("metronome")
+hypothesis.settings.register_profile("thorough", deadline=None)
+hypothesis.settings.register_profile("quick", deadline=None, max_examples=20)
+hypothesis.settings.load_profile("thorough")
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name binary parameters by their argument: pytest-xdist needs the same test names in all of its workers.
+
+    Compressed and packed bytes may contain the current time.
+    """
+    return argname if isinstance(val, bytes) and not val.decode("latin-1").isprintable() else None

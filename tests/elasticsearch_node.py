@@ -25,6 +25,8 @@ from typing import Any, Final
 
 import pytest
 
+from tests.shared_servers import run_shared, shared_server
+
 URL_VARIABLE: Final = "METRONOME_TEST_ELASTICSEARCH"
 VERSION: Final = "8.19.21"
 IMAGE: Final = f"docker.elastic.co/elasticsearch/elasticsearch:{VERSION}"
@@ -57,16 +59,15 @@ class NodeUnavailableError(Exception):
 
 
 @pytest.fixture(scope="session")
-def elasticsearch_url() -> Iterator[str]:
-    """The address of the node that all tests of this run share; without one they are skipped."""
-    with ExitStack() as stack:
-        try:
-            url = stack.enter_context(elasticsearch_node())
-        except NodeUnavailableError as error:
-            if os.environ.get("CI") == "true":
-                pytest.fail(f"no Elasticsearch: {error}")
-            pytest.skip(f"no Elasticsearch: {error}")
-        yield url
+def elasticsearch_url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The URL of the node that all tests of this run share; without one they are skipped."""
+    found = shared_server(__name__, tmp_path_factory)
+    if "error" in found:
+        message = f"no Elasticsearch: {found['error']}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    return str(found["url"])
 
 
 @contextmanager
@@ -80,7 +81,7 @@ def elasticsearch_node(memory: str = "512m") -> Iterator[str]:
         The node's address.
 
     Raises:
-        NoNodeError: there is none to be had.
+        NodeUnavailableError: there is none to be had.
 
     """
     given = os.environ.get(URL_VARIABLE)
@@ -269,3 +270,17 @@ def _free_ports() -> tuple[int, int]:
         one.bind(("127.0.0.1", 0))
         other.bind(("127.0.0.1", 0))
         return one.getsockname()[1], other.getsockname()[1]
+
+
+@contextmanager
+def _described() -> Iterator[dict[str, str]]:
+    with ExitStack() as stack:
+        try:
+            description = {"url": stack.enter_context(elasticsearch_node())}
+        except NodeUnavailableError as error:
+            description = {"error": str(error)}
+        yield description
+
+
+if __name__ == "__main__":
+    run_shared(_described)

@@ -1,15 +1,19 @@
-"""The data folders of servers that do not run: keys put into them, and documents read out of them."""
+"""The installations of servers that do not run: keys and salts put into them, and documents read out of them."""
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from metronome.auth.keys import KEY_KIND, build_key, generate_token
+from metronome.auth.salts import VisitorSalts
 from metronome.scopes import Scope
+from metronome.state.elasticsearch import ElasticsearchState
 from metronome.state.sqlite import SQLiteState
 from metronome.stores.duckdb import DuckDBStore
+from metronome.stores.elasticsearch import ElasticsearchConfig
 
 
 def create_key(data: Path, name: str, *scopes: Scope) -> str:
@@ -27,6 +31,22 @@ def create_key(data: Path, name: str, *scopes: Scope) -> str:
 
     asyncio.run(add())
     return token
+
+
+def make_salts(elasticsearch: str, prefix: str) -> None:
+    """Make today's salts, so that a server names visitors from its first event on.
+
+    A server that starts waits two seconds for its salts, and then takes events without visitors. A busy node may take
+    longer than that to create the index.
+    """
+
+    async def make() -> None:
+        state = ElasticsearchState(ElasticsearchConfig(elasticsearch, prefix=prefix))
+        await state.setup()
+        assert await VisitorSalts(state, time.time).refresh()
+        await state.close()
+
+    asyncio.run(make())
 
 
 def read_stored_documents(data: Path) -> list[dict[str, Any]]:

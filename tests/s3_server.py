@@ -8,13 +8,14 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from http.client import HTTPException
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
 from tests.servers import free_port, unique_name
+from tests.shared_servers import run_shared, shared_server
 
 START_TIMEOUT_SECONDS: Final = 60.0
 KEY, SECRET = "key", "secret"
@@ -94,10 +95,9 @@ def _is_reachable(url: str) -> bool:
 
 
 @pytest.fixture(scope="session")
-def s3() -> Iterator[S3Server]:
-    """The server that all tests of this run share."""
-    with running_s3_server() as server:
-        yield server
+def s3(tmp_path_factory: pytest.TempPathFactory) -> S3Server:
+    """The server that all tests of this run share: what stops or pauses one starts its own."""
+    return S3Server(**shared_server(__name__, tmp_path_factory))
 
 
 @pytest.fixture
@@ -120,3 +120,13 @@ def environment_variables(variables: Mapping[str, str]) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _described() -> Iterator[dict[str, Any]]:
+    with running_s3_server() as server:
+        yield asdict(server)
+
+
+if __name__ == "__main__":
+    run_shared(_described)

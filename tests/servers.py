@@ -10,15 +10,18 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, BinaryIO, Final, Self
 
 import orjson
+
+from tests.forking import ForkedProcess, can_fork, start
 
 COMMAND: Final = (sys.executable, "-c", "from metronome.cli import main; main()")
 START_TIMEOUT_SECONDS: Final = 30.0
@@ -27,6 +30,9 @@ REQUEST_TIMEOUT_SECONDS: Final = 30.0
 SHIP_TIMEOUT_SECONDS: Final = 60.0
 _POLL_SECONDS: Final = 0.02
 _MAX_LOG_CHARACTERS: Final = 4000
+
+
+Process = ForkedProcess | subprocess.Popen[bytes]
 
 
 class ServerError(Exception):
@@ -57,15 +63,33 @@ def build_environment(**settings: object) -> dict[str, str]:
 
 def run_metronome(*arguments: object, timeout: float = 60.0, **settings: object) -> CommandResult:
     """Run a command of Metronome's to its end."""
-    done = subprocess.run(
-        [*COMMAND, *map(str, arguments)],
-        env=build_environment(**settings),
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        process = _start([*map(str, arguments)], build_environment(**settings), output.fileno(), errors.fileno())
+        try:
+            code = process.wait(timeout)
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        texts = []
+        for file in (output, errors):
+            file.seek(0)
+            texts.append(file.read().decode())
+    return CommandResult(code, *texts)
+
+
+def launch_metronome(*arguments: object, output: BinaryIO, **settings: object) -> Process:
+    """Start a command of Metronome's, which writes to a file."""
+    return _start([*map(str, arguments)], build_environment(**settings), output.fileno(), output.fileno())
+
+
+def _start(arguments: list[str], variables: dict[str, str], stdout: int, stderr: int) -> Process:
+    if can_fork(variables):
+        with Path(os.devnull).open("rb") as nothing:
+            return start(arguments, variables, nothing.fileno(), stdout, stderr)
+    return subprocess.Popen(
+        [*COMMAND, *arguments], env=variables, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr
     )
-    return CommandResult(done.returncode, done.stdout, done.stderr)
 
 
 class Server:
@@ -83,7 +107,7 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}"
         self.settings = settings
         self._log = data.with_name(f"{data.name}.log")
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
 
     @property
     def pid(self) -> int:
@@ -125,13 +149,8 @@ class Server:
             raise ServerError("the server runs already")
         self.data.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [*COMMAND, "serve"],
-                env=build_environment(data=self.data, port=self.port, **self.settings),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
+            variables = build_environment(data=self.data, port=self.port, **self.settings)
+            self._process = _start(["serve"], variables, log.fileno(), log.fileno())
 
     def wait_until_ready(self) -> None:
         """Wait until it answers; raises as `start` does."""
@@ -246,7 +265,7 @@ class Server:
             return bool(self.get("/health/live")["status"] == "ok")
         return False
 
-    def _require_process(self) -> "subprocess.Popen[bytes]":
+    def _require_process(self) -> Process:
         if self._process is None:
             raise ServerError("the server was never started")
         return self._process
@@ -283,11 +302,11 @@ def unique_name(prefix: str = "x") -> str:
 
 
 def delete_indices(elasticsearch: str, prefix: str) -> None:
-    """Delete an installation's indices and index template from a node."""
+    """Delete an installation's indices, its state and its index template from a node."""
     listed = f"{elasticsearch}/_cat/indices/{prefix}-*?h=index&format=json&expand_wildcards=all"
     with urllib.request.urlopen(listed, timeout=REQUEST_TIMEOUT_SECONDS) as answer:  # noqa: S310  # our own node
         names: Sequence[dict[str, str]] = orjson.loads(answer.read())
-    paths = [*(f"/{one['index']}" for one in names), f"/_index_template/{prefix}"]
+    paths = [*(f"/{one['index']}" for one in names), f"/state-{prefix}", f"/_index_template/{prefix}"]
     for path in paths:
         request = urllib.request.Request(elasticsearch + path, method="DELETE")  # noqa: S310  # our own node
         with contextlib.suppress(urllib.error.HTTPError):

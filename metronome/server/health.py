@@ -155,11 +155,11 @@ class HealthRoutes:
 
     async def _measure_spools(self) -> tuple[SpoolStats, SpoolStats, SpoolStats]:
         """Measure what all spools hold, what of it is not in the store, and what is not in the archive."""
-        return (
-            _sum_stats([await shipper.total_stats() for shipper in self._shippers]),
-            _sum_stats([await shipper.pending_stats() for shipper in self._shippers]),
-            _sum_stats([await roller.pending_stats() for roller in self._archivers]),
-        )
+        unshipped = _sum_stats([await shipper.pending_stats() for shipper in self._shippers])
+        unarchived = _sum_stats([await archiver.pending_stats() for archiver in self._archivers])
+        # Last, so that no report says that a spool still holds events which the store and the archive have.
+        held = _sum_stats([await shipper.total_stats() for shipper in self._shippers])
+        return held, unshipped, unarchived
 
 
 def _component_status(part: str, failure: MetronomeError | None) -> dict[str, object]:

@@ -104,6 +104,7 @@ async def test_a_whole_visit_is_counted_to_the_last_click(
     assert site.cookies == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "where"),
     [
@@ -194,6 +195,7 @@ async def test_a_page_that_one_comes_back_to_is_viewed_again(
     assert server.get(f"/query?metrics=min:TTFB,count:LCP&id={item}")["rows"] == [[0, 2]]
 
 
+@pytest.mark.slow
 async def test_time_on_a_page_is_told_by_heartbeats(
     server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
@@ -211,6 +213,7 @@ async def test_time_on_a_page_is_told_by_heartbeats(
     assert longer > stay["p50"]
 
 
+@pytest.mark.slow
 async def test_where_nobody_does_anything_heartbeats_stop_until_somebody_does(
     server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:

@@ -12,7 +12,7 @@ from tests.browser.sites import StaticSite
 from tests.docs.pages import section
 from tests.servers import Server
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
 
 LEAVING: Final = {"timing": 1, "heartbeat": 1}
 SIGNALS: Final = {

@@ -16,7 +16,7 @@ from tests.browser.sites import SitePage as Served
 from tests.browser.sites import StaticSite
 from tests.servers import Server
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
 
 MAJOR: Final = "6"
 FOLDER: Final = Path(__file__).parents[2] / ".cache" / f"web-vitals-{MAJOR}"

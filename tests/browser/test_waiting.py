@@ -22,7 +22,7 @@ from tests.browser.sites import SitePage as Served
 from tests.browser.sites import StaticSite
 from tests.servers import Server, running_server
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
 
 LEAVING: Final = {"timing": 1, "heartbeat": 1}
 WAITING: Final = "Object.keys(localStorage).filter((key) => key.startsWith('metronome '))"

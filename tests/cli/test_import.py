@@ -381,6 +381,7 @@ async def test_a_wrong_argument_sends_nothing(server: Server, arguments: list[st
     assert not server.asked.is_set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("log", [str(LOG), "-"])
 async def test_an_interrupt_ends_the_import_with_a_sentence(server: Server, log: str) -> None:
     server.held = asyncio.Event()

@@ -163,6 +163,7 @@ def test_a_server_that_is_away_or_no_metronome_is_one_sentence(tmp_path: Path) -
     assert (compared.exit_code, compared.stderr.count("\n")) == (2, 1)
 
 
+@pytest.mark.slow
 def test_a_replay_that_is_interrupted_goes_on_where_it_was(server: Server, tmp_path: Path) -> None:
     item = unique_name("item")
     rolls = [

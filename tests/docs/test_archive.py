@@ -7,9 +7,13 @@ import time
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 from tests.docs.pages import ROOT, text_of
 from tests.docs.test_readme import is_as_shown
 from tests.servers import COMMAND, Server, build_environment, running_server
+
+pytestmark = pytest.mark.slow
 
 _EXECUTED: Final = re.compile(
     r"<!-- executed by tests/docs/test_archive\.py -->\n```console\n\$ (.*?)\n(.*?)^```$", re.MULTILINE | re.DOTALL

@@ -108,6 +108,7 @@ def ask(port: int, path: str) -> int:
             time.sleep(0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("example", SERVICES, ids=["FastAPI", "Flask", "Django", "aiohttp"])
 def test_a_service_of_the_page_runs_and_its_item_is_viewed(example: tuple[str, str], tmp_path: Path) -> None:
     with running_server(tmp_path / "data") as server:
@@ -123,6 +124,7 @@ def test_a_service_of_the_page_runs_and_its_item_is_viewed(example: tuple[str, s
     assert actions == [["GET /datasets/:name", 3]]
 
 
+@pytest.mark.slow
 def test_the_script_of_the_page_says_what_happened(tmp_path: Path) -> None:
     ((code, _),) = SCRIPTS
     with running_server(tmp_path / "data") as server:

@@ -13,7 +13,6 @@ from tests.docs.pages import ROOT, text_of
 from tests.servers import COMMAND, Server, build_environment, running_server
 
 PAGES: Final = (
-    "README.md",
     "docs/api.md",
     "docs/kibana.md",
     "docs/operations.md",
@@ -59,7 +58,7 @@ def run(command: str, server: Server) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", ["README.md", *(pytest.param(page, marks=pytest.mark.slow) for page in PAGES)])
 def test_the_examples_of_a_page_give_the_output_that_it_shows(page: str, tmp_path: Path) -> None:
     steps = examples(page)
     assert steps

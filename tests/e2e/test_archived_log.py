@@ -22,6 +22,8 @@ from tests.imported_logs import (
 from tests.s3_server import S3Server
 from tests.servers import CommandResult, Server, delete_indices, run_metronome, unique_name
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["log", "new_server", "store"]
 
 NAMES: Final = ("log", "store", "archive", "workers")

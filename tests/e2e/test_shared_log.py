@@ -31,6 +31,7 @@ async def test_every_item_is_counted_exactly_however_often_its_log_is_imported(
             await check_results(server, log)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_every_item_is_counted_exactly_where_the_server_was_killed_amid_an_import(
     new_server: ServerFactory, log: ExpectedLog, store: dict[str, str], tmp_path: Path, workers: int
@@ -52,6 +53,7 @@ async def test_every_item_is_counted_exactly_where_the_server_was_killed_amid_an
     assert server.error_lines() == []
 
 
+@pytest.mark.slow
 async def test_an_import_has_patience_with_a_server_that_is_killed_and_comes_back(
     new_server: ServerFactory, log: ExpectedLog, store: dict[str, str], tmp_path: Path
 ) -> None:

@@ -12,6 +12,8 @@ import pytest
 from tests.examples.services import examples, run, started
 from tests.servers import Server, running_server
 
+pytestmark = pytest.mark.slow
+
 NAME = "fastapi"
 
 

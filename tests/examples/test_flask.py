@@ -11,6 +11,8 @@ from tests.examples.services import examples, run, started
 from tests.examples.test_fastapi import wait_for
 from tests.servers import running_server
 
+pytestmark = pytest.mark.slow
+
 NAME = "flask"
 
 

@@ -13,6 +13,8 @@ from tests.browser.chromium import close_tab, require_chromium, wait_for_events
 from tests.examples.running import EXAMPLES, started
 from tests.servers import Server, free_port, running_server
 
+pytestmark = pytest.mark.slow
+
 in_a_browser = pytest.mark.asyncio(loop_scope="session")
 
 

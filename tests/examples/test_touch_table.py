@@ -17,6 +17,8 @@ from tests.examples.running import EXAMPLES, started
 from tests.installations import create_key
 from tests.servers import Server, running_server
 
+pytestmark = pytest.mark.slow
+
 in_a_browser = pytest.mark.asyncio(loop_scope="session")
 
 READ_KEY = "let me read"

@@ -3,7 +3,6 @@
 import gzip
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from metronome.cli import app
-from tests.servers import COMMAND, Server, build_environment, run_metronome, running_server, unique_name
+from tests.servers import Server, launch_metronome, run_metronome, running_server, unique_name
 
 SECONDS: Final = 90.0
 QUIET_SECONDS: Final = 0.02
@@ -42,13 +41,7 @@ class Follower:
         self.positions = folder / "positions.json"
         words = ("--url", url, "--positions", str(self.positions), *options)
         with self.output.open("ab") as output:
-            self.process = subprocess.Popen(
-                [*COMMAND, "import", "--follow", *map(str, files), *words],
-                env=build_environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-            )
+            self.process = launch_metronome("import", "--follow", *files, *words, output=output)
 
     @property
     def said(self) -> str:
@@ -136,6 +129,7 @@ def test_a_log_that_is_not_there_yet_is_followed_when_it_is(scene: Scene) -> Non
     scene.check()
 
 
+@pytest.mark.slow
 def test_what_is_written_to_a_renamed_log_is_read_to_its_end(scene: Scene) -> None:
     scene.write(2)
     renamed = scene.folder / "access.log.1"
@@ -156,6 +150,7 @@ def test_what_is_written_to_a_renamed_log_is_read_to_its_end(scene: Scene) -> No
     scene.check()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("regrown", [0, 1, 9])
 def test_a_log_that_is_copied_and_truncated_is_a_new_one(scene: Scene, regrown: int) -> None:
     scene.write(4)
@@ -171,6 +166,7 @@ def test_a_log_that_is_copied_and_truncated_is_a_new_one(scene: Scene, regrown: 
     scene.check()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_a_command_that_is_started_again_goes_on_where_it_was(scene: Scene, number: signal.Signals) -> None:
     scene.write(5000)
@@ -189,6 +185,7 @@ def test_a_command_that_is_started_again_goes_on_where_it_was(scene: Scene, numb
     assert scene.server.accepted_events() == before + 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [None, b"", b'{"logs":[{"url":1}]}', b'{"logs":7}', "other"])
 def test_without_its_positions_a_log_is_read_again_and_counted_once(scene: Scene, content: bytes | str | None) -> None:
     scene.write(3)
@@ -208,6 +205,7 @@ def test_without_its_positions_a_log_is_read_again_and_counted_once(scene: Scene
     scene.check()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["renamed", "renamed twice", "compressed", "copied and truncated", "moved and gone"])
 def test_what_was_rotated_while_nobody_followed_is_finished_first(scene: Scene, way: str) -> None:
     scene.write(3)
@@ -233,6 +231,7 @@ def test_what_was_rotated_while_nobody_followed_is_finished_first(scene: Scene, 
     scene.check()
 
 
+@pytest.mark.slow
 def test_a_server_that_is_away_is_waited_for(scene: Scene, tmp_path: Path) -> None:
     with Server(tmp_path / "own") as server:
         server.start()
@@ -252,6 +251,7 @@ def test_a_server_that_is_away_is_waited_for(scene: Scene, tmp_path: Path) -> No
         server.stop()
 
 
+@pytest.mark.slow
 def test_what_the_server_has_not_taken_is_not_passed_by(scene: Scene) -> None:
     with Server(scene.folder / "own") as away:
         scene.write(3)
@@ -275,6 +275,7 @@ def test_several_logs_are_followed_at_once(scene: Scene) -> None:
     scene.check()
 
 
+@pytest.mark.slow
 def test_the_columns_of_a_log_are_known_when_it_is_taken_up_again(scene: Scene) -> None:
     def hits(count: int) -> str:
         scene.written += count

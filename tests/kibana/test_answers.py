@@ -15,13 +15,13 @@ import pytest
 from metronome.dashboards import build_saved_objects
 from metronome.dashboards.columns import RECORDS_FIELD
 from metronome.reports.dwell_time import TIMING_FIELDS
+from tests.installations import make_salts
 from tests.kibana.aggregations import Row, rows_of, search_body
 from tests.kibana.kql import Query, fields_in
 from tests.kibana.lens import Json, controls_on, filters_on, layer_of, of_kind, referred
-from tests.servers import Server, delete_indices, refresh_indices, run_metronome, running_server, unique_name
+from tests.servers import Server, delete_indices, refresh_indices, running_server, unique_name
 
 ROOT: Final = Path(__file__).parents[2]
-SHARED: Final = ROOT.parent / "shared" / "data"
 VISITS: Final = ROOT / "tests" / "data" / "visits.ndjson"
 FIREFOX: Final = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 PHONE: Final = (
@@ -34,7 +34,7 @@ PEOPLE: Final = ((FIREFOX, "129.132.19.216"), (PHONE, "8.8.8.8"))
 MATOMO: Final = [name for name in TIMING_FIELDS if name.startswith("pf_")]
 VITALS: Final = ["TTFB", "FCP", "LCP", "CLS", "INP"]
 
-pytestmark = pytest.mark.elasticsearch
+pytestmark = [pytest.mark.elasticsearch, pytest.mark.slow]
 
 
 def made_up() -> Iterator[dict[str, Any]]:
@@ -98,30 +98,15 @@ class Installation:
         return found
 
 
-REAL_LOG: Final = pytest.param(
-    "real log",
-    marks=[
-        pytest.mark.shared_data,
-        pytest.mark.skipif(not SHARED.is_dir(), reason="the real log is not beside the project"),
-    ],
-)
-
-
-@pytest.fixture(scope="module", params=["made up", REAL_LOG])
-def installed(
-    request: pytest.FixtureRequest, elasticsearch_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Installation]:
+@pytest.fixture(scope="module")
+def installed(elasticsearch_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     prefix = unique_name("test")
     data = tmp_path_factory.mktemp("dashboards") / "data"
     try:
+        make_salts(elasticsearch_url, prefix)
         with running_server(data, store=elasticsearch_url, index_prefix=prefix) as server:
             server.post_events(orjson.dumps([*made_up()]))
             server.post_events(VISITS.read_bytes())
-            if request.param == "real log":
-                expected = json.loads((SHARED / "apache_logs.expected.json").read_bytes())
-                options = ["--item-pattern", expected["item_pattern"], "--own-host", ",".join(expected["own_hosts"])]
-                done = run_metronome("import", SHARED / expected["log"], "--url", server.url, *options)
-                assert done.exit_code == 0, done.stderr
             server.wait_until_shipped()
             refresh_indices(elasticsearch_url, prefix)
             yield Installation(server, elasticsearch_url, prefix, build_saved_objects(prefix))
@@ -160,14 +145,13 @@ def test_each_field_is_indexed_in_one_way(installed: Installation) -> None:
         assert kind["aggregatable"], name
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_each_panel_has_something_to_show(installed: Installation, name: str) -> None:
-    rows = installed.rows(name)
-    assert rows
-    labels = [
-        column["label"] for column in layer_of(installed.panel(name)).columns.values() if not column["isBucketed"]
-    ]
-    assert [label for label in labels if label in rows[0] and not any(row[label] for row in rows)] == []
+def test_each_panel_has_something_to_show(installed: Installation) -> None:
+    for name in NAMES:
+        rows = installed.rows(name)
+        assert rows, name
+        columns = layer_of(installed.panel(name)).columns.values()
+        labels = [column["label"] for column in columns if not column["isBucketed"]]
+        assert [label for label in labels if label in rows[0] and not any(row[label] for row in rows)] == [], name
 
 
 SAME: Final = {
@@ -198,39 +182,39 @@ SAME: Final = {
 """Panels that one question answers."""
 
 
-@pytest.mark.parametrize("name", SAME)
-def test_a_panel_shows_what_a_question_is_answered(installed: Installation, name: str) -> None:
-    shown = there(installed.rows(name))
-    size = max((c["params"].get("size", 0) for c in layer_of(installed.panel(name)).columns.values()), default=0)
-    answered = installed.ask(SAME[name])
-    assert shown == (answered[:size] if size else answered)
+def test_panels_show_what_questions_are_answered(installed: Installation) -> None:
+    for name, query in SAME.items():
+        shown = there(installed.rows(name))
+        size = max((c["params"].get("size", 0) for c in layer_of(installed.panel(name)).columns.values()), default=0)
+        answered = installed.ask(query)
+        assert shown == (answered[:size] if size else answered), name
 
 
-@pytest.mark.parametrize(
-    ("name", "query"),
-    [
-        ("usage-downloads-by-day", "by=format,day&event=download"),
-        ("usage-channels-by-day", "by=channel,day&event=view&event=download"),
-        ("usage-browsers", "by=browser,os&metrics=count,visitors&event=view&event=download"),
-        ("usage-campaigns", "by=utm_campaign,utm_source&metrics=count,visitors&event=view&event=download"),
-        ("health-errors-by-browser", "by=browser,browser_version&metrics=count,sessions&event=error"),
-        ("health-events-by-day", "by=event,day&bots=1"),
-        ("health-methods", "by=method,status&method=*&bots=1"),
-    ],
-)
-def test_two_groups_are_those_of_a_question(installed: Installation, name: str, query: str) -> None:
-    shown = {tuple(row[:2]): row[2:] for row in there(installed.rows(name))}
-    answered = {tuple(row[:2]): row[2:] for row in installed.ask(query)}
-    assert shown
-    assert {groups: answered[groups] for groups in shown} == shown
-    groups = [column for column in layer_of(installed.panel(name)).columns.values() if column["isBucketed"]]
-    most = groups[1]["params"].get("size")
-    for outer in {outer for outer, _ in shown}:
-        of_it, all_of_it = (
-            sorted((row[0] for key, row in found.items() if key[0] == outer), reverse=True)
-            for found in (shown, answered)
-        )
-        assert of_it == all_of_it[:most]
+TWO_GROUPS: Final = [
+    ("usage-downloads-by-day", "by=format,day&event=download"),
+    ("usage-channels-by-day", "by=channel,day&event=view&event=download"),
+    ("usage-browsers", "by=browser,os&metrics=count,visitors&event=view&event=download"),
+    ("usage-campaigns", "by=utm_campaign,utm_source&metrics=count,visitors&event=view&event=download"),
+    ("health-errors-by-browser", "by=browser,browser_version&metrics=count,sessions&event=error"),
+    ("health-events-by-day", "by=event,day&bots=1"),
+    ("health-methods", "by=method,status&method=*&bots=1"),
+]
+
+
+def test_two_groups_are_those_of_a_question(installed: Installation) -> None:
+    for name, query in TWO_GROUPS:
+        shown = {tuple(row[:2]): row[2:] for row in there(installed.rows(name))}
+        answered = {tuple(row[:2]): row[2:] for row in installed.ask(query)}
+        assert shown
+        assert {groups: answered[groups] for groups in shown} == shown
+        groups = [column for column in layer_of(installed.panel(name)).columns.values() if column["isBucketed"]]
+        most = groups[1]["params"].get("size")
+        for outer in {outer for outer, _ in shown}:
+            of_it, all_of_it = (
+                sorted((row[0] for key, row in found.items() if key[0] == outer), reverse=True)
+                for found in (shown, answered)
+            )
+            assert of_it == all_of_it[:most]
 
 
 def every_item(installed: Installation) -> list[str]:
@@ -258,45 +242,41 @@ def test_items_are_those_of_the_list_of_items(installed: Installation) -> None:
     assert sorted(shown) == sorted(answered)
 
 
-@pytest.mark.parametrize("name", TIMING_FIELDS)
-def test_percentiles_by_day_are_those_of_the_report_of_times(installed: Installation, name: str) -> None:
-    told = installed.server.get("/time.json?limit=0")["timings"][name]
-    if name in MATOMO:
-        label = next(
-            column["label"]
-            for column in layer_of(installed.panel("performance-matomo-by-day")).columns.values()
-            if column.get("sourceField") == f"{name}.num"
-        )
-        rows = installed.rows("performance-matomo-by-day")
-        shown = {row["Day"]: row[label] for row in rows if row[label] is not None}
-        assert shown == {day: each["p75"] for day, each in told.items()}
-        return
-    rows = installed.rows(f"performance-{name.lower()}-by-day")
-    shown_days = {row["Day"]: [row["p50"], row["p75"], row["p95"]] for row in rows if row["p50"] is not None}
-    assert shown_days == {day: [each["p50"], each["p75"], each["p95"]] for day, each in told.items()}
-    assert len(shown_days) >= 4
+def test_percentiles_by_day_are_those_of_the_report_of_times(installed: Installation) -> None:
+    timings = installed.server.get("/time.json?limit=0")["timings"]
+    matomo = layer_of(installed.panel("performance-matomo-by-day")).columns.values()
+    for name in TIMING_FIELDS:
+        told = timings[name]
+        if name in MATOMO:
+            label = next(column["label"] for column in matomo if column.get("sourceField") == f"{name}.num")
+            rows = installed.rows("performance-matomo-by-day")
+            shown = {row["Day"]: row[label] for row in rows if row[label] is not None}
+            assert shown == {day: each["p75"] for day, each in told.items()}, name
+            continue
+        rows = installed.rows(f"performance-{name.lower()}-by-day")
+        shown_days = {row["Day"]: [row["p50"], row["p75"], row["p95"]] for row in rows if row["p50"] is not None}
+        assert shown_days == {day: [each["p50"], each["p75"], each["p95"]] for day, each in told.items()}, name
+        assert len(shown_days) >= 4
 
 
-@pytest.mark.parametrize(
-    ("name", "label", "query"),
-    [
-        ("slow-items", "Item", "by=id&metrics=p75:LCP,p75:INP,p75:CLS,p75:FCP,p75:TTFB,count:LCP"),
-        ("vitals-by-browser", "Browser", "by=browser&metrics=count,p75:LCP,p75:INP,p75:CLS,p75:FCP,p75:TTFB&TTFB=*"),
-        ("vitals-by-country", "Country", "by=country&metrics=count,p75:LCP,p75:INP,p75:CLS,p75:FCP,p75:TTFB&TTFB=*"),
-        ("lcp-by-device", "Device", "by=device&metrics=p75:LCP&LCP=*"),
-        ("slow-answers", "Item", "by=id&metrics=p95:duration,p50:duration,count:duration&duration=*"),
-    ],
-)
-def test_percentiles_by_what_they_are_of_are_those_of_a_question(
-    installed: Installation, name: str, label: str, query: str
-) -> None:
-    rows = installed.rows(f"performance-{name}")
-    answered = {row[0]: row[1:] for row in installed.ask(f"{query}&event=timing&event=request&event=error")}
-    assert rows
-    for row in rows:
-        found = {key: value for key, value in row.items() if key != label}
-        wanted = dict(zip(_labels_as_asked(installed, name), answered[row[label]], strict=True))
-        assert found == wanted
+PERCENTILES: Final = [
+    ("slow-items", "Item", "by=id&metrics=p75:LCP,p75:INP,p75:CLS,p75:FCP,p75:TTFB,count:LCP"),
+    ("vitals-by-browser", "Browser", "by=browser&metrics=count,p75:LCP,p75:INP,p75:CLS,p75:FCP,p75:TTFB&TTFB=*"),
+    ("vitals-by-country", "Country", "by=country&metrics=count,p75:LCP,p75:INP,p75:CLS,p75:FCP,p75:TTFB&TTFB=*"),
+    ("lcp-by-device", "Device", "by=device&metrics=p75:LCP&LCP=*"),
+    ("slow-answers", "Item", "by=id&metrics=p95:duration,p50:duration,count:duration&duration=*"),
+]
+
+
+def test_percentiles_by_what_they_are_of_are_those_of_a_question(installed: Installation) -> None:
+    for name, label, query in PERCENTILES:
+        rows = installed.rows(f"performance-{name}")
+        answered = {row[0]: row[1:] for row in installed.ask(f"{query}&event=timing&event=request&event=error")}
+        assert rows
+        for row in rows:
+            found = {key: value for key, value in row.items() if key != label}
+            wanted = dict(zip(_labels_as_asked(installed, name), answered[row[label]], strict=True))
+            assert found == wanted
 
 
 def _labels_as_asked(installed: Installation, name: str) -> list[str]:

@@ -3,10 +3,9 @@
 from collections import Counter
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import orjson
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -38,8 +37,8 @@ OBJECTS = build_saved_objects("metronome")
 VERSIONS = {"index-pattern": "8.0.0", "lens": "8.9.0", "dashboard": "10.2.0"}
 PREFIXES = st.from_regex(r"[a-z0-9][a-z0-9_-]{0,63}", fullmatch=True).filter(lambda prefix: prefix != "state")
 
-every_dashboard = pytest.mark.parametrize("dashboard", of_kind(OBJECTS, "dashboard"), ids=lambda one: one["id"])
-every_panel = pytest.mark.parametrize("panel", of_kind(OBJECTS, "lens"), ids=lambda one: one["id"])
+ALL_DASHBOARDS: Final = of_kind(OBJECTS, "dashboard")
+PANELS: Final = of_kind(OBJECTS, "lens")
 
 
 def typed_fields() -> dict[str, str]:
@@ -125,49 +124,52 @@ class TestDataView:
 
 
 class TestPanels:
-    @every_panel
-    def test_it_shows_what_it_works_out_and_nothing_else(self, panel: Json) -> None:
-        layer = layer_of(panel)
-        assert shown_layers(panel) == [layer.name]
-        parts = {name for column in layer.columns.values() for name in column.get("references", ())}
-        assert named_columns(panel) == layer.columns.keys() - parts
-        assert referred(panel).keys() == {f"{LAYER_REFERENCE}{layer.name}"}
+    def test_it_shows_what_it_works_out_and_nothing_else(self) -> None:
+        for panel in PANELS:
+            layer = layer_of(panel)
+            assert shown_layers(panel) == [layer.name]
+            parts = {name for column in layer.columns.values() for name in column.get("references", ())}
+            assert named_columns(panel) == layer.columns.keys() - parts
+            assert referred(panel).keys() == {f"{LAYER_REFERENCE}{layer.name}"}
 
-    @every_panel
-    def test_groups_come_first_and_what_is_worked_out_of_others_before_these(self, panel: Json) -> None:
-        columns = layer_of(panel).columns
-        order = [column["isBucketed"] for column in columns.values()]
-        assert order == sorted(order, reverse=True)
-        for column in columns.values():
-            assert {*column.get("references", ())} <= columns.keys()
-            if column["operationType"] == "terms":
-                by = columns[column["params"]["orderBy"]["columnId"]]
-                # What Lens can sort by.
-                assert not by["isBucketed"]
-                assert "references" not in by
+    def test_groups_come_first_and_what_is_worked_out_of_others_before_these(self) -> None:
+        for panel in PANELS:
+            columns = layer_of(panel).columns
+            order = [column["isBucketed"] for column in columns.values()]
+            assert order == sorted(order, reverse=True)
+            for column in columns.values():
+                assert {*column.get("references", ())} <= columns.keys()
+                if column["operationType"] == "terms":
+                    by = columns[column["params"]["orderBy"]["columnId"]]
+                    # What Lens can sort by.
+                    assert not by["isBucketed"]
+                    assert "references" not in by
 
-    @every_panel
-    def test_its_fields_are_in_every_index(self, panel: Json) -> None:
-        layer = layer_of(panel)
-        queries = [layer.query, *(column["filter"]["query"] for column in layer.columns.values() if "filter" in column)]
-        for column in layer.columns.values():
-            queries += [each["input"]["query"] for each in column["params"].get("filters", ())]
-        fields = {column["sourceField"] for column in layer.columns.values() if "sourceField" in column}
-        fields |= {field for query in queries for field in fields_in(query)}
-        assert fields - {RECORDS_FIELD} <= typed_fields().keys()
+    def test_its_fields_are_in_every_index(self) -> None:
+        for panel in PANELS:
+            layer = layer_of(panel)
+            queries = [
+                layer.query,
+                *(column["filter"]["query"] for column in layer.columns.values() if "filter" in column),
+            ]
+            for column in layer.columns.values():
+                queries += [each["input"]["query"] for each in column["params"].get("filters", ())]
+            fields = {column["sourceField"] for column in layer.columns.values() if "sourceField" in column}
+            fields |= {field for query in queries for field in fields_in(query)}
+            assert fields - {RECORDS_FIELD} <= typed_fields().keys()
 
-    @every_panel
-    def test_numbers_are_worked_out_of_numbers_and_groups_are_of_texts(self, panel: Json) -> None:
+    def test_numbers_are_worked_out_of_numbers_and_groups_are_of_texts(self) -> None:
         wanted = {"percentile": "double", "terms": "keyword", "unique_count": "keyword", "date_histogram": "date"}
-        for column in layer_of(panel).columns.values():
-            if column["operationType"] in wanted:
-                assert typed_fields()[column["sourceField"]] == wanted[column["operationType"]]
+        for panel in PANELS:
+            for column in layer_of(panel).columns.values():
+                if column["operationType"] in wanted:
+                    assert typed_fields()[column["sourceField"]] == wanted[column["operationType"]]
 
-    @every_panel
-    def test_it_says_what_it_is(self, panel: Json) -> None:
-        assert panel["attributes"]["title"]
-        assert panel["attributes"]["description"].endswith(".")
-        assert all(column["label"] for column in layer_of(panel).columns.values())
+    def test_it_says_what_it_is(self) -> None:
+        for panel in PANELS:
+            assert panel["attributes"]["title"]
+            assert panel["attributes"]["description"].endswith(".")
+            assert all(column["label"] for column in layer_of(panel).columns.values())
 
     def test_every_timing_that_the_report_tells_is_on_the_performance_dashboard(self) -> None:
         shown = {
@@ -188,57 +190,61 @@ def overlap(one: Json, other: Json) -> bool:
 
 
 class TestDashboards:
-    @every_dashboard
-    def test_its_panels_fill_the_grid_and_none_lies_on_another(self, dashboard: Json) -> None:
-        places = [panel["gridData"] for panel in panels_on(dashboard)]
-        assert all(place["x"] >= 0 and place["x"] + place["w"] <= 48 and place["w"] >= 8 for place in places)
-        assert not any(overlap(one, other) for one, other in combinations(places, 2))
-        assert sum(place["w"] * place["h"] for place in places) == 48 * max(place["y"] + place["h"] for place in places)
+    def test_its_panels_fill_the_grid_and_none_lies_on_another(self) -> None:
+        for dashboard in ALL_DASHBOARDS:
+            places = [panel["gridData"] for panel in panels_on(dashboard)]
+            assert all(place["x"] >= 0 and place["x"] + place["w"] <= 48 and place["w"] >= 8 for place in places)
+            assert not any(overlap(one, other) for one, other in combinations(places, 2))
+            assert sum(place["w"] * place["h"] for place in places) == 48 * max(
+                place["y"] + place["h"] for place in places
+            )
 
-    @every_dashboard
-    def test_each_panel_stands_for_a_saved_one(self, dashboard: Json) -> None:
-        panels, needed = panels_on(dashboard), referred(dashboard)
-        assert len({panel["panelIndex"] for panel in panels}) == len(panels)
-        for panel in panels:
-            name = panel["panelIndex"]
-            assert panel["gridData"]["i"] == name
-            assert panel["panelRefName"] == f"panel_{name}"
-            kind, saved = needed[f"{name}:panel_{name}"]
-            assert (kind, saved) == (panel["type"], f"{dashboard['id']}-{name}")
-            assert saved in by_id(OBJECTS)
+    def test_each_panel_stands_for_a_saved_one(self) -> None:
+        for dashboard in ALL_DASHBOARDS:
+            panels, needed = panels_on(dashboard), referred(dashboard)
+            assert len({panel["panelIndex"] for panel in panels}) == len(panels)
+            for panel in panels:
+                name = panel["panelIndex"]
+                assert panel["gridData"]["i"] == name
+                assert panel["panelRefName"] == f"panel_{name}"
+                kind, saved = needed[f"{name}:panel_{name}"]
+                assert (kind, saved) == (panel["type"], f"{dashboard['id']}-{name}")
+                assert saved in by_id(OBJECTS)
 
-    @every_dashboard
-    def test_items_and_events_can_be_chosen_on_it(self, dashboard: Json) -> None:
-        controls, needed = controls_on(dashboard), referred(dashboard)
-        assert {"id", "event"} <= {control["explicitInput"]["fieldName"] for control in controls.values()}
-        for name, control in controls.items():
-            assert control["explicitInput"]["id"] == name
-            assert typed_fields()[control["explicitInput"]["fieldName"]] == "keyword"
-            assert needed[f"controlGroup_{name}:optionsListDataView"][0] == "index-pattern"
-        assert sorted(control["order"] for control in controls.values()) == [*range(len(controls))]
+    def test_items_and_events_can_be_chosen_on_it(self) -> None:
+        for dashboard in ALL_DASHBOARDS:
+            controls, needed = controls_on(dashboard), referred(dashboard)
+            assert {"id", "event"} <= {control["explicitInput"]["fieldName"] for control in controls.values()}
+            for name, control in controls.items():
+                assert control["explicitInput"]["id"] == name
+                assert typed_fields()[control["explicitInput"]["fieldName"]] == "keyword"
+                assert needed[f"controlGroup_{name}:optionsListDataView"][0] == "index-pattern"
+            assert sorted(control["order"] for control in controls.values()) == [*range(len(controls))]
 
-    @every_dashboard
-    def test_bots_are_left_out_by_a_filter_that_can_be_seen_or_by_each_panel(self, dashboard: Json) -> None:
-        filters = filters_on(dashboard)
-        if not filters:
-            layers = [layer_of(by_id(OBJECTS)[name]) for kind, name in referred(dashboard).values() if kind == "lens"]
-            errors = [layer.query for layer in layers if '"error"' in layer.query]
-            assert len(errors) > 5
-            assert [query for query in errors if not query.endswith(" and not bot : *")] == []
-            return
-        (left_out,) = filters
-        assert left_out["query"] == {"exists": {"field": "bot"}}
-        assert left_out["meta"]["negate"] is True
-        assert left_out["meta"]["disabled"] is False
-        assert referred(dashboard)[left_out["meta"]["indexRefName"]] == ("index-pattern", "metronome-events")
-        assert f"'{left_out['meta']['alias']}'" in dashboard["attributes"]["description"]
+    def test_bots_are_left_out_by_a_filter_that_can_be_seen_or_by_each_panel(self) -> None:
+        for dashboard in ALL_DASHBOARDS:
+            filters = filters_on(dashboard)
+            if not filters:
+                layers = [
+                    layer_of(by_id(OBJECTS)[name]) for kind, name in referred(dashboard).values() if kind == "lens"
+                ]
+                errors = [layer.query for layer in layers if '"error"' in layer.query]
+                assert len(errors) > 5
+                assert [query for query in errors if not query.endswith(" and not bot : *")] == []
+                continue
+            (left_out,) = filters
+            assert left_out["query"] == {"exists": {"field": "bot"}}
+            assert left_out["meta"]["negate"] is True
+            assert left_out["meta"]["disabled"] is False
+            assert referred(dashboard)[left_out["meta"]["indexRefName"]] == ("index-pattern", "metronome-events")
+            assert f"'{left_out['meta']['alias']}'" in dashboard["attributes"]["description"]
 
-    @every_dashboard
-    def test_nothing_is_needed_that_is_not_used(self, dashboard: Json) -> None:
-        used = {f"{panel['panelIndex']}:panel_{panel['panelIndex']}" for panel in panels_on(dashboard)}
-        used |= {f"controlGroup_{name}:optionsListDataView" for name in controls_on(dashboard)}
-        used |= {each["meta"]["indexRefName"] for each in filters_on(dashboard)}
-        assert referred(dashboard).keys() == used
+    def test_nothing_is_needed_that_is_not_used(self) -> None:
+        for dashboard in ALL_DASHBOARDS:
+            used = {f"{panel['panelIndex']}:panel_{panel['panelIndex']}" for panel in panels_on(dashboard)}
+            used |= {f"controlGroup_{name}:optionsListDataView" for name in controls_on(dashboard)}
+            used |= {each["meta"]["indexRefName"] for each in filters_on(dashboard)}
+            assert referred(dashboard).keys() == used
 
 
 def test_the_docs_name_every_panel_with_its_dashboard() -> None:

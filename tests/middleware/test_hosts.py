@@ -57,6 +57,7 @@ def told(docs: list[dict[str, Any]]) -> Counter[tuple[Any, ...]]:
     return Counter((doc["event"], doc.get("action"), doc.get("status")) for doc in docs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_request_is_reported_once_when_the_host_is_stopped_at_once(kind: str, tmp_path: Path) -> None:
     with running_server(tmp_path / "data") as server:
@@ -89,6 +90,7 @@ def test_each_request_is_reported_once_when_the_host_is_stopped_at_once(kind: st
     assert order["url"].endswith("/orders/7")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", WITH_WEBSOCKETS)
 async def test_a_websocket_is_reported_as_it_opens_and_passes_as_it_is(kind: str, tmp_path: Path) -> None:
     with running_server(tmp_path / "data") as server:
@@ -119,6 +121,7 @@ async def test_a_route_in_a_mounted_application_is_named_whole(tmp_path: Path) -
     assert [doc["action"] for doc in docs] == ["GET /docs-of/:project/pages/:page", "GET /docs-of/:project/*"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["uvicorn, FastAPI", "gunicorn threads, Flask", "aiohttp"])
 def test_in_request_mode_no_request_has_a_duration(kind: str, tmp_path: Path) -> None:
     with running_server(tmp_path / "data") as server:
@@ -130,6 +133,7 @@ def test_in_request_mode_no_request_has_a_duration(kind: str, tmp_path: Path) ->
     assert [doc for doc in docs if "duration" in doc] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "signal"), [("uvicorn, FastAPI", "Sec-GPC"), ("gunicorn, Django", "DNT"), ("aiohttp", "Sec-GPC")]
 )
@@ -155,6 +159,7 @@ def test_a_stranger_is_not_believed_to_be_a_proxy(tmp_path: Path) -> None:
     assert doc["url"].startswith("http://")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["metronome", "matomo"])
 def test_nothing_is_lost_nor_counted_twice_when_metronome_is_killed_and_comes_back(
     protocol: str, tmp_path: Path
@@ -181,6 +186,7 @@ def test_nothing_is_lost_nor_counted_twice_when_metronome_is_killed_and_comes_ba
     assert urls == Counter(f"d{number}" for number in range(200)), host.log
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["uvicorn, FastAPI", "gunicorn sync, Flask", "gunicorn, Django", "aiohttp"])
 def test_each_parameter_that_goes_to_a_matomo_is_that_of_the_protocol(kind: str, tmp_path: Path) -> None:
     before = int(time.time())
@@ -216,6 +222,7 @@ def test_each_parameter_that_goes_to_a_matomo_is_that_of_the_protocol(kind: str,
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["uvicorn, FastAPI", "gunicorn threads, Flask", "aiohttp"])
 def test_what_goes_to_metronome_in_matomo_s_place_is_all_there(kind: str, tmp_path: Path) -> None:
     with running_server(tmp_path / "data") as server:
@@ -234,6 +241,7 @@ def test_what_goes_to_metronome_in_matomo_s_place_is_all_there(kind: str, tmp_pa
     assert {(doc["clientip"], doc["agent"], doc["lang"]) for doc in docs} == {("203.0.113.0", AGENT, "de, en;q=0.5")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["uvicorn, FastAPI", "gunicorn sync, Flask", "gunicorn, Django", "aiohttp"])
 @pytest.mark.parametrize("target", ["away", "silent"])
 def test_while_the_target_is_away_or_silent_the_host_answers_as_ever_and_ends(

@@ -1,6 +1,6 @@
 """Installs the real clients that Metronome is tried with, into a folder of their own.
 
-``python tests/clients/install.py FOLDER`` needs Node's npm, Debian's apt-get and dpkg-deb, and Go for Filebeat.
+``python tests/programs/install.py FOLDER`` needs Node's npm, Debian's apt-get and dpkg-deb, and Go for Filebeat.
 Nothing is installed on the machine itself: Debian's packages are only unpacked. What is there already stays.
 """
 

@@ -7,6 +7,7 @@ from typing import Final
 
 import pytest
 
+from tests.installations import make_salts
 from tests.scenarios.asking import Stand, send
 from tests.scenarios.reading import ON_AN_EMPTY_STORE, read_scenarios
 from tests.servers import Server, delete_indices, refresh_indices, running_server, unique_name
@@ -28,6 +29,7 @@ def running(request: pytest.FixtureRequest, folders: pytest.TempPathFactory, sto
         return
     node, prefix = request.getfixturevalue("elasticsearch_url"), unique_name("scenarios")
     try:
+        make_salts(node, prefix)
         with running_server(folder / "data", store=node, index_prefix=prefix, **settings) as server:
             yield server
     finally:

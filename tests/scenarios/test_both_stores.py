@@ -20,7 +20,7 @@ from tests.scenarios.random_events import DAYS, ITEMS, RUN, encode, events
 from tests.scenarios.random_questions import DISTINCT, PERCENT, ZONES, Request, requests
 from tests.servers import Server
 
-pytestmark = pytest.mark.elasticsearch
+pytestmark = [pytest.mark.elasticsearch, pytest.mark.slow]
 
 LINES: Final = {"Content-Type": "application/x-ndjson"}
 KNOWN: Final[dict[str, Any]] = {RUN: "known", "p_n": 0, "p_lang": "x", "p_flag": True, "p.dot": "x"}

@@ -11,7 +11,7 @@ import pytest
 from tests.s3_server import environment_variables, running_s3_server
 from tests.servers import Server, free_port, run_metronome, running_server, unique_name
 
-pytestmark = pytest.mark.usefixtures("s3_environment")
+pytestmark = [pytest.mark.usefixtures("s3_environment"), pytest.mark.slow]
 
 
 def wait_for(server: Server, holds: Callable[[dict[str, Any]], bool], seconds: float = 30) -> dict[str, Any]:

@@ -184,6 +184,7 @@ class TestMetrics:
         assert server.error_lines() == []
 
 
+@pytest.mark.slow
 class TestStop:
     @pytest.mark.parametrize("workers", [1, 2])
     async def test_a_clean_stop_under_load_loses_nothing(
@@ -311,6 +312,7 @@ def assert_sentence(ended: CommandResult, named: str) -> None:
     assert len([line for line in ended.stderr.splitlines() if line.startswith("metronome: ")]) == 1
 
 
+@pytest.mark.slow
 class TestWorkers:
     @pytest.fixture
     async def http(self, crew: Server) -> AsyncIterator[aiohttp.ClientSession]:
@@ -391,6 +393,7 @@ def both_listen(server: Server) -> bool:
     return Path("/proc/net/tcp").read_text().count(listening) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_server_may_have_more_connections_than_machines_usually_allow(tmp_path: Path, workers: int) -> None:
     with running_server(tmp_path / "data", workers=workers) as server:

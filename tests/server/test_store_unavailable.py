@@ -16,7 +16,7 @@ from tests.servers import Server, delete_indices, refresh_indices, running_serve
 
 SECONDS: Final = aiohttp.ClientTimeout(total=60)
 
-pytestmark = pytest.mark.elasticsearch
+pytestmark = [pytest.mark.elasticsearch, pytest.mark.slow]
 
 
 class Proxy:

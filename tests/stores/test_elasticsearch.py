@@ -115,6 +115,7 @@ class TestForgetting(OnElasticsearch, DeletionTests):
 
 
 @on_a_node
+@pytest.mark.slow
 class TestProperties(OnElasticsearch, PropertyTests):
     pass
 

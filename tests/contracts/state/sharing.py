@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Final
 
+import pytest
+
 from metronome.state.base import State
 from tests.contracts.state.opening import StateContract
 
@@ -88,6 +90,7 @@ class StateConcurrencyTests(StateContract):
         await asyncio.gather(*(_increment(each, ROUNDS) for each in (state, other)))
         assert await state.get("count", "a") == {"n": 2 * ROUNDS}
 
+    @pytest.mark.slow  # Elasticsearch returns at most 10,000 records at once
     async def test_lists_more_records_than_one_page(self, state: State, other: State) -> None:
         names = [f"name {number:05}" for number in range(RECORD_COUNT)]
         await asyncio.gather(

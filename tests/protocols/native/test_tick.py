@@ -252,6 +252,7 @@ def test_a_single_event_that_was_rejected_is_answered_with_its_error() -> None:
         tick.reply(REQUEST, read("{}"), IngestResult(0, {0: PayloadTooLarge("too large")}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "body",
     [
