@@ -32,6 +32,10 @@ test-clients: $(INSTALLED_DEV) ## install the real clients of other programs' pr
 	$(BIN)/python tests/clients/install.py $(CLIENTS)
 	METRONOME_CLIENTS=$(CLIENTS) $(BIN)/python -m pytest tests/clients $(ARGS)
 
+.PHONY: test-clock
+test-clock: $(INSTALLED_DEV) ## run the docs' examples and a test of each protocol at other dates, under libfaketime
+	$(BIN)/python tests/clock/run.py tests/docs tests/service $(ARGS)
+
 .PHONY: check
 check: lint test ## lint, types, generated docs, tests
 

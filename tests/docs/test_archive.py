@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 from tests.docs.pages import ROOT, text_of
 from tests.docs.test_readme import is_as_shown
 from tests.servers import COMMAND, Server, environment, serving
@@ -33,6 +35,7 @@ def run(command: str, server: Server, archive: str) -> str:
     return done.stdout
 
 
+@pytest.mark.clock
 def test_the_examples_give_the_output_that_the_page_shows(tmp_path: Path) -> None:
     examples = _EXECUTED.findall(text_of("docs/archive.md"))
     assert len(examples) == 2
