@@ -42,6 +42,10 @@ test-clients: $(INSTALLED_DEV) ## install other programs' clients into .cache, a
 test-faults: $(INSTALLED_DEV) ## kill servers at random moments and look for lost events
 	$(PYTEST) tests/faults $(ARGS)
 
+.PHONY: test-clock
+test-clock: $(INSTALLED_DEV) ## run the docs' examples and a test of each protocol at other dates, under libfaketime
+	$(BIN)/python tests/clock/run.py tests/docs tests/protocols $(ARGS)
+
 .PHONY: check
 check: lint test ## lint, types, generated docs, quick tests
 

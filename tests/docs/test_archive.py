@@ -37,6 +37,7 @@ def run(command: str, server: Server, archive: str) -> str:
     return done.stdout
 
 
+@pytest.mark.clock
 def test_the_examples_give_the_output_that_the_page_shows(tmp_path: Path) -> None:
     examples = _EXECUTED.findall(text_of("docs/archive.md"))
     assert len(examples) == 2

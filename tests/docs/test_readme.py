@@ -1,9 +1,11 @@
-"""The examples in the README and the docs, run as they stand there against a real server."""
+"""Run the examples of the README and the docs as printed, pasted into one shell, against a real server."""
 
+import contextlib
 import re
 import shlex
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -25,13 +27,25 @@ _EXECUTED = re.compile(
 _TIME = re.compile(r"^time .* lines/s\)$", re.MULTILINE)
 
 
-def examples(page: str) -> list[tuple[str, str]]:
-    """Return the commands that a page says are executed, each with the output that it shows."""
-    steps = [
-        step for block in _EXECUTED.findall(text_of(page)) for step in re.split(r"^\$ ", block, flags=re.MULTILINE)
+_ATTEMPTS: Final = 3
+"""The documented second is enough for the store, but not each time on a machine that is busy otherwise."""
+_END_OF_OUTPUT: Final = "\0"
+_SLEEP_UNTIL_SHIPPED: Final = """
+sleep() {{
+    command sleep "$@"
+    until curl -s {url}/health/ready | grep -q '"store":{{"status":"ok","events":0,'; do command sleep 0.1; done
+}}
+"""
+"""On a busy machine, the documented second may be too short for the store: `sleep` then takes longer."""
+
+
+def blocks(page: str) -> list[list[tuple[str, str]]]:
+    """Return the executed blocks of a page: the commands of each, with the output printed below them."""
+    return [
+        # A command continues in lines that begin with the shell's second prompt.
+        [(command.replace("\n> ", "\n"), output) for command, output in map(_parted, filter(None, steps))]
+        for steps in (re.split(r"^\$ ", block, flags=re.MULTILINE) for block in _EXECUTED.findall(text_of(page)))
     ]
-    # A command goes on in lines that begin as the shell's second prompt.
-    return [(command.replace("\n> ", "\n"), output) for command, output in map(_parted, filter(None, steps))]
 
 
 def _parted(step: str) -> tuple[str, str]:
@@ -39,13 +53,15 @@ def _parted(step: str) -> tuple[str, str]:
     return (step[: end.start()], step[end.end() :]) if end else (step, "")
 
 
-def run(command: str, server: Server) -> str:
+def run(commands: list[str], server: Server, prelude: str = "") -> list[str]:
+    """Run commands one after the other in one shell, without a wait between them; return their outputs."""
     metronome = shlex.join(COMMAND)
+    command = prelude + "\n".join(f"{command}\nprintf '\\0'" for command in commands)
     command = re.sub(r"\.venv/bin/metronome (import|query|tock)", rf"{metronome} \1 --url {server.url}", command)
     command = command.replace(".venv/bin/metronome", metronome).replace("localhost:8080", f"127.0.0.1:{server.port}")
     # The progress meter that curl shows goes to standard error.
     done = subprocess.run(
-        ["/bin/bash", "-c", command],
+        ["/bin/bash", "-e", "-c", command],
         cwd=ROOT,
         env=build_environment(data=server.data),
         capture_output=True,
@@ -54,21 +70,42 @@ def run(command: str, server: Server) -> str:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    server.wait_until_shipped()
-    return done.stdout
+    return done.stdout.split(_END_OF_OUTPUT)[:-1]
 
 
+@pytest.mark.clock
 @pytest.mark.parametrize("page", ["README.md", *(pytest.param(page, marks=pytest.mark.slow) for page in PAGES)])
 def test_the_examples_of_a_page_give_the_output_that_it_shows(page: str, tmp_path: Path) -> None:
-    steps = examples(page)
-    assert steps
-    with running_server(tmp_path / "data") as server:
-        # Who reads the page comes to its examples later than the store to its file.
+    examples = blocks(page)
+    assert examples
+    with serving_readers(tmp_path / "data") as server:
+        for steps in examples:
+            outputs = run([command for command, _ in steps], server, _SLEEP_UNTIL_SHIPPED.format(url=server.url))
+            for (command, shown), output in zip(steps, outputs, strict=True):
+                assert is_as_shown(output, shown), f"{command}\n{output}"
+            # Readers take longer than the store from one block to the next.
+            server.wait_until_shipped()
+
+
+@pytest.mark.clock
+def test_the_first_example_of_the_readme_gives_the_output_that_it_shows_when_pasted(tmp_path: Path) -> None:
+    commands, shown = zip(*blocks("README.md")[0], strict=True)
+    outputs: list[str] = []
+    for attempt in range(_ATTEMPTS):
+        with serving_readers(tmp_path / str(attempt)) as server:
+            outputs = run(list(commands), server)
+        if all(map(is_as_shown, outputs, shown)):
+            break
+    assert [output.strip() for output in outputs] == [text.strip() for text in shown]
+
+
+@contextlib.contextmanager
+def serving_readers(data: Path) -> Iterator[Server]:
+    """Run a server whose store is open: nobody reads and pastes faster than the server starts."""
+    with running_server(data) as server:
         while server.get("/health/ready/store")["status"] != "ok":
             time.sleep(0.05)
-        for command, shown in steps:
-            said = run(command, server)
-            assert is_as_shown(said, shown), f"{command}\n{said}"
+        yield server
 
 
 def is_as_shown(said: str, shown: str) -> bool:
@@ -77,10 +114,12 @@ def is_as_shown(said: str, shown: str) -> bool:
     return re.fullmatch(pattern, _TIME.sub("time", said).strip()) is not None
 
 
-def test_the_readme_begins_with_the_two_lines_that_show_a_tick_in_its_tock() -> None:
-    first, second, *_ = examples("README.md")
-    assert "/tick" in first[0]
-    assert "/tock/rivers.json" in second[0]
+def test_the_readme_begins_with_a_tick_and_its_tock() -> None:
+    (tick, _), (wait, _), (tock, shown) = blocks("README.md")[0]
+    assert "/tick" in tick
+    assert wait == "sleep 1"
+    assert "/tock/rivers.json" in tock
+    assert '"views":{"2015-01-22":1}' in shown
 
 
 def test_the_readme_has_one_place_for_the_table_of_the_benchmark() -> None:

@@ -60,6 +60,7 @@ async def asked(http: aiohttp.ClientSession, url: str) -> Any:
         return await answer.json()
 
 
+@pytest.mark.clock
 async def test_views_are_counted_and_told(place: tuple[Server, str], http: aiohttp.ClientSession) -> None:
     server, url = place
     path = f"/{unique_name()}/a"

@@ -56,6 +56,7 @@ def views(server: Server, item: str) -> int:
     return sum(server.get(f"/tock/{item}.json?bots=1&limit=0")["views"].values())
 
 
+@pytest.mark.clock
 @pytest.mark.parametrize("method", ["POST", "PUT"])
 @pytest.mark.parametrize("packed", [True, False])
 def test_documents_are_counted(either: Server, item: str, method: str, *, packed: bool) -> None:

@@ -165,6 +165,7 @@ def test_all_four_modes_are_counted_and_acknowledged(either: Server, item: str) 
     assert views(either, item) == 12
 
 
+@pytest.mark.clock
 def test_the_tag_is_the_type_and_a_line_of_an_access_log_is_a_hit(tmp_path: Path) -> None:
     line = '203.0.113.9 - - [{}] "GET /items/7 HTTP/1.1" 200 5 "https://www.example.org/" "curl/8"'
     stamp = time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime())

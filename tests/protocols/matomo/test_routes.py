@@ -55,6 +55,7 @@ async def views(server: Server, item: str) -> dict[str, int]:
     return found
 
 
+@pytest.mark.clock
 @pytest.mark.parametrize("address", ADDRESSES)
 async def test_a_view_counts_however_it_is_sent(
     guarded: Server, http: aiohttp.ClientSession, item: str, address: str

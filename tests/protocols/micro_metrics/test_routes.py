@@ -487,6 +487,7 @@ def test_the_batch_was_answered_with_its_documents_and_the_resend_with_the_same(
     assert found == [*DOCUMENTS[:3], sent_address, DOCUMENTS[4]]
 
 
+@pytest.mark.clock
 def test_what_is_tracked_singly_and_by_pixel_is_reported(alone: Asking) -> None:
     kind = unique_name("kind")
     tracked = alone("/api/track", {"type": kind, "tags": {"a": [1, {"b": None}]}, "value": 2.0})

@@ -117,6 +117,7 @@ def consumer(server: Server) -> tuple[str, str]:
     return name, keep(server.data, name)
 
 
+@pytest.mark.clock
 @pytest.mark.parametrize("content_type", [FORM, JSON])
 def test_a_session_is_started_filled_stopped_and_listed(
     server: Server, consumer: tuple[str, str], content_type: str

@@ -96,6 +96,7 @@ async def test_the_picture_comes_when_the_spool_is_full(tmp_path: Path) -> None:
             assert "spool is at its limit" in await ask(http, "id=a")
 
 
+@pytest.mark.clock
 async def test_page_agent_and_a_cut_address_are_stored_and_the_key_is_not(tmp_path: Path) -> None:
     data = tmp_path / "data"
     key = await asyncio.to_thread(create_key, data, "page", Scope.TICK)

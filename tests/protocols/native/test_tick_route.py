@@ -97,6 +97,7 @@ class TestShapes:
         assert (await send_raw(server, head.encode() + body)).startswith(b"HTTP/1.1 204 ")
         assert await views(server, item) == 1
 
+    @pytest.mark.clock
     async def test_an_array_is_answered_event_by_event(
         self, server: Server, http: aiohttp.ClientSession, item: str
     ) -> None:

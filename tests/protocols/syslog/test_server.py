@@ -143,6 +143,7 @@ def plain(found: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in found.items() if name not in changing}
 
 
+@pytest.mark.clock
 def test_hits_objects_and_logs_are_stored_as_what_they_are(tmp_path: Path) -> None:
     data = tmp_path / "data"
     hit = b'<190>Jan 22 09:30:00 web1 nginx: 192.0.2.77 - - [22/Jan/2015:09:30:00 +0000] "GET /a" 200 6 "-" "curl/8"'
