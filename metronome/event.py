@@ -20,7 +20,8 @@ import json
 import math
 import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import count
@@ -105,6 +106,19 @@ class Event(NamedTuple):
 
     fields: Mapping[str, Any]
     original: bytes | Callable[[Mapping[str, Any]], bytes] | None = None
+
+
+def mark_duplicates(fields: dict[str, Any], names: Iterable[str]) -> None:
+    """Add to *fields* the list of fields that the sender gave more than once, if there are any.
+
+    Args:
+        fields: of the event, where the last value of each name counts; is changed.
+        names: of all fields as they were sent, duplicates included.
+
+    """
+    duplicates = sorted(name for name, count in Counter(names).items() if count > 1)
+    if duplicates:
+        fields[REPEATED_FIELDS] = duplicates
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
+from urllib.parse import parse_qsl
 
 import orjson
 
@@ -54,6 +55,53 @@ def _decode_base64(text: str) -> str:
         return b64decode(text, validate=True).decode()
     except (binascii.Error, ValueError):
         return ""
+
+
+FORM_MAX_FIELDS: Final = 1000
+
+
+def parse_form(text: str) -> list[tuple[str, str]]:
+    """Return the names and values of a query string or a form, in their order, empty values included.
+
+    Raises:
+        PayloadTooLarge: it has over `FORM_MAX_FIELDS` fields.
+
+    """
+    try:
+        return parse_qsl(text, keep_blank_values=True, max_num_fields=FORM_MAX_FIELDS)
+    except ValueError:
+        raise PayloadTooLarge(f"over {FORM_MAX_FIELDS} parameters: send fewer") from None
+
+
+def parse_json_object(text: bytes | str) -> dict[str, Any]:
+    """Return the fields of a JSON object.
+
+    Raises:
+        Malformed: the text is not JSON or not an object.
+
+    """
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise Malformed(f"invalid JSON: {error}") from None
+    if type(value) is not dict:
+        raise Malformed(f"expected a JSON object, got {json_type_name(value)}")
+    return value
+
+
+def json_type_name(value: object) -> str:
+    """Return what a parsed JSON value is, for error messages, such as ``an array``."""
+    return _JSON_TYPE_NAMES.get(type(value), "null")
+
+
+_JSON_TYPE_NAMES: Final = {
+    dict: "an object",
+    list: "an array",
+    str: "a string",
+    int: "a number",
+    float: "a number",
+    bool: "a boolean",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,19 @@ and their first ten characters are the UTC day.
 """
 
 import math
+import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Final
 
 from metronome.errors import Malformed
+
+MONTH_NAMES: Final = (
+    *("January", "February", "March", "April", "May", "June"),
+    *("July", "August", "September", "October", "November", "December"),
+)
+MONTH_NUMBERS: Final = {name[:3]: number for number, name in enumerate(MONTH_NAMES, 1)}
+"""The number of each month by its English abbreviation, as in ``Jan``."""
 
 _TIMESTAMP_LENGTH = 24
 _DATE_DIGITS = 8
@@ -16,6 +26,10 @@ _MILLISECONDS_FROM = 100_000_000_000
 """Numbers from here on are milliseconds: as seconds they would lie beyond the year 5138."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _QUOTED_MAX_CHARACTERS = 60
+_MIN_RECORD_SECONDS = 100_000_000
+"""A smaller number in a log record's time field is a duration, not a time: as a time it would be before 1973-03-03."""
+_CLF_TIMESTAMP_PATTERN = re.compile(r"(\d\d)/([A-Z][a-z]{2})/(\d{4}):(\d\d:\d\d:\d\d) ([+-]\d{4})", re.ASCII)
+_CLF_MAX_CHARACTERS = 40
 
 
 def format_timestamp(moment: datetime) -> str:
@@ -39,6 +53,47 @@ def parse_timestamp(value: object) -> str:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return _parse_number(value)
     raise Malformed(_invalid_timestamp_message(value))
+
+
+def parse_record_timestamp(value: object) -> str | None:
+    """Return the stamp of a value in a time field of a log record, or None if it is not a time.
+
+    Accept what `parse_timestamp` and `parse_clf_timestamp` accept, but take small numbers as durations.
+    """
+    if isinstance(value, (int, float)) and not value >= _MIN_RECORD_SECONDS:
+        return None
+    try:
+        return parse_clf_timestamp(value) if isinstance(value, str) and "/" in value else parse_timestamp(value)
+    except Malformed:
+        return None
+
+
+def parse_clf_timestamp(text: str) -> str:
+    """Return the stamp of a time in the Common Log Format, ``17/May/2015:10:05:03 +0000``.
+
+    Raises:
+        Malformed: it is not such a time.
+
+    """
+    if len(text) > _CLF_MAX_CHARACTERS:
+        raise Malformed(_clf_timestamp_error(text))
+    return _parse_clf_timestamp(text)
+
+
+@lru_cache(maxsize=4096)
+def _parse_clf_timestamp(text: str) -> str:
+    match = _CLF_TIMESTAMP_PATTERN.fullmatch(text)
+    if match is None or match[2] not in MONTH_NUMBERS:
+        raise Malformed(_clf_timestamp_error(text))
+    day, month, year, clock, zone = match.groups()
+    try:
+        return parse_timestamp(f"{year}-{MONTH_NUMBERS[month]:02}-{day}T{clock}{zone}")
+    except Malformed:
+        raise Malformed(_clf_timestamp_error(text)) from None
+
+
+def _clf_timestamp_error(text: str) -> str:
+    return f"invalid timestamp {text[:_CLF_MAX_CHARACTERS]!r}: expected 17/May/2015:10:05:03 +0000"
 
 
 def _parse_text(text: str) -> str:

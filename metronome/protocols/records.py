@@ -15,13 +15,11 @@ the line
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from metronome.errors import Malformed
 from metronome.event import TIMESTAMP_FIELDS, Event
 from metronome.protocol import SiteConfig
-from metronome.protocols.access_logs.formats import parse_clf_timestamp
 from metronome.protocols.access_logs.json_formats import merge_fields
 from metronome.protocols.access_logs.reader import parse_hit_line, parse_hit_record
-from metronome.times import parse_timestamp
+from metronome.times import parse_record_timestamp
 
 OriginalText = bytes | Callable[[Mapping[str, Any]], bytes] | None
 
@@ -36,8 +34,6 @@ _HTTP_FIELDS: Final = frozenset(
 )
 """Without any of these names, no record tells of a web server's hit."""
 _LOG_FIELDS: Final = frozenset({"message", "msg", "log", "level", "severity", "loglevel", "log.level", "short_message"})
-_MIN_EPOCH_SECONDS: Final = 100_000_000
-"""A smaller number under the name of a time is none, but how long something took."""
 _FLATTEN_MAX_FIELDS: Final = 256
 _FLATTEN_MAX_DEPTH: Final = 8
 _FLATTEN_MAX_NAME_CHARACTERS: Final = 256
@@ -122,22 +118,13 @@ def _normalize_record(fields: dict[str, Any]) -> dict[str, Any]:
     if fields.get("@timestamp") is None:
         for name in TIMESTAMP_FIELDS[1:]:
             value = fields.pop(name, None)
-            stamp = _parse_record_timestamp(value) if value is not None else None
+            stamp = parse_record_timestamp(value) if value is not None else None
             if stamp is not None:
                 fields["@timestamp"] = stamp
                 break
             if value is not None:
                 fields[f"record_{name}"] = value
     return _flatten_objects(fields)
-
-
-def _parse_record_timestamp(value: object) -> str | None:
-    if isinstance(value, (int, float)) and not value >= _MIN_EPOCH_SECONDS:
-        return None
-    try:
-        return parse_clf_timestamp(value) if isinstance(value, str) and "/" in value else parse_timestamp(value)
-    except Malformed:
-        return None
 
 
 def _flatten_objects(fields: dict[str, Any]) -> dict[str, Any]:

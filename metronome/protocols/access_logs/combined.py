@@ -17,11 +17,11 @@ from metronome.protocols.access_logs.formats import (
     EMPTY_VALUES,
     LineParser,
     LogFormat,
-    parse_clf_timestamp,
     set_client,
     set_request_line,
     strip_port,
 )
+from metronome.times import parse_clf_timestamp
 
 # Possessive quantifiers and atomic groups leave nothing to go back to: a line is read once, whatever is in it.
 _QUOTED_PATTERN = r'"((?:[^"\\]++|\\.)*+)'

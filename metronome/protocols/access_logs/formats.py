@@ -6,12 +6,9 @@ What a format of access logs is.
 import math
 import re
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from metronome.enrich.addresses import normalize_address
-from metronome.errors import Malformed
-from metronome.times import parse_timestamp
 
 LINE_MAX_BYTES: Final = 65_536
 """The longest line that is read: web servers take no request as long as that."""
@@ -54,8 +51,6 @@ EMPTY_VALUES: Final = frozenset({"", "-", '""'})
 
 _METHOD_PATTERN = re.compile(r"[A-Za-z][A-Za-z_-]*+", re.ASCII)
 _PORT_PATTERN = re.compile(r":\d++\Z", re.ASCII)
-_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-_CLF_TIMESTAMP_PATTERN = re.compile(r"(\d\d)/([A-Z][a-z]{2})/(\d{4}):(\d\d:\d\d:\d\d) ([+-]\d{4})", re.ASCII)
 
 
 def set_client(fields: dict[str, Any], client: str) -> None:
@@ -107,25 +102,3 @@ def seconds_to_milliseconds(seconds: float) -> float | None:
 
 
 _MAX_DURATION_SECONDS = 1e9
-
-
-@lru_cache(maxsize=4096)
-def parse_clf_timestamp(time: str) -> str:
-    """Return the stamp of a time as web servers write it in brackets.
-
-    Raises:
-        Malformed: it is none; the message shows how it is written.
-
-    """
-    found = _CLF_TIMESTAMP_PATTERN.fullmatch(time)
-    if found is None or found[2] not in _MONTHS:
-        raise Malformed(_clf_timestamp_error(time))
-    day, month, year, clock, zone = found.groups()
-    try:
-        return parse_timestamp(f"{year}-{_MONTHS.index(month) + 1:02}-{day}T{clock}{zone}")
-    except Malformed:
-        raise Malformed(_clf_timestamp_error(time)) from None
-
-
-def _clf_timestamp_error(time: str) -> str:
-    return f"{time[:40]!r} is no time as in 17/May/2015:10:05:03 +0000"

@@ -20,14 +20,13 @@ from metronome.protocols.access_logs.formats import (
     LineParser,
     LogFormat,
     is_http_method,
-    parse_clf_timestamp,
     request_path,
     seconds_to_milliseconds,
     set_client,
     set_request_line,
     strip_port,
 )
-from metronome.times import parse_timestamp
+from metronome.times import parse_record_timestamp, parse_timestamp
 
 T = TypeVar("T")
 
@@ -54,9 +53,6 @@ _RESERVED_FIELDS: Final = frozenset(
 """What a hit has under these names is of one kind: what a record has there that is none of it makes way."""
 _STATUS_DIGITS = 3
 _SIZE_DIGITS = 18
-_TIMESTAMP_MAX_CHARACTERS = 40
-_MIN_EPOCH_SECONDS = 100_000_000
-"""Smaller numbers under the name of a time are how long something took."""
 
 
 def parse_access_record(record: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -109,7 +105,7 @@ def parse_nginx_line(line: str) -> dict[str, Any]:
     fields = parse_access_record(parse_json_object(line))
     if fields is None:
         raise Malformed("it has no request or path, with a method or a status")
-    if _parse_timestamp(fields.get("@timestamp")) is None:
+    if parse_record_timestamp(fields.get("@timestamp")) is None:
         raise Malformed("it has no time: log $time_iso8601, $time_local or $msec")
     return fields
 
@@ -254,17 +250,6 @@ def _parse_host(value: object) -> str | None:
     return strip_port(value) if isinstance(value, str) and value not in {*EMPTY_VALUES, "_"} else None
 
 
-def _parse_timestamp(value: object) -> str | None:
-    if isinstance(value, (int, float)) and value < _MIN_EPOCH_SECONDS:
-        return None
-    try:
-        if isinstance(value, str) and "/" in value:
-            return parse_clf_timestamp(value) if len(value) <= _TIMESTAMP_MAX_CHARACTERS else None
-        return parse_timestamp(value)
-    except Malformed:
-        return None
-
-
 def _parse_duration(value: object) -> float | None:
     try:
         return seconds_to_milliseconds(float(value)) if isinstance(value, (str, int, float)) else None
@@ -273,7 +258,7 @@ def _parse_duration(value: object) -> float | None:
 
 
 _FIELD_PARSERS: Final[tuple[tuple[str, tuple[str, ...], Callable[[Any], Any]], ...]] = (
-    ("@timestamp", _TIME_FIELDS, _parse_timestamp),
+    ("@timestamp", _TIME_FIELDS, parse_record_timestamp),
     ("bytes", _SIZE_FIELDS, _parse_size),
     ("referer", _REFERRER_FIELDS, _optional_text),
     ("agent", _USER_AGENT_FIELDS, _optional_text),
