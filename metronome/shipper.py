@@ -68,6 +68,8 @@ class Shipper:
         self._on_failure = on_failure
         self._retry_policy = RetryPolicy(self._record_failure, backoff)
         self._wake_event = asyncio.Event()
+        self.failure: MetronomeError | None = None
+        """Why the last attempt to ship failed; None if it succeeded."""
 
     def wake(self) -> None:
         """Tell that the spool has something new."""
@@ -93,7 +95,7 @@ class Shipper:
 
     async def _drain(self) -> None:
         await self._retry_policy.call(self._sink.setup)
-        self._on_failure(None)
+        self._set_failure(None)
         under_way: deque[_Shipment] = deque()
         try:
             while True:
@@ -166,7 +168,7 @@ class Shipper:
     async def _write_batch(self, batch: DocumentBatch) -> DocumentBatch | None:
         """Write a batch, however long that takes; return what the store was too busy for."""
         verdicts = await self._retry_policy.call(lambda: self._sink.write(batch))
-        self._on_failure(None)
+        self._set_failure(None)
         if verdicts.rejected:
             await asyncio.to_thread(append_dead_letters, self._dead_letter_folder, verdicts.rejected, datetime.now(UTC))
             log.warning("dead_letters", count=len(verdicts.rejected), reason=verdicts.rejected[0].reason)
@@ -178,9 +180,13 @@ class Shipper:
             await self._retry_policy.sleep(self._retry_policy.initial_delay())
         return verdicts.retry
 
+    def _set_failure(self, failure: MetronomeError | None) -> None:
+        self.failure = failure
+        self._on_failure(failure)
+
     def _record_failure(self, error: MetronomeError, delay: float) -> None:
         """Tell of a failed shipment, and how long it will be until the next."""
-        self._on_failure(error)
+        self._set_failure(error)
         self._telemetry.shipment_failures.labels(type(error).__name__).inc()
         level = log.error if isinstance(error, StoreAccessDenied) else log.warning
         level("shipment_failed", error=str(error), advice=error.advice, retry_seconds=round(delay, 1))

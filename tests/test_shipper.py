@@ -9,12 +9,14 @@ from typing import ClassVar
 
 import pytest
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from metronome.errors import ConfigurationError, MetronomeError, StoreAccessDenied, StoreUnavailable
 from metronome.shipper import Shipper
 from metronome.spool import SpoolReader, SpoolWriter
 from metronome.spool.dead_letters import iterate_dead_letters
 from metronome.stores.base import DocumentBatch, RejectedDocument, Sink, WriteResult
+from metronome.stores.elasticsearch.connection import IndexMissing
 from metronome.telemetry import Telemetry
 
 Play = Callable[[DocumentBatch], WriteResult]
@@ -29,7 +31,7 @@ class ScriptedSink(Sink):
 
     """
 
-    batch_bytes: ClassVar[int] = 1000
+    preferred_batch_bytes: ClassVar[int] = 1000
 
     def __init__(self, *script: Exception | Play, setups: tuple[Exception, ...] = ()) -> None:
         self.script = list(script)
@@ -153,6 +155,23 @@ async def test_credentials_that_are_denied_keep_the_spool_until_they_are_not(tmp
         assert list(store.kept) == [b"1"]
 
 
+async def test_a_missing_index_keeps_the_spool_and_warns_the_operator(tmp_path: Path) -> None:
+    store = ScriptedSink(*[IndexMissing("no such index")] * 3)
+    store.is_open.clear()
+    with capture_logs() as logs:
+        async with shipping(tmp_path, store, b"1") as yard:
+            store.is_open.set()
+            await yard.until(lambda: not yard.held())
+            assert [type(error) for error in yard.failures if error] == [IndexMissing] * 3
+            assert yard.shipper.failure is None
+            assert yard.dead() == []
+            assert list(store.kept) == [b"1"]
+            assert yard.counted("shipment_failures", reason="IndexMissing") == 3
+    warnings = [line for line in logs if line["event"] == "shipment_failed"]
+    assert [line["log_level"] for line in warnings] == ["warning"] * 3
+    assert (warnings[0]["error"], warnings[0]["advice"]) == ("no such index", IndexMissing.advice)
+
+
 async def test_pauses_grow_and_stay_below_the_longest(tmp_path: Path) -> None:
     loop = asyncio.get_running_loop()
     times: list[float] = []
@@ -242,7 +261,7 @@ async def test_a_stop_ships_what_is_left(tmp_path: Path) -> None:
         store.is_open.set()
     assert sorted(store.kept) == documents
     assert yard.held() == 0
-    assert all(len(batch.body) <= ScriptedSink.batch_bytes for batch in store.batches)
+    assert all(len(batch.body) <= ScriptedSink.preferred_batch_bytes for batch in store.batches)
 
 
 async def test_what_is_not_shipped_at_the_end_is_there_for_the_next_shipper(tmp_path: Path) -> None:

@@ -135,7 +135,9 @@ class HealthRoutes:
             return error
         except TimeoutError:
             return StoreUnavailable(f"the store did not answer a ping within {_PING_SECONDS:g} s")
-        return None
+        # The ping is the better test of whether the store is reachable: a shipper retries only after a delay.
+        failures = (shipper.failure for shipper in self._shippers)
+        return next((failure for failure in failures if failure and type(failure) is not StoreUnavailable), None)
 
     async def _metrics(self, request: web.Request) -> web.Response:
         try:

@@ -20,9 +20,10 @@ from metronome.server.health import HealthRoutes
 from metronome.shipper import Shipper
 from metronome.spool import SpoolReader, SpoolWriter
 from metronome.state.sqlite import SQLiteState
-from metronome.stores.base import Store
+from metronome.stores.base import DocumentBatch, Store, WriteResult
 from metronome.stores.duckdb import DuckDBStore
 from metronome.stores.elasticsearch import ElasticsearchConfig, ElasticsearchStore
+from metronome.stores.elasticsearch.connection import IndexMissing
 from metronome.stores.query import Query, QueryResult
 from metronome.telemetry import Telemetry
 from metronome.web.handlers import QueryContext
@@ -53,6 +54,13 @@ class SilentStore(DuckDBStore):
         await asyncio.Event().wait()
 
 
+class StoreWithoutIndex(DuckDBStore):
+    """A store that answers pings and whose index for events is missing."""
+
+    async def write(self, batch: DocumentBatch) -> WriteResult:
+        raise IndexMissing(f"no index for {batch.count} events")
+
+
 @pytest.fixture
 async def blocked(tmp_path: Path) -> AsyncIterator[BlockedStore]:
     """Provide a store all of whose threads for queries are busy, and whose queues hold more queries."""
@@ -75,7 +83,9 @@ async def health_of(store: Store, folder: Path) -> AsyncIterator[ClientSession]:
     guard, telemetry = Authorizer(keyring, frozenset(), lambda: 0.0, on_loopback=True), Telemetry(CollectorRegistry())
     answering = QueryContext(store, guard, ClientAddress(()), telemetry, lambda: 1.5e9)
     spool = SpoolWriter(folder / "spool", 10**9)
+    await spool.put(b"1\n", 1)
     shipper = Shipper(SpoolReader(folder / "spool"), store, folder / "dead", telemetry)
+    shipping = asyncio.create_task(shipper.run())
     health = HealthRoutes(store, [shipper], 10**9, answering, lambda: [telemetry.registry])
     runner = build_runner(build_app(health.routes(), 2**20), 1.0)
     await runner.setup()
@@ -83,6 +93,8 @@ async def health_of(store: Store, folder: Path) -> AsyncIterator[ClientSession]:
     async with ClientSession(f"http://127.0.0.1:{runner.addresses[0][1]}") as http:
         yield http
     await runner.cleanup()
+    shipping.cancel()
+    await asyncio.wait([shipping])
     await spool.close()
     shipper.close()
 
@@ -121,6 +133,15 @@ async def test_a_store_that_never_answers_a_ping_is_reported_in_bounded_time(
         body = await readiness(http)
     await store.close()
     assert (body["status"], body["store"]["status"]) == ("ok", "away")
+
+
+async def test_a_store_that_answers_pings_and_has_no_index_for_events_is_reported(tmp_path: Path) -> None:
+    store = StoreWithoutIndex(tmp_path)
+    async with health_of(store, tmp_path) as http, asyncio.timeout(30):
+        while (body := await readiness(http))["store"]["status"] == "ok":  # noqa: ASYNC110  # the state is behind HTTP
+            await asyncio.sleep(0.02)
+    await store.close()
+    assert body["store"]["detail"] == IndexMissing.public_message
 
 
 async def test_a_ping_of_elasticsearch_does_not_wait_for_its_searches() -> None:

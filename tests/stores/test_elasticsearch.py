@@ -15,7 +15,7 @@ from elasticsearch import AsyncElasticsearch
 from metronome.errors import ConfigurationError, InvalidQuery, QueryTooExpensive, StoreUnavailable
 from metronome.stores.base import DocumentBatch, Store, WriteResult
 from metronome.stores.elasticsearch import ElasticsearchConfig, ElasticsearchStore
-from metronome.stores.elasticsearch.connection import create_client
+from metronome.stores.elasticsearch.connection import IndexMissing, create_client
 from metronome.stores.elasticsearch.sequences import iterate_sequences
 from metronome.stores.elasticsearch.template import TEMPLATE_VERSION, index_template
 from metronome.stores.query import AllOf, Equals, Exists, Filter, Metric, Not, Query
@@ -133,6 +133,19 @@ class TestIndices(OnElasticsearch):
         )
         found = await client.indices.get(index=f"{prefix}-*")
         assert sorted(found.body) == [f"{prefix}-2015.01.22", f"{prefix}-2015.01.23"]
+
+    async def test_retries_events_whose_index_is_missing_and_not_created(
+        self, store: ElasticsearchStore, client: AsyncElasticsearch, prefix: str
+    ) -> None:
+        batch = DocumentBatch.from_documents([event_document("2015-01-22", event_id="e")])
+        setting = "action.auto_create_index"
+        await client.cluster.put_settings(persistent={setting: f"-{prefix}-*,+*"})
+        try:
+            with pytest.raises(IndexMissing, match=rf"no such index \[{prefix}-2015\.01\.22\]"):
+                await store.write(batch)
+        finally:
+            await client.cluster.put_settings(persistent={setting: None})
+        assert await store.write(batch) == WriteResult(stored=1)
 
     async def test_fields_are_mapped_as_the_template_says(
         self, store: ElasticsearchStore, client: AsyncElasticsearch, prefix: str

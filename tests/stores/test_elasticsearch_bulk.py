@@ -23,6 +23,7 @@ from metronome.stores.elasticsearch.bulk import (
     split_in_half,
 )
 from metronome.stores.elasticsearch.connection import (
+    IndexMissing,
     RequestRejected,
     RequestTooLarge,
     ShardsUnavailable,
@@ -112,11 +113,6 @@ def test_where_nothing_failed_all_is_stored() -> None:
             "document_parsing_exception",
             WriteResult(1, rejected=(RejectedDocument(TWO, "document_parsing_exception: why"),)),
         ),
-        (
-            404,
-            "index_not_found_exception",
-            WriteResult(1, rejected=(RejectedDocument(TWO, "index_not_found_exception: why"),)),
-        ),
         (400, "validation_exception", WriteResult(1, retry=DocumentBatch.from_documents([TWO]))),
         (429, "es_rejected_execution_exception", WriteResult(1, retry=DocumentBatch.from_documents([TWO]))),
         (503, "unavailable_shards_exception", WriteResult(1, retry=DocumentBatch.from_documents([TWO]))),
@@ -134,6 +130,21 @@ def test_a_document_that_is_not_allowed_stops_all(status: int) -> None:
     item = {"status": status, "error": {"type": "security_exception", "reason": "no privilege"}}
     with pytest.raises(StoreAccessDenied, match="no privilege"):
         read_write_result(DocumentBatch.from_documents([ONE]), {"errors": True, "items": [{"create": item}]})
+
+
+def test_retries_events_whose_index_is_missing() -> None:
+    # As Elasticsearch 8.19 answers with `action.auto_create_index: false`.
+    error = {
+        "type": "index_not_found_exception",
+        "reason": "no such index [metronome-2015.01.22] and [action.auto_create_index] is [false]",
+        "index_uuid": "_na_",
+        "index": "metronome-2015.01.22",
+    }
+    response = {"errors": True, "items": [{"create": {"status": 201}}, {"create": {"status": 404, "error": error}}]}
+    with pytest.raises(IndexMissing, match=r"no such index \[metronome-2015\.01\.22\]") as caught:
+        read_write_result(DocumentBatch.from_documents([ONE, TWO]), response)
+    assert caught.value.retry
+    assert "action.auto_create_index" in caught.value.advice
 
 
 def test_verdicts_of_parts_add_up() -> None:

@@ -68,13 +68,13 @@ def test_a_question_s_columns_are_its_groups_and_its_metrics() -> None:
     ("arguments", "complaint"),
     [
         ({"metrics": ()}, "needs a metric"),
-        ({"tz": "Europe/Atlantis"}, "'Europe/Atlantis' is no time zone"),
+        ({"time_zone": "Europe/Atlantis"}, "'Europe/Atlantis' is no time zone"),
         ({"limit": -1}, "cannot be negative"),
         ({"offset": -1}, "cannot be negative"),
-        ({"by": ("id", "id")}, "each column can be asked for once: id, id, count"),
-        ({"by": ("count",)}, "each column can be asked for once"),
+        ({"group_by": ("id", "id")}, "each column can be asked for once: id, id, count"),
+        ({"group_by": ("count",)}, "each column can be asked for once"),
         ({"metrics": (COUNT, COUNT)}, "each column can be asked for once"),
-        ({"order": (SortKey("id"),)}, "'id' is no column of this question: order by one of count"),
+        ({"sort_keys": (SortKey("id"),)}, "'id' is no column of this question: order by one of count"),
     ],
 )
 def test_what_no_store_could_answer_is_refused_at_once(arguments: dict[str, Any], complaint: str) -> None:

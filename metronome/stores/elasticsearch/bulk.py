@@ -21,7 +21,7 @@ import orjson
 from metronome.errors import StoreAccessDenied, StoreUnavailable
 from metronome.event import DOCUMENT_HEAD_PATTERN
 from metronome.stores.base import DocumentBatch, RejectedDocument, WriteResult
-from metronome.stores.elasticsearch.connection import format_reason
+from metronome.stores.elasticsearch.connection import IndexMissing, format_reason
 
 DocumentHead = tuple[bytes, bytes, bytes, bytes]
 """Year, month, day and identity of a document, as `DOCUMENT_HEAD_PATTERN` finds them."""
@@ -31,7 +31,8 @@ _HEAD_PATTERN: Final = re.compile(DOCUMENT_HEAD_PATTERN)
 _SUCCESS_STATUSES = range(200, 300)
 _CONFLICT_STATUS = 409
 _FORBIDDEN_STATUSES = (401, 403)
-_REJECTED_STATUSES = (400, 404)
+_NOT_FOUND_STATUS = 404
+_REJECTED_STATUS = 400
 _RETRYABLE_ERROR_TYPES = frozenset({"validation_exception"})
 """Errors that Elasticsearch calls the document's but that are the cluster's: no room for one more shard."""
 
@@ -103,6 +104,7 @@ def read_write_result(batch: DocumentBatch, response: dict[str, Any]) -> WriteRe
 
     Raises:
         StoreAccessDenied: a document was not allowed.
+        IndexMissing: the index of a document does not exist and was not created, or was just deleted.
 
     """
     if not response["errors"]:
@@ -118,7 +120,9 @@ def read_write_result(batch: DocumentBatch, response: dict[str, Any]) -> WriteRe
             duplicates += 1
         elif status in _FORBIDDEN_STATUSES:
             raise StoreAccessDenied(f"Elasticsearch does not let this node write: {format_reason(error)}")
-        elif status in _REJECTED_STATUSES and error.get("type") not in _RETRYABLE_ERROR_TYPES:
+        elif status == _NOT_FOUND_STATUS:
+            raise IndexMissing(f"Elasticsearch does not have the index of an event: {format_reason(error)}")
+        elif status == _REJECTED_STATUS and error.get("type") not in _RETRYABLE_ERROR_TYPES:
             refused.append(RejectedDocument(document, format_reason(error)))
         else:
             again.append(document)
@@ -264,7 +268,7 @@ def read_replace_result(stored: list[StoredDocument], response: dict[str, Any]) 
             again.append(each.document)
         elif status in _FORBIDDEN_STATUSES:
             raise StoreAccessDenied(f"Elasticsearch does not let this node replace documents: {format_reason(error)}")
-        elif status not in _REJECTED_STATUSES:
+        elif status not in (_NOT_FOUND_STATUS, _REJECTED_STATUS):
             raise StoreUnavailable(f"Elasticsearch cannot replace documents now: {status} {format_reason(error)}")
     return replaced, DocumentBatch.from_documents(again)
 

@@ -83,6 +83,16 @@ class ShardsUnavailable(StoreUnavailable):
     """Some data cannot be searched: for a moment, since an index is new, or since a machine is away."""
 
 
+class IndexMissing(StoreUnavailable):
+    """The index of an event does not exist, and Elasticsearch does not create it."""
+
+    advice = (
+        "let Elasticsearch create the indices that the message names (action.auto_create_index), or restore them; "
+        "the spool keeps the events"
+    )
+    public_message = "the store cannot store events at the moment; no event is lost"
+
+
 class RequestRejected(Malformed):
     """Elasticsearch does not take this request; the message holds its reason."""
 
