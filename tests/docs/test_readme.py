@@ -19,7 +19,7 @@ PAGES: Final = (
     "docs/kibana.md",
     "docs/operations.md",
     "docs/protocols.md",
-    "docs/questions.md",
+    "docs/queries.md",
 )
 _EXECUTED = re.compile(
     r"<!-- executed by tests/docs/test_readme\.py -->\n```console\n(.*?)^```$", re.MULTILINE | re.DOTALL

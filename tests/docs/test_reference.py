@@ -164,12 +164,12 @@ def test_each_parameter_of_a_report_is_described() -> None:
     ],
 )
 def test_each_parameter_of_a_question_is_documented(heading: str, parameters: frozenset[str]) -> None:
-    told = section("docs/questions.md", heading) + section("docs/questions.md", "What an answer is made of")
+    told = section("docs/queries.md", heading) + section("docs/queries.md", "What an answer is made of")
     assert [name for name in sorted(parameters) if f"`{name}`" not in told] == []
 
 
 def test_each_field_that_enrichment_makes_is_documented() -> None:
-    told = section("docs/questions.md", "What events are given at the door")
+    told = section("docs/queries.md", "What events are given at the door")
     assert [name for name in sorted(ENRICHED_FIELDS) if f"`{name}`" not in told] == []
 
 
@@ -185,8 +185,8 @@ PAGE_OF_COMMAND = {
     "import": "docs/import.md",
     "dead": "docs/operations.md",
     "keys": "docs/keys.md",
-    "query": "docs/questions.md",
-    "tock": "docs/questions.md",
+    "query": "docs/queries.md",
+    "tock": "docs/queries.md",
     "reenrich": "docs/operations.md",
     "replay": "docs/archive.md",
     "verify": "docs/archive.md",

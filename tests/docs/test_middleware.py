@@ -1,4 +1,4 @@
-"""What docs/clients.md says of the clients is what they do, and its examples run as they stand there."""
+"""What docs/middleware.md says of the clients is what they do, and its examples run as they stand there."""
 
 import contextlib
 import os
@@ -24,7 +24,7 @@ from tests.docs.pages import ROOT, first_cells, section, text_of
 from tests.middleware.test_matomo import LISTED
 from tests.servers import Server, free_port, running_server
 
-PAGE: Final = "docs/clients.md"
+PAGE: Final = "docs/middleware.md"
 _EXAMPLE = re.compile(
     r"<!-- executed by tests/docs/test_clients\.py -->\n```python\n(.*?)^```\n(?:\n```console\n\$ (.*?)\n```)?",
     re.MULTILINE | re.DOTALL,
