@@ -1,4 +1,4 @@
-"""Measure Metronome beside its limits, and print the table that the README shows.
+"""Measure Metronome beside its limits, and print the table in docs/performance.md.
 
 Each row is a ratio of two figures of the same run, or a figure beside its bound, so that it means something on any
 machine. ``python -m bench.run`` runs all; ``python -m bench.run tick tock`` runs some;
@@ -35,7 +35,7 @@ _MARKERS: Final = ("<!-- bench -->", "<!-- /bench -->")
 
 def table(rows: list[BenchmarkRow]) -> str:
     """Write rows as a table in Markdown, and say where they were measured."""
-    lines = ["| what | Metronome | beside it | ratio | wanted |", "|---|---|---|---|---|"]
+    lines = ["| What | Metronome | Compared with | Ratio | Goal |", "|---|---|---|---|---|"]
     lines += [f"| {row.name} | {row.measured} | {row.reference} | {row.ratio} | {row.target} |" for row in rows]
     return "\n".join([*lines, "", _describe_machine()])
 

@@ -122,5 +122,12 @@ def test_the_readme_begins_with_a_tick_and_its_tock() -> None:
     assert '"views":{"2015-01-22":1}' in shown
 
 
-def test_the_readme_has_one_place_for_the_table_of_the_benchmark() -> None:
-    assert len(re.findall(r"^<!-- bench -->$.*?^<!-- /bench -->$", text_of("README.md"), re.MULTILINE | re.DOTALL)) == 1
+def test_performance_page_has_one_place_for_the_benchmark_table() -> None:
+    assert (
+        len(
+            re.findall(
+                r"^<!-- bench -->$.*?^<!-- /bench -->$", text_of("docs/performance.md"), re.MULTILINE | re.DOTALL
+            )
+        )
+        == 1
+    )

@@ -90,7 +90,7 @@ async def test_each_route_is_listed_and_no_other(tmp_path: Path) -> None:
 
 
 async def test_the_readme_names_no_route_that_is_none(tmp_path: Path) -> None:
-    assert first_cells(section("README.md", "What can be sent and asked")) <= await all_addresses(tmp_path)
+    assert first_cells(section("README.md", "What can be sent and queried")) <= await all_addresses(tmp_path)
 
 
 def exposed_names(registry: CollectorRegistry) -> set[str]:
