@@ -36,53 +36,36 @@ from metronome.enrich.addresses import (
     anonymize_text,
     normalize_address,
 )
-from metronome.enrich.enrichment import (
-    EMPTY_VALUES,
-    ENRICH_KEPT_FIELD,
-    ENRICH_VERSION_FIELD,
-    ENRICHED_FIELDS,
-    INPUT_FIELDS,
-    Enrichment,
-)
+from metronome.enrich.enrichment import EMPTY_VALUES, ENRICH_KEPT_FIELD, ENRICH_VERSION_FIELD, Enrichment
 from metronome.enrich.referrers import normalize_referrer
 from metronome.errors import Malformed
+from metronome.fields import (
+    CONVERTED_NUMBERS,
+    CONVERTED_TEXTS,
+    CORE_FIELDS,
+    ENRICHED_FIELDS,
+    EVENT_ID_MAX_BYTES,
+    INPUT_FIELDS,
+    LENGTH_LIMITS,
+    NAME_MAX_BYTES,
+    REFERRER_FIELDS,
+    RESERVED_FIELDS,
+    TIMESTAMP_FIELDS,
+    is_top_level_name,
+    param_name,
+    param_value,
+)
 from metronome.times import parse_timestamp
-
-TIMESTAMP_FIELDS: Final = ("@timestamp", "timestamp", "ts", "time")
-REFERRER_FIELDS: Final = ("referer", "referrer", "urlref")
-NUMERIC_FIELDS: Final = ("duration", "value")
-"""Known fields that hold numbers: where a sender can only write text, it is read as a number."""
 
 REPEATED_FIELDS: Final = "[repeated]"
 """Under this name a dialect lists fields that were given twice: no plain one, so that the event is kept whole."""
 
-NAME_MAX_BYTES: Final = 1024
-"""The longest ``id``, ``event`` and ``format``: Elasticsearch does not count longer ones."""
-EVENT_ID_MAX_BYTES: Final = 512
-"""The longest ``_id`` that Elasticsearch takes."""
 TOP_LEVEL_MAX_FIELDS: Final = 100
 """A document's fields past this many go to ``params``: one event must not use up an index's mapping."""
-PARAM_MAX_CHARACTERS: Final = 1024
-PARAM_NAME_MAX_CHARACTERS: Final = 256
 
 DOCUMENT_HEAD_PATTERN: Final = rb'\{"@timestamp":"(\d{4})-(\d\d)-(\d\d)T[0-9:.]++Z","event_id":("(?:[^"\\]++|\\.)++")'
 """How each document begins: year, month and day of its UTC day, and its identity as JSON text."""
 
-_RESERVED = frozenset({"@timestamp", "@version", "params", "event.original"})
-_TOP_LEVEL_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,99}")
-_TEXT_FIELDS = frozenset({"id", "event", "format", "event_id", "session", "visitor", "bot"})
-"""Known fields that are texts, if need be those of a number."""
-_KNOWN_FIELDS = frozenset(
-    {
-        *_TEXT_FIELDS,
-        *TIMESTAMP_FIELDS,
-        *REFERRER_FIELDS,
-        "referer_url",
-        *ENRICHED_FIELDS,
-        ENRICH_VERSION_FIELD,
-        ENRICH_KEPT_FIELD,
-    }
-)
 _NO_FIELDS: Final[frozenset[str]] = frozenset()
 _NOT_A_BOT = (None, False, "", 0, "0", "false")
 _LONG_MAX = 2**63
@@ -91,7 +74,7 @@ _UNSIGNED_LONG_MAX = 2**64
 _NAME_SAFE_CHARACTERS = NAME_MAX_BYTES // 4
 """So many characters are within `NAME_MAX_BYTES` in any case."""
 _EVENT_ID_SAFE_CHARACTERS = EVENT_ID_MAX_BYTES // 4
-_NUL_REPLACEMENT, _UNKNOWN_EVENT = "\ufffd", "unknown"
+_UNKNOWN_EVENT = "unknown"
 
 
 class Event(NamedTuple):
@@ -198,22 +181,6 @@ def build_document(event: Event, context: DocumentContext, generated_id: str) ->
     return _encode_document(doc)
 
 
-def is_top_level_name(name: str) -> bool:
-    """Tell whether a field of that name may stand at a document's top level; else it is in ``params``."""
-    return _TOP_LEVEL_NAME.fullmatch(name) is not None and name not in _RESERVED
-
-
-def param_name(name: str) -> str:
-    """Return how a field is called in ``params``."""
-    cut = name.replace("\0", _NUL_REPLACEMENT)[:PARAM_NAME_MAX_CHARACTERS]
-    return cut if cut.strip() else f"_{cut}"
-
-
-def param_value(text: str) -> str:
-    """Return what of a field's text stands in ``params``."""
-    return text.replace("\0", _NUL_REPLACEMENT)[:PARAM_MAX_CHARACTERS]
-
-
 class _FieldLayout(NamedTuple):
     """What an event's names alone say of it: events of one sender mostly have the same ones."""
 
@@ -242,10 +209,9 @@ class _FieldLayoutCache(dict[tuple[str, ...], _FieldLayout]):
             referrer_fields=tuple(name for name in REFERRER_FIELDS if name in here),
             has_event_id="event_id" in here,
             has_format_or_bot=not here.isdisjoint(("format", "bot")),
-            has_number_or_address=not here.isdisjoint(("clientip", *NUMERIC_FIELDS)),
+            has_number_or_address=not here.isdisjoint(("clientip", *CONVERTED_NUMBERS)),
             # What was enriched once is sent again: it stays as it is.
-            can_enrich=here.isdisjoint((ENRICH_VERSION_FIELD, ENRICH_KEPT_FIELD))
-            and not here.isdisjoint((*INPUT_FIELDS, *REFERRER_FIELDS)),
+            can_enrich=here.isdisjoint((ENRICH_VERSION_FIELD, ENRICH_KEPT_FIELD)) and not here.isdisjoint(INPUT_FIELDS),
             enriched_fields=tuple(name for name in names if name in ENRICHED_FIELDS),
             address_fields=tuple(name for name in names if name in FIELDS_WITH_ADDRESSES),
         )
@@ -278,14 +244,14 @@ def _split_fields(fields: Mapping[str, Any], doc: dict[str, Any], odd: dict[str,
     """Put what may stand at a document's top level into *doc*, and the rest into *odd*."""
     room = TOP_LEVEL_MAX_FIELDS
     for name, value in fields.items():
-        known = name in _KNOWN_FIELDS
+        known = name in CORE_FIELDS
         plain = known or (room > 0 and is_top_level_name(name))
         if plain and _all_scalar({name: value}):
             doc[name] = value
             room -= not known
         elif name in TIMESTAMP_FIELDS:
             doc[name] = value
-        elif name in _TEXT_FIELDS and type(value) is int and abs(value) < _UNSIGNED_LONG_MAX:
+        elif name in CONVERTED_TEXTS and type(value) is int and abs(value) < _UNSIGNED_LONG_MAX:
             doc[name] = str(value)
         elif name == "@version" and value == doc[name]:
             continue
@@ -387,7 +353,7 @@ def _set_referrer(names: tuple[str, ...], doc: dict[str, Any], odd: dict[str, An
 
 
 def _convert_numbers_and_address(doc: dict[str, Any], odd: dict[str, Any], context: DocumentContext) -> None:
-    for name in NUMERIC_FIELDS:
+    for name in CONVERTED_NUMBERS:
         if type(doc.get(name)) is str:
             doc[name] = _parse_number(doc[name])
     address = doc.pop("clientip", odd.pop("clientip", None))
@@ -462,9 +428,6 @@ _DOCUMENT_HEAD: Final = re.compile(DOCUMENT_HEAD_PATTERN)
 _MAX_FIELDS: Final = 250
 """At the top level: more than a door's limit, the known fields and those of enrichment are together."""
 _CACHED_NAMES_MAX_CHARACTERS: Final = 2048
-_DOCUMENTS_LONG_MAX: Final = 2**63
-_TEXT_FIELD_LIMITS: Final = tuple((name, NAME_MAX_BYTES) for name in ("id", "event", "format", "bot"))
-_OURS: Final = frozenset({"@timestamp", "@version", "params", "event.original"})
 _NO_PARAMS: Final[dict[str, str]] = {}
 
 
@@ -498,7 +461,7 @@ def validate_document(line: bytes, max_timestamp: str) -> bytes:
         kind = type(value)
         if kind is str or value is None or kind is bool or kind is float:
             continue
-        if kind is not int or not -_DOCUMENTS_LONG_MAX < value < _DOCUMENTS_LONG_MAX:
+        if kind is not int or not -_LONG_MAX < value < _LONG_MAX:
             _check_params_value(name, value)
     _check_texts(fields)
     return orjson.dumps(fields)
@@ -509,7 +472,7 @@ def _invalid_names_message(names: tuple[str, ...]) -> str | None:
     """Say what is wrong with a document's names; None for nothing: documents of one sender mostly have the same."""
     if len(names) > _MAX_FIELDS:
         return f"it has over {_MAX_FIELDS} fields, and no door makes so many"
-    wrong = next((name for name in names if name not in _OURS and not is_top_level_name(name)), None)
+    wrong = next((name for name in names if name not in RESERVED_FIELDS and not is_top_level_name(name)), None)
     return None if wrong is None else f"{wrong[:100]!r} may not stand at a document's top level"
 
 
@@ -536,7 +499,7 @@ def _check_texts(fields: Mapping[str, Any]) -> None:
         raise Malformed("params is no object of texts")
     if type(fields.get("event.original", "")) is not str:
         raise Malformed("event.original is no text")
-    for name, limit in _TEXT_FIELD_LIMITS:
+    for name, limit in LENGTH_LIMITS:
         value = fields.get(name, "")
         if type(value) is not str or len(value) > limit or len(value.encode()) > limit:
             raise Malformed(f"{name} is no text of at most {limit} bytes")

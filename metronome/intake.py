@@ -1,17 +1,18 @@
 """The narrow waist: every event goes in here, and what comes out is on disk."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from time import perf_counter
-from typing import Final, NamedTuple
+from types import MappingProxyType
+from typing import Final
 
 from metronome.enrich.enrichment import NO_SALTS, Enrichment
 from metronome.errors import Malformed, MetronomeError, PayloadTooLarge, SpoolFull
 from metronome.event import DocumentContext, Event, build_document, generate_event_ids
-from metronome.protocol import IngestResult, ParsedEvent, ParsedRequest, Protocol, Reply, Request
+from metronome.protocol import IngestResult, ParsedEvent, Protocol, Reply, Request
 from metronome.spool import SpoolWriter
 from metronome.telemetry import Telemetry
 from metronome.times import format_timestamp
@@ -21,12 +22,11 @@ _GPC: Final = "Sec-GPC"
 """Global Privacy Control, by which browsers say that their users want to be nobody's data."""
 _DNT: Final = "DNT"
 """Do Not Track, its forerunner."""
-_SLICE_MAX_BYTES = 512 * 1024
-"""So much is read at once before other work gets its turn."""
 _SLICE_MAX_SECONDS = 0.02
-"""So long, likewise: what is made of an event can take a hundred times longer for one that somebody thought up."""
+"""How long events are converted before other work gets its turn."""
 _DEADLINE_CHECK_EVENTS = 16
-"""After so many events of one request it is seen whether that time is over."""
+"""The deadline is checked after this many events: a hostile event can take a hundred times longer than usual."""
+_NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,29 +51,18 @@ class IngestConfig:
     honor_privacy_signals: bool = True
 
 
-class _QueuedRequest(NamedTuple):
-    protocol: Protocol
-    request: Request
-    reply: "asyncio.Future[Reply]"
+@dataclass(slots=True)
+class _Batch:
+    """The events of one `Intake.store` call; converting them may take several time slices."""
 
-
-class _RequestInProgress(NamedTuple):
-    """A request whose events are being made documents of, which may take several turns."""
-
-    queued: _QueuedRequest
-    parsed: ParsedRequest
     events: Iterator[tuple[int, ParsedEvent]]
-    context: DocumentContext
-    no_tracking: bool
+    is_trusted: bool
     event_ids: Iterator[str]
-    lines: list[bytes]
-    rejected: dict[int, Malformed | PayloadTooLarge]
-
-
-class _CompletedRequest(NamedTuple):
-    queued: _QueuedRequest
-    parsed: ParsedRequest
-    result: IngestResult
+    opts_out_of_tracking: bool
+    result: "asyncio.Future[IngestResult]"
+    context: DocumentContext | None = None
+    lines: list[bytes] = field(default_factory=list)
+    rejected: dict[int, Malformed | PayloadTooLarge] = field(default_factory=dict)
 
 
 class Intake:
@@ -102,97 +91,122 @@ class Intake:
         self._telemetry = telemetry
         self._salts = salts
         self._loop = asyncio.get_running_loop()
-        self._queue: list[_QueuedRequest | _RequestInProgress] = []
+        self._queue: list[_Batch] = []
         self._event_ids = generate_event_ids()
         self._context_ms = -1
         self._refresh_context()
 
     async def ingest(self, protocol: Protocol, request: Request) -> Reply:
-        """Take a request's events, each whatever its neighbours are.
+        """Parse a request, store its events and return the protocol's reply.
 
         Args:
-            protocol: what the request is written in.
-            request: what came in. Events without an ``event_id`` of their own are known by its ``identities``,
-                where it has any.
-
-        Returns:
-            What to answer. The events that it calls accepted are on disk.
+            protocol: parses the request and builds the reply.
+            request: its ``event_ids``, where it has any, name the events that have no ``event_id`` of their own.
 
         Raises:
-            SpoolFull: there is no room, and none was taken.
-            RequestError: what the dialect raises.
+            SpoolFull: no event was stored.
+            RequestError: raised by the protocol.
 
         """
-        reply: asyncio.Future[Reply] = self._loop.create_future()
-        self._queue.append(_QueuedRequest(protocol, request, reply))
+        try:
+            return await self._ingest(protocol, request)
+        except MetronomeError as error:
+            # Its traceback leads to frames that refer to it and to the body: a cycle that would keep both in memory.
+            _drop_traceback(error)
+            raise
+
+    async def _ingest(self, protocol: Protocol, request: Request) -> Reply:
+        parsed = protocol.parse(request)
+        result = await self.store(
+            parsed.events, is_trusted=request.is_trusted, event_ids=request.event_ids, headers=request.headers
+        )
+        reply = protocol.reply(request, parsed, result)
+        # Only after the reply: an error that the protocol raises is counted by the caller.
+        for error in result.rejected.values():
+            self._telemetry.count_rejection(error)
+        return reply
+
+    async def store(
+        self,
+        events: Iterable[ParsedEvent],
+        *,
+        is_trusted: bool = False,
+        event_ids: Iterator[str] | None = None,
+        headers: Mapping[str, str] = _NO_HEADERS,
+    ) -> IngestResult:
+        """Enrich events and write them to the spool; an event that is rejected does not affect the others.
+
+        Args:
+            events: read once, in order.
+            is_trusted: whether the sender may set any time and IP address.
+            event_ids: one ID for each event, for those that have none of their own.
+            headers: of the HTTP request, which may ask not to be tracked.
+
+        Returns:
+            What became of the events, once the accepted ones are on disk. Counting the rejected ones is up to the
+            caller.
+
+        Raises:
+            SpoolFull: no event was stored.
+
+        """
+        result: asyncio.Future[IngestResult] = self._loop.create_future()
+        opts_out = self._config.honor_privacy_signals and _opts_out_of_tracking(headers)
+        self._queue.append(_Batch(enumerate(events), is_trusted, event_ids or self._event_ids, opts_out, result))
         if len(self._queue) == 1:
             self._loop.call_soon(self._process_queue)
         try:
-            return await reply
+            return await result
         finally:
-            # An error in it would hold this frame, and so itself and the whole body, until garbage is looked for.
-            del reply
+            # An error in it refers to this frame: a cycle that would keep the events in memory.
+            del result
 
     def _process_queue(self) -> None:
-        """Make documents of all that arrived in one turn of the loop: together they cost half as much."""
+        """Convert all events that arrived in one turn of the loop; one write for all of them halves the cost."""
         self._refresh_context()
-        lines: list[bytes] = []
-        kept: list[_CompletedRequest] = []
-        unfinished: list[_RequestInProgress] = []
-        size = taken = 0
-        until = perf_counter() + _SLICE_MAX_SECONDS
-        for one in self._queue:
-            taken += 1
-            arrival = one.queued if isinstance(one, _RequestInProgress) else one
-            size += len(arrival.request.body)
+        completed: list[_Batch] = []
+        unfinished: list[_Batch] = []
+        processed = 0
+        deadline = perf_counter() + _SLICE_MAX_SECONDS
+        for batch in self._queue:
+            processed += 1
             try:
-                begun = one if isinstance(one, _RequestInProgress) else self._start_request(arrival)
-                if self._build_documents(begun, until):
-                    lines += begun.lines
-                    kept.append(
-                        _CompletedRequest(arrival, begun.parsed, IngestResult(len(begun.lines), begun.rejected))
-                    )
-                else:
-                    unfinished.append(begun)
-            except Exception as error:  # noqa: BLE001  # whatever it is belongs to this request alone
-                _fail(arrival.reply, error)
-            if size > _SLICE_MAX_BYTES or perf_counter() > until:
+                (completed if self._build_documents(batch, deadline) else unfinished).append(batch)
+            except Exception as error:  # noqa: BLE001  # a failure of any kind concerns this batch alone
+                _fail(batch.result, error)
+            if perf_counter() > deadline:
                 break
-        del self._queue[:taken]
+        del self._queue[:processed]
         self._queue += unfinished
         if self._queue:
             self._loop.call_soon(self._process_queue)
+        lines = [line for batch in completed for line in batch.lines]
         if not lines:
-            self._send_replies(kept, None)
+            self._complete(completed, None)
             return
         count = len(lines)
         lines.append(b"")
         try:
-            self._spool.put(b"\n".join(lines), count).add_done_callback(partial(self._send_replies, kept))
+            self._spool.put(b"\n".join(lines), count).add_done_callback(partial(self._complete, completed))
         except SpoolFull as error:
-            for arrival, _, _ in kept:
-                _fail(arrival.reply, error)
+            for batch in completed:
+                _fail(batch.result, error)
 
-    def _start_request(self, queued: _QueuedRequest) -> _RequestInProgress:
-        dialect, request, _ = queued
-        readings = dialect.parse(request)
-        door = self._import_context if request.is_trusted else self._context
-        signalled = self._config.honor_privacy_signals and _opts_out_of_tracking(request.headers)
-        if signalled:
-            door = replace(door, salts=NO_SALTS)
-        identities = request.event_ids or self._event_ids
-        return _RequestInProgress(queued, readings, enumerate(readings.events), door, signalled, identities, [], {})
-
-    def _build_documents(self, progress: _RequestInProgress, deadline: float) -> bool:
-        """Make documents of a request's events; returns whether that are all, or time is over."""
-        _, _, events, door, signalled, identities, lines, rejected = progress
+    def _build_documents(self, batch: _Batch, deadline: float) -> bool:
+        """Convert the batch's events; return False if the time slice ran out."""
+        if batch.context is None:
+            batch.context = self._import_context if batch.is_trusted else self._context
+            if batch.opts_out_of_tracking:
+                batch.context = replace(batch.context, salts=NO_SALTS)
+        context, event_ids, lines = batch.context, batch.event_ids, batch.lines
+        opts_out = batch.opts_out_of_tracking
         limit = self._config.event_max_bytes
-        for index, reading in events:
-            identity = next(identities)
+        for index, event in batch.events:
+            event_id = next(event_ids)
             try:
-                if type(reading) is not Event:
-                    raise reading  # type: ignore[misc]  # what is no event is an error
-                line = build_document(_without_visitor(reading) if signalled else reading, door, identity)
+                if type(event) is not Event:
+                    raise event  # type: ignore[misc]  # anything but an event is an error
+                line = build_document(_without_visitor(event) if opts_out else event, context, event_id)
                 if len(line) > limit:
                     raise PayloadTooLarge(
                         f"the event is over event_max_bytes ({limit}): send less, or raise that setting"
@@ -200,25 +214,18 @@ class Intake:
                 lines.append(line)
             except (Malformed, PayloadTooLarge) as error:
                 _drop_traceback(error)
-                rejected[index] = error
+                batch.rejected[index] = error
             if index % _DEADLINE_CHECK_EVENTS == _DEADLINE_CHECK_EVENTS - 1 and perf_counter() > deadline:
                 return False
         return True
 
-    def _send_replies(self, completed: list["_CompletedRequest"], commit: "asyncio.Future[None] | None") -> None:
+    def _complete(self, completed: list[_Batch], commit: "asyncio.Future[None] | None") -> None:
         error = commit.exception() if commit is not None else None
-        for (dialect, request, reply), readings, outcome in completed:
+        for batch in completed:
             if error is not None:
-                _fail(reply, error)
-            elif not reply.done():
-                try:
-                    reply.set_result(dialect.reply(request, readings, outcome))
-                except Exception as rejection:  # noqa: BLE001  # the others wait for their replies
-                    # Whoever is told of it counts it.
-                    _fail(reply, rejection)
-                else:
-                    for one in outcome.rejected.values():
-                        self._telemetry.count_rejection(one)
+                _fail(batch.result, error)
+            elif not batch.result.done():
+                batch.result.set_result(IngestResult(len(batch.lines), batch.rejected))
 
     def _refresh_context(self) -> None:
         at = int(self._clock() * 1000)
@@ -257,11 +264,11 @@ def _without_visitor(event: Event) -> Event:
     return Event({name: value for name, value in event.fields.items() if name not in known})
 
 
-def _fail(reply: "asyncio.Future[Reply]", error: BaseException) -> None:
-    if not reply.done():
+def _fail(result: "asyncio.Future[IngestResult]", error: BaseException) -> None:
+    if not result.done():
         if isinstance(error, MetronomeError):
             _drop_traceback(error)
-        reply.set_exception(error)
+        result.set_exception(error)
 
 
 def _drop_traceback(error: MetronomeError) -> None:

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from urllib.parse import unquote
 
 from metronome.errors import ConfigurationError
-from metronome.event import NAME_MAX_BYTES
+from metronome.fields import NAME_MAX_BYTES
 
 PATTERN_SETTING: Final = "METRONOME_ITEM_PATTERN"
 

@@ -6,9 +6,10 @@ and their first ten characters are the UTC day.
 
 import math
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from typing import Final
+from zoneinfo import ZoneInfo
 
 from metronome.errors import Malformed
 
@@ -25,6 +26,7 @@ _DATE_DIGITS = 8
 _MILLISECONDS_FROM = 100_000_000_000
 """Numbers from here on are milliseconds: as seconds they would lie beyond the year 5138."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
 _QUOTED_MAX_CHARACTERS = 60
 _MIN_RECORD_SECONDS = 100_000_000
 """A smaller number in a log record's time field is a duration, not a time: as a time it would be before 1973-03-03."""
@@ -94,6 +96,56 @@ def _parse_clf_timestamp(text: str) -> str:
 
 def _clf_timestamp_error(text: str) -> str:
     return f"invalid timestamp {text[:_CLF_MAX_CHARACTERS]!r}: expected 17/May/2015:10:05:03 +0000"
+
+
+def from_milliseconds(milliseconds: float) -> datetime:
+    """Return the UTC time that lies so many milliseconds after 1970.
+
+    Raises:
+        OverflowError: it lies outside the years 1 to 9999.
+
+    """
+    return _EPOCH + timedelta(milliseconds=milliseconds)
+
+
+def to_milliseconds(moment: datetime) -> int:
+    """Return an aware time in whole milliseconds since 1970, rounded down."""
+    return (moment - _EPOCH) // _MILLISECOND
+
+
+def to_milliseconds_ceil(moment: datetime) -> int:
+    """Return an aware time in whole milliseconds since 1970, rounded up.
+
+    Stored times have whole milliseconds: this is the first of them that is not before *moment*.
+    """
+    return -((_EPOCH - moment) // _MILLISECOND)
+
+
+def format_time_unit(start: date, unit: str) -> str:
+    """Return the label of a time unit.
+
+    Args:
+        start: when the unit starts, in the time zone that days belong to; an aware datetime for hours and minutes.
+        unit: ``minute``, ``hour``, ``day``, ``week`` or ``month``.
+
+    Returns:
+        ``2015-01`` for a month, ``2015-01-22`` for a day or for a week by its Monday, ``2015-01-22T09:00:00+01:00``
+        for an hour or a minute, with ``Z`` for UTC.
+
+    """
+    if unit == "month":
+        return start.isoformat()[:7]
+    if unit in {"day", "week"}:
+        return start.isoformat()[:10]
+    return start.isoformat().replace("+00:00", "Z")
+
+
+def parse_time_unit(label: str, unit: str, zone: ZoneInfo) -> datetime:
+    """Return when a time unit starts, of its label (see `format_time_unit`) in a time zone."""
+    if unit in {"hour", "minute"}:
+        return datetime.fromisoformat(label)
+    day = date.fromisoformat(f"{label}-01" if unit == "month" else label)
+    return datetime.combine(day, time(), zone).astimezone(UTC)
 
 
 def _parse_text(text: str) -> str:

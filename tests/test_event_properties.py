@@ -15,14 +15,8 @@ from metronome.enrich.addresses import anonymize_address
 from metronome.enrich.countries import open_countries
 from metronome.enrich.enrichment import Enrichment
 from metronome.errors import Malformed, PayloadTooLarge
-from metronome.event import (
-    DOCUMENT_HEAD_PATTERN,
-    REFERRER_FIELDS,
-    TIMESTAMP_FIELDS,
-    DocumentContext,
-    Event,
-    build_document,
-)
+from metronome.event import DOCUMENT_HEAD_PATTERN, DocumentContext, Event, build_document
+from metronome.fields import REFERRER_FIELDS, TIMESTAMP_FIELDS
 from metronome.protocol import Request
 from metronome.protocols.native import tick
 from metronome.times import parse_timestamp

@@ -50,6 +50,7 @@ from typer.testing import CliRunner
 from metronome.cli import app
 from metronome.config import read_settings
 from metronome.errors import MetronomeError
+from metronome.fields import FIELDS
 from metronome.middleware import ClientConfig
 from metronome.server import routes
 from metronome.server.app import build_app
@@ -68,6 +69,7 @@ SECONDS: Final = 20.0
 SECTIONS: Final = (
     "archive",
     "commands",
+    "fields",
     "metrics",
     "middleware settings",
     "problems",
@@ -105,6 +107,11 @@ def middleware_settings_class() -> Any:
 def error_base_class() -> type[Exception]:
     """Return the base class of all errors that are raised on purpose."""
     return MetronomeError
+
+
+def known_fields() -> tuple[Any, ...]:
+    """Return the dataclasses that describe the known fields of a document."""
+    return FIELDS
 
 
 def problem_of(error: Any) -> web.Response:
@@ -600,6 +607,19 @@ def _commands() -> dict[str, Any]:
     return dict(sorted(found.items()))
 
 
+def _fields() -> dict[str, Any]:
+    """Describe each known field by what differs from a field that is not known; labels are sentences for people."""
+    found = {}
+    for known in sorted(known_fields(), key=lambda field: field.name):
+        default = type(known)(known.name, label=known.label)
+        found[known.name] = {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in dataclasses.asdict(known).items()
+            if value != getattr(default, name)
+        }
+    return found
+
+
 def _middleware_settings() -> dict[str, Any]:
     found = {}
     for field in sorted(dataclasses.fields(middleware_settings_class()), key=lambda field: field.name):
@@ -771,6 +791,7 @@ async def _collect(folder: Path) -> dict[str, Any]:
         return {
             "archive": of_protocols["archive"],
             "commands": _commands(),
+            "fields": _fields(),
             "metrics": metrics,
             "middleware settings": _middleware_settings(),
             "problems": _problems(),

@@ -1,6 +1,9 @@
 """The intake: each request hears of its own events, once they are on disk."""
 
 import asyncio
+import contextlib
+import gc
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -123,6 +126,37 @@ async def test_a_bug_in_one_request_s_way_stops_no_other(tmp_path: Path, *, in_r
         assert isinstance(found[1], RuntimeError)
         assert isinstance(found[2], Reply)
         assert [doc.get("id") for doc in door.documents()] == kept
+
+
+async def test_events_can_be_stored_without_a_protocol(tmp_path: Path) -> None:
+    async with opened(tmp_path) as door:
+        too_old = Event({"id": "old", "@timestamp": "2014-01-01T00:00:00.000Z"})
+        result = await door.intake.store([Event({"id": "a"}), Malformed("no event"), too_old])
+        assert (result.accepted, list(result.rejected)) == (1, [1, 2])
+        result = await door.intake.store([too_old], is_trusted=True, event_ids=iter(["an-id"]))
+        assert (result.accepted, result.rejected) == (1, {})
+        assert [doc["id"] for doc in door.documents()] == ["a", "old"]
+        assert door.documents()[1]["event_id"] == "an-id"
+
+
+async def test_a_rejected_request_is_freed_without_a_garbage_collection(tmp_path: Path) -> None:
+    class Headers(dict[str, str]):
+        """A part of the request that a weak reference can refer to."""
+
+    async with opened(tmp_path) as door:
+        gc.disable()
+        try:
+            for body in (b"rubbish", b'{"ts":"never"}'):
+                headers = Headers()
+                reference = weakref.ref(headers)
+                with contextlib.suppress(Malformed):
+                    await door.intake.ingest(tick, Request(body, "", 10, headers=headers))
+                del headers
+                # Let the event loop finish the turn that has completed the request.
+                await asyncio.sleep(0)
+                assert reference() is None
+        finally:
+            gc.enable()
 
 
 async def test_what_has_no_name_gets_one_of_its_own(tmp_path: Path) -> None:

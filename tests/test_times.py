@@ -2,14 +2,23 @@
 
 import math
 import re
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from metronome.errors import Malformed
-from metronome.times import format_timestamp, parse_timestamp
+from metronome.times import (
+    format_time_unit,
+    format_timestamp,
+    from_milliseconds,
+    parse_time_unit,
+    parse_timestamp,
+    to_milliseconds,
+    to_milliseconds_ceil,
+)
 
 STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 _moments = st.datetimes(datetime(1970, 1, 2), datetime(9999, 12, 30)).map(lambda naive: naive.replace(tzinfo=UTC))  # noqa: DTZ001  # the zone is added
@@ -144,3 +153,28 @@ def test_whatever_comes_in_a_stamp_or_a_refusal_comes_out(given: object) -> None
         return
     assert STAMP.fullmatch(stamp)
     assert parse_timestamp(stamp) == stamp
+
+
+@given(_moments)
+def test_converts_to_milliseconds_and_back(moment: datetime) -> None:
+    floor, ceil = to_milliseconds(moment), to_milliseconds_ceil(moment)
+    assert from_milliseconds(floor) <= moment <= from_milliseconds(ceil)
+    assert ceil - floor == (moment.microsecond % 1000 != 0)
+
+
+@pytest.mark.parametrize(
+    ("start", "unit", "label"),
+    [
+        (date(2015, 1, 22), "day", "2015-01-22"),
+        (datetime(2015, 1, 22, 9, tzinfo=UTC), "hour", "2015-01-22T09:00:00Z"),
+        (datetime(2015, 1, 22, 9, 30, tzinfo=ZoneInfo("Europe/Zurich")), "minute", "2015-01-22T09:30:00+01:00"),
+        (datetime(2015, 1, 22, tzinfo=ZoneInfo("Europe/Zurich")), "day", "2015-01-22"),
+        (datetime(2015, 1, 19, tzinfo=ZoneInfo("Europe/Zurich")), "week", "2015-01-19"),
+        (datetime(2015, 1, 1, tzinfo=ZoneInfo("Europe/Zurich")), "month", "2015-01"),
+    ],
+)
+def test_formats_and_parses_time_units(start: date, unit: str, label: str) -> None:
+    assert format_time_unit(start, unit) == label
+    if isinstance(start, datetime):
+        zone = start.tzinfo if isinstance(start.tzinfo, ZoneInfo) else ZoneInfo("UTC")
+        assert parse_time_unit(label, unit, zone) == start

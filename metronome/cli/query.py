@@ -13,7 +13,7 @@ from metronome.cli.output import ResultPrinter, print_note
 from metronome.errors import Malformed, MetronomeError, QueryTooExpensive
 from metronome.reports.query.parse import parse_filter_expression
 from metronome.reports.query.request import QUERY_PARAMETERS
-from metronome.reports.query.series import empty_value, list_time_units, time_unit_start
+from metronome.reports.query.series import empty_value, list_time_units
 from metronome.server_client import (
     DEFAULT_SERVER_URL,
     EXIT_FAILED,
@@ -30,6 +30,7 @@ from metronome.server_client import (
     print_response,
 )
 from metronome.stores.query import TIME_UNITS, Metric, parse_time_zone
+from metronome.times import parse_time_unit
 
 _RESOLUTION: Final = timedelta(microseconds=1)
 
@@ -47,14 +48,14 @@ def fill_series(
 
     """
     zone = parse_time_zone(tz)
-    begins = {label: time_unit_start(label, unit, zone) for label in values}
+    begins = {label: parse_time_unit(label, unit, zone) for label in values}
     if not begins:
         return {}
     try:
         between = list_time_units(unit, min(begins.values()), max(begins.values()) + _RESOLUTION, zone)
     except QueryTooExpensive:
         between = []
-    begins |= {label: time_unit_start(label, unit, zone) for label in between}
+    begins |= {label: parse_time_unit(label, unit, zone) for label in between}
     return {label: values.get(label, empty_value) for label in sorted(begins, key=begins.__getitem__)}
 
 

@@ -26,20 +26,12 @@ ENRICH_VERSION_FIELD: Final = "enrich_version"
 ENRICH_KEPT_FIELD: Final = "enrich_kept"
 """Names the fields, with commas between, that look like those made here but are the sender's own."""
 
-USER_AGENT_FIELDS: Final = ("agent", "user_agent", "ua")
 BOT_FIELDS: Final = ("bot", "bot_kind")
 USER_AGENT_RESULT_FIELDS: Final = (*BOT_FIELDS, "browser", "browser_version", "os", "os_version", "device")
 CHANNEL_FIELDS: Final = ("channel", "referer_group")
 CAMPAIGN_FIELDS: Final = ("utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content")
 COUNTRY_FIELD: Final = "country"
 ERROR_GROUP_FIELD: Final = "error_group"
-ENRICHED_FIELDS: Final = frozenset(
-    {*USER_AGENT_RESULT_FIELDS, *CHANNEL_FIELDS, *CAMPAIGN_FIELDS, COUNTRY_FIELD, ERROR_GROUP_FIELD}
-)
-"""All that is made of what a document holds."""
-INPUT_FIELDS: Final = frozenset({*USER_AGENT_FIELDS, "clientip", "referer", "referer_url", "url", "message", "status"})
-"""The names of documents' fields without which there is nothing to be made."""
-
 VISIT_EVENTS: Final = frozenset({"view", "download"})
 """The events that have a channel: somebody came."""
 NO_SALTS: Final[Mapping[str, bytes]] = MappingProxyType({})
@@ -102,7 +94,7 @@ class Enrichment:
             doc: as it is to be stored, or was.
 
         Returns:
-            Fields of `ENRICHED_FIELDS`, none of them empty.
+            Those of `metronome.fields.ENRICHED_FIELDS`, none of them empty.
 
         """
         return self._derive_fields(doc, get_user_agent(doc), _get_page(doc))

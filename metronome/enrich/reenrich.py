@@ -10,10 +10,10 @@ from metronome.enrich.enrichment import (
     ENRICH_KEPT_FIELD,
     ENRICH_VERSION,
     ENRICH_VERSION_FIELD,
-    ENRICHED_FIELDS,
     Enrichment,
     with_dependent_fields,
 )
+from metronome.fields import ENRICHED_FIELDS
 
 _BOOKKEEPING_FIELDS: Final = (ENRICH_VERSION_FIELD, ENRICH_KEPT_FIELD)
 

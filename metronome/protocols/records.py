@@ -15,7 +15,8 @@ the line
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from metronome.event import TIMESTAMP_FIELDS, Event
+from metronome.event import Event
+from metronome.fields import TIMESTAMP_FIELDS
 from metronome.protocol import SiteConfig
 from metronome.protocols.access_logs.json_formats import merge_fields
 from metronome.protocols.access_logs.reader import parse_hit_line, parse_hit_record

@@ -16,7 +16,6 @@ from metronome.auth.client_address import ClientAddress
 from metronome.auth.key_cache import KeyCache
 from metronome.cli import app
 from metronome.config import ENV_PREFIX, Settings, read_settings
-from metronome.enrich.enrichment import ENRICHED_FIELDS
 from metronome.errors import (
     ArchiveAccessDenied,
     ArchiveDamaged,
@@ -27,7 +26,7 @@ from metronome.errors import (
     OperatorError,
     ServerUnavailable,
 )
-from metronome.event import NUMERIC_FIELDS, REFERRER_FIELDS, TIMESTAMP_FIELDS
+from metronome.fields import CONVERTED_NUMBERS, ENRICHED_FIELDS, REFERRER_FIELDS, TIMESTAMP_FIELDS
 from metronome.reports import badges, dwell_time, errors, flow, items, recommendations, tock
 from metronome.reports.counter import tally
 from metronome.reports.query.request import QUERY_PARAMETERS
@@ -142,7 +141,7 @@ def test_each_error_is_listed_with_its_status(kind: type[MetronomeError]) -> Non
 def test_each_known_field_is_described() -> None:
     described = first_cells(section("docs/api.md", "What an event may hold"))
     known = {"id", "event", "format", "event_id", "clientip", "visitor", "session", "bot"}
-    assert described >= known | {*TIMESTAMP_FIELDS, *REFERRER_FIELDS, *NUMERIC_FIELDS}
+    assert described >= known | {*TIMESTAMP_FIELDS, *REFERRER_FIELDS, *CONVERTED_NUMBERS}
 
 
 def test_each_parameter_of_a_report_is_described() -> None:

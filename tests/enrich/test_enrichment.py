@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metronome.enrich.countries import CountryLookup
-from metronome.enrich.enrichment import ENRICH_VERSION, ENRICHED_FIELDS, Enrichment
+from metronome.enrich.enrichment import ENRICH_VERSION, Enrichment
 from metronome.event import DocumentContext, Event, build_document
+from metronome.fields import ENRICHED_FIELDS
 
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 IPHONE = (

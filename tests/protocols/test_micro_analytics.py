@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metronome.errors import Malformed, SpoolFull
-from metronome.event import NAME_MAX_BYTES, DocumentContext, Event, build_document
+from metronome.event import DocumentContext, Event, build_document
+from metronome.fields import NAME_MAX_BYTES
 from metronome.protocol import IngestResult, ParsedRequest, Request
 from metronome.protocols.micro_analytics import protocol as hit
 from metronome.protocols.micro_analytics.protocol import ReportKind

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.event import is_top_level_name
+from metronome.fields import is_top_level_name
 from metronome.reports.query.names import NUMBER_FIELDS, TEXT_FIELDS, TOP_LEVEL_NAME, suggest_names
 from metronome.stores.duckdb.schema import FIELD_COLUMNS
 from metronome.stores.elasticsearch.template import index_template

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metronome.errors import InvalidQuery, QueryTooExpensive
-from metronome.reports.query.series import empty_value, fill_gaps, list_time_units, time_unit_start
+from metronome.reports.query.series import empty_value, fill_gaps, list_time_units
 from metronome.stores.query import TIME_UNITS, Metric
+from metronome.times import parse_time_unit
 
 ZONES: Final = (
     *("UTC", "Europe/Zurich", "America/New_York", "Asia/Kolkata", "Asia/Kathmandu"),
@@ -82,7 +83,7 @@ def test_units_by_hand(unit: str, start: str, end: str, zone: str, found: list[s
 @given(st.sampled_from(TIME_UNITS), st.sampled_from(ZONES), st.datetimes(datetime(1990, 1, 1), datetime(2040, 1, 1)))  # noqa: DTZ001  # made aware below
 def test_a_unit_begins_no_later_than_what_is_in_it(unit: str, name: str, naive: datetime) -> None:
     zone, moment = ZoneInfo(name), naive.replace(tzinfo=UTC)
-    begin = time_unit_start(label_of(moment, unit, zone), unit, zone)
+    begin = parse_time_unit(label_of(moment, unit, zone), unit, zone)
     # A midnight that was left out begins the day an hour late.
     assert begin <= moment + timedelta(hours=1)
     assert moment - begin <= {"month": timedelta(days=32), "week": timedelta(days=8)}.get(unit, timedelta(hours=26))

@@ -26,7 +26,8 @@ from urllib.parse import parse_qsl
 import orjson
 
 from metronome.errors import Malformed, PayloadTooLarge
-from metronome.event import EVENT_ID_MAX_BYTES, REPEATED_FIELDS, TIMESTAMP_FIELDS, derive_event_ids, generate_event_ids
+from metronome.event import REPEATED_FIELDS, derive_event_ids, generate_event_ids
+from metronome.fields import EVENT_ID_MAX_BYTES, TIMESTAMP_FIELDS
 from metronome.protocol import IngestResult, ParsedEvent, Request, SiteConfig
 from metronome.protocols.elasticsearch.errors import (
     CONFLICT,

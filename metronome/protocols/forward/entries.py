@@ -12,7 +12,8 @@ import orjson
 from msgpack import ExtType, Timestamp, unpackb
 
 from metronome.errors import Malformed, PayloadTooLarge
-from metronome.event import REPEATED_FIELDS, TIMESTAMP_FIELDS, Event
+from metronome.event import REPEATED_FIELDS, Event
+from metronome.fields import TIMESTAMP_FIELDS
 from metronome.protocol import ParsedEvent, SiteConfig
 from metronome.protocols.forward.frames import MsgpackKind, parse_head
 from metronome.protocols.forward.transport import ForwardMessage

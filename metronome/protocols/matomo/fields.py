@@ -13,7 +13,8 @@ import orjson
 
 from metronome.enrich.addresses import normalize_address
 from metronome.errors import Malformed
-from metronome.event import REFERRER_FIELDS, REPEATED_FIELDS, TIMESTAMP_FIELDS
+from metronome.event import REPEATED_FIELDS
+from metronome.fields import REFERRER_FIELDS, TIMESTAMP_FIELDS
 from metronome.items import ItemPattern
 from metronome.protocols.access_logs.formats import request_path, set_client
 from metronome.protocols.matomo.requests import MatomoParameters

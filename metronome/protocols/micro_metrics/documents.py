@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 import orjson
 
 from metronome.enrich.addresses import normalize_address
-from metronome.event import NAME_MAX_BYTES, PARAM_MAX_CHARACTERS, Event
+from metronome.event import Event
+from metronome.fields import NAME_MAX_BYTES, VALUE_MAX_CHARACTERS
 from metronome.items import HitClassification, ItemPattern
 
 PROTOCOL_MARKER: Final = ("protocol", "micrometrics")
@@ -150,7 +151,7 @@ def _encode_tag_names(names: list[str]) -> Iterator[str]:
     """Yield the names of tags as JSON arrays, sorted, none too long to be asked for."""
     part: list[str] = []
     for name in sorted(names):
-        if part and len(orjson.dumps([*part, name]).decode()) > PARAM_MAX_CHARACTERS:
+        if part and len(orjson.dumps([*part, name]).decode()) > VALUE_MAX_CHARACTERS:
             yield orjson.dumps(part).decode()
             part = []
         part.append(name)

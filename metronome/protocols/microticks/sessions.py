@@ -19,7 +19,8 @@ from typing import Any, Final, NamedTuple, Self
 import orjson
 
 from metronome.errors import Malformed
-from metronome.event import NAME_MAX_BYTES, TOP_LEVEL_MAX_FIELDS, Event, derive_event_ids, is_top_level_name
+from metronome.event import TOP_LEVEL_MAX_FIELDS, Event, derive_event_ids
+from metronome.fields import NAME_MAX_BYTES, is_top_level_name
 
 SESSION_KIND: Final = "session"
 """What sessions are called in the state (see `metronome.state.base.State`), where they are known by their tokens."""

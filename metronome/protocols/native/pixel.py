@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Final
 from urllib.parse import unquote_plus
 
-from metronome.enrich.enrichment import USER_AGENT_FIELDS
 from metronome.errors import MetronomeError
 from metronome.event import Event
+from metronome.fields import USER_AGENT_FIELDS
 from metronome.protocol import IngestResult, ParsedEvent, ParsedRequest, Reply, Request, bearer_token
 from metronome.protocols.native.tick import parse_form_event
 from metronome.web.gif import gif_error_reply, gif_reply

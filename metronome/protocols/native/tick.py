@@ -19,9 +19,9 @@ from urllib.parse import parse_qsl
 
 import orjson
 
-from metronome.enrich.enrichment import USER_AGENT_FIELDS
 from metronome.errors import Malformed, MetronomeError, PayloadTooLarge
 from metronome.event import REPEATED_FIELDS, Event
+from metronome.fields import USER_AGENT_FIELDS
 from metronome.protocol import IngestResult, ParsedEvent, ParsedRequest, Reply, Request, bearer_token, problem_reply
 
 _FORM_MAX_FIELDS: Final = 1000

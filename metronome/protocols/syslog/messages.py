@@ -16,7 +16,8 @@ from typing import Any, Final
 import orjson
 
 from metronome.errors import Malformed, MetronomeError
-from metronome.event import NUMERIC_FIELDS, REFERRER_FIELDS, TIMESTAMP_FIELDS, Event, is_top_level_name
+from metronome.event import Event
+from metronome.fields import CONVERTED_NUMBERS, REFERRER_FIELDS, TIMESTAMP_FIELDS, is_top_level_name
 from metronome.protocol import IngestResult, ParsedEvent, ParsedRequest, Reply, Request, SiteConfig
 from metronome.protocols.access_logs.formats import DECODE_ERRORS
 from metronome.protocols.access_logs.reader import parse_hit_line, parse_hit_record
@@ -63,7 +64,7 @@ _CEE_COOKIE: Final = "@cee:"
 _LOG_EVENT: Final = "log"
 _RESERVED_FIELDS: Final = frozenset(
     {"id", "event", "format", "event_id", "clientip", "visitor", "session", "bot", "url", "message"}
-    | {*TIMESTAMP_FIELDS, *REFERRER_FIELDS, *NUMERIC_FIELDS, "referer_url"}
+    | {*TIMESTAMP_FIELDS, *REFERRER_FIELDS, *CONVERTED_NUMBERS, "referer_url"}
 )
 """What structured data cannot say: a log is no view of anything."""
 

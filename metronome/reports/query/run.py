@@ -15,9 +15,10 @@ from metronome.reports.csv import format_csv
 from metronome.reports.query.compare import has_whole_days, join_rows, match_time_units
 from metronome.reports.query.names import FieldChecker
 from metronome.reports.query.request import ComparisonRange, ParsedQuery
-from metronome.reports.query.series import Row, fill_gaps, list_time_units, time_unit_start
+from metronome.reports.query.series import Row, fill_gaps, list_time_units
 from metronome.stores.base import Store
 from metronome.stores.query import MAX_GROUPS, TIME_UNITS, MetricKind, QueryResult, build_result, parse_time_zone
+from metronome.times import parse_time_unit
 
 _ESTIMATED_METRICS: Final = frozenset({MetricKind.UNIQUE, MetricKind.PERCENTILE})
 """What a store may estimate; where anything else is not exact, groups are missing."""
@@ -90,7 +91,7 @@ def _series_units(parsed_query: ParsedQuery, rows: list[Row], now: datetime) -> 
 
 
 def _first_unit_start(rows: list[Row], at: int, unit: str, zone: ZoneInfo) -> datetime | None:
-    return min((time_unit_start(label, unit, zone) for label in {row[at] for row in rows}), default=None)
+    return min((parse_time_unit(label, unit, zone) for label in {row[at] for row in rows}), default=None)
 
 
 def format_result_json(result: QueryResult) -> bytes:

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 from metronome.errors import InvalidQuery, QueryTooExpensive
 from metronome.stores.query import MAX_GROUPS, TIME_UNITS, Metric, MetricKind
+from metronome.times import format_time_unit
 
 Row = tuple[Any, ...]
 
@@ -89,14 +90,6 @@ def empty_value(metric: Metric) -> int | float | None:
     return 0.0 if metric.kind is MetricKind.SUM else None
 
 
-def time_unit_start(label: str, unit: str, zone: ZoneInfo) -> datetime:
-    """Return when a unit of time begins, of its text in an answer."""
-    if unit in _CLOCK_UNIT_LENGTHS:
-        return datetime.fromisoformat(label)
-    day = date.fromisoformat(f"{label}-01" if unit == "month" else label)
-    return datetime.combine(day, time(), zone).astimezone(UTC)
-
-
 def _iterate_clock_units(start: datetime, end: datetime, length: timedelta, zone: ZoneInfo) -> Iterator[str]:
     moment = start.astimezone(UTC)
     while moment < end:
@@ -106,7 +99,7 @@ def _iterate_clock_units(start: datetime, end: datetime, length: timedelta, zone
         begin = fixed.replace(
             second=0, microsecond=0, minute=0 if length == _CLOCK_UNIT_LENGTHS["hour"] else local.minute
         )
-        yield begin.isoformat(timespec="seconds").replace("+00:00", "Z")
+        yield format_time_unit(begin, "minute")
         moment = begin.astimezone(UTC) + length
 
 
@@ -114,10 +107,8 @@ def _iterate_calendar_units(unit: str, start: datetime, end: datetime, zone: Zon
     day = _first_day_of_unit(unit, start.astimezone(zone).date())
     last = (end.astimezone(UTC) - _RESOLUTION).astimezone(zone).date()
     while day <= last:
-        if unit == "month":
-            yield f"{day:%Y-%m}"
-        elif unit == "week" or _day_exists(day, zone):
-            yield day.isoformat()
+        if unit != "day" or _day_exists(day, zone):
+            yield format_time_unit(day, unit)
         day = _first_day_of_unit(unit, day + _CALENDAR_UNIT_STRIDES[unit])
 
 

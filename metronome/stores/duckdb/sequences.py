@@ -12,7 +12,7 @@ from typing import Any, Final
 import duckdb
 
 from metronome.errors import InvalidQuery
-from metronome.event import is_top_level_name
+from metronome.fields import is_top_level_name
 from metronome.stores.duckdb.sql import SqlStatement, countable_text, where_condition
 from metronome.stores.query import Filter
 from metronome.stores.sequences import EventSequence, SequenceEvent, SequenceQuery

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta, timezone
 from typing import Any, Final
 
-from metronome.event import is_top_level_name, param_name, param_value
+from metronome.fields import is_top_level_name, param_name, param_value
 from metronome.stores.duckdb.schema import FIELD_COLUMNS, ROLLUP_FIELDS
 from metronome.stores.query import (
     TIME_UNITS,

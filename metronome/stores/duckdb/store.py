@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Final, Generic, TypeVar
 import duckdb
 
 from metronome.errors import Overloaded, QueryTooExpensive, StoreUnavailable
-from metronome.event import is_top_level_name
+from metronome.fields import is_top_level_name
 from metronome.stores.base import DocumentBatch, RejectedDocument, Store, WriteResult
 from metronome.stores.duckdb import schema
 from metronome.stores.duckdb.combined_query import compile_combined_query

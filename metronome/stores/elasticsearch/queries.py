@@ -21,7 +21,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from metronome.errors import InvalidQuery
-from metronome.event import is_top_level_name, param_name
+from metronome.fields import is_top_level_name, param_name
 from metronome.stores.elasticsearch.template import VALUE_MAX_CHARACTERS
 from metronome.stores.query import (
     MAX_GROUPS,

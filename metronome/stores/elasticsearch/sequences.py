@@ -14,7 +14,7 @@ from typing import Any, Final
 from elasticsearch import AsyncElasticsearch
 
 from metronome.errors import InvalidQuery
-from metronome.event import is_top_level_name
+from metronome.fields import is_top_level_name
 from metronome.stores.elasticsearch.queries import QueryClause, build_query, keyword_path
 from metronome.stores.elasticsearch.searches import PointInTime, open_point_in_time
 from metronome.stores.sequences import EventSequence, SequenceEvent, SequenceQuery

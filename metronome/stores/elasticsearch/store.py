@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final
 import orjson
 
 from metronome.errors import ConfigurationError, InvalidQuery
-from metronome.event import is_top_level_name
+from metronome.fields import is_top_level_name
 from metronome.stores.base import DocumentBatch, RejectedDocument, Store, WriteResult
 from metronome.stores.elasticsearch.bulk import (
     LOOKUP_FILTER_PATH,
