@@ -138,7 +138,7 @@ async def applications_with_workers(data: Path) -> dict[str, web.Application]:
     try:
         async with open_authorizer(settings, state) as guard:
             doorway = build_ingest_context(settings, spool, guard, telemetry)
-            answering = QueryContext(store, guard, doorway.client_address, telemetry, time.time, settings.min_visitors)
+            answering = QueryContext(store, guard, doorway.client_address, telemetry, time.time)
             health = HealthRoutes(store, [], settings.spool_max_bytes, answering, lambda: [telemetry.registry])
             main = [*routes.main_process_routes(settings, answering), *health.routes()]
             worker = routes.worker_routes(settings, doorway, state, relay)

@@ -16,7 +16,7 @@ from metronome.scopes import Scope
 from metronome.shipper import Shipper
 from metronome.spool import SpoolStats
 from metronome.stores.base import Store
-from metronome.web.handlers import QueryContext
+from metronome.web.handlers import QueryContext, handle_errors
 from metronome.web.problems import problem_response
 
 log = structlog.get_logger()
@@ -98,7 +98,7 @@ class HealthRoutes:
             web.get("/health/live", self._live),
             web.get("/health/ready", self._ready),
             web.get("/health/ready/{part}", self._ready),
-            web.get("/metrics", self._metrics),
+            web.get("/metrics", handle_errors(self._context.telemetry, self._metrics)),
         ]
 
     async def _live(self, _: web.Request) -> web.Response:
@@ -140,10 +140,7 @@ class HealthRoutes:
         return next((failure for failure in failures if failure and type(failure) is not StoreUnavailable), None)
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        try:
-            await self._context.authorize(request, Scope.QUERY)
-        except MetronomeError as error:
-            return problem_response(error)
+        await self._context.authorize(request, Scope.QUERY)
         held, unshipped, unarchived = await self._measure_spools()
         figures = (
             *(held.events, held.bytes, held.oldest_seconds),

@@ -85,7 +85,7 @@ async def _serve_single_process(settings: Settings, stop: asyncio.Event) -> None
         try:
             validate_listeners(settings, guard)
             doorway = build_ingest_context(settings, spool, guard, telemetry, salts.current)
-            answering = QueryContext(store, guard, doorway.client_address, telemetry, time.time, settings.min_visitors)
+            answering = QueryContext(store, guard, doorway.client_address, telemetry, time.time)
             health = HealthRoutes(
                 store, shippers, settings.spool_max_bytes, answering, lambda: [telemetry.registry], rollers
             )
@@ -113,9 +113,7 @@ async def _serve_with_workers(settings: Settings, stop: asyncio.Event) -> None:
         spools = _register_spools(settings, *folders)
         rollers = _build_archivers(settings, spools, telemetry)
         shippers = [_build_shipper(path, store, settings, telemetry) for path in spools]
-        answering = QueryContext(
-            store, guard, ClientAddress(settings.trusted_proxies), telemetry, time.time, settings.min_visitors
-        )
+        answering = QueryContext(store, guard, ClientAddress(settings.trusted_proxies), telemetry, time.time)
         health = HealthRoutes(
             store,
             shippers,

@@ -1,317 +1,224 @@
-"""The routes of COUNTER usage: an item's, and the reports of SUSHI, which harvesters of usage statistics fetch.
-
-Table 11.1 of the Code of Practice (see `metronome.reports.counter`) has SUSHI's addresses, which begin where a service
-says: here at ``/counter``. A harvester may send its key as ``api_key``, where SUSHI has it. Since all clicks are looked
-at one by one, few questions are worked on at once.
-
-The route that answers badges.
-
-The route that puts documents back into the store: ``POST /documents``.
-
-The routes for questions of somebody's own: ``GET`` and ``POST /query``.
-"""
+"""The routes that return reports: Metronome's own, queries, badges and COUNTER; and the one that restores documents."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Final, NamedTuple
+from functools import partial
+from typing import Any, Final, NamedTuple
+from urllib.parse import unquote
 
 import orjson
 from aiohttp import hdrs, web
 
-from metronome.errors import Malformed, MetronomeError, NotFound, PayloadTooLarge, QueryTooExpensive, StoreUnavailable
+from metronome.errors import Malformed, NotFound, PayloadTooLarge, QueryTooExpensive, StoreUnavailable
 from metronome.event import validate_document
-from metronome.reports.badges import PARAMETERS, parse_badge_style, render_badge
-from metronome.reports.counter.dataset_report import (
-    RELEASE,
-    REPORT_ID,
-    REPORT_NAME,
-    Platform,
-    dataset_report,
-    parse_dataset_report_request,
-)
-from metronome.reports.counter.tally import PARAMETERS as COUNTER_PARAMETERS
-from metronome.reports.counter.tally import usage_report
-from metronome.reports.parameters import parse_report_parameters
+from metronome.reports import badges, dwell_time, errors, flow, items, recommendations, tock
+from metronome.reports.counter import dataset_report as dsr
+from metronome.reports.counter import tally as usage
+from metronome.reports.parameters import ReportParameters, parse_report_parameters
 from metronome.reports.query.names import FieldChecker
 from metronome.reports.query.parse import parse_query_json, parse_query_string
 from metronome.reports.query.request import RawQuery, parse_query
 from metronome.reports.query.run import format_result_csv, format_result_json, format_result_ndjson, run_query
 from metronome.scopes import Scope
-from metronome.stores.base import DocumentBatch, Store, WriteResult
+from metronome.stores.base import DocumentBatch, Store
 from metronome.stores.query import QueryResult
 from metronome.times import format_timestamp
 from metronome.web.bodies import read_body
-from metronome.web.handlers import Handler, QueryContext, parse_item_id, report_response
-from metronome.web.limits import ConcurrencyLimiter
-from metronome.web.negotiation import negotiate_media_type
-from metronome.web.problems import ALLOW_ANY_ORIGIN, problem_response
+from metronome.web.handlers import QueryContext, handle_errors, report_handler
+from metronome.web.limits import COUNTER_ITEM_LIMITS, COUNTER_SITE_LIMITS, ConcurrencyLimiter
+from metronome.web.negotiation import Content, cached_response, negotiate_media_type
+from metronome.web.problems import ALLOW_ANY_ORIGIN
 
-_BADGE_PREFIX: Final = "/badge/"
-_BADGE_SUFFIX: Final = ".svg"
+# Item IDs in paths match `[\s\S]+`, not `.+`: an ID may hold line feeds.
+
+
+def parse_item_id(request: web.Request, prefix: str, suffix: str = ".json") -> str:
+    """Return the item ID of a request's path; it may hold slashes and any Unicode.
+
+    Args:
+        request: the request.
+        prefix: what precedes the ID in the path, such as ``/tock/``.
+        suffix: what follows it.
+
+    Raises:
+        Malformed: the percent-encoding is not valid UTF-8.
+
+    """
+    path = request.rel_url.raw_path.partition("?")[0]
+    try:
+        return unquote(path, errors="strict")[len(prefix) : -len(suffix)]
+    except UnicodeDecodeError:
+        raise Malformed("invalid item ID in the path: expected UTF-8, encoded with encodeURIComponent") from None
+
+
+class Report(NamedTuple):
+    """A report about one item at ``/NAME/{id}.json``, about all items at ``/NAME.json``, or both.
+
+    Attributes:
+        name: the name in paths and metrics.
+        run: returns the report about an item, or about all items if it is None.
+        parameters: the parameters of the report about one item; None if there is no such report.
+        site_parameters: the parameters of the report about all items; None if there is no such report.
+        scope: what a request needs.
+        is_cheap: returns whether the report may run beside expensive queries, by its parameters.
+
+    """
+
+    name: str
+    run: Callable[[Store, Any, ReportParameters], Awaitable[dict[str, Any]]]
+    parameters: frozenset[str] | None
+    site_parameters: frozenset[str] | None
+    scope: Scope = Scope.TOCK
+    is_cheap: Callable[[ReportParameters], bool] = lambda _: False
+
+
+def list_reports(context: QueryContext, min_visitors: int) -> tuple[Report, ...]:
+    """Return all reports about items.
+
+    Args:
+        context: has the clock.
+        min_visitors: minimum number of shared visitors a recommendation needs.
+
+    """
+
+    async def items_report(store: Store, _: None, parameters: ReportParameters) -> dict[str, Any]:
+        return await items.items_report(store, parameters, context.now())
+
+    recommend = partial(recommendations.recommendations_report, min_visitors=min_visitors)
+    return (
+        Report("tock", tock.tock_report, tock.PARAMETERS, None, is_cheap=tock.is_cheap),
+        Report("items", items_report, None, items.PARAMETERS, is_cheap=items.is_cheap),
+        Report("flow", flow.flow_report, flow.PARAMETERS, flow.ALL_ITEMS_PARAMETERS),
+        Report("time", dwell_time.time_report, dwell_time.PARAMETERS, dwell_time.PARAMETERS),
+        # Error messages tell more than counts.
+        Report("errors", errors.errors_report, errors.PARAMETERS, errors.PARAMETERS, Scope.QUERY),
+        Report("recommendations", recommend, recommendations.PARAMETERS, recommendations.PARAMETERS),
+    )
+
+
+def report_routes(context: QueryContext, min_visitors: int = recommendations.MIN_VISITORS) -> list[web.RouteDef]:
+    """Return the routes of the reports about items (see `list_reports`)."""
+    return [route for report in list_reports(context, min_visitors) for route in _routes_of_report(report, context)]
+
+
+def _routes_of_report(report: Report, context: QueryContext) -> list[web.RouteDef]:
+    routes = []
+    for path, allowed in (
+        (rf"/{report.name}/{{id:[\s\S]+}}.json", report.parameters),
+        (f"/{report.name}.json", report.site_parameters),
+    ):
+        if allowed is not None:
+            run = partial(_run_report, report, allowed, context, has_item="{" in path)
+            routes.append(web.get(path, report_handler(context, report.name, context.require(report.scope), run)))
+    return routes
+
+
+async def _run_report(
+    report: Report, allowed: frozenset[str], context: QueryContext, request: web.Request, *, has_item: bool
+) -> Content:
+    item = parse_item_id(request, f"/{report.name}/") if has_item else None
+    parameters = parse_report_parameters(request.query, context.now(), allowed)
+    slot = contextlib.nullcontext() if report.is_cheap(parameters) else context.limiter.acquire(request)
+    async with slot:
+        return Content(orjson.dumps(await report.run(context.store, item, parameters)))
+
+
 _BADGE_HEADERS: Final = {
-    # The proxies through which code hosts show pictures ask again as often as this says.
+    # The image proxies of code hosts refetch a badge as often as this says.
     "Cache-Control": "max-age=300",
-    # A picture that is opened as a page by itself does nothing either.
+    # An SVG opened as a page must not run scripts either.
     "Content-Security-Policy": "default-src 'none'",
     "X-Content-Type-Options": "nosniff",
 }
 
 
 def badge_routes(context: QueryContext) -> list[web.RouteDef]:
-    """List the route that answers ``GET /badge/{id}.svg``."""
-    took = context.telemetry.report_seconds.labels("badge")
+    """Return the route ``GET /badge/{id}.svg``."""
 
-    async def handle(request: web.Request) -> web.StreamResponse:
-        try:
-            await context.authorize(request, Scope.TOCK)
-            with took.time():
-                item = parse_item_id(request.rel_url.raw_path, _BADGE_PREFIX, _BADGE_SUFFIX)
-                asked = parse_report_parameters(request.query, context.now(), PARAMETERS)
-                picture = await render_badge(context.store, item, asked, parse_badge_style(request.query))
-        except MetronomeError as error:
-            context.telemetry.count_rejection(error)
-            return problem_response(error)
-        answer = report_response(request, picture.encode(), "image/svg+xml", "utf-8")
-        answer.headers.update(_BADGE_HEADERS)
-        return answer
+    async def get_badge(request: web.Request) -> Content:
+        item = parse_item_id(request, "/badge/", ".svg")
+        parameters = parse_report_parameters(request.query, context.now(), badges.PARAMETERS)
+        badge = await badges.render_badge(context.store, item, parameters, badges.parse_badge_style(request.query))
+        return Content(badge.encode(), "image/svg+xml", "utf-8", _BADGE_HEADERS)
 
-    # Not `.+`: an id may hold line feeds.
-    return [web.get(r"/badge/{id:[\s\S]+}.svg", handle)]
+    handler = report_handler(context, "badge", context.require(Scope.TOCK), get_badge)
+    return [web.get(r"/badge/{id:[\s\S]+}.svg", handler)]
 
 
 _SUSHI_STATUS: Final = {"serviceactive": True, "description": "COUNTER research data usage reports of a Metronome"}
 _SUSHI_REPORTS: Final = [
     {
-        "report-name": REPORT_NAME,
-        "report-id": REPORT_ID,
-        "release": RELEASE,
+        "report-name": dsr.REPORT_NAME,
+        "report-id": dsr.REPORT_ID,
+        "release": dsr.RELEASE,
         "report-description": "usage by month and dataset",
-        "path": f"/reports/{REPORT_ID}",
+        "path": f"/reports/{dsr.REPORT_ID}",
     }
 ]
-_COUNTER_PREFIX: Final = "/counter/"
-_GZIP: Final = "gzip"
-_ITEM_LIMITS: Final = (2, 64)
-_SITE_LIMITS: Final = (1, 4)
-"""How many are worked on at once, and how many more may wait."""
-_WAIT_TIMEOUT_SECONDS: Final = 8.0
-"""Together with what counting may take, less than the minute that a worker waits."""
 
 
-def counter_routes(context: QueryContext, platform: Platform) -> list[web.RouteDef]:
-    """List the routes, and beside SUSHI's that of an item's usage.
+def counter_routes(context: QueryContext, platform: dsr.Platform) -> list[web.RouteDef]:
+    """Return the routes of an item's COUNTER usage, and of SUSHI.
+
+    Table 11.1 of the Code of Practice (see `metronome.reports.counter`) lists the paths of SUSHI, here below
+    ``/counter``. A harvester may send its key as ``api_key``, as SUSHI specifies. Counting reads every click, so few
+    of these reports run at once.
 
     Args:
-        context: what they need.
-        platform: what reports say of every dataset.
+        context: the context of the routes.
+        platform: what reports say about every dataset.
 
     """
-    of_items = ConcurrencyLimiter(*_ITEM_LIMITS, _WAIT_TIMEOUT_SECONDS)
-    of_all = ConcurrencyLimiter(*_SITE_LIMITS, _WAIT_TIMEOUT_SECONDS)
+    item_limiter, site_limiter = ConcurrencyLimiter(COUNTER_ITEM_LIMITS), ConcurrencyLimiter(COUNTER_SITE_LIMITS)
 
-    async def get_usage(request: web.Request) -> bytes:
-        item = parse_item_id(request.rel_url.raw_path, _COUNTER_PREFIX)
-        asked = parse_report_parameters(request.query, context.now(), COUNTER_PARAMETERS)
-        async with of_items.acquire():
-            return orjson.dumps(await usage_report(context.store, item, asked))
+    async def get_usage(request: web.Request) -> Content:
+        item = parse_item_id(request, "/counter/")
+        parameters = parse_report_parameters(request.query, context.now(), usage.PARAMETERS)
+        async with item_limiter.acquire(request):
+            return Content(orjson.dumps(await usage.usage_report(context.store, item, parameters)))
 
-    async def get_report(request: web.Request) -> bytes:
+    async def get_report(request: web.Request) -> Content:
         name = request.match_info["report"]
-        if name.lower() != REPORT_ID:
-            raise NotFound(f"there is no report {name[:60]!r}: ask for {REPORT_ID}")
-        asked = parse_dataset_report_request(request.query, context.now())
-        async with of_all.acquire() if asked.dataset is None else of_items.acquire():
-            return await dataset_report(context.store, asked, platform)
+        if name.lower() != dsr.REPORT_ID:
+            raise NotFound(f"unknown report {name[:60]!r}: expected {dsr.REPORT_ID}")
+        report_request = dsr.parse_dataset_report_request(request.query, context.now())
+        limiter = site_limiter if report_request.dataset is None else item_limiter
+        async with limiter.acquire(request):
+            return Content(await dsr.dataset_report(context.store, report_request, platform))
 
-    async def get_status(_: web.Request) -> bytes:
-        return orjson.dumps(_SUSHI_STATUS)
+    async def get_status(_: web.Request) -> Content:
+        return Content(orjson.dumps(_SUSHI_STATUS))
 
-    async def get_reports(_: web.Request) -> bytes:
-        return orjson.dumps(_SUSHI_REPORTS)
+    async def get_reports(_: web.Request) -> Content:
+        return Content(orjson.dumps(_SUSHI_REPORTS))
 
+    def report_scope(request: web.Request) -> Scope:
+        return Scope.TOCK if request.query.get("dataset_id") else Scope.QUERY
+
+    authorize = context.require(Scope.TOCK, "api_key")
     return [
-        # Not `.+`: an id may hold line feeds.
-        web.get(rf"{_COUNTER_PREFIX}{{id:[\s\S]+}}.json", _build_counter_handler("counter", get_usage, context)),
-        web.get(f"{_COUNTER_PREFIX}status", _build_counter_handler("counter_status", get_status, context)),
-        web.get(f"{_COUNTER_PREFIX}reports", _build_counter_handler("counter_reports", get_reports, context)),
-        web.get(
-            f"{_COUNTER_PREFIX}reports/{{report}}",
-            _build_counter_handler("counter_report", get_report, context, _report_scope),
-        ),
+        web.get(path, report_handler(context, name, check, run, respond=partial(cached_response, compress=True)))
+        for path, name, check, run in (
+            (r"/counter/{id:[\s\S]+}.json", "counter", authorize, get_usage),
+            ("/counter/status", "counter_status", authorize, get_status),
+            ("/counter/reports", "counter_reports", authorize, get_reports),
+            ("/counter/reports/{report}", "counter_report", context.require(report_scope, "api_key"), get_report),
+        )
     ]
 
 
-def _item_scope(_: web.Request) -> Scope:
-    return Scope.TOCK
-
-
-def _report_scope(request: web.Request) -> Scope:
-    return Scope.TOCK if request.query.get("dataset_id") else Scope.QUERY
-
-
-def _build_counter_handler(
-    name: str,
-    run_report: Callable[[web.Request], Awaitable[bytes]],
-    context: QueryContext,
-    get_scope: Callable[[web.Request], Scope] = _item_scope,
-) -> Handler:
-    took = context.telemetry.report_seconds.labels(name)
-
-    async def handle(request: web.Request) -> web.StreamResponse:
-        try:
-            await context.authorize(request, get_scope(request), request.query.get("api_key", ""))
-            with took.time():
-                body = await run_report(request)
-        except MetronomeError as error:
-            context.telemetry.count_rejection(error)
-            return problem_response(error)
-        return _compress_response(request, report_response(request, body, "application/json"))
-
-    return handle
-
-
-def _compress_response(request: web.Request, response: web.Response) -> web.Response:
-    """Have an answer packed for those who take that; its tag is then one of the same answer, not of the same bytes."""
-    response.headers[hdrs.VARY] = hdrs.ACCEPT_ENCODING
-    if _accepts_gzip(request.headers.get(hdrs.ACCEPT_ENCODING, "")):
-        response.headers[hdrs.ETAG] = f"W/{response.headers[hdrs.ETAG]}"
-        if response.body is not None:
-            response.enable_compression(web.ContentCoding.gzip)
-    return response
-
-
-def _accepts_gzip(accepted: str) -> bool:
-    for one in accepted.lower().split(","):
-        coding, _, quality = one.partition(";")
-        if coding.strip() == _GZIP:
-            return quality.replace(" ", "") not in {"q=0", "q=0.0", "q=0.00", "q=0.000"}
-    return False
-
-
-DOCUMENTS_PATH: Final = "/documents"
-_MAX_CLOCK_SKEW: Final = timedelta(days=1)
-_WRITE_ATTEMPTS: Final = 5
-_RETRY_SECONDS: Final = 0.5
-
-
-class _ValidatedLines(NamedTuple):
-    """The lines of a body: what is a document, where each of them stood, and why the others are none."""
-
-    documents: list[bytes]
-    line_indexes: list[int]
-    rejected: dict[int, str]
-
-
-class _RestoreResult(NamedTuple):
-    duplicates: int
-    rejected: dict[bytes, str]
-
-
-def document_routes(context: QueryContext, max_bytes: int, max_events: int) -> list[web.RouteDef]:
-    """List the route, which answers for what is in the store, and not in a spool: documents are archived already.
-
-    Args:
-        context: what it needs.
-        max_bytes: how large a request's body may be.
-        max_events: how many documents it may hold.
-
-    """
-    restorer = _DocumentRestorer(context)
-
-    async def post_documents(request: web.Request) -> web.StreamResponse:
-        try:
-            await context.authorize(request, Scope.IMPORT)
-            body = await read_body(request, max_bytes)
-            checked = await asyncio.to_thread(
-                _validate_lines, body, format_timestamp(context.now() + _MAX_CLOCK_SKEW), max_events
-            )
-            known, refused = await restorer.restore(checked.documents)
-        except MetronomeError as error:
-            context.telemetry.count_rejection(error)
-            return problem_response(error)
-        rejected = checked.rejected | {
-            place: refused[document]
-            for place, document in zip(checked.line_indexes, checked.documents, strict=True)
-            if document in refused
-        }
-        told = {
-            "accepted": len(checked.documents) + len(checked.rejected) - len(rejected),
-            "known": known,
-            "rejected": [{"index": index, "error": rejected[index]} for index in sorted(rejected)],
-        }
-        return web.Response(body=orjson.dumps(told), content_type="application/json", headers=ALLOW_ANY_ORIGIN)
-
-    return [web.post(DOCUMENTS_PATH, post_documents)]
-
-
-class _DocumentRestorer:
-    """Writes documents into the store, and is done once it has them."""
-
-    def __init__(self, answering: QueryContext) -> None:
-        self._store: Store = answering.store
-        self._telemetry = answering.telemetry
-        self._is_set_up = False
-
-    async def restore(self, documents: list[bytes]) -> _RestoreResult:
-        """Write documents.
-
-        Raises:
-            StoreUnavailable: it does not answer, or is busy for long.
-            StoreAccessDenied: it lets nobody write.
-
-        """
-        if not self._is_set_up:
-            await self._store.setup()
-            self._is_set_up = True
-        left: DocumentBatch | None = DocumentBatch.from_documents(documents) if documents else None
-        known, refused = 0, dict[bytes, str]()
-        for _ in range(_WRITE_ATTEMPTS):
-            if left is None:
-                break
-            verdicts = await self._store.write(left)
-            self._count_writes(verdicts)
-            known += verdicts.duplicates
-            refused |= {refusal.document: refusal.reason for refusal in verdicts.rejected}
-            left = verdicts.retry
-            if left is not None:
-                await asyncio.sleep(_RETRY_SECONDS)
-        if left is not None:
-            raise StoreUnavailable(f"the store is too busy for {left.count} of {len(documents)} documents")
-        return _RestoreResult(known, refused)
-
-    def _count_writes(self, verdicts: WriteResult) -> None:
-        self._telemetry.shipped.inc(verdicts.stored)
-        self._telemetry.duplicates.inc(verdicts.duplicates)
-
-
-def _validate_lines(body: bytes, max_timestamp: str, max_events: int) -> _ValidatedLines:
-    lines = body.split(b"\n")
-    if not lines[-1]:
-        lines.pop()
-    if len(lines) > max_events:
-        raise PayloadTooLarge(f"the body holds over batch_max_events ({max_events}) documents: send fewer at once")
-    documents, places, rejected = [], [], {}
-    for index, line in enumerate(lines):
-        try:
-            documents.append(validate_document(line, max_timestamp))
-            places.append(index)
-        except Malformed as error:
-            rejected[index] = str(error)
-    return _ValidatedLines(documents, places, rejected)
-
-
-QUERY_PATH: Final = "/query"
 TOTAL_HEADER: Final = "Metronome-Total"
-"""The header that says how many rows there are without limit and offset, since not every form has a place for it."""
+"""Response header with the number of rows without limit and offset; not every format has a place for it."""
 EXACT_HEADER: Final = "Metronome-Exact"
-"""The header that says whether the answer is exact, likewise."""
+"""Response header that says whether the result is exact."""
 
 RESULT_MAX_BYTES: Final = 32 * 2**20
-"""How large an answer may be: it stays in memory until the slowest of clients has taken it."""
+"""A result stays in memory until the client has received it."""
 
 _THREAD_MIN_ROWS: Final = 1000
-"""Fewer rows are written sooner than a thread takes them over."""
+"""Encoding fewer rows takes less time than handing them to a thread."""
 
 
 class _ResultFormat(NamedTuple):
@@ -326,70 +233,119 @@ _RESULT_FORMATS: Final = {
 }
 
 
-def query_routes(context: QueryContext, max_bytes: int) -> list[web.RouteDef]:
-    """List the routes.
-
-    Args:
-        context: what they need.
-        max_bytes: how large a request's body may be.
-
-    """
+def query_routes(context: QueryContext, body_max_bytes: int) -> list[web.RouteDef]:
+    """Return the routes ``GET /query`` and ``POST /query``."""
+    field_checker = FieldChecker(context.store)
 
     async def read_get(request: web.Request) -> RawQuery:
         return parse_query_string(request.rel_url.raw_query_string)
 
     async def read_post(request: web.Request) -> RawQuery:
-        return parse_query_json(await read_body(request, max_bytes))
+        return parse_query_json(await read_body(request, body_max_bytes))
 
-    names = FieldChecker(context.store)
+    async def run(read: Callable[[web.Request], Awaitable[RawQuery]], request: web.Request) -> Content:
+        now = context.now()
+        query = parse_query(await read(request), now)
+        media_type = negotiate_media_type(request, tuple(_RESULT_FORMATS))
+        async with context.limiter.acquire(request):
+            result = await run_query(context.store, field_checker, query, now)
+            body = await _encode_result(_RESULT_FORMATS[media_type], result)
+        headers = {
+            TOTAL_HEADER: str(result.total),
+            EXACT_HEADER: "true" if result.exact else "false",
+            hdrs.ACCESS_CONTROL_EXPOSE_HEADERS: f"ETag, {TOTAL_HEADER}, {EXACT_HEADER}",
+            hdrs.VARY: hdrs.ACCEPT,
+        }
+        return Content(body, media_type, _RESULT_FORMATS[media_type].charset, headers)
+
+    authorize = context.require(Scope.QUERY)
     return [
-        web.get(QUERY_PATH, _build_query_handler(read_get, names, context)),
-        web.post(QUERY_PATH, _build_query_handler(read_post, names, context)),
+        web.get("/query", report_handler(context, "query", authorize, partial(run, read_get))),
+        web.post("/query", report_handler(context, "query", authorize, partial(run, read_post))),
     ]
 
 
-def _build_query_handler(
-    read: Callable[[web.Request], Awaitable[RawQuery]], names: FieldChecker, answering: QueryContext
-) -> Handler:
-    took = answering.telemetry.report_seconds.labels("query")
-
-    async def handle(request: web.Request) -> web.StreamResponse:
-        media = negotiate_media_type(request.headers.getall(hdrs.ACCEPT, ()), tuple(_RESULT_FORMATS))
-        form = _RESULT_FORMATS[media]
-        try:
-            await answering.authorize(request, Scope.QUERY)
-            now = answering.now()
-            asked = parse_query(await read(request), now)
-            async with answering.acquire_slot(request):
-                with took.time():
-                    answer = await run_query(answering.store, names, asked, now)
-                    body = await _encode_result(form, answer)
-        except MetronomeError as error:
-            answering.telemetry.count_rejection(error)
-            return problem_response(error)
-        response = report_response(request, body, media, form.charset)
-        response.headers.update(_result_headers(answer))
-        return response
-
-    return handle
-
-
-async def _encode_result(form: _ResultFormat, answer: QueryResult) -> bytes:
-    if len(answer.rows) < _THREAD_MIN_ROWS:
-        body = form.encode(answer)
+async def _encode_result(result_format: _ResultFormat, result: QueryResult) -> bytes:
+    if len(result.rows) < _THREAD_MIN_ROWS:
+        body = result_format.encode(result)
     else:
-        body = await asyncio.to_thread(form.encode, answer)
+        body = await asyncio.to_thread(result_format.encode, result)
     if len(body) > RESULT_MAX_BYTES:
-        raise QueryTooExpensive(
-            f"the answer is over {RESULT_MAX_BYTES // 2**20} MiB: ask for fewer rows with limit and offset"
-        )
+        raise QueryTooExpensive(f"the result is over {RESULT_MAX_BYTES // 2**20} MiB: use limit and offset")
     return body
 
 
-def _result_headers(answer: QueryResult) -> dict[str, str]:
-    return {
-        TOTAL_HEADER: str(answer.total),
-        EXACT_HEADER: "true" if answer.exact else "false",
-        hdrs.ACCESS_CONTROL_EXPOSE_HEADERS: f"ETag, {TOTAL_HEADER}, {EXACT_HEADER}",
-        hdrs.VARY: hdrs.ACCEPT,
-    }
+_MAX_CLOCK_SKEW: Final = timedelta(days=1)
+_WRITE_ATTEMPTS: Final = 5
+_RETRY_SECONDS: Final = 0.5
+
+
+class _RestoreResult(NamedTuple):
+    duplicates: int
+    rejected: dict[bytes, str]
+
+
+def document_routes(context: QueryContext, body_max_bytes: int, batch_max_events: int) -> list[web.RouteDef]:
+    """Return the route ``POST /documents``, which writes archived documents to the store.
+
+    It responds once they are in the store: they need no spool, since the archive has them.
+    """
+    is_set_up = False
+
+    async def post_documents(request: web.Request) -> web.StreamResponse:
+        nonlocal is_set_up
+        await context.authorize(request, Scope.IMPORT)
+        body = await read_body(request, body_max_bytes)
+        max_timestamp = format_timestamp(context.now() + _MAX_CLOCK_SKEW)
+        documents, rejected = await asyncio.to_thread(_validate_lines, body, max_timestamp, batch_max_events)
+        if not is_set_up:
+            await context.store.setup()
+            is_set_up = True
+        result = await _restore_documents(context, list(documents.values()))
+        rejected |= {
+            index: result.rejected[document] for index, document in documents.items() if document in result.rejected
+        }
+        response = {
+            "accepted": len(documents.keys() - rejected.keys()),
+            "known": result.duplicates,
+            "rejected": [{"index": index, "error": rejected[index]} for index in sorted(rejected)],
+        }
+        return web.Response(body=orjson.dumps(response), content_type="application/json", headers=ALLOW_ANY_ORIGIN)
+
+    return [web.post("/documents", handle_errors(context.telemetry, post_documents))]
+
+
+def _validate_lines(body: bytes, max_timestamp: str, max_lines: int) -> tuple[dict[int, bytes], dict[int, str]]:
+    """Return the valid documents, and why the other lines are invalid, by their index."""
+    lines = body.split(b"\n")
+    if not lines[-1]:
+        lines.pop()
+    if len(lines) > max_lines:
+        raise PayloadTooLarge(f"the body holds over batch_max_events ({max_lines}) documents: send fewer at once")
+    documents, rejected = {}, {}
+    for index, line in enumerate(lines):
+        try:
+            documents[index] = validate_document(line, max_timestamp)
+        except Malformed as error:
+            rejected[index] = str(error)
+    return documents, rejected
+
+
+async def _restore_documents(context: QueryContext, documents: list[bytes]) -> _RestoreResult:
+    """Write documents to the store, and retry those that it is too busy for."""
+    batch = DocumentBatch.from_documents(documents) if documents else None
+    duplicates, rejected = 0, dict[bytes, str]()
+    for _ in range(_WRITE_ATTEMPTS):
+        if batch is None:
+            return _RestoreResult(duplicates, rejected)
+        result = await context.store.write(batch)
+        context.telemetry.shipped.inc(result.stored)
+        context.telemetry.duplicates.inc(result.duplicates)
+        duplicates += result.duplicates
+        rejected |= {rejection.document: rejection.reason for rejection in result.rejected}
+        batch = result.retry
+        if batch is not None:
+            await asyncio.sleep(_RETRY_SECONDS)
+    if batch is not None:
+        raise StoreUnavailable(f"the store is too busy for {batch.count} of {len(documents)} documents")
+    return _RestoreResult(duplicates, rejected)

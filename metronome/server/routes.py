@@ -10,10 +10,16 @@ from metronome.protocols.microticks import routes as microticks
 from metronome.protocols.native.routes import tick_route
 from metronome.protocols.registry import ENDPOINTS, TICK_ENDPOINT, elasticsearch_endpoints
 from metronome.reports.counter.dataset_report import Platform
-from metronome.server.report_routes import badge_routes, counter_routes, document_routes, query_routes
+from metronome.server.report_routes import (
+    badge_routes,
+    counter_routes,
+    document_routes,
+    query_routes,
+    report_routes,
+)
 from metronome.state.base import State
 from metronome.web.beacon import beacon_routes
-from metronome.web.handlers import Handler, IngestContext, QueryContext, build_ingest_route, report_routes
+from metronome.web.handlers import Handler, IngestContext, QueryContext, build_ingest_route
 
 
 def ingest_routes(
@@ -45,7 +51,7 @@ def all_report_routes(settings: Settings, context: QueryContext) -> list[web.Rou
     """List the routes that answer reports, as far as none of these addresses takes events."""
     platform = Platform(settings.counter_platform, settings.counter_publisher, settings.counter_publisher_id)
     return [
-        *report_routes(context),
+        *report_routes(context, settings.min_visitors),
         *query_routes(context, settings.body_max_bytes),
         *document_routes(context, settings.body_max_bytes, settings.batch_max_events),
         *badge_routes(context),

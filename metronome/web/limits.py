@@ -1,59 +1,69 @@
-"""Turns: of what may take seconds, few are worked on at once, and a few more wait."""
+"""Limits on how many expensive queries run at once."""
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Final
+from typing import Final, NamedTuple
+
+from aiohttp import web
 
 from metronome.errors import Overloaded
 
-MAX_CONCURRENT: Final = 2
-"""Fewer than a store answers at once, so that what is quick never waits for these."""
-MAX_WAITING: Final = 64
-WAIT_TIMEOUT_SECONDS: Final = 30.0
-"""Who waits for longer has mostly gone."""
 
+class ConcurrencyLimits(NamedTuple):
+    """How many queries of one kind may run, and how many may wait.
 
-class ConcurrencyLimiter:
-    """Turns at something, in the order in which they are asked for.
-
-    Args:
-        max_concurrent: how many may have theirs at once.
+    Attributes:
+        max_concurrent: how many run at once.
         max_waiting: how many more may wait.
-        timeout_seconds: for how many seconds each waits.
+        timeout_seconds: how long each may wait.
 
     """
 
-    def __init__(
-        self,
-        max_concurrent: int = MAX_CONCURRENT,
-        max_waiting: int = MAX_WAITING,
-        timeout_seconds: float = WAIT_TIMEOUT_SECONDS,
-    ) -> None:
-        self._semaphore = asyncio.Semaphore(max_concurrent)
+    max_concurrent: int
+    max_waiting: int
+    timeout_seconds: float
+
+
+QUERY_LIMITS: Final = ConcurrencyLimits(2, 64, 30.0)
+"""Fewer than a store runs at once, so that cheap reports never wait for these. After 30 s most clients have gone."""
+COUNTER_ITEM_LIMITS: Final = ConcurrencyLimits(2, 64, 8.0)
+"""With the 50 s that counting may take, less than the minute that a worker waits for the main process."""
+COUNTER_SITE_LIMITS: Final = ConcurrencyLimits(1, 4, 8.0)
+
+
+class ConcurrencyLimiter:
+    """Limit how many queries run at once; a bounded number may wait, in order of arrival."""
+
+    def __init__(self, limits: ConcurrencyLimits = QUERY_LIMITS) -> None:
+        self._limits = limits
+        self._semaphore = asyncio.Semaphore(limits.max_concurrent)
         self._waiting = 0
-        self._max_waiting = max_waiting
-        self._timeout_seconds = timeout_seconds
 
     @contextlib.asynccontextmanager
-    async def acquire(self) -> AsyncIterator[None]:
-        """Have a turn while the block runs.
+    async def acquire(self, request: web.Request | None = None) -> AsyncIterator[None]:
+        """Hold a slot while the block runs.
+
+        Args:
+            request: its client may disconnect while it waits; the block then does not run.
 
         Raises:
-            Busy: as many wait as may, or it did not come in time.
+            Overloaded: too many queries wait, the wait timed out, or the client has disconnected.
 
         """
-        if self._semaphore.locked() and self._waiting >= self._max_waiting:
-            raise Overloaded(f"{self._waiting} other questions wait already")
+        if self._semaphore.locked() and self._waiting >= self._limits.max_waiting:
+            raise Overloaded(f"{self._waiting} other queries are already waiting")
         self._waiting += 1
         try:
-            async with asyncio.timeout(self._timeout_seconds):
+            async with asyncio.timeout(self._limits.timeout_seconds):
                 await self._semaphore.acquire()
         except TimeoutError:
-            raise Overloaded(f"other questions took over {self._timeout_seconds:g} s") from None
+            raise Overloaded(f"timed out after waiting {self._limits.timeout_seconds:g} s for other queries") from None
         finally:
             self._waiting -= 1
         try:
+            if request is not None and (request.transport is None or request.transport.is_closing()):
+                raise Overloaded("the client disconnected while its query waited")
             yield
         finally:
             self._semaphore.release()

@@ -1,50 +1,99 @@
-"""Which of several media types a client would rather have (RFC 9110, section 12.5.1)."""
+"""HTTP negotiation: media types, compression, and responses that a client may cache and revalidate."""
 
+import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
-_MEDIA_RANGE_PATTERN: Final = re.compile(r"([^\s;/]+/[^\s;/]+)(?:\s*;\s*(.*))?", re.DOTALL)
-_QUALITY_PATTERN: Final = re.compile(
-    r"(?:^|;)\s*q\s*=\s*(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)\s*(?:;|$)", re.ASCII | re.IGNORECASE
-)
-_ANY_MEDIA_TYPE: Final = "*/*"
+from aiohttp import hdrs, web
+
+from metronome.web.problems import ALLOW_ANY_ORIGIN
+
+_NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
+_GZIP_NAMES: Final = frozenset({"gzip", "x-gzip"})
+_ZERO_WEIGHT_PATTERN: Final = re.compile(r"q\s*=\s*0(\.0*)?", re.ASCII)
 
 
-class _MediaMatch(NamedTuple):
-    """How well a type is liked: by its weight, how exactly it is named, and how early."""
+class Content(NamedTuple):
+    """The content of a successful response.
 
-    quality: float
-    specificity: int
-    precedence: int
-
-
-def negotiate_media_type(accept: Iterable[str], available: Sequence[str]) -> str:
-    """Return the media type that a client would rather have.
-
-    Args:
-        accept: the values of its ``Accept`` headers.
-        available: what there is, in lower case. Of two that it likes alike, that which it names more exactly is taken,
-            then earlier, then that which is offered first.
-
-    Returns:
-        One of *available*: the first if it likes none, which says more to it than a refusal would.
+    Attributes:
+        body: the encoded content.
+        media_type: without parameters.
+        charset: of a text.
+        headers: additional headers; they replace default ones of the same name.
 
     """
-    ranges = [each for value in accept for each in value.lower().split(",")]
-    liked = {media: _match_media_type(media, ranges) for media in available}
-    best = max(available, key=lambda media: liked[media])
-    return best if liked[best].quality > 0 else available[0]
+
+    body: bytes
+    media_type: str = "application/json"
+    charset: str | None = None
+    headers: Mapping[str, str] = _NO_HEADERS
 
 
-def _match_media_type(media: str, ranges: list[str]) -> _MediaMatch:
-    """Return what the most exact range says of a type, or that nothing is said where there is no range at all."""
-    kinds = {media: 2, f"{media.partition('/')[0]}/*": 1, _ANY_MEDIA_TYPE: 0}
-    found = _MediaMatch(0.0, -1, 0)
-    for place, text in enumerate(ranges):
-        match = _MEDIA_RANGE_PATTERN.fullmatch(text.strip())
-        exactness = kinds.get(match[1], -1) if match else -1
-        if match and exactness > found.specificity:
-            quality = _QUALITY_PATTERN.search(match[2] or "")
-            found = _MediaMatch(float(quality[1]) if quality else 1.0, exactness, -place)
-    return found
+def negotiate_media_type(request: web.Request, available: Sequence[str]) -> str:
+    """Return the first media type of the ``Accept`` headers that is available, else the first available one.
+
+    Weights and wildcards are ignored.
+    """
+    for value in request.headers.getall(hdrs.ACCEPT, ()):
+        for media_range in value.split(","):
+            media_type = media_range.partition(";")[0].strip().lower()
+            if media_type in available:
+                return media_type
+    return available[0]
+
+
+def accepts_gzip(request: web.Request) -> bool:
+    """Return whether the client accepts a response compressed with gzip."""
+    for coding in request.headers.get(hdrs.ACCEPT_ENCODING, "").lower().split(","):
+        name, _, weight = coding.partition(";")
+        if name.strip() in _GZIP_NAMES:
+            return _ZERO_WEIGHT_PATTERN.fullmatch(weight.strip()) is None
+    return False
+
+
+def build_etag(body: bytes) -> str:
+    """Return a strong entity tag of a body."""
+    return f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
+
+
+def matches_etag(request: web.Request, etag: str) -> bool:
+    """Return whether ``If-None-Match`` names an entity tag, by weak comparison (RFC 9110, section 13.1.2)."""
+    known = [tag.strip().removeprefix("W/") for tag in request.headers.get(hdrs.IF_NONE_MATCH, "").split(",")]
+    return etag.removeprefix("W/") in known or known == ["*"]
+
+
+def cached_response(request: web.Request, content: Content, *, compress: bool = False) -> web.Response:
+    """Return a response that caches must revalidate; 304 without a body if the client has this content.
+
+    Args:
+        request: the request.
+        content: what to send.
+        compress: whether to compress the body with gzip if the client accepts that.
+
+    """
+    etag = build_etag(content.body)
+    headers = {**ALLOW_ANY_ORIGIN, hdrs.ETAG: etag, hdrs.CACHE_CONTROL: "no-cache", **content.headers}
+    if compress:
+        headers[hdrs.VARY] = hdrs.ACCEPT_ENCODING
+        compress = accepts_gzip(request)
+        if compress:
+            # Weak: the compressed body has other bytes.
+            headers[hdrs.ETAG] = f"W/{etag}"
+    if matches_etag(request, etag):
+        return web.Response(status=304, headers=headers)
+    response = _build_response(content, headers)
+    if compress:
+        response.enable_compression(web.ContentCoding.gzip)
+    return response
+
+
+def uncached_response(_request: web.Request, content: Content) -> web.Response:
+    """Return a response that no cache may keep."""
+    return _build_response(content, {**ALLOW_ANY_ORIGIN, hdrs.CACHE_CONTROL: "no-store", **content.headers})
+
+
+def _build_response(content: Content, headers: Mapping[str, str]) -> web.Response:
+    return web.Response(body=content.body, content_type=content.media_type, charset=content.charset, headers=headers)

@@ -16,14 +16,14 @@ from metronome.auth.client_address import ClientAddress
 from metronome.auth.key_cache import KeyCache
 from metronome.event import DocumentContext, Event, build_document
 from metronome.server.app import build_app, build_runner
-from metronome.server.report_routes import query_routes
+from metronome.server.report_routes import query_routes, report_routes
 from metronome.state.sqlite import SQLiteState
 from metronome.stores.base import DocumentBatch
 from metronome.stores.duckdb import DuckDBStore
 from metronome.stores.query import Query, QueryResult
 from metronome.telemetry import Telemetry
-from metronome.web.handlers import QueryContext, report_routes
-from metronome.web.limits import MAX_CONCURRENT, MAX_WAITING
+from metronome.web.handlers import QueryContext
+from metronome.web.limits import QUERY_LIMITS
 
 DOOR: Final = DocumentContext(
     received_at="2015-01-22T12:00:00.000Z", min_timestamp=None, max_timestamp="2030-01-01T00:00:00.000Z"
@@ -53,7 +53,7 @@ class Slow(DuckDBStore):
             self.begun += 1
             self.at_work += 1
             self.most_at_work = max(self.at_work, self.most_at_work)
-            if self.at_work == MAX_CONCURRENT:
+            if self.at_work == QUERY_LIMITS.max_concurrent:
                 self.is_busy.set()
         assert self.go.wait(PATIENCE)
         with self._lock:
@@ -97,9 +97,9 @@ SLOW: Final = "/query?by=minute"
 
 async def crowd(http: ClientSession, store: Slow) -> tuple[list[asyncio.Task[int]], set[asyncio.Task[int]]]:
     """Have as many slow questions at work as may be, then as many wait as may; the next one is refused."""
-    at_work = [asyncio.create_task(status_of(http, SLOW)) for _ in range(MAX_CONCURRENT)]
+    at_work = [asyncio.create_task(status_of(http, SLOW)) for _ in range(QUERY_LIMITS.max_concurrent)]
     assert await asyncio.to_thread(store.is_busy.wait, PATIENCE)
-    others = [asyncio.create_task(status_of(http, SLOW)) for _ in range(MAX_WAITING + 1)]
+    others = [asyncio.create_task(status_of(http, SLOW)) for _ in range(QUERY_LIMITS.max_waiting + 1)]
     done, waiting = await asyncio.wait(others, return_when=asyncio.FIRST_COMPLETED)
     assert [task.result() for task in done] == [HTTPStatus.SERVICE_UNAVAILABLE]
     return at_work, waiting
@@ -110,11 +110,11 @@ async def test_what_is_quick_answers_beside_questions_that_take_long(http: Clien
     async with http.get("/tock/a.json") as answer:
         assert (answer.status, (await answer.json())["views"]) == (HTTPStatus.OK, {"2015-01-22": 1})
     assert not any(task.done() for task in (*at_work, *waiting))
-    assert (store.begun, store.at_work) == (MAX_CONCURRENT, MAX_CONCURRENT)
+    assert (store.begun, store.at_work) == (QUERY_LIMITS.max_concurrent, QUERY_LIMITS.max_concurrent)
     store.go.set()
     statuses = await asyncio.gather(*at_work, *waiting)
-    assert statuses == [HTTPStatus.OK] * (MAX_CONCURRENT + MAX_WAITING)
-    assert store.most_at_work == MAX_CONCURRENT
+    assert statuses == [HTTPStatus.OK] * (QUERY_LIMITS.max_concurrent + QUERY_LIMITS.max_waiting)
+    assert store.most_at_work == QUERY_LIMITS.max_concurrent
     assert await status_of(http, "/query") == HTTPStatus.OK
 
 
@@ -139,7 +139,7 @@ async def test_who_comes_to_a_full_room_is_told_when_to_come_again(http: ClientS
     async with http.get("/query") as answer:
         assert (answer.status, answer.headers["Retry-After"]) == (HTTPStatus.SERVICE_UNAVAILABLE, "5")
         problem = await answer.json(content_type="application/problem+json")
-    assert f"{MAX_WAITING} other questions wait already; ask again in a moment" in problem["detail"]
+    assert f"{QUERY_LIMITS.max_waiting} other queries are already waiting" in problem["detail"]
     store.go.set()
     await asyncio.gather(*at_work, *waiting)
 
@@ -153,12 +153,12 @@ async def test_who_hangs_up_while_waiting_is_not_worked_for(http: ClientSession,
     for _ in range(2):
         assert await status_of(http, "/tock/a.json") == HTTPStatus.OK
     store.go.set()
-    assert await asyncio.gather(*at_work) == [HTTPStatus.OK] * MAX_CONCURRENT
+    assert await asyncio.gather(*at_work) == [HTTPStatus.OK] * QUERY_LIMITS.max_concurrent
     assert await status_of(http, "/query") == HTTPStatus.OK
-    assert store.begun == MAX_CONCURRENT
+    assert store.begun == QUERY_LIMITS.max_concurrent
 
 
 async def test_an_answer_that_is_far_too_large_is_not_sent(http: ClientSession) -> None:
     async with http.get("/query?by=referer") as answer:
         assert answer.status == HTTPStatus.BAD_REQUEST
-        assert "the answer is over 32 MiB" in (await answer.json(content_type=None))["detail"]
+        assert "the result is over 32 MiB" in (await answer.json(content_type=None))["detail"]

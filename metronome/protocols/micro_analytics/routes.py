@@ -5,14 +5,14 @@ from typing import Final
 import orjson
 from aiohttp import hdrs, web
 
-from metronome.errors import MetronomeError
 from metronome.protocol import Endpoint
 from metronome.protocols.micro_analytics import protocol as hit
 from metronome.protocols.micro_analytics import reports as hits
 from metronome.protocols.micro_analytics.protocol import ReportKind
 from metronome.scopes import Scope
-from metronome.web.handlers import Handler, IngestContext, QueryContext, build_ingest_handler
-from metronome.web.problems import ALLOW_ANY_ORIGIN, problem_response, reply_response
+from metronome.web.handlers import Handler, IngestContext, QueryContext, build_ingest_handler, report_handler
+from metronome.web.negotiation import Content, uncached_response
+from metronome.web.problems import reply_response
 
 OMITTED_COUNT_HEADER: Final = "X-Metronome-Left-Out"
 """How many views are not listed, where there are more than `hits.MAX_VIEWS`."""
@@ -50,24 +50,17 @@ def build_query_routes(prefix: str, context: QueryContext) -> list[web.RouteDef]
 
 def build_query_handler(prefix: str, context: QueryContext) -> Handler:
     """Make the handler that answers what is asked below a prefix."""
-    took = context.telemetry.report_seconds.labels("hits")
 
-    async def handle(request: web.Request) -> web.StreamResponse:
-        what = _requested_report(request, prefix) or ReportKind.COUNT
-        try:
-            await context.authorize(request, _REPORT_SCOPES[what])
-            with took.time():
-                answer, left_out = await _run_query(
-                    context, what, hit.item_id_from_path(_path_below_prefix(request, prefix))
-                )
-        except MetronomeError as error:
-            context.telemetry.count_rejection(error)
-            return problem_response(error)
-        more = {OMITTED_COUNT_HEADER: str(left_out)} if left_out else {}
-        headers = {**ALLOW_ANY_ORIGIN, "Cache-Control": "no-store", **more}
-        return web.Response(body=answer, content_type="application/json", headers=headers)
+    def kind_of(request: web.Request) -> ReportKind:
+        return _requested_report(request, prefix) or ReportKind.COUNT
 
-    return handle
+    async def run(request: web.Request) -> Content:
+        item = hit.item_id_from_path(_path_below_prefix(request, prefix))
+        body, omitted = await _run_query(context, kind_of(request), item)
+        return Content(body, headers={OMITTED_COUNT_HEADER: str(omitted)} if omitted else {})
+
+    authorize = context.require(lambda request: _REPORT_SCOPES[kind_of(request)])
+    return report_handler(context, "hits", authorize, run, respond=uncached_response)
 
 
 async def _run_query(context: QueryContext, kind: ReportKind, item: str) -> tuple[bytes, int]:

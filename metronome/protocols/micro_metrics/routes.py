@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import orjson
 from aiohttp import web
 
-from metronome.errors import InvalidQuery, MetronomeError
+from metronome.errors import InvalidQuery
 from metronome.protocol import Request
 from metronome.protocols.micro_metrics import reports as found
 from metronome.protocols.micro_metrics import reports as measures
@@ -17,7 +18,8 @@ from metronome.protocols.micro_metrics import track
 from metronome.protocols.micro_metrics.payloads import KEY_PARAMETER
 from metronome.protocols.micro_metrics.reports import ALL_TIME, DEFAULT_LAST, parse_metrics_query
 from metronome.scopes import Scope
-from metronome.web.handlers import Handler, QueryContext, report_response
+from metronome.web.handlers import Handler, QueryContext, report_handler
+from metronome.web.negotiation import Content
 from metronome.web.problems import protocol_error_response
 
 _JSON_CONTENT_TYPE: Final = "application/json"
@@ -86,21 +88,20 @@ def build_report_routes(context: QueryContext) -> list[web.RouteDef]:
 def _report_handler(
     report: _ReportRoute, encode: Callable[[_ReportRoute, Any], bytes], context: QueryContext
 ) -> Handler:
-    took = context.telemetry.report_seconds.labels(f"micrometrics_{report.path.rpartition('/')[2]}")
     media, charset = (_CSV_CONTENT_TYPE, "utf-8") if encode is _encode_csv else (_JSON_CONTENT_TYPE, None)
 
-    async def handle(request: web.Request) -> web.StreamResponse:
-        try:
-            await context.authorize(request, Scope.QUERY, request.query.get(KEY_PARAMETER, ""))
-            with took.time():
-                # Beside the loop: what is large takes a second to be written.
-                body = await asyncio.to_thread(encode, report, await _run_report(report, request, context))
-        except MetronomeError as error:
-            context.telemetry.count_rejection(error)
-            return protocol_error_response(track, _EMPTY_REQUEST, error)
-        return report_response(request, body, media, charset)
+    async def run(request: web.Request) -> Content:
+        result = await _run_report(report, request, context)
+        # In a thread: encoding a large result takes up to a second.
+        return Content(await asyncio.to_thread(encode, report, result), media, charset)
 
-    return handle
+    return report_handler(
+        context,
+        f"micrometrics_{report.path.rpartition('/')[2]}",
+        context.require(Scope.QUERY, KEY_PARAMETER),
+        run,
+        error_response=partial(protocol_error_response, track, _EMPTY_REQUEST),
+    )
 
 
 async def _run_report(report: _ReportRoute, request: web.Request, context: QueryContext) -> Any:

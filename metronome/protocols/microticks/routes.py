@@ -1,6 +1,7 @@
 """Microticks over HTTP: its sessions lie in the state, its events go into the spool, its lists come from the store."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from hmac import compare_digest
 from typing import Any, Final, NamedTuple
 
@@ -11,7 +12,7 @@ from metronome.auth import keys
 from metronome.auth.authorizer import Authorizer
 from metronome.auth.client_address import ClientAddress
 from metronome.auth.keys import Key, key_from_record
-from metronome.errors import Forbidden, Malformed, MetronomeError, RequestError, Unauthorized
+from metronome.errors import Forbidden, Malformed, RequestError, Unauthorized
 from metronome.event import generate_event_ids
 from metronome.protocol import Reply, Request, bearer_token
 from metronome.protocols.microticks import reports as microticks
@@ -43,7 +44,8 @@ from metronome.scopes import Scope, expand_scopes
 from metronome.state.base import State
 from metronome.stores.base import Store
 from metronome.web.bodies import read_body
-from metronome.web.handlers import Handler, IngestContext, QueryContext
+from metronome.web.handlers import Handler, IngestContext, QueryContext, handle_errors, report_handler
+from metronome.web.negotiation import Content, uncached_response
 from metronome.web.problems import protocol_error_response, reply_response
 
 SESSIONS_PATH: Final = "/sessions"
@@ -53,7 +55,7 @@ LIST_PATHS: Final = (SESSIONS_PATH, EVENTS_PATH)
 
 _EMPTY_REQUEST: Final = Request(b"", "", 0)
 _ERROR_PROTOCOL: Final = PreparedReplyProtocol()
-_NO_STORE_HEADERS: Final = {"Cache-Control": "no-store"}
+_error_response: Final = partial(protocol_error_response, _ERROR_PROTOCOL, _EMPTY_REQUEST)
 
 _ListQuery = Callable[[Store, microticks.SessionListQuery], Awaitable[dict[str, Any]]]
 
@@ -215,39 +217,28 @@ def _ingest_handler(
     ingest: IngestContext, operation: Callable[[Mapping[str, Any], SessionRequest], Awaitable[Reply]]
 ) -> Handler:
     async def handle(request: web.Request) -> web.Response:
-        try:
-            body = await read_body(request, ingest.body_max_bytes)
-            fields = parse_fields(Request(body, request.content_type.lower(), ingest.batch_max_events))
-            sending = SessionRequest(
-                request.headers.get("Idempotency-Key", ""),
-                request.headers.get("Origin", ""),
-                ingest.client_address.resolve_request(request),
-            )
-            return reply_response(await operation(fields, sending))
-        except MetronomeError as error:
-            ingest.telemetry.count_rejection(error)
-            return protocol_error_response(_ERROR_PROTOCOL, _EMPTY_REQUEST, error)
+        body = await read_body(request, ingest.body_max_bytes)
+        fields = parse_fields(Request(body, request.content_type.lower(), ingest.batch_max_events))
+        sending = SessionRequest(
+            request.headers.get("Idempotency-Key", ""),
+            request.headers.get("Origin", ""),
+            ingest.client_address.resolve_request(request),
+        )
+        return reply_response(await operation(fields, sending))
 
-    return handle
+    return handle_errors(ingest.telemetry, handle, _error_response)
 
 
 def _list_handler(
     context: QueryContext, authorizer: "_ListAuthorizer", columns: Mapping[str, str], run_query: _ListQuery
 ) -> Handler:
-    took = context.telemetry.report_seconds.labels("microticks")
+    async def run(request: web.Request) -> Content:
+        list_query = microticks.parse_list_query(request.query, columns)
+        return Content(orjson.dumps(await run_query(context.store, list_query)))
 
-    async def handle(request: web.Request) -> web.Response:
-        try:
-            await authorizer.authorize(request)
-            asked = microticks.parse_list_query(request.query, columns)
-            with took.time():
-                body = orjson.dumps(await run_query(context.store, asked))
-        except MetronomeError as error:
-            context.telemetry.count_rejection(error)
-            return protocol_error_response(_ERROR_PROTOCOL, _EMPTY_REQUEST, error)
-        return reply_response(Reply(200, body, "application/json", _NO_STORE_HEADERS))
-
-    return handle
+    return report_handler(
+        context, "microticks", authorizer.authorize, run, respond=uncached_response, error_response=_error_response
+    )
 
 
 class _ListAuthorizer(NamedTuple):
