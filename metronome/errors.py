@@ -32,7 +32,7 @@
 
 ``retry`` says whether the same call may succeed later. ``advice`` is a sentence for whoever has to
 act: the caller of a ``RequestError``, else the operator. The message itself says what is wrong; where it may name
-what is behind the service, ``in_public`` is what strangers are told in its place.
+what is behind the service, ``public_message`` is what strangers are told in its place.
 """
 
 from typing import ClassVar
@@ -126,14 +126,14 @@ class StoreUnavailable(Unavailable):
     """The store does not answer, or is too busy to; the spool keeps the events until it does."""
 
     advice = "see that the store runs and can be reached; no event is lost meanwhile"
-    in_public = "the store does not answer at the moment; no event is lost, ask again later"
+    public_message = "the store does not answer at the moment; no event is lost, ask again later"
 
 
 class ArchiveUnavailable(Unavailable):
     """The archive does not answer, has no room, or is too busy; the spool keeps the events until it does."""
 
     advice = "see that the archive can be reached and has room; no event is lost meanwhile"
-    in_public = "the archive does not answer at the moment; no event is lost"
+    public_message = "the archive does not answer at the moment; no event is lost"
 
 
 class Overloaded(Unavailable):
@@ -157,7 +157,7 @@ class KibanaUnavailable(Unavailable):
 class OperatorError(MetronomeError):
     """Somebody has to change the installation before this can succeed."""
 
-    in_public = "this service has to be set right by those who run it; no event is lost"
+    public_message = "this service has to be set right by those who run it; no event is lost"
 
 
 class ConfigurationError(OperatorError):
