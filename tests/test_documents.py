@@ -26,7 +26,7 @@ def made(event: Event, door: Door) -> bytes | None:
         return None
 
 
-@settings(max_examples=300)
+@settings(max_examples=3 * settings().max_examples)
 @given(st.builds(lambda some, more: {**some, **more}, events, telling), st.sampled_from([DOOR, ENRICHING]))
 def test_what_a_door_has_made_passes_unchanged(fields: dict[str, Any], door: Door) -> None:
     line = made(Event(fields), door)

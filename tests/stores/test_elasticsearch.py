@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -33,6 +33,7 @@ from metronome.stores.elasticsearch.template import VERSION, index_template
 from metronome.stores.elasticsearch.trails import read_trails
 from metronome.stores.store import Batch, Store, Verdicts
 from metronome.trails import Trail, Trails
+from tests.servers import delete_indices
 
 KNOWN = (
     *("session", "visitor", "bot", "bot_kind", "browser", "browser_version", "os", "os_version", "device", "country"),
@@ -72,23 +73,45 @@ class OnElasticsearch:
         await store.close()
 
 
+class InSharedIndices(OnElasticsearch):
+    """Gives the tests of a class the same indices, and deletes the events after each: an index takes long to create."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def prefix(cls, elasticsearch_url: str) -> Iterator[str]:
+        prefix = f"test{uuid4().hex[:12]}"
+        yield prefix
+        delete_indices(elasticsearch_url, prefix)
+
+    @pytest.fixture
+    async def client(self, elasticsearch_url: str, prefix: str) -> AsyncIterator[AsyncElasticsearch]:
+        client = connect(ElasticsearchConfig(elasticsearch_url))
+        yield client
+        everything: dict[str, Any] = {"index": f"{prefix}-*", "expand_wildcards": "all"}
+        await client.indices.refresh(**everything)
+        while hits := (await client.search(**everything, size=10_000, source=False))["hits"]["hits"]:
+            await client.bulk(operations=[{"delete": {key: hit[key] for key in ("_index", "_id")}} for hit in hits])
+            await client.indices.refresh(**everything)
+        await client.close()
+
+
 @on_a_node
-class TestWriting(OnElasticsearch, WritingTests):
+class TestWriting(InSharedIndices, WritingTests):
     pass
 
 
 @on_a_node
-class TestAsking(OnElasticsearch, AskingTests):
+class TestAsking(InSharedIndices, AskingTests):
     pass
 
 
 @on_a_node
-class TestFilters(OnElasticsearch, FilterTests):
+class TestFilters(InSharedIndices, FilterTests):
     pass
 
 
 @on_a_node
-class TestZones(OnElasticsearch, ZoneTests):
+class TestZones(InSharedIndices, ZoneTests):
     pass
 
 
@@ -98,7 +121,7 @@ class TestTrails(OnElasticsearch, TrailTests):
 
 
 @on_a_node
-class TestReplacing(OnElasticsearch, ReplacingTests):
+class TestReplacing(InSharedIndices, ReplacingTests):
     pass
 
 

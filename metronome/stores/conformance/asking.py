@@ -201,6 +201,7 @@ class AskingTests(StoreTests):
         assert by_term.total == number + 500
         assert by_term.exact
 
+    @pytest.mark.slow
     async def test_says_where_there_are_more_groups_than_it_asks_for(self, store: Store) -> None:
         lines = [
             b'{"@timestamp":"2015-01-22T12:00:00.000Z","event_id":"%d","event":"view","id":"i%d","params":{"utm.term":"t%d"}}'

@@ -131,7 +131,7 @@ class PropertyTests(StoreTests):
     """Random events and random questions, compared with the model."""
 
     @settings(
-        max_examples=50,
+        max_examples=settings().max_examples // 2,
         deadline=None,
         suppress_health_check=[
             HealthCheck.function_scoped_fixture,
@@ -153,7 +153,7 @@ class PropertyTests(StoreTests):
             _compare(question, answer, documents)
 
     @settings(
-        max_examples=25,
+        max_examples=settings().max_examples // 4,
         deadline=None,
         suppress_health_check=[
             HealthCheck.function_scoped_fixture,
@@ -182,7 +182,7 @@ class PropertyTests(StoreTests):
         assert newest == newest_of(key, limit, marked, documents)
 
     @settings(
-        max_examples=15,
+        max_examples=settings().max_examples // 6,
         deadline=None,
         suppress_health_check=[
             HealthCheck.function_scoped_fixture,

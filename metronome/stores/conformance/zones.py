@@ -169,6 +169,7 @@ class ZoneTests(StoreTests):
         assert len(found) == 1
         assert await count(store) == 5
 
+    @pytest.mark.slow  # Elasticsearch creates an index for each day
     async def test_knows_minutes_over_many_years(self, store: Store) -> None:
         await fill(store, *[event(f"{year}-06-01T12:00:30Z") for year in range(1990, 2030)])
         named = await rows(store, Question(by=("minute",), tz="Europe/Zurich", limit=2, offset=20))
