@@ -236,6 +236,7 @@ class TestIndices(OnElasticsearch):
         assert len(Batch.of(documents).body) > 3 * 4_200_000
         assert await write(store, documents) == Verdicts(150)
 
+    @pytest.mark.slow
     async def test_a_document_that_is_too_large_is_refused_alone(self, store: ElasticsearchStore) -> None:
         small, large = event(event_id="small"), event(event_id="large", note="x" * 105_000_000)
         verdicts = await write(store, [small, large])
@@ -267,6 +268,7 @@ class TestIndices(OnElasticsearch):
         question = Question(by=("id", "session", "duration"), where=Equals("id", "known"))
         assert await rows(store, question) == [("known", "s", "5", 1)]
 
+    @pytest.mark.slow
     async def test_trails_that_take_many_pages_are_whole(
         self, store: ElasticsearchStore, client: AsyncElasticsearch, prefix: str
     ) -> None:

@@ -143,6 +143,7 @@ class TrailTests(StoreTests):
             break
         assert len(await trails(followed, Trails("session", ("id",)))) == 3
 
+    @pytest.mark.slow
     async def test_trails_of_many_events_are_whole(self, store: Store) -> None:
         number = 23_000
         await fill(store, *[event(session=f"s{at % 7_000:05}", visitor="one", id=f"i{at}") for at in range(number)])
@@ -178,6 +179,7 @@ class TrailTests(StoreTests):
         await fill(store, *[event(session=name) for name in ("b", "a", "c", "a")])
         assert await store.newest("session", 2) == ("c", "b")
 
+    @pytest.mark.slow
     async def test_the_newest_values_may_lie_many_days_back(self, store: Store) -> None:
         # Value after value has its last event a day earlier, and all have many before.
         days = [f"2015-{1 + day // 28:02}-{1 + day % 28:02}T12:00:00Z" for day in range(40)]

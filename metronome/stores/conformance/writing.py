@@ -4,6 +4,7 @@ import asyncio
 from typing import Any, Final
 
 import orjson
+import pytest
 
 from metronome.question import COUNT, Question
 from metronome.stores.conformance.events import StoreTests, count, encode, event, fill, rows, write
@@ -122,6 +123,7 @@ class WritingTests(StoreTests):
     async def test_gives_no_documents_where_there_are_none(self, store: Store) -> None:
         assert [each async for each in store.documents()] == []
 
+    @pytest.mark.slow
     async def test_takes_a_large_batch_and_gives_all_of_it_back(self, store: Store) -> None:
         documents = [
             event(
