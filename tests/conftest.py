@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import os
+import signal
 
 import hypothesis
 import pytest
@@ -21,6 +22,10 @@ __all__ = ["browser", "elasticsearch_url", "s3", "s3_environment", "visitor"]
 
 # They need what `make test-clients` installs, and run with it.
 collect_ignore = [] if "METRONOME_CLIENTS" in os.environ else ["programs"]
+
+# Processes that a shell starts in the background ignore Ctrl-C, and so would those that are started here to test it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A test says what is right, not how fast it is: on a busy machine the first example alone may take too long.
 hypothesis.settings.register_profile("thorough", deadline=None)

@@ -25,7 +25,7 @@ def made(event: Event, door: DocumentContext) -> bytes | None:
         return None
 
 
-@settings(max_examples=300)
+@settings(max_examples=3 * settings().max_examples)
 @given(st.builds(lambda some, more: {**some, **more}, events, telling), st.sampled_from([DOOR, ENRICHING]))
 def test_what_a_door_has_made_passes_unchanged(fields: dict[str, Any], door: DocumentContext) -> None:
     line = made(Event(fields), door)

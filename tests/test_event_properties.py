@@ -179,7 +179,7 @@ def check_nothing_is_lost(body: bytes, doc: dict[str, Any]) -> None:
             assert doc[name] in (value, str(value)) or name in REFERRER_FIELDS
 
 
-@settings(max_examples=400)
+@settings(max_examples=4 * settings().max_examples)
 @given(_events)
 def test_any_event_is_refused_in_words_or_becomes_a_document_that_loses_nothing(fields: dict[str, Any]) -> None:
     body = json.dumps(fields).encode()
@@ -189,7 +189,7 @@ def test_any_event_is_refused_in_words_or_becomes_a_document_that_loses_nothing(
         check_nothing_is_lost(body, doc)
 
 
-@settings(max_examples=400)
+@settings(max_examples=4 * settings().max_examples)
 @given(_events)
 def test_a_document_that_is_sent_again_stays_what_it_is(fields: dict[str, Any]) -> None:
     event = read(json.dumps(fields).encode())
@@ -206,7 +206,7 @@ def test_a_document_that_is_sent_again_stays_what_it_is(fields: dict[str, Any]) 
         assert again == doc
 
 
-@settings(max_examples=400, deadline=None)  # The first agent has tables read for it.
+@settings(max_examples=4 * settings().max_examples, deadline=None)  # The first agent has tables read for it.
 @given(_events, _telling, st.sampled_from([ENRICHING, replace(ENRICHING, salts={})]))
 @example({"referer": "localhost", **{f"n{number}": number for number in range(99)}}, {}, ENRICHING)
 def test_an_enriched_document_that_is_sent_again_stays_what_it_is(

@@ -223,7 +223,10 @@ def test_keys_are_shown_where_they_are_asked_for(tmp_path: Path) -> None:
     with running_server(tmp_path / "data") as keyed:
         made = run_metronome("keys", "create", "replayer", "--scope=import", "--scope=query", data=keyed.data)
         key = made.stdout.splitlines()[-1].strip()
-        time.sleep(1.5)
+        deadline = time.monotonic() + 30
+        while "rows" in keyed.get("/query"):
+            assert time.monotonic() < deadline, "the server does not ask for a key"
+            time.sleep(0.05)
         refused = replay(url, keyed, tmp_path)
         assert (refused.exit_code, "--key" in refused.stderr) == (1, True)
         assert replay(url, keyed, tmp_path, f"--key={key}").exit_code == 0

@@ -210,7 +210,7 @@ async def test_a_full_spool_refuses_and_loses_nothing_and_takes_again(
 
 async def until_taken(http: aiohttp.ClientSession) -> list[str]:
     """Send an event again and again, as a caller does who is told to, until it is taken."""
-    for _ in range(40):
+    for _ in range(300):
         if taken := await tick(http, 1, "x" * 1000):
             return taken
         await asyncio.sleep(0.1)

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -40,6 +40,7 @@ from tests.contracts.store.events import (
 )
 from tests.contracts.store.model import expected_sequences
 from tests.contracts.store.writing import HOSTILE_EVENTS
+from tests.servers import delete_indices
 
 KNOWN = (
     *("session", "visitor", "bot", "bot_kind", "browser", "browser_version", "os", "os_version", "device", "country"),
@@ -79,23 +80,45 @@ class OnElasticsearch:
         await store.close()
 
 
+class InSharedIndices(OnElasticsearch):
+    """Gives the tests of a class the same indices, and deletes the events after each: an index takes long to create."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def prefix(cls, elasticsearch_url: str) -> Iterator[str]:
+        prefix = f"test{uuid4().hex[:12]}"
+        yield prefix
+        delete_indices(elasticsearch_url, prefix)
+
+    @pytest.fixture
+    async def client(self, elasticsearch_url: str, prefix: str) -> AsyncIterator[AsyncElasticsearch]:
+        client = create_client(ElasticsearchConfig(elasticsearch_url))
+        yield client
+        everything: dict[str, Any] = {"index": f"{prefix}-*", "expand_wildcards": "all"}
+        await client.indices.refresh(**everything)
+        while hits := (await client.search(**everything, size=10_000, source=False))["hits"]["hits"]:
+            await client.bulk(operations=[{"delete": {key: hit[key] for key in ("_index", "_id")}} for hit in hits])
+            await client.indices.refresh(**everything)
+        await client.close()
+
+
 @on_a_node
-class TestWriting(OnElasticsearch, WriteTests):
+class TestWriting(InSharedIndices, WriteTests):
     pass
 
 
 @on_a_node
-class TestAsking(OnElasticsearch, QueryTests):
+class TestAsking(InSharedIndices, QueryTests):
     pass
 
 
 @on_a_node
-class TestFilters(OnElasticsearch, FilterTests):
+class TestFilters(InSharedIndices, FilterTests):
     pass
 
 
 @on_a_node
-class TestZones(OnElasticsearch, TimeZoneTests):
+class TestZones(InSharedIndices, TimeZoneTests):
     pass
 
 
@@ -105,7 +128,7 @@ class TestTrails(OnElasticsearch, SequenceTests):
 
 
 @on_a_node
-class TestReplacing(OnElasticsearch, ReplacementTests):
+class TestReplacing(InSharedIndices, ReplacementTests):
     pass
 
 
@@ -242,6 +265,7 @@ class TestIndices(OnElasticsearch):
         assert len(DocumentBatch.from_documents(documents).body) > 3 * 4_200_000
         assert await write_documents(store, documents) == WriteResult(150)
 
+    @pytest.mark.slow
     async def test_a_document_that_is_too_large_is_refused_alone(self, store: ElasticsearchStore) -> None:
         small, large = event_document(event_id="small"), event_document(event_id="large", note="x" * 105_000_000)
         verdicts = await write_documents(store, [small, large])
@@ -277,6 +301,7 @@ class TestIndices(OnElasticsearch):
         question = Query(group_by=("id", "session", "duration"), where=Equals("id", "known"))
         assert await query_rows(store, question) == [("known", "s", "5", 1)]
 
+    @pytest.mark.slow
     async def test_trails_that_take_many_pages_are_whole(
         self, store: ElasticsearchStore, client: AsyncElasticsearch, prefix: str
     ) -> None:

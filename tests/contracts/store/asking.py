@@ -225,6 +225,7 @@ class QueryTests(StoreContract):
         assert by_term.total == number + 500
         assert by_term.exact
 
+    @pytest.mark.slow
     async def test_reports_more_groups_than_the_limit(self, store: Store) -> None:
         lines = [
             b'{"@timestamp":"2015-01-22T12:00:00.000Z","event_id":"%d","event":"view","id":"i%d","params":{"utm.term":"t%d"}}'

@@ -157,6 +157,7 @@ class SequenceTests(StoreContract):
             break
         assert len(await read_sequences(followed, SequenceQuery("session", ("id",)))) == 3
 
+    @pytest.mark.slow
     async def test_sequences_of_many_events_are_complete(self, store: Store) -> None:
         number = 23_000
         await write_new_documents(
@@ -194,6 +195,7 @@ class SequenceTests(StoreContract):
         await write_new_documents(store, *[event_document(session=name) for name in ("b", "a", "c", "a")])
         assert await store.newest_values("session", 2) == ("c", "b")
 
+    @pytest.mark.slow
     async def test_newest_values_may_be_many_days_old(self, store: Store) -> None:
         # Value after value has its last event a day earlier, and all have many before.
         days = [f"2015-{1 + day // 28:02}-{1 + day % 28:02}T12:00:00Z" for day in range(40)]

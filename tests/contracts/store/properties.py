@@ -137,7 +137,7 @@ class PropertyTests(StoreContract):
     """Random events and random questions, compared with the model."""
 
     @settings(
-        max_examples=50,
+        max_examples=settings().max_examples // 2,
         deadline=None,
         suppress_health_check=[
             HealthCheck.function_scoped_fixture,
@@ -161,7 +161,7 @@ class PropertyTests(StoreContract):
             _check_result(question, answer, documents)
 
     @settings(
-        max_examples=25,
+        max_examples=settings().max_examples // 4,
         deadline=None,
         suppress_health_check=[
             HealthCheck.function_scoped_fixture,
@@ -192,7 +192,7 @@ class PropertyTests(StoreContract):
         assert newest == expected_newest_values(key, limit, marked, documents)
 
     @settings(
-        max_examples=15,
+        max_examples=settings().max_examples // 6,
         deadline=None,
         suppress_health_check=[
             HealthCheck.function_scoped_fixture,

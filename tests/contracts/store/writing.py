@@ -4,6 +4,7 @@ import asyncio
 from typing import Any, Final
 
 import orjson
+import pytest
 
 from metronome.stores.base import DocumentBatch, Store, WriteResult
 from metronome.stores.query import COUNT, Query
@@ -151,6 +152,7 @@ class WriteTests(StoreContract):
     async def test_iterates_no_documents_of_an_empty_store(self, store: Store) -> None:
         assert [each async for each in store.iterate_documents()] == []
 
+    @pytest.mark.slow
     async def test_stores_a_large_batch_completely(self, store: Store) -> None:
         documents = [
             event_document(

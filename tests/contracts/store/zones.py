@@ -167,6 +167,7 @@ class TimeZoneTests(StoreContract):
         assert len(found) == 1
         assert await count_events(store) == 5
 
+    @pytest.mark.slow  # Elasticsearch creates an index for each day
     async def test_groups_by_minute_over_many_years(self, store: Store) -> None:
         await write_new_documents(store, *[event_document(f"{year}-06-01T12:00:30Z") for year in range(1990, 2030)])
         named = await query_rows(store, Query(group_by=("minute",), time_zone="Europe/Zurich", limit=2, offset=20))

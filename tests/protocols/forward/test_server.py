@@ -426,6 +426,7 @@ def test_over_tls_as_over_tcp(tmp_path: Path, item: str) -> None:
             Client(port_of(running), ssl.create_default_context())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_what_was_acknowledged_outlives_a_kill_and_is_not_counted_twice(
     tmp_path: Path, item: str, workers: int

@@ -175,6 +175,7 @@ class TestEncodings:
         async with http.post("/tick", data=b"{}", headers={"Content-Encoding": encoding}) as answer:
             await refusal(answer, 415)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("encoding", ["gzip", "deflate", "zstd", "gzip, gzip"])
     async def test_a_bomb_costs_little_memory_and_time(self, tmp_path: Path, encoding: str) -> None:
         body = bomb(encoding)
