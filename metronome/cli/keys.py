@@ -122,7 +122,7 @@ def revoke_key(
             raise Malformed(_unknown_key_message(name, settings))
         if revoked != now:
             return f"the key {name!r} was revoked already, on {_format_minute(revoked)}"
-        return f"the key {name!r} is revoked: a server that runs turns it away within a second"
+        return f"the key {name!r} is revoked: running servers reject it within a second"
 
     _run_command("revoke", data, store, revoke)
 
