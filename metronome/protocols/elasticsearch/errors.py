@@ -17,8 +17,9 @@ from metronome.errors import (
     Unauthorized,
     Unavailable,
     UnsupportedEncoding,
+    describe_to_client,
 )
-from metronome.protocol import http_error_headers, public_message
+from metronome.protocol import http_error_headers
 
 TOO_MANY_REQUESTS: Final = 429
 CONFLICT: Final = 409
@@ -41,15 +42,15 @@ _ERROR_TYPES: Final[tuple[tuple[type[MetronomeError], str], ...]] = (
 )
 
 
-def elasticsearch_status(error: MetronomeError, status: int) -> int:
+def elasticsearch_status(error: MetronomeError) -> int:
     """Return the status that shippers understand: a full spool is 429, at which they wait and send again."""
-    return TOO_MANY_REQUESTS if isinstance(error, SpoolFull) else status
+    return TOO_MANY_REQUESTS if isinstance(error, SpoolFull) else error.http_status
 
 
 def error_body(error: MetronomeError, status: int) -> dict[str, Any]:
     """Describe why a request was refused."""
     kind = next(name for known, name in _ERROR_TYPES if isinstance(error, known))
-    cause: dict[str, Any] = {"type": kind, "reason": public_message(error)}
+    cause: dict[str, Any] = {"type": kind, "reason": describe_to_client(error)}
     if isinstance(error, Unauthorized):
         cause["header"] = {"WWW-Authenticate": [AUTHENTICATION_CHALLENGE]}
     return wrap_error(cause, status)
@@ -72,7 +73,7 @@ def item_error(error: Malformed | PayloadTooLarge, action_error: str = "") -> di
     """Describe why a document was refused: itself, or the action that names it."""
     of_action = action_error or isinstance(error, PayloadTooLarge)
     kind = "illegal_argument_exception" if of_action else "mapper_parsing_exception"
-    return {"type": kind, "reason": public_message(error)}
+    return {"type": kind, "reason": describe_to_client(error)}
 
 
 def conflict_error(document_id: str) -> dict[str, str]:

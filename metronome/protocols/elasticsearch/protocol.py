@@ -7,12 +7,12 @@ neither ``index``, which is answered as a ``noop``, nor ``create`` changes it.
 
 import re
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from urllib.parse import parse_qs
 
 import orjson
 
-from metronome.errors import Malformed, MethodNotAllowed, MetronomeError, SpoolFull
+from metronome.errors import Malformed, MethodNotAllowed, MetronomeError, SpoolFull, describe_to_client
 from metronome.protocol import (
     IngestResult,
     ParsedRequest,
@@ -21,7 +21,6 @@ from metronome.protocol import (
     basic_password,
     bearer_token,
     elasticsearch_api_key,
-    public_message,
 )
 from metronome.protocols.elasticsearch.addresses import (
     BULK_ENDPOINT,
@@ -65,13 +64,6 @@ _COMPATIBLE_MEDIA_TYPE: Final = re.compile(
 _OPTIONS: Final = "OPTIONS"
 
 
-class _RouteError(NamedTuple):
-    """A request that is at no address of this protocol."""
-
-    error: MetronomeError
-    status: int
-
-
 class ElasticsearchProtocol:
     """The dialect. All that it keeps between two calls is *known*.
 
@@ -91,7 +83,7 @@ class ElasticsearchProtocol:
     def parse(self, request: Request) -> ParsedRequest:
         """Read the documents of a request; a handshake has none (see `Dialect.read`)."""
         place = _match_request(request)
-        if isinstance(place, _RouteError) or place.write_endpoint is None:
+        if isinstance(place, MetronomeError) or place.write_endpoint is None:
             return ParsedRequest((), is_batch=False, context=place)
         if place.write_endpoint is BULK_ENDPOINT:
             index = place.path_parameters.get("index", DEFAULT_INDEX)
@@ -105,8 +97,8 @@ class ElasticsearchProtocol:
     def reply(self, request: Request, parsed: ParsedRequest, result: IngestResult) -> Reply:
         """Say what became of each document, or answer a handshake (see `Dialect.reply`)."""
         notes = parsed.context
-        if isinstance(notes, _RouteError):
-            return self.reply_error(request, notes.error, notes.status)
+        if isinstance(notes, MetronomeError):
+            return self.reply_error(request, notes)
         if isinstance(notes, RouteMatch):
             return _handshake_reply(request, notes)
         items: BulkItems = notes
@@ -120,7 +112,7 @@ class ElasticsearchProtocol:
             return _json_reply(request, 200, orjson.dumps(single_document(noop_item(action, identity))))
         return _json_reply(request, 201, orjson.dumps(created_document(action, identity)))
 
-    def reply_error(self, request: Request, error: MetronomeError, status: int) -> Reply:
+    def reply_error(self, request: Request, error: MetronomeError) -> Reply:
         """Say why nothing was taken (see `Dialect.refuse`).
 
         Where there is no room, that is said of each document: shippers keep those, and send them again. A sender that
@@ -130,7 +122,7 @@ class ElasticsearchProtocol:
             place = _match_request(request)
             if isinstance(place, RouteMatch) and place.write_endpoint is BULK_ENDPOINT:
                 return self._spool_full_reply(request, place, error)
-        status = elasticsearch_status(error, status)
+        status = elasticsearch_status(error)
         headers = elasticsearch_error_headers(error)
         if isinstance(error, MethodNotAllowed):
             headers["Allow"] = allowed_methods(request.path) or _OPTIONS
@@ -140,7 +132,7 @@ class ElasticsearchProtocol:
         steps = parse_bulk_body(request.body, route.path_parameters.get("index", DEFAULT_INDEX), request.max_events)
         items = BulkItems(steps, self._recent_ids)
         items.document_ids = [action.document_id or "" for action, _ in steps]
-        failure = ItemFailure(TOO_MANY_REQUESTS, rejected_execution_error(public_message(error)))
+        failure = ItemFailure(TOO_MANY_REQUESTS, rejected_execution_error(describe_to_client(error)))
         failures = dict.fromkeys(range(len(steps)), failure)
         return _json_reply(request, 200, encode_bulk_response(items, failures, parse_filter_path(request.query)))
 
@@ -149,13 +141,11 @@ def _wants_request_status(request: Request) -> bool:
     return parse_qs(request.query).get("busy") == ["whole"]
 
 
-def _match_request(request: Request) -> RouteMatch | _RouteError:
+def _match_request(request: Request) -> RouteMatch | MetronomeError:
     try:
         return match_route(request.method, request.path)
-    except MethodNotAllowed as error:
-        return _RouteError(error, 405)
     except MetronomeError as error:
-        return _RouteError(error, 404)
+        return error
 
 
 def _single_operation(
