@@ -1,210 +1,206 @@
-"""Every error that Metronome raises on purpose, in one tree.
-
-::
-
-    MetronomeError
-    ├── RequestError             the request is wrong: sending it again unchanged fails again
-    │   ├── Malformed           it cannot be read, or says something that cannot be
-    │   ├── PayloadTooLarge            it is over a limit
-    │   ├── RequestTimeout             its body did not come in time
-    │   ├── UnsupportedEncoding     its Content-Encoding is not one that is spoken here
-    │   ├── InvalidQuery           the question names something that cannot be asked
-    │   ├── QueryTooExpensive           the question takes more groups, rows or time than it may
-    │   ├── Unauthorized               a key is needed here, and none came or none that is known
-    │   ├── Forbidden          the key does not allow this
-    │   ├── NotFound          nothing answers at this address
-    │   └── MethodNotAllowed         this address does not take this method
-    ├── Away                    try again later: nothing is wrong with the request
-    │   ├── SpoolFull           no room on the disk for more events
-    │   ├── StoreUnavailable           the store does not answer
-    │   ├── ArchiveUnavailable         the archive does not answer
-    │   ├── Busy                as many questions wait for the store as may
-    │   ├── ServerUnavailable          the Metronome server that a command sends to does not answer
-    │   └── KibanaUnavailable          the Kibana that dashboards are to be installed in does not answer
-    ├── OperatorError           somebody has to change the installation
-    │   ├── ConfigurationError       a setting has a value that cannot be
-    │   ├── StoreAccessDenied         the store does not accept these credentials
-    │   ├── ArchiveAccessDenied       there is no such archive, or it does not accept these credentials
-    │   ├── KibanaAccessDenied        Kibana does not accept these credentials
-    │   ├── DashboardsRejected       Kibana does not take these dashboards
-    │   └── DataFolderLocked     another Metronome works in this data folder
-    └── Damaged                 an object of the archive is not as it was written
-
-``retry`` says whether the same call may succeed later. ``advice`` is a sentence for whoever has to
-act: the caller of a ``RequestError``, else the operator. The message itself says what is wrong; where it may name
-what is behind the service, ``public_message`` is what strangers are told in its place.
-"""
+"""The errors that Metronome raises on purpose. Each class says when it is raised, whether to retry, and what to do."""
 
 from typing import ClassVar
 
 
 class MetronomeError(Exception):
-    """Anything that Metronome raises on purpose."""
+    """Base class of all errors that Metronome raises on purpose.
 
+    Attributes:
+        http_status: the status of an HTTP response with this error.
+        retry: whether the same call may succeed later.
+        advice: what to do, as the end of a sentence. It addresses the client for a `RequestError`, otherwise the
+            operator. Empty where the message itself says it.
+        public_message: what clients are told instead of message and advice, which may name what is behind the service.
+
+    """
+
+    http_status: ClassVar[int] = 500
     retry: ClassVar[bool] = False
     advice: ClassVar[str] = "report this to the maintainers, with the log lines around it"
     public_message: ClassVar[str] = ""
 
 
 class RequestError(MetronomeError):
-    """The request is wrong; sending it again unchanged fails again."""
+    """The request is wrong: sent again unchanged, it fails again."""
 
-    advice = "change the request as the message says"
+    http_status = 400
+    advice = ""
 
 
 class Malformed(RequestError):
-    """A request, an event or a line cannot be read, or says something that cannot be."""
+    """A request, an event or a line cannot be parsed, or has a value that is not valid."""
 
 
 class PayloadTooLarge(RequestError):
-    """A request or an event is over a limit."""
+    """A request or an event exceeds a limit."""
 
+    http_status = 413
     advice = "send less at once, or raise the limit that the message names"
 
 
 class RequestTimeout(RequestError):
-    """The body of a request did not come in time."""
+    """The body of a request did not arrive in time."""
 
+    http_status = 408
     retry = True
-    advice = "send it again, over a better line or in smaller parts"
+    advice = "send it again, over a faster connection or in smaller parts"
 
 
 class UnsupportedEncoding(RequestError):
-    """The Content-Encoding of a request is not one that is spoken here."""
+    """The request has a Content-Encoding that Metronome cannot decode."""
 
-    advice = "send the body plain, or as gzip, deflate or zstd"
+    http_status = 415
+    advice = "send the body uncompressed, or as gzip, deflate or zstd"
 
 
 class InvalidQuery(RequestError):
-    """A question names something that cannot be asked."""
+    """A query names a field, a parameter or a value that does not exist."""
 
 
 class QueryTooExpensive(RequestError):
-    """A question takes more groups, rows or time than it may."""
+    """A query exceeds the limit of groups, rows or time."""
 
-    advice = "ask for a shorter range, for fewer groups, or for one item at a time"
+    advice = "query a shorter range, fewer groups, or one item at a time"
 
 
 class Unauthorized(RequestError):
-    """A key is needed, and none came, or one that is unknown, has expired or was revoked."""
+    """The request needs a key and has none, or one that is unknown, expired or revoked."""
 
-    advice = "send a key as `Authorization: Bearer …`; whoever runs this service makes one with `metronome keys create`"
+    http_status = 401
+    advice = "send a key as `Authorization: Bearer …`; the operator creates one with `metronome keys create`"
 
 
 class Forbidden(RequestError):
-    """The key is known, but does not allow this."""
+    """The key is valid, but does not permit this request."""
 
-    advice = "use a key with the scope that the message names, from an origin that it is for"
+    http_status = 403
+    advice = "use a key with the scope that the message names, from an origin that it permits"
 
 
 class NotFound(RequestError):
-    """Nothing answers at this address."""
+    """Nothing is served at this URL."""
 
-    advice = "the README lists what can be asked"
+    http_status = 404
+    advice = "see the README for what can be queried"
 
 
 class MethodNotAllowed(RequestError):
-    """This address does not take this method."""
+    """This URL does not accept the request's method."""
 
-    advice = "the Allow header lists the methods that it takes"
+    http_status = 405
+    advice = "use a method that the Allow header lists"
 
 
 class Unavailable(MetronomeError):
-    """Something is not there for the moment; the same call may succeed later."""
+    """Something that the call needs is unavailable; the same call may succeed later."""
 
+    http_status = 503
     retry = True
     advice = "try again later"
 
 
 class SpoolFull(Unavailable):
-    """There is no room on the disk for more events, so none was taken."""
+    """The disk, or the part of it that the spool may use, is full: no event of the request was accepted."""
 
-    advice = "bring the store back, raise spool_max_bytes, or make room on the disk"
+    advice = "bring the store back, raise spool_max_bytes, or free disk space"
 
 
 class StoreUnavailable(Unavailable):
-    """The store does not answer, or is too busy to; the spool keeps the events until it does."""
+    """The store is unreachable or overloaded; the spool keeps the events until it recovers."""
 
-    advice = "see that the store runs and can be reached; no event is lost meanwhile"
-    public_message = "the store does not answer at the moment; no event is lost, ask again later"
+    advice = "check that the store is running and reachable; no event is lost meanwhile"
+    public_message = "the store is unavailable at the moment; no event is lost, try again later"
 
 
 class ArchiveUnavailable(Unavailable):
-    """The archive does not answer, has no room, or is too busy; the spool keeps the events until it does."""
+    """The archive is unreachable, full or overloaded; the spool keeps the events until it recovers."""
 
-    advice = "see that the archive can be reached and has room; no event is lost meanwhile"
-    public_message = "the archive does not answer at the moment; no event is lost"
+    advice = "check that the archive is reachable and has space; no event is lost meanwhile"
+    public_message = "the archive is unavailable at the moment; no event is lost"
 
 
 class Overloaded(Unavailable):
-    """As many questions wait for the store as may."""
+    """The maximum number of queries is waiting for the store."""
 
-    advice = "ask again in a moment, or ask fewer large questions at once"
+    advice = "try again in a moment, or run fewer large queries at once"
 
 
 class ServerUnavailable(Unavailable):
-    """The Metronome server that a command sends to does not answer."""
+    """The Metronome server that a command connects to is unreachable."""
 
-    advice = "start it with `metronome serve`, or name another with --url; then run the same command again"
+    advice = "start it with `metronome serve`, or name another with --url, then run the same command again"
 
 
 class KibanaUnavailable(Unavailable):
-    """The Kibana that dashboards are to be installed in does not answer, or is starting still."""
+    """The Kibana to install dashboards in is unreachable or still starting."""
 
-    advice = "see that it runs and is reached at the address of --kibana, or wait longer for it with --retry-timeout"
+    advice = "check that it is running and reachable at the URL of --kibana, or wait longer with --retry-timeout"
 
 
 class OperatorError(MetronomeError):
-    """Somebody has to change the installation before this can succeed."""
+    """The operator has to change the installation before this can succeed."""
 
-    public_message = "this service has to be set right by those who run it; no event is lost"
+    http_status = 503
+    public_message = "the operator of this service has to correct its configuration; no event is lost"
 
 
 class ConfigurationError(OperatorError):
-    """A setting has a value that cannot be."""
+    """A setting has a value that is not valid."""
 
     advice = "correct the setting that the message names"
 
 
 class StoreAccessDenied(OperatorError):
-    """The store does not accept these credentials, or they lack a right."""
+    """The store rejects Metronome's credentials, or they lack a privilege."""
 
     retry = True
-    advice = "give Metronome credentials with the rights that docs/operations.md lists; the spool keeps the events"
+    advice = "give Metronome credentials with the privileges in docs/operations.md; the spool keeps the events"
 
 
 class ArchiveAccessDenied(OperatorError):
-    """There is no such bucket or folder, or it does not accept these credentials, or they lack a right."""
+    """The archive's bucket or folder does not exist, or its credentials are rejected or lack a privilege."""
 
     retry = True
     advice = (
-        "see that the archive's address is right, and that the environment holds credentials with the rights that "
-        "docs/archive.md lists; no event is lost meanwhile"
+        "check the archive's URL, and that the environment holds credentials with the privileges in docs/archive.md; "
+        "no event is lost meanwhile"
     )
 
 
 class KibanaAccessDenied(OperatorError):
-    """Kibana does not accept these credentials, or they lack a right."""
+    """Kibana rejects the credentials, or they lack a privilege."""
 
     advice = (
-        "set METRONOME_KIBANA_KEY, or METRONOME_KIBANA_USER and METRONOME_KIBANA_PASSWORD, to one that may manage "
-        "saved objects in this space"
+        "set METRONOME_KIBANA_KEY, or METRONOME_KIBANA_USER and METRONOME_KIBANA_PASSWORD, to an account that may "
+        "manage saved objects in this space"
     )
 
 
 class DashboardsRejected(OperatorError):
-    """Kibana does not take these dashboards: it is too old for them, or does not like what they hold."""
+    """Kibana rejects the dashboards: it is too old for them, or finds a conflict."""
 
-    advice = "put right what the message names, and run the same command again"
+    advice = "correct what the message names, and run the same command again"
 
 
 class DataFolderLocked(OperatorError):
-    """Another Metronome works in this data folder."""
+    """Another Metronome process uses this data folder."""
 
-    advice = "stop the other one, or give this one a data folder of its own with METRONOME_DATA"
+    advice = "stop the other process, or use another data folder with METRONOME_DATA"
 
 
 class ArchiveDamaged(MetronomeError):
-    """An object of the archive is missing, cut short, or not what was written."""
+    """An object of the archive is missing, truncated or altered."""
 
-    advice = "bring the object back from a copy of the archive, then run the same command again"
+    advice = "restore the object from a copy of the archive, then run the same command again"
+
+
+def describe(error: MetronomeError) -> str:
+    """Return what is wrong and what to do, for the operator."""
+    return f"{error}; {error.advice}" if error.advice else str(error)
+
+
+def describe_to_client(error: MetronomeError) -> str:
+    """Return what is wrong and what to do, without what clients must not know."""
+    # The message may quote lone surrogates, which UTF-8 cannot encode.
+    return (error.public_message or describe(error)).encode(errors="backslashreplace").decode()

@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl
 
 import orjson
 
-from metronome.errors import Malformed, MetronomeError, PayloadTooLarge, Unauthorized
+from metronome.errors import Malformed, MetronomeError, PayloadTooLarge, Unauthorized, describe_to_client
 from metronome.event import Event
 from metronome.items import ItemPattern
 from metronome.scopes import Scope
@@ -231,13 +231,12 @@ class Protocol(typing.Protocol):
 
         """
 
-    def reply_error(self, request: Request, error: MetronomeError, status: int) -> Reply:
+    def reply_error(self, request: Request, error: MetronomeError) -> Reply:
         """Say in the protocol's own way that nothing of a request was taken.
 
         Args:
             request: as far as it could be read: its body is empty where that failed.
-            error: why.
-            status: the HTTP status of the error; a protocol may have a better one.
+            error: why. The protocol may have a better HTTP status for it than ``error.http_status``.
 
         """
 
@@ -245,24 +244,16 @@ class Protocol(typing.Protocol):
 RETRY_AFTER_SECONDS: Final = 5
 
 
-def problem_reply(error: MetronomeError, status: int) -> Reply:
-    """Describe an error.
-
-    Args:
-        error: what is wrong; where it may name what is behind the service, strangers are told less.
-        status: its HTTP status.
-
-    """
-    name = type(error).__name__
-    body = {"type": f"urn:metronome:error:{name}", "title": name, "status": status, "detail": public_message(error)}
+def problem_reply(error: MetronomeError) -> Reply:
+    """Return the ``application/problem+json`` (RFC 9457) that describes an error to a client."""
+    name, status = type(error).__name__, error.http_status
+    body = {
+        "type": f"urn:metronome:error:{name}",
+        "title": name,
+        "status": status,
+        "detail": describe_to_client(error),
+    }
     return Reply(status, orjson.dumps(body), "application/problem+json", http_error_headers(error))
-
-
-def public_message(error: MetronomeError) -> str:
-    """Return what strangers are told of an error: what is wrong and what to do."""
-    detail = error.public_message or f"{error}; {error.advice}"
-    # What the message quotes may hold lone surrogates, which have no bytes.
-    return detail.encode(errors="backslashreplace").decode()
 
 
 def http_error_headers(error: MetronomeError) -> dict[str, str]:

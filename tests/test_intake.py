@@ -39,8 +39,8 @@ class Breaking:
     def extract_key(self, _: Request) -> str:
         return ""
 
-    def reply_error(self, _: Request, error: MetronomeError, status: int) -> Reply:
-        raise AssertionError(error, status)
+    def reply_error(self, _: Request, error: MetronomeError) -> Reply:
+        raise AssertionError(error)
 
     def parse(self, _: Request) -> ParsedRequest:
         class Broken(dict[str, Any]):

@@ -31,6 +31,7 @@ from metronome.errors import (
     KibanaAccessDenied,
     KibanaUnavailable,
     MetronomeError,
+    describe,
 )
 from metronome.server_client import validate_key
 
@@ -485,7 +486,7 @@ def _dashboards_told(installed: InstallResult, kibana: KibanaClient, prefix: str
 
 
 def _exit_with_error(error: MetronomeError) -> typer.Exit:
-    _print_error(f"{error}; {error.advice}")
+    _print_error(describe(error))
     return typer.Exit(EXIT_FAILED)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from metronome.config import read_settings
-from metronome.errors import MetronomeError
+from metronome.errors import MetronomeError, describe
 from metronome.files import FolderLock
 from metronome.importer.summary import sanitize_for_terminal
 from metronome.server.main import SPOOL_FOLDER
@@ -50,7 +50,7 @@ def dead_letters(
                 lock.release()
             typer.echo("they are in the spool again: start the server to ship them")
     except MetronomeError as error:
-        typer.echo(f"metronome dead: {error}; {error.advice}", err=True)
+        typer.echo(f"metronome dead: {describe(error)}", err=True)
         raise typer.Exit(2) from None
 
 

@@ -19,7 +19,7 @@ from metronome.auth.keys import (
     validate_key_name,
 )
 from metronome.config import Settings, parse_age, read_settings
-from metronome.errors import Malformed, MetronomeError, RequestError, Unavailable
+from metronome.errors import Malformed, MetronomeError, Unavailable
 from metronome.importer.summary import sanitize_for_terminal
 from metronome.scopes import Scope
 from metronome.server.bootstrap import open_state
@@ -136,11 +136,9 @@ def _run_command(command: str, data: Path | None, store: str | None, operation: 
 
 
 def _advice(error: MetronomeError) -> str:
-    if isinstance(error, RequestError):
-        return ""
     if isinstance(error, Unavailable):
         return "; see that --data and --store are the server's, and that this user can reach and write what they name"
-    return f"; {error.advice}"
+    return f"; {error.advice}" if error.advice else ""
 
 
 def _with_state(settings: Settings, operation: Callable[[State], Coroutine[Any, Any, Result]]) -> Result:

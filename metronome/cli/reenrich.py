@@ -17,7 +17,7 @@ from metronome.cli.output import progress_bar
 from metronome.config import Settings, read_settings
 from metronome.enrich.enrichment import Enrichment
 from metronome.enrich.reenrich import list_changed_fields, reenrich_document
-from metronome.errors import ConfigurationError, MetronomeError
+from metronome.errors import ConfigurationError, MetronomeError, describe
 from metronome.files import FolderLock
 from metronome.importer.summary import sanitize_for_terminal
 from metronome.server.bootstrap import build_enrichment, open_store
@@ -101,7 +101,7 @@ def reenrich_command(  # noqa: PLR0913  # one argument for each option
         _print_error(f"interrupted after {done.changed:,} changes; run it again to change the rest")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except MetronomeError as error:
-        _print_error(f"{error}; {error.advice}")
+        _print_error(describe(error))
         raise typer.Exit(EXIT_FAILED) from None
     typer.echo(done.format(dry_run=dry_run))
 

@@ -15,7 +15,7 @@ from metronome.archive.objects import open_archive
 from metronome.archive.replay import ReplayBatch, ReplayBatcher, ReplayCheckpoint, default_checkpoint_file
 from metronome.cli.options import FirstDayOption, LastDayOption, parse_day_range
 from metronome.cli.output import progress_bar
-from metronome.errors import ArchiveDamaged, ConfigurationError, MetronomeError
+from metronome.errors import ArchiveDamaged, ConfigurationError, MetronomeError, describe
 from metronome.importer.summary import RejectedLines, sanitize_for_terminal
 from metronome.server_client import (
     DEFAULT_SERVER_URL,
@@ -124,9 +124,7 @@ def replay_command(  # noqa: PLR0913 - one argument for each option
         _print_error(f"interrupted; {done.sent:,} documents were sent; {_RESUME_HINT}")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except MetronomeError as error:
-        _print_error(
-            f"{error}; {done.sent:,} documents were sent; {_RESUME_HINT}" if done.sent else f"{error}; {error.advice}"
-        )
+        _print_error(f"{error}; {done.sent:,} documents were sent; {_RESUME_HINT}" if done.sent else describe(error))
         raise typer.Exit(EXIT_USAGE if isinstance(error, ConfigurationError) else EXIT_FAILED) from None
     _print_summary(done, monotonic() - began)
     if done.damaged or done.rejected.count or not (done.objects or done.previously_sent):

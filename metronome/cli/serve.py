@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from metronome.config import ENV_PREFIX, Settings, format_default, read_settings
-from metronome.errors import MetronomeError
+from metronome.errors import MetronomeError, describe
 from metronome.server.logs import configure_logging
 from metronome.server.main import serve
 from metronome.server.processes import run_process
@@ -20,7 +20,7 @@ def serve_command(**options: Any) -> None:
         configure_logging(settings)
         run_process(lambda stop: serve(settings, stop))
     except MetronomeError as error:
-        _exit_with_error(f"{error}; {error.advice}")
+        _exit_with_error(describe(error))
     except OSError as error:
         _exit_with_error(
             f"{error}; see that METRONOME_DATA can be written, and that METRONOME_PORT and other ports set are free"

@@ -17,7 +17,7 @@ from metronome.archive.objects import open_archive
 from metronome.archive.verify import DistinctEventCounter, merge_counts, required_shards
 from metronome.cli.options import FirstDayOption, LastDayOption, parse_day_range
 from metronome.cli.output import progress_bar
-from metronome.errors import ArchiveDamaged, ConfigurationError, MetronomeError
+from metronome.errors import ArchiveDamaged, ConfigurationError, MetronomeError, describe
 from metronome.importer.summary import sanitize_for_terminal
 from metronome.server_client import DEFAULT_SERVER_URL, EventLoopThread, KeyOption, ServerClient
 
@@ -77,7 +77,7 @@ def verify_command(
         _print_error("interrupted")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except MetronomeError as error:
-        _print_error(f"{error}; {error.advice}" if not isinstance(error, ConfigurationError) else str(error))
+        _print_error(describe(error) if not isinstance(error, ConfigurationError) else str(error))
         raise typer.Exit(EXIT_USAGE) from None
     typer.echo(format_report(sorted(found)))
     for damage in damages:

@@ -3,8 +3,7 @@
 from typing import Final
 
 from metronome.protocol import Endpoint
-from metronome.protocols.elasticsearch.known import RecentDocumentIds
-from metronome.protocols.elasticsearch.protocol import ElasticsearchProtocol
+from metronome.protocols import elasticsearch
 from metronome.protocols.matomo import api, tracker
 from metronome.protocols.micro_metrics import batch as track_batch
 from metronome.protocols.micro_metrics import pixel as track_pixel
@@ -33,15 +32,6 @@ ENDPOINTS: Final = (
     *_matomo_endpoints(""),
     # Matomo's importer puts its addresses behind its --url as that is: one that ends with a slash makes two.
     *_matomo_endpoints("/"),
+    *elasticsearch.ENDPOINTS,
 )
-"""All addresses that are the same everywhere, those with fewer variables first."""
-
-
-def elasticsearch_endpoints(recent_ids: RecentDocumentIds) -> tuple[Endpoint, ...]:
-    """Return where Elasticsearch's protocol is spoken, by a process that remembers what it took lately."""
-    dialect = ElasticsearchProtocol(recent_ids)
-    return tuple(
-        Endpoint(method, "/es", path, dialect)
-        for path in ("", r"/{path:[\s\S]*}")
-        for method in ("GET", "HEAD", "POST", "PUT", "DELETE")
-    )
+"""All endpoints, those with fewer variable parts first."""

@@ -3,12 +3,11 @@
 from aiohttp import web
 
 from metronome.config import Settings
-from metronome.protocols.elasticsearch.known import RecentDocumentIds
 from metronome.protocols.micro_analytics.routes import build_query_handler, build_query_routes, build_routes
 from metronome.protocols.micro_metrics import routes as micrometrics
 from metronome.protocols.microticks import routes as microticks
 from metronome.protocols.native.routes import tick_route
-from metronome.protocols.registry import ENDPOINTS, TICK_ENDPOINT, elasticsearch_endpoints
+from metronome.protocols.registry import ENDPOINTS, TICK_ENDPOINT
 from metronome.reports.counter.dataset_report import Platform
 from metronome.server.report_routes import (
     badge_routes,
@@ -36,11 +35,7 @@ def ingest_routes(
     """
     return [
         tick_route(context),
-        *(
-            build_ingest_route(address, context)
-            for address in (*ENDPOINTS, *elasticsearch_endpoints(RecentDocumentIds()))
-            if address is not TICK_ENDPOINT
-        ),
+        *(build_ingest_route(address, context) for address in ENDPOINTS if address is not TICK_ENDPOINT),
         *microticks.build_ingest_routes(context, state),
         *build_routes(settings.hit_prefix, context, hit_report_handler),
         *beacon_routes(),

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from metronome.errors import MetronomeError
-from metronome.protocol import Reply, public_message
+from metronome.errors import MetronomeError, describe_to_client
+from metronome.protocol import Reply
 
 TRANSPARENT_GIF: Final = bytes.fromhex(
     "474946383961 0100 0100 80 00 00"  # GIF89a of 1 by 1, with a palette of two
@@ -40,7 +40,7 @@ def gif_reply(headers: Mapping[str, str] = _NO_HEADERS) -> Reply:
 def gif_error_reply(error: MetronomeError) -> Reply:
     """Answer 200 with the picture all the same: a page must not show a broken one. A header says what is wrong."""
     return gif_reply(
-        {ERROR_HEADER: to_header_text(public_message(error)), "Access-Control-Expose-Headers": ERROR_HEADER}
+        {ERROR_HEADER: to_header_text(describe_to_client(error)), "Access-Control-Expose-Headers": ERROR_HEADER}
     )
 
 

@@ -10,8 +10,7 @@ from msgpack import packb
 
 from metronome.event import Event, generate_event_ids
 from metronome.protocol import Protocol, Request
-from metronome.protocols.elasticsearch.known import RecentDocumentIds
-from metronome.protocols.elasticsearch.protocol import ElasticsearchProtocol
+from metronome.protocols.elasticsearch import protocol as elasticsearch
 from metronome.protocols.forward.protocol import ForwardProtocol
 from metronome.protocols.matomo import fields, tracker
 from metronome.protocols.micro_analytics import protocol as hit
@@ -92,7 +91,7 @@ EXAMPLES: Final = {
             *fields_of(tracker, request(query="idsite=1&rec=1&url=http%3A%2F%2Fexample.org%2Fx&_id=1&cip=203.0.113.9")),
         }
     ),
-    "Elasticsearch": fields_of(ElasticsearchProtocol(RecentDocumentIds()), request(BULK, path="/_bulk")),
+    "Elasticsearch": fields_of(elasticsearch, request(BULK, path="/_bulk")),
     "Syslog": {name: value for name, value in fields_of(syslog, request(SYSLOG)).items() if name != "room"},
     "Forward": fields_of(ForwardProtocol(MIB, MIB), request(FRAME)),
 }
@@ -106,7 +105,7 @@ def test_each_field_that_a_protocol_sets_is_in_its_table(heading: str) -> None:
 
 def test_each_address_of_a_protocol_is_on_the_page() -> None:
     text = text_of(PAGE) + text_of("docs/operations.md")
-    addresses = {address.prefix + re.sub(r":[^}]*", "", address.path) for address in ENDPOINTS}
+    addresses = {address.prefix + re.sub(r"/\{path:.*|:[^}]*", "", address.path) for address in ENDPOINTS}
     assert [address for address in addresses if f"{address}`" not in text] == []
 
 

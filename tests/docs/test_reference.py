@@ -37,7 +37,6 @@ from metronome.spool import SpoolWriter
 from metronome.state.sqlite import SQLiteState
 from metronome.telemetry import Telemetry
 from metronome.web.handlers import QueryContext
-from metronome.web.problems import http_status
 from tests.docs.pages import PAGES, ROOT, first_cells, section, text_of
 
 
@@ -135,7 +134,7 @@ def answered_errors() -> list[type[MetronomeError]]:
 @pytest.mark.parametrize("kind", answered_errors(), ids=lambda kind: kind.__name__)
 def test_each_error_is_listed_with_its_status(kind: type[MetronomeError]) -> None:
     rows = [row for row in section("docs/api.md", "Errors").splitlines() if f"`{kind.__name__}`" in row]
-    assert [row.split("|")[1].strip() for row in rows] == [str(http_status(kind("it")))]
+    assert [row.split("|")[1].strip() for row in rows] == [str(kind.http_status)]
 
 
 def test_each_known_field_is_described() -> None:

@@ -102,7 +102,7 @@ def test_a_view_is_answered_with_nothing_that_a_cache_keeps() -> None:
 def test_what_is_wrong_is_said() -> None:
     with pytest.raises(Malformed):
         hit.reply(request_of("/a"), ParsedRequest([], is_batch=False), IngestResult(0, {0: Malformed("too long")}))
-    refused = hit.reply_error(request_of("/a"), SpoolFull("full"), 503)
+    refused = hit.reply_error(request_of("/a"), SpoolFull("full"))
     assert refused.status == 503
     assert refused.headers["Retry-After"]
     assert orjson.loads(refused.body)["title"] == "SpoolFull"

@@ -1,1 +1,12 @@
-"""Elasticsearch's way to send documents, so that whatever sends to Elasticsearch sends here as it is."""
+"""Elasticsearch's protocol for sending events, so that its clients and shippers can send to Metronome unchanged."""
+
+from typing import Final
+
+from metronome.protocol import Endpoint
+from metronome.protocols.elasticsearch import protocol
+
+ENDPOINTS: Final = tuple(
+    Endpoint(method, "/es", path, protocol)
+    for path in ("", r"/{path:[\s\S]*}")
+    for method in ("GET", "HEAD", "POST", "PUT", "DELETE")
+)

@@ -62,6 +62,6 @@ class ForwardProtocol:
         """Acknowledge the chunk (see `Dialect.reply`), whatever became of single events: they would fail again."""
         return Reply(_OK, encode_ack(parsed.context))
 
-    def reply_error(self, _: Request, __: MetronomeError, status: int) -> Reply:
+    def reply_error(self, _: Request, error: MetronomeError) -> Reply:
         """Say nothing: the protocol has no word for it (see `Dialect.refuse`)."""
-        return Reply(status)
+        return Reply(error.http_status)

@@ -10,7 +10,15 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from metronome.errors import Forbidden, Malformed, MetronomeError, NotFound, PayloadTooLarge, Unauthorized
+from metronome.errors import (
+    Forbidden,
+    Malformed,
+    MetronomeError,
+    NotFound,
+    PayloadTooLarge,
+    Unauthorized,
+    describe_to_client,
+)
 from metronome.protocol import (
     IngestResult,
     ParsedRequest,
@@ -19,7 +27,6 @@ from metronome.protocol import (
     SiteConfig,
     http_error_headers,
     problem_reply,
-    public_message,
 )
 from metronome.protocols.matomo.requests import MatomoParameters, extract_token, parse_parameters
 
@@ -68,16 +75,16 @@ def reply(_: Request, parsed: ParsedRequest, __: IngestResult) -> Reply:
     return Reply(200, orjson.dumps(parsed.context), "application/json")
 
 
-def reply_error(request: Request, error: MetronomeError, status: int) -> Reply:
+def reply_error(request: Request, error: MetronomeError) -> Reply:
     """Describe the error, to a call of the API in Matomo's own shape (see `Dialect.refuse`)."""
     try:
         is_call = parse_parameters(request.query, request.body).get("module") == "API"
     except (Malformed, PayloadTooLarge):
         is_call = False
     if not is_call:
-        return problem_reply(error, status)
-    answer = {"result": "error", "message": public_message(error)}
-    return Reply(status, orjson.dumps(answer), "application/json", http_error_headers(error))
+        return problem_reply(error)
+    answer = {"result": "error", "message": describe_to_client(error)}
+    return Reply(error.http_status, orjson.dumps(answer), "application/json", http_error_headers(error))
 
 
 def _site_from_id(call: _ApiCall) -> Any:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import orjson
 
-from metronome.errors import Malformed, MetronomeError, PayloadTooLarge
+from metronome.errors import Malformed, MetronomeError, PayloadTooLarge, describe_to_client
 from metronome.event import Event, derive_event_ids
 from metronome.protocol import (
     IngestResult,
@@ -19,7 +19,6 @@ from metronome.protocol import (
     Request,
     http_error_headers,
     problem_reply,
-    public_message,
 )
 from metronome.protocols.matomo.fields import TrackingContext, build_event_fields
 from metronome.protocols.matomo.requests import TrackingRequest, extract_token, looks_like_bulk, parse_tracking_request
@@ -56,12 +55,12 @@ def reply(request: Request, parsed: ParsedRequest, result: IngestResult) -> Repl
     return gif_reply(_cors_headers(request))
 
 
-def reply_error(request: Request, error: MetronomeError, status: int) -> Reply:
+def reply_error(request: Request, error: MetronomeError) -> Reply:
     """Describe the error, to a bulk in Matomo's own shape (see `Dialect.refuse`)."""
     if looks_like_bulk(request.body):
-        answer = {"status": "error", "tracked": 0, "invalid": 0, "message": public_message(error)}
-        return _json_reply(request, answer, status, http_error_headers(error))
-    plain = problem_reply(error, status)
+        answer = {"status": "error", "tracked": 0, "invalid": 0, "message": describe_to_client(error)}
+        return _json_reply(request, answer, error.http_status, http_error_headers(error))
+    plain = problem_reply(error)
     return replace(plain, headers={**plain.headers, **_cors_headers(request)})
 
 

@@ -55,9 +55,9 @@ def reply(_: Request, __: ParsedRequest, result: IngestResult) -> Reply:
     return Reply(204, headers={"Cache-Control": "no-store"})
 
 
-def reply_error(_: Request, error: MetronomeError, status: int) -> Reply:
+def reply_error(_: Request, error: MetronomeError) -> Reply:
     """Describe the error; the protocol has no form for that (see `Dialect.refuse`)."""
-    return problem_reply(error, status)
+    return problem_reply(error)
 
 
 def method_not_allowed_reply() -> Reply:

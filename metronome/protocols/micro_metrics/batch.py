@@ -4,8 +4,6 @@ An event that cannot be taken fails no other: its place in the answer has its er
 of the protocol has.
 """
 
-from typing import Final
-
 import orjson
 
 from metronome.errors import Malformed, MetronomeError, PayloadTooLarge
@@ -19,9 +17,6 @@ from metronome.protocols.micro_metrics.payloads import (
     extract_request_key,
     parse_payload,
 )
-
-_BAD_REQUEST: Final = 400
-_PAYLOAD_TOO_LARGE: Final = 413
 
 
 def extract_key(request: Request) -> str:
@@ -54,15 +49,13 @@ def reply(_: Request, parsed: ParsedRequest, result: IngestResult) -> Reply:
     """Answer with the documents, and with errors in their places (see `Dialect.reply`)."""
     parts: list[bytes] = list(parsed.context)
     for index, error in result.rejected.items():
-        parts[index] = orjson.dumps(
-            error_body(error, _PAYLOAD_TOO_LARGE if isinstance(error, PayloadTooLarge) else _BAD_REQUEST)
-        )
+        parts[index] = orjson.dumps(error_body(error))
     return Reply(200, b"[" + b",".join(parts) + b"]", "application/json")
 
 
-def reply_error(_: Request, error: MetronomeError, status: int) -> Reply:
+def reply_error(_: Request, error: MetronomeError) -> Reply:
     """Describe the error (see `Dialect.refuse`)."""
-    return error_reply(error, status)
+    return error_reply(error)
 
 
 def _parse_batch(body: bytes) -> list[object]:

@@ -13,8 +13,8 @@ from urllib.parse import parse_qsl
 
 import orjson
 
-from metronome.errors import Malformed, MetronomeError, PayloadTooLarge
-from metronome.protocol import Reply, Request, bearer_token, http_error_headers, public_message
+from metronome.errors import Malformed, MetronomeError, PayloadTooLarge, describe_to_client
+from metronome.protocol import Reply, Request, bearer_token, http_error_headers
 from metronome.protocols.micro_metrics.dates import parse_javascript_date
 from metronome.protocols.micro_metrics.documents import parse_pairs
 from metronome.times import format_timestamp
@@ -44,14 +44,15 @@ def parse_query(query: str) -> list[tuple[str, str]]:
         raise PayloadTooLarge(f"there are over {_MAX_PARAMETERS} parameters: send fewer, or send JSON") from None
 
 
-def error_body(error: MetronomeError, status: int) -> dict[str, Any]:
+def error_body(error: MetronomeError) -> dict[str, Any]:
     """Describe an error in the protocol's own shape."""
-    return {"statusCode": status, "error": HTTPStatus(status).phrase, "message": public_message(error)}
+    status = error.http_status
+    return {"statusCode": status, "error": HTTPStatus(status).phrase, "message": describe_to_client(error)}
 
 
-def error_reply(error: MetronomeError, status: int) -> Reply:
+def error_reply(error: MetronomeError) -> Reply:
     """Answer with an error in the protocol's own shape."""
-    return Reply(status, orjson.dumps(error_body(error, status)), "application/json", http_error_headers(error))
+    return Reply(error.http_status, orjson.dumps(error_body(error)), "application/json", http_error_headers(error))
 
 
 ALLOWED_FIELDS: Final = ("type", "tags", "fields", "data", "value", "userId", "userID", "sessionId", "createdOn")

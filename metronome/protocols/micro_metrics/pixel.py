@@ -35,6 +35,6 @@ def reply(_: Request, __: ParsedRequest, result: IngestResult) -> Reply:
     return gif_reply()
 
 
-def reply_error(_: Request, error: MetronomeError, __: int) -> Reply:
+def reply_error(_: Request, error: MetronomeError) -> Reply:
     """Answer with the picture all the same; a header says what was wrong (see `Dialect.refuse`)."""
     return gif_error_reply(error)

@@ -39,9 +39,9 @@ def reply(_: Request, parsed: ParsedRequest, result: IngestResult) -> Reply:
     return Reply(200, parsed.context, _JSON_CONTENT_TYPE)
 
 
-def reply_error(_: Request, error: MetronomeError, status: int) -> Reply:
+def reply_error(_: Request, error: MetronomeError) -> Reply:
     """Describe the error (see `Dialect.refuse`)."""
-    return error_reply(error, status)
+    return error_reply(error)
 
 
 def _parse_body(request: Request) -> object:

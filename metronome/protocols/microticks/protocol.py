@@ -13,9 +13,9 @@ from urllib.parse import parse_qsl
 
 import orjson
 
-from metronome.errors import Forbidden, Malformed, MetronomeError, PayloadTooLarge, Unauthorized
+from metronome.errors import Forbidden, Malformed, MetronomeError, PayloadTooLarge, Unauthorized, describe_to_client
 from metronome.event import Event
-from metronome.protocol import IngestResult, ParsedRequest, Reply, Request, http_error_headers, public_message
+from metronome.protocol import IngestResult, ParsedRequest, Reply, Request, http_error_headers
 from metronome.protocols.microticks.sessions import SESSION_NOT_FOUND, SessionAction
 from metronome.times import parse_timestamp
 
@@ -65,10 +65,10 @@ class PreparedReplyProtocol:
             raise error
         return success_reply(**self._reply_fields)
 
-    def reply_error(self, request: Request, error: MetronomeError, status: int) -> Reply:
+    def reply_error(self, request: Request, error: MetronomeError) -> Reply:
         """Describe the error (see `Dialect.refuse`)."""
         del request
-        return error_reply(error, status)
+        return error_reply(error)
 
 
 def success_reply(**fields: str) -> Reply:
@@ -76,18 +76,11 @@ def success_reply(**fields: str) -> Reply:
     return Reply(200, orjson.dumps({"status": 200, **fields}), "application/json")
 
 
-def error_reply(error: MetronomeError, status: int) -> Reply:
-    """Describe an error as microticks does: what is wrong with a key is 401.
-
-    Args:
-        error: what is wrong.
-        status: its HTTP status elsewhere.
-
-    """
-    if isinstance(error, Unauthorized | Forbidden):
-        status = 401
+def error_reply(error: MetronomeError) -> Reply:
+    """Describe an error as microticks does: what is wrong with a key is 401."""
+    status = 401 if isinstance(error, Forbidden) else error.http_status
     said = (error.public_message or str(error)).encode(errors="backslashreplace").decode()
-    told = said if isinstance(error, Malformed) else public_message(error)
+    told = said if isinstance(error, Malformed) else describe_to_client(error)
     body = {"status": status, "error": said, "description": _DESCRIPTIONS.get(said, told)}
     return Reply(status, orjson.dumps(body), "application/json", http_error_headers(error))
 

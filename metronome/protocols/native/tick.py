@@ -106,9 +106,9 @@ def reply(_: Request, parsed: ParsedRequest, result: IngestResult) -> Reply:
     return _NO_CONTENT_REPLY
 
 
-def reply_error(_: Request, error: MetronomeError, status: int) -> Reply:
+def reply_error(_: Request, error: MetronomeError) -> Reply:
     """Describe the error (see `Dialect.refuse`)."""
-    return problem_reply(error, status)
+    return problem_reply(error)
 
 
 def _browser_fields(request: Request) -> dict[str, str]:

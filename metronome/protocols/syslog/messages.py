@@ -84,9 +84,9 @@ def reply(_: Request, __: ParsedRequest, ___: IngestResult) -> Reply:
     return Reply(200)
 
 
-def reply_error(_: Request, __: MetronomeError, status: int) -> Reply:
+def reply_error(_: Request, error: MetronomeError) -> Reply:
     """Answer nothing (see `Dialect.refuse`)."""
-    return Reply(status)
+    return Reply(error.http_status)
 
 
 def parse_message(frame: bytes, received_at: str, client_ip: str, site_config: SiteConfig) -> Event:

@@ -1,4 +1,4 @@
-"""What clients and shippers of Elasticsearch really send: recorded from them, with their versions."""
+"""Requests recorded from clients and shippers of Elasticsearch, with their versions."""
 
 from typing import Any, Final, NamedTuple
 
@@ -8,21 +8,20 @@ from multidict import CIMultiDict
 
 from metronome.event import Event, generate_event_ids
 from metronome.protocol import IngestResult, Reply, Request
-from metronome.protocols.elasticsearch.known import RecentDocumentIds
-from metronome.protocols.elasticsearch.protocol import ElasticsearchProtocol
+from metronome.protocols.elasticsearch import protocol
 
 COMPATIBLE: Final = "application/vnd.elasticsearch+json;compatible-with="
 
 
 class Recording(NamedTuple):
-    """A request, and what must come of it: the status, the media type, and the events, as far as they are told."""
+    """A request, and the expected status and media type of the reply and some fields of each event."""
 
     method: str
     target: str
     accept: str
     body: str
     status: int
-    answered_as: str
+    content_type: str
     events: list[dict[str, Any]]
 
 
@@ -168,8 +167,7 @@ RECORDINGS: Final = {
 
 
 def play(recording: Recording) -> tuple[list[dict[str, Any]], Reply]:
-    """Return the events of a recorded request, and the answer to it."""
-    dialect = ElasticsearchProtocol(RecentDocumentIds())
+    """Return the events of a recorded request and the reply."""
     path, _, query = recording.target.partition("?")
     request = Request(
         recording.body.encode(),
@@ -181,35 +179,37 @@ def play(recording: Recording) -> tuple[list[dict[str, Any]], Reply]:
         CIMultiDict({"Accept": recording.accept, "Host": "metronome.example:8080"}),
         event_ids=generate_event_ids(),
     )
-    readings = dialect.parse(request)
-    events = [dict(event.fields) for event in readings.events if isinstance(event, Event)]
-    return events, dialect.reply(request, readings, IngestResult(len(events), {}))
+    parsed = protocol.parse(request)
+    events = [dict(event.fields) for event in parsed.events if isinstance(event, Event)]
+    return events, protocol.reply(request, parsed, IngestResult(len(events), {}))
 
 
 @pytest.mark.parametrize("name", RECORDINGS)
-def test_what_a_client_sends_is_understood_and_answered_as_it_expects(name: str) -> None:
+def test_a_recorded_request_is_parsed_and_answered(name: str) -> None:
     recording = RECORDINGS[name]
     events, reply = play(recording)
     assert [
-        {field: event.get(field) for field in told} for event, told in zip(events, recording.events, strict=True)
+        {field: event.get(field) for field in expected}
+        for event, expected in zip(events, recording.events, strict=True)
     ] == recording.events
-    assert (reply.status, reply.content_type) == (recording.status, recording.answered_as)
+    assert (reply.status, reply.content_type) == (recording.status, recording.content_type)
     assert reply.headers["X-Elastic-Product"] == "Elasticsearch"
-    answer = orjson.loads(reply.body)
+    response = orjson.loads(reply.body)
     if "_bulk" in recording.target:
-        assert answer["errors"] is False
-        assert [item["status"] for one in answer["items"] for item in one.values()] == [201] * len(events)
-        named = [item["_id"] for one in answer["items"] for item in one.values()]
-        assert named == [event["event_id"] for event in events]
-        assert len(set(named)) == len(named)
+        assert response["errors"] is False
+        items = [item for operations in response["items"] for item in operations.values()]
+        assert [item["status"] for item in items] == [201] * len(events)
+        ids = [item["_id"] for item in items]
+        assert ids == [event["event_id"] for event in events]
+        assert len(set(ids)) == len(ids)
 
 
-def test_pino_is_answered_under_the_operation_that_it_asks_for() -> None:
+def test_the_item_of_op_type_create_is_named_create() -> None:
     _, reply = play(RECORDINGS["pino create"])
-    assert [list(one) for one in orjson.loads(reply.body)["items"]] == [["create"]]
+    assert [list(operations) for operations in orjson.loads(reply.body)["items"]] == [["create"]]
 
 
-def test_who_looks_for_nodes_finds_the_address_that_it_asked_at() -> None:
+def test_sniffing_finds_the_address_of_the_request() -> None:
     _, reply = play(RECORDINGS["py 9 sniff"])
     addresses = [node["http"]["publish_address"] for node in orjson.loads(reply.body)["nodes"].values()]
     assert addresses == ["metronome.example:8080"]

@@ -1,4 +1,4 @@
-"""Elasticsearch's protocol as a real server speaks it, alone and with workers."""
+"""Elasticsearch's protocol over HTTP, with and without worker processes."""
 
 import gzip
 import http.client
@@ -16,7 +16,7 @@ from tests.servers import REQUEST_TIMEOUT_SECONDS, Server, free_port, running_se
 NDJSON = "application/x-ndjson"
 
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
     status: int
     headers: dict[str, str]
     body: bytes
@@ -27,16 +27,16 @@ class Answer(NamedTuple):
 
     @property
     def statuses(self) -> list[int]:
-        return [item["status"] for one in self.json["items"] for item in one.values()]
+        return [item["status"] for operations in self.json["items"] for item in operations.values()]
 
 
-def ask(server: Server, method: str, path: str, body: bytes = b"", **headers: str) -> Answer:
+def send(server: Server, method: str, path: str, body: bytes = b"", **headers: str) -> Response:
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=REQUEST_TIMEOUT_SECONDS)
     try:
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        connection.request(method, path, body, {"Content-Type": NDJSON, **named})
-        answer = connection.getresponse()
-        return Answer(answer.status, dict(answer.getheaders()), answer.read())
+        all_headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.request(method, path, body, {"Content-Type": NDJSON, **all_headers})
+        response = connection.getresponse()
+        return Response(response.status, dict(response.getheaders()), response.read())
     finally:
         connection.close()
 
@@ -58,38 +58,36 @@ def views(server: Server, item: str) -> int:
 
 @pytest.mark.clock
 @pytest.mark.parametrize("method", ["POST", "PUT"])
-@pytest.mark.parametrize("packed", [True, False])
-def test_documents_are_counted(either: Server, item: str, method: str, *, packed: bool) -> None:
+@pytest.mark.parametrize("compressed", [True, False])
+def test_bulk_documents_are_counted(either: Server, item: str, method: str, *, compressed: bool) -> None:
     body = lines(*[{"id": item, "event": "view"}] * 50)
-    headers = {"Content_Encoding": "gzip"} if packed else {}
-    answer = ask(either, method, "/es/_bulk", gzip.compress(body) if packed else body, **headers)
-    assert (answer.status, answer.json["errors"], answer.statuses) == (200, False, [201] * 50)
-    assert answer.headers["X-Elastic-Product"] == "Elasticsearch"
+    headers = {"Content_Encoding": "gzip"} if compressed else {}
+    response = send(either, method, "/es/_bulk", gzip.compress(body) if compressed else body, **headers)
+    assert (response.status, response.json["errors"], response.statuses) == (200, False, [201] * 50)
+    assert response.headers["X-Elastic-Product"] == "Elasticsearch"
     assert views(either, item) == 50
 
 
-def test_what_a_shipper_sends_again_counts_once(either: Server, item: str) -> None:
+def test_a_resent_request_is_counted_once(either: Server, item: str) -> None:
     body = lines(*({"id": item, "event": "view", "ts": f"2026-01-0{day}T10:00:00Z"} for day in (1, 2, 3)))
-    answers = [ask(either, "POST", "/es/_bulk", body, Connection="close") for _ in range(6)]
-    assert {tuple(answer.statuses) for answer in answers} == {(201, 201, 201)}
-    named = lines({"id": item, "event": "view"}, action=f'{{"create":{{"_id":"{item}"}}}}')
-    statuses = {ask(either, "POST", "/es/_bulk", named, Connection="close").statuses[0] for _ in range(6)}
-    assert 201 in statuses
-    assert statuses <= {201, 409}
+    responses = [send(either, "POST", "/es/_bulk", body, Connection="close") for _ in range(6)]
+    assert {tuple(response.statuses) for response in responses} == {(201, 201, 201)}
+    with_id = lines({"id": item, "event": "view"}, action=f'{{"create":{{"_id":"{item}"}}}}')
+    assert {send(either, "POST", "/es/_bulk", with_id, Connection="close").statuses[0] for _ in range(6)} == {201}
     assert views(either, item) == 4
 
 
-def test_good_documents_are_kept_beside_bad_ones(either: Server, item: str) -> None:
+def test_valid_documents_are_stored_beside_invalid_ones(either: Server, item: str) -> None:
     body = lines({"id": item}, {"id": item, "ts": "no"}) + b'{"delete":{"_id":"x"}}\n' + lines({"id": item})
-    answer = ask(either, "POST", "/es/_bulk", body)
-    assert (answer.json["errors"], answer.statuses) == (True, [201, 400, 400, 201])
+    response = send(either, "POST", "/es/_bulk", body)
+    assert (response.json["errors"], response.statuses) == (True, [201, 400, 400, 201])
     assert views(either, item) == 2
 
 
-def test_a_line_of_an_access_log_is_a_view(either: Server, item: str) -> None:
+def test_an_access_log_line_counts_as_a_view(either: Server, item: str) -> None:
     line = f'203.0.113.9 - - [17/May/2025:10:05:03 +0000] "GET /{item} HTTP/1.1" 200 5 "-" "Mozilla/5.0"'
-    believed = {"message": line, "@timestamp": "2025-05-17T10:06:00Z"}
-    assert ask(either, "POST", "/es/filebeat/_bulk", lines(believed)).statuses == [201]
+    record = {"message": line, "@timestamp": "2025-05-17T10:06:00Z"}
+    assert send(either, "POST", "/es/filebeat/_bulk", lines(record)).statuses == [201]
     either.wait_until_shipped()
     assert either.get(f"/tock/%2F{item}.json?limit=0&bots=1&from=2025-05-17&to=2025-05-18")["views"] == {
         "2025-05-17": 1
@@ -97,77 +95,77 @@ def test_a_line_of_an_access_log_is_a_view(either: Server, item: str) -> None:
 
 
 def test_single_documents_are_counted(either: Server, item: str) -> None:
-    answers = [
-        ask(either, "POST", "/es/logs/_doc", orjson.dumps({"id": item})),
-        ask(either, "PUT", f"/es/logs/_doc/{item}-1", orjson.dumps({"id": item})),
-        ask(either, "PUT", f"/es/logs/_create/{item}-2", orjson.dumps({"id": item})),
+    responses = [
+        send(either, "POST", "/es/logs/_doc", orjson.dumps({"id": item})),
+        send(either, "PUT", f"/es/logs/_doc/{item}-1", orjson.dumps({"id": item})),
+        send(either, "PUT", f"/es/logs/_create/{item}-2", orjson.dumps({"id": item})),
     ]
-    assert [answer.status for answer in answers] == [201] * 3
-    assert [answer.json["_id"] for answer in answers[1:]] == [f"{item}-1", f"{item}-2"]
+    assert [response.status for response in responses] == [201] * 3
+    assert [response.json["_id"] for response in responses[1:]] == [f"{item}-1", f"{item}-2"]
     assert views(either, item) == 3
 
 
 @pytest.mark.parametrize("path", ["/es", "/es/", "/es/_license", "/es/_index_template/t", "/es/logs"])
-def test_handshakes_are_answered(either: Server, path: str) -> None:
+def test_handshakes_are_answered_in_the_requested_media_type(either: Server, path: str) -> None:
     accept = "application/vnd.elasticsearch+json; compatible-with=9"
-    found = ask(either, "GET", path, Accept=accept)
-    assert (found.status, found.headers["X-Elastic-Product"]) == (200, "Elasticsearch")
-    assert found.headers["Content-Type"] == "application/vnd.elasticsearch+json;compatible-with=9"
-    head = ask(either, "HEAD", path, Accept=accept)
+    response = send(either, "GET", path, Accept=accept)
+    assert (response.status, response.headers["X-Elastic-Product"]) == (200, "Elasticsearch")
+    assert response.headers["Content-Type"] == "application/vnd.elasticsearch+json;compatible-with=9"
+    head = send(either, "HEAD", path, Accept=accept)
     assert (head.status, head.headers["X-Elastic-Product"], head.body) == (200, "Elasticsearch", b"")
 
 
-def test_what_is_not_spoken_is_an_error_of_elasticsearchs(either: Server) -> None:
-    assert ask(either, "POST", "/es/logs/_search", b"{}").json["status"] == 405
-    assert ask(either, "DELETE", "/es/logs").headers["Allow"] == "GET, HEAD, PUT"
-    assert ask(either, "GET", "/es/_nothing").json["error"]["type"] == "resource_not_found_exception"
-    assert ask(either, "POST", "/es/_bulk", b'{"id":"x"}\n').json["error"]["type"] == "illegal_argument_exception"
-    assert ask(either, "POST", "/es/_bulk", b"x", Content_Encoding="gzip").json["status"] == 400
-    assert ask(either, "POST", "/es/_bulk", b"x", Content_Encoding="lzma").json["status"] == 415
-    assert ask(either, "GET", "/established").json["type"] == "urn:metronome:error:NotFound"
+def test_unsupported_requests_get_an_error_in_elasticsearchs_format(either: Server) -> None:
+    assert send(either, "POST", "/es/logs/_search", b"{}").json["status"] == 405
+    assert send(either, "DELETE", "/es/logs").headers["Allow"] == "GET, HEAD, PUT"
+    assert send(either, "GET", "/es/_nothing").json["error"]["type"] == "resource_not_found_exception"
+    assert send(either, "POST", "/es/_bulk", b'{"id":"x"}\n').json["error"]["type"] == "illegal_argument_exception"
+    assert send(either, "POST", "/es/_bulk", b"x", Content_Encoding="gzip").json["status"] == 400
+    assert send(either, "POST", "/es/_bulk", b"x", Content_Encoding="lzma").json["status"] == 415
+    assert send(either, "GET", "/established").json["type"] == "urn:metronome:error:NotFound"
 
 
-def test_what_is_too_large_is_413_so_that_it_is_split(server: Server) -> None:
-    answer = ask(server, "POST", "/es/_bulk", lines({"text": "x" * 100_000}))
-    assert (answer.status, answer.json["status"]) == (413, 413)
+def test_a_body_over_the_limit_is_413(server: Server) -> None:
+    response = send(server, "POST", "/es/_bulk", lines({"text": "x" * 100_000}))
+    assert (response.status, response.json["status"]) == (413, 413)
 
 
-def test_keys_are_asked_for_in_elasticsearchs_way(tmp_path: Path, item: str) -> None:
+def test_a_missing_or_insufficient_key_gets_an_error_in_elasticsearchs_format(tmp_path: Path, item: str) -> None:
     data = tmp_path / "data"
     token, reader = create_key(data, "shipper", Scope.TICK), create_key(data, "reader", Scope.TOCK)
     with running_server(data, public="tock") as running:
         body = lines({"id": item})
         for path in ("/es/_bulk", "/es/", "/es/logs/_doc"):
-            answer = ask(running, "POST" if path != "/es/" else "GET", path, body)
-            assert (answer.status, answer.json["error"]["type"]) == (401, "security_exception")
-            assert answer.headers["WWW-Authenticate"] == 'Basic realm="metronome", ApiKey'
-            assert answer.headers["X-Elastic-Product"] == "Elasticsearch"
-        refused = ask(running, "POST", "/es/_bulk", body, Authorization=f"ApiKey {reader}")
-        assert (refused.status, refused.json["error"]["type"]) == (403, "security_exception")
+            response = send(running, "POST" if path != "/es/" else "GET", path, body)
+            assert (response.status, response.json["error"]["type"]) == (401, "security_exception")
+            assert response.headers["WWW-Authenticate"] == 'Basic realm="metronome", ApiKey'
+            assert response.headers["X-Elastic-Product"] == "Elasticsearch"
+        rejected = send(running, "POST", "/es/_bulk", body, Authorization=f"ApiKey {reader}")
+        assert (rejected.status, rejected.json["error"]["type"]) == (403, "security_exception")
         for scheme in ("ApiKey", "Bearer"):
-            assert ask(running, "POST", "/es/_bulk", body, Authorization=f"{scheme} {token}").statuses == [201]
+            assert send(running, "POST", "/es/_bulk", body, Authorization=f"{scheme} {token}").statuses == [201]
         assert views(running, item) == 2
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_full_spool_refuses_each_document_for_now_and_takes_it_later(tmp_path: Path, item: str, workers: int) -> None:
-    away = f"http://127.0.0.1:{free_port()}"
+def test_a_full_spool_rejects_each_document_until_there_is_room(tmp_path: Path, item: str, workers: int) -> None:
+    unreachable_store = f"http://127.0.0.1:{free_port()}"
     body = lines(*[{"id": item, "event": "view", "text": "x" * 100}] * 100, action='{"index":{}}')
-    named = lines({"id": item, "event": "view"}, action=f'{{"create":{{"_id":"{item}"}}}}')
-    taken = 0
+    with_id = lines({"id": item, "event": "view"}, action=f'{{"create":{{"_id":"{item}"}}}}')
+    accepted = 0
     with running_server(
-        tmp_path / "data", store=away, spool_max_bytes=20_000, workers=workers, stop_seconds=1
+        tmp_path / "data", store=unreachable_store, spool_max_bytes=20_000, workers=workers, stop_seconds=1
     ) as running:
-        answer = ask(running, "POST", "/es/_bulk", body)
-        while set(answer.statuses) == {201}:
-            taken += 100
-            answer = ask(running, "POST", "/es/_bulk", body)
-        assert (answer.status, answer.json["errors"], set(answer.statuses)) == (200, True, {429})
-        kinds = {item["index"]["error"]["type"] for item in answer.json["items"]}
-        assert kinds == {"es_rejected_execution_exception"}
-        single = ask(running, "POST", "/es/logs/_doc", orjson.dumps({"id": item, "text": "x" * 20_000}))
+        response = send(running, "POST", "/es/_bulk", body)
+        while set(response.statuses) == {201}:
+            accepted += 100
+            response = send(running, "POST", "/es/_bulk", body)
+        assert (response.status, response.json["errors"], set(response.statuses)) == (200, True, {429})
+        error_types = {item["index"]["error"]["type"] for item in response.json["items"]}
+        assert error_types == {"es_rejected_execution_exception"}
+        single = send(running, "POST", "/es/logs/_doc", orjson.dumps({"id": item, "text": "x" * 20_000}))
         assert (single.status, single.json["status"], single.headers["Retry-After"]) == (429, 429, "5")
     with running_server(tmp_path / "data", workers=workers) as running:
-        assert ask(running, "POST", "/es/_bulk", body + named).statuses == [201] * 101
-        assert views(running, item) == taken + 101
-    assert len(read_stored_documents(tmp_path / "data")) == taken + 101
+        assert send(running, "POST", "/es/_bulk", body + with_id).statuses == [201] * 101
+        assert views(running, item) == accepted + 101
+    assert len(read_stored_documents(tmp_path / "data")) == accepted + 101

@@ -151,7 +151,7 @@ def test_without_a_chunk_nothing_is_answered(options: list[Any]) -> None:
 
 
 def test_a_refusal_has_no_word_in_the_protocol() -> None:
-    assert FORWARD.reply_error(Request(b"", "", 1), SpoolFull("full"), 503).body == b""
+    assert FORWARD.reply_error(Request(b"", "", 1), SpoolFull("full")).body == b""
     assert FORWARD.extract_key(Request(b"", "", 1)) == ""
 
 

@@ -6,8 +6,8 @@ from urllib.parse import urlencode
 import orjson
 import pytest
 
-from metronome.errors import Forbidden, Malformed, MetronomeError, NotFound, Unauthorized
-from metronome.protocol import IngestResult, Request, SiteConfig, public_message
+from metronome.errors import Forbidden, Malformed, MetronomeError, NotFound, Unauthorized, describe_to_client
+from metronome.protocol import IngestResult, Request, SiteConfig
 from metronome.protocols.matomo import api
 
 TOKEN = "b" * 32
@@ -70,7 +70,7 @@ def test_what_cannot_be_answered_is_an_error_in_matomos_way(
     request = call(method, **parameters)
     with pytest.raises(Malformed, match=sentence) as found:
         api.parse(request)
-    said = orjson.loads(api.reply_error(request, found.value, 400).body)
+    said = orjson.loads(api.reply_error(request, found.value).body)
     assert said["result"] == "error"
     assert sentence in said["message"]
 
@@ -84,9 +84,9 @@ def test_an_importer_that_would_not_be_believed_hears_it_first(
     request = call("SitesManager.getSiteFromId", idSite="1", token_auth=given)._replace(is_trusted=False)
     with pytest.raises(wrong, match="scope import") as found:
         api.parse(request)
-    refused = api.reply_error(request, found.value, status)
+    refused = api.reply_error(request, found.value)
     assert (refused.status, refused.content_type) == (status, "application/json")
-    assert orjson.loads(refused.body) == {"result": "error", "message": public_message(found.value)}
+    assert orjson.loads(refused.body) == {"result": "error", "message": describe_to_client(found.value)}
 
 
 @pytest.mark.parametrize("body", [b"", b"module=CoreHome", b'{"module":', b'{"module":["API"]}', b"\xff=\xff"])
@@ -94,4 +94,4 @@ def test_what_is_no_call_finds_nothing(body: bytes) -> None:
     request = Request(body, "", 10, is_trusted=True)
     with pytest.raises((NotFound, Malformed)):
         api.parse(request)
-    assert api.reply_error(request, Unauthorized("x"), 401).content_type == "application/problem+json"
+    assert api.reply_error(request, Unauthorized("x")).content_type == "application/problem+json"

@@ -297,14 +297,14 @@ class TestAnswers:
 
     @pytest.mark.parametrize("body", [b'{"requests":[', b'{"requests":["?x"]}'])
     def test_a_bulk_that_was_not_taken_is_told_in_matomos_way(self, body: bytes) -> None:
-        reply = tracker.reply_error(post(body), SpoolFull("no room"), 503)
+        reply = tracker.reply_error(post(body), SpoolFull("no room"))
         said = orjson.loads(reply.body)
         assert (reply.status, said["status"], said["tracked"], said["invalid"]) == (503, "error", 0, 0)
         assert "no room" in said["message"]
         assert "Retry-After" in reply.headers
 
     def test_others_are_told_as_everywhere(self) -> None:
-        reply = tracker.reply_error(get(VIEW), Unauthorized("a key is needed"), 401)
+        reply = tracker.reply_error(get(VIEW), Unauthorized("a key is needed"))
         assert (reply.status, reply.content_type) == (401, "application/problem+json")
         assert "WWW-Authenticate" in reply.headers
 
@@ -313,7 +313,7 @@ class TestAnswers:
         requests = [get("", **origin), get(VIEW, **origin), post(f"{VIEW}&send_image=0", **origin)]
         replies = [*map(answer, requests), answer(post({"requests": []}, **origin))]
         refused = (get(VIEW, **origin), post({"requests": []}, **origin))
-        replies += [tracker.reply_error(request, Malformed("x"), 400) for request in refused]
+        replies += [tracker.reply_error(request, Malformed("x")) for request in refused]
         for reply in replies:
             assert reply.headers["Access-Control-Allow-Origin"] == "https://example.org"
             assert reply.headers["Access-Control-Allow-Credentials"] == "true"
@@ -343,7 +343,7 @@ def test_any_request_is_read_or_refused(body: bytes, query: str, method: str) ->
     try:
         readings: ParsedRequest = tracker.parse(request)
     except (Malformed, PayloadTooLarge) as error:
-        assert tracker.reply_error(request, error, 400).status == 400  # noqa: PT017  # what it is answered with
+        assert tracker.reply_error(request, error).status == 400  # noqa: PT017  # what it is answered with
         return
     for reading in readings.events:
         assert isinstance(reading, Event | Malformed | PayloadTooLarge)

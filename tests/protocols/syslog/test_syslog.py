@@ -435,7 +435,7 @@ def test_nothing_is_answered_and_there_is_no_key() -> None:
     request = request_of(b"a")
     assert syslog.extract_key(request) == ""
     assert syslog.reply(request, ParsedRequest([], is_batch=True), IngestResult(1, {})).body == b""
-    assert syslog.reply_error(request, SpoolFull("full"), 503).body == b""
+    assert syslog.reply_error(request, SpoolFull("full")).body == b""
 
 
 _headers = st.sampled_from(
