@@ -162,12 +162,12 @@ def test_each_parameter_of_a_report_is_described() -> None:
     ],
 )
 def test_each_parameter_of_a_question_is_documented(heading: str, parameters: frozenset[str]) -> None:
-    told = section("docs/queries.md", heading) + section("docs/queries.md", "What an answer is made of")
+    told = section("docs/queries.md", heading) + section("docs/queries.md", "Common to all reports")
     assert [name for name in sorted(parameters) if f"`{name}`" not in told] == []
 
 
 def test_each_field_that_enrichment_makes_is_documented() -> None:
-    told = section("docs/queries.md", "What events are given at the door")
+    told = section("docs/queries.md", "Enrichment")
     assert [name for name in sorted(ENRICHED_FIELDS) if f"`{name}`" not in told] == []
 
 
