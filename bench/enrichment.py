@@ -7,7 +7,7 @@ from typing import Any, Final
 from bench.figures import BenchmarkRow
 from metronome.enrich.countries import open_countries
 from metronome.enrich.enrichment import Enrichment
-from metronome.event import DocumentContext, Event, build_document
+from metronome.event import DocumentContext, Event, IngestConfig, build_document
 
 VISITORS: Final = 1000
 ROUNDS: Final = 20
@@ -33,7 +33,7 @@ def measure() -> list[BenchmarkRow]:
         plain.received_at,
         plain.min_timestamp,
         plain.max_timestamp,
-        enrichment=Enrichment(open_countries("built-in")),
+        IngestConfig(enrichment=Enrichment(open_countries("built-in"))),
         salts={_DAY: b"s" * 32},
     )
     without = with_it = float("inf")

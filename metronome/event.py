@@ -20,9 +20,11 @@ import json
 import math
 import re
 import secrets
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import lru_cache
 from itertools import count
 from typing import Any, Final, NamedTuple
@@ -36,7 +38,7 @@ from metronome.enrich.addresses import (
     anonymize_text,
     normalize_address,
 )
-from metronome.enrich.enrichment import EMPTY_VALUES, ENRICH_KEPT_FIELD, ENRICH_VERSION_FIELD, Enrichment
+from metronome.enrich.enrichment import EMPTY_VALUES, ENRICH_KEPT_FIELD, ENRICH_VERSION_FIELD, NO_SALTS, Enrichment
 from metronome.enrich.referrers import normalize_referrer
 from metronome.errors import Malformed
 from metronome.fields import (
@@ -55,6 +57,7 @@ from metronome.fields import (
     param_name,
     param_value,
 )
+from metronome.items import ItemPattern
 from metronome.times import parse_timestamp
 
 REPEATED_FIELDS: Final = "[repeated]"
@@ -105,27 +108,55 @@ def mark_duplicates(fields: dict[str, Any], names: Iterable[str]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class DocumentContext:
-    """What is known at the door when events come in.
+class IngestConfig:
+    """What is accepted on ingest, and how it is stored: the same for the life of the process.
 
     Attributes:
-        arrival: the stamp that events without a time get.
-        earliest: the oldest stamp that is taken, or None to take any.
-        latest: the newest stamp that is taken.
-        own_hosts: hosts whose referers do not count (see `own_hosts`).
-        cut_addresses: whether ``clientip`` is cut so that it no longer names a household.
-        enrichment: what is added to events, or None to add nothing.
-        salts: what visitors are named with, by UTC days; nobody is named without.
+        item_pattern: finds the item in the path of a URL.
+        own_hosts: hosts of the operator's sites, whose referrers are not stored (see
+            `metronome.enrich.referrers.normalize_own_hosts`).
+        max_age: the maximum age of an event from a sender without the scope ``import``; None for any age.
+        event_max_bytes: the maximum size of a document.
+        body_max_bytes: the maximum size of a decoded request body.
+        batch_max_events: the maximum number of events in a request.
+        anonymize_addresses: whether IP addresses are truncated.
+        enrichment: None to add nothing to events.
+        honor_privacy_signals: whether requests with ``Sec-GPC`` or ``DNT`` are stored without a visitor.
+
+    """
+
+    item_pattern: ItemPattern = field(default_factory=ItemPattern)
+    own_hosts: frozenset[str] = frozenset()
+    max_age: timedelta | None = None
+    event_max_bytes: int = sys.maxsize
+    body_max_bytes: int = sys.maxsize
+    batch_max_events: int = sys.maxsize
+    anonymize_addresses: bool = True
+    enrichment: Enrichment | None = None
+    honor_privacy_signals: bool = True
+
+
+DEFAULT_INGEST_CONFIG: Final = IngestConfig()
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentContext:
+    """What documents get from the time at which their events are received.
+
+    Attributes:
+        received_at: the timestamp of events without one.
+        min_timestamp: the oldest timestamp that is accepted, or None to accept any.
+        max_timestamp: the newest timestamp that is accepted.
+        config: how documents are built.
+        salts: the salts of visitor IDs by UTC day; without one, events get no visitor.
 
     """
 
     received_at: str
     min_timestamp: str | None
     max_timestamp: str
-    own_hosts: frozenset[str] = frozenset()
-    anonymize_addresses: bool = True
-    enrichment: Enrichment | None = None
-    salts: Mapping[str, bytes] = field(default_factory=dict)
+    config: IngestConfig = DEFAULT_INGEST_CONFIG
+    salts: Mapping[str, bytes] = field(default_factory=lambda: NO_SALTS)
 
 
 def build_document(event: Event, context: DocumentContext, generated_id: str) -> bytes:
@@ -146,7 +177,9 @@ def build_document(event: Event, context: DocumentContext, generated_id: str) ->
     """
     shape = _FIELD_LAYOUTS[tuple(event.fields)]
     event = (
-        _anonymize_event(event, shape.address_fields) if shape.address_fields and context.anonymize_addresses else event
+        _anonymize_event(event, shape.address_fields)
+        if shape.address_fields and context.config.anonymize_addresses
+        else event
     )
     fields = event.fields
     odd: dict[str, Any] = {}
@@ -168,13 +201,13 @@ def build_document(event: Event, context: DocumentContext, generated_id: str) ->
         _set_referrer(shape.referrer_fields, doc, odd, context)
     if shape.has_number_or_address:
         _convert_numbers_and_address(doc, odd, context)
-    if shape.can_enrich and context.enrichment is not None:
+    if shape.can_enrich and context.config.enrichment is not None:
         kept = (
             frozenset([name for name in shape.enriched_fields if fields[name] not in EMPTY_VALUES])
             if shape.enriched_fields
             else _NO_FIELDS
         )
-        context.enrichment.enrich(doc, kept, fields.get("clientip"), context.received_at, context.salts)
+        context.config.enrichment.enrich(doc, kept, fields.get("clientip"), context.received_at, context.salts)
     if odd:
         doc["params"] = _encode_params(odd)
         doc["event.original"] = _original_text(event, context)
@@ -338,9 +371,9 @@ def _set_referrer(names: tuple[str, ...], doc: dict[str, Any], odd: dict[str, An
     else:
         return
     url = _to_text(given)
-    short = normalize_referrer(url, context.own_hosts)
+    short = normalize_referrer(url, context.config.own_hosts)
     whole = doc.get("referer_url")
-    if short != url and whole is not None and normalize_referrer(_to_text(whole), context.own_hosts) == url:
+    if short != url and whole is not None and normalize_referrer(_to_text(whole), context.config.own_hosts) == url:
         # A document that is sent again: this was made of the address beside it.
         short = url
     if short is not None and len(short) <= NAME_MAX_BYTES:
@@ -358,9 +391,9 @@ def _convert_numbers_and_address(doc: dict[str, Any], odd: dict[str, Any], conte
             doc[name] = _parse_number(doc[name])
     address = doc.pop("clientip", odd.pop("clientip", None))
     if address is not None:
-        plain = (anonymize_address if context.anonymize_addresses else normalize_address)(_to_text(address))
+        plain = (anonymize_address if context.config.anonymize_addresses else normalize_address)(_to_text(address))
         if plain is None:
-            odd["clientip"] = anonymize_text(_to_text(address)) if context.anonymize_addresses else address
+            odd["clientip"] = anonymize_text(_to_text(address)) if context.config.anonymize_addresses else address
         else:
             doc["clientip"] = plain
 
@@ -396,7 +429,7 @@ def _to_text(value: object) -> str:
 def _original_text(event: Event, context: DocumentContext) -> str:
     original = event.original(event.fields) if callable(event.original) else event.original
     address = event.fields.get("clientip")
-    if context.anonymize_addresses and "clientip" in event.fields:
+    if context.config.anonymize_addresses and "clientip" in event.fields:
         # What is cut must not stand here whole, not even in a field that was given twice.
         text, twice = "" if address is None else _to_text(address), REPEATED_FIELDS in event.fields
         cut = anonymize_address(text) or anonymize_text(text)

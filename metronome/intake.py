@@ -9,9 +9,9 @@ from time import perf_counter
 from types import MappingProxyType
 from typing import Final
 
-from metronome.enrich.enrichment import NO_SALTS, Enrichment
+from metronome.enrich.enrichment import NO_SALTS
 from metronome.errors import Malformed, MetronomeError, PayloadTooLarge, SpoolFull
-from metronome.event import DocumentContext, Event, build_document, generate_event_ids
+from metronome.event import DocumentContext, Event, IngestConfig, build_document, generate_event_ids
 from metronome.protocol import IngestResult, ParsedEvent, Protocol, Reply, Request
 from metronome.spool import SpoolWriter
 from metronome.telemetry import Telemetry
@@ -27,28 +27,6 @@ _SLICE_MAX_SECONDS = 0.02
 _DEADLINE_CHECK_EVENTS = 16
 """The deadline is checked after this many events: a hostile event can take a hundred times longer than usual."""
 _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
-
-
-@dataclass(frozen=True, slots=True)
-class IngestConfig:
-    """What is taken at the door, and how.
-
-    Attributes:
-        max_age: how old an event may be, unless its sender is believed; None for any age.
-        event_max_bytes: how large a single document may be.
-        own_hosts: see `DocumentContext`.
-        cut_addresses: see `DocumentContext`.
-        enrichment: see `DocumentContext`.
-        honour_privacy_signals: whether no visitor is known of a request that asks not to be followed.
-
-    """
-
-    max_age: timedelta | None
-    event_max_bytes: int
-    own_hosts: frozenset[str]
-    anonymize_addresses: bool
-    enrichment: Enrichment | None = None
-    honor_privacy_signals: bool = True
 
 
 @dataclass(slots=True)
@@ -237,9 +215,7 @@ class Intake:
                 received_at=format_timestamp(now),
                 min_timestamp=None,
                 max_timestamp=format_timestamp(now + _MAX_CLOCK_SKEW),
-                own_hosts=self._config.own_hosts,
-                anonymize_addresses=self._config.anonymize_addresses,
-                enrichment=self._config.enrichment,
+                config=self._config,
                 salts=self._salts(),
             )
             self._context = (

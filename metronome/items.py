@@ -1,7 +1,6 @@
-"""Items: which hits of a web server are views and downloads, and of what.
+"""Items: find the item of a request's path, and whether the request is a view or a download of it.
 
-An item rule looks at the path of a request. With a pattern, the operator says what an item is; without
-one, every path is an item of its own.
+The operator's pattern defines what an item is. Without a pattern, every path is an item.
 """
 
 import re
@@ -24,13 +23,26 @@ DOWNLOAD_FORMATS: Final = (
     *("jar", "exe", "msi", "dmg", "deb", "rpm", "gem", "whl", "apk", "iso"),
     *("mp3", "mp4", "ogg", "wav", "flac", "webm", "mkv"),
 )
-"""The file extensions that are downloads where no pattern says otherwise: data, documents, software, media."""
+"""File extensions that are downloads if there is no pattern: data, documents, software, media."""
 
 _DOWNLOAD_FORMAT_SET = frozenset(DOWNLOAD_FORMATS)
 _VIEWED_STATUSES = frozenset({200, 206, 304})
-"""The statuses that show the item to its visitor: in full, in part, or from the visitor's own cache."""
+"""Statuses with which the visitor sees the item: in full, in part, or from the browser's cache."""
 _MIN_ERROR_STATUS = 400
 _CACHED_PATHS = 8192
+
+
+class ItemMatch(NamedTuple):
+    """What a path says about an item.
+
+    Attributes:
+        id: the item, or None if the path has none.
+        format: of the file that the path is for, in lower case, if it is a download; otherwise None.
+
+    """
+
+    id: str | None
+    format: str | None
 
 
 class HitClassification(NamedTuple):
@@ -38,8 +50,8 @@ class HitClassification(NamedTuple):
 
     Attributes:
         event: ``view``, ``download``, ``error`` or ``request``.
-        id: the item, or None where the path is none.
-        format: of a download, in lower case; else None.
+        id: the item, or None if the path has none.
+        format: of a download, in lower case; otherwise None.
 
     """
 
@@ -48,64 +60,81 @@ class HitClassification(NamedTuple):
     format: str | None
 
 
-class _ItemMatch(NamedTuple):
-    id: str | None
-    format: str | None
-
-
-_NO_MATCH = _ItemMatch(None, None)
+_NO_MATCH = ItemMatch(None, None)
 
 
 class ItemPattern:
-    """Says of each request which item it is of and whether it was viewed or downloaded.
+    """Find the item of a path, and what a request for it counts as.
 
     Args:
         regex: is searched in the path, and has the group ``id`` and, for downloads, ``format``.
-            Without it, the whole path is the item, and its file extension says what is a download.
+            Without it, the whole path is the item, and its file extension decides whether it is a download.
 
     """
 
     def __init__(self, regex: re.Pattern[str] | None = None) -> None:
         self.regex = regex
-        self._cached_match: Callable[[str], _ItemMatch] = lru_cache(_CACHED_PATHS)(self._match_item)
+        self.match: Callable[[str], ItemMatch] = lru_cache(_CACHED_PATHS)(self._match)
+        """Return the item of a path, percent-encoded and without a query."""
 
     def classify(self, method: str | None, status: int | None, path: str) -> HitClassification:
-        """Say what a request counts as.
+        """Return what a request counts as.
 
         Args:
-            method: its method, or None where the log does not have it.
-            status: how it ended, or None where the log does not have it.
-            path: the path it asked for, percent-encoded, without the query.
+            method: None if the log does not have it.
+            status: None if the log does not have it.
+            path: percent-encoded, without the query.
 
         Returns:
-            A view or a download only if a GET showed an item; else an error or a request, which keep
-            the ``id`` of the item that they are of.
+            A view or a download only for a successful GET of an item; otherwise an error or a request, which have
+            the ``id`` of their item, too.
 
         """
-        item, form = self._cached_match(path)
-        if item is not None and method == "GET" and status in _VIEWED_STATUSES:
-            return HitClassification("download", item, form) if form else HitClassification("view", item, None)
-        return HitClassification(
-            "error" if status is not None and status >= _MIN_ERROR_STATUS else "request", item, None
-        )
+        match = self.match(path)
+        event = event_of_request(method, status, match)
+        return HitClassification(event, match.id, match.format if event == "download" else None)
 
-    def _match_item(self, path: str) -> _ItemMatch:
+    def _match(self, path: str) -> ItemMatch:
         if self.regex is None:
             return _build_match(path, _download_extension(path))
-        found = self.regex.search(path)
-        if found is None:
+        match = self.regex.search(path)
+        if match is None:
             return _NO_MATCH
-        return _build_match(found["id"], found["format"] if "format" in self.regex.groupindex else None)
+        return _build_match(match["id"], match["format"] if "format" in self.regex.groupindex else None)
+
+
+def event_of_request(method: str | None, status: int | None, match: ItemMatch) -> str:
+    """Return the event of a request: ``view``, ``download``, ``error`` or ``request``."""
+    if match.id is not None and method == "GET" and status in _VIEWED_STATUSES:
+        return "download" if match.format else "view"
+    return "error" if status is not None and status >= _MIN_ERROR_STATUS else "request"
+
+
+def request_path(target: str) -> str:
+    """Return the path of a request's target, percent-encoded and without the query; empty if it has no path.
+
+    A proxy's request has a whole URL as target; ``OPTIONS *`` and ``CONNECT host:port`` have no path.
+    """
+    path = target.partition("?")[0]
+    if path.startswith("/"):
+        return path
+    scheme, separator, rest = path.partition("://")
+    return "/" + rest.partition("/")[2] if separator and scheme.isalpha() else ""
+
+
+def url_path(url: str) -> str:
+    """Return the path of a URL, percent-encoded; empty if it has neither a scheme nor a leading slash."""
+    return request_path(url.partition("#")[0])
 
 
 def compile_item_pattern(pattern: str | None) -> ItemPattern:
-    """Make the rule of an operator's setting.
+    """Compile the operator's setting.
 
     Args:
-        pattern: a regular expression, or None or nothing for the rule without a pattern.
+        pattern: a regular expression; None or empty for no pattern.
 
     Raises:
-        ConfigurationError: it is no regular expression, or lacks the group ``id``.
+        ConfigurationError: it is not a valid regular expression, or lacks the group ``id``.
 
     """
     if not pattern:
@@ -113,18 +142,18 @@ def compile_item_pattern(pattern: str | None) -> ItemPattern:
     try:
         compiled = re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as error:
-        raise ConfigurationError(f"{PATTERN_SETTING} is no regular expression: {error}") from None
+        raise ConfigurationError(f"{PATTERN_SETTING} is not a valid regular expression: {error}") from None
     if "id" not in compiled.groupindex:
         raise ConfigurationError(f"{PATTERN_SETTING} needs a group named id, as in ^/datasets/(?P<id>[^/]+)")
     return ItemPattern(compiled)
 
 
-def _build_match(encoded_id: str | None, file_format: str | None) -> _ItemMatch:
+def _build_match(encoded_id: str | None, file_format: str | None) -> ItemMatch:
     item = unquote(encoded_id) if encoded_id else ""
-    # The server refuses a longer id, and with it the whole event.
+    # A longer id would have the whole event rejected.
     if not item or len(item.encode(errors="replace")) > NAME_MAX_BYTES:
         return _NO_MATCH
-    return _ItemMatch(item, file_format.lower() if file_format else None)
+    return ItemMatch(item, file_format.lower() if file_format else None)
 
 
 def _download_extension(path: str) -> str | None:

@@ -4,8 +4,6 @@ A dialect is pure: it opens no socket, reads no clock and keeps nothing between 
 
 The keys that requests carry in their ``Authorization``.
 
-What the operator says of what they publish, as far as reading events depends on it.
-
 Errors as ``application/problem+json`` (RFC 9457), for protocols without an error shape of their own.
 """
 
@@ -21,8 +19,7 @@ from urllib.parse import parse_qsl
 import orjson
 
 from metronome.errors import Malformed, MetronomeError, PayloadTooLarge, Unauthorized, describe_to_client
-from metronome.event import Event
-from metronome.items import ItemPattern
+from metronome.event import DEFAULT_INGEST_CONFIG, Event, IngestConfig
 from metronome.scopes import Scope
 
 
@@ -104,25 +101,10 @@ _JSON_TYPE_NAMES: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class SiteConfig:
-    """What is published, and where.
-
-    Attributes:
-        rule: finds the item in the path of a request.
-        own_hosts: hosts whose referers do not count (see `metronome.enrich.referrers.own_hosts`).
-
-    """
-
-    item_pattern: ItemPattern = field(default_factory=ItemPattern)
-    own_hosts: frozenset[str] = frozenset()
-
-
 ParsedEvent = Event | Malformed | PayloadTooLarge
 """One event of a request, or why it could not be read."""
 
 _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
-_DEFAULT_SITE_CONFIG: Final = SiteConfig()
 
 
 class ParsedRequest(NamedTuple):
@@ -156,7 +138,7 @@ class Request(NamedTuple):
         identities: new names for its events, one for each ``next``; None where the dialect needs none. A dialect
             names all its events or none.
         believed: whether the sender may say of any time and address that it happened then and there.
-        site: what the operator says of what they publish.
+        config: of the server.
 
     """
 
@@ -171,7 +153,7 @@ class Request(NamedTuple):
     received_at: str = ""
     event_ids: Iterator[str] | None = None
     is_trusted: bool = False
-    site_config: SiteConfig = _DEFAULT_SITE_CONFIG
+    config: IngestConfig = DEFAULT_INGEST_CONFIG
 
 
 class IngestResult(NamedTuple):

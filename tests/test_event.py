@@ -8,17 +8,20 @@ import orjson
 import pytest
 
 from metronome.errors import Malformed
-from metronome.event import DOCUMENT_HEAD_PATTERN, REPEATED_FIELDS, DocumentContext, Event, build_document
+from metronome.event import DOCUMENT_HEAD_PATTERN, REPEATED_FIELDS, DocumentContext, Event, IngestConfig, build_document
 
 NOON = "2015-01-22T12:00:00.000Z"
 DOOR = DocumentContext(
     received_at=NOON,
     min_timestamp="2015-01-15T12:00:00.000Z",
     max_timestamp="2015-01-23T12:00:00.000Z",
-    own_hosts=frozenset({"own.example"}),
+    config=IngestConfig(own_hosts=frozenset({"own.example"})),
 )
 OPEN = DocumentContext(
-    received_at=NOON, min_timestamp=None, max_timestamp="9999-12-31T23:59:59.999Z", anonymize_addresses=False
+    received_at=NOON,
+    min_timestamp=None,
+    max_timestamp="9999-12-31T23:59:59.999Z",
+    config=IngestConfig(anonymize_addresses=False),
 )
 HEAD = {"@timestamp": NOON, "event_id": "spare", "@version": "1"}
 

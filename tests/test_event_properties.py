@@ -15,7 +15,7 @@ from metronome.enrich.addresses import anonymize_address
 from metronome.enrich.countries import open_countries
 from metronome.enrich.enrichment import Enrichment
 from metronome.errors import Malformed, PayloadTooLarge
-from metronome.event import DOCUMENT_HEAD_PATTERN, DocumentContext, Event, build_document
+from metronome.event import DOCUMENT_HEAD_PATTERN, DocumentContext, Event, IngestConfig, build_document
 from metronome.fields import REFERRER_FIELDS, TIMESTAMP_FIELDS
 from metronome.protocol import Request
 from metronome.protocols.native import tick
@@ -25,11 +25,14 @@ DOOR = DocumentContext(
     received_at="2026-01-22T12:00:00.000Z",
     min_timestamp=None,
     max_timestamp="2026-01-23T12:00:00.000Z",
-    own_hosts=frozenset({"own.example"}),
+    config=IngestConfig(own_hosts=frozenset({"own.example"})),
 )
 ENRICHING = replace(
     DOOR,
-    enrichment=Enrichment(open_countries("built-in"), frozenset({"a.example"}), DOOR.own_hosts),
+    config=replace(
+        DOOR.config,
+        enrichment=Enrichment(open_countries("built-in"), frozenset({"a.example"}), DOOR.config.own_hosts),
+    ),
     salts={"2026-01-22": b"s" * 32},
 )
 HERE = Path(__file__).parent

@@ -17,15 +17,15 @@ from prometheus_client import CollectorRegistry
 
 from metronome.enrich.enrichment import Enrichment
 from metronome.errors import Malformed, MetronomeError, PayloadTooLarge, SpoolFull
-from metronome.event import Event, derive_event_ids
-from metronome.intake import IngestConfig, Intake
+from metronome.event import Event, IngestConfig, derive_event_ids
+from metronome.intake import Intake
 from metronome.protocol import IngestResult, ParsedRequest, Reply, Request
 from metronome.protocols.native import tick
 from metronome.spool import SpoolReader, SpoolWriter
 from metronome.telemetry import Telemetry
 
 NOON = datetime(2015, 1, 22, 12, tzinfo=UTC).timestamp()
-POLICY = IngestConfig(timedelta(days=7), 1000, frozenset(), anonymize_addresses=True, enrichment=Enrichment())
+POLICY = IngestConfig(max_age=timedelta(days=7), event_max_bytes=1000, enrichment=Enrichment())
 SALTS = {"2015-01-22": b"a" * 32, "2015-01-23": b"b" * 32}
 PERSON = {"agent": "Mozilla/5.0", "clientip": "203.0.113.77"}
 

@@ -5,7 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metronome.errors import ConfigurationError
-from metronome.items import DOWNLOAD_FORMATS, HitClassification, ItemPattern, compile_item_pattern
+from metronome.items import (
+    DOWNLOAD_FORMATS,
+    HitClassification,
+    ItemMatch,
+    ItemPattern,
+    compile_item_pattern,
+    request_path,
+    url_path,
+)
 
 PATTERN = r"^/(?:files|projects)/(?P<id>[^/]+?)(?:/.*?)?(?:\.(?P<format>pdf|zip|tar\.gz|KML))?$"
 
@@ -117,8 +125,8 @@ def test_no_setting_is_no_pattern(path: str | None) -> None:
 @pytest.mark.parametrize(
     ("pattern", "says"),
     [
-        ("^/(?P<id>", "METRONOME_ITEM_PATTERN is no regular expression"),
-        ("*", "METRONOME_ITEM_PATTERN is no regular expression"),
+        ("^/(?P<id>", "METRONOME_ITEM_PATTERN is not a valid regular expression"),
+        ("*", "METRONOME_ITEM_PATTERN is not a valid regular expression"),
         ("^/files/([^/]+)", "METRONOME_ITEM_PATTERN needs a group named id"),
         ("(?P<format>pdf)", "METRONOME_ITEM_PATTERN needs a group named id"),
     ],
@@ -126,6 +134,41 @@ def test_no_setting_is_no_pattern(path: str | None) -> None:
 def test_a_wrong_pattern_is_refused_by_its_setting(pattern: str, says: str) -> None:
     with pytest.raises(ConfigurationError, match=says):
         compile_item_pattern(pattern)
+
+
+@pytest.mark.parametrize(
+    ("path", "match"),
+    [
+        ("/files/rivers.pdf", ItemMatch("rivers", "pdf")),
+        ("/files/rivers", ItemMatch("rivers", None)),
+        ("/style/main.css", ItemMatch(None, None)),
+        ("", ItemMatch(None, None)),
+    ],
+)
+def test_match_returns_the_item_of_a_path(path: str, match: ItemMatch) -> None:
+    assert compile_item_pattern(PATTERN).match(path) == match
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("https://example.org/a%20b?x=1#top", "/a%20b"),
+        ("https://example.org", "/"),
+        ("https://example.org#top", "/"),
+        ("/a/b?x=/c", "/a/b"),
+        ("//host/a", "//host/a"),
+        ("a/b", ""),
+        ("*", ""),
+        ("host:443", ""),
+        ("", ""),
+    ],
+)
+def test_url_path_returns_the_path_of_a_url(url: str, path: str) -> None:
+    assert url_path(url) == path
+
+
+def test_a_request_target_has_no_fragment() -> None:
+    assert request_path("/a#b?c") == "/a#b"
 
 
 @given(st.text(), st.sampled_from(DOWNLOAD_FORMATS))

@@ -27,6 +27,12 @@ _LOG_LINE_PATTERN = re.compile(r"\s*(?:\S{1,255} )?[0-9a-f:.]{2,45} \S{1,64} \S{
 _NETWORK_BITS = {4: 24, 6: 48}
 
 
+def set_client(fields: dict[str, Any], client: str) -> None:
+    """Set ``clientip`` if *client* is an IP address, otherwise ``clienthost``; neither for a hyphen."""
+    if client != "-":
+        fields["clientip" if normalize_address(client) else "clienthost"] = client
+
+
 def anonymize_address(address: str) -> str | None:
     """Return an address without the part that names a single household: its /24, or its /48 for IPv6.
 

@@ -15,9 +15,8 @@ the line
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from metronome.event import Event
+from metronome.event import Event, IngestConfig
 from metronome.fields import TIMESTAMP_FIELDS
-from metronome.protocol import SiteConfig
 from metronome.protocols.access_logs.json_formats import merge_fields
 from metronome.protocols.access_logs.reader import parse_hit_line, parse_hit_record
 from metronome.times import parse_record_timestamp
@@ -40,7 +39,7 @@ _FLATTEN_MAX_DEPTH: Final = 8
 _FLATTEN_MAX_NAME_CHARACTERS: Final = 256
 
 
-def event_from_record(record: dict[str, Any], site_config: SiteConfig, original: OriginalText = None) -> Event:
+def event_from_record(record: dict[str, Any], config: IngestConfig, original: OriginalText = None) -> Event:
     """Read a record as an event.
 
     What lies in objects inside the record gets a name with dots (``host.name``), as far as there is not too much of
@@ -50,7 +49,7 @@ def event_from_record(record: dict[str, Any], site_config: SiteConfig, original:
 
     Args:
         record: its fields; their names are texts. It may be changed, and become the event's fields.
-        site_config: what the operator says of what they publish.
+        config: of the server.
         original: what came in (see `Event`). Of hits it is not kept: it may have the client's address.
 
     """
@@ -58,13 +57,13 @@ def event_from_record(record: dict[str, Any], site_config: SiteConfig, original:
     if event and type(event) is str:
         return Event(record, original)
     if not _HTTP_FIELDS.isdisjoint(record):
-        hit = parse_hit_record(record, site_config.item_pattern, site_config.own_hosts)
+        hit = parse_hit_record(record, config.item_pattern, config.own_hosts)
         if hit is not None:
             return Event(_normalize_record(hit))
     for name in _LINE_FIELDS:
         line = record.get(name)
         if type(line) is str:
-            hit = parse_hit_line(line, site_config.item_pattern, site_config.own_hosts)
+            hit = parse_hit_line(line, config.item_pattern, config.own_hosts)
             if hit is not None:
                 return Event(_normalize_record(_merge_other_fields(hit, record, line)))
     if _is_native_event(record):

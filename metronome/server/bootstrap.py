@@ -14,9 +14,9 @@ from metronome.enrich.countries import open_countries
 from metronome.enrich.enrichment import NO_SALTS, Enrichment
 from metronome.enrich.referrers import normalize_own_hosts, parse_spam_hosts
 from metronome.errors import ConfigurationError
-from metronome.intake import IngestConfig, Intake
+from metronome.event import IngestConfig
+from metronome.intake import Intake
 from metronome.items import compile_item_pattern
-from metronome.protocol import SiteConfig
 from metronome.spool import SpoolWriter
 from metronome.state.base import State
 from metronome.state.elasticsearch import ElasticsearchState
@@ -118,27 +118,27 @@ def build_ingest_context(
         ConfigurationError: a file that a setting names cannot be read.
 
     """
-    hosts = normalize_own_hosts(settings.own_hosts)
     enrichment = build_enrichment(settings)
     if enrichment is not None:
         # The first of its kind has tables read for it, which takes longer than any event should wait.
         for agent in _WARM_UP_AGENTS:
             enrichment.derive_fields({**_WARM_UP_EVENT, "agent": agent})
-    policy = IngestConfig(
+    config = IngestConfig(
+        item_pattern=compile_item_pattern(settings.item_pattern),
+        own_hosts=normalize_own_hosts(settings.own_hosts),
         max_age=settings.event_max_age,
         event_max_bytes=settings.event_max_bytes,
-        own_hosts=hosts,
+        body_max_bytes=settings.body_max_bytes,
+        batch_max_events=settings.batch_max_events,
         anonymize_addresses=settings.addresses == "cut",
         enrichment=enrichment,
         honor_privacy_signals=settings.privacy_signals == "honour",
     )
     return IngestContext(
-        Intake(spool, policy, time.time, telemetry, salts),
+        Intake(spool, config, time.time, telemetry, salts),
         authorizer,
         ClientAddress(settings.trusted_proxies),
         telemetry,
-        SiteConfig(compile_item_pattern(settings.item_pattern), hosts),
+        config,
         time.time,
-        settings.body_max_bytes,
-        settings.batch_max_events,
     )

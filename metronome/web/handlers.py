@@ -10,9 +10,9 @@ from aiohttp import hdrs, web
 from metronome.auth.authorizer import Authorizer, Permissions
 from metronome.auth.client_address import ClientAddress
 from metronome.errors import MetronomeError
-from metronome.event import generate_event_ids, idempotent_event_ids
+from metronome.event import IngestConfig, generate_event_ids, idempotent_event_ids
 from metronome.intake import Intake
-from metronome.protocol import Endpoint, Request, SiteConfig, bearer_token
+from metronome.protocol import Endpoint, Request, bearer_token
 from metronome.scopes import Scope
 from metronome.stores.base import Store
 from metronome.telemetry import Telemetry
@@ -39,10 +39,8 @@ class IngestContext:
         guard: says who may send.
         senders: tells where a request came from.
         telemetry: where refused requests are counted.
-        site: what the operator says of what they publish.
+        config: limits, and how events are stored.
         clock: seconds since 1970.
-        max_bytes: how large a body may be.
-        max_events: how many events it may hold.
 
     """
 
@@ -50,10 +48,8 @@ class IngestContext:
     authorizer: Authorizer
     client_address: ClientAddress
     telemetry: Telemetry
-    site: SiteConfig
+    config: IngestConfig
     clock: Callable[[], float]
-    body_max_bytes: int
-    batch_max_events: int
 
 
 def build_ingest_route(address: Endpoint, context: IngestContext) -> web.RouteDef:
@@ -74,7 +70,7 @@ def build_ingest_handler(address: Endpoint, context: IngestContext) -> Handler:
         read = Request(
             b"",
             content_type(request),
-            context.batch_max_events,
+            context.config.batch_max_events,
             request.method,
             request.rel_url.raw_path[len(address.prefix) :],
             request.rel_url.raw_query_string,
@@ -82,10 +78,10 @@ def build_ingest_handler(address: Endpoint, context: IngestContext) -> Handler:
             context.client_address.resolve_request(request),
             format_timestamp(datetime.fromtimestamp(context.clock(), UTC)),
             identities,
-            site_config=context.site,
+            config=context.config,
         )
         try:
-            read = read._replace(body=await read_body(request, context.body_max_bytes))
+            read = read._replace(body=await read_body(request, context.config.body_max_bytes))
             if again:
                 read = read._replace(event_ids=idempotent_event_ids(again, request.rel_url.raw_path_qs, read.body))
             origin = request.headers.get(_ORIGIN_HEADER, "")

@@ -370,7 +370,7 @@ async def test_a_log_of_which_no_line_can_be_read_fails(server: Server, tmp_path
         (["nowhere.log"], "nowhere.log cannot be read: there is no such file"),
         ([LOG.parent], "it is a folder"),
         ([LOG, "--format", "morse"], "no log format is called 'morse'"),
-        ([LOG, "--item-pattern", "("], "METRONOME_ITEM_PATTERN is no regular expression"),
+        ([LOG, "--item-pattern", "("], "METRONOME_ITEM_PATTERN is not a valid regular expression"),
         ([LOG, "--item-pattern", "x"], "METRONOME_ITEM_PATTERN needs a group named id"),
     ],
 )

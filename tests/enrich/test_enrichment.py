@@ -1,5 +1,6 @@
 """Enrichment: what is added to which events, and what never changes."""
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from metronome.enrich.countries import CountryLookup
 from metronome.enrich.enrichment import ENRICH_VERSION, Enrichment
-from metronome.event import DocumentContext, Event, build_document
+from metronome.event import DocumentContext, Event, IngestConfig, build_document
 from metronome.fields import ENRICHED_FIELDS
 
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
@@ -23,15 +24,15 @@ PAGE = "https://data.example.org/wells"
 
 
 LOWLANDS = CountryLookup(lambda address: "NL" if address.startswith("81.2.69.") else None)
-ENRICHMENT = Enrichment(LOWLANDS, frozenset({"spam.example"}), frozenset({"own.example"}))
+OWN_HOSTS = frozenset({"own.example"})
+ENRICHMENT = Enrichment(LOWLANDS, frozenset({"spam.example"}), OWN_HOSTS)
 DOOR = DocumentContext(
     received_at="2015-01-22T12:00:00.000Z",
     min_timestamp=None,
     max_timestamp="2030-01-01T00:00:00.000Z",
-    own_hosts=frozenset({"own.example"}),
-    enrichment=ENRICHMENT,
+    config=IngestConfig(own_hosts=OWN_HOSTS, enrichment=ENRICHMENT),
 )
-PLAIN = DocumentContext(DOOR.received_at, None, DOOR.max_timestamp, DOOR.own_hosts)
+PLAIN = DocumentContext(DOOR.received_at, None, DOOR.max_timestamp, IngestConfig(own_hosts=OWN_HOSTS))
 
 
 def made(**fields: Any) -> dict[str, Any]:
@@ -199,14 +200,7 @@ def test_no_field_of_anybody_s_is_changed_or_lost(telling: dict[str, Any], own: 
     found = orjson.loads(
         build_document(
             event,
-            DocumentContext(
-                DOOR.received_at,
-                None,
-                DOOR.max_timestamp,
-                DOOR.own_hosts,
-                enrichment=ENRICHMENT,
-                salts={"2015-01-22": b"s" * 32},
-            ),
+            replace(DOOR, salts={"2015-01-22": b"s" * 32}),
             "spare",
         )
     )

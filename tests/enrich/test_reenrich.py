@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from metronome.enrich.countries import CountryLookup
 from metronome.enrich.enrichment import ENRICH_VERSION, Enrichment
 from metronome.enrich.reenrich import list_changed_fields, reenrich_document
-from metronome.event import DocumentContext, Event, build_document
+from metronome.event import DocumentContext, Event, IngestConfig, build_document
 from metronome.fields import ENRICHED_FIELDS
 
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
@@ -36,7 +36,9 @@ def again(fields: dict[str, Any], enrichment: Enrichment = ENRICHMENT) -> dict[s
 
 def enriched(fields: dict[str, Any], enrichment: Enrichment = ENRICHMENT) -> dict[str, Any]:
     """Return the document of an event that comes in today."""
-    door = DocumentContext(HEAD["@timestamp"], None, "2030-01-01T00:00:00.000Z", enrichment=enrichment, salts=SALTS)
+    door = DocumentContext(
+        HEAD["@timestamp"], None, "2030-01-01T00:00:00.000Z", IngestConfig(enrichment=enrichment), SALTS
+    )
     found: dict[str, Any] = orjson.loads(build_document(Event(fields), door, "e"))
     return found
 

@@ -8,11 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metronome.errors import Malformed, PayloadTooLarge
-from metronome.event import DocumentContext, build_document
-from metronome.protocol import SiteConfig
+from metronome.event import DocumentContext, IngestConfig, build_document
 from metronome.protocols.records import event_from_record
 
-SITE = SiteConfig()
+SITE = IngestConfig()
 DOOR = DocumentContext(
     received_at="2026-11-22T12:00:00.000Z", min_timestamp=None, max_timestamp="2030-01-01T00:00:00.000Z"
 )

@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import quote, unquote
 
+from metronome.enrich.addresses import set_client
 from metronome.errors import Malformed
 from metronome.protocols.access_logs.formats import (
     DECODE_ERRORS,
     EMPTY_VALUES,
     LineParser,
     LogFormat,
-    set_client,
     set_request_line,
     strip_port,
 )

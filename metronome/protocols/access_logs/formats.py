@@ -8,8 +8,6 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
-from metronome.enrich.addresses import normalize_address
-
 LINE_MAX_BYTES: Final = 65_536
 """The longest line that is read: web servers take no request as long as that."""
 
@@ -53,12 +51,6 @@ _METHOD_PATTERN = re.compile(r"[A-Za-z][A-Za-z_-]*+", re.ASCII)
 _PORT_PATTERN = re.compile(r":\d++\Z", re.ASCII)
 
 
-def set_client(fields: dict[str, Any], client: str) -> None:
-    """Set ``clientip`` where *client* is an address, and ``clienthost`` where it is a name."""
-    if client != "-":
-        fields["clientip" if normalize_address(client) else "clienthost"] = client
-
-
 def set_request_line(fields: dict[str, Any], request: str) -> None:
     """Set ``method`` and ``url`` of a request line such as ``GET /data HTTP/1.1``; else keep it as ``request``."""
     method, _, rest = request.partition(" ")
@@ -76,16 +68,6 @@ def set_request_line(fields: dict[str, Any], request: str) -> None:
 def is_http_method(text: str) -> bool:
     """Tell whether *text* can be the method of a request."""
     return _METHOD_PATTERN.fullmatch(text) is not None
-
-
-def request_path(target: str) -> str:
-    """Return the path of what was asked for, percent-encoded and without its query; nothing where it has none."""
-    path = target.partition("?")[0]
-    if path.startswith("/"):
-        return path
-    # A proxy's request names the whole URL; `OPTIONS *` and `CONNECT host:port` name no path.
-    scheme, separator, rest = path.partition("://")
-    return "/" + rest.partition("/")[2] if separator and scheme.isalpha() else ""
 
 
 def strip_port(host: str) -> str:

@@ -13,16 +13,15 @@ from typing import Any, Final, TypeVar
 
 import orjson
 
-from metronome.enrich.addresses import normalize_address
+from metronome.enrich.addresses import normalize_address, set_client
 from metronome.errors import Malformed
+from metronome.items import request_path
 from metronome.protocols.access_logs.formats import (
     EMPTY_VALUES,
     LineParser,
     LogFormat,
     is_http_method,
-    request_path,
     seconds_to_milliseconds,
-    set_client,
     set_request_line,
     strip_port,
 )

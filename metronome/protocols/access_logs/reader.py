@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from metronome.enrich.referrers import normalize_referrer
 from metronome.errors import ConfigurationError, Malformed
-from metronome.items import ItemPattern
+from metronome.items import ItemPattern, request_path
 from metronome.protocols.access_logs.combined import (
     COMBINED,
     COMMON,
@@ -20,7 +20,7 @@ from metronome.protocols.access_logs.combined import (
     parse_combined,
     parse_vhost_combined,
 )
-from metronome.protocols.access_logs.formats import DECODE_ERRORS, LINE_MAX_BYTES, LineParser, LogFormat, request_path
+from metronome.protocols.access_logs.formats import DECODE_ERRORS, LINE_MAX_BYTES, LineParser, LogFormat
 from metronome.protocols.access_logs.json_formats import (
     CADDY_JSON,
     NGINX_JSON,

@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import unquote
 
+from metronome.enrich.addresses import set_client
 from metronome.errors import Malformed
 from metronome.protocols.access_logs.formats import (
     DECODE_ERRORS,
@@ -19,7 +20,6 @@ from metronome.protocols.access_logs.formats import (
     LogFormat,
     is_http_method,
     seconds_to_milliseconds,
-    set_client,
     strip_port,
 )
 from metronome.protocols.access_logs.json_formats import merge_fields

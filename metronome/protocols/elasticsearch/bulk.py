@@ -20,9 +20,9 @@ from urllib.parse import parse_qsl
 import orjson
 
 from metronome.errors import Malformed, PayloadTooLarge
-from metronome.event import derive_event_ids, generate_event_ids, mark_duplicates
+from metronome.event import IngestConfig, derive_event_ids, generate_event_ids, mark_duplicates
 from metronome.fields import EVENT_ID_MAX_BYTES, TIMESTAMP_FIELDS
-from metronome.protocol import IngestResult, ParsedEvent, Request, SiteConfig, json_type_name
+from metronome.protocol import IngestResult, ParsedEvent, Request, json_type_name
 from metronome.protocols.elasticsearch.errors import item_error
 from metronome.protocols.records import event_from_record
 
@@ -266,14 +266,12 @@ def _has_subsecond_timestamp(source: bytes) -> bool:
     return isinstance(time, (int, float)) and time % (1000 if time >= _MIN_EPOCH_MILLISECONDS else 1) != 0
 
 
-def parse_documents(
-    documents: BulkDocuments, site_config: SiteConfig, event_ids: Iterator[str]
-) -> Iterator[ParsedEvent]:
+def parse_documents(documents: BulkDocuments, config: IngestConfig, event_ids: Iterator[str]) -> Iterator[ParsedEvent]:
     """Parse documents one by one as the caller iterates, and note the ``_id`` of each in ``documents.document_ids``.
 
     Args:
         documents: of one request, none parsed yet.
-        site_config: the operator's items and hosts.
+        config: the operator's items and hosts.
         event_ids: for documents without an ``_id``.
 
     """
@@ -294,7 +292,7 @@ def parse_documents(
             continue
         if source is not None and source.count(b'":') != len(document):
             _mark_duplicate_fields(document, source)
-        event = event_from_record(document, site_config, source)
+        event = event_from_record(document, config, source)
         # The event's fields are the document or a copy, which no other holds.
         fields: Any = event.fields
         document_id = _resolve_event_id(fields, action_id) if _EVENT_ID_FIELD in fields else action_id

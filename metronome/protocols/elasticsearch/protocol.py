@@ -78,7 +78,7 @@ def parse(request: Request) -> ParsedRequest:
         documents = BulkDocuments(parse_bulk_body(request.body, index, request.max_events), [])
     else:
         documents = _single_document(request, route.target, route.path_parameters)
-    events = parse_documents(documents, request.site_config, event_ids_for(request, documents.operations))
+    events = parse_documents(documents, request.config, event_ids_for(request, documents.operations))
     return ParsedRequest(events, is_batch=route.target is BULK_ENDPOINT, context=documents)
 
 

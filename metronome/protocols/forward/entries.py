@@ -12,9 +12,9 @@ import orjson
 from msgpack import ExtType, Timestamp, unpackb
 
 from metronome.errors import Malformed, PayloadTooLarge
-from metronome.event import REPEATED_FIELDS, Event
+from metronome.event import REPEATED_FIELDS, Event, IngestConfig
 from metronome.fields import TIMESTAMP_FIELDS
-from metronome.protocol import ParsedEvent, SiteConfig
+from metronome.protocol import ParsedEvent
 from metronome.protocols.forward.frames import MsgpackKind, parse_head
 from metronome.protocols.forward.transport import ForwardMessage
 from metronome.protocols.records import event_from_record
@@ -42,14 +42,14 @@ _MSGPACK_SIZE_FACTOR: Final = 2
 
 
 def parse_entries(
-    message: ForwardMessage, entry_ends: list[int], site_config: SiteConfig, max_bytes: int
+    message: ForwardMessage, entry_ends: list[int], config: IngestConfig, max_bytes: int
 ) -> Iterator[ParsedEvent]:
     """Read entries one by one as they are asked for.
 
     Args:
         message: what has them, not compressed; its tag becomes the ``type`` of events that have none.
         entry_ends: where each of them ends.
-        site_config: what the operator says of what they publish.
+        config: of the server.
         max_bytes: how large a document may be; an entry that can only make a larger one is not unpacked.
 
     """
@@ -60,7 +60,7 @@ def parse_entries(
             yield PayloadTooLarge(f"an entry of {end - begin} bytes is over event_max_bytes ({max_bytes}): send less")
         else:
             try:
-                yield _parse_entry(entries[begin:end], tag, site_config)
+                yield _parse_entry(entries[begin:end], tag, config)
             except Malformed as error:
                 yield error
             except (ValueError, TypeError) as error:
@@ -70,7 +70,7 @@ def parse_entries(
         begin = end
 
 
-def _parse_entry(entry: bytes, tag: str, site_config: SiteConfig) -> Event:
+def _parse_entry(entry: bytes, tag: str, config: IngestConfig) -> Event:
     if entry.startswith(_EVENT_TIME_ENTRY_PREFIX):
         record, metadata = _unpack(entry[_RECORD_OFFSET:]), None
         seconds, nanoseconds = _EVENT_TIME_STRUCT.unpack_from(entry, _EVENT_TIME_OFFSET)
@@ -88,7 +88,7 @@ def _parse_entry(entry: bytes, tag: str, site_config: SiteConfig) -> Event:
         record.setdefault("metadata", metadata)
     if not (_JSON_TYPES.issuperset(map(type, record.values())) and _KEY_TYPES.issuperset(map(type, record))):
         record = _map_to_json(record)
-    event = event_from_record(record, site_config, original)
+    event = event_from_record(record, config, original)
     fields: Any = event.fields
     if tag and "type" not in fields:
         fields["type"] = tag

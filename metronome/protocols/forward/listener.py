@@ -182,7 +182,9 @@ class ForwardConnection:
             self._reader_task.cancel()
 
     async def _read_frames(self) -> None:
-        frames = ForwardFrameReader(handshake.HANDSHAKE_MAX_BYTES if self._handshake else self._ingest.body_max_bytes)
+        frames = ForwardFrameReader(
+            handshake.HANDSHAKE_MAX_BYTES if self._handshake else self._ingest.config.body_max_bytes
+        )
         if self._handshake is not None:
             self._writer.write(self._handshake.encode_helo())
         try:
@@ -226,7 +228,7 @@ class ForwardConnection:
                 if self._handshake is not None:
                     self._authenticate(self._handshake, frame)
                     self._handshake = None
-                    frames.max_bytes = self._ingest.body_max_bytes
+                    frames.max_bytes = self._ingest.config.body_max_bytes
                     continue
                 try:
                     whole.append(parse_message(frame))
@@ -257,13 +259,18 @@ class ForwardConnection:
         message = await self._decompress(message)
         # Not of what came: a client that compresses it again gets other bytes.
         seed = _message_digest(message) if message.chunk_id else b""
-        max_events, site = self._ingest.batch_max_events, self._ingest.site
-        for first, part, ends in split_message(message, max_events):
+        config = self._ingest.config
+        for first, part, ends in split_message(message, config.batch_max_events):
             size = max(len(part.entries), len(ends[0]) * _MIN_ENTRY_BYTES)
             await self._wait_for_capacity(size)
             carried = _MessageProtocol(self._protocol, part, ends, self._log_rejection)
             request = Request(
-                part.entries, "", max_events, client_ip=self._client_ip, is_trusted=believed, site_config=site
+                part.entries,
+                "",
+                config.batch_max_events,
+                client_ip=self._client_ip,
+                is_trusted=believed,
+                config=config,
             )
             self._in_flight_bytes += size
             self._pending_acks.put_nowait(
@@ -286,8 +293,8 @@ class ForwardConnection:
 
     async def _decompress(self, message: ForwardMessage) -> ForwardMessage:
         if len(message.entries) < _DECOMPRESS_IN_THREAD_MIN_BYTES or not message.compression:
-            return decompress_message(message, self._ingest.body_max_bytes)
-        return await asyncio.to_thread(decompress_message, message, self._ingest.body_max_bytes)
+            return decompress_message(message, self._ingest.config.body_max_bytes)
+        return await asyncio.to_thread(decompress_message, message, self._ingest.config.body_max_bytes)
 
     async def _wait_for_capacity(self, size: int) -> None:
         while self._in_flight_bytes and self._in_flight_bytes + size > _MAX_IN_FLIGHT_BYTES:
@@ -467,7 +474,7 @@ class _ForwardListener:
     def __init__(self, settings: Settings, ingest: IngestContext) -> None:
         users = dict(user.split(":", 1) for user in settings.forward_users)
         self._credentials = _ForwardCredentials(settings.forward_shared_key, users)
-        dialect = ForwardProtocol(ingest.body_max_bytes, settings.event_max_bytes)
+        dialect = ForwardProtocol(ingest.config.body_max_bytes, settings.event_max_bytes)
         self._connection_context = ForwardConnectionContext(ingest, dialect, asyncio.Event())
         self._connections: dict[asyncio.Task[None], ForwardConnection] = {}
 

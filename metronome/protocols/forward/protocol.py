@@ -53,7 +53,7 @@ class ForwardProtocol:
             raise PayloadTooLarge(
                 f"the frame holds over {request.max_events} entries: send fewer at once, or raise batch_max_events"
             )
-        events: Iterable[ParsedEvent] = parse_entries(message, ends, request.site_config, self.event_max_bytes)
+        events: Iterable[ParsedEvent] = parse_entries(message, ends, request.config, self.event_max_bytes)
         if broken is not None:
             events = chain(events, [broken])
         return ParsedRequest(events, is_batch=True, context=message.chunk_id)

@@ -19,15 +19,8 @@ from metronome.errors import (
     Unauthorized,
     describe_to_client,
 )
-from metronome.protocol import (
-    IngestResult,
-    ParsedRequest,
-    Reply,
-    Request,
-    SiteConfig,
-    http_error_headers,
-    problem_reply,
-)
+from metronome.event import IngestConfig
+from metronome.protocol import IngestResult, ParsedRequest, Reply, Request, http_error_headers, problem_reply
 from metronome.protocols.matomo.requests import MatomoParameters, extract_token, parse_parameters
 
 _SITE_ID: Final = 1
@@ -66,7 +59,7 @@ def parse(request: Request) -> ParsedRequest:
     if method is None:
         raise Malformed(f"of Matomo's API, only these are answered here: {', '.join(_API_METHODS)}")
     return ParsedRequest(
-        [], is_batch=False, context=method(_ApiCall(given, _main_url(request.site_config, request.headers)))
+        [], is_batch=False, context=method(_ApiCall(given, _main_url(request.config, request.headers)))
     )
 
 
@@ -119,9 +112,9 @@ def _site_info(number: int, call: _ApiCall) -> dict[str, Any]:
     return {"idsite": number, "name": name, "main_url": call.main_url, "timezone": "UTC", "type": "website"}
 
 
-def _main_url(site: SiteConfig, headers: Mapping[str, str]) -> str:
+def _main_url(config: IngestConfig, headers: Mapping[str, str]) -> str:
     """Return what paths in a log are to be put behind: one of the operator's hosts, else this service's own."""
-    if site.own_hosts:
-        return "https://" + min(site.own_hosts, key=lambda host: (len(host), host))
+    if config.own_hosts:
+        return "https://" + min(config.own_hosts, key=lambda host: (len(host), host))
     host = headers.get("Host", "")
     return "http://" + (host if _HOST_PATTERN.fullmatch(host) else _FALLBACK_HOST)

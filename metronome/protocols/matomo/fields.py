@@ -11,12 +11,11 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from metronome.enrich.addresses import normalize_address
+from metronome.enrich.addresses import normalize_address, set_client
 from metronome.errors import Malformed
 from metronome.event import REPEATED_FIELDS
 from metronome.fields import REFERRER_FIELDS, TIMESTAMP_FIELDS
-from metronome.items import ItemPattern
-from metronome.protocols.access_logs.formats import request_path, set_client
+from metronome.items import ItemPattern, request_path
 from metronome.protocols.matomo.requests import MatomoParameters
 from metronome.times import format_timestamp, parse_timestamp
 

@@ -67,7 +67,7 @@ def reply_error(request: Request, error: MetronomeError) -> Reply:
 def _iter_events(tracking: TrackingRequest, request: Request) -> Iterator[ParsedEvent]:
     headers = request.headers
     setting = TrackingContext(
-        request.site_config.item_pattern,
+        request.config.item_pattern,
         request.client_ip,
         request.received_at,
         request.is_trusted,

@@ -37,7 +37,7 @@ def parse(request: Request) -> ParsedRequest:
         try:
             tracked = parse_payload(one, request.received_at, identity)
             document = encode_document(tracked)
-            readings.append(build_event(tracked, request.site_config.item_pattern))
+            readings.append(build_event(tracked, request.config.item_pattern))
             documents.append(document)
         except Malformed as error:
             documents.append(b"")

@@ -11,14 +11,13 @@ Lists of names and values as one text: ``currency:yen,units:cents,urgent``.
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import orjson
 
 from metronome.enrich.addresses import normalize_address
 from metronome.event import Event
 from metronome.fields import NAME_MAX_BYTES, VALUE_MAX_CHARACTERS
-from metronome.items import HitClassification, ItemPattern
+from metronome.items import ItemMatch, ItemPattern, url_path
 
 PROTOCOL_MARKER: Final = ("protocol", "micrometrics")
 """The field, and its value, that tell these events from others."""
@@ -27,9 +26,8 @@ OTHER_VALUE_FIELD: Final = "metric.value"
 DOCUMENT_GROUPS: Final = ("tags", "fields", "data")
 _TAG_KEYS_FIELD: Final = "tag.keys"
 _ORIGINAL_FIELD: Final = "event.original"
-_OK_STATUS: Final = 200
 _MAX_STORABLE_NUMBER: Final = 2**63
-_NO_CLASSIFICATION: Final = HitClassification("", None, None)
+_NO_ITEM: Final = ItemMatch(None, None)
 
 
 def tag_keys_field(part: int) -> str:
@@ -108,12 +106,11 @@ def _derive_item_fields(
     """Yield what reports about items need to know: which item, where, and by whom."""
     places = (document["tags"], document["data"])
     url = _first_text(places, "url") or page_url
-    path = _first_text(places, "path") or _url_path(url)
-    # Whatever the event is called, it tells of a page that was there.
-    hit = item_pattern.classify("GET", _OK_STATUS, path) if path else _NO_CLASSIFICATION
+    path = _first_text(places, "path") or url_path(url)
+    item = item_pattern.match(path) if path else _NO_ITEM
     known = {
-        "id": _first_text(places, "id") or hit.id,
-        "format": (_first_text(places, "format") or hit.format) if document["type"] == "download" else None,
+        "id": _first_text(places, "id") or item.id,
+        "format": (_first_text(places, "format") or item.format) if document["type"] == "download" else None,
         "url": url,
         "agent": _bounded_text(document["data"].get("userAgent")),
         # A pixel's own referrer is the page that it is on.
@@ -138,13 +135,6 @@ def _bounded_text(value: object) -> str:
     """Return a text, or a whole number's, that may be a name; else nothing."""
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
     return text if isinstance(text, str) and len(text.encode(errors="replace")) <= NAME_MAX_BYTES else ""
-
-
-def _url_path(url: str) -> str:
-    try:
-        return urlsplit(url).path
-    except ValueError:
-        return ""
 
 
 def _encode_tag_names(names: list[str]) -> Iterator[str]:

@@ -25,7 +25,7 @@ def parse(request: Request) -> ParsedRequest:
     tracked = parse_payload(found, request.received_at, next(request.event_ids or generate_event_ids()))
     encode_document(tracked)
     page = tracked["data"].get("referrer", "") if request.headers.get("Referer") else ""
-    return ParsedRequest([build_event(tracked, request.site_config.item_pattern, page)], is_batch=False)
+    return ParsedRequest([build_event(tracked, request.config.item_pattern, page)], is_batch=False)
 
 
 def reply(_: Request, __: ParsedRequest, result: IngestResult) -> Reply:

@@ -28,7 +28,7 @@ def parse(request: Request) -> ParsedRequest:
     identity = next(request.event_ids or generate_event_ids())
     tracked = parse_payload(_parse_body(request), request.received_at, identity)
     return ParsedRequest(
-        [build_event(tracked, request.site_config.item_pattern)], is_batch=False, context=encode_document(tracked)
+        [build_event(tracked, request.config.item_pattern)], is_batch=False, context=encode_document(tracked)
     )
 
 

@@ -217,8 +217,8 @@ def _ingest_handler(
     ingest: IngestContext, operation: Callable[[Mapping[str, Any], SessionRequest], Awaitable[Reply]]
 ) -> Handler:
     async def handle(request: web.Request) -> web.Response:
-        body = await read_body(request, ingest.body_max_bytes)
-        fields = parse_fields(Request(body, request.content_type.lower(), ingest.batch_max_events))
+        body = await read_body(request, ingest.config.body_max_bytes)
+        fields = parse_fields(Request(body, request.content_type.lower(), ingest.config.batch_max_events))
         sending = SessionRequest(
             request.headers.get("Idempotency-Key", ""),
             request.headers.get("Origin", ""),

@@ -26,8 +26,8 @@ def tick_route(context: IngestContext) -> web.RouteDef:
     guard, intake, max_bytes, max_events = (
         context.authorizer,
         context.intake,
-        context.body_max_bytes,
-        context.batch_max_events,
+        context.config.body_max_bytes,
+        context.config.batch_max_events,
     )
 
     async def post_tick(request: web.Request) -> web.Response:

@@ -195,7 +195,7 @@ class SyslogConnections:
 
     async def _ingest_with_retry(self, frames: Sequence[bytes], client_ip: str) -> None:
         """Take messages, however long the disk takes."""
-        for part in _split_batches(frames, self._ingest.batch_max_events):
+        for part in _split_batches(frames, self._ingest.config.batch_max_events):
             while True:
                 try:
                     await _ingest_messages(self._ingest, part, client_ip)
@@ -259,7 +259,7 @@ class SyslogDatagrams(asyncio.DatagramProtocol):
             self._ingest_task = None
 
     async def _ingest_from_client(self, client_ip: str, frames: Sequence[bytes]) -> None:
-        for part in _split_batches(frames, self._ingest.batch_max_events):
+        for part in _split_batches(frames, self._ingest.config.batch_max_events):
             try:
                 await _ingest_messages(self._ingest, part, normalize_address(client_ip) or client_ip)
             except MetronomeError as error:
@@ -285,7 +285,7 @@ async def _ingest_messages(ingest: IngestContext, frames: Sequence[bytes], clien
         client_ip=client_ip,
         received_at=format_timestamp(datetime.fromtimestamp(ingest.clock(), UTC)),
         is_trusted=Scope.IMPORT in grant.scopes,
-        site_config=ingest.site,
+        config=ingest.config,
     )
     await ingest.intake.ingest(syslog, request)
 

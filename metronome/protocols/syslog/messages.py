@@ -16,9 +16,9 @@ from typing import Any, Final
 import orjson
 
 from metronome.errors import Malformed, MetronomeError
-from metronome.event import Event
+from metronome.event import Event, IngestConfig
 from metronome.fields import CONVERTED_NUMBERS, REFERRER_FIELDS, TIMESTAMP_FIELDS, is_top_level_name
-from metronome.protocol import IngestResult, ParsedEvent, ParsedRequest, Reply, Request, SiteConfig
+from metronome.protocol import IngestResult, ParsedEvent, ParsedRequest, Reply, Request
 from metronome.protocols.access_logs.formats import DECODE_ERRORS
 from metronome.protocols.access_logs.reader import parse_hit_line, parse_hit_record
 from metronome.times import parse_timestamp
@@ -89,18 +89,18 @@ def reply_error(_: Request, error: MetronomeError) -> Reply:
     return Reply(error.http_status)
 
 
-def parse_message(frame: bytes, received_at: str, client_ip: str, site_config: SiteConfig) -> Event:
+def parse_message(frame: bytes, received_at: str, client_ip: str, config: IngestConfig) -> Event:
     """Read one message.
 
     Args:
         frame: the message.
         received_at: when it came, as a stamp: a time without a year is the one nearest to it.
         client_ip: the address of whoever sent it, which is the host where the message names none.
-        site_config: what the operator says of what they publish.
+        config: of the server.
 
     """
     header, text = _parse_header(frame.decode(errors=DECODE_ERRORS), received_at)
-    said = _parse_content(text, site_config)
+    said = _parse_content(text, config)
     _resolve_timestamp(header, said, received_at)
     if client_ip:
         header.setdefault("host", client_ip)
@@ -110,19 +110,19 @@ def parse_message(frame: bytes, received_at: str, client_ip: str, site_config: S
 def _iter_events(request: Request) -> Iterator[ParsedEvent]:
     for frame in request.body.split(MESSAGE_SEPARATOR):
         try:
-            yield parse_message(frame, request.received_at, request.client_ip, request.site_config)
+            yield parse_message(frame, request.received_at, request.client_ip, request.config)
         except Malformed as error:
             yield error
 
 
-def _parse_content(text: str, site_config: SiteConfig) -> dict[str, Any]:
+def _parse_content(text: str, config: IngestConfig) -> dict[str, Any]:
     """Return what the message itself says."""
     content = text.lstrip().removeprefix(_CEE_COOKIE).lstrip()
     record = _parse_json_object(content) if content.startswith("{") else None
     if record is None:
-        hit = parse_hit_line(text, site_config.item_pattern, site_config.own_hosts)
+        hit = parse_hit_line(text, config.item_pattern, config.own_hosts)
         return {"event": _LOG_EVENT, "message": text} if hit is None else hit
-    hit = parse_hit_record(record, site_config.item_pattern, site_config.own_hosts)
+    hit = parse_hit_record(record, config.item_pattern, config.own_hosts)
     if hit is not None:
         return hit
     # Without either of them it would be a view, of nothing.

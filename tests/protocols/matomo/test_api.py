@@ -7,7 +7,8 @@ import orjson
 import pytest
 
 from metronome.errors import Forbidden, Malformed, MetronomeError, NotFound, Unauthorized, describe_to_client
-from metronome.protocol import IngestResult, Request, SiteConfig
+from metronome.event import IngestConfig
+from metronome.protocol import IngestResult, Request
 from metronome.protocols.matomo import api
 
 TOKEN = "b" * 32
@@ -32,8 +33,8 @@ def test_the_address_of_any_site_is_this_service_s() -> None:
 
 def test_it_is_one_of_the_operator_s_hosts_where_there_are_some() -> None:
     request = call("SitesManager.getSiteFromId", idSite="7")
-    hosts = SiteConfig(own_hosts=frozenset({"data.example.org", "example.org", "example.net"}))
-    assert ask(request._replace(site_config=hosts))["main_url"] == "https://example.net"
+    hosts = IngestConfig(own_hosts=frozenset({"data.example.org", "example.org", "example.net"}))
+    assert ask(request._replace(config=hosts))["main_url"] == "https://example.net"
 
 
 @pytest.mark.parametrize("host", ["", "a b", "x/y", "ü.example", "a:b:c"])

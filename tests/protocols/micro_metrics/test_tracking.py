@@ -11,9 +11,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from metronome.errors import Malformed, PayloadTooLarge, SpoolFull, Unauthorized
-from metronome.event import DocumentContext, Event, build_document
+from metronome.event import DocumentContext, Event, IngestConfig, build_document
 from metronome.items import compile_item_pattern
-from metronome.protocol import IngestResult, ParsedRequest, Protocol, Reply, Request, SiteConfig
+from metronome.protocol import IngestResult, ParsedRequest, Protocol, Reply, Request
 from metronome.protocols.micro_metrics import batch, pixel, track
 from metronome.protocols.micro_metrics.dates import parse_javascript_date
 from metronome.protocols.micro_metrics.documents import build_event, parse_pairs, restore_document, tag_keys_field
@@ -52,7 +52,7 @@ def stored(dialect: Protocol, asked: Request, *, cut: bool = True) -> dict[str, 
     """Return the Logstash document of the only event of a request."""
     (event,) = dialect.parse(asked).events
     assert isinstance(event, Event)
-    door = DocumentContext(ARRIVAL, None, DOOR.max_timestamp, anonymize_addresses=cut)
+    door = DocumentContext(ARRIVAL, None, DOOR.max_timestamp, IngestConfig(anonymize_addresses=cut))
     found: dict[str, Any] = orjson.loads(build_document(event, door, "spare"))
     return found
 
@@ -318,7 +318,7 @@ def test_a_batch_that_cannot_be_read_is_refused_as_a_whole(body: Any, kind: type
 def test_a_pixel_tells_who_asked_for_it_and_where() -> None:
     headers = {"User-Agent": "Firefox", "Referer": "https://a.example/items/7?x=1"}
     query = "type=pageview&tags=tag1,tag2=x&userId=99&value=2.5&data=ip:1.2.3.4,plan:b&key=secret"
-    site = SiteConfig(compile_item_pattern("^/items/(?P<id>[^/]+)"))
+    site = IngestConfig(compile_item_pattern("^/items/(?P<id>[^/]+)"))
     asked = request(method="GET", query=query, headers=headers, site=site)
     readings, reply = accepted(pixel, asked)
     assert (reply.status, reply.content_type, reply.body) == (200, "image/gif", TRANSPARENT_GIF)
@@ -394,7 +394,7 @@ def test_a_pixel_that_cannot_be_is_a_picture_all_the_same(query: str) -> None:
     ],
 )
 def test_an_event_is_of_the_item_that_its_tags_or_data_name(sent: dict[str, Any], item: str | None) -> None:
-    site = SiteConfig(compile_item_pattern("^/items/(?P<id>[^/]+)"))
+    site = IngestConfig(compile_item_pattern("^/items/(?P<id>[^/]+)"))
     assert stored(track, request({"type": "view", **sent}, site=site)).get("id") == item
 
 
@@ -456,7 +456,7 @@ def test_whatever_was_tracked_comes_back_of_the_document(
     tags.pop("ip", None)
     sent = {"type": "a", "tags": tags, "fields": fields, "data": data, "value": value, "userId": user}
     tracked = orjson.loads(orjson.dumps(parse_payload(orjson.loads(orjson.dumps(sent)), ARRIVAL, "x")))
-    door = DocumentContext(ARRIVAL, None, DOOR.max_timestamp, anonymize_addresses=cut)
+    door = DocumentContext(ARRIVAL, None, DOOR.max_timestamp, IngestConfig(anonymize_addresses=cut))
     assert restore_document(build_document(build_event(tracked, compile_item_pattern(None)), door, "y")) == tracked
 
 

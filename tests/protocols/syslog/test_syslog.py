@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metronome.errors import Malformed, SpoolFull
-from metronome.event import DocumentContext, Event, build_document
+from metronome.event import DocumentContext, Event, IngestConfig, build_document
 from metronome.items import compile_item_pattern
-from metronome.protocol import IngestResult, ParsedRequest, Request, SiteConfig
+from metronome.protocol import IngestResult, ParsedRequest, Request
 from metronome.protocols.syslog import messages as syslog
 from metronome.times import parse_timestamp
 
@@ -22,16 +22,16 @@ HIT = (
 
 
 def fields(
-    message: str | bytes, arrival: str = ARRIVAL, sender: str = "", site: SiteConfig | None = None
+    message: str | bytes, arrival: str = ARRIVAL, sender: str = "", config: IngestConfig | None = None
 ) -> dict[str, Any]:
     frame = message.encode() if isinstance(message, str) else message
-    return dict(syslog.parse_message(frame, arrival, sender, site or SiteConfig()).fields)
+    return dict(syslog.parse_message(frame, arrival, sender, config or IngestConfig()).fields)
 
 
 def stored(message: str | bytes) -> dict[str, Any]:
     frame = message.encode() if isinstance(message, str) else message
     found: dict[str, Any] = orjson.loads(
-        build_document(syslog.parse_message(frame, ARRIVAL, "", SiteConfig()), DOOR, "spare")
+        build_document(syslog.parse_message(frame, ARRIVAL, "", IngestConfig()), DOOR, "spare")
     )
     return {name: value for name, value in found.items() if name not in {"event_id", "@version"}}
 
@@ -355,8 +355,8 @@ def test_a_line_of_an_access_log_is_a_hit(header: str) -> None:
 
 
 def test_a_hit_is_read_by_the_operator_s_rule() -> None:
-    site = SiteConfig(compile_item_pattern("^/data/(?P<id>[a-z]+)"), frozenset({"example.org"}))
-    found = fields(f"<190>{HIT}", site=site)
+    config = IngestConfig(compile_item_pattern("^/data/(?P<id>[a-z]+)"), frozenset({"example.org"}))
+    found = fields(f"<190>{HIT}", config=config)
     assert (found["event"], found["id"], found["referer_url"]) == ("view", "a", "https://example.org/")
 
 
