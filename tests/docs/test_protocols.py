@@ -1,7 +1,7 @@
 """What docs/protocols.md says of each protocol is what the protocol does."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import orjson
@@ -9,9 +9,8 @@ import pytest
 from msgpack import packb
 
 from metronome.event import Event, generate_event_ids
-from metronome.protocol import Protocol, Request
+from metronome.protocol import ParsedEvent, Protocol, Request
 from metronome.protocols.elasticsearch import protocol as elasticsearch
-from metronome.protocols.forward.protocol import ForwardProtocol
 from metronome.protocols.matomo import fields, tracker
 from metronome.protocols.micro_analytics import protocol as hit
 from metronome.protocols.micro_metrics import track
@@ -20,6 +19,7 @@ from metronome.protocols.native import pixel
 from metronome.protocols.registry import ENDPOINTS
 from metronome.protocols.syslog import messages as syslog
 from tests.docs.pages import first_cells, section, text_of
+from tests.protocols.forward.parsing import parse_frame
 
 PAGE: Final = "docs/protocols.md"
 READ_LIKE: Final = {"Forward": "Elasticsearch"}
@@ -37,9 +37,13 @@ def request(body: bytes = b"", path: str = "", query: str = "", content_type: st
 
 
 def fields_of(dialect: Protocol, asked: Request) -> Mapping[str, Any]:
-    (event,) = dialect.parse(asked).events
+    return only_event(dialect.parse(asked).events).fields
+
+
+def only_event(events: Iterable[ParsedEvent]) -> Event:
+    (event,) = events
     assert isinstance(event, Event), event
-    return event.fields
+    return event
 
 
 def described(heading: str) -> set[str]:
@@ -69,7 +73,6 @@ SYSLOG: Final = b'<165>1 2026-11-22T10:00:00Z host app 7 ID [e@32473 room="hall"
 HIT: Final = b'{"remote_addr":"203.0.113.9","request":"GET /a.csv HTTP/1.1","status":"200","request_time":1}'
 BULK: Final = b'{"create":{}}\n' + HIT
 FRAME: Final = packb(["app.access", 1763805600, {"message": "it rains"}])
-MIB: Final = 2**20
 
 EXAMPLES: Final = {
     "Pixel": fields_of(pixel, request(query="id=x&event=view")),
@@ -93,7 +96,7 @@ EXAMPLES: Final = {
     ),
     "Elasticsearch": fields_of(elasticsearch, request(BULK, path="/_bulk")),
     "Syslog": {name: value for name, value in fields_of(syslog, request(SYSLOG)).items() if name != "room"},
-    "Forward": fields_of(ForwardProtocol(MIB, MIB), request(FRAME)),
+    "Forward": only_event(parse_frame(FRAME)).fields,
 }
 
 

@@ -1,7 +1,6 @@
-"""Packed entries, read as events: each an array of a time and a record."""
+"""Convert the entries of a forward message to events: each is an array of a time and a record."""
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache, partial
@@ -9,21 +8,20 @@ from struct import Struct
 from typing import Any, Final
 
 import orjson
-from msgpack import ExtType, Timestamp, unpackb
+from msgpack import ExtType, Timestamp, Unpacker, unpackb
 
 from metronome.errors import Malformed, PayloadTooLarge
-from metronome.event import REPEATED_FIELDS, Event, IngestConfig
+from metronome.event import Event, IngestConfig, mark_duplicates
 from metronome.fields import TIMESTAMP_FIELDS
 from metronome.protocol import ParsedEvent
-from metronome.protocols.forward.frames import MsgpackKind, parse_head
-from metronome.protocols.forward.transport import ForwardMessage
+from metronome.protocols.forward.messages import EntryEnds, ForwardMessage
 from metronome.protocols.records import event_from_record
 from metronome.times import format_timestamp, parse_timestamp
 
 _EVENT_TIME_EXT_TYPE: Final = 0
 _EVENT_TIME_STRUCT: Final = Struct(">II")
 _EVENT_TIME_ENTRY_PREFIX: Final = b"\x92\xd7\x00"
-"""How nearly all entries begin: an array of two, the first an EventTime of eight bytes."""
+"""The first bytes of nearly all entries: an array of two, the first of them an EventTime of eight bytes."""
 _EVENT_TIME_OFFSET: Final = len(_EVENT_TIME_ENTRY_PREFIX)
 _RECORD_OFFSET: Final = _EVENT_TIME_OFFSET + _EVENT_TIME_STRUCT.size
 _NANOSECONDS_PER_SECOND: Final = 10**9
@@ -31,58 +29,60 @@ _NANOSECONDS_PER_MILLISECOND: Final = 10**6
 _MILLISECOND_SUFFIXES: Final = tuple(f".{number:03d}Z" for number in range(1000))
 _MAX_EPOCH_SECONDS: Final = 2**32
 _EPOCH_START: Final = "1970-01-01T00:00:00"
-"""Fluentd, too, takes a time of zero seconds for none."""
+"""Like Fluentd, take a time of zero seconds as no time."""
 _MIN_RECORD_TIMESTAMP: Final = "1973-03-03"
-"""An earlier time of a record's own is none, but how long something took, as `event_from_record` has it."""
+"""An earlier value in a time field of a record is a duration, as in `event_from_record`."""
 _TIME_FIELDS: Final = frozenset(TIMESTAMP_FIELDS)
 _JSON_TYPES: Final = frozenset({str, int, bool, type(None)})
 _KEY_TYPES: Final = frozenset({str})
 _MSGPACK_SIZE_FACTOR: Final = 2
-"""A value is at the most about so many times as large in msgpack as in JSON: a short float takes nine bytes."""
+"""How many times larger than in JSON a value can be in msgpack, where a short float takes nine bytes."""
 
 
-def parse_entries(
-    message: ForwardMessage, entry_ends: list[int], config: IngestConfig, max_bytes: int
-) -> Iterator[ParsedEvent]:
-    """Read entries one by one as they are asked for.
+def parse_entries(message: ForwardMessage, entry_ends: EntryEnds, config: IngestConfig) -> Iterator[ParsedEvent]:
+    """Convert a message's entries to events, each when it is asked for.
 
     Args:
-        message: what has them, not compressed; its tag becomes the ``type`` of events that have none.
-        entry_ends: where each of them ends.
-        config: of the server.
-        max_bytes: how large a document may be; an entry that can only make a larger one is not unpacked.
+        message: not compressed; its tag becomes the ``type`` of events that have none.
+        entry_ends: where each entry ends.
+        config: of the server; an entry that can only become a document over ``event_max_bytes`` is not unpacked.
 
     """
     tag, entries = message.tag, message.entries
-    begin, limit = 0, _MSGPACK_SIZE_FACTOR * max_bytes
-    for end in entry_ends:
+    begin, limit = 0, _MSGPACK_SIZE_FACTOR * config.event_max_bytes
+    for end in entry_ends.offsets:
         if end - begin > limit:
-            yield PayloadTooLarge(f"an entry of {end - begin} bytes is over event_max_bytes ({max_bytes}): send less")
+            yield PayloadTooLarge(
+                f"an entry of {end - begin} bytes is over event_max_bytes ({config.event_max_bytes}): send less"
+            )
         else:
             try:
                 yield _parse_entry(entries[begin:end], tag, config)
             except Malformed as error:
                 yield error
             except (ValueError, TypeError) as error:
-                yield Malformed(f"an entry cannot be unpacked: {error}")
+                yield Malformed(f"invalid entry: {error}")
             except RecursionError:
-                yield Malformed("an entry is nested too deeply to be read: send it with fewer levels")
+                yield Malformed("invalid entry: nested too deeply")
         begin = end
+    if entry_ends.error is not None:
+        yield entry_ends.error
 
 
 def _parse_entry(entry: bytes, tag: str, config: IngestConfig) -> Event:
     if entry.startswith(_EVENT_TIME_ENTRY_PREFIX):
         record, metadata = _unpack(entry[_RECORD_OFFSET:]), None
         seconds, nanoseconds = _EVENT_TIME_STRUCT.unpack_from(entry, _EVENT_TIME_OFFSET)
-        stamp = _format_event_time(seconds, nanoseconds)
-        head = entry[_RECORD_OFFSET]
-        # So begins a map of fewer than 16 fields.
-        count = head & 0x0F if head & 0xF0 == 0x80 else _find_record_head(entry)[1]  # noqa: PLR2004
+        timestamp = _format_event_time(seconds, nanoseconds)
+        header = entry[_RECORD_OFFSET]
     else:
         time, metadata, record = _split_entry(_unpack(entry))
-        stamp, count = _entry_timestamp(time), _find_record_head(entry)[1]
+        timestamp = _entry_timestamp(time)
+        header = 0
     if type(record) is not dict:
-        raise Malformed(f"a record is a map, and this is {type(record).__name__}")
+        raise Malformed(f"invalid record: expected a map, got {type(record).__name__}")
+    # The first byte of a map with fewer than 16 fields holds their number.
+    count = header & 0x0F if header & 0xF0 == 0x80 else _read_record_header(entry)[1]  # noqa: PLR2004
     original = _encode_with_duplicates(entry, record) if count != len(record) else None
     if metadata:
         record.setdefault("metadata", metadata)
@@ -92,20 +92,20 @@ def _parse_entry(entry: bytes, tag: str, config: IngestConfig) -> Event:
     fields: Any = event.fields
     if tag and "type" not in fields:
         fields["type"] = tag
-    if stamp is not None and (_TIME_FIELDS.isdisjoint(fields) or not _has_timestamp(fields)):
-        fields["@timestamp"] = stamp
+    if timestamp is not None and (_TIME_FIELDS.isdisjoint(fields) or not _has_timestamp(fields)):
+        fields["@timestamp"] = timestamp
     return event
 
 
 def _split_entry(entry: Any) -> tuple[Any, dict[Any, Any] | None, Any]:
-    """Return an entry's time, what Fluent Bit has beside it (the metadata, if any), and its record."""
+    """Return an entry's time, its metadata (Fluent Bit sends them with the time) or None, and its record."""
     if type(entry) is not list or len(entry) != len(("time", "record")):
-        raise Malformed("an entry is an array of a time and a record, and this is none")
+        raise Malformed("invalid entry: expected an array of a time and a record")
     time, record = entry
     if type(time) is not list:
         return time, None, record
     if not time:
-        raise Malformed("an entry has no time")
+        raise Malformed("invalid entry: it has no time")
     metadata = time[1] if len(time) > 1 else None
     return time[0], metadata if type(metadata) is dict else None, record
 
@@ -119,7 +119,7 @@ def _has_timestamp(fields: Mapping[str, Any]) -> bool:
 
 
 def _entry_timestamp(time: Any) -> str | None:
-    """Return the stamp of an entry's time, or None for that at which it arrives."""
+    """Return the timestamp of an entry's time, or None if the time of arrival counts."""
     if type(time) is str:
         return None if time.startswith(_EPOCH_START) else parse_timestamp(time)
     if time is None or time == 0:
@@ -130,7 +130,7 @@ def _entry_timestamp(time: Any) -> str | None:
 
 
 def _decode_ext(kind: int, content: bytes) -> object:
-    """Return Fluentd's time (EventTime) as a stamp; other types stay what they are."""
+    """Return Fluentd's time (EventTime) as a timestamp, and other types as they are."""
     if kind != _EVENT_TIME_EXT_TYPE or len(content) != _EVENT_TIME_STRUCT.size:
         return ExtType(kind, content) if kind >= 0 else _format_ext(kind, content)
     seconds, nanoseconds = _EVENT_TIME_STRUCT.unpack(content)
@@ -159,28 +159,26 @@ def _format_second(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat()[: len(_EPOCH_START)]
 
 
-def _find_record_head(entry: bytes) -> tuple[int, int]:
-    """Return where the first field of an entry's record begins, and how many there are."""
-    outer = parse_head(entry, 0)
-    at, values = (outer.content_start, 1) if outer is not None else (0, 0)
-    head = parse_head(entry, at)
-    while values and head is not None:
-        values += {MsgpackKind.ARRAY: head.size, MsgpackKind.MAP: 2 * head.size}.get(head.kind, 0) - 1
-        at = head.content_start if head.kind in {MsgpackKind.ARRAY, MsgpackKind.MAP} else head.content_start + head.size
-        head = parse_head(entry, at)
-    return (head.content_start, head.size) if head is not None else (at, 0)
+def _read_record_header(entry: bytes) -> tuple[int, int]:
+    """Return where the first field of an entry's record begins, and the number of its fields."""
+    unpacker = Unpacker(max_buffer_size=len(entry))
+    unpacker.feed(entry)
+    unpacker.read_array_header()
+    unpacker.skip()
+    count: int = unpacker.read_map_header()
+    return unpacker.tell(), count
 
 
 def _encode_with_duplicates(entry: bytes, record: dict[Any, Any]) -> bytes:
-    """Keep what unpacking loses: of two fields of one name, it gives the last only."""
-    at, count = _find_record_head(entry)
-    # As an array, the record's fields all stay.
-    listed = _unpack(b"\xdd" + (2 * count).to_bytes(4, "big") + entry[at:])
-    names = [_field_name(name) for name in listed[::2]]
-    record[REPEATED_FIELDS] = sorted(name for name, times in Counter(names).items() if times > 1)
+    """Return the record as JSON with its duplicate fields, and add their names to *record*, which has lost them."""
+    begin, count = _read_record_header(entry)
+    # As an array, the record keeps all of its fields.
+    names_and_values = _unpack(b"\xdd" + (2 * count).to_bytes(4, "big") + entry[begin:])
+    names = [_field_name(name) for name in names_and_values[::2]]
+    mark_duplicates(record, names)
     fields = [
         f"{_encode_json_text(name)}:{_encode_json_text(_to_json_value(value))}"
-        for name, value in zip(names, listed[1::2], strict=True)
+        for name, value in zip(names, names_and_values[1::2], strict=True)
     ]
     return f"{{{','.join(fields)}}}".encode()
 
@@ -190,7 +188,7 @@ def _encode_json_text(value: object) -> str:
 
 
 def _map_to_json(record: Mapping[Any, Any]) -> dict[str, Any]:
-    """Return what JSON can say of a map: names are texts, numbers finite, bytes and types of their own text."""
+    """Return a map as JSON can hold it: with strings as names, finite numbers, and text for bytes and extensions."""
     clean: dict[str, Any] = {}
     for name, value in record.items():
         text = name if type(name) is str else _field_name(name)
@@ -201,8 +199,8 @@ def _map_to_json(record: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _to_json_value(value: Any) -> Any:
-    read = _JSON_CONVERTERS.get(type(value))
-    return value if read is None else read(value)
+    convert = _JSON_CONVERTERS.get(type(value))
+    return value if convert is None else convert(value)
 
 
 def _number_to_json(value: float) -> float | str:
@@ -237,7 +235,7 @@ _JSON_CONVERTERS: Final[Mapping[type, Callable[[Any], Any]]] = {
     ExtType: _ext_to_text,
     Timestamp: _timestamp_to_text,
 }
-"""How what JSON has no word for is said; of what is not listed, JSON has one."""
+"""How values are converted that JSON cannot hold as they are."""
 
 
 def _format_ext(kind: int, content: bytes) -> str:

@@ -1,4 +1,4 @@
-"""How a client shows that it knows the shared key, and the server that it does: HELO, PING, PONG."""
+"""The handshake of the forward protocol: HELO, PING and PONG prove that both sides know the shared key."""
 
 import hashlib
 import hmac
@@ -9,20 +9,20 @@ from typing import Any, Final, NamedTuple
 from msgpack import packb, unpackb
 
 HANDSHAKE_MAX_BYTES: Final = 16 * 1024
-"""No PING is larger; before it, nobody is trusted with more."""
+"""The maximum size of a client's first frame, which is larger than any PING."""
 
 _PING: Final = b"PING"
 _PING_LENGTH: Final = len(("PING", "host name", "salt", "digest", "user", "password's digest"))
 _SERVER_HOSTNAME: Final = "metronome"
-"""The name in our PONG. Clients refuse a server that has their own, so it is not the machine's."""
+"""The name in our PONG. Not the machine's: clients reject a server that has the same name as they."""
 
 
 class PingResult(NamedTuple):
-    """What a PING is answered with.
+    """The reply to a PING.
 
     Attributes:
-        pong: to be written back.
-        reason: why the client is not let in, or empty if it is.
+        pong: the frame to send.
+        rejection_reason: why the client is rejected, or empty if it is not.
 
     """
 
@@ -35,10 +35,10 @@ class ForwardHandshake:
     """The handshake of one connection.
 
     Attributes:
-        shared_key: what clients must know.
-        users: passwords by user; without any, clients need not be one.
+        shared_key: must not be empty.
         nonce: random bytes of this connection, for the key's digest.
-        auth: likewise, for the password's.
+        auth_salt: random bytes of this connection, for the password's digest.
+        users: passwords by user; if empty, clients need no user.
 
     """
 
@@ -48,16 +48,16 @@ class ForwardHandshake:
     users: Mapping[str, str] = field(default_factory=dict)
 
     def encode_helo(self) -> bytes:
-        """Return what the server begins with."""
+        """Return the frame that the server begins with."""
         options = {"nonce": self.nonce, "auth": self.auth_salt if self.users else b"", "keepalive": True}
         return bytes(packb(["HELO", options]))
 
     def verify_ping(self, frame: bytes) -> PingResult:
-        """Judge a client's first frame."""
-        given = _parse_ping(frame)
-        if given is None:
+        """Verify a client's first frame."""
+        ping = _parse_ping(frame)
+        if ping is None:
             return _rejected_ping("invalid ping message")
-        host, salt, digest, user, password_digest = given
+        host, salt, digest, user, password_digest = ping
         key = self.shared_key.encode()
         if not hmac.compare_digest(_sha512_hex(salt, host, self.nonce, key), digest):
             return _rejected_ping("shared_key mismatch")
@@ -67,25 +67,25 @@ class ForwardHandshake:
         return PingResult(bytes(packb(["PONG", True, "", _SERVER_HOSTNAME, proof])), "")
 
     def _verify_user(self, user: bytes, digest: bytes) -> bool:
-        # Every password is tried, so that the time it takes tells of none.
-        right = False
+        # All passwords are compared, so that the time it takes reveals nothing.
+        is_valid = False
         for name, password in self.users.items():
-            wanted = _sha512_hex(self.auth_salt, name.encode(), password.encode())
-            right |= hmac.compare_digest(wanted, digest) & hmac.compare_digest(name.encode(), user)
-        return right
+            expected = _sha512_hex(self.auth_salt, name.encode(), password.encode())
+            is_valid |= hmac.compare_digest(expected, digest) & hmac.compare_digest(name.encode(), user)
+        return is_valid
 
 
 def _parse_ping(frame: bytes) -> tuple[bytes, bytes, bytes, bytes, bytes] | None:
-    """Return what follows the word PING, or None if this is none."""
+    """Return the values after the word PING, or None if the frame is not a PING."""
     try:
-        found: Any = unpackb(frame, raw=True, strict_map_key=False, max_array_len=_PING_LENGTH, max_map_len=0)
+        values: Any = unpackb(frame, raw=True, strict_map_key=False, max_array_len=_PING_LENGTH, max_map_len=0)
     except (ValueError, TypeError):
         return None
-    if type(found) is not list or len(found) != _PING_LENGTH or found[0] != _PING:
+    if type(values) is not list or len(values) != _PING_LENGTH or values[0] != _PING:
         return None
-    _, host, salt, digest, user, password_digest = found
-    if not all(type(value) is bytes for value in found):
+    if not all(type(value) is bytes for value in values):
         return None
+    _, host, salt, digest, user, password_digest = values
     return host, salt, digest, user, password_digest
 
 

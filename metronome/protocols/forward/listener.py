@@ -1,17 +1,15 @@
-"""One connection of the forward protocol: frames in, acknowledgements out, in their order.
+"""The listener for Fluentd's forward protocol, over TCP or TLS.
 
-The listener for Fluentd's forward protocol: over TCP, or TLS where there is a certificate.
-
-A chunk is acknowledged once its events are on disk. Where they cannot be, for want of room, it is tried again while
-the client waits; it sends the chunk again after a time of its own, which does no harm, as a chunk's events are known
-again by its id and what it holds.
+A chunk is acknowledged once its events are on disk, in the order of arrival. While the spool is full, storing it is
+retried and the client waits; a client that times out sends the chunk again, which is harmless, as the IDs of a
+chunk's events are derived from its ID and content.
 """
 
 import asyncio
 import contextlib
 import secrets
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import islice
@@ -21,6 +19,7 @@ import structlog
 
 from metronome.auth.authorizer import Authorizer
 from metronome.config import ENV_PREFIX, Settings
+from metronome.enrich.addresses import normalize_address
 from metronome.errors import (
     ConfigurationError,
     Malformed,
@@ -31,35 +30,43 @@ from metronome.errors import (
     Unauthorized,
 )
 from metronome.event import derive_event_ids
-from metronome.protocol import IngestResult, ParsedRequest, Reply, Request
 from metronome.protocols.forward import handshake
-from metronome.protocols.forward.frames import ForwardFrameReader
+from metronome.protocols.forward.entries import parse_entries
 from metronome.protocols.forward.handshake import ForwardHandshake
-from metronome.protocols.forward.protocol import ForwardProtocol
-from metronome.protocols.forward.transport import (
+from metronome.protocols.forward.messages import (
     EntryEnds,
+    ForwardFrameReader,
     ForwardMessage,
-    decompress_message,
+    encode_ack,
     merge_messages,
     parse_message,
     split_message,
 )
 from metronome.scopes import Scope
+from metronome.web.bodies import decompress
 from metronome.web.handlers import IngestContext
 
 log = structlog.get_logger()
 
 _READ_BYTES: Final = 256 * 1024
 _MAX_IN_FLIGHT_BYTES: Final = 1024 * 1024
-"""So much of one connection is in the intake at once, or else a single part of a frame."""
+"""How many bytes of one connection may be in the intake at once; a single part of a message may be larger."""
 _MIN_ENTRY_BYTES: Final = 128
-"""So much an entry counts at the least: what becomes of one is larger than the smallest that there are."""
+"""The size that a smaller entry counts as: the document that it becomes is larger."""
 _DECOMPRESS_IN_THREAD_MIN_BYTES: Final = 64 * 1024
 _MAX_MALFORMED_FRAMES: Final = 100
-"""Whoever sends so many frames that are none speaks another protocol."""
+"""A client that sends more invalid frames is taken to speak another protocol, and disconnected."""
 _INITIAL_BACKOFF_SECONDS: Final = 0.1
 _MAX_BACKOFF_SECONDS: Final = 2.0
 _CLOSE_TIMEOUT_SECONDS: Final = 1.0
+_COMPRESSIONS: Final = frozenset({"gzip", "zstd"})
+_BYTES_PER_MEMBER: Final = 16
+"""Fluentd's buffer compresses each append as a member of its own, which may be a single entry."""
+_MAX_CONNECTIONS: Final = 1024
+_TLS_HANDSHAKE_SECONDS: Final = 60.0
+_HEARTBEAT_REPLY: Final = b"\0"
+_HEARTBEAT_MAX_BYTES: Final = 128
+_NONCE_BYTES: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,61 +74,35 @@ class ForwardConnectionContext:
     """What all connections share.
 
     Attributes:
-        doorway: where events go.
-        dialect: reads frames.
-        stopping: set when the service stops.
-        frame_seconds: how long a handshake may take, a frame that has begun, or a client that takes no answers.
-        idle_seconds: how long nothing need come.
+        ingest: where events go.
+        shutdown: set when the server stops.
+        frame_timeout_seconds: how long a handshake, the rest of a frame, and the client's reading of an
+            acknowledgement may take.
+        idle_timeout_seconds: how long a client may send nothing.
 
     """
 
     ingest: IngestContext
-    protocol: ForwardProtocol
     shutdown: asyncio.Event
     frame_timeout_seconds: float = 60.0
     idle_timeout_seconds: float = 600.0
 
 
 class _PendingAck(NamedTuple):
-    """A part of a frame on its way to the disk: what is answered then, or None if it never gets there."""
+    """A part of a message that is being stored, with its acknowledgement, or None if the part was abandoned."""
 
     ack: "asyncio.Task[bytes | None]"
     size: int
 
 
-class _MessageProtocol:
-    """The dialect of one frame that was taken apart already; it tells of entries that were rejected."""
-
-    def __init__(
-        self,
-        protocol: ForwardProtocol,
-        message: ForwardMessage,
-        entry_ends: EntryEnds,
-        log_rejection: Callable[[MetronomeError, int], None],
-    ) -> None:
-        self.extract_key, self.reply_error = protocol.extract_key, protocol.reply_error
-        self._protocol = protocol
-        self._message, self._entry_ends = message, entry_ends
-        self._log_rejection = log_rejection
-
-    def parse(self, request: Request) -> ParsedRequest:
-        return self._protocol.parse_message_entries(self._message, self._entry_ends, request)
-
-    def reply(self, request: Request, parsed: ParsedRequest, result: IngestResult) -> Reply:
-        for error in result.rejected.values():
-            self._log_rejection(error, len(result.rejected))
-            break
-        return self._protocol.reply(request, parsed, result)
-
-
 class ForwardConnection:
-    """Serves one connection.
+    """Serve one connection.
 
     Args:
-        context: what it shares with others.
-        handshake: the handshake that has to come first, if any.
-        reader: what the client sends.
-        writer: what it is answered.
+        context: what it shares with other connections.
+        handshake: the handshake that the client has to begin with, if any.
+        reader: receives from the client.
+        writer: sends to the client.
 
     """
 
@@ -133,11 +114,11 @@ class ForwardConnection:
         writer: asyncio.StreamWriter,
     ) -> None:
         self._ingest, self._shutdown = context.ingest, context.shutdown
-        self._protocol = context.protocol
         self._handshake = handshake
         self._has_shared_key = handshake is not None
         self._reader, self._writer = reader, writer
-        self._client_ip = str((writer.get_extra_info("peername") or ("",))[0])
+        peer = str((writer.get_extra_info("peername") or ("",))[0])
+        self._client_ip = normalize_address(peer) or peer
         self._loop = asyncio.get_running_loop()
         self._frame_timeout_seconds, self._idle_timeout_seconds = (
             context.frame_timeout_seconds,
@@ -152,31 +133,31 @@ class ForwardConnection:
         self._reader_task: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
-        """Serve the connection to its end."""
-        listening = self._reader_task = asyncio.create_task(self._read_frames())
-        answering = asyncio.create_task(self._write_acks())
+        """Serve the connection until it ends."""
+        reading = self._reader_task = asyncio.create_task(self._read_frames())
+        writing = asyncio.create_task(self._write_acks())
         try:
-            await asyncio.wait([listening, answering], return_when=asyncio.FIRST_COMPLETED)
-            if answering.done():
-                listening.cancel()
-            await asyncio.wait([listening])
-            if not listening.cancelled():
-                listening.result()
+            await asyncio.wait([reading, writing], return_when=asyncio.FIRST_COMPLETED)
+            if writing.done():
+                reading.cancel()
+            await asyncio.wait([reading])
+            if not reading.cancelled():
+                reading.result()
             self._pending_acks.put_nowait(None)
-            await answering
+            await writing
         finally:
-            listening.cancel()
-            answering.cancel()
+            reading.cancel()
+            writing.cancel()
             while not self._pending_acks.empty():
-                left = self._pending_acks.get_nowait()
-                if left is not None:
-                    left.ack.cancel()
+                pending = self._pending_acks.get_nowait()
+                if pending is not None:
+                    pending.ack.cancel()
             if self._rejected_count > 1:
                 log.warning("forward_refused_in_all", sender=self._client_ip, refused=self._rejected_count)
             await self._close()
 
     def stop(self) -> None:
-        """Read no more; what was read is finished."""
+        """Stop reading, but finish what was read."""
         self._is_stopped = True
         if self._is_receiving and self._reader_task is not None:
             self._reader_task.cancel()
@@ -190,18 +171,18 @@ class ForwardConnection:
         try:
             while data := await self._receive(expects_data=frames.is_partial or self._handshake is not None):
                 was_partial = frames.is_partial
-                whole, broken = self._parse_frames(frames, data)
-                if frames.is_partial and (whole or not was_partial):
+                messages, error = self._parse_frames(frames, data)
+                if frames.is_partial and (messages or not was_partial):
                     self._deadline = self._loop.time() + self._frame_timeout_seconds
-                for transport in merge_messages(whole):
-                    await self._ingest_message(transport)
-                if broken is not None:
-                    raise broken
-        except RequestError as error:
-            self._count_rejection(error)
+                for message in merge_messages(messages):
+                    await self._ingest_message(message)
+                if error is not None:
+                    raise error
+        except RequestError as rejection:
+            self._count_rejections([rejection])
 
     async def _receive(self, *, expects_data: bool) -> bytes:
-        """Return what comes, or nothing if the connection has ended or nothing more was to be expected of it."""
+        """Return received bytes, or nothing if the connection has ended, is idle for too long, or is to be closed."""
         if self._is_stopped:
             return b""
         seconds = self._deadline - self._loop.time() if expects_data else self._idle_timeout_seconds
@@ -211,7 +192,9 @@ class ForwardConnection:
                 return await self._reader.read(_READ_BYTES)
         except TimeoutError:
             if expects_data:
-                raise RequestTimeout(f"no whole frame came within {self._frame_timeout_seconds:.0f} seconds") from None
+                raise RequestTimeout(
+                    f"no complete frame arrived within {self._frame_timeout_seconds:.0f} seconds"
+                ) from None
         except OSError:
             self._is_client_gone = True
         finally:
@@ -221,8 +204,8 @@ class ForwardConnection:
     def _parse_frames(
         self, frames: ForwardFrameReader, data: bytes
     ) -> tuple[list[ForwardMessage], RequestError | None]:
-        """Return the frames that are whole, and why there can be no more of them."""
-        whole: list[ForwardMessage] = []
+        """Return the messages that are complete, and the error that ends the connection, if any."""
+        messages: list[ForwardMessage] = []
         try:
             for frame in frames.feed(data):
                 if self._handshake is not None:
@@ -231,64 +214,53 @@ class ForwardConnection:
                     frames.max_bytes = self._ingest.config.body_max_bytes
                     continue
                 try:
-                    whole.append(parse_message(frame))
+                    messages.append(parse_message(frame))
                 except Malformed as error:
                     self._malformed_frames += 1
                     if self._malformed_frames >= _MAX_MALFORMED_FRAMES:
                         raise
-                    self._count_rejection(error)
+                    self._count_rejections([error])
         except RequestError as error:
-            return whole, error
-        return whole, None
+            return messages, error
+        return messages, None
 
     def _authenticate(self, handshake: ForwardHandshake, frame: bytes) -> None:
         pong, reason = handshake.verify_ping(frame)
         self._writer.write(pong)
         if reason:
-            raise Unauthorized(f"the client is not let in: {reason}")
+            raise Unauthorized(f"the handshake failed: {reason}")
 
     async def _ingest_message(self, message: ForwardMessage) -> None:
-        """Send a frame's events to the intake, in parts if it has many.
+        """Send a message's events to the intake, in parts if it has many.
 
         Raises:
-            Unauthorized: the client may not send any more.
-            Malformed, PayloadTooLarge: what is compressed cannot be read, or is too much.
+            Unauthorized: the client may no longer send.
+            Malformed, PayloadTooLarge: the compressed entries are invalid or too large.
 
         """
-        believed = self._check_trust()
+        is_trusted = self._check_trust()
         message = await self._decompress(message)
-        # Not of what came: a client that compresses it again gets other bytes.
-        seed = _message_digest(message) if message.chunk_id else b""
-        config = self._ingest.config
-        for first, part, ends in split_message(message, config.batch_max_events):
-            size = max(len(part.entries), len(ends[0]) * _MIN_ENTRY_BYTES)
+        # Of the uncompressed entries: a client that compresses them again may send other bytes.
+        event_id_seed = _message_digest(message) if message.chunk_id else b""
+        for first_index, part, entry_ends in split_message(message, self._ingest.config.batch_max_events):
+            size = max(len(part.entries), len(entry_ends.offsets) * _MIN_ENTRY_BYTES)
             await self._wait_for_capacity(size)
-            carried = _MessageProtocol(self._protocol, part, ends, self._log_rejection)
-            request = Request(
-                part.entries,
-                "",
-                config.batch_max_events,
-                client_ip=self._client_ip,
-                is_trusted=believed,
-                config=config,
-            )
             self._in_flight_bytes += size
-            self._pending_acks.put_nowait(
-                _PendingAck(asyncio.create_task(self._ingest_part(carried, request, seed, first)), size)
-            )
+            ack = self._ingest_part(part, entry_ends, event_id_seed, first_index, is_trusted=is_trusted)
+            self._pending_acks.put_nowait(_PendingAck(asyncio.create_task(ack), size))
 
     def _check_trust(self) -> bool:
-        """Tell whether the client may send any time.
+        """Return whether the client may send any time.
 
         Raises:
-            Unauthorized: it may not send at all any more.
+            Unauthorized: it may no longer send at all.
 
         """
         if self._has_shared_key:
             return True
-        scopes = self._ingest.authorizer.anonymous_permissions().scopes
+        scopes = self._ingest.authorizer.anonymous_permissions(client_address=self._client_ip).scopes
         if Scope.TICK not in scopes:
-            raise Unauthorized(f"nobody may send without a key any more: set {ENV_PREFIX}FORWARD_SHARED_KEY")
+            raise Unauthorized(f"sending without a key is not allowed: set {ENV_PREFIX}FORWARD_SHARED_KEY")
         return Scope.IMPORT in scopes
 
     async def _decompress(self, message: ForwardMessage) -> ForwardMessage:
@@ -300,47 +272,46 @@ class ForwardConnection:
         while self._in_flight_bytes and self._in_flight_bytes + size > _MAX_IN_FLIGHT_BYTES:
             self._capacity_freed.clear()
             await self._capacity_freed.wait()
-            # What the client has sent meanwhile was not read.
+            # Meanwhile nothing was read, so the client is not late.
             self._deadline = self._loop.time() + self._frame_timeout_seconds
 
     async def _ingest_part(
-        self, protocol: _MessageProtocol, request: Request, event_id_seed: bytes, first_index: int
+        self, part: ForwardMessage, entry_ends: EntryEnds, event_id_seed: bytes, first_index: int, *, is_trusted: bool
     ) -> bytes | None:
-        """Bring a part of a frame to the disk, and return the answer, or None if it was given up."""
-        pause = _INITIAL_BACKOFF_SECONDS
+        """Store a part of a message and return its acknowledgement, or None if the part was abandoned."""
+        delay = _INITIAL_BACKOFF_SECONDS
         while True:
-            named: Iterator[str] | None = (
-                islice(derive_event_ids(event_id_seed), first_index, None) if event_id_seed else None
-            )
+            events = parse_entries(part, entry_ends, self._ingest.config)
+            event_ids = islice(derive_event_ids(event_id_seed), first_index, None) if event_id_seed else None
             try:
-                return (await self._ingest.intake.ingest(protocol, request._replace(event_ids=named))).body
+                result = await self._ingest.intake.store(events, is_trusted=is_trusted, event_ids=event_ids)
             except SpoolFull as error:
-                if pause == _INITIAL_BACKOFF_SECONDS:
-                    self._count_rejection(error)
+                if delay == _INITIAL_BACKOFF_SECONDS:
+                    self._count_rejections([error])
                 if self._shutdown.is_set() or (event_id_seed and self._is_client_disconnected()):
                     return None
-            except RequestError as error:
-                self._count_rejection(error)
-                return b""
+            else:
+                self._count_rejections(list(result.rejected.values()))
+                return encode_ack(part.chunk_id)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
+                async with asyncio.timeout(delay):
                     await self._shutdown.wait()
-            pause = min(2 * pause, _MAX_BACKOFF_SECONDS)
+            delay = min(2 * delay, _MAX_BACKOFF_SECONDS)
 
     def _is_client_disconnected(self) -> bool:
-        """Tell whether the client waits for no answers any more; what it gets none for, it sends again."""
+        """Return whether the client no longer waits for acknowledgements, and will send again what has none."""
         return self._is_client_gone or self._writer.transport.is_closing() or self._reader.at_eof()
 
     async def _write_acks(self) -> None:
-        """Acknowledge what is on disk, in the order in which it came."""
-        while (taking := await self._pending_acks.get()) is not None:
-            answer = await taking.ack
-            self._in_flight_bytes -= taking.size
+        """Acknowledge stored parts in the order of their arrival."""
+        while (pending := await self._pending_acks.get()) is not None:
+            ack = await pending.ack
+            self._in_flight_bytes -= pending.size
             self._capacity_freed.set()
-            if answer is None:
+            if ack is None:
                 return
-            if answer and not self._is_client_gone:
-                await self._write_ack(answer)
+            if ack and not self._is_client_gone:
+                await self._write_ack(ack)
 
     async def _write_ack(self, ack: bytes) -> None:
         try:
@@ -351,23 +322,21 @@ class ForwardConnection:
             self._is_client_gone = True
             self.stop()
 
-    def _count_rejection(self, error: MetronomeError) -> None:
-        self._ingest.telemetry.count_rejection(error)
-        self._log_rejection(error, 1)
-
-    def _log_rejection(self, error: MetronomeError, count: int) -> None:
-        """Log the first refusal of a connection; the others are only counted."""
-        if not self._rejected_count:
-            kind = type(error).__name__
-            log.warning("forward_refused", sender=self._client_ip, kind=kind, error=str(error))
-        self._rejected_count += count
+    def _count_rejections(self, errors: Sequence[MetronomeError]) -> None:
+        """Count rejections; log only the first one of the connection."""
+        for error in errors:
+            self._ingest.telemetry.count_rejection(error)
+        if errors and not self._rejected_count:
+            kind = type(errors[0]).__name__
+            log.warning("forward_refused", sender=self._client_ip, kind=kind, error=str(errors[0]))
+        self._rejected_count += len(errors)
 
     async def _close(self) -> None:
         try:
             async with asyncio.timeout(_CLOSE_TIMEOUT_SECONDS):
                 if self._writer.can_write_eof() and not self._is_client_disconnected():
                     self._writer.write_eof()
-                    # Left unread, it would reset the connection, and the answers on their way would be lost.
+                    # Unread bytes would reset the connection, and acknowledgements on their way would be lost.
                     while await self._reader.read(_READ_BYTES):
                         pass
                 self._writer.close()
@@ -376,25 +345,41 @@ class ForwardConnection:
             self._writer.transport.abort()
 
 
+def decompress_message(message: ForwardMessage, max_bytes: int) -> ForwardMessage:
+    """Return a message with its entries uncompressed.
+
+    Args:
+        message: its entries may be compressed or not.
+        max_bytes: the maximum size of the uncompressed entries.
+
+    Raises:
+        Malformed: the compression is unknown, or the entries are not compressed that way.
+        PayloadTooLarge: the uncompressed entries are over the limit.
+
+    """
+    if not message.compression:
+        return message
+    if message.compression not in _COMPRESSIONS:
+        raise Malformed(
+            f"invalid compression {message.compression[:40]!r}: expected {', '.join(sorted(_COMPRESSIONS))} or text"
+        )
+    return message._replace(
+        entries=decompress(message.entries, message.compression, max_bytes, _BYTES_PER_MEMBER), compression=""
+    )
+
+
 def _message_digest(message: ForwardMessage) -> bytes:
     content = blake2b(message.chunk_id, digest_size=32)
     content.update(message.entries)
     return content.digest()
 
 
-_MAX_CONNECTIONS: Final = 1024
-_TLS_HANDSHAKE_SECONDS: Final = 60.0
-_HEARTBEAT_REPLY: Final = b"\0"
-_HEARTBEAT_MAX_BYTES: Final = 128
-_NONCE_BYTES: Final = 16
-
-
 @dataclass(frozen=True, slots=True)
 class _ForwardCredentials:
-    """What clients have to show.
+    """The credentials that clients have to prove.
 
     Attributes:
-        shared_key: what they must know, or empty.
+        shared_key: may be empty; then clients need none.
         users: passwords by user.
 
     """
@@ -403,26 +388,25 @@ class _ForwardCredentials:
     users: Mapping[str, str]
 
     def new_handshake(self) -> ForwardHandshake | None:
-        """Return the handshake of a new connection, if there has to be one."""
+        """Return the handshake of a new connection, if it needs one."""
         if not self.shared_key:
             return None
-        nonce, auth = secrets.token_bytes(_NONCE_BYTES), secrets.token_bytes(_NONCE_BYTES)
-        return ForwardHandshake(self.shared_key, nonce, auth, self.users)
+        nonce, auth_salt = secrets.token_bytes(_NONCE_BYTES), secrets.token_bytes(_NONCE_BYTES)
+        return ForwardHandshake(self.shared_key, nonce, auth_salt, self.users)
 
 
 def validate_forward_settings(settings: Settings, authorizer: Authorizer) -> None:
-    """See that the settings of the listener go together.
+    """Check the listener's settings against each other and the permissions.
 
     Raises:
-        ConfigurationError: they do not; the message names one.
+        ConfigurationError: they contradict each other; the message names one of them.
 
     """
     if settings.forward_users and not settings.forward_shared_key:
-        raise ConfigurationError(f"{ENV_PREFIX}FORWARD_USERS needs {ENV_PREFIX}FORWARD_SHARED_KEY beside it")
+        raise ConfigurationError(f"{ENV_PREFIX}FORWARD_USERS needs {ENV_PREFIX}FORWARD_SHARED_KEY: set both")
     if not settings.forward_shared_key and Scope.TICK not in authorizer.anonymous_permissions().scopes:
         raise ConfigurationError(
-            f"{ENV_PREFIX}PUBLIC lets nobody send without a key, and forward has none: set "
-            f"{ENV_PREFIX}FORWARD_SHARED_KEY"
+            f"{ENV_PREFIX}PUBLIC does not allow sending without a key: set {ENV_PREFIX}FORWARD_SHARED_KEY"
         )
     _build_tls_context(settings)
 
@@ -431,16 +415,16 @@ def validate_forward_settings(settings: Settings, authorizer: Authorizer) -> Non
 async def run_forward_listener(
     settings: Settings, ingest: IngestContext, *, reuse_port: bool = False
 ) -> AsyncIterator[None]:
-    """Listen at `Settings.forward_port` while the block runs; as it ends, finish what was sent and acknowledge it.
+    """Listen on `Settings.forward_port` while the block runs; at its end, store and acknowledge what was received.
 
     Args:
-        settings: the port, and who may send.
+        settings: the port, the credentials and the certificate.
         ingest: where events go.
-        reuse_port: whether other processes listen there too.
+        reuse_port: whether other processes listen on the port too.
 
     Raises:
         ConfigurationError: the certificate cannot be read.
-        OSError: the port cannot be listened on.
+        OSError: the port is not available.
 
     """
     context = _build_tls_context(settings)
@@ -458,10 +442,10 @@ async def run_forward_listener(
         backlog=1024,
     )
     try:
-        where = server.sockets[0].getsockname()[:2]
-        heartbeats, _ = await loop.create_datagram_endpoint(_HeartbeatResponder, where, reuse_port=reuse)
+        address = server.sockets[0].getsockname()[:2]
+        heartbeats, _ = await loop.create_datagram_endpoint(_HeartbeatResponder, address, reuse_port=reuse)
         try:
-            log.info("listening_forward", host=where[0], port=where[1], tls=context is not None)
+            log.info("listening_forward", host=address[0], port=address[1], tls=context is not None)
             yield
         finally:
             heartbeats.close()
@@ -474,33 +458,32 @@ class _ForwardListener:
     def __init__(self, settings: Settings, ingest: IngestContext) -> None:
         users = dict(user.split(":", 1) for user in settings.forward_users)
         self._credentials = _ForwardCredentials(settings.forward_shared_key, users)
-        dialect = ForwardProtocol(ingest.config.body_max_bytes, settings.event_max_bytes)
-        self._connection_context = ForwardConnectionContext(ingest, dialect, asyncio.Event())
+        self._connection_context = ForwardConnectionContext(ingest, asyncio.Event())
         self._connections: dict[asyncio.Task[None], ForwardConnection] = {}
 
     async def serve_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one connection to its end."""
+        """Serve one connection until it ends."""
         task = asyncio.current_task()
         if task is None or len(self._connections) >= _MAX_CONNECTIONS or self._connection_context.shutdown.is_set():
             log.warning("forward_connection_refused", connections=len(self._connections))
             writer.transport.abort()
             return
-        conversation = ForwardConnection(self._connection_context, self._credentials.new_handshake(), reader, writer)
-        self._connections[task] = conversation
+        connection = ForwardConnection(self._connection_context, self._credentials.new_handshake(), reader, writer)
+        self._connections[task] = connection
         try:
-            await conversation.run()
+            await connection.run()
         except asyncio.CancelledError:
-            # `stop` waits for it no longer. Streams would complain of a task that ends as cancelled.
+            # By `stop`. asyncio would log the exception of a connection task that ends as cancelled.
             writer.transport.abort()
         finally:
             del self._connections[task]
 
     async def stop(self, timeout_seconds: float) -> None:
-        """Read no more, finish what was read, and close all connections."""
+        """Stop reading, finish what was read, and close all connections."""
         self._connection_context.shutdown.set()
         tasks = list(self._connections)
-        for conversation in self._connections.values():
-            conversation.stop()
+        for connection in self._connections.values():
+            connection.stop()
         if not tasks:
             return
         _, late = await asyncio.wait(tasks, timeout=timeout_seconds)
@@ -510,10 +493,10 @@ class _ForwardListener:
 
 
 class _HeartbeatResponder(asyncio.DatagramProtocol):
-    """Answers the heartbeats of old Fluentds, which come over UDP."""
+    """Answer the UDP heartbeats of old Fluentd versions."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # Not asked for its type: uvloop's has other ancestors.
+        # A cast, not isinstance: uvloop's transport is of another class.
         self._transport = cast("asyncio.DatagramTransport", transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str | int, ...]) -> None:
@@ -525,7 +508,7 @@ def _build_tls_context(settings: Settings) -> ssl.SSLContext | None:
     if settings.forward_certificate is None:
         if settings.forward_certificate_key is not None:
             raise ConfigurationError(
-                f"{ENV_PREFIX}FORWARD_CERTIFICATE_KEY needs {ENV_PREFIX}FORWARD_CERTIFICATE beside it"
+                f"{ENV_PREFIX}FORWARD_CERTIFICATE_KEY needs {ENV_PREFIX}FORWARD_CERTIFICATE: set both"
             )
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -534,7 +517,7 @@ def _build_tls_context(settings: Settings) -> ssl.SSLContext | None:
         context.load_cert_chain(settings.forward_certificate, settings.forward_certificate_key)
     except OSError as error:
         raise ConfigurationError(
-            f"{ENV_PREFIX}FORWARD_CERTIFICATE and its key, in the same file or that of "
-            f"{ENV_PREFIX}FORWARD_CERTIFICATE_KEY, cannot be used: {error}"
+            f"cannot load {ENV_PREFIX}FORWARD_CERTIFICATE and its key (from the same file or from "
+            f"{ENV_PREFIX}FORWARD_CERTIFICATE_KEY): {error}"
         ) from None
     return context

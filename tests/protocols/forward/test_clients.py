@@ -1,4 +1,4 @@
-"""What real clients send, as it was recorded: two views of an item, in every mode that each of them has."""
+"""Recordings of real clients: two views of an item, in every mode that each client has."""
 
 from base64 import b64decode
 from typing import Any, Final
@@ -9,11 +9,9 @@ from hypothesis import strategies as st
 
 from metronome.errors import Malformed, PayloadTooLarge
 from metronome.event import Event
-from metronome.protocol import IngestResult, Request
-from metronome.protocols.forward.frames import ForwardFrameReader
-from metronome.protocols.forward.protocol import ForwardProtocol
+from metronome.protocols.forward.messages import ForwardFrameReader, encode_ack, parse_message
+from tests.protocols.forward.parsing import parse_frame
 
-FORWARD: Final = ForwardProtocol(2**20, 2**20)
 RECORDINGS: Final = {
     "fluent-logger 0.11.1 of PyPI": (
         "k6hhcHAuaGl0c85rAyrDg6JpZKFhpWV2ZW50pHZpZXehbgGTqGFwcC5oaXRzzmsDKsODomlkoWGlZXZlbnSkdmlld6FuAg=="
@@ -50,38 +48,36 @@ RECORDINGS: Final = {
         "L01jcXhFNXpBOEdBeE1MbkZRPT2kc2l6ZTOqY29tcHJlc3NlZKRnemlwsmV2ZW50RW50cnlEYXRhU2l6ZTQ="
     ),
 }
-WANTED: Final = [{"id": "a", "event": "view", "n": n, "type": "app.hits"} for n in (1, 2)]
+EXPECTED: Final = [{"id": "a", "event": "view", "n": n, "type": "app.hits"} for n in (1, 2)]
 
 
-def taken(content: bytes) -> tuple[list[Any], bytes]:
-    """Return the fields of each event, or the kind of error in its place, and all answers."""
-    found: list[Any] = []
-    answers = b""
+def parse(content: bytes) -> tuple[list[Any], bytes]:
+    """Return the fields of each event, or the type of the error in its place, and all acknowledgements."""
+    events: list[Any] = []
+    acks = b""
     for frame in ForwardFrameReader(2**20).feed(content):
-        request = Request(frame, "", 100)
-        readings = FORWARD.parse(request)
-        found += [dict(event.fields) if isinstance(event, Event) else type(event) for event in readings.events]
-        answers += FORWARD.reply(request, readings, IngestResult(len(found), {})).body
-    return found, answers
+        events += [dict(event.fields) if isinstance(event, Event) else type(event) for event in parse_frame(frame)]
+        acks += encode_ack(parse_message(frame).chunk_id)
+    return events, acks
 
 
 @pytest.mark.parametrize("client", RECORDINGS)
-def test_what_a_client_sends_is_read_and_answered(client: str) -> None:
+def test_parses_and_acknowledges_the_frames_of_a_client(client: str) -> None:
     content = b64decode(RECORDINGS[client])
-    found, answers = taken(content)
-    assert [{name: value for name, value in one.items() if name != "@timestamp"} for one in found] == WANTED
-    assert all(one["@timestamp"].startswith("2026-11-22T17:47:") for one in found)
+    events, acks = parse(content)
+    assert [{name: value for name, value in event.items() if name != "@timestamp"} for event in events] == EXPECTED
+    assert all(event["@timestamp"].startswith("2026-11-22T17:47:") for event in events)
     chunks = content.split(b"\xa5chunk")[1:]
-    assert answers == b"".join(b"\x81\xa3ack" + chunk[:25] for chunk in chunks)
+    assert acks == b"".join(b"\x81\xa3ack" + chunk[:25] for chunk in chunks)
 
 
 @given(st.sampled_from(list(RECORDINGS.values())), st.lists(st.tuples(st.integers(0, 300), st.integers(0, 255))))
-def test_what_was_changed_on_its_way_is_read_or_refused(recording: str, changes: list[tuple[int, int]]) -> None:
+def test_corrupted_recordings_are_parsed_or_rejected(recording: str, changes: list[tuple[int, int]]) -> None:
     content = bytearray(b64decode(recording))
     for at, value in changes:
         content[at % len(content)] = value
     try:
-        found, _ = taken(bytes(content))
+        events, _ = parse(bytes(content))
     except (Malformed, PayloadTooLarge):
         return
-    assert all(isinstance(one, dict) or one in {Malformed, PayloadTooLarge} for one in found)
+    assert all(isinstance(event, dict) or event in {Malformed, PayloadTooLarge} for event in events)

@@ -1,4 +1,4 @@
-"""The forward protocol: what each mode's frames hold, and what is answered."""
+"""Parsing messages of the forward protocol, converting their entries to events, and acknowledgements."""
 
 import gzip
 import json
@@ -14,19 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgpack import ExtType, packb
 
-from metronome.errors import Malformed, PayloadTooLarge, SpoolFull, UnsupportedEncoding
+from metronome.errors import Malformed, PayloadTooLarge, UnsupportedEncoding
 from metronome.event import DocumentContext, Event, build_document
-from metronome.protocol import IngestResult, Request
-from metronome.protocols.forward.protocol import ForwardProtocol
-from metronome.protocols.forward.transport import (
+from metronome.protocols.forward.listener import decompress_message
+from metronome.protocols.forward.messages import (
     ForwardMessage,
-    decompress_message,
-    encode_packed_forward,
-    find_entry_ends,
+    encode_ack,
     merge_messages,
     parse_message,
     split_message,
 )
+from tests.protocols.forward.parsing import encode_packed_forward, parse_frame
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -34,17 +32,16 @@ else:
     from backports import zstd
 
 MIB: Final = 2**20
-FORWARD: Final = ForwardProtocol(16 * MIB, MIB)
 SECONDS: Final = 1421919000
 STAMP: Final = "2015-01-22T09:30:00.000Z"
 EVENT_TIME: Final = ExtType(0, SECONDS.to_bytes(4, "big") + (123_456_789).to_bytes(4, "big"))
-DOOR: Final = DocumentContext(
+CONTEXT: Final = DocumentContext(
     received_at="2015-01-23T12:00:00.000Z", min_timestamp=None, max_timestamp="2030-01-01T00:00:00.000Z"
 )
 RECORD: Final = {"id": "a", "event": "view", "n": 1}
 ENTRIES: Final = ([EVENT_TIME, RECORD], [SECONDS, {"id": "b", "event": "download"}])
 PACKED: Final = b"".join(map(packb, ENTRIES))
-FOUND: Final = [
+FIELDS: Final = [
     {"id": "a", "event": "view", "n": 1, "type": "site.hits", "@timestamp": "2015-01-22T09:30:00.123Z"},
     {"id": "b", "event": "download", "type": "site.hits", "@timestamp": STAMP},
 ]
@@ -59,8 +56,8 @@ CHUNKS: Final = (
 )
 
 
-def old(value: object) -> bytes:
-    """Pack as old libraries do, for which bytes are texts."""
+def packb_old(value: object) -> bytes:
+    """Pack as old libraries do, which send bytes as text."""
     return bytes(packb(value, use_bin_type=False))
 
 
@@ -68,29 +65,26 @@ def frame(*values: object) -> bytes:
     return bytes(packb(values))
 
 
-def read(body: bytes, max_events: int = 100) -> list[Any]:
-    """Return the fields of each event, or the kind of error in its place."""
-    readings = FORWARD.parse(Request(body, "", max_events))
-    return [dict(event.fields) if isinstance(event, Event) else type(event) for event in readings.events]
+def parse(body: bytes, max_entries: int = 100) -> list[Any]:
+    """Return the fields of each event, or the type of the error in its place."""
+    return [dict(event.fields) if isinstance(event, Event) else type(event) for event in parse_frame(body, max_entries)]
 
 
-def answer(body: bytes) -> bytes:
-    readings = FORWARD.parse(Request(body, "", 100))
-    return FORWARD.reply(Request(body, "", 100), readings, IngestResult(len(list(readings.events)), {})).body
+def ack_of(body: bytes) -> bytes:
+    return encode_ack(parse_message(body).chunk_id)
 
 
-def one(entry: bytes) -> Any:
-    (found,) = read(packb(["t", entry]))
-    return found
+def parse_entry(entry: bytes) -> Any:
+    (fields,) = parse(packb(["t", entry]))
+    return fields
 
 
-def stored(entry: bytes) -> dict[str, Any]:
+def document_of(entry: bytes) -> dict[str, Any]:
     """Return the document that an entry becomes."""
-    readings = FORWARD.parse(Request(packb(["t", entry]), "", 100))
-    (event,) = readings.events
+    (event,) = parse_frame(packb(["t", entry]))
     assert isinstance(event, Event)
-    found: dict[str, Any] = orjson.loads(build_document(event, DOOR, "spare"))
-    return found
+    document: dict[str, Any] = orjson.loads(build_document(event, CONTEXT, "spare"))
+    return document
 
 
 MODES: Final[Mapping[str, bytes]] = {
@@ -99,11 +93,11 @@ MODES: Final[Mapping[str, bytes]] = {
     "Forward with options": frame("site.hits", ENTRIES, {"size": 2, "chunk": "c"}),
     "PackedForward": frame("site.hits", PACKED),
     "PackedForward with options": frame("site.hits", PACKED, {"size": 2, "chunk": "c"}),
-    "PackedForward in a text": old(["site.hits", PACKED, {"size": 2, "chunk": "c", "compressed": "text"}]),
+    "PackedForward in a text": packb_old(["site.hits", PACKED, {"size": 2, "chunk": "c", "compressed": "text"}]),
     "PackedForward in a text of 32 bits": b"\x93\xa9site.hits\xdb" + len(PACKED).to_bytes(4, "big") + PACKED + b"\x80",
     "PackedForward in an array of 32 bits": b"\xdd\0\0\0\2" + packb("site.hits") + packb(PACKED),
     "CompressedPackedForward": frame("site.hits", gzip.compress(PACKED), {"compressed": "gzip"}),
-    "CompressedPackedForward in a text": old(["site.hits", gzip.compress(PACKED), {"compressed": "gzip"}]),
+    "CompressedPackedForward in a text": packb_old(["site.hits", gzip.compress(PACKED), {"compressed": "gzip"}]),
     "CompressedPackedForward in parts": frame(
         "site.hits", b"".join(gzip.compress(packb(entry)) for entry in ENTRIES), {"compressed": "gzip"}
     ),
@@ -113,18 +107,18 @@ MODES: Final[Mapping[str, bytes]] = {
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_the_same_events_come_of_every_mode(mode: str) -> None:
-    assert read(MODES[mode]) == FOUND
+def test_every_mode_gives_the_same_events(mode: str) -> None:
+    assert parse(MODES[mode]) == FIELDS
 
 
 @pytest.mark.parametrize("options", [(), (None,), ({},), ({"chunk": "c"},)])
-def test_a_message_is_one_event(options: tuple[Any, ...]) -> None:
-    assert read(frame("site.hits", EVENT_TIME, RECORD, *options)) == FOUND[:1]
-    assert read(frame("site.hits", SECONDS, ENTRIES[1][1], *options)) == FOUND[1:]
+def test_message_mode_gives_one_event(options: tuple[Any, ...]) -> None:
+    assert parse(frame("site.hits", EVENT_TIME, RECORD, *options)) == FIELDS[:1]
+    assert parse(frame("site.hits", SECONDS, ENTRIES[1][1], *options)) == FIELDS[1:]
 
 
 @pytest.mark.parametrize("chunk", CHUNKS)
-@pytest.mark.parametrize("pack", [packb, old])
+@pytest.mark.parametrize("pack", [packb, packb_old])
 @pytest.mark.parametrize(
     "values",
     [
@@ -137,22 +131,17 @@ def test_a_message_is_one_event(options: tuple[Any, ...]) -> None:
     ],
     ids=["Message", "Forward", "PackedForward", "CompressedPackedForward", "text", "heartbeat"],
 )
-def test_a_chunk_is_acknowledged_byte_for_byte(values: list[Any], pack: Any, chunk: object) -> None:
+def test_acknowledges_the_chunk_id_byte_for_byte(values: list[Any], pack: Any, chunk: object) -> None:
     options = values[-1] if isinstance(values[-1], dict) and values[-1] is not RECORD else {}
     mode = values[:-1] if options else values
-    assert answer(pack([*mode, {**options, "chunk": chunk}])) == b"\x81\xa3ack" + pack(chunk)
-    assert answer(pack([*mode, {"chunk": chunk, **options, "unknown": {"a": [1, {}]}}])) == b"\x81\xa3ack" + pack(chunk)
+    assert ack_of(pack([*mode, {**options, "chunk": chunk}])) == b"\x81\xa3ack" + pack(chunk)
+    assert ack_of(pack([*mode, {"chunk": chunk, **options, "unknown": {"a": [1, {}]}}])) == b"\x81\xa3ack" + pack(chunk)
 
 
 @pytest.mark.parametrize("options", [[], [None], [{}], [{"size": 1}], [{"chunk": None}], [7], [{1: 2, None: 3}]])
-def test_without_a_chunk_nothing_is_answered(options: list[Any]) -> None:
-    assert answer(frame("t", PACKED, *options)) == b""
-    assert answer(frame("t", SECONDS, RECORD, *options)) == b""
-
-
-def test_a_refusal_has_no_word_in_the_protocol() -> None:
-    assert FORWARD.reply_error(Request(b"", "", 1), SpoolFull("full")).body == b""
-    assert FORWARD.extract_key(Request(b"", "", 1)) == ""
+def test_a_message_without_a_chunk_id_is_not_acknowledged(options: list[Any]) -> None:
+    assert ack_of(frame("t", PACKED, *options)) == b""
+    assert ack_of(frame("t", SECONDS, RECORD, *options)) == b""
 
 
 @pytest.mark.parametrize(
@@ -178,9 +167,9 @@ def test_a_refusal_has_no_word_in_the_protocol() -> None:
         (b"\xc7\x08\x00" + bytes(8), None),
     ],
 )
-def test_an_entry_has_its_time(time: bytes, stamp: str | None) -> None:
+def test_an_event_has_the_time_of_its_entry(time: bytes, stamp: str | None) -> None:
     wanted = {"id": "a", "event": "view", "type": "t"}
-    assert one(b"\x92" + time + packb({"id": "a", "event": "view"})) == (
+    assert parse_entry(b"\x92" + time + packb({"id": "a", "event": "view"})) == (
         {**wanted, "@timestamp": stamp} if stamp else wanted
     )
 
@@ -188,9 +177,9 @@ def test_an_entry_has_its_time(time: bytes, stamp: str | None) -> None:
 @pytest.mark.parametrize(
     "time", ["yesterday", True, {}, [], -5, 1e300, float("nan"), 2**64 - 1, b"\xff", ExtType(0, b"1"), ExtType(5, b"x")]
 )
-def test_an_entry_whose_time_is_none_fails_alone(time: object) -> None:
+def test_an_entry_with_an_invalid_time_is_rejected_alone(time: object) -> None:
     entries = packb(ENTRIES[0]) + packb([time, RECORD]) + packb(ENTRIES[1])
-    assert read(frame("site.hits", entries)) == [FOUND[0], Malformed, FOUND[1]]
+    assert parse(frame("site.hits", entries)) == [FIELDS[0], Malformed, FIELDS[1]]
 
 
 @pytest.mark.parametrize(
@@ -206,34 +195,40 @@ def test_an_entry_whose_time_is_none_fails_alone(time: object) -> None:
     ],
 )
 @pytest.mark.parametrize("kind", [{"id": "a", "event": "view"}, {"id": "a"}, {"level": "info", "message": "hello"}])
-def test_a_record_s_own_time_comes_first_if_it_is_one(kind: dict[str, Any], own: dict[str, Any], stamp: str) -> None:
-    assert stored(packb([SECONDS, {**kind, **own}]))["@timestamp"] == stamp
+def test_a_valid_time_in_the_record_takes_precedence(kind: dict[str, Any], own: dict[str, Any], stamp: str) -> None:
+    assert document_of(packb([SECONDS, {**kind, **own}]))["@timestamp"] == stamp
 
 
-def test_the_time_of_a_line_of_an_access_log_is_that_in_the_line() -> None:
+def test_an_access_log_line_has_the_time_in_the_line() -> None:
     line = '1.2.3.4 - - [20/Jan/2015:10:00:00 +0000] "GET /items/7 HTTP/1.1" 200 5 "-" "curl/8"'
     for name in ("log", "message"):
-        found = stored(packb([EVENT_TIME, {name: line, "stream": "stdout"}]))
-        assert (found["@timestamp"], found["type"], found["stream"]) == ("2015-01-20T10:00:00.000Z", "t", "stdout")
-        assert (found["event"], found["id"], found["status"]) == ("view", "/items/7", 200)
-        assert "1.2.3.4" not in str(found)
+        document = document_of(packb([EVENT_TIME, {name: line, "stream": "stdout"}]))
+        assert (document["@timestamp"], document["type"], document["stream"]) == (
+            "2015-01-20T10:00:00.000Z",
+            "t",
+            "stdout",
+        )
+        assert (document["event"], document["id"], document["status"]) == ("view", "/items/7", 200)
+        assert "1.2.3.4" not in str(document)
 
 
-def test_a_record_of_a_log_is_no_view() -> None:
-    found = stored(packb([EVENT_TIME, {"log": "started", "container_name": "/web"}]))
-    assert (found["event"], found["message"], found["type"]) == ("log", "started", "t")
+def test_a_log_record_is_not_a_view() -> None:
+    document = document_of(packb([EVENT_TIME, {"log": "started", "container_name": "/web"}]))
+    assert (document["event"], document["message"], document["type"]) == ("log", "started", "t")
 
 
-def test_the_tag_becomes_the_type_of_what_has_none() -> None:
-    assert one(packb([SECONDS, {"id": "a", "type": "own"}]))["type"] == "own"
-    assert read(frame("äö", PACKED))[0]["type"] == "äö"
-    assert read(old([b"\xff.hits", PACKED]))[0]["type"] == "\\xff.hits"
-    assert "type" not in read(frame("", PACKED))[0]
+def test_the_tag_becomes_the_type_of_events_without_one() -> None:
+    assert parse_entry(packb([SECONDS, {"id": "a", "type": "own"}]))["type"] == "own"
+    assert parse(frame("äö", PACKED))[0]["type"] == "äö"
+    assert parse(packb_old([b"\xff.hits", PACKED]))[0]["type"] == "\\xff.hits"
+    assert "type" not in parse(frame("", PACKED))[0]
 
 
-def test_the_metadata_of_fluent_bit_are_kept() -> None:
-    found = stored(packb([[EVENT_TIME, {"schema": "otlp", "n": float("inf")}], {"level": "info", "message": "m"}]))
-    assert found["params"] == {"metadata.schema": "otlp", "metadata.n": "inf"}
+def test_keeps_the_metadata_of_fluent_bit() -> None:
+    document = document_of(
+        packb([[EVENT_TIME, {"schema": "otlp", "n": float("inf")}], {"level": "info", "message": "m"}])
+    )
+    assert document["params"] == {"metadata.schema": "otlp", "metadata.n": "inf"}
 
 
 @pytest.mark.parametrize(
@@ -257,27 +252,27 @@ def test_the_metadata_of_fluent_bit_are_kept() -> None:
         ({1: "a", "1": "b", b"1": "c"}, {"1": "a", "1_": "b", "1__": "c"}),
     ],
 )
-def test_every_value_of_a_record_is_kept_in_words_that_json_has(value: object, kept: object) -> None:
-    assert one(packb([SECONDS, {"id": "a", "event": "view", "v": value}]))["v"] == kept
+def test_converts_every_value_of_a_record_to_json(value: object, kept: object) -> None:
+    assert parse_entry(packb([SECONDS, {"id": "a", "event": "view", "v": value}]))["v"] == kept
     assert json.loads(json.dumps(kept)) == kept
-    assert stored(packb([SECONDS, {"id": "a", "event": "view", "v": value}]))["id"] == "a"
+    assert document_of(packb([SECONDS, {"id": "a", "event": "view", "v": value}]))["id"] == "a"
 
 
-def test_names_of_all_types_become_texts() -> None:
+def test_converts_field_names_of_all_types_to_strings() -> None:
     record = {"id": "a", "event": "view", 1: "x", b"\xfe": "y", None: "z"}
-    assert one(packb([SECONDS, record])).items() >= {"1": "x", "\\xfe": "y", "null": "z"}.items()
+    assert parse_entry(packb([SECONDS, record])).items() >= {"1": "x", "\\xfe": "y", "null": "z"}.items()
 
 
-def test_text_that_is_no_utf_8_stays_readable() -> None:
-    assert one(old([SECONDS, {"id": "a", "event": "view", "v": b"a\xffb"}]))["v"] == "a\\xffb"
+def test_escapes_text_that_is_not_utf_8() -> None:
+    assert parse_entry(packb_old([SECONDS, {"id": "a", "event": "view", "v": b"a\xffb"}]))["v"] == "a\\xffb"
 
 
 @pytest.mark.parametrize("time", [EVENT_TIME, SECONDS, [EVENT_TIME, {}]])
-def test_fields_of_one_name_are_all_kept_where_the_document_keeps_what_came(time: object) -> None:
+def test_keeps_duplicate_fields_in_the_original_of_the_document(time: object) -> None:
     record = b"\x84" + b"".join(map(packb, ["id", "a", "n", 1, "n", float("nan"), "event", "view"]))
-    found = stored(b"\x92" + packb(time) + record)
-    assert found["event.original"] == '{"id":"a","n":1,"n":"nan","event":"view"}'
-    assert found["params"] == {"[repeated]": '["n"]'}
+    document = document_of(b"\x92" + packb(time) + record)
+    assert document["event.original"] == '{"id":"a","n":1,"n":"nan","event":"view"}'
+    assert document["params"] == {"[repeated]": '["n"]'}
 
 
 def nested(depth: int) -> bytes:
@@ -291,7 +286,7 @@ BAD_ENTRIES: Final = {
     "an array of none": packb([]),
     "an array of one": packb([SECONDS]),
     "an array of three": packb([SECONDS, RECORD, {}]),
-    "a record that is none": packb([SECONDS, "hello"]),
+    "a record that is a string": packb([SECONDS, "hello"]),
     "a record that is nil": packb([EVENT_TIME, None]),
     "a record that is an array": packb([[EVENT_TIME, {"a": 1}], [1]]),
     "a name that is an array": b"\x92" + packb(SECONDS) + b"\x81\x91\x01\x01",
@@ -302,23 +297,23 @@ BAD_ENTRIES: Final = {
 
 
 @pytest.mark.parametrize("bad", BAD_ENTRIES)
-def test_a_bad_entry_fails_no_neighbour(bad: str) -> None:
+def test_an_invalid_entry_does_not_affect_the_others(bad: str) -> None:
     entries = packb(ENTRIES[0]) + BAD_ENTRIES[bad] + packb(ENTRIES[1])
-    assert read(frame("site.hits", entries, {"chunk": "c"})) == [FOUND[0], Malformed, FOUND[1]]
-    assert answer(frame("site.hits", entries, {"chunk": "c"})) == b"\x81\xa3ack\xa1c"
+    assert parse(frame("site.hits", entries, {"chunk": "c"})) == [FIELDS[0], Malformed, FIELDS[1]]
+    assert ack_of(frame("site.hits", entries, {"chunk": "c"})) == b"\x81\xa3ack\xa1c"
 
 
 @pytest.mark.parametrize("tail", [b"\xc1", PACKED[:20], b"\x92", nested(5000), b"\xdd\xff\xff\xff\xff"])
-def test_entries_that_break_off_leave_those_before(tail: bytes) -> None:
-    assert read(frame("site.hits", PACKED + tail)) == [*FOUND, Malformed]
+def test_keeps_the_entries_before_an_incomplete_one(tail: bytes) -> None:
+    assert parse(frame("site.hits", PACKED + tail)) == [*FIELDS, Malformed]
 
 
-def test_an_entry_that_can_only_be_too_large_is_not_unpacked() -> None:
+def test_rejects_an_oversized_entry_without_unpacking_it() -> None:
     entries = packb([SECONDS, {"a": [{}] * (2 * MIB)}]) + packb(ENTRIES[1])
-    assert read(frame("site.hits", entries)) == [PayloadTooLarge, FOUND[1]]
+    assert parse(frame("site.hits", entries)) == [PayloadTooLarge, FIELDS[1]]
 
 
-SENSELESS: Final = {
+INVALID_FRAMES: Final = {
     "nothing in it": [],
     "a tag alone": ["t"],
     "five": ["t", PACKED, {}, {}, {}],
@@ -338,61 +333,57 @@ SENSELESS: Final = {
 }
 
 
-@pytest.mark.parametrize("kind", SENSELESS)
-def test_a_frame_that_carries_no_events_is_malformed(kind: str) -> None:
+@pytest.mark.parametrize("kind", INVALID_FRAMES)
+def test_rejects_a_frame_that_is_not_a_message(kind: str) -> None:
     with pytest.raises(Malformed):
-        FORWARD.parse(Request(packb(SENSELESS[kind]), "", 100))
+        parse_frame(packb(INVALID_FRAMES[kind]))
 
 
-def test_compressed_entries_are_not_decoded_beyond_the_limit() -> None:
+def test_does_not_decompress_entries_beyond_the_limit() -> None:
     bomb = frame("t", gzip.compress(bytes(64 * MIB)), {"compressed": "gzip"})
     with pytest.raises(PayloadTooLarge, match="body_max_bytes"):
-        FORWARD.parse(Request(bomb, "", 100))
+        parse_frame(bomb)
 
 
-def test_a_buffer_that_compresses_each_entry_apart_may_be_large() -> None:
+def test_accepts_a_large_chunk_with_each_entry_compressed_separately() -> None:
     parted = b"".join([gzip.compress(packb(ENTRIES[1]), 1)] * 12_000)
-    assert read(frame("site.hits", parted, {"compressed": "gzip"}), 20_000) == FOUND[1:] * 12_000
+    assert parse(frame("site.hits", parted, {"compressed": "gzip"}), 20_000) == FIELDS[1:] * 12_000
     with pytest.raises(Malformed, match="parts"):
-        FORWARD.parse(Request(frame("t", gzip.compress(b"") * 12_000, {"compressed": "gzip"}), "", 100))
-
-
-def test_more_entries_than_allowed_are_refused_at_once() -> None:
-    assert len(read(frame("t", packb(ENTRIES[1]) * 10), 10)) == 10
-    with pytest.raises(PayloadTooLarge, match="batch_max_events"):
-        read(frame("t", packb(ENTRIES[1]) * 11), 10)
+        parse_frame(frame("t", gzip.compress(b"") * 12_000, {"compressed": "gzip"}))
 
 
 @given(count=st.integers(0, 23), most=st.integers(1, 9), tail=st.sampled_from([b"", b"\xc1", b"\x92"]))
-def test_parts_hold_all_that_the_whole_holds(count: int, most: int, tail: bytes) -> None:
+def test_the_parts_of_a_message_hold_all_of_its_entries(count: int, most: int, tail: bytes) -> None:
     packed = [packb([SECONDS, {"n": n}]) for n in range(count)]
     whole = ForwardMessage("t", b"".join(packed) + tail, b"\xa1c")
-    cut = list(split_message(whole, most))
-    assert b"".join(part.entries for _, part, _ in cut) == whole.entries
-    assert [part.chunk_id for _, part, _ in cut] == [b""] * (len(cut) - 1) + [b"\xa1c"]
-    assert [first for first, _, _ in cut] == list(range(0, max(count + bool(tail), 1), most))
-    for first, part, ends in cut:
+    parts = list(split_message(whole, most))
+    assert b"".join(part.entries for _, part, _ in parts) == whole.entries
+    assert [part.chunk_id for _, part, _ in parts] == [b""] * (len(parts) - 1) + [b"\xa1c"]
+    assert [first for first, _, _ in parts] == list(range(0, max(count + bool(tail), 1), most))
+    for first, part, ends in parts:
         assert part.entries.startswith(b"".join(islice(packed, first, first + most)))
-        assert ends[0] == find_entry_ends(part.entries)[0]
-    assert [broken is not None for _, _, (_, broken) in cut] == [False] * (len(cut) - 1) + [bool(tail)]
+        assert ends.offsets == next(split_message(part, most + 1))[2].offsets
+    assert [ends.error is not None for _, _, ends in parts] == [False] * (len(parts) - 1) + [bool(tail)]
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.binary(max_size=3), st.sampled_from([b"", b"\xa1c"])), max_size=12))
-def test_neighbours_of_one_tag_are_joined_unless_they_are_acknowledged(given: list[tuple[str, bytes, bytes]]) -> None:
-    single = [ForwardMessage(*values) for values in given]
-    together = list(merge_messages(single))
-    assert [one for one in together if one.chunk_id] == [one for one in single if one.chunk_id]
-    assert b"".join(one.entries for one in together) == b"".join(one.entries for one in single)
-    for before, behind in pairwise(together):
-        assert before.tag != behind.tag or before.chunk_id or behind.chunk_id
+def test_merges_messages_of_one_tag_that_want_no_acknowledgement(
+    values_of_messages: list[tuple[str, bytes, bytes]],
+) -> None:
+    messages = [ForwardMessage(*values) for values in values_of_messages]
+    merged = list(merge_messages(messages))
+    assert [message for message in merged if message.chunk_id] == [message for message in messages if message.chunk_id]
+    assert b"".join(message.entries for message in merged) == b"".join(message.entries for message in messages)
+    for first, second in pairwise(merged):
+        assert first.tag != second.tag or first.chunk_id or second.chunk_id
 
 
 @pytest.mark.parametrize("encoding", ["", "gzip", "zstd", "lz4"])
 @pytest.mark.parametrize("chunk", [b"", b"\xa1c", packb(b"\xff" * 300)])
 @pytest.mark.parametrize("tag", ["", "site.hits", "\\xff", "ä" * 200])
-def test_what_is_written_is_read_again(tag: str, chunk: bytes, encoding: str) -> None:
-    transport = ForwardMessage(tag, PACKED, chunk, encoding)
-    assert parse_message(encode_packed_forward(transport)) == transport
+def test_parses_what_it_encodes(tag: str, chunk: bytes, encoding: str) -> None:
+    message = ForwardMessage(tag, PACKED, chunk, encoding)
+    assert parse_message(encode_packed_forward(message)) == message
 
 
 RECORDINGS: Final = [*MODES.values(), *[frame("t", entry) for entry in BAD_ENTRIES.values()]]
@@ -401,21 +392,21 @@ RECORDINGS: Final = [*MODES.values(), *[frame("t", entry) for entry in BAD_ENTRI
 @given(
     st.sampled_from(RECORDINGS), st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=4), st.data()
 )
-def test_frames_that_were_changed_on_their_way_are_read_or_refused(
+def test_corrupted_frames_are_parsed_or_rejected(
     recording: bytes, changes: list[tuple[int, int]], data: st.DataObject
 ) -> None:
     changed = bytearray(recording)
     for at, value in changes:
         changed[at % len(changed)] = value
-    check(bytes(changed))
-    check(bytes(changed[: data.draw(st.integers(0, len(changed)))]))
+    check_converts(bytes(changed))
+    check_converts(bytes(changed[: data.draw(st.integers(0, len(changed)))]))
 
 
 @given(st.binary(max_size=60))
-def test_any_bytes_are_read_or_refused(body: bytes) -> None:
-    check(body)
-    check(frame("t", body))
-    check(packb("t").join((b"\x92", body)))
+def test_any_bytes_are_parsed_or_rejected(body: bytes) -> None:
+    check_converts(body)
+    check_converts(frame("t", body))
+    check_converts(packb("t").join((b"\x92", body)))
 
 
 VALUES: Final = st.recursive(
@@ -434,26 +425,26 @@ VALUES: Final = st.recursive(
 
 
 @given(VALUES, VALUES)
-def test_any_values_are_read_or_refused(time: Any, record: Any) -> None:
-    check(frame("t", [[time, record], ENTRIES[0]]))
-    check(frame("t", time, record, record))
+def test_any_values_are_parsed_or_rejected(time: Any, record: Any) -> None:
+    check_converts(frame("t", [[time, record], ENTRIES[0]]))
+    check_converts(frame("t", time, record, record))
     if isinstance(record, dict):
-        found = read(frame("t", packb([SECONDS, record])))
+        found = parse(frame("t", packb([SECONDS, record])))
         assert len(found) == 1
         assert found[0] is Malformed or json.dumps(found[0], allow_nan=False)
 
 
-def check(body: bytes) -> None:
-    """Read a frame and make documents of its events; nothing but Malformed and PayloadTooLarge may come of it."""
+def check_converts(body: bytes) -> None:
+    """Convert a frame to documents; it may raise nothing but Malformed and PayloadTooLarge."""
     try:
-        transport = decompress_message(parse_message(body), MIB)
-        readings = FORWARD.parse(Request(encode_packed_forward(transport), "", 100))
+        message = decompress_message(parse_message(body), MIB)
+        events = parse_frame(encode_packed_forward(message))
     except (Malformed, PayloadTooLarge, UnsupportedEncoding):
         return
-    for reading in readings.events:
-        assert isinstance(reading, (Event, Malformed, PayloadTooLarge))
-        if isinstance(reading, Event):
+    for event in events:
+        assert isinstance(event, (Event, Malformed, PayloadTooLarge))
+        if isinstance(event, Event):
             try:
-                build_document(reading, DOOR, "spare")
+                build_document(event, CONTEXT, "spare")
             except (Malformed, PayloadTooLarge):
                 continue

@@ -1,4 +1,4 @@
-"""HELO, PING and PONG: who is let in, and how the server shows that it knows the key itself."""
+"""The handshake: HELO, PING and PONG."""
 
 import hashlib
 from typing import Any, Final
@@ -20,9 +20,9 @@ SALT: Final = b"\xff\x00salt of the host"
 
 
 def digest(*contents: str | bytes) -> str:
-    """Hash contents as the specification has it."""
-    whole = b"".join(part if isinstance(part, bytes) else part.encode() for part in contents)
-    return hashlib.sha512(whole).hexdigest()
+    """Return the digest that the specification describes."""
+    content = b"".join(part if isinstance(part, bytes) else part.encode() for part in contents)
+    return hashlib.sha512(content).hexdigest()
 
 
 def ping(key: str = KEY, user: str = "", word: str | None = None, host: str = "host") -> list[Any]:
@@ -30,7 +30,7 @@ def ping(key: str = KEY, user: str = "", word: str | None = None, host: str = "h
     return ["PING", host, SALT, digest(SALT, host, NONCE, key), user, proof]
 
 
-def test_the_server_begins_with_its_nonces() -> None:
+def test_the_helo_holds_the_nonces() -> None:
     assert unpackb(OPEN.encode_helo()) == ["HELO", {"nonce": NONCE, "auth": b"", "keepalive": True}]
     assert unpackb(STRICT.encode_helo()) == ["HELO", {"nonce": NONCE, "auth": AUTH, "keepalive": True}]
 
@@ -40,18 +40,18 @@ def test_the_server_begins_with_its_nonces() -> None:
     ("handshake", "message"),
     [
         (OPEN, ping()),
-        (OPEN, ping(user="whoever", word="whatever")),
+        (OPEN, ping(user="anyone", word="anything")),
         (OPEN, ping(host="")),
         (STRICT, ping(user="alice", word="secret")),
         (STRICT, ping(user="bob", word="pass:word")),
     ],
 )
-def test_who_knows_the_key_is_let_in_and_told_that_the_server_knows_it(
+def test_accepts_valid_credentials_and_proves_the_server_s_key(
     handshake: ForwardHandshake, message: list[Any], *, old: bool
 ) -> None:
-    answer = handshake.verify_ping(packb(message, use_bin_type=not old))
-    assert answer.rejection_reason == ""
-    assert unpackb(answer.pong) == ["PONG", True, "", "metronome", digest(SALT, "metronome", NONCE, KEY)]
+    result = handshake.verify_ping(packb(message, use_bin_type=not old))
+    assert result.rejection_reason == ""
+    assert unpackb(result.pong) == ["PONG", True, "", "metronome", digest(SALT, "metronome", NONCE, KEY)]
 
 
 @pytest.mark.parametrize(
@@ -76,20 +76,20 @@ def test_who_knows_the_key_is_let_in_and_told_that_the_server_knows_it(
         (OPEN, None, "invalid ping message"),
     ],
 )
-def test_nobody_else_is_let_in_and_they_are_told_why(handshake: ForwardHandshake, message: object, reason: str) -> None:
-    answer = handshake.verify_ping(packb(message))
-    assert answer.rejection_reason == reason
-    assert unpackb(answer.pong) == ["PONG", False, reason, "", ""]
+def test_rejects_invalid_credentials_with_a_reason(handshake: ForwardHandshake, message: object, reason: str) -> None:
+    result = handshake.verify_ping(packb(message))
+    assert result.rejection_reason == reason
+    assert unpackb(result.pong) == ["PONG", False, reason, "", ""]
 
 
-def test_a_ping_that_was_heard_elsewhere_lets_nobody_in() -> None:
+def test_rejects_a_ping_from_another_connection() -> None:
     assert ForwardHandshake(KEY, bytes(16), AUTH).verify_ping(packb(ping())).rejection_reason == "shared_key mismatch"
     other = ForwardHandshake(KEY, NONCE, bytes(16), USERS)
     assert other.verify_ping(packb(ping(user="alice", word="secret"))).rejection_reason == "username/password mismatch"
 
 
 @given(st.binary(max_size=60))
-def test_any_bytes_are_answered(body: bytes) -> None:
+def test_rejects_any_other_bytes(body: bytes) -> None:
     for frame in (body, b"\x96\xa4PING" + body, packb(["PING", body, body, body, body, body])):
         for handshake in (OPEN, STRICT):
             assert handshake.verify_ping(frame).rejection_reason
