@@ -1,1 +1,1 @@
-"""Where events end and questions are answered: one port, several back ends."""
+"""Stores: where events are kept and queried, one port with two back ends."""

@@ -1,26 +1,26 @@
-"""The port that every store stands behind.
+"""The port of every store.
 
-What each back end promises, `tests.contracts.store` tests on all of them.
+`tests.contracts.store` tests all back ends for what is promised here.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar
 
-from metronome.stores.query import Filter, Query, QueryResult
+from metronome.stores.query import Equals, Filter, Query, QueryResult
 from metronome.stores.sequences import EventSequence, SequenceQuery
 
 
 @dataclass(frozen=True, slots=True)
 class DocumentBatch:
-    """Documents on their way into a store.
+    """Documents to write to a store.
 
     Attributes:
-        body: each document as one line of UTF-8 JSON that ends in a line feed, as
-            `metronome.event.document` encodes them.
-        count: how many there are.
+        body: each document as one line of UTF-8 JSON with a line feed at its end, as `metronome.event.build_document`
+            encodes it.
+        count: the number of documents.
 
     """
 
@@ -29,17 +29,29 @@ class DocumentBatch:
 
     @classmethod
     def from_documents(cls, documents: list[bytes]) -> "DocumentBatch":
-        """Make a batch of single documents, none with its line's end."""
+        """Return a batch of single documents, given without line feeds."""
         return cls(b"".join(line + b"\n" for line in documents), len(documents))
 
+    @classmethod
+    def concatenate(cls, batches: Iterable["DocumentBatch"]) -> "DocumentBatch":
+        """Return one batch with the documents of several."""
+        parts = list(batches)
+        return cls(b"".join(part.body for part in parts), sum(part.count for part in parts))
+
     def documents(self) -> list[bytes]:
-        """Return the documents singly, without their lines' ends."""
+        """Return the single documents, without line feeds."""
         return self.body.split(b"\n")[:-1]
+
+    def split_in_half(self) -> tuple["DocumentBatch", "DocumentBatch"]:
+        """Return the two halves of a batch of at least two documents."""
+        documents = self.documents()
+        middle = len(documents) // 2
+        return DocumentBatch.from_documents(documents[:middle]), DocumentBatch.from_documents(documents[middle:])
 
 
 @dataclass(frozen=True, slots=True)
 class RejectedDocument:
-    """A document that a store will never take, and why."""
+    """A document that the store will never accept, and the reason."""
 
     document: bytes
     reason: str
@@ -47,13 +59,13 @@ class RejectedDocument:
 
 @dataclass(frozen=True, slots=True)
 class WriteResult:
-    """What became of the documents of one batch.
+    """The outcome of writing a batch.
 
     Attributes:
-        stored: how many are new in the store.
-        duplicates: how many were there already, or twice in the batch.
-        refused: those that the store will never take.
-        again: those that it was too busy for; they are to be written again, later. None if there are none.
+        stored: the number of documents that are new in the store.
+        duplicates: the number of documents that the store already had, or that the batch has twice.
+        rejected: the documents that the store will never accept.
+        retry: the documents that the store was too busy to accept, to be written again later; None if there are none.
 
     """
 
@@ -62,44 +74,60 @@ class WriteResult:
     rejected: tuple[RejectedDocument, ...] = ()
     retry: DocumentBatch | None = None
 
+    def __add__(self, other: "WriteResult") -> "WriteResult":
+        """Return the outcome of two parts of a batch."""
+        retries = [result.retry for result in (self, other) if result.retry is not None]
+        return WriteResult(
+            self.stored + other.stored,
+            self.duplicates + other.duplicates,
+            self.rejected + other.rejected,
+            DocumentBatch.concatenate(retries) if retries else None,
+        )
+
 
 class Sink(ABC):
-    """Where a shipper brings documents.
+    """The target of a shipper.
 
-    All methods may be called from one event loop at the same time. Each may raise
-    `StoreUnavailable` (try again: nothing is known of what was under way) and `StoreAccessDenied` (somebody has to
-    change credentials first), and besides these only what it names.
+    All methods may run concurrently in one event loop. Each may raise `StoreUnavailable` (retry; whether the call had
+    an effect is unknown) and `StoreAccessDenied` (an operator has to change credentials first); other errors only where
+    it lists them.
     """
 
     preferred_batch_bytes: ClassVar[int]
-    """How large a batch is taken best, in bytes; larger ones are taken too."""
+    """The batch size with the highest throughput, in bytes; larger batches are accepted."""
 
     @abstractmethod
     async def setup(self) -> None:
-        """Prepare to be written, and whatever else it is for; idempotent, and safe beside other nodes."""
+        """Prepare the back end for all other calls; idempotent, also when several nodes do it at once.
+
+        Raises:
+            ConfigurationError: something in the back end is in the way.
+
+        """
 
     @abstractmethod
     async def write(self, batch: DocumentBatch) -> WriteResult:
-        """Write documents, each exactly once however often it comes.
+        """Write documents, each exactly once however often it is sent.
 
-        Two documents are the same if their ``event_id`` and UTC day are; the first one stays. So writing
-        a batch again, wholly or in part, in any order, adds nothing. When this returns, what is said to
-        be stored survives the death of the process and of the machine, and questions see it, at
-        the latest after the back end's refresh (`Store.refresh`).
-        A document that cannot be taken is refused alone; its neighbours are stored.
+        Two documents are the same if their ``event_id`` and UTC day are; the first one is kept. So writing
+        a batch again, in whole or in part and in any order, adds nothing. When this returns, stored documents
+        survive a crash of the process and of the machine. Queries see them after `Store.refresh`, or
+        a few seconds later.
+        A document that cannot be stored is rejected alone; the others in the batch are stored.
         """
 
 
 class Store(Sink):
-    """Where events end and questions are answered."""
+    """The store of events, which also runs queries."""
 
     @abstractmethod
     async def query(self, *queries: Query) -> tuple[QueryResult, ...]:
-        """Answer questions, in their order, all from the same moment's events as far as the back end can.
+        """Run queries and return their results in the same order, from one snapshot where the back end can.
 
         Raises:
-            InvalidQuery: a question names something that cannot be asked.
-            QueryTooExpensive: the answers take longer than a store gives them.
+            InvalidQuery: a query uses a field or a filter that the back end cannot evaluate.
+            QueryTooExpensive: the queries exceed the store's time or memory limit.
+            Overloaded: the queries waited too long for others.
 
         """
 
@@ -112,69 +140,93 @@ class Store(Sink):
         start: datetime | None = None,
         end: datetime | None = None,
     ) -> tuple[str, ...]:
-        """Return the values of a field whose newest events, of those let through, are the newest of all.
+        """Return the values of a field that have the newest events.
 
         Args:
-            field: a plain one, such as ``session``.
-            limit: how many values at most, 10,000 or fewer.
-            where: which events count.
+            field: a field at the top level of documents, such as ``session``.
+            limit: the maximum number of values, at most 10,000.
+            where: which events count; None for all.
             start: as in `Query`.
             end: as in `Query`.
 
         Returns:
-            Values, each once, that with the newest event first; of two with the same time the greater text.
+            Distinct values, the one with the newest event first; of two with the same time, the greater text first.
 
         Raises:
-            QueryTooExpensive: as `ask`.
+            InvalidQuery: the field is not at the top level, or the back end cannot evaluate the filter.
+            QueryTooExpensive: as for `query`.
+            Overloaded: as for `query`.
 
         """
 
     @abstractmethod
     def sequences(self, sequence_query: SequenceQuery) -> AsyncIterator[EventSequence]:
-        """Yield every trail, in the order of their keys, whatever is written meanwhile.
-
-        Memory stays bounded however many there are.
+        """Yield every sequence in the order of their keys, from one snapshot and in bounded memory.
 
         Raises:
-            InvalidQuery: the key or a field is none that stands at a document's top level.
+            InvalidQuery: the back end cannot evaluate the filter.
 
         """
 
     @abstractmethod
     async def list_fields(self) -> frozenset[str]:
-        """Return the names that documents have at their top level, as far as they can be asked for."""
+        """Return the fields that documents have at the top level and that can be queried.
+
+        Raises:
+            QueryTooExpensive: as for `query`.
+            Overloaded: as for `query`.
+
+        """
 
     @abstractmethod
     async def replace(self, batch: DocumentBatch) -> int:
-        """Put documents in the place of those with the same identity; those that have none are left out.
+        """Replace stored documents by those with the same ``event_id`` and UTC day; others are ignored.
 
-        Idempotent; questions see it as they see what `write` wrote. Returns how many were replaced. Time
-        and identity of a document stay: only what else it holds may differ.
+        Idempotent; queries see the change as they see writes. Returns the number of replaced documents. The time of
+        a document must stay the same.
         """
 
     @abstractmethod
     def iterate_documents(
         self, where: Filter | None = None, start: datetime | None = None, end: datetime | None = None
     ) -> AsyncIterator[bytes]:
-        """Yield the documents that a filter and a range of time let through, oldest first, as they were written."""
+        """Yield the documents that match a filter and a time range, oldest first, unchanged.
 
-    @abstractmethod
+        Raises:
+            InvalidQuery: the back end cannot evaluate the filter.
+
+        """
+
     async def delete_events(
         self, *, before: datetime | None = None, item: str | None = None, visitor: str | None = None
     ) -> int:
-        """Delete every event from before a time, of an item, or of a visitor: just one of these is given.
+        """Delete the events before a time, those of an item, or those of a visitor; idempotent.
 
-        Idempotent. Returns how many events were deleted.
+        Returns:
+            The number of deleted events.
+
+        Raises:
+            ValueError: not exactly one of the three is given.
+
         """
+        if sum(selection is not None for selection in (before, item, visitor)) != 1:
+            raise ValueError("expected exactly one of before, item and visitor")
+        if item is not None:
+            return await self._delete_matching(Equals("id", item), None)
+        return await self._delete_matching(None if visitor is None else Equals("visitor", visitor), before)
+
+    @abstractmethod
+    async def _delete_matching(self, where: Filter | None, before: datetime | None) -> int:
+        """Delete the events that match a filter and are older than a time, and return their number."""
 
     @abstractmethod
     async def refresh(self) -> None:
-        """Make what was written visible to questions at once, where the back end would take its time."""
+        """Make all written documents visible to queries at once."""
 
     @abstractmethod
     async def ping(self) -> None:
-        """Return if the store answers; raise if it does not. Never waits behind queries."""
+        """Return if the store is reachable; never wait behind queries."""
 
     @abstractmethod
     async def close(self) -> None:
-        """Let go of connections and files; idempotent. Nothing else may be called afterwards."""
+        """Close connections and files; idempotent. No other method may be called afterwards."""

@@ -1,19 +1,18 @@
-"""What a store can be asked, and what it answers.
+"""Queries: what a store can be asked to compute.
 
-A question counts or measures events, grouped by fields or by time, of those that a filter and a range
-of time let through. Every report is made of questions, and every store answers each alike.
+A query counts or measures the events that a filter and a time range let through, grouped by fields or time units.
+Every report is built from queries, and every back end gives the same results. For all queries:
 
-What holds for all of them:
-
-* A field is named as its sender named it. A name that no document has at its top level (a dotted one)
-  is looked for in ``params``.
+* A field has the name that its sender gave it. A name that cannot be at a document's top level, such as one with a
+  dot, refers to a value in ``params``.
 * Values compare as text: ``1`` and ``"1"`` are the same. A value of over 1,024 characters counts as missing.
-* Numbers are what a field holds as a number (or as a number's text); measures skip everything else.
-* A group that lacks a value in one of its ``by`` fields is left out.
-* Days, weeks (from Monday) and months are those of ``tz``; hours and minutes carry its offset.
+* Numbers are values that are a number or the text of one; metrics of numbers skip all other values.
+* A group that lacks a value in one of the ``group_by`` fields is omitted.
+* Days, weeks (from Monday) and months are those of ``time_zone``; hours and minutes carry its offset.
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -23,14 +22,13 @@ from zoneinfo import ZoneInfo
 from metronome.errors import InvalidQuery
 
 TIME_UNITS: Final = ("minute", "hour", "day", "week", "month")
-"""The ``by`` names that group by time: a field of one of these names cannot be grouped by."""
+"""The ``group_by`` names that group by time; fields with these names cannot be grouped by."""
+MAX_GROUPS: Final = 100_000
+"""A store may stop after this many groups; its result is then not exact."""
 
 _SUBDAY_UNITS: Final = frozenset({"minute", "hour"})
 _MIN_DATETIME: Final = datetime(1, 1, 1, tzinfo=UTC)
 _DAY: Final = timedelta(days=1)
-
-MAX_GROUPS: Final = 100_000
-"""A store may stop at so many groups; its answer is then not exact."""
 
 _METRIC_PATTERN = re.compile(
     r"(?P<kind>count|first|last|visitors|sessions|unique|sum|avg|min|max|p(?P<percent>\d{1,2}(?:\.\d+)?))"
@@ -38,13 +36,13 @@ _METRIC_PATTERN = re.compile(
 )
 _METRIC_ALIASES = {"visitors": "visitor", "sessions": "session"}
 _FIELDLESS_METRICS = frozenset({"first", "last", *_METRIC_ALIASES})
-"""The metrics that take no field."""
 _NON_ZONE_FILES = re.compile(r"(?:posix|right)/.*|posixrules|localtime|Factory", re.DOTALL)
-"""Files beside those of zones, which many machines have and no store knows."""
+"""Files next to those of time zones that many machines have and no store knows."""
+_EXCERPT_CHARACTERS: Final = 60
 
 
 class MetricKind(StrEnum):
-    """How a metric makes one number of many events."""
+    """How a metric aggregates events."""
 
     COUNT = "count"
     VALUE_COUNT = "values"
@@ -60,14 +58,14 @@ class MetricKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One number, or time, to work out for each group.
+    """One number or time to compute for each group.
 
     Attributes:
-        kind: how. ``VALUES`` is how many events hold a number in the field, ``FIRST`` and ``LAST`` are the times
-            of the oldest and the newest event.
-        field: of which field; empty for ``COUNT``, ``FIRST`` and ``LAST``.
-        percent: which percentile, above 0 and below 100; 0 for every other kind.
-        name: how the answer's column is called, as it was asked for.
+        kind: the aggregation. ``VALUE_COUNT`` is the number of events with a number in the field, ``FIRST`` and
+            ``LAST`` are the times of the oldest and the newest event.
+        field: the aggregated field; empty for ``COUNT``, ``FIRST`` and ``LAST``.
+        percentile: above 0 and below 100; 0 for every other kind.
+        name: the name of the result's column.
 
     """
 
@@ -78,12 +76,14 @@ class Metric:
 
     @classmethod
     def parse(cls, text: str) -> "Metric":
-        """Read ``count``, ``count:F``, ``first``, ``last``, ``visitors``, ``sessions``, ``unique:F`` and the like.
+        """Parse a metric.
 
-        Besides these there are ``sum:F``, ``avg:F``, ``min:F``, ``max:F`` and ``pNN:F``, the NNth percentile.
+        Args:
+            text: ``count``, ``first``, ``last``, ``visitors``, ``sessions``, or one of ``count``, ``unique``, ``sum``,
+                ``avg``, ``min``, ``max`` and ``pNN`` (the NNth percentile) with a colon and a field.
 
         Raises:
-            InvalidQuery: it is none of these.
+            InvalidQuery: the text is not a metric.
 
         """
         match = _METRIC_PATTERN.fullmatch(text)
@@ -95,7 +95,7 @@ class Metric:
         if kind == "count" and name:
             return cls(MetricKind.VALUE_COUNT, name, name=text)
         if percent is not None:
-            if float(percent) == 0:  # The pattern has two digits at most before the point.
+            if float(percent) == 0:  # The pattern allows at most two digits before the point.
                 raise InvalidQuery(_invalid_metric_message(text))
             return cls(MetricKind.PERCENTILE, name, float(percent), text)
         if kind in _METRIC_ALIASES:
@@ -105,7 +105,7 @@ class Metric:
 
 def _invalid_metric_message(text: str) -> str:
     return (
-        f"{text[:100]!r} is no metric: ask for count, first, last, visitors, sessions, "
+        f"invalid metric {text[:_EXCERPT_CHARACTERS]!r}: expected count, first, last, visitors, sessions, "
         "or count|unique|sum|avg|min|max|pNN:FIELD"
     )
 
@@ -123,7 +123,7 @@ class Equals:
 
 @dataclass(frozen=True, slots=True)
 class OneOf:
-    """The field's text is one of *values*; never, if there are none."""
+    """The field's text is one of *values*; false if there are none."""
 
     field: str
     values: tuple[str, ...]
@@ -146,7 +146,7 @@ class Exists:
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """The field's number lies within the bounds that are given."""
+    """The field's number is within all bounds."""
 
     field: str
     above: float | None = None
@@ -157,61 +157,77 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Not:
-    """The inner filter does not hold; so it does for an event that lacks the field."""
+    """The inner filter is false, or the event lacks its field."""
 
     negated: "Filter"
 
 
 @dataclass(frozen=True, slots=True)
 class AllOf:
-    """Each of the inner filters holds; so it does if there are none."""
+    """All inner filters are true; true if there are none."""
 
     filters: tuple["Filter", ...]
 
 
 @dataclass(frozen=True, slots=True)
 class AnyOf:
-    """At least one of the inner filters holds; never, if there are none."""
+    """At least one inner filter is true; false if there are none."""
 
     filters: tuple["Filter", ...]
 
 
-Filter = Equals | OneOf | Prefix | Exists | Range | Not | AllOf | AnyOf
+FieldFilter = Equals | OneOf | Prefix | Exists | Range
+Filter = FieldFilter | Not | AllOf | AnyOf
 
 EXCLUDE_BOTS: Final = Not(Exists("bot"))
 
 
+def iterate_field_filters(where: Filter | None) -> Iterator[FieldFilter]:
+    """Yield the filters of single fields in a filter, at any depth."""
+    match where:
+        case None:
+            return
+        case Not(inner):
+            yield from iterate_field_filters(inner)
+        case AllOf(inners) | AnyOf(inners):
+            for inner in inners:
+                yield from iterate_field_filters(inner)
+        case _:
+            yield where
+
+
 @dataclass(frozen=True, slots=True)
 class SortKey:
-    """One column to sort by: a ``by`` name or a metric's name."""
+    """A column to sort by: a ``group_by`` name or the name of a metric."""
 
     column: str
     descending: bool = False
 
     @classmethod
     def parse(cls, text: str) -> "SortKey":
-        """Read ``column`` or, to sort from the greatest down, ``-column``."""
+        """Parse ``column``, or ``-column`` for descending order."""
         return cls(text.removeprefix("-"), text.startswith("-"))
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One question to a store.
+    """A query of a store.
 
     Attributes:
-        metrics: at least one.
-        by: fields and time units to group by; none makes one row of everything.
+        metrics: what to compute for each group; at least one.
+        group_by: fields and time units to group by; without any, all events are one group.
         where: which events count; None for all.
-        start: aware; events from then on count. None for all that are older.
-        end: aware; events before then count. None for all that are newer.
-        tz: the IANA name of the zone that days belong to.
-        order: columns to sort rows by; rows that are equal in these come in the order of their
-            groups, smallest text first.
-        limit: how many rows at most; None for all.
-        offset: how many of the first rows to leave out.
+        start: aware; older events do not count. None for no limit.
+        end: aware; events from then on do not count. None for no limit.
+        time_zone: the IANA name of the time zone that days belong to.
+        sort_keys: columns to sort rows by; rows that are equal in these are sorted by their groups,
+            smallest text first.
+        limit: the maximum number of rows; None for all.
+        offset: the number of rows to skip.
 
     Raises:
-        InvalidQuery: it has no metric, names an unknown zone or column, or a negative limit.
+        InvalidQuery: there is no metric, the time zone or a sorted column is unknown, a column occurs twice, or limit
+            or offset is negative.
 
     """
 
@@ -226,40 +242,37 @@ class Query:
     offset: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what no store could answer."""
+        """Reject a query that no back end can run."""
         if not self.metrics:
-            raise InvalidQuery("a question needs a metric, such as count")
+            raise InvalidQuery("a query needs a metric, such as count")
         parse_time_zone(self.time_zone)
         if (self.limit is not None and self.limit < 0) or self.offset < 0:
-            raise InvalidQuery("limit and offset count rows: they cannot be negative")
+            raise InvalidQuery("limit and offset cannot be negative")
         columns = self.columns
         if len(set(columns)) < len(columns):
-            raise InvalidQuery(f"each column can be asked for once: {', '.join(columns)}")
-        for order in self.sort_keys:
-            if order.column not in columns:
-                raise InvalidQuery(
-                    f"{order.column!r} is no column of this question: order by one of {', '.join(columns)}"
-                )
+            raise InvalidQuery(f"a column occurs twice: {', '.join(columns)}")
+        for key in self.sort_keys:
+            if key.column not in columns:
+                raise InvalidQuery(f"cannot sort by {key.column!r}: expected one of {', '.join(columns)}")
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The names of the answer's columns: what it is grouped by, then the metrics."""
+        """The names of the result's columns: those of the groups, then the metrics."""
         return (*self.group_by, *(metric.name for metric in self.metrics))
 
 
 @dataclass(frozen=True, slots=True)
 class QueryResult:
-    """What a store answers to one question.
+    """The result of a query.
 
     Attributes:
-        columns: the question's `Question.columns`.
-        rows: one for each group, values in the order of *columns*: text for what it is grouped by (days
-            as ``2015-01-22``, weeks by their Monday, months as ``2015-01``, hours and minutes as
-            ``2015-01-22T09:00:00+01:00``, with ``Z`` for UTC), whole numbers for ``count``, ``values`` and
-            ``unique``, stamps as ``2015-01-22T09:00:00.000Z`` for ``first`` and ``last``, else numbers, or None
-            where no event had one (a sum is then 0.0).
-        total: how many rows there are without limit and offset.
-        exact: whether each number and the choice of rows is right to the last count.
+        columns: see `Query.columns`.
+        rows: one for each group, values in the order of *columns*: text for what is grouped by (time units
+            as `metronome.times.format_time_unit` formats them), whole numbers for ``count``, ``values`` and ``unique``,
+            timestamps as ``2015-01-22T09:00:00.000Z`` for ``first`` and ``last``, else numbers, or None
+            if no event has one (a sum is then 0.0).
+        total: the number of rows without limit and offset.
+        exact: whether every number and the choice of rows is exact, not estimated.
 
     """
 
@@ -269,15 +282,15 @@ class QueryResult:
     exact: bool = True
 
     def to_dict(self) -> dict[str, int | float | None]:
-        """Return the rows of a question with one group and one metric as a mapping, in their order."""
+        """Return the rows of a query with one group and one metric as a mapping, in their order."""
         return {str(row[0]): row[1] for row in self.rows}  # type: ignore[misc]  # a metric's value is a number
 
 
 def parse_time_zone(name: str) -> ZoneInfo:
-    """Return the time zone of that IANA name.
+    """Return the time zone with an IANA name.
 
     Raises:
-        InvalidQuery: there is none.
+        InvalidQuery: there is no such time zone.
 
     """
     try:
@@ -285,27 +298,34 @@ def parse_time_zone(name: str) -> ZoneInfo:
     except (KeyError, ValueError, OSError):
         zone = None
     if zone is None or _NON_ZONE_FILES.fullmatch(name):
-        raise InvalidQuery(f"{name[:60]!r} is no time zone: name one as Europe/Zurich or UTC")
+        raise InvalidQuery(
+            f"unknown time zone {name[:_EXCERPT_CHARACTERS]!r}: expected a name such as Europe/Zurich or UTC"
+        )
     return zone
 
 
+def replace_lone_surrogates(text: str) -> str:
+    """Return a text with U+FFFD in place of lone surrogates, as documents store it."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def build_result(query: Query, rows: list[tuple[str | int | float | None, ...]], *, exact: bool = True) -> QueryResult:
-    """Make the answer of a question's unsorted rows: sort them, and cut out what was asked for."""
-    places = range(len(query.group_by))
-    rows.sort(key=lambda row: tuple(_group_sort_key(query.group_by[at], str(row[at])) for at in places))
-    for order in reversed(query.sort_keys):
-        at = query.columns.index(order.column)
-        name = query.group_by[at] if at in places else ""
-        rows.sort(key=lambda row, at=at, name=name: _value_sort_key(row[at], name), reverse=order.descending)  # type: ignore[misc]
+    """Return the result of a query from all its rows: sort them, and apply limit and offset."""
+    width = len(query.group_by)
+    rows.sort(key=lambda row: tuple(_group_sort_key(name, str(row[at])) for at, name in enumerate(query.group_by)))
+    for key in reversed(query.sort_keys):
+        at = query.columns.index(key.column)
+        name = query.group_by[at] if at < width else ""
+        rows.sort(key=lambda row, at=at, name=name: _value_sort_key(row[at], name), reverse=key.descending)  # type: ignore[misc]
     end = None if query.limit is None else query.offset + query.limit
     return QueryResult(query.columns, tuple(rows[query.offset : end]), len(rows), exact=exact)
 
 
 def _group_sort_key(name: str, text: str) -> str:
-    """Return what groups are sorted by: their text, but of two hours that one clock shows the older one first."""
     if name not in _SUBDAY_UNITS:
         return text
-    # A difference, since moments at the ends of time cannot be told in another zone.
+    # By time, not by text: an hour that clocks repeat has two labels. A difference, because times near the first and
+    # last year cannot be converted to another time zone.
     return f"{(datetime.fromisoformat(text) - _MIN_DATETIME + _DAY).total_seconds():020.0f}"
 
 

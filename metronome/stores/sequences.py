@@ -1,24 +1,30 @@
-"""Trails: what happened in each session, or to each visitor, step by step.
+"""Event sequences: the events of each session, or of each visitor, in the order of time.
 
-Some of what is asked of usage cannot be counted event by event: what came before and after, how long something
-was looked at, who else saw it. Reports work these out of trails, in the same way over every store.
+Some reports cannot be computed from counts of events: which page comes before and after another, how long something
+is viewed, what else its visitors view. They read sequences, in the same way from every store.
 """
 
+import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import pairwise
+from itertools import groupby
+from operator import itemgetter
 from typing import NamedTuple
 
 from metronome.errors import InvalidQuery
+from metronome.fields import is_top_level_name
 from metronome.stores.query import Filter
+
+_EXCERPT_CHARACTERS = 60
 
 
 class SequenceEvent(NamedTuple):
-    """One event of a trail.
+    """One event of a sequence.
 
     Attributes:
-        at: when, in milliseconds since 1970.
-        texts: the values of the fields that were asked for, as text, in their order; None where it has none.
+        timestamp_ms: its time, in milliseconds since 1970.
+        values: the text of each requested field, in their order; None where the event has no value.
 
     """
 
@@ -27,11 +33,11 @@ class SequenceEvent(NamedTuple):
 
 
 class EventSequence(NamedTuple):
-    """The events that have one value in common, oldest first; events of the same time in the order of their texts.
+    """The events with the same key, oldest first; events with the same time are sorted by their values.
 
     Attributes:
-        key: that value.
-        steps: at least one.
+        key: the value that the events have in common.
+        events: at least one.
 
     """
 
@@ -41,19 +47,19 @@ class EventSequence(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SequenceQuery:
-    """Asks for trails.
+    """A query for sequences.
 
     Attributes:
-        key: the field that the events of a trail have in common, as ``session`` or ``visitor``; events without a
-            value there are in none.
-        fields: what to tell of each event, beside its time.
-        where: which events are told; None for all.
-        start: aware; events from then on. None for all that are older.
-        end: aware; events before then. None for all that are newer.
-        most_steps: how many steps of each trail are told at the most, the first ones; None for all.
+        key_field: the field that the events of a sequence have in common, such as ``session`` or ``visitor``; events
+            without a value are in no sequence.
+        fields: the fields to return of each event, next to its time.
+        where: which events are returned; None for all.
+        start: aware; older events are left out. None for no limit.
+        end: aware; events from then on are left out. None for no limit.
+        max_events: the maximum number of events of each sequence, the first ones; None for all.
 
     Raises:
-        InvalidQuery: no field, or one twice.
+        InvalidQuery: there is no field, one occurs twice, or one or the key is not at the top level of documents.
 
     """
 
@@ -65,11 +71,62 @@ class SequenceQuery:
     max_events: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what no store could answer."""
-        if not self.fields or any(one == other for one, other in pairwise(sorted(self.fields))):
-            raise InvalidQuery("trails tell of at least one field, and of each once")
+        """Reject a query that no back end can run."""
+        if not self.fields or len(set(self.fields)) < len(self.fields):
+            raise InvalidQuery("sequences need at least one field, and each once")
+        for name in (self.key_field, *self.fields):
+            require_top_level_field(name)
+
+
+def require_top_level_field(name: str) -> str:
+    """Return the name of a field that sequences and newest values can be queried by.
+
+    Raises:
+        InvalidQuery: values of this field are in ``params``, not at the top level of documents.
+
+    """
+    if not is_top_level_name(name):
+        raise InvalidQuery(
+            f"cannot read sequences of {name[:_EXCERPT_CHARACTERS]!r}: the field is not at the top level of documents"
+        )
+    return name
 
 
 def sequence_event_key(event: SequenceEvent) -> tuple[int, tuple[str, ...]]:
-    """Return what the steps of a trail are sorted by: their time, then their texts, where none comes first."""
+    """Return what the events of a sequence are sorted by: their time, then their values, missing ones first."""
     return event.timestamp_ms, tuple("" if text is None else f"\x01{text}" for text in event.values)
+
+
+class SequenceBuilder:
+    """Builds sequences from sorted events that arrive in chunks.
+
+    Args:
+        max_events: see `SequenceQuery`.
+
+    """
+
+    def __init__(self, max_events: int | None = None) -> None:
+        self._max_events = sys.maxsize if max_events is None else max_events
+        self._key: str | None = None
+        self._events: list[SequenceEvent] = []
+
+    def add(self, rows: Iterable[tuple[str, int, tuple[str | None, ...], int]]) -> Iterator[EventSequence]:
+        """Yield the sequences that are complete once these rows are added.
+
+        Args:
+            rows: the key, time in milliseconds and values of events, and how many events are equal in these.
+
+        """
+        for key, group in groupby(rows, itemgetter(0)):
+            if key != self._key:
+                yield from self.flush()
+                self._key = key
+            for _, timestamp_ms, values, count in group:
+                missing = self._max_events - len(self._events)
+                self._events += [SequenceEvent(timestamp_ms, values)] * min(count, missing)
+
+    def flush(self) -> Iterator[EventSequence]:
+        """Yield the last sequence, if there is one."""
+        if self._key is not None:
+            yield EventSequence(self._key, tuple(self._events))
+        self._key, self._events = None, []

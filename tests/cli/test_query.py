@@ -262,7 +262,7 @@ class TestTock:
         [
             (["--interval", "fortnight"], "metronome tock: interval=fortnight is not known: choose one of minute"),
             (["--to", "noon"], "metronome tock: to=noon is no time"),
-            (["--tz", "Mars"], "metronome tock: 'Mars' is no time zone"),
+            (["--tz", "Mars"], "metronome tock: unknown time zone 'Mars'"),
         ],
     )
     def test_what_is_wrong_is_said_in_a_sentence(self, server: Server, arguments: list[str], said: str) -> None:

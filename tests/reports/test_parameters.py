@@ -83,7 +83,7 @@ def test_bots_are_switched_on(text: str, *, bots: bool) -> None:
     [
         ({"form": "x"}, "'form' is no parameter here: there are bots, from, interval, limit, order, to, tz"),
         ({"x" * 1000: ""}, "x' is no parameter here"),
-        ({"tz": "Mars"}, "'Mars' is no time zone"),
+        ({"tz": "Mars"}, "unknown time zone 'Mars'"),
         ({"interval": "year"}, "interval=year is not known: choose one of minute, hour, day, week, month"),
         ({"limit": "-1"}, "limit=-1 is no number"),
         ({"limit": "1.5"}, "limit=1.5 is no number"),

@@ -4,14 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.fields import is_top_level_name
+from metronome.fields import COLUMN_FIELDS, is_top_level_name
 from metronome.reports.query.names import NUMBER_FIELDS, TEXT_FIELDS, TOP_LEVEL_NAME, suggest_names
-from metronome.stores.duckdb.schema import FIELD_COLUMNS
 from metronome.stores.elasticsearch.template import index_template
 
 
 def test_each_field_that_a_store_has_a_place_for_is_known() -> None:
-    assert {*FIELD_COLUMNS} <= {*TEXT_FIELDS, *NUMBER_FIELDS}
+    assert {*COLUMN_FIELDS} <= {*TEXT_FIELDS, *NUMBER_FIELDS}
     fields = index_template("x")["template"]["mappings"]["properties"]
     others = {"@timestamp", "@version", "params", "event.original"}
     assert fields.keys() - others <= {*TEXT_FIELDS, *NUMBER_FIELDS}

@@ -1,4 +1,4 @@
-"""The embedded store keeps what every store promises, and what only it does."""
+"""The embedded store: the contract of stores, and its own behaviour."""
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -27,7 +27,7 @@ from tests.contracts.store import (
     WriteTests,
 )
 
-DOOR = DocumentContext("2026-03-01T00:00:00.000Z", None, "2027-01-01T00:00:00.000Z")
+CONTEXT = DocumentContext("2026-03-01T00:00:00.000Z", None, "2027-01-01T00:00:00.000Z")
 
 
 class OnDuckDB:
@@ -45,7 +45,7 @@ class TestWriting(OnDuckDB, WriteTests):
     pass
 
 
-class TestAsking(OnDuckDB, QueryTests):
+class TestQueries(OnDuckDB, QueryTests):
     pass
 
 
@@ -53,19 +53,19 @@ class TestFilters(OnDuckDB, FilterTests):
     pass
 
 
-class TestZones(OnDuckDB, TimeZoneTests):
+class TestTimeZones(OnDuckDB, TimeZoneTests):
     pass
 
 
-class TestForgetting(OnDuckDB, DeletionTests):
+class TestDeletion(OnDuckDB, DeletionTests):
     pass
 
 
-class TestTrails(OnDuckDB, SequenceTests):
+class TestSequences(OnDuckDB, SequenceTests):
     pass
 
 
-class TestReplacing(OnDuckDB, ReplacementTests):
+class TestReplacement(OnDuckDB, ReplacementTests):
     pass
 
 
@@ -73,7 +73,7 @@ class TestProperties(OnDuckDB, PropertyTests):
     pass
 
 
-class OnDuckDBThatMergesEachBatch(OnDuckDB):
+class OnDuckDBMergingEachBatch(OnDuckDB):
     """Rewrites the rollup after each batch, which usually happens once in a hundred thousand events."""
 
     @pytest.fixture
@@ -84,68 +84,63 @@ class OnDuckDBThatMergesEachBatch(OnDuckDB):
         await store.close()
 
 
-class TestAskingAfterMerges(OnDuckDBThatMergesEachBatch, QueryTests):
+class TestQueriesAfterMerges(OnDuckDBMergingEachBatch, QueryTests):
     pass
 
 
-class TestReplacingAfterMerges(OnDuckDBThatMergesEachBatch, ReplacementTests):
+class TestReplacementAfterMerges(OnDuckDBMergingEachBatch, ReplacementTests):
     pass
 
 
-class TestForgettingAfterMerges(OnDuckDBThatMergesEachBatch, DeletionTests):
+class TestDeletionAfterMerges(OnDuckDBMergingEachBatch, DeletionTests):
     pass
 
 
 def _batch(*names: str) -> DocumentBatch:
     return DocumentBatch.from_documents(
-        [build_document(Event({"id": name, "event_id": name}), DOOR, "") for name in names]
+        [build_document(Event({"id": name, "event_id": name}), CONTEXT, "") for name in names]
     )
 
 
-async def test_what_is_written_is_there_after_closing_and_opening_again(tmp_path: Path) -> None:
+async def test_reads_its_file_again_after_closing(tmp_path: Path) -> None:
     store = DuckDBStore(tmp_path)
     await store.setup()
     await store.write(_batch("a", "b"))
     await store.close()
-    again = DuckDBStore(tmp_path)
-    await again.setup()
-    verdicts = await again.write(_batch("b", "c"))
-    (answer,) = await again.query(Query())
-    await again.close()
-    assert (verdicts.stored, verdicts.duplicates) == (1, 1)
-    assert answer.rows == ((3,),)
+    reopened = DuckDBStore(tmp_path)
+    await reopened.setup()
+    result = await reopened.write(_batch("b", "c"))
+    (query_result,) = await reopened.query(Query())
+    await reopened.close()
+    assert (result.stored, result.duplicates) == (1, 1)
+    assert query_result.rows == ((3,),)
 
 
-async def test_a_line_that_is_no_document_is_refused_and_its_neighbours_are_stored(tmp_path: Path) -> None:
+async def test_rejects_lines_that_are_not_documents_and_stores_the_others(tmp_path: Path) -> None:
     store = DuckDBStore(tmp_path)
     await store.setup()
     good = _batch("a", "b", "c").documents()
-    verdicts = await store.write(
-        DocumentBatch.from_documents([good[0], b'{"@timestamp":"2026', good[1], b"[]", good[2]])
-    )
-    (answer,) = await store.query(Query())
+    result = await store.write(DocumentBatch.from_documents([good[0], b'{"@timestamp":"2026', good[1], b"[]", good[2]]))
+    (query_result,) = await store.query(Query())
     await store.close()
-    assert verdicts.stored == 3
-    assert [refusal.document for refusal in verdicts.rejected] == [b'{"@timestamp":"2026', b"[]"]
-    assert all(refusal.reason for refusal in verdicts.rejected)
-    assert answer.rows == ((3,),)
+    assert result.stored == 3
+    assert [rejected.document for rejected in result.rejected] == [b'{"@timestamp":"2026', b"[]"]
+    assert all(rejected.reason for rejected in result.rejected)
+    assert query_result.rows == ((3,),)
 
 
-async def test_a_folder_that_another_store_holds_is_away_until_it_lets_go(tmp_path: Path) -> None:
-    holder = DuckDBStore(tmp_path / "held")
-    await holder.setup()
-    blocked = DuckDBStore(tmp_path / "blocked")
-    (tmp_path / "blocked" / "metronome.duckdb").mkdir()
+async def test_is_unavailable_while_its_file_cannot_be_opened(tmp_path: Path) -> None:
+    store = DuckDBStore(tmp_path)
+    (tmp_path / "metronome.duckdb").mkdir()
     with pytest.raises(StoreUnavailable):
-        await blocked.setup()
-    (tmp_path / "blocked" / "metronome.duckdb").rmdir()
-    await blocked.setup()
-    assert (await blocked.write(_batch("a"))).stored == 1
-    await blocked.close()
-    await holder.close()
+        await store.setup()
+    (tmp_path / "metronome.duckdb").rmdir()
+    await store.setup()
+    assert (await store.write(_batch("a"))).stored == 1
+    await store.close()
 
 
-def test_what_the_rollup_can_answer_is_counted_from_it() -> None:
+def test_uses_the_rollup_only_for_counts_of_whole_utc_days_by_its_fields() -> None:
     midnight, noon = datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 3, 1, 12, tzinfo=UTC)
     only_doc = AllOf((Equals("id", "doc"),))
     assert can_use_rollup(Query(group_by=("day",), where=only_doc, start=midnight))
@@ -156,7 +151,7 @@ def test_what_the_rollup_can_answer_is_counted_from_it() -> None:
     assert not can_use_rollup(Query(where=Equals("title", "x")))
 
 
-async def test_questions_about_one_item_that_are_answered_in_one_pass_are_answered_as_singly(tmp_path: Path) -> None:
+async def test_combined_queries_have_the_same_results_as_single_ones(tmp_path: Path) -> None:
     store = DuckDBStore(tmp_path)
     await store.setup()
     fields = [
@@ -168,7 +163,7 @@ async def test_questions_about_one_item_that_are_answered_in_one_pass_are_answer
     await store.write(
         DocumentBatch.from_documents(
             [
-                build_document(Event({**each, "id": item, "event_id": f"{item}{each['event_id']}"}), DOOR, "")
+                build_document(Event({**each, "id": item, "event_id": f"{item}{each['event_id']}"}), CONTEXT, "")
                 for each in fields
                 for item in ("doc", "other")
             ]
@@ -176,7 +171,7 @@ async def test_questions_about_one_item_that_are_answered_in_one_pass_are_answer
     )
     item = Equals("id", "doc")
     start, end = datetime(2026, 1, 3, tzinfo=UTC), datetime(2026, 1, 15, tzinfo=UTC)
-    questions = tuple(
+    queries = tuple(
         Query(
             group_by=(by,),
             where=AllOf((item, *filters)),
@@ -187,15 +182,15 @@ async def test_questions_about_one_item_that_are_answered_in_one_pass_are_answer
         for by in ("day", "week", "month", "format", "referer", "event", "id", "bot")
         for filters in ((), (Equals("event", "view"),), (EXCLUDE_BOTS, OneOf("event", ("view", "download"))))
     )
-    assert compile_combined_query(questions) is not None
-    together = await store.query(*questions)
-    singly = [(await store.query(question))[0] for question in questions]
+    assert compile_combined_query(queries) is not None
+    together = await store.query(*queries)
+    singly = [(await store.query(query))[0] for query in queries]
     await store.close()
     assert list(together) == singly
     assert sum(int(row[1] or 0) for row in together[0].rows) == 60
 
 
-def test_only_questions_about_one_item_are_answered_in_one_pass() -> None:
+def test_combines_only_queries_of_the_same_item_and_time_range() -> None:
     item, view = Equals("id", "doc"), Equals("event", "view")
     about = Query(group_by=("day",), where=AllOf((item, view)))
     assert compile_combined_query((about, replace(about, group_by=("referer",)))) is not None
@@ -213,24 +208,15 @@ def test_only_questions_about_one_item_are_answered_in_one_pass() -> None:
     assert compile_combined_query((about,)) is None
 
 
-async def test_forgetting_nothing_in_particular_does_not_forget_everything(tmp_path: Path) -> None:
-    store = DuckDBStore(tmp_path)
-    await store.setup()
-    await store.write(_batch("a"))
-    with pytest.raises(ValueError, match="say what to forget"):
-        await store.delete_events()
-    (answer,) = await store.query(Query())
-    await store.close()
-    assert answer.rows == ((1,),)
-
-
-async def test_the_file_of_an_older_metronome_is_brought_up_to_date(tmp_path: Path) -> None:
+async def test_upgrades_the_file_of_an_older_version(tmp_path: Path) -> None:
     with duckdb.connect(tmp_path / "metronome.duckdb") as older:
         older.execute(
             "CREATE TABLE events(key UHUGEINT, ts TIMESTAMP, id VARCHAR, event VARCHAR, format VARCHAR,"
             " referer VARCHAR, bot VARCHAR, visitor VARCHAR, session VARCHAR, doc JSON)"
         )
-        line = build_document(Event({"id": "a", "event_id": "e", "LCP": 2.5, "os": "Plan 9", "mood": "good"}), DOOR, "")
+        line = build_document(
+            Event({"id": "a", "event_id": "e", "LCP": 2.5, "os": "Plan 9", "mood": "good"}), CONTEXT, ""
+        )
         older.execute(
             "INSERT INTO events SELECT md5_number('e2026-03-01'), '2026-03-01', 'a', 'view', NULL, NULL, NULL, NULL,"
             " NULL, ?",
@@ -260,19 +246,19 @@ async def test_the_file_of_an_older_metronome_is_brought_up_to_date(tmp_path: Pa
     assert {"mood", "LCP", "id", "os"} <= fields
 
 
-async def test_what_takes_too_long_is_broken_off_and_the_next_question_is_answered(tmp_path: Path) -> None:
+async def test_cancels_a_query_that_takes_too_long_and_runs_the_next_one(tmp_path: Path) -> None:
     store = DuckDBStore(tmp_path, query_timeout=0.05)
     await store.setup()
     await store.write(_batch(*map(str, range(20_000))))
     heavy = Query(tuple(Metric.parse(f"unique:f{at}") for at in range(50)), group_by=("event_id",))
     with pytest.raises(QueryTooExpensive, match=r"takes over 0\.05 s"):
         await store.query(heavy)
-    (answer,) = await store.query(Query())
+    (query_result,) = await store.query(Query())
     await store.close()
-    assert answer.rows == ((20_000,),)
+    assert query_result.rows == ((20_000,),)
 
 
-def test_a_question_that_has_just_been_answered_can_be_ended() -> None:
+def test_cancels_a_query_that_has_just_finished() -> None:
     asking = CancellableQuery(duckdb.connect, lambda cursor: cursor.execute("SELECT 1").fetchall())
     assert asking.run() == [(1,)]
     asking.cancel()

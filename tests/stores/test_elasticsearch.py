@@ -1,4 +1,4 @@
-"""The store in a real Elasticsearch keeps what every store promises, and what only it does."""
+"""The Elasticsearch store: the contract of stores on a real node, and its own behaviour."""
 
 import asyncio
 import socket
@@ -49,11 +49,11 @@ KNOWN = (
     *("TTFB", "FCP", "LCP", "CLS", "INP", "pf_net", "pf_srv", "pf_tfr", "pf_dm1", "pf_dm2", "pf_onl"),
 )
 
-on_a_node = pytest.mark.elasticsearch
+needs_node = pytest.mark.elasticsearch
 
 
 class OnElasticsearch:
-    """Gives each test indices of its own on the node that all share, and deletes them afterwards."""
+    """Gives each test its own indices on the shared node, and deletes them afterwards."""
 
     @pytest.fixture
     def prefix(self) -> str:
@@ -102,48 +102,48 @@ class InSharedIndices(OnElasticsearch):
         await client.close()
 
 
-@on_a_node
+@needs_node
 class TestWriting(InSharedIndices, WriteTests):
     pass
 
 
-@on_a_node
-class TestAsking(InSharedIndices, QueryTests):
+@needs_node
+class TestQueries(InSharedIndices, QueryTests):
     pass
 
 
-@on_a_node
+@needs_node
 class TestFilters(InSharedIndices, FilterTests):
     pass
 
 
-@on_a_node
-class TestZones(InSharedIndices, TimeZoneTests):
+@needs_node
+class TestTimeZones(InSharedIndices, TimeZoneTests):
     pass
 
 
-@on_a_node
-class TestTrails(OnElasticsearch, SequenceTests):
+@needs_node
+class TestSequences(OnElasticsearch, SequenceTests):
     pass
 
 
-@on_a_node
-class TestReplacing(InSharedIndices, ReplacementTests):
+@needs_node
+class TestReplacement(InSharedIndices, ReplacementTests):
     pass
 
 
-@on_a_node
-class TestForgetting(OnElasticsearch, DeletionTests):
+@needs_node
+class TestDeletion(OnElasticsearch, DeletionTests):
     pass
 
 
-@on_a_node
+@needs_node
 @pytest.mark.slow
 class TestProperties(OnElasticsearch, PropertyTests):
     pass
 
 
-@on_a_node
+@needs_node
 class TestIndices(OnElasticsearch):
     async def test_each_utc_day_is_an_index(
         self, store: ElasticsearchStore, client: AsyncElasticsearch, prefix: str
@@ -154,8 +154,8 @@ class TestIndices(OnElasticsearch):
             event_document("2015-01-23T01:00:00+02:00"),
             event_document("2015-01-23"),
         )
-        found = await client.indices.get(index=f"{prefix}-*")
-        assert sorted(found.body) == [f"{prefix}-2015.01.22", f"{prefix}-2015.01.23"]
+        indices = await client.indices.get(index=f"{prefix}-*")
+        assert sorted(indices.body) == [f"{prefix}-2015.01.22", f"{prefix}-2015.01.23"]
 
     async def test_retries_events_whose_index_is_missing_and_not_created(
         self, store: ElasticsearchStore, client: AsyncElasticsearch, prefix: str
@@ -185,7 +185,7 @@ class TestIndices(OnElasticsearch):
         assert not caps["event_id"]["keyword"]["searchable"]
         assert not caps["event.original"]["keyword"]["aggregatable"]
 
-    async def test_what_enrichment_adds_is_typed_whatever_comes_first(
+    async def test_known_fields_have_fixed_types(
         self, store: ElasticsearchStore, client: AsyncElasticsearch, prefix: str
     ) -> None:
         await write_new_documents(
@@ -208,10 +208,10 @@ class TestIndices(OnElasticsearch):
         sums = tuple(Metric.parse(f"sum:{name}") for name in sorted(numbers))
         assert await query_rows(store, Query(sums)) == [(5.0,) * len(numbers)]
 
-    async def test_an_index_without_the_template_s_types_is_asked_alike(
+    async def test_queries_an_index_of_an_older_template(
         self, store: ElasticsearchStore, client: AsyncElasticsearch, prefix: str
     ) -> None:
-        # As an older Metronome's: nothing of what enrichment adds is mapped.
+        # Like that of an older version: fields of enrichment are not mapped.
         plain = {"dynamic": False, "properties": {"@timestamp": {"type": "date"}, "id": {"type": "keyword"}}}
         await client.indices.put_index_template(
             name=f"{prefix}old", index_patterns=[f"{prefix}-2015.01.21"], priority=400, template={"mappings": plain}
@@ -225,10 +225,12 @@ class TestIndices(OnElasticsearch):
             ("2015-01-22", 1),
         ]
         assert await store.newest_values("country", 5) == ("CH",)
-        found = await read_sequences(store, SequenceQuery("id", ("country", "LCP")))
-        assert [(key, [step[1:] for step in steps]) for key, steps in found] == [("a", [(None, None), ("CH", "5")])]
+        sequences = await read_sequences(store, SequenceQuery("id", ("country", "LCP")))
+        assert [(key, [event[1:] for event in events]) for key, events in sequences] == [
+            ("a", [(None, None), ("CH", "5")])
+        ]
 
-    async def test_the_template_is_put_once_and_never_over_a_newer_one(
+    async def test_setup_never_replaces_a_newer_template(
         self, store: ElasticsearchStore, client: AsyncElasticsearch, prefix: str
     ) -> None:
         async def version() -> Any:
@@ -236,15 +238,15 @@ class TestIndices(OnElasticsearch):
             return found["index_templates"][0]["index_template"]["version"]
 
         assert await version() == TEMPLATE_VERSION
-        for given, kept in ((TEMPLATE_VERSION + 1, TEMPLATE_VERSION + 1), (0, TEMPLATE_VERSION)):
+        for version_before, version_after in ((TEMPLATE_VERSION + 1, TEMPLATE_VERSION + 1), (0, TEMPLATE_VERSION)):
             template = index_template(prefix)
             await client.indices.put_index_template(
-                name=prefix, index_patterns=template["index_patterns"], priority=300, version=given
+                name=prefix, index_patterns=template["index_patterns"], priority=300, version=version_before
             )
             await store.setup()
-            assert await version() == kept
+            assert await version() == version_after
 
-    async def test_a_template_that_is_in_the_way_is_the_operators(
+    async def test_setup_reports_a_conflicting_template(
         self, elasticsearch_url: str, client: AsyncElasticsearch, prefix: str
     ) -> None:
         await client.indices.put_index_template(name=prefix, index_patterns=[f"{prefix}x-*"], priority=300)
@@ -253,35 +255,35 @@ class TestIndices(OnElasticsearch):
             await store.setup()
         await store.close()
 
-    async def test_an_identity_that_is_too_long_is_refused_alone(self, store: ElasticsearchStore) -> None:
+    async def test_rejects_only_the_document_with_an_overlong_event_id(self, store: ElasticsearchStore) -> None:
         documents = [event_document(event_id=str(number)) for number in range(100)]
         documents[37] = documents[37].replace(b'"37"', b'"' + b"x" * 513 + b'"')
-        verdicts = await write_documents(store, documents)
-        assert (verdicts.stored, verdicts.retry) == (99, None)
-        assert [refusal.document for refusal in verdicts.rejected] == [documents[37]]
+        result = await write_documents(store, documents)
+        assert (result.stored, result.retry) == (99, None)
+        assert [rejected.document for rejected in result.rejected] == [documents[37]]
 
-    async def test_a_batch_over_the_size_of_a_request_is_taken_in_parts(self, store: ElasticsearchStore) -> None:
+    async def test_writes_a_large_batch_in_parts(self, store: ElasticsearchStore) -> None:
         documents = [event_document(event_id=str(number), note="x" * 100_000) for number in range(150)]
         assert len(DocumentBatch.from_documents(documents).body) > 3 * 4_200_000
         assert await write_documents(store, documents) == WriteResult(150)
 
     @pytest.mark.slow
-    async def test_a_document_that_is_too_large_is_refused_alone(self, store: ElasticsearchStore) -> None:
+    async def test_rejects_only_the_document_that_is_too_large(self, store: ElasticsearchStore) -> None:
         small, large = event_document(event_id="small"), event_document(event_id="large", note="x" * 105_000_000)
-        verdicts = await write_documents(store, [small, large])
-        assert (verdicts.stored, [refusal.document[:80] for refusal in verdicts.rejected]) == (1, [large[:80]])
+        result = await write_documents(store, [small, large])
+        assert (result.stored, [rejected.document[:80] for rejected in result.rejected]) == (1, [large[:80]])
 
-    async def test_a_closed_index_refuses_its_day_only(
+    async def test_rejects_only_documents_of_a_closed_index(
         self, store: ElasticsearchStore, client: AsyncElasticsearch, prefix: str
     ) -> None:
         await write_new_documents(store, event_document("2015-01-22"), event_document("2015-01-23"))
         await client.indices.close(index=f"{prefix}-2015.01.22")
-        verdicts = await write_documents(store, [event_document("2015-01-22"), event_document("2015-01-23")])
-        assert (verdicts.stored, len(verdicts.rejected)) == (1, 1)
-        assert "closed" in verdicts.rejected[0].reason
+        result = await write_documents(store, [event_document("2015-01-22"), event_document("2015-01-23")])
+        assert (result.stored, len(result.rejected)) == (1, 1)
+        assert "closed" in result.rejected[0].reason
         assert await query_rows(store, Query(group_by=("day",))) == [("2015-01-23", 2)]
 
-    async def test_what_elasticsearch_cannot_answer_is_unaskable(self, store: ElasticsearchStore) -> None:
+    async def test_rejects_filters_nested_too_deeply(self, store: ElasticsearchStore) -> None:
         await write_new_documents(store, event_document())
         deep: Filter = Equals("id", "x")
         for _ in range(100):
@@ -289,7 +291,7 @@ class TestIndices(OnElasticsearch):
         with pytest.raises(InvalidQuery):
             await store.query(Query(where=deep))
 
-    async def test_hostile_names_leave_the_known_fields_countable(self, store: ElasticsearchStore) -> None:
+    async def test_hostile_names_leave_known_fields_countable(self, store: ElasticsearchStore) -> None:
         await write_new_documents(
             store,
             *[
@@ -298,11 +300,11 @@ class TestIndices(OnElasticsearch):
             ],
         )
         await write_new_documents(store, event_document(id="known", session="s", duration=5))
-        question = Query(group_by=("id", "session", "duration"), where=Equals("id", "known"))
-        assert await query_rows(store, question) == [("known", "s", "5", 1)]
+        query = Query(group_by=("id", "session", "duration"), where=Equals("id", "known"))
+        assert await query_rows(store, query) == [("known", "s", "5", 1)]
 
     @pytest.mark.slow
-    async def test_trails_that_take_many_pages_are_whole(
+    async def test_sequences_on_many_pages_are_complete(
         self, store: ElasticsearchStore, client: AsyncElasticsearch, prefix: str
     ) -> None:
         lines = [
@@ -315,15 +317,17 @@ class TestIndices(OnElasticsearch):
             for at in range(600)
         ]
         await write_new_documents(store, *lines)
-        for most in (None, 1, 4):
-            asked = SequenceQuery("visitor", ("lang", "id"), Not(Equals("id", "i2")), max_events=most)
-            right = expected_sequences(replace(asked, max_events=None), map(orjson.loads, lines))
-            right = [EventSequence(key, steps[:most]) for key, steps in right]
-            for page_steps, range_events in ((1_000, 100), (60, 20), (7, 5), (1, 1)):
-                found = iterate_sequences(client, f"{prefix}-*", asked, page_steps, range_events)
-                assert [trail async for trail in found] == right
+        for max_events in (None, 1, 4):
+            query = SequenceQuery("visitor", ("lang", "id"), Not(Equals("id", "i2")), max_events=max_events)
+            expected = [
+                EventSequence(key, events[:max_events])
+                for key, events in expected_sequences(replace(query, max_events=None), map(orjson.loads, lines))
+            ]
+            for page_buckets, range_events in ((1_000, 100), (60, 20), (7, 5), (1, 1)):
+                sequences = iterate_sequences(client, f"{prefix}-*", query, page_buckets, range_events)
+                assert [sequence async for sequence in sequences] == expected
 
-    async def test_a_question_that_takes_too_long_is_ended(
+    async def test_cancels_queries_that_take_too_long(
         self, store: ElasticsearchStore, elasticsearch_url: str, prefix: str
     ) -> None:
         await write_new_documents(store, event_document(session="s"))
@@ -334,7 +338,7 @@ class TestIndices(OnElasticsearch):
             await hasty.newest_values("session", 5)
         await hasty.close()
 
-    async def test_a_document_that_elasticsearch_does_not_take_replaces_none(
+    async def test_rejected_documents_replace_nothing(
         self, store: ElasticsearchStore, client: AsyncElasticsearch, prefix: str
     ) -> None:
         await write_new_documents(
@@ -351,7 +355,7 @@ class TestIndices(OnElasticsearch):
         await store.refresh()
         assert await query_rows(store, Query(group_by=("os",))) == [("x", 8)]
 
-    async def test_what_was_replaced_before_it_was_visible_is_replaced(self, store: ElasticsearchStore) -> None:
+    async def test_replaces_documents_that_are_not_searchable_yet(self, store: ElasticsearchStore) -> None:
         line = event_document(event_id="e", os="old")
         assert (await store.write(DocumentBatch.from_documents([line]))).stored == 1
         assert await store.replace(DocumentBatch.from_documents([line.replace(b"old", b"new")])) == 1
@@ -359,9 +363,9 @@ class TestIndices(OnElasticsearch):
         assert await query_rows(store, Query(group_by=("os",))) == [("new", 1)]
 
 
-async def test_a_node_that_no_longer_says_anything_is_away_and_the_question_not_too_costly() -> None:
+async def test_an_unresponsive_node_is_unavailable_rather_than_the_query_too_expensive() -> None:
     async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # It takes the question, and is gone when it is looked after.
+        # It accepts the query, and is gone when it is pinged.
         server.close()
         await reader.read()
         writer.close()
@@ -374,12 +378,12 @@ async def test_a_node_that_no_longer_says_anything_is_away_and_the_question_not_
     await store.close()
 
 
-async def _read(store: Store) -> None:
+async def _read_documents(store: Store) -> None:
     async for _ in store.iterate_documents():
         pass
 
 
-async def _follow(store: Store) -> None:
+async def _read_sequences(store: Store) -> None:
     async for _ in store.sequences(SequenceQuery("session", ("id",))):
         pass
 
@@ -389,19 +393,19 @@ async def _follow(store: Store) -> None:
     [
         lambda store: store.setup(),
         lambda store: store.write(DocumentBatch.from_documents([event_document()])),
-        lambda store: store.ask(Query()),
-        lambda store: store.newest("session", 5),
-        lambda store: store.fields(),
+        lambda store: store.query(Query()),
+        lambda store: store.newest_values("session", 5),
+        lambda store: store.list_fields(),
         lambda store: store.replace(DocumentBatch.from_documents([event_document()])),
-        _follow,
-        _read,
-        lambda store: store.forget(item="x"),
-        lambda store: store.forget(before=datetime(2015, 1, 22, tzinfo=UTC)),
+        _read_sequences,
+        _read_documents,
+        lambda store: store.delete_events(item="x"),
+        lambda store: store.delete_events(before=datetime(2015, 1, 22, tzinfo=UTC)),
         lambda store: store.refresh(),
         lambda store: store.ping(),
     ],
 )
-async def test_where_nothing_listens_the_store_is_away(call: Callable[[Store], Awaitable[Any]]) -> None:
+async def test_every_call_raises_if_the_node_is_unreachable(call: Callable[[Store], Awaitable[Any]]) -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         store = ElasticsearchStore(ElasticsearchConfig(f"http://127.0.0.1:{bound.getsockname()[1]}"))

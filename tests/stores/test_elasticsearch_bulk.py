@@ -1,4 +1,4 @@
-"""Batches become ``_bulk`` bodies, and responses verdicts."""
+"""Bodies of ``_bulk`` requests, and what their responses mean."""
 
 from datetime import date
 
@@ -14,13 +14,11 @@ from metronome.stores.elasticsearch.bulk import (
     MISSING_HEAD,
     build_create_body,
     build_delete_body,
-    merge_write_results,
     read_delete_count,
     read_heads,
     read_write_result,
     split_batch,
     split_headless_documents,
-    split_in_half,
 )
 from metronome.stores.elasticsearch.connection import (
     IndexMissing,
@@ -32,7 +30,7 @@ from metronome.stores.elasticsearch.connection import (
     retry_missing_shards,
 )
 
-DOOR = DocumentContext(
+CONTEXT = DocumentContext(
     received_at="2015-01-22T12:00:00.000Z", min_timestamp=None, max_timestamp="2030-01-01T00:00:00.000Z"
 )
 ONE, TWO, THREE = (
@@ -43,7 +41,7 @@ _event_ids = st.text(min_size=1, max_size=100)
 _days = st.dates(date(1970, 1, 1), date(2029, 12, 31))
 
 
-def test_each_document_gets_the_action_that_its_head_names() -> None:
+def test_each_document_gets_the_action_for_its_head() -> None:
     body = build_create_body(ONE + b"\n" + TWO.replace(b"2015-01-22", b"2014-12-31") + b"\n", "metronome")
     assert body.split(b"\n") == [
         b'{"create":{"_index":"metronome-2015.01.22","_id":"1"}}',
@@ -55,10 +53,10 @@ def test_each_document_gets_the_action_that_its_head_names() -> None:
 
 
 @given(st.lists(st.tuples(_event_ids, _days, st.text()), max_size=20))
-def test_whatever_the_identity_it_is_the_action_s(events: list[tuple[str, date, str]]) -> None:
+def test_actions_have_the_ids_of_their_documents(events: list[tuple[str, date, str]]) -> None:
     batch = DocumentBatch.from_documents(
         [
-            build_document(Event({"ts": f"{day}", "event_id": name, "note": note}), DOOR, "spare")
+            build_document(Event({"ts": f"{day}", "event_id": name, "note": note}), CONTEXT, "spare")
             for name, day, note in events
         ]
     )
@@ -71,19 +69,21 @@ def test_whatever_the_identity_it_is_the_action_s(events: list[tuple[str, date, 
         assert orjson.loads(action) == {"create": {"_index": f"p-{day}", "_id": source["event_id"]}}
 
 
-def test_a_head_inside_a_document_is_none() -> None:
+def test_ignores_heads_inside_documents() -> None:
     line = ONE[:-1] + b',"note":' + orjson.dumps(TWO.decode()) + b"}"
     assert read_heads(line + b"\n") == [(b"2015", b"01", b"22", b'"1"')]
 
 
-def test_documents_without_a_head_are_refused_one_by_one() -> None:
-    batch, refused = split_headless_documents(DocumentBatch.from_documents([ONE, b"{}", b"", TWO, b'{"event_id":"x"}']))
+def test_rejects_documents_without_a_head() -> None:
+    batch, rejected = split_headless_documents(
+        DocumentBatch.from_documents([ONE, b"{}", b"", TWO, b'{"event_id":"x"}'])
+    )
     assert batch == DocumentBatch.from_documents([ONE, TWO])
-    assert refused == tuple(RejectedDocument(line, MISSING_HEAD) for line in (b"{}", b"", b'{"event_id":"x"}'))
+    assert rejected == tuple(RejectedDocument(line, MISSING_HEAD) for line in (b"{}", b"", b'{"event_id":"x"}'))
 
 
 @given(st.lists(st.integers(0, 60), max_size=50), st.integers(1, 500))
-def test_parts_are_the_whole_and_about_as_large_as_they_may_be(lengths: list[int], size: int) -> None:
+def test_splits_a_batch_into_parts_of_limited_size(lengths: list[int], size: int) -> None:
     batch = DocumentBatch.from_documents([b"x" * length for length in lengths])
     parts = list(split_batch(batch, size))
     assert b"".join(part.body for part in parts) == batch.body
@@ -92,14 +92,14 @@ def test_parts_are_the_whole_and_about_as_large_as_they_may_be(lengths: list[int
     assert all(len(part.body) <= size + 61 for part in parts)
 
 
-def test_halves_are_the_whole() -> None:
-    assert split_in_half(DocumentBatch.from_documents([ONE, TWO, THREE])) == (
+def test_splits_a_batch_in_half() -> None:
+    assert DocumentBatch.from_documents([ONE, TWO, THREE]).split_in_half() == (
         DocumentBatch.from_documents([ONE]),
         DocumentBatch.from_documents([TWO, THREE]),
     )
 
 
-def test_where_nothing_failed_all_is_stored() -> None:
+def test_counts_all_documents_as_stored_without_errors() -> None:
     assert read_write_result(DocumentBatch.from_documents([ONE, TWO]), {"errors": False, "items": []}) == WriteResult(2)
 
 
@@ -119,14 +119,14 @@ def test_where_nothing_failed_all_is_stored() -> None:
         (500, "", WriteResult(1, retry=DocumentBatch.from_documents([TWO]))),
     ],
 )
-def test_each_status_has_its_verdict(status: int, error: str, expected: WriteResult) -> None:
+def test_reads_the_outcome_of_each_status(status: int, error: str, expected: WriteResult) -> None:
     item = {"status": status, **({"error": {"type": error, "reason": "why"}} if error else {})}
     response = {"errors": True, "items": [{"create": {"status": 201}}, {"create": item}]}
     assert read_write_result(DocumentBatch.from_documents([ONE, TWO]), response) == expected
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_a_document_that_is_not_allowed_stops_all(status: int) -> None:
+def test_raises_if_writing_is_not_allowed(status: int) -> None:
     item = {"status": status, "error": {"type": "security_exception", "reason": "no privilege"}}
     with pytest.raises(StoreAccessDenied, match="no privilege"):
         read_write_result(DocumentBatch.from_documents([ONE]), {"errors": True, "items": [{"create": item}]})
@@ -147,19 +147,18 @@ def test_retries_events_whose_index_is_missing() -> None:
     assert "action.auto_create_index" in caught.value.advice
 
 
-def test_verdicts_of_parts_add_up() -> None:
+def test_adds_the_results_of_parts() -> None:
     parts = [
         WriteResult(1, 2, (RejectedDocument(ONE, "why"),), DocumentBatch.from_documents([TWO])),
         WriteResult(3),
         WriteResult(0, retry=DocumentBatch.from_documents([THREE])),
     ]
-    assert merge_write_results(parts) == WriteResult(
+    assert sum(parts, WriteResult(0)) == WriteResult(
         4, 2, (RejectedDocument(ONE, "why"),), DocumentBatch.from_documents([TWO, THREE])
     )
-    assert merge_write_results([]) == WriteResult(0)
 
 
-def test_a_reason_says_what_caused_it_and_stays_short() -> None:
+def test_reasons_have_causes_and_a_maximum_length() -> None:
     error = {"type": "outer", "reason": "fails", "caused_by": {"type": "inner", "reason": None}}
     assert format_reason(error) == "outer: fails — inner: no reason given"
     assert len(format_reason({"type": "long", "reason": "x" * 10_000})) == 500
@@ -182,38 +181,38 @@ def test_a_reason_says_what_caused_it_and_stays_short() -> None:
         (504, StoreUnavailable),
     ],
 )
-def test_each_status_of_an_answer_has_its_error(status: int, expected: type[Exception]) -> None:
+def test_builds_the_error_of_each_status(status: int, expected: type[Exception]) -> None:
     for body in ({"error": {"type": "t", "reason": "why"}, "status": status}, "why", b"why", None, {"error": "why"}):
         error = build_error(status, body)
         assert type(error) is expected
         assert str(status) in str(error)
 
 
-async def test_a_new_index_is_waited_for_a_moment_and_a_lost_one_not_for_ever() -> None:
+async def test_retries_searches_with_missing_shards_a_few_times() -> None:
     missing = build_error(503, {"error": {"type": "search_phase_execution_exception", "reason": "missing shards"}})
     assert type(missing) is ShardsUnavailable
-    tries = 0
+    attempts = 0
 
-    async def search(needed: int) -> str:
-        nonlocal tries
-        tries += 1
-        if tries < needed:
+    async def search(failures: int) -> str:
+        nonlocal attempts
+        attempts += 1
+        if attempts <= failures:
             raise missing
         return "found"
 
-    assert await retry_missing_shards(lambda: search(3)) == "found"
-    tries = 0
+    assert await retry_missing_shards(lambda: search(2)) == "found"
+    attempts = 0
     with pytest.raises(StoreUnavailable):
         await retry_missing_shards(lambda: search(100))
-    assert tries == 6
+    assert attempts == 6
 
 
-def test_deletions_name_what_was_found() -> None:
+def test_builds_a_deletion_for_each_hit() -> None:
     hits = [{"_index": "p-2015.01.22", "_id": 'a"b', "sort": [1]}]
     assert build_delete_body(hits) == b'{"delete":{"_index":"p-2015.01.22","_id":"a\\"b"}}\n'
 
 
-def test_what_was_gone_already_was_not_deleted() -> None:
+def test_does_not_count_documents_that_were_deleted_before() -> None:
     items = [{"delete": {"status": 200}}, {"delete": {"status": 404}}, {"delete": {"status": 200}}]
     assert read_delete_count({"items": items}) == 2
 
@@ -221,6 +220,6 @@ def test_what_was_gone_already_was_not_deleted() -> None:
 @pytest.mark.parametrize(
     ("status", "expected"), [(403, StoreAccessDenied), (429, StoreUnavailable), (503, StoreUnavailable)]
 )
-def test_what_cannot_be_deleted_is_an_error(status: int, expected: type[Exception]) -> None:
+def test_raises_if_documents_cannot_be_deleted(status: int, expected: type[Exception]) -> None:
     with pytest.raises(expected):
         read_delete_count({"items": [{"delete": {"status": status, "error": {"type": "t", "reason": "r"}}}]})

@@ -1,4 +1,4 @@
-"""Searches for trails, newest values and documents to replace, and what their responses mean."""
+"""Sequences, newest values and replacements: their searches and what the responses mean."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -25,12 +25,12 @@ from metronome.stores.elasticsearch.queries import (
     window_starts,
 )
 from metronome.stores.elasticsearch.searches import check_search_response, has_too_many_buckets
-from metronome.stores.elasticsearch.sequences import BucketSequenceBuilder, split_key_ranges
+from metronome.stores.elasticsearch.sequences import bucket_rows, split_key_ranges
 from metronome.stores.query import Equals
-from metronome.stores.sequences import EventSequence, SequenceEvent
+from metronome.stores.sequences import EventSequence, SequenceBuilder, SequenceEvent
 
 DAY = datetime(2015, 1, 22, tzinfo=UTC)
-DOOR = DocumentContext(
+CONTEXT = DocumentContext(
     received_at="2015-01-22T12:00:00.000Z", min_timestamp=None, max_timestamp="2030-01-01T00:00:00.000Z"
 )
 
@@ -47,23 +47,23 @@ _buckets = st.lists(
 
 
 @given(_buckets, st.integers(1, 5), st.none() | st.integers(1, 4))
-def test_trails_are_whole_wherever_their_groups_are_cut(
-    buckets: list[dict[str, Any]], size: int, most: int | None
+def test_builds_the_same_sequences_from_chunks_of_any_size(
+    buckets: list[dict[str, Any]], size: int, max_events: int | None
 ) -> None:
     buckets.sort(key=lambda bucket: bucket["key"]["key"])
-    gathering = BucketSequenceBuilder(most)
-    found: list[EventSequence] = []
-    for at in range(0, len(buckets), size):
-        found += gathering.add(buckets[at : at + size])
-    found += gathering.add([])
-    right: dict[str, list[SequenceEvent]] = {}
+    builder = SequenceBuilder(max_events)
+    sequences: list[EventSequence] = []
+    for start in range(0, len(buckets), size):
+        sequences += builder.add(bucket_rows(buckets[start : start + size]))
+    sequences += builder.flush()
+    expected: dict[str, list[SequenceEvent]] = {}
     for bucket in buckets:
-        key, at, text = bucket["key"].values()
-        right.setdefault(key, []).extend([SequenceEvent(at, (text,))] * bucket["doc_count"])
-    assert found == [EventSequence(key, tuple(steps[:most])) for key, steps in right.items()]
+        key, timestamp_ms, text = bucket["key"].values()
+        expected.setdefault(key, []).extend([SequenceEvent(timestamp_ms, (text,))] * bucket["doc_count"])
+    assert sequences == [EventSequence(key, tuple(events[:max_events])) for key, events in expected.items()]
 
 
-def test_keys_are_cut_where_a_range_has_enough_events() -> None:
+def test_splits_keys_into_ranges_with_enough_events() -> None:
     sample = [{"key": key, "doc_count": count} for key, count in zip("abcdef", (3, 3, 10, 1, 1, 1), strict=True)]
     assert split_key_ranges(sample, 1, 6) == ["b", "c"]
     assert split_key_ranges(sample, 2, 6) == ["a", "b", "c", "f"]
@@ -93,7 +93,7 @@ def _days(*counts: int) -> dict[str, Any]:
         (_days(50, 32, 7, 8), 1, DAY + timedelta(hours=36), [3, 1.5, 1.5]),
     ],
 )
-def test_the_newest_days_are_searched_first_and_then_more(
+def test_searches_the_newest_days_first(
     response: dict[str, Any], limit: int, start: datetime | None, expected: list[float | None]
 ) -> None:
     moments = [None if days is None else DAY + timedelta(days=days) for days in expected]
@@ -101,12 +101,12 @@ def test_the_newest_days_are_searched_first_and_then_more(
 
 
 @pytest.mark.parametrize("field", ["utm.source", "a b", "params", "event.original", ""])
-def test_values_of_what_lies_in_params_are_not_asked_for(field: str) -> None:
+def test_rejects_newest_values_of_params(field: str) -> None:
     with pytest.raises(InvalidQuery):
         build_day_counts_search(field, None, None, None)
 
 
-def test_a_value_is_the_second_that_its_hit_is_sorted_by() -> None:
+def test_reads_newest_values_from_the_sort_keys_of_hits() -> None:
     assert read_newest_values({"hits": {"hits": [{"sort": [2, "b"]}, {"sort": [1, "a"]}]}}) == ("b", "a")
     assert read_newest_values({}) == ()
     body = build_newest_search("session", 5, Equals("id", "x"), None, DAY)
@@ -114,28 +114,28 @@ def test_a_value_is_the_second_that_its_hit_is_sorted_by() -> None:
 
 
 def _line(name: str, day: int = 22, **fields: Any) -> bytes:
-    return build_document(Event({"ts": f"2015-01-{day}T12:00:00Z", "event_id": name, **fields}), DOOR, "")
+    return build_document(Event({"ts": f"2015-01-{day}T12:00:00Z", "event_id": name, **fields}), CONTEXT, "")
 
 
-def test_of_documents_with_the_same_identity_the_first_is_kept() -> None:
+def test_keeps_the_first_of_duplicate_documents() -> None:
     lines = [_line("a", id="1"), _line("b"), b'{"event_id":"headless"}', _line("a", id="2"), _line("a", 23)]
     assert deduplicate_batch(DocumentBatch.from_documents(lines)).documents() == [lines[0], lines[1], lines[4]]
 
 
 @given(st.lists(st.tuples(st.text(min_size=1, max_size=60), st.integers(10, 28)), max_size=8, unique=True))
-def test_each_document_is_looked_up_where_it_is_written(names: list[tuple[str, int]]) -> None:
+def test_looks_documents_up_where_they_are_written(names: list[tuple[str, int]]) -> None:
     batch = DocumentBatch.from_documents([_line(name, day) for name, day in names])
-    wanted = build_lookup(batch, "p")
-    assert [each["_index"] for each in wanted] == [f"p-2015.01.{day}" for _, day in names]
+    lookup = build_lookup(batch, "p")
+    assert [item["_index"] for item in lookup] == [f"p-2015.01.{day}" for _, day in names]
     docs = [{"found": True, "_seq_no": at, "_primary_term": 3} for at, _ in enumerate(names)]
     actions = build_replace_body(read_stored_documents(batch, {"docs": docs}), "p").split(b"\n")
     assert actions[1::2] == batch.documents()
     assert [orjson.loads(action)["index"] for action in actions[:-1:2]] == [
-        {**each, "if_seq_no": at, "if_primary_term": 3} for at, each in enumerate(wanted)
+        {**item, "if_seq_no": at, "if_primary_term": 3} for at, item in enumerate(lookup)
     ]
 
 
-def test_what_is_not_there_is_not_known() -> None:
+def test_ignores_documents_that_are_not_stored() -> None:
     batch = DocumentBatch.from_documents([_line(name) for name in "abcd"])
     docs: list[dict[str, Any]] = [
         {"found": False},
@@ -143,29 +143,29 @@ def test_what_is_not_there_is_not_known() -> None:
         {"error": {"type": "index_not_found_exception", "reason": "no such index"}},
         {"error": {"type": "index_closed_exception", "reason": "closed"}},
     ]
-    (known,) = read_stored_documents(batch, {"docs": docs})
-    assert (known.document, known.seq_no, known.primary_term) == (_line("b"), 7, 1)
+    (stored,) = read_stored_documents(batch, {"docs": docs})
+    assert (stored.document, stored.seq_no, stored.primary_term) == (_line("b"), 7, 1)
 
 
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [("security_exception", StoreAccessDenied), ("no_shard_available_action_exception", StoreUnavailable)],
 )
-def test_what_cannot_be_looked_up_is_an_error(kind: str, expected: type[MetronomeError]) -> None:
+def test_raises_if_documents_cannot_be_looked_up(kind: str, expected: type[MetronomeError]) -> None:
     with pytest.raises(expected):
         read_stored_documents(
             DocumentBatch.from_documents([_line("a")]), {"docs": [{"error": {"type": kind, "reason": "why"}}]}
         )
 
 
-def test_what_was_changed_meanwhile_is_looked_up_again() -> None:
+def test_looks_up_again_what_changed_meanwhile() -> None:
     batch = DocumentBatch.from_documents([_line(name) for name in "abc"])
-    known = read_stored_documents(batch, {"docs": [{"found": True, "_seq_no": 1, "_primary_term": 1}] * 3})
+    stored = read_stored_documents(batch, {"docs": [{"found": True, "_seq_no": 1, "_primary_term": 1}] * 3})
     items = [{"index": {"status": 200}}, {"index": {"status": 409}}, {"index": {"status": 400, "error": {"type": "x"}}}]
-    assert read_replace_result(known, {"items": items}) == (1, DocumentBatch.from_documents([_line("b")]))
+    assert read_replace_result(stored, {"items": items}) == (1, DocumentBatch.from_documents([_line("b")]))
     for status, expected in ((403, StoreAccessDenied), (429, StoreUnavailable), (503, StoreUnavailable)):
         with pytest.raises(expected):
-            read_replace_result(known[:1], {"items": [{"index": {"status": status, "error": {"type": "x"}}}]})
+            read_replace_result(stored[:1], {"items": [{"index": {"status": status, "error": {"type": "x"}}}]})
 
 
 def _failed(kind: str, status: int) -> dict[str, Any]:
@@ -187,13 +187,13 @@ def _failed(kind: str, status: int) -> dict[str, Any]:
         ({"_shards": {"failed": 1}}, StoreUnavailable),
     ],
 )
-def test_each_failure_of_a_search_has_its_error(response: dict[str, Any], expected: type[MetronomeError]) -> None:
+def test_raises_the_error_of_each_failed_search(response: dict[str, Any], expected: type[MetronomeError]) -> None:
     with pytest.raises(expected):
         check_search_response(response, 10)
     assert not has_too_many_buckets(response)
 
 
-def test_a_search_that_succeeded_or_had_too_many_groups_is_told() -> None:
+def test_recognizes_successful_searches_and_too_many_groups() -> None:
     check_search_response({"timed_out": False, "_shards": {"failed": 0}, "status": 200}, 10)
     assert has_too_many_buckets(_failed("too_many_buckets_exception", 400))
     assert has_too_many_buckets({"error": {"type": "outer", "caused_by": {"type": "too_many_buckets_exception"}}})

@@ -1,4 +1,4 @@
-"""Trails are asked for by at least one field, and their steps have one order."""
+"""Queries of sequences are validated, and their events have one order."""
 
 from itertools import pairwise
 
@@ -11,13 +11,21 @@ from metronome.stores.sequences import SequenceEvent, SequenceQuery, sequence_ev
 
 
 @pytest.mark.parametrize("fields", [(), ("id", "id"), ("id", "event", "id")])
-def test_trails_tell_of_at_least_one_field_and_of_each_once(fields: tuple[str, ...]) -> None:
-    with pytest.raises(InvalidQuery, match="at least one field, and of each once"):
+def test_rejects_missing_and_repeated_fields(fields: tuple[str, ...]) -> None:
+    with pytest.raises(InvalidQuery, match="at least one field, and each once"):
         SequenceQuery("session", fields)
 
 
-def test_steps_are_sorted_by_time_and_then_by_their_texts_where_none_comes_first() -> None:
-    steps = [
+@pytest.mark.parametrize(
+    ("key_field", "fields"), [("session", ("id", "utm.source")), ("a b", ("id",)), ("params", ("id",))]
+)
+def test_rejects_fields_below_the_top_level(key_field: str, fields: tuple[str, ...]) -> None:
+    with pytest.raises(InvalidQuery, match="not at the top level"):
+        SequenceQuery(key_field, fields)
+
+
+def test_sorts_events_by_time_and_values_with_missing_ones_first() -> None:
+    events = [
         SequenceEvent(2, ("a",)),
         SequenceEvent(1, ("b",)),
         SequenceEvent(1, ("",)),
@@ -25,8 +33,8 @@ def test_steps_are_sorted_by_time_and_then_by_their_texts_where_none_comes_first
         SequenceEvent(1, ("é",)),
         SequenceEvent(1, ("B",)),
     ]
-    ordered = sorted(steps, key=sequence_event_key)
-    assert [(step.timestamp_ms, *step.values) for step in ordered] == [
+    ordered = sorted(events, key=sequence_event_key)
+    assert [(event.timestamp_ms, *event.values) for event in ordered] == [
         (1, None),
         (1, ""),
         (1, "B"),
@@ -41,7 +49,7 @@ def test_steps_are_sorted_by_time_and_then_by_their_texts_where_none_comes_first
         st.builds(SequenceEvent, st.integers(0, 2), st.tuples(st.none() | st.text(max_size=2), st.none() | st.text()))
     )
 )
-def test_steps_with_the_same_place_are_the_same(steps: list[SequenceEvent]) -> None:
-    ordered = sorted(steps, key=sequence_event_key)
-    for one, other in pairwise(ordered):
-        assert one == other or sequence_event_key(one) < sequence_event_key(other)
+def test_events_with_equal_keys_are_equal(events: list[SequenceEvent]) -> None:
+    ordered = sorted(events, key=sequence_event_key)
+    for event, later in pairwise(ordered):
+        assert event == later or sequence_event_key(event) < sequence_event_key(later)

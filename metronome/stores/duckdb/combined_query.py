@@ -1,7 +1,7 @@
-"""Several questions about one item as one statement: the item's part of the rollup is then read once.
+"""Several queries of one item as one statement, which reads the item's rows of the rollup once.
 
-A report such as tock asks three things of the same few thousand rows. Asked singly, most of the time goes
-into finding these rows, and into planning, three times over.
+A report such as tock runs three queries over the same few thousand rows. Run one by one, most of the time would go
+into finding these rows and into planning, three times.
 """
 
 from collections.abc import Sequence
@@ -19,31 +19,31 @@ _GROUP_TEXT_SQL = {"day": "strftime(g, '%Y-%m-%d')", "week": "strftime(g, '%Y-%m
 
 
 def compile_combined_query(queries: Sequence[Query]) -> SqlStatement | None:
-    """Write questions as one statement.
+    """Return one statement for several queries.
 
     Returns:
-        A statement whose rows are the position of a question, a group's text as `Answer.rows` has it, and its
-        count, in no order; or None where these questions are not of the kind: each counts the events of one
-        and the same item, in one and the same range of time, by one thing that the rollup has.
+        A statement whose rows are the index of a query, a group's text as in `QueryResult.rows`, and its
+        count, in any order. None unless each query counts the events of the same item, in the same time range,
+        grouped by one field or time unit of the rollup.
 
     """
     common = _common_filters(queries)
-    if not any(isinstance(each, Equals) and each.field == "id" for each in common):
+    if not any(isinstance(where, Equals) and where.field == "id" for where in common):
         return None
-    if not all(map(_is_combinable, queries)) or len({(each.start, each.end) for each in queries}) > 1:
+    if not all(map(_is_combinable, queries)) or len({(query.start, query.end) for query in queries}) > 1:
         return None
     statement = SqlStatement()
     first = queries[0]
-    narrow = where_condition(AllOf(tuple(common)), first.start, first.end, statement.parameters)
+    condition = where_condition(AllOf(tuple(common)), first.start, first.end, statement.parameters)
     parts = [
-        f"SELECT {at}, {_GROUP_TEXT_SQL.get(question.group_by[0], 'g')}, n FROM ("
-        f"SELECT {rollup_group_expression(question.group_by[0], question.time_zone)} AS g, sum(n)::BIGINT AS n "
-        f"FROM narrow "
-        f"WHERE {_remaining_condition(question, common, statement.parameters)} GROUP BY g) WHERE g IS NOT NULL"
-        for at, question in enumerate(queries)
+        f"SELECT {index}, {_GROUP_TEXT_SQL.get(query.group_by[0], 'g')}, n FROM ("
+        f"SELECT {rollup_group_expression(query.group_by[0], query.time_zone)} AS g, sum(n)::BIGINT AS n "
+        f"FROM item_rows "
+        f"WHERE {_remaining_condition(query, common, statement.parameters)} GROUP BY g) WHERE g IS NOT NULL"
+        for index, query in enumerate(queries)
     ]
     statement.sql = (
-        f"WITH narrow AS MATERIALIZED (SELECT * FROM {ROLLUP_SOURCE} WHERE {narrow}) {' UNION ALL '.join(parts)}"
+        f"WITH item_rows AS MATERIALIZED (SELECT * FROM {ROLLUP_SOURCE} WHERE {condition}) {' UNION ALL '.join(parts)}"
     )
     return statement
 
@@ -53,14 +53,13 @@ def _is_combinable(query: Query) -> bool:
 
 
 def _common_filters(queries: Sequence[Query]) -> list[Filter]:
-    every = [_required_filters(question) for question in queries]
-    return [each for each in every[0] if all(each in others for others in every)] if len(every) > 1 else []
+    filters = [_required_filters(query) for query in queries]
+    return [where for where in filters[0] if all(where in others for others in filters)] if len(filters) > 1 else []
 
 
 def _remaining_condition(query: Query, common: list[Filter], parameters: list[object]) -> str:
-    return where_condition(
-        AllOf(tuple(each for each in _required_filters(query) if each not in common)), None, None, parameters
-    )
+    remaining = tuple(where for where in _required_filters(query) if where not in common)
+    return where_condition(AllOf(remaining), None, None, parameters)
 
 
 def _required_filters(query: Query) -> tuple[Filter, ...]:

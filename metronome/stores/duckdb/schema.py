@@ -1,11 +1,9 @@
-"""The tables of the embedded store, and the statements that fill them.
+"""The tables of the embedded store, the statements that fill them, and the upgrade of older files.
 
-``events`` holds each event: what reports ask for as columns, and its whole document. ``rollup`` counts
-them by item, UTC day, event, format, referer and bot; each batch adds its own counts in the same transaction,
-so the rollup is never behind. Its rows are merged and sorted by item now and then, so that asking for one
-item reads little however many events there are; ``progress`` says how many rows the last merge left.
-
-Bringing the file of an older Metronome up to date.
+``events`` holds each event: the fields that reports use as columns, and the whole document. ``rollup`` counts events by
+item, UTC day, event, format, referer and bot; each batch adds its counts in the same transaction, so the rollup is
+always up to date. Its rows are merged and sorted by item from time to time, so that a query of one item reads few rows;
+``progress`` has the number of rows after the last merge.
 """
 
 from typing import Final
@@ -13,39 +11,31 @@ from typing import Final
 import duckdb
 import structlog
 
-FIELD_COLUMNS: Final = (
-    *("id", "event", "format", "referer", "bot", "visitor", "session"),
-    *("channel", "referer_group", "country", "browser", "browser_version", "os", "device"),
-    *("utm_source", "utm_campaign", "status", "error_group"),
-    *("duration", "TTFB", "FCP", "LCP", "CLS", "INP", "pf_net", "pf_srv", "pf_tfr", "pf_dm1", "pf_dm2", "pf_onl"),
-)
-"""The fields that have a column of their own, so that asking for them reads nothing else; all are texts.
+from metronome.fields import COLUMN_FIELDS, ROLLUP_FIELDS
 
-Each costs every event some 70 ns, be it empty."""
-
-ROLLUP_FIELDS: Final = ("id", "event", "format", "referer", "bot")
-"""The fields that the rollup can answer for, besides the day."""
+_ITEM_FIELD, *_OTHER_ROLLUP_FIELDS = ROLLUP_FIELDS
+_ROLLUP_COLUMNS = ", ".join((_ITEM_FIELD, "day", *_OTHER_ROLLUP_FIELDS))
 
 CREATE_TABLES: Final = f"""
 CREATE TABLE IF NOT EXISTS events(
     key UHUGEINT, ts TIMESTAMP,
-    {", ".join(f'"{name}" VARCHAR' for name in FIELD_COLUMNS)},
+    {", ".join(f'"{name}" VARCHAR' for name in COLUMN_FIELDS)},
     doc JSON);
 CREATE TABLE IF NOT EXISTS rollup(
-    id VARCHAR, day DATE, event VARCHAR, format VARCHAR, referer VARCHAR, bot VARCHAR, n BIGINT);
+    {_ITEM_FIELD} VARCHAR, day DATE, {", ".join(f"{name} VARCHAR" for name in _OTHER_ROLLUP_FIELDS)}, n BIGINT);
 CREATE TABLE IF NOT EXISTS fields(name VARCHAR);
 CREATE TABLE IF NOT EXISTS progress(merged_rows BIGINT);
 INSERT INTO progress SELECT 0 WHERE NOT EXISTS (FROM progress);
 """
 
 FIND_MISSING_COLUMNS: Final = f"""
-SELECT name FROM (VALUES {", ".join(f"('{name}')" for name in FIELD_COLUMNS)}) AS known(name)
+SELECT name FROM (VALUES {", ".join(f"('{name}')" for name in COLUMN_FIELDS)}) AS known(name)
 WHERE name NOT IN (SELECT column_name FROM information_schema.columns WHERE table_name = 'events')
 """
-"""The columns that a file of an older Metronome lacks."""
+"""The columns that the file of an older version lacks."""
 
-_BATCH_STRUCTURE = ", ".join(f'"{name}": "VARCHAR"' for name in ("@timestamp", "event_id", *FIELD_COLUMNS))
-_BATCH_COLUMNS = ", ".join(f'f."{name}" AS "{name}"' for name in FIELD_COLUMNS)
+_BATCH_STRUCTURE = ", ".join(f'"{name}": "VARCHAR"' for name in ("@timestamp", "event_id", *COLUMN_FIELDS))
+_BATCH_COLUMNS = ", ".join(f'f."{name}" AS "{name}"' for name in COLUMN_FIELDS)
 
 LOAD_BATCH: Final = f"""
 CREATE OR REPLACE TEMP TABLE batch AS
@@ -54,7 +44,7 @@ FROM (
     SELECT line::JSON AS doc, from_json(line, '{{{_BATCH_STRUCTURE}}}') AS f
     FROM (SELECT unnest(string_split(?, chr(10))) AS line) WHERE line <> '')
 """
-"""Read documents, given as one text of lines. An event's key is its identity: ``event_id`` and UTC day."""
+"""Parse documents, given as the lines of one text. The key of an event is the hash of its ``event_id`` and UTC day."""
 
 DESCRIBE_BATCH: Final = """
 SELECT count(*), count(key) = count(*), count(DISTINCT key),
@@ -65,7 +55,7 @@ FROM batch
 COUNT_EXISTING: Final = """
 SELECT count(*) FROM events WHERE ts >= $1 AND ts < $2 AND key IN (SELECT key FROM batch)
 """
-"""Without an index: one on random keys would cost more than all else, and the days bound what is read."""
+"""There is no index: one on random keys would cost more than all the rest, and the days limit what is read."""
 
 DROP_EXISTING: Final = """
 DELETE FROM batch WHERE key IN (SELECT key FROM events WHERE ts >= $1 AND ts < $2)
@@ -75,7 +65,7 @@ DROP_DUPLICATES: Final = """
 DELETE FROM batch WHERE rowid NOT IN (SELECT min(rowid) FROM batch GROUP BY key)
 """
 
-_EVENT_COLUMNS = ", ".join(f'"{name}"' for name in ("key", "ts", *FIELD_COLUMNS, "doc"))
+_EVENT_COLUMNS = ", ".join(f'"{name}"' for name in ("key", "ts", *COLUMN_FIELDS, "doc"))
 
 INSERT_BATCH: Final = f"INSERT INTO events ({_EVENT_COLUMNS}) SELECT {_EVENT_COLUMNS} FROM batch"
 
@@ -96,7 +86,7 @@ DELETE FROM events WHERE ts >= $1 AND ts < $2 AND key IN (SELECT key FROM batch)
 
 DELETE_DAY_COUNTS: Final = "DELETE FROM rollup WHERE day >= $1 AND day < $2"
 
-_ROLLUP_SELECTION = "id, ts::DATE AS day, event, format, referer, bot, count(*) AS n"
+_ROLLUP_SELECTION = f"{_ITEM_FIELD}, ts::DATE AS day, {', '.join(_OTHER_ROLLUP_FIELDS)}, count(*) AS n"
 
 INSERT_BATCH_COUNTS: Final = f"INSERT INTO rollup SELECT {_ROLLUP_SELECTION} FROM batch GROUP BY ALL ORDER BY id, day"
 
@@ -106,15 +96,15 @@ INSERT INTO rollup SELECT {_ROLLUP_SELECTION} FROM events WHERE ts >= $1 AND ts 
 
 COUNT_UNMERGED_ROWS: Final = "SELECT (SELECT count(*) FROM rollup) - merged_rows, merged_rows FROM progress"
 
-MERGE_ROLLUP: Final = """
+MERGE_ROLLUP: Final = f"""
 CREATE OR REPLACE TABLE rollup AS
-SELECT id, day, event, format, referer, bot, sum(n)::BIGINT AS n FROM rollup GROUP BY ALL ORDER BY id, day
+SELECT {_ROLLUP_COLUMNS}, sum(n)::BIGINT AS n FROM rollup GROUP BY ALL ORDER BY id, day
 """
 
 REBUILD_ROLLUP: Final = (
     f"CREATE OR REPLACE TABLE rollup AS SELECT {_ROLLUP_SELECTION} FROM events GROUP BY ALL ORDER BY id, day"
 )
-"""Count everything anew, after events were deleted."""
+"""Recount all events, after some were deleted."""
 
 RECORD_MERGED_ROWS: Final = "UPDATE progress SET merged_rows = (SELECT count(*) FROM rollup)"
 
@@ -123,9 +113,9 @@ log = structlog.get_logger()
 
 
 def add_missing_columns(database: duckdb.DuckDBPyConnection) -> None:
-    """Add the columns that a file of an older Metronome lacks, filled from the documents; idempotent.
+    """Add the columns that the file of an older version lacks, with values from the documents; idempotent.
 
-    The table is written anew: changing each row in its place would hold all of them in memory.
+    Rewrite the table: updating each row in place would hold all of them in memory.
     """
     missing = {name for (name,) in database.execute(FIND_MISSING_COLUMNS).fetchall()}
     if not missing:
@@ -133,7 +123,7 @@ def add_missing_columns(database: duckdb.DuckDBPyConnection) -> None:
     log.info("store_brought_up_to_date", columns=len(missing))
     columns = ", ".join(
         f"json_extract_string(doc, '/{name}') AS \"{name}\"" if name in missing else f'"{name}"'
-        for name in FIELD_COLUMNS
+        for name in COLUMN_FIELDS
     )
     database.execute("BEGIN")
     database.execute(f"CREATE TABLE newer AS SELECT key, ts, {columns}, doc FROM events")

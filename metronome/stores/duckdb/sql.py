@@ -1,17 +1,19 @@
-"""Questions as SQL: pure functions.
-
-Fields and filters as SQL: pure functions.
-"""
+"""Queries, filters and fields as SQL."""
 
 import math
-import re
 import sys
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta, timezone
 from typing import Any, Final
 
-from metronome.fields import is_top_level_name, param_name, param_value
-from metronome.stores.duckdb.schema import FIELD_COLUMNS, ROLLUP_FIELDS
+from metronome.fields import (
+    COLUMN_FIELDS,
+    ROLLUP_FIELDS,
+    VALUE_MAX_CHARACTERS,
+    is_top_level_name,
+    param_name,
+    param_value,
+)
 from metronome.stores.query import (
     TIME_UNITS,
     AllOf,
@@ -26,23 +28,33 @@ from metronome.stores.query import (
     Prefix,
     Query,
     Range,
+    iterate_field_filters,
+    replace_lone_surrogates,
 )
+from metronome.times import format_time_unit
 
-VALUE_MAX_CHARACTERS: Final = 1024
-"""A longer text counts as missing."""
-LENGTH_LIMITED_FIELDS: Final = frozenset({"id", "event", "format", "referer", "bot"})
-"""The door takes these only where they are short enough to be counted."""
+LENGTH_LIMITED_FIELDS: Final = frozenset(ROLLUP_FIELDS)
+"""On ingest these are only accepted if they are short enough to be counted."""
+ROLLUP_SOURCE = f"(SELECT {', '.join(ROLLUP_FIELDS)}, day AS ts, n FROM rollup)"
 
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+_ROLLUP_UNITS = frozenset({"day", "week", "month"})
 _INLINE_VALUES_MAX = 20
-"""More values than these are one list, which costs no planning."""
+"""More values than this become one list parameter, which costs no planning."""
 _FLOAT_MAX = sys.float_info.max
+
+
+@dataclass(slots=True)
+class SqlStatement:
+    """SQL with the values of its placeholders."""
+
+    sql: str = ""
+    parameters: list[object] = field(default_factory=list)
 
 
 def where_condition(
     where: Filter | None, start: datetime | None, end: datetime | None, parameters: list[object]
 ) -> str:
-    """Write a filter and a range of time as a condition, and append the values of its placeholders."""
+    """Return the SQL condition for a filter and a time range, and append the values of its placeholders."""
     parts: list[str] = []
     if where is not None:
         parts.append(_filter_condition(where, parameters))
@@ -54,12 +66,12 @@ def where_condition(
 
 
 def countable_text(name: str) -> str:
-    """Write a field's text, as far as it is short enough to be counted."""
+    """Return the SQL for a field's text, NULL if it is too long to be counted."""
     return limit_text(name, field_text(name))
 
 
 def limit_text(name: str, expression: str) -> str:
-    """Write a field's text, as far as it is short enough to be counted, where *expression* is all of it."""
+    """Return the SQL for an *expression* of a field's text, NULL if it is too long to be counted."""
     return (
         expression
         if name in LENGTH_LIMITED_FIELDS
@@ -68,20 +80,19 @@ def limit_text(name: str, expression: str) -> str:
 
 
 def field_text(name: str) -> str:
-    """Write a field's text, however long it is."""
-    return f'"{name}"' if name in FIELD_COLUMNS else f"json_extract_string(doc, {quote_literal(json_pointer(name))})"
+    """Return the SQL for a field's text of any length."""
+    return f'"{name}"' if name in COLUMN_FIELDS else f"json_extract_string(doc, {quote_literal(json_pointer(name))})"
 
 
 def json_pointer(name: str) -> str:
-    """Return where in a document a field stands."""
+    """Return the JSON pointer to a field in a document."""
     if is_top_level_name(name):
         return f"/{name}"
-    sayable = _LONE_SURROGATE.sub("\ufffd", param_name(name))
-    return "/params/" + sayable.replace("~", "~0").replace("/", "~1")
+    return "/params/" + param_name(replace_lone_surrogates(name)).replace("~", "~0").replace("/", "~1")
 
 
 def quote_literal(text: str) -> str:
-    """Write a text as SQL."""
+    """Return a text as an SQL literal."""
     return "'" + text.replace("'", "''") + "'"
 
 
@@ -107,8 +118,8 @@ def _filter_condition(where: Filter, parameters: list[object]) -> str:  # noqa: 
             return "(" + (" OR ".join(_filter_condition(inner, parameters) for inner in inners) or "false") + ")"
 
 
-# A field of a document has to be looked for in its whole text: the conditions name it once, and what is
-# asked of the length of its text last, of those that are left.
+# Reading a field without a column parses the whole document. So conditions use the field once, and check the length of
+# its text last, for the events that are left.
 
 
 def _in_condition(name: str, alternatives: tuple[str, ...], parameters: list[object]) -> str:
@@ -127,10 +138,10 @@ def _prefix_condition(name: str, text: str, parameters: list[object]) -> str:
 
 
 def _storable_values(name: str, alternatives: tuple[str, ...]) -> list[str]:
-    """Leave out what no document holds, since UTF-8 cannot say it, and ask in ``params`` for what stands there."""
-    sayable = [option for option in alternatives if option.isascii() or _LONE_SURROGATE.search(option) is None]
-    stored = sayable if is_top_level_name(name) else [param_value(option) for option in sayable]
-    return [option for option in stored if len(option) <= VALUE_MAX_CHARACTERS]
+    """Return the values as documents store them, without those that no document can have."""
+    encodable = [value for value in alternatives if replace_lone_surrogates(value) == value]
+    stored = encodable if is_top_level_name(name) else [param_value(value) for value in encodable]
+    return [value for value in stored if len(value) <= VALUE_MAX_CHARACTERS]
 
 
 def _is_countable(name: str) -> str:
@@ -141,7 +152,7 @@ def _range_condition(where: Range, parameters: list[object]) -> str:
     bounds = (where.above, where.at_least, where.below, where.at_most)
     if not is_top_level_name(where.field) or any(bound is not None and math.isnan(bound) for bound in bounds):
         return "false"
-    # Numbers are finite, and DuckDB has NaN above all others.
+    # Stored numbers are finite, and DuckDB sorts NaN above all others.
     least, most = [-_FLOAT_MAX], [_FLOAT_MAX]
     if where.above is not None:
         least.append(math.nextafter(where.above, math.inf))
@@ -155,26 +166,13 @@ def _range_condition(where: Range, parameters: list[object]) -> str:
     return f"(try_cast({field_text(where.field)} AS DOUBLE) BETWEEN ? AND ? AND {_is_countable(where.field)})"
 
 
-ROLLUP_SOURCE = f"(SELECT {', '.join(ROLLUP_FIELDS)}, day AS ts, n FROM rollup)"
-_ROLLUP_UNITS = frozenset({"day", "week", "month"})
-
-
-@dataclass(slots=True)
-class SqlStatement:
-    """SQL with the values of its placeholders."""
-
-    sql: str = ""
-    parameters: list[object] = field(default_factory=list)
-
-
 class ColumnExpressions:
-    """What is worked out of each event, once, however often a statement needs it.
+    """The expressions that a statement computes for each event, each once.
 
-    Fields that have no column of their own are taken out of the document together, since that has to be read as a
-    whole.
+    Fields without a column are read from the document together, because reading parses all of it.
 
     Args:
-        metrics: of a question.
+        metrics: those of the query.
 
     """
 
@@ -186,16 +184,18 @@ class ColumnExpressions:
             if metric.kind is MetricKind.PERCENTILE:
                 self._percentiles.setdefault(metric.field, []).append(metric.percentile)
 
-    def group_column(self, name: str, tz: str) -> str:
-        """Name the cell of what rows are grouped by."""
-        return self._alias(time_bucket_expression(name, tz) if name in TIME_UNITS else self._text_expression(name))
+    def group_column(self, name: str, time_zone: str) -> str:
+        """Return the column to group by."""
+        return self._alias(
+            time_bucket_expression(name, time_zone) if name in TIME_UNITS else self._text_expression(name)
+        )
 
     def metric_expression(self, metric: Metric) -> str:
-        """Write a metric of cells, other than a count of events."""
+        """Return the SQL for a metric other than the number of events."""
         match metric.kind:
             case MetricKind.FIRST | MetricKind.LAST as kind:
-                newest = f"{'min' if kind is MetricKind.FIRST else 'max'}({self._alias('ts')})"
-                return f"strftime({newest}, '%Y-%m-%dT%H:%M:%S.%gZ')"
+                timestamp = f"{'min' if kind is MetricKind.FIRST else 'max'}({self._alias('ts')})"
+                return f"strftime({timestamp}, '%Y-%m-%dT%H:%M:%S.%gZ')"
             case MetricKind.UNIQUE:
                 return f"count(DISTINCT {self._alias(self._text_expression(metric.field))})"
         number = self._number_column(metric.field)
@@ -205,30 +205,30 @@ class ColumnExpressions:
             case MetricKind.SUM:
                 return f"coalesce(sum({number}), 0.0)"
             case MetricKind.PERCENTILE:
-                # All of a field at once: it is sorted once then.
+                # All percentiles of a field together, so that it is sorted once.
                 percents = self._percentiles[metric.field]
-                shares = ", ".join(str(percent / 100) for percent in percents)
-                return f"quantile_cont({number}, [{shares}])[{percents.index(metric.percentile) + 1}]"
+                quantiles = ", ".join(str(percent / 100) for percent in percents)
+                return f"quantile_cont({number}, [{quantiles}])[{percents.index(metric.percentile) + 1}]"
             case _:
                 return f"{metric.kind}({number})"
 
     def source_query(self, where: str) -> str:
-        """Write the events that a condition lets through, as their cells."""
+        """Return the SQL that computes the columns of the events that meet a condition."""
         events = f"events WHERE {where}"
         if self._json_pointers:
             pointers = ", ".join(quote_literal(pointer) for pointer in self._json_pointers)
-            events = f"(SELECT *, json_extract_string(doc, [{pointers}]) AS found FROM {events})"
-        cells = ", ".join(f"{cell} AS {name}" for cell, name in self._aliases.items()) or "1"
-        return f"(SELECT {cells} FROM {events})"
+            events = f"(SELECT *, json_extract_string(doc, [{pointers}]) AS params FROM {events})"
+        columns = ", ".join(f"{expression} AS {name}" for expression, name in self._aliases.items()) or "1"
+        return f"(SELECT {columns} FROM {events})"
 
     def _alias(self, expression: str) -> str:
         return self._aliases.setdefault(expression, f"v{len(self._aliases)}")
 
     def _text_expression(self, name: str) -> str:
-        if name in FIELD_COLUMNS:
+        if name in COLUMN_FIELDS:
             return countable_text(name)
         at = self._json_pointers.setdefault(json_pointer(name), len(self._json_pointers) + 1)
-        return limit_text(name, f"found[{at}]")
+        return limit_text(name, f"params[{at}]")
 
     def _number_column(self, name: str) -> str:
         if not is_top_level_name(name):
@@ -238,10 +238,10 @@ class ColumnExpressions:
 
 
 def compile_query(query: Query) -> SqlStatement:
-    """Write a question as SQL.
+    """Return the SQL for a query.
 
     Returns:
-        A statement whose rows are those of the answer, in no order, all of them: a raw value for each
+        A statement whose rows are all those of the result, in any order: a raw value for each
         group (see `format_group`), then the metrics.
 
     """
@@ -252,25 +252,26 @@ def compile_query(query: Query) -> SqlStatement:
         metrics = ["coalesce(sum(n)::BIGINT, 0)" for _ in query.metrics]
         source = f"{ROLLUP_SOURCE} WHERE {where}"
     else:
-        cells = ColumnExpressions(query.metrics)
-        groups = [cells.group_column(name, query.time_zone) for name in query.group_by]
+        expressions = ColumnExpressions(query.metrics)
+        groups = [expressions.group_column(name, query.time_zone) for name in query.group_by]
         metrics = [
-            "count(*)" if each.kind is MetricKind.COUNT else cells.metric_expression(each) for each in query.metrics
+            "count(*)" if metric.kind is MetricKind.COUNT else expressions.metric_expression(metric)
+            for metric in query.metrics
         ]
-        source = cells.source_query(where)
+        source = expressions.source_query(where)
     columns = ", ".join(f"{column} AS c{at}" for at, column in enumerate([*groups, *metrics]))
     result.sql = f"SELECT {columns} FROM {source}"
     if groups:
         result.sql += f" GROUP BY {', '.join(str(at + 1) for at in range(len(groups)))}"
-        whole = " AND ".join(f"c{at} IS NOT NULL" for at in range(len(groups)))
-        # In this form it is not also asked of each event, which would work out the cells once more.
-        result.sql += f" HAVING CASE WHEN count(*) > 0 THEN {whole} END"
+        is_complete = " AND ".join(f"c{at} IS NOT NULL" for at in range(len(groups)))
+        # The CASE keeps DuckDB from checking each event, which would compute the columns twice.
+        result.sql += f" HAVING CASE WHEN count(*) > 0 THEN {is_complete} END"
     return result
 
 
 def compile_sorted_query(query: Query) -> SqlStatement:
-    """Write a question as SQL whose rows are sorted and cut, and each has the number of all rows behind it."""
-    whole = compile_query(query)
+    """Return the SQL for a query, sorted and limited, with the number of all rows as the last column."""
+    statement = compile_query(query)
     columns = query.columns
     keys = [
         f"c{at}.at - to_minutes(c{at}.minutes)" if name in {"hour", "minute"} and at < len(query.group_by) else f"c{at}"
@@ -281,34 +282,31 @@ def compile_sorted_query(query: Query) -> SqlStatement:
         for order in query.sort_keys
     ]
     order += keys[: len(query.group_by)]
-    whole.sql = f"SELECT *, count(*) OVER () FROM ({whole.sql}) ORDER BY {', '.join(order)}"
+    statement.sql = f"SELECT *, count(*) OVER () FROM ({statement.sql}) ORDER BY {', '.join(order)}"
     if query.limit is not None:
-        whole.sql += f" LIMIT {query.limit:d}"
+        statement.sql += f" LIMIT {query.limit:d}"
     if query.offset:
-        whole.sql += f" OFFSET {query.offset:d}"
-    return whole
+        statement.sql += f" OFFSET {query.offset:d}"
+    return statement
 
 
 def format_group(name: str, value: Any) -> str:
-    """Write the raw value of a group as `Answer.rows` has it."""
-    match name:
-        case "day" | "week":
-            return f"{value:%Y-%m-%d}"
-        case "month":
-            return f"{value:%Y-%m}"
-        case "hour" | "minute":
-            zone = timezone(timedelta(minutes=value["minutes"]))
-            return f"{value['at'].replace(tzinfo=zone).isoformat()}".replace("+00:00", "Z")
-    return str(value)
+    """Return the text of a group's raw value, as in `QueryResult.rows`."""
+    if name not in TIME_UNITS:
+        return str(value)
+    if name in {"hour", "minute"}:
+        value = value["at"].replace(tzinfo=timezone(timedelta(minutes=value["minutes"])))
+    return format_time_unit(value, name)
 
 
 def can_use_rollup(query: Query) -> bool:
-    """Tell whether the rollup can answer a question: counts of whole UTC days by the fields that it has."""
+    """Return whether a query only counts events of whole UTC days by fields of the rollup."""
+    fields = set(ROLLUP_FIELDS)
     return (
         all(metric.kind is MetricKind.COUNT for metric in query.metrics)
-        and all(name in ROLLUP_FIELDS or name in _ROLLUP_UNITS for name in query.group_by)
+        and all(name in fields or name in _ROLLUP_UNITS for name in query.group_by)
         and (query.time_zone == "UTC" or _ROLLUP_UNITS.isdisjoint(query.group_by))
-        and _filter_fields(query.where) <= frozenset(ROLLUP_FIELDS)
+        and all(where.field in fields and not isinstance(where, Range) for where in iterate_field_filters(query.where))
         and all(moment is None or _is_utc_midnight(moment) for moment in (query.start, query.end))
     )
 
@@ -317,30 +315,16 @@ def _is_utc_midnight(moment: datetime) -> bool:
     return moment.astimezone(UTC).time() == time()
 
 
-def _filter_fields(where: Filter | None) -> frozenset[str]:
-    match where:
-        case None:
-            return frozenset()
-        case Not(inner):
-            return _filter_fields(inner)
-        case AllOf(inners) | AnyOf(inners):
-            return frozenset().union(*map(_filter_fields, inners))
-        case Range():
-            return frozenset({""})  # The rollup has no numbers.
-        case _:
-            return frozenset({where.field})
+def rollup_group_expression(name: str, time_zone: str) -> str:
+    """Return the SQL that groups rows of the rollup; its value is raw (see `format_group`)."""
+    return time_bucket_expression(name, time_zone) if name in TIME_UNITS else field_text(name)
 
 
-def rollup_group_expression(name: str, tz: str) -> str:
-    """Write what rows of the rollup are grouped by as SQL; its value is raw (see `format_group`)."""
-    return time_bucket_expression(name, tz) if name in TIME_UNITS else field_text(name)
-
-
-def time_bucket_expression(unit: str, tz: str) -> str:
-    """Write the minute, hour, day, week or month of an event as SQL; its value is raw (see `format_group`)."""
-    local = "ts" if tz == "UTC" else f"timezone({quote_literal(tz)}, timezone('UTC', ts))"
-    cut = f"date_trunc('{unit}', {local})"
+def time_bucket_expression(unit: str, time_zone: str) -> str:
+    """Return the SQL for the time unit of an event; its value is raw (see `format_group`)."""
+    local = "ts" if time_zone == "UTC" else f"timezone({quote_literal(time_zone)}, timezone('UTC', ts))"
+    start = f"date_trunc('{unit}', {local})"
     if unit in {"hour", "minute"}:
-        # The hour that comes twice as clocks go back differs by its offset only.
-        return f"{{'at': {cut}, 'minutes': date_diff('minute', ts, {local})}}"
-    return f"{local}::DATE" if unit == "day" else cut
+        # The hour that clocks repeat in autumn differs only by its offset.
+        return f"{{'at': {start}, 'minutes': date_diff('minute', ts, {local})}}"
+    return f"{local}::DATE" if unit == "day" else start

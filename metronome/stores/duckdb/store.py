@@ -1,7 +1,4 @@
-"""The embedded store behind the port: connections, threads and transactions.
-
-One call of a thread that reads, which may be ended from another one.
-"""
+"""The embedded store: connections, threads and transactions."""
 
 import asyncio
 import contextlib
@@ -22,7 +19,7 @@ from metronome.stores.base import DocumentBatch, RejectedDocument, Store, WriteR
 from metronome.stores.duckdb import schema
 from metronome.stores.duckdb.combined_query import compile_combined_query
 from metronome.stores.duckdb.schema import add_missing_columns
-from metronome.stores.duckdb.sequences import RowSequenceBuilder, compile_sequence_query, find_newest_values
+from metronome.stores.duckdb.sequences import compile_sequence_query, find_newest_values
 from metronome.stores.duckdb.sql import (
     SqlStatement,
     can_use_rollup,
@@ -31,18 +28,29 @@ from metronome.stores.duckdb.sql import (
     format_group,
     where_condition,
 )
-from metronome.stores.query import AllOf, Equals, Filter, Query, QueryResult, build_result
-from metronome.stores.sequences import EventSequence, SequenceQuery
+from metronome.stores.query import Filter, Query, QueryResult, build_result
+from metronome.stores.sequences import EventSequence, SequenceBuilder, SequenceQuery
 
 Result = TypeVar("Result")
 
+FILE_NAME: Final = "metronome.duckdb"
+_MERGE_ROW_LIMITS = (50_000, 500_000)
+"""The rollup is merged once it has grown by an eighth, but at least and at most by these numbers of rows."""
+_QUERY_TIMEOUT_SECONDS = 10.0
+_READER_THREADS = 3
+_PYTHON_SORT_MAX_ROWS = 10_000
+"""Up to this many rows, sorting in Python is faster than a plan of DuckDB."""
+_NICENESS = 10
+_FETCH_ROWS = 10_000
+_REJECTING_ERRORS = (duckdb.ConversionException, duckdb.InvalidInputException, duckdb.OutOfRangeException)
+
 
 class CancellableQuery(Generic[Result]):
-    """A question on its way through a connection of its own.
+    """A query that one thread runs and another may cancel.
 
     Args:
-        open_cursor: makes the connection.
-        run_query: works out the answer over it.
+        open_cursor: opens the query's own connection.
+        run_query: runs the query and returns its result.
 
     """
 
@@ -58,51 +66,39 @@ class CancellableQuery(Generic[Result]):
         self._cancel_lock = threading.Lock()
 
     def run(self) -> Result:
-        """Work out the answer, in the thread that calls.
+        """Run the query in the current thread.
 
         Raises:
-            Busy: it was ended before it began.
-            duckdb.InterruptException: it was ended.
+            Overloaded: the query was cancelled before it began.
+            duckdb.InterruptException: the query was cancelled.
 
         """
         if self._cancelled:
-            raise Overloaded("the store is busy with other questions")
+            raise Overloaded("the store is busy with other queries")
         cursor = self._cursor = self._open_cursor()
         try:
             return self._run_query(cursor)
         finally:
-            # A connection that is closed cannot be interrupted.
+            # A closed connection cannot be interrupted.
             with self._cancel_lock:
                 self._cursor = None
             cursor.close()
 
     def cancel(self) -> None:
-        """End it, from whichever thread."""
+        """Cancel the query, from any thread."""
         self._cancelled = True
         with self._cancel_lock:
             if self._cursor is not None:
                 self._cursor.interrupt()
 
 
-FILE_NAME: Final = "metronome.duckdb"
-_MERGE_ROW_LIMITS = (50_000, 500_000)
-"""The rollup is merged as it has grown by an eighth, but by no fewer and no more rows than these."""
-_QUERY_TIMEOUT_SECONDS = 10.0
-_READER_THREADS = 3
-_PYTHON_SORT_MAX_ROWS = 10_000
-"""Up to so many rows are sorted sooner in Python than DuckDB plans how."""
-_NICENESS = 10
-_FETCH_ROWS = 10_000
-_REJECTING_ERRORS = (duckdb.ConversionException, duckdb.InvalidInputException, duckdb.OutOfRangeException)
-
-
 class DuckDBStore(Store):
     """A store in one file, which belongs to one process.
 
     Args:
-        folder: where the file is, or will be.
-        memory_limit: how much DuckDB may take, as ``1GB``.
-        query_timeout: how long the answers to one call may take.
+        folder: the folder of the file; created if necessary.
+        memory_limit: DuckDB's memory limit, such as ``1GB``.
+        query_timeout: how long the queries of one call may take, in seconds.
         merge_row_limits: see `_MERGE_ROW_LIMITS`.
 
     """
@@ -129,16 +125,16 @@ class DuckDBStore(Store):
         self._pinger = ThreadPoolExecutor(1, "duckdb-ping")
 
     async def setup(self) -> None:
-        """Open the file and make its tables (see `Store.setup`)."""
+        """Open the file and create its tables."""
         await self._run_in_thread(self._write_thread, self._open)
 
     async def write(self, batch: DocumentBatch) -> WriteResult:
-        """Write documents, each exactly once (see `Store.write`)."""
+        """Write documents in one transaction."""
         return await self._run_in_thread(self._write_thread, lambda: self._write_batch(batch))
 
     async def query(self, *queries: Query) -> tuple[QueryResult, ...]:
-        """Answer questions from one snapshot (see `Store.ask`)."""
-        # What the rollup answers never waits for what reads events.
+        """Run queries in one transaction."""
+        # Queries of the rollup never wait for those that read events.
         readers = self._rollup_readers if all(map(can_use_rollup, queries)) else self._read_threads
         return await self._run_with_timeout(lambda cursor: self._run_queries(cursor, queries), readers)
 
@@ -150,58 +146,50 @@ class DuckDBStore(Store):
         start: datetime | None = None,
         end: datetime | None = None,
     ) -> tuple[str, ...]:
-        """Return values by their newest events (see `Store.newest`)."""
+        """Search the newest days for values, and older ones while these do not have enough."""
         return await self._run_with_timeout(lambda cursor: find_newest_values(cursor, field, limit, where, start, end))
 
     async def sequences(self, sequence_query: SequenceQuery) -> AsyncIterator[EventSequence]:
-        """Yield trails (see `Store.trails`)."""
-        statement, gathering = compile_sequence_query(sequence_query), RowSequenceBuilder()
+        """Yield sequences from one statement, which reads a snapshot."""
+        statement, builder = compile_sequence_query(sequence_query), SequenceBuilder()
         async for rows in self._iterate_rows(statement):
-            for trail in gathering.add(rows):
-                yield trail
-        for trail in gathering.add([]):
-            yield trail
+            for sequence in builder.add((key, timestamp, tuple(values), 1) for key, timestamp, *values in rows):
+                yield sequence
+        for sequence in builder.flush():
+            yield sequence
 
     async def list_fields(self) -> frozenset[str]:
-        """Return the names that documents have (see `Store.fields`)."""
+        """Return the top-level fields of all documents."""
         rows = await self._run_with_timeout(lambda cursor: cursor.execute("SELECT name FROM fields").fetchall())
         return frozenset(name for (name,) in rows if is_top_level_name(name) and name != "event_id")
 
     async def replace(self, batch: DocumentBatch) -> int:
-        """Replace documents (see `Store.replace`)."""
+        """Replace documents in one transaction, and recount their days."""
         return await self._run_in_thread(self._write_thread, lambda: self._replace_batch(batch))
 
     async def iterate_documents(
         self, where: Filter | None = None, start: datetime | None = None, end: datetime | None = None
     ) -> AsyncIterator[bytes]:
-        """Yield documents (see `Store.documents`)."""
-        values: list[object] = []
-        sql = f"SELECT doc FROM events WHERE {where_condition(where, start, end, values)} ORDER BY ts, rowid"
-        async for rows in self._iterate_rows(SqlStatement(sql, values)):
-            for (doc,) in rows:
-                yield doc.encode()
-
-    async def delete_events(
-        self, *, before: datetime | None = None, item: str | None = None, visitor: str | None = None
-    ) -> int:
-        """Delete events, and count the rest anew (see `Store.forget`)."""
-        if before is None and item is None and visitor is None:
-            raise ValueError("say what to forget: before, item or visitor")
-        chosen: list[Filter] = [
-            Equals(name, value) for name, value in (("id", item), ("visitor", visitor)) if value is not None
-        ]
-        return await self._run_in_thread(self._write_thread, lambda: self._delete_events(AllOf(tuple(chosen)), before))
+        """Yield documents from one statement, which reads a snapshot."""
+        parameters: list[object] = []
+        sql = f"SELECT doc FROM events WHERE {where_condition(where, start, end, parameters)} ORDER BY ts, rowid"
+        async for rows in self._iterate_rows(SqlStatement(sql, parameters)):
+            for (document,) in rows:
+                yield document.encode()
 
     async def refresh(self) -> None:
-        """Do nothing: what is committed can be seen."""
+        """Do nothing: queries see committed documents at once."""
 
     async def ping(self) -> None:
-        """Run an empty query in a thread of its own: it never waits behind others (see `Store.ping`)."""
+        """Run a trivial query in a thread of its own, which never waits behind other queries."""
         await self._run_in_thread(self._pinger, lambda: self._cursor().execute("SELECT 1").fetchall())
 
     async def close(self) -> None:
-        """Close the file (see `Store.close`)."""
+        """Close the file."""
         await asyncio.to_thread(self._close)
+
+    async def _delete_matching(self, where: Filter | None, before: datetime | None) -> int:
+        return await self._run_in_thread(self._write_thread, lambda: self._delete_rows(where, before))
 
     async def _iterate_rows(self, statement: SqlStatement) -> AsyncIterator[list[tuple[Any, ...]]]:
         cursor = await self._run_in_thread(
@@ -216,13 +204,12 @@ class DuckDBStore(Store):
     async def _run_with_timeout(
         self, run_query: Callable[[duckdb.DuckDBPyConnection], Result], readers: ThreadPoolExecutor | None = None
     ) -> Result:
-        """Ask in a reader's thread, and break off what takes too long."""
-        asking = CancellableQuery(self._cursor, run_query)
-        timer = asyncio.get_running_loop().call_later(self._query_timeout, asking.cancel)
+        query = CancellableQuery(self._cursor, run_query)
+        timer = asyncio.get_running_loop().call_later(self._query_timeout, query.cancel)
         try:
-            return await self._run_in_thread(readers or self._read_threads, asking.run)
+            return await self._run_in_thread(readers or self._read_threads, query.run)
         except duckdb.InterruptException:
-            raise QueryTooExpensive(f"the answer takes over {self._query_timeout:g} s") from None
+            raise QueryTooExpensive(f"the query takes over {self._query_timeout:g} s") from None
         finally:
             timer.cancel()
 
@@ -232,7 +219,7 @@ class DuckDBStore(Store):
         except duckdb.InterruptException:
             raise
         except duckdb.FatalException as error:
-            # DuckDB answers nothing more over connections that saw a fatal error.
+            # Connections that saw a fatal error no longer work.
             self._database = None
             raise StoreUnavailable(f"{self._path}: {error}") from error
         except duckdb.Error as error:
@@ -265,7 +252,11 @@ class DuckDBStore(Store):
         try:
             stored = self._in_transaction(database, lambda: self._insert_batch(database, batch))
         except _REJECTING_ERRORS as error:
-            return self._bisect_batch(batch, error)
+            if batch.count == 1:
+                return WriteResult(0, rejected=(RejectedDocument(batch.body.removesuffix(b"\n"), str(error)),))
+            # One document fails the whole batch: bisect.
+            first, second = batch.split_in_half()
+            return self._write_batch(first) + self._write_batch(second)
         if stored:
             self._merge_rollup(database)
         return WriteResult(stored, batch.count - stored)
@@ -291,7 +282,7 @@ class DuckDBStore(Store):
         database.execute(schema.LOAD_BATCH, [batch.body.decode()])
         *_, first_day, end = _fetch_row(database.execute(schema.DESCRIBE_BATCH))
 
-        def replace_them() -> int:
+        def replace_stored() -> int:
             database.execute(schema.DROP_DUPLICATES)
             database.execute(schema.DROP_UNSTORED, [first_day, end])
             database.execute(schema.DELETE_REPLACED, [first_day, end])
@@ -301,23 +292,12 @@ class DuckDBStore(Store):
             database.execute(schema.INSERT_DAY_COUNTS, [first_day, end])
             return int(replaced)
 
-        return self._in_transaction(database, replace_them) if batch.count else 0
-
-    def _bisect_batch(self, batch: DocumentBatch, error: duckdb.Error) -> WriteResult:
-        """Find the document that cannot be taken by writing each half alone."""
-        documents = batch.documents()
-        if len(documents) == 1:
-            return WriteResult(0, 0, (RejectedDocument(documents[0], str(error)),))
-        middle = len(documents) // 2
-        one, other = (
-            self._write_batch(DocumentBatch.from_documents(half)) for half in (documents[:middle], documents[middle:])
-        )
-        return WriteResult(one.stored + other.stored, one.duplicates + other.duplicates, one.rejected + other.rejected)
+        return self._in_transaction(database, replace_stored) if batch.count else 0
 
     def _merge_rollup(self, database: duckdb.DuckDBPyConnection) -> None:
         unmerged, merged = _fetch_row(database.execute(schema.COUNT_UNMERGED_ROWS))
-        least, most = self._merge_row_limits
-        if unmerged < min(max(merged // 8, least), most):
+        min_rows, max_rows = self._merge_row_limits
+        if unmerged < min(max(merged // 8, min_rows), max_rows):
             return
 
         def merge() -> None:
@@ -326,13 +306,13 @@ class DuckDBStore(Store):
 
         self._in_transaction(database, merge)
 
-    def _delete_events(self, selection: Filter, before: datetime | None) -> int:
+    def _delete_rows(self, where: Filter | None, before: datetime | None) -> int:
         database = self._open()
-        values: list[object] = []
-        where = where_condition(selection, None, before, values)
+        parameters: list[object] = []
+        condition = where_condition(where, None, before, parameters)
 
         def delete() -> int:
-            (deleted,) = _fetch_row(database.execute(f"DELETE FROM events WHERE {where}", values))
+            (deleted,) = _fetch_row(database.execute(f"DELETE FROM events WHERE {condition}", parameters))
             if deleted:
                 database.execute(schema.REBUILD_ROLLUP)
                 database.execute(schema.RECORD_MERGED_ROWS)
@@ -355,7 +335,7 @@ class DuckDBStore(Store):
             return self._run_combined_query(cursor, queries, statement)
         cursor.execute("BEGIN")
         try:
-            return tuple(self._run_query(cursor, question) for question in queries)
+            return tuple(self._run_query(cursor, query) for query in queries)
         finally:
             cursor.execute("ROLLBACK")
 
@@ -363,9 +343,9 @@ class DuckDBStore(Store):
         self, cursor: duckdb.DuckDBPyConnection, queries: tuple[Query, ...], statement: SqlStatement
     ) -> tuple[QueryResult, ...]:
         rows: list[list[tuple[Any, ...]]] = [[] for _ in queries]
-        for at, *row in cursor.execute(statement.sql, statement.parameters).fetchall():
-            rows[at].append(tuple(row))
-        return tuple(build_result(question, found) for question, found in zip(queries, rows, strict=True))
+        for index, *row in cursor.execute(statement.sql, statement.parameters).fetchall():
+            rows[index].append(tuple(row))
+        return tuple(build_result(query, query_rows) for query, query_rows in zip(queries, rows, strict=True))
 
     def _run_query(self, cursor: duckdb.DuckDBPyConnection, query: Query) -> QueryResult:
         statement = compile_query(query)
@@ -375,14 +355,14 @@ class DuckDBStore(Store):
         statement = compile_sorted_query(query)
         rows = cursor.execute(statement.sql, statement.parameters).fetchall()
         if not rows:
-            # Behind the last row there is none that could say how many there are.
+            # The offset is past the last row, so no row has the total.
             return replace(self._run_query(cursor, replace(query, limit=1, offset=0)), rows=())
         return QueryResult(query.columns, tuple(_format_row(query, row[:-1]) for row in rows), rows[0][-1])
 
 
 def _lower_thread_priority() -> None:
-    """Let this thread, and those that DuckDB starts from it, work when no reply is waiting: the spool can wait."""
-    # Only Linux gives threads priorities of their own by this call.
+    """Give this thread, and those that DuckDB starts from it, a lower priority than threads that clients wait for."""
+    # Only on Linux does this call set the priority of a thread.
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
 
@@ -395,5 +375,5 @@ def _format_row(query: Query, row: tuple[Any, ...]) -> tuple[Any, ...]:
 def _fetch_row(result: duckdb.DuckDBPyConnection) -> tuple[int, ...]:
     row = result.fetchone()
     if row is None:
-        raise duckdb.InternalException("a statement that has one row gave none")
+        raise duckdb.InternalException("the statement returned no row")
     return row

@@ -1,4 +1,4 @@
-"""The store for more than one machine: Elasticsearch."""
+"""The store for several machines: Elasticsearch."""
 
 from metronome.stores.elasticsearch.connection import ElasticsearchConfig
 from metronome.stores.elasticsearch.store import ElasticsearchStore

@@ -1,14 +1,10 @@
-"""Writing: a batch as the body of a ``_bulk`` request, and what its response says of each document.
+"""``_bulk`` requests: their bodies, and what their responses say of each document.
 
-Documents are moved, not parsed: one search over the whole batch finds their heads, and of each head an
-action line is made that goes before its document.
+Writing does not parse documents: one search over the whole batch finds their heads, and each head becomes the action
+line in front of its document.
 
-Deleting events: whole days as their indices, single events by their identity.
-
-Replacing documents: what is looked up, what is written over it, and what became of it.
-
-A document is written over only if it is still the one that was looked up. So what was deleted meanwhile stays
-deleted, and of two that replace the same one at the same time, the second looks again.
+Replacing first looks documents up, and overwrites one only if it did not change since. So deleted documents are not
+restored, and of two concurrent replacements of the same document, the second looks it up again.
 """
 
 import re
@@ -21,22 +17,28 @@ import orjson
 from metronome.errors import StoreAccessDenied, StoreUnavailable
 from metronome.event import DOCUMENT_HEAD_PATTERN
 from metronome.stores.base import DocumentBatch, RejectedDocument, WriteResult
-from metronome.stores.elasticsearch.connection import IndexMissing, format_reason
+from metronome.stores.elasticsearch.connection import (
+    BAD_REQUEST_STATUS,
+    CONFLICT_STATUS,
+    FORBIDDEN_STATUSES,
+    NOT_FOUND_STATUS,
+    SUCCESS_STATUSES,
+    IndexMissing,
+    format_reason,
+)
 
 DocumentHead = tuple[bytes, bytes, bytes, bytes]
-"""Year, month, day and identity of a document, as `DOCUMENT_HEAD_PATTERN` finds them."""
+"""Year, month, day and ID of a document, as `DOCUMENT_HEAD_PATTERN` finds them."""
+
+MISSING_HEAD: Final = "the document does not begin with @timestamp and event_id"
+INDICES_PER_REQUEST: Final = 20
+"""How many indices one request names: Elasticsearch accepts a request line of 4,096 bytes."""
+LOOKUP_FILTER_PATH: Final = "docs.found,docs._seq_no,docs._primary_term,docs.error"
 
 _HEAD_PATTERN: Final = re.compile(DOCUMENT_HEAD_PATTERN)
-
-_SUCCESS_STATUSES = range(200, 300)
-_CONFLICT_STATUS = 409
-_FORBIDDEN_STATUSES = (401, 403)
-_NOT_FOUND_STATUS = 404
-_REJECTED_STATUS = 400
-_RETRYABLE_ERROR_TYPES = frozenset({"validation_exception"})
-"""Errors that Elasticsearch calls the document's but that are the cluster's: no room for one more shard."""
-
-MISSING_HEAD: Final = "it does not begin with @timestamp and event_id"
+_CLUSTER_ERROR_TYPES: Final = frozenset({"validation_exception"})
+"""Errors with the status of a bad document that are the cluster's: it has no room for another shard."""
+_MISSING_INDEX_TYPES: Final = frozenset({"index_not_found_exception", "index_closed_exception"})
 
 
 def read_heads(body: bytes) -> list[DocumentHead]:
@@ -48,9 +50,9 @@ def build_create_body(body: bytes, prefix: str, heads: list[DocumentHead] | None
     """Return the ``_bulk`` body that creates each document in its day's index under its ``event_id``.
 
     Args:
-        body: a batch's documents, each with its head (see `split_headless_documents`).
-        prefix: what the indices' names begin with.
-        heads: those of *body*, where they have been read already.
+        body: the documents of a batch, each with its head (see `split_headless_documents`).
+        prefix: the beginning of the indices' names.
+        heads: those of *body*, if they have been read already.
 
     """
     action = b'{"create":{"_index":"%b-%%b.%%b.%%b","_id":%%b}}' % prefix.encode()
@@ -62,143 +64,99 @@ def build_create_body(body: bytes, prefix: str, heads: list[DocumentHead] | None
 
 
 def split_headless_documents(batch: DocumentBatch) -> tuple[DocumentBatch, tuple[RejectedDocument, ...]]:
-    """Take those documents out of a batch whose head names neither an index nor an identity."""
-    whole, refused = [], []
-    for line in batch.documents():
-        if _HEAD_PATTERN.match(line):
-            whole.append(line)
+    """Return the documents of a batch that have a head, and reject the others: they have no index and no ID."""
+    complete, rejected = [], []
+    for document in batch.documents():
+        if _HEAD_PATTERN.match(document):
+            complete.append(document)
         else:
-            refused.append(RejectedDocument(line, MISSING_HEAD))
-    return DocumentBatch.from_documents(whole), tuple(refused)
+            rejected.append(RejectedDocument(document, MISSING_HEAD))
+    return DocumentBatch.from_documents(complete), tuple(rejected)
 
 
 def split_batch(batch: DocumentBatch, max_bytes: int) -> Iterator[DocumentBatch]:
-    """Yield a batch in parts of about the same length, as many as it has times *max_bytes* bytes."""
+    """Yield a batch in parts of similar length, as few as *max_bytes* allows."""
     body = batch.body
     parts = -(-len(body) // max_bytes)
     if parts == 1:
         yield batch
         return
-    at = 0
-    for left in range(parts, 0, -1):
-        end = body.find(b"\n", at + (len(body) - at) // left - 1) + 1 if left > 1 else len(body)
-        part = body[at:end]
+    start = 0
+    for remaining in range(parts, 0, -1):
+        end = body.find(b"\n", start + (len(body) - start) // remaining - 1) + 1 if remaining > 1 else len(body)
+        part = body[start:end]
         if part:
             yield DocumentBatch(part, part.count(b"\n"))
-        at = end
-
-
-def split_in_half(batch: DocumentBatch) -> tuple[DocumentBatch, DocumentBatch]:
-    """Return the two halves of a batch of at least two documents."""
-    lines = batch.documents()
-    middle = len(lines) // 2
-    return DocumentBatch.from_documents(lines[:middle]), DocumentBatch.from_documents(lines[middle:])
+        start = end
 
 
 def read_write_result(batch: DocumentBatch, response: dict[str, Any]) -> WriteResult:
-    """Read what became of each document.
+    """Return the outcome of writing each document.
 
     Args:
-        batch: what was sent.
-        response: ``errors``, and of each item its ``status`` and ``error``.
+        batch: the documents, in the order of the request.
+        response: ``errors``, and the ``status`` and ``error`` of each item.
 
     Raises:
-        StoreAccessDenied: a document was not allowed.
+        StoreAccessDenied: writing a document is not allowed.
         IndexMissing: the index of a document does not exist and was not created, or was just deleted.
 
     """
     if not response["errors"]:
         return WriteResult(stored=batch.count)
     stored = duplicates = 0
-    refused, again = [], []
-    for document, item in zip(batch.documents(), response["items"], strict=True):
-        (result,) = item.values()
-        status, error = result["status"], result.get("error", {})
-        if status in _SUCCESS_STATUSES:
+    rejected, retry = [], []
+    for document, (status, error) in zip(batch.documents(), _iterate_items(response, "write"), strict=True):
+        if status in SUCCESS_STATUSES:
             stored += 1
-        elif status == _CONFLICT_STATUS:
+        elif status == CONFLICT_STATUS:
             duplicates += 1
-        elif status in _FORBIDDEN_STATUSES:
-            raise StoreAccessDenied(f"Elasticsearch does not let this node write: {format_reason(error)}")
-        elif status == _NOT_FOUND_STATUS:
+        elif status == NOT_FOUND_STATUS:
             raise IndexMissing(f"Elasticsearch does not have the index of an event: {format_reason(error)}")
-        elif status == _REJECTED_STATUS and error.get("type") not in _RETRYABLE_ERROR_TYPES:
-            refused.append(RejectedDocument(document, format_reason(error)))
+        elif status == BAD_REQUEST_STATUS and error.get("type") not in _CLUSTER_ERROR_TYPES:
+            rejected.append(RejectedDocument(document, format_reason(error)))
         else:
-            again.append(document)
-    return WriteResult(stored, duplicates, tuple(refused), DocumentBatch.from_documents(again) if again else None)
-
-
-def merge_write_results(results: list[WriteResult]) -> WriteResult:
-    """Return what became of a batch, of what became of its parts."""
-    again = [each.retry for each in results if each.retry is not None]
-    return WriteResult(
-        stored=sum(each.stored for each in results),
-        duplicates=sum(each.duplicates for each in results),
-        rejected=tuple(refusal for each in results for refusal in each.rejected),
-        retry=DocumentBatch(b"".join(each.body for each in again), sum(each.count for each in again))
-        if again
-        else None,
-    )
-
-
-INDICES_PER_REQUEST: Final = 20
-"""How many indices one request names: an HTTP line holds 4,096 bytes."""
-
-_SUCCESS_STATUSES = range(200, 300)
-_NOT_FOUND_STATUS = 404
+            retry.append(document)
+    return WriteResult(stored, duplicates, tuple(rejected), DocumentBatch.from_documents(retry) if retry else None)
 
 
 def indices_before(names: Iterable[str], prefix: str, before: datetime) -> list[str]:
-    """Return the names of the days' indices that lie wholly before a moment, oldest first."""
-    day = re.compile(re.escape(prefix) + r"-(\d{4}\.\d\d\.\d\d)")
-    first_kept = before.astimezone(UTC).strftime("%Y.%m.%d")
-    return sorted(name for name in names if (match := day.fullmatch(name)) and match[1] < first_kept)
+    """Return the names of the daily indices whose whole day is before a time, oldest first."""
+    pattern = re.compile(re.escape(prefix) + r"-(\d{4}\.\d\d\.\d\d)")
+    first_kept_day = before.astimezone(UTC).strftime("%Y.%m.%d")
+    return sorted(name for name in names if (match := pattern.fullmatch(name)) and match[1] < first_kept_day)
 
 
 def chunk_index_names(names: list[str]) -> Iterator[list[str]]:
-    """Yield names in lists short enough for one request."""
-    for at in range(0, len(names), INDICES_PER_REQUEST):
-        yield names[at : at + INDICES_PER_REQUEST]
+    """Yield lists of names that are short enough for one request."""
+    for start in range(0, len(names), INDICES_PER_REQUEST):
+        yield names[start : start + INDICES_PER_REQUEST]
 
 
 def build_delete_body(hits: list[dict[str, Any]]) -> bytes:
-    """Return the ``_bulk`` body that deletes the documents that were found."""
+    """Return the ``_bulk`` body that deletes the documents of these hits."""
     return b"".join(orjson.dumps({"delete": {"_index": hit["_index"], "_id": hit["_id"]}}) + b"\n" for hit in hits)
 
 
 def read_delete_count(response: dict[str, Any]) -> int:
-    """Read how many documents a ``_bulk`` request deleted; those that were gone already do not count.
+    """Return how many documents were deleted, without those that had been deleted before.
 
     Raises:
         StoreAccessDenied: deleting is not allowed.
-        StoreUnavailable: some could not be deleted now.
+        StoreUnavailable: a document cannot be deleted now.
 
     """
     deleted = 0
-    for item in response["items"]:
-        result = item["delete"]
-        status = result["status"]
-        if status in _SUCCESS_STATUSES:
+    for status, error in _iterate_items(response, "delete"):
+        if status in SUCCESS_STATUSES:
             deleted += 1
-        elif status in _FORBIDDEN_STATUSES:
-            raise StoreAccessDenied(
-                f"Elasticsearch does not let this node delete: {format_reason(result.get('error'))}"
-            )
-        elif status != _NOT_FOUND_STATUS:
-            raise StoreUnavailable(f"Elasticsearch cannot delete now: {status} {format_reason(result.get('error'))}")
+        elif status != NOT_FOUND_STATUS:
+            raise StoreUnavailable(f"Elasticsearch cannot delete events now: {status} {format_reason(error)}")
     return deleted
 
 
-LOOKUP_FILTER_PATH: Final = "docs.found,docs._seq_no,docs._primary_term,docs.error"
-
-_SUCCESS_STATUSES = range(200, 300)
-_CONFLICT_STATUS = 409
-_MISSING_INDEX_TYPES = frozenset({"index_not_found_exception", "index_closed_exception"})
-
-
 class StoredDocument(NamedTuple):
-    """A document, and which state of it in the store it replaces."""
+    """A document, and the version of the stored one that it replaces."""
 
     head: DocumentHead
     document: bytes
@@ -207,73 +165,74 @@ class StoredDocument(NamedTuple):
 
 
 def deduplicate_batch(batch: DocumentBatch) -> DocumentBatch:
-    """Leave out the documents without an identity, and those whose identity came before."""
-    whole, _ = split_headless_documents(batch)
-    firsts: dict[DocumentHead, bytes] = {}
-    for head, document in zip(read_heads(whole.body), whole.documents(), strict=True):
-        firsts.setdefault(head, document)
-    return DocumentBatch.from_documents(list(firsts.values()))
+    """Return a batch without documents that have no head, or the same head as an earlier one."""
+    complete, _ = split_headless_documents(batch)
+    documents: dict[DocumentHead, bytes] = {}
+    for head, document in zip(read_heads(complete.body), complete.documents(), strict=True):
+        documents.setdefault(head, document)
+    return DocumentBatch.from_documents(list(documents.values()))
 
 
 def build_lookup(batch: DocumentBatch, prefix: str) -> list[dict[str, str]]:
-    """Return what to look up of each document in a batch."""
+    """Return the ``_mget`` items for the documents of a batch."""
     return [
-        {"_index": f"{prefix}-{b'.'.join(day).decode()}", "_id": orjson.loads(name)}
-        for *day, name in read_heads(batch.body)
+        {"_index": f"{prefix}-{b'.'.join(day).decode()}", "_id": orjson.loads(event_id)}
+        for *day, event_id in read_heads(batch.body)
     ]
 
 
 def read_stored_documents(batch: DocumentBatch, response: dict[str, Any]) -> list[StoredDocument]:
-    """Return which documents of a batch are there.
+    """Return those documents of a batch that are in the store.
 
     Raises:
-        StoreAccessDenied: looking is not allowed.
-        StoreUnavailable: some cannot be looked up now.
+        StoreAccessDenied: reading is not allowed.
+        StoreUnavailable: a document cannot be looked up now.
 
     """
-    known = []
-    for document, head, found in zip(batch.documents(), read_heads(batch.body), response["docs"], strict=True):
-        if found.get("found"):
-            known.append(StoredDocument(head, document, found["_seq_no"], found["_primary_term"]))
-        elif (error := found.get("error")) and error.get("type") not in _MISSING_INDEX_TYPES:
+    stored = []
+    for document, head, item in zip(batch.documents(), read_heads(batch.body), response["docs"], strict=True):
+        if item.get("found"):
+            stored.append(StoredDocument(head, document, item["_seq_no"], item["_primary_term"]))
+        elif (error := item.get("error")) and error.get("type") not in _MISSING_INDEX_TYPES:
             if error.get("type") == "security_exception":
-                raise StoreAccessDenied(f"Elasticsearch does not let this node read: {format_reason(error)}")
-            raise StoreUnavailable(f"Elasticsearch cannot look up documents now: {format_reason(error)}")
-    return known
+                raise StoreAccessDenied(f"Elasticsearch does not let Metronome read events: {format_reason(error)}")
+            raise StoreUnavailable(f"Elasticsearch cannot look up events now: {format_reason(error)}")
+    return stored
 
 
 def build_replace_body(stored: list[StoredDocument], prefix: str) -> bytes:
-    """Return the ``_bulk`` body that writes documents over those that are there."""
+    """Return the ``_bulk`` body that overwrites stored documents."""
     action = b'{"index":{"_index":"%b-%%b.%%b.%%b","_id":%%b,"if_seq_no":%%d,"if_primary_term":%%d}}' % prefix.encode()
     return b"".join(
-        b"%b\n%b\n" % (action % (*each.head, each.seq_no, each.primary_term), each.document) for each in stored
+        b"%b\n%b\n" % (action % (*item.head, item.seq_no, item.primary_term), item.document) for item in stored
     )
 
 
 def read_replace_result(stored: list[StoredDocument], response: dict[str, Any]) -> tuple[int, DocumentBatch]:
-    """Return how many documents were replaced, and those to look up again since they were changed meanwhile.
+    """Return how many documents were replaced, and those to look up again because they changed meanwhile.
 
-    Documents that the mapping refuses are left as they were.
+    Documents that Elasticsearch rejects, or whose index was just deleted, are not replaced.
 
     Raises:
         StoreAccessDenied: replacing is not allowed.
-        StoreUnavailable: some cannot be replaced now.
+        StoreUnavailable: a document cannot be replaced now.
 
     """
-    replaced, again = 0, []
-    for each, (status, error) in zip(stored, _iterate_item_results(response), strict=True):
-        if status in _SUCCESS_STATUSES:
+    replaced, changed = 0, []
+    for item, (status, error) in zip(stored, _iterate_items(response, "replace"), strict=True):
+        if status in SUCCESS_STATUSES:
             replaced += 1
-        elif status == _CONFLICT_STATUS:
-            again.append(each.document)
-        elif status in _FORBIDDEN_STATUSES:
-            raise StoreAccessDenied(f"Elasticsearch does not let this node replace documents: {format_reason(error)}")
-        elif status not in (_NOT_FOUND_STATUS, _REJECTED_STATUS):
-            raise StoreUnavailable(f"Elasticsearch cannot replace documents now: {status} {format_reason(error)}")
-    return replaced, DocumentBatch.from_documents(again)
+        elif status == CONFLICT_STATUS:
+            changed.append(item.document)
+        elif status not in (BAD_REQUEST_STATUS, NOT_FOUND_STATUS):
+            raise StoreUnavailable(f"Elasticsearch cannot replace events now: {status} {format_reason(error)}")
+    return replaced, DocumentBatch.from_documents(changed)
 
 
-def _iterate_item_results(response: dict[str, Any]) -> Iterator[tuple[int, Any]]:
+def _iterate_items(response: dict[str, Any], operation: str) -> Iterator[tuple[int, dict[str, Any]]]:
     for item in response["items"]:
         (result,) = item.values()
-        yield result["status"], result.get("error")
+        status, error = result["status"], result.get("error", {})
+        if status in FORBIDDEN_STATUSES:
+            raise StoreAccessDenied(f"Elasticsearch does not let Metronome {operation} events: {format_reason(error)}")
+        yield status, error

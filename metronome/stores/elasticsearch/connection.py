@@ -1,12 +1,9 @@
-"""The connection to Elasticsearch: how it is configured, and what its failures mean.
-
-How long an answer may take.
-"""
+"""The connection to Elasticsearch: its configuration, its client, and the meaning of its errors."""
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -17,27 +14,23 @@ from elastic_transport import AiohttpHttpNode, HttpHeaders, OrjsonSerializer
 from elastic_transport.client_utils import DEFAULT, DefaultType
 from elasticsearch import ApiError, AsyncElasticsearch, TransportError
 
-from metronome.errors import (
-    ConfigurationError,
-    Malformed,
-    MetronomeError,
-    QueryTooExpensive,
-    StoreAccessDenied,
-    StoreUnavailable,
-)
+from metronome.errors import ConfigurationError, Malformed, MetronomeError, StoreAccessDenied, StoreUnavailable
 
 DEFAULT_PORT: Final = 9200
 REQUEST_TIMEOUT_SECONDS: Final = 60.0
-
 NEW_INDEX_RETRY_DELAYS: Final = (0.05, 0.1, 0.2, 0.4, 0.8)
-"""How many seconds to wait for a new index, again and again, before its shards count as missing."""
+"""The delays in seconds between searches while the shards of a new index are missing."""
+
+SUCCESS_STATUSES: Final = range(200, 300)
+BAD_REQUEST_STATUS: Final = 400
+FORBIDDEN_STATUSES: Final = (401, 403)
+NOT_FOUND_STATUS: Final = 404
+CONFLICT_STATUS: Final = 409
+_TOO_LARGE_STATUS = 413
+_UNAVAILABLE_STATUS = 503
 
 _PREFIX_PATTERN = re.compile(r"[a-z0-9][a-z0-9_.-]{0,99}")
 _BULK_SUCCESS_START = b'{"errors":false,"items":[{"create":'
-_FORBIDDEN_STATUSES = (401, 403)
-_BAD_REQUEST_STATUS = 400
-_TOO_LARGE_STATUS = 413
-_UNAVAILABLE_STATUS = 503
 _MISSING_SHARDS_TYPES = ("search_phase_execution_exception", "no_shard_available_action_exception")
 _REASON_MAX_CHARACTERS = 500
 
@@ -46,16 +39,16 @@ SearchResult = TypeVar("SearchResult")
 
 @dataclass(frozen=True, slots=True)
 class ElasticsearchConfig:
-    """Where Elasticsearch is, and as whom to speak to it.
+    """The address of Elasticsearch and the credentials to use.
 
     Attributes:
-        url: its address; may hold ``user:password@``, each percent-encoded.
+        url: may contain ``user:password@``, both percent-encoded.
         api_key: the encoded API key to use instead of a user.
-        ca_certs: the file with the certificates of those who may vouch for the server.
-        prefix: what the names of the events' indices begin with.
+        ca_certs: the file with the certificates of the accepted certificate authorities.
+        prefix: the beginning of the names of the events' indices.
 
     Raises:
-        ConfigurationError: the address or the prefix cannot be one.
+        ConfigurationError: the URL or the prefix is invalid.
 
     """
 
@@ -65,22 +58,24 @@ class ElasticsearchConfig:
     prefix: str = "metronome"
 
     def __post_init__(self) -> None:
-        """Refuse what no server could have."""
+        """Reject an invalid URL or prefix."""
         try:
             parts = urlsplit(self.url)
-            known = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+            is_valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
         except ValueError:
-            known = False
-        if not known:
-            raise ConfigurationError("the address of Elasticsearch is not like https://user:password@host:9200")
+            is_valid = False
+        if not is_valid:
+            # The URL may contain a password.
+            raise ConfigurationError("invalid URL of Elasticsearch: expected https://user:password@host:9200")
         if _PREFIX_PATTERN.fullmatch(self.prefix) is None:
             raise ConfigurationError(
-                f"{self.prefix!r} cannot begin the name of an index: use lower-case letters, digits, and -_. between"
+                f"invalid index prefix {self.prefix!r}: expected lower-case letters, digits, '-', '_' and '.', "
+                "a letter or digit first"
             )
 
 
 class ShardsUnavailable(StoreUnavailable):
-    """Some data cannot be searched: for a moment, since an index is new, or since a machine is away."""
+    """Some shards cannot be searched: their index is new, or a node is down."""
 
 
 class IndexMissing(StoreUnavailable):
@@ -94,7 +89,7 @@ class IndexMissing(StoreUnavailable):
 
 
 class RequestRejected(Malformed):
-    """Elasticsearch does not take this request; the message holds its reason."""
+    """Elasticsearch rejects the request; the message contains its reason."""
 
 
 class RequestTooLarge(Malformed):
@@ -110,20 +105,20 @@ class _StreamingNode(AiohttpHttpNode):
         headers: HttpHeaders | None = None,
         request_timeout: DefaultType | float | None = DEFAULT,
     ) -> Any:
-        # aiohttp sends bytes in one go, and warns that this holds up all else; a file it sends bit by bit.
-        bits: Any = BytesIO(body) if body else None
-        return await super().perform_request(method, target, bits, headers, request_timeout)
+        # aiohttp sends bytes in one piece, and warns that this blocks the event loop; it sends a file in chunks.
+        chunks: Any = BytesIO(body) if body else None
+        return await super().perform_request(method, target, chunks, headers, request_timeout)
 
     def _log_request(  # type: ignore[override]  # it is called by names only
         self, *, body: Any = None, response: Any = None, **request: Any
     ) -> None:
-        # Events are nobody's business in a log.
+        # Logs must not contain events.
         del body, response
         super()._log_request(**request, body=None, response=None)
 
 
 class _ResponseSerializer(OrjsonSerializer):
-    """Reads responses; of a bulk that went well only that it did, since reading it took half of a writer's time."""
+    """Parses responses, but not the items of a successful ``_bulk``: that took half of the writer's time."""
 
     mimetype = "application/vnd.elasticsearch+json"
 
@@ -134,10 +129,10 @@ class _ResponseSerializer(OrjsonSerializer):
 
 
 def create_client(config: ElasticsearchConfig) -> AsyncElasticsearch:
-    """Make a client that never tries a request again: backing off is the shipper's.
+    """Return a client that does not retry: the shipper does.
 
     Raises:
-        ConfigurationError: there is no such file of certificates.
+        ConfigurationError: the file with certificates does not exist.
 
     """
     parts = urlsplit(config.url)
@@ -150,7 +145,7 @@ def create_client(config: ElasticsearchConfig) -> AsyncElasticsearch:
         options["basic_auth"] = (unquote(parts.username), unquote(parts.password or ""))
     if config.ca_certs is not None:
         if not Path(config.ca_certs).is_file():
-            raise ConfigurationError(f"{config.ca_certs} is no file with certificates")
+            raise ConfigurationError(f"invalid certificate file {config.ca_certs!r}: expected an existing file")
         options["ca_certs"] = config.ca_certs
     return AsyncElasticsearch(
         f"{parts.scheme}://{host}:{parts.port or DEFAULT_PORT}{parts.path.rstrip('/')}",
@@ -166,13 +161,13 @@ def create_client(config: ElasticsearchConfig) -> AsyncElasticsearch:
 
 @contextmanager
 def translate_errors() -> Iterator[None]:
-    """Turn the client's errors into those that a store may raise.
+    """Raise Metronome's errors in place of those of the client.
 
     Raises:
-        StoreUnavailable: it did not answer, or not in time, or was too busy.
-        StoreAccessDenied: it did not accept the credentials, or they lack a right.
-        NotUnderstood: it does not take this request.
-        BodyTooLarge: the request has too many bytes.
+        StoreUnavailable: Elasticsearch does not respond in time, or is overloaded.
+        StoreAccessDenied: it rejects the credentials, or they lack a privilege.
+        RequestRejected: it rejects the request.
+        RequestTooLarge: the request has too many bytes.
 
     """
     try:
@@ -180,56 +175,56 @@ def translate_errors() -> Iterator[None]:
     except ApiError as error:
         raise build_error(error.status_code, error.body) from error
     except TransportError as error:
-        raise StoreUnavailable(f"Elasticsearch does not answer: {error.message}") from error
+        raise StoreUnavailable(f"Elasticsearch does not respond: {error.message}") from error
 
 
 async def retry_missing_shards(search: Callable[[], Awaitable[SearchResult]]) -> SearchResult:
-    """Search, and again a few times where shards are missing: each day's new index takes a moment."""
-    for pause in NEW_INDEX_RETRY_DELAYS:
+    """Run a search, and retry it for a moment while shards are missing: those of each day's new index are at first."""
+    for delay in NEW_INDEX_RETRY_DELAYS:
         try:
             return await search()
         except ShardsUnavailable:
-            await asyncio.sleep(pause)
+            await asyncio.sleep(delay)
     return await search()
 
 
 def build_error(status: int, body: Any) -> MetronomeError:
-    """Return the error that an answer with that status means.
+    """Return the error for an unsuccessful response.
 
     Args:
-        status: the HTTP status, or the one of a single search among many.
-        body: what came with it.
+        status: the HTTP status, or that of a single search in ``_msearch``.
+        body: the parsed body of the response.
 
     """
     error = body.get("error", body) if isinstance(body, dict) else body
     reason = f"{status} {format_reason(error)}"
-    if status in _FORBIDDEN_STATUSES:
-        return StoreAccessDenied(f"Elasticsearch does not allow this: {reason}")
+    if status in FORBIDDEN_STATUSES:
+        return StoreAccessDenied(f"Elasticsearch denies access: {reason}")
     if status == _TOO_LARGE_STATUS:
-        return RequestTooLarge(f"this is too large for Elasticsearch: {reason}")
-    if status == _BAD_REQUEST_STATUS:
+        return RequestTooLarge(f"the request is too large for Elasticsearch: {reason}")
+    if status == BAD_REQUEST_STATUS:
         return RequestRejected(reason)
     if status == _UNAVAILABLE_STATUS and isinstance(error, dict) and error.get("type") in _MISSING_SHARDS_TYPES:
         return ShardsUnavailable(f"Elasticsearch cannot search all events now: {reason}")
-    return StoreUnavailable(f"Elasticsearch cannot do this now: {reason}")
+    return StoreUnavailable(f"Elasticsearch is not available: {reason}")
 
 
 def check_shards(response: dict[str, Any]) -> None:
-    """Raise if an answer does not hold what all shards know.
+    """Raise an error if a response is not that of all shards.
 
     Raises:
-        StoreUnavailable: a shard failed, or did not answer in time.
+        StoreUnavailable: a shard failed, or did not respond in time.
 
     """
     shards = response.get("_shards", {})
     if response.get("timed_out") or shards.get("failed"):
         failures = shards.get("failures", ())
-        why = format_reason(failures[0].get("reason")) if failures else "not all shards answered"
-        raise StoreUnavailable(f"Elasticsearch answered in part only: {why}")
+        reason = format_reason(failures[0].get("reason")) if failures else "not all shards responded"
+        raise StoreUnavailable(f"Elasticsearch returned a partial result: {reason}")
 
 
 def is_caused_by(error: Any, kind: str) -> bool:
-    """Return whether an error in a response is of that type, or one that led to it is."""
+    """Return whether an error in a response, or one of its causes, has that type."""
     while isinstance(error, dict):
         if kind in (error.get("type"), *(cause.get("type") for cause in error.get("root_cause", ()))):
             return True
@@ -238,31 +233,9 @@ def is_caused_by(error: Any, kind: str) -> bool:
 
 
 def format_reason(error: Any) -> str:
-    """Return what an error in a response says, in one line."""
-    said = []
+    """Return the text of an error in a response and of its causes, in one line."""
+    reasons = []
     while isinstance(error, dict):
-        said.append(f"{error.get('type', 'error')}: {error.get('reason') or 'no reason given'}")
+        reasons.append(f"{error.get('type', 'error')}: {error.get('reason') or 'no reason given'}")
         error = error.get("caused_by")
-    return (" — ".join(said) or str(error))[:_REASON_MAX_CHARACTERS]
-
-
-@asynccontextmanager
-async def query_deadline(timeout_seconds: float, ping: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
-    """Break the block off once it takes too long.
-
-    The connection of a search that is broken off is closed, at which Elasticsearch gives the search up.
-
-    Args:
-        timeout_seconds: how long it may take.
-        ping: raises where the store does not answer anything; then that is what is wrong.
-
-    Raises:
-        QueryTooExpensive: it took longer, though the store answers.
-
-    """
-    try:
-        async with asyncio.timeout(timeout_seconds):
-            yield
-    except TimeoutError:
-        await ping()
-        raise QueryTooExpensive(f"the answer takes over {timeout_seconds:g} s") from None
+    return (" — ".join(reasons) or str(error))[:_REASON_MAX_CHARACTERS]

@@ -1,28 +1,22 @@
-"""From a question to the searches that answer it.
+"""Searches: filters, aggregations, and the plans that split a query into searches.
 
-A question without groups is one search. One field or one time unit is one `TermsPlan`, which holds all
-groups or says that it does not; else groups are paged through, which is always right (`CompositePlan`), but
-not for fields in ``params``: Elasticsearch 8.19 pages through these wrongly (it takes the values of other
-keys for theirs), so a tree with these that is too large is asked for in parts.
+A query without groups is one search. A single field or time unit is one `TermsPlan`, whose response has all
+groups or shows that it has not; then, and for several fields, a `CompositePlan` pages through the groups. Elasticsearch
+8.19 pages wrongly through fields in ``params`` (it returns the values of other keys), so a query of these with too many
+groups is a `TermsPlan` in partitions.
 
-Filters and ranges of time as Elasticsearch queries, and fields as the names that it has for them.
-
-The values of a field whose newest events are newest: pure functions.
-
-Elasticsearch finds them in one search, but that looks at every event. The newest ones lie within the newest days, so
-days are counted first, which is quick, and then as many of them searched as should be enough; if they were not,
-four times as many.
+The newest values of a field are one search, but one that visits every event. So days are counted first, which is fast,
+and then only as many of the newest days are searched as should suffice; if they do not, four times as many events.
 """
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from metronome.errors import InvalidQuery
-from metronome.fields import is_top_level_name, param_name
-from metronome.stores.elasticsearch.template import VALUE_MAX_CHARACTERS
+from metronome.fields import VALUE_MAX_CHARACTERS, is_top_level_name, param_name
 from metronome.stores.query import (
     MAX_GROUPS,
     TIME_UNITS,
@@ -38,65 +32,89 @@ from metronome.stores.query import (
     Prefix,
     Query,
     Range,
+    replace_lone_surrogates,
 )
+from metronome.stores.sequences import require_top_level_field
+from metronome.times import from_milliseconds, to_milliseconds_ceil
 
 QueryClause = dict[str, Any]
+SearchBody = dict[str, Any]
 
 MATCH_ALL: Final[QueryClause] = {"match_all": {}}
 MATCH_NONE: Final[QueryClause] = {"match_none": {}}
 
 MAX_TERMS: Final = 50_000
-"""How many values go into one ``terms`` query: Elasticsearch takes 65,536."""
-
+"""The number of values in one ``terms`` query: Elasticsearch accepts 65,536."""
 PREFIX_MAX_BYTES: Final = 980
-"""The longest prefix, with its key in ``params``: Elasticsearch's automata have up to 1,000 states."""
+"""The longest prefix, with its key in ``params``: Elasticsearch's automata have at most 1,000 states."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
+EXPECTED_EVENTS_PER_VALUE: Final = 8
+"""How many events a value has, as a first estimate."""
+WINDOW_GROWTH: Final = 4
+
+GROUPS_AGGREGATION: Final = "groups"
+"""The name of the outermost aggregation."""
+TERMS_SIZE: Final = 50_000
+"""The number of groups on each level of a `TermsPlan`: Elasticsearch returns at most 65,536 buckets."""
+COMPOSITE_SIZE: Final = 20_000
+HEAVY_COMPOSITE_SIZE: Final = 2_000
+"""For groups with distinct values or percentiles, which take memory each."""
+PARTITIONS_FACTOR: Final = 8
+MAX_PARTITIONS: Final = 512
+PRECISION_THRESHOLD: Final = 40_000
+"""Up to about this many distinct values are counted almost exactly; Elasticsearch's maximum."""
+APPROXIMATE_METRICS: Final = frozenset({MetricKind.UNIQUE, MetricKind.PERCENTILE})
+
+_DAYS_AGGREGATION: Final = "days"
+_LONG_UNITS: Final = frozenset({"day", "week", "month"})
+"""The time units of which an index contains one or few."""
+_UNIT_LENGTHS = {"minute": timedelta(minutes=1), "hour": timedelta(hours=1)}
+_ZONE_REPLACEMENTS = {"EST": "-05:00", "MST": "-07:00", "HST": "-10:00", "ROC": "Asia/Taipei"}
+"""For names that Java does not have."""
 
 
 def field_path(field: str) -> str:
-    """Return where a field lies: at the top level, or in ``params``."""
-    return field if is_top_level_name(field) else f"params.{param_name(_replace_surrogates(field))}"
+    """Return the path of a field's values: at the top level, or in ``params``."""
+    return field if is_top_level_name(field) else f"params.{param_name(replace_lone_surrogates(field))}"
 
 
 def number_path(field: str) -> str:
-    """Return where the numbers of a field lie; values in ``params`` have none."""
+    """Return the path of a field's numbers; values in ``params`` have none."""
     return f"{field_path(field)}.num" if is_top_level_name(field) else "params_have_no_numbers"
 
 
 def keyword_path(field: str) -> str:
-    """Return where the values lie that a field is grouped or counted by.
+    """Return the path of the values to group or count by.
 
     Raises:
-        InvalidQuery: its values are only kept, not indexed.
+        InvalidQuery: the field is only stored, not indexed.
 
     """
     if field == "event_id":
-        raise InvalidQuery("events cannot be grouped or counted by event_id: count them, each has its own")
+        raise InvalidQuery("cannot group or count by event_id: every event has its own; use count")
     return field_path(field)
 
 
 def build_query(where: Filter | None, start: datetime | None = None, end: datetime | None = None) -> QueryClause:
-    """Return the query for the events that a filter and a range of time let through."""
+    """Return the query for a filter and a time range."""
     conditions = []
     if where is not None:
         conditions.append(build_filter(where))
     bounds = {}
     if start is not None:
-        bounds["gte"] = _epoch_milliseconds(start)
+        bounds["gte"] = to_milliseconds_ceil(start)
     if end is not None:
-        bounds["lt"] = _epoch_milliseconds(end)
+        bounds["lt"] = to_milliseconds_ceil(end)
     if bounds:
         conditions.append({"range": {"@timestamp": {**bounds, "format": "epoch_millis"}}})
     return {"bool": {"filter": conditions}} if conditions else MATCH_ALL
 
 
 def build_filter(where: Filter) -> QueryClause:  # noqa: PLR0911  # one for each kind of filter
-    """Return the query for one filter.
+    """Return the query for a filter.
 
     Raises:
-        InvalidQuery: it looks for the beginning of an ``event_id``, or a beginning that is too long.
+        InvalidQuery: it has a prefix of ``event_id``, or one that is too long.
 
     """
     match where:
@@ -112,10 +130,10 @@ def build_filter(where: Filter) -> QueryClause:  # noqa: PLR0911  # one for each
             return _range_clause(where)
         case Not(inner):
             return {"bool": {"must_not": [build_filter(inner)]}}
-        case AllOf(inner):
-            return {"bool": {"filter": [build_filter(each) for each in inner]}} if inner else MATCH_ALL
-        case AnyOf(inner):
-            return _any_clause([build_filter(each) for each in inner])
+        case AllOf(inners):
+            return {"bool": {"filter": [build_filter(inner) for inner in inners]}} if inners else MATCH_ALL
+        case AnyOf(inners):
+            return _any_clause([build_filter(inner) for inner in inners])
 
 
 def _any_clause(queries: list[QueryClause]) -> QueryClause:
@@ -123,124 +141,104 @@ def _any_clause(queries: list[QueryClause]) -> QueryClause:
 
 
 def _terms_clause(field: str, values: tuple[str, ...]) -> QueryClause:
-    name = "_id" if field == "event_id" else field_path(field)
-    findable = [_indexed_text(field, value) for value in values if len(value) <= VALUE_MAX_CHARACTERS]
-    chunks = [findable[at : at + MAX_TERMS] for at in range(0, len(findable), MAX_TERMS)]
-    queries: list[QueryClause] = [{"terms": {name: chunk}} for chunk in chunks]
+    path = "_id" if field == "event_id" else field_path(field)
+    terms = [_indexed_text(field, value) for value in values if len(value) <= VALUE_MAX_CHARACTERS]
+    queries: list[QueryClause] = [
+        {"terms": {path: terms[start : start + MAX_TERMS]}} for start in range(0, len(terms), MAX_TERMS)
+    ]
     return queries[0] if len(queries) == 1 else _any_clause(queries)
 
 
 def _prefix_clause(field: str, text: str) -> QueryClause:
     if field == "event_id":
-        raise InvalidQuery("event_id can be looked for only as a whole")
+        raise InvalidQuery("cannot filter event_id by prefix: use whole IDs")
     if len(text) > VALUE_MAX_CHARACTERS:
         return MATCH_NONE
-    name, value = field_path(field), _indexed_text(field, text)
-    if len(name.encode()) + len(value.encode()) > PREFIX_MAX_BYTES:
-        raise InvalidQuery(f"{text[:20]}… is too long to be looked for as a beginning: shorten it to 500 bytes")
-    return {"prefix": {name: value}}
+    path, prefix = field_path(field), _indexed_text(field, text)
+    if len(path.encode()) + len(prefix.encode()) > PREFIX_MAX_BYTES:
+        raise InvalidQuery(f"the prefix {text[:20]}… is too long: shorten it to 500 bytes")
+    return {"prefix": {path: prefix}}
 
 
 def _exists_clause(field: str) -> QueryClause:
     if field == "event_id":
         return MATCH_ALL
-    # `exists` would read a `*` in the name as a pattern, and does not find keys that have one.
-    name = field_path(field)
-    return {"exists": {"field": name}} if is_top_level_name(field) else {"prefix": {name: ""}}
+    # `exists` reads a `*` in the name as a pattern, and does not find keys that contain one.
+    path = field_path(field)
+    return {"exists": {"field": path}} if is_top_level_name(field) else {"prefix": {path: ""}}
 
 
 def _range_clause(where: Range) -> QueryClause:
-    bounds = {"gt": where.above, "gte": where.at_least, "lt": where.below, "lte": where.at_most}
-    given = {name: bound for name, bound in bounds.items() if bound is not None}
-    if any(math.isnan(bound) for bound in given.values()) or not is_top_level_name(where.field):
+    all_bounds = {"gt": where.above, "gte": where.at_least, "lt": where.below, "lte": where.at_most}
+    bounds = {name: bound for name, bound in all_bounds.items() if bound is not None}
+    if any(map(math.isnan, bounds.values())) or not is_top_level_name(where.field):
         return MATCH_NONE
-    # Stored numbers are finite; JSON has no infinity.
+    # Stored numbers are finite, and JSON has no infinity.
     if math.inf in (where.above, where.at_least) or -math.inf in (where.below, where.at_most):
         return MATCH_NONE
-    finite = {name: bound for name, bound in given.items() if math.isfinite(bound)}
+    finite = {name: bound for name, bound in bounds.items() if math.isfinite(bound)}
     return {"range": {number_path(where.field): finite}}
 
 
 def _indexed_text(field: str, value: str) -> str:
-    printable = _replace_surrogates(value)
-    return printable if is_top_level_name(field) else printable.replace("\0", "\ufffd")
+    text = replace_lone_surrogates(value)
+    return text if is_top_level_name(field) else text.replace("\0", "\ufffd")
 
 
-def _replace_surrogates(text: str) -> str:
-    """Put U+FFFD in place of lone surrogates, as documents have it."""
-    if text.isascii():
-        return text
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def _epoch_milliseconds(moment: datetime) -> int:
-    # Documents have whole milliseconds: the first one that is not before the moment.
-    return -(-((moment - _EPOCH) // _MICROSECOND) // 1000)
-
-
-Body = dict[str, Any]
-
-EXPECTED_EVENTS_PER_VALUE: Final = 8
-"""How many events one value has, at a first guess."""
-WINDOW_GROWTH: Final = 4
-
-_DAYS_AGGREGATION: Final = "days"
-
-
-def build_day_counts_search(field: str, where: Filter | None, start: datetime | None, end: datetime | None) -> Body:
-    """Return the search that counts the events of each day that have a value.
+def build_day_counts_search(
+    field: str, where: Filter | None, start: datetime | None, end: datetime | None
+) -> SearchBody:
+    """Return the search that counts the events with a value of each day.
 
     Raises:
-        InvalidQuery: the field does not stand at a document's top level.
+        InvalidQuery: the field is not at the top level of documents.
 
     """
-    if not is_top_level_name(field):
-        raise InvalidQuery(f"{field[:60]!r} does not stand at the top level of documents: ask for one that does")
     days = {"field": "@timestamp", "fixed_interval": "1d", "min_doc_count": 1}
-    query = build_query(_with_field(field, where), start, end)
+    query = build_query(_with_field(require_top_level_field(field), where), start, end)
     return {"size": 0, "track_total_hits": False, "query": query, "aggs": {_DAYS_AGGREGATION: {"date_histogram": days}}}
 
 
 def build_newest_search(
     field: str, limit: int, where: Filter | None, start: datetime | None, end: datetime | None
-) -> Body:
+) -> SearchBody:
     """Return the search for the newest event of each value."""
-    name = keyword_path(field)
+    path = keyword_path(field)
     return {
         "size": limit,
         "track_total_hits": False,
         "_source": False,
         "stored_fields": "_none_",
         "query": build_query(_with_field(field, where), start, end),
-        "collapse": {"field": name},
-        "sort": [{"@timestamp": "desc"}, {name: {"order": "desc", "unmapped_type": "keyword"}}],
+        "collapse": {"field": path},
+        "sort": [{"@timestamp": "desc"}, {path: {"order": "desc", "unmapped_type": "keyword"}}],
     }
 
 
 def window_starts(day_counts: dict[str, Any], limit: int, start: datetime | None) -> Iterator[datetime | None]:
-    """Yield from when on to search, at first for the newest days only, and at last for all.
+    """Yield from what time on to search: first for the newest days only, at last for all.
 
     Args:
-        day_counts: that of `build_day_counts_search`; without a single event nothing is to be searched.
-        limit: how many values are wanted.
-        start: from when on events count.
+        day_counts: the response to `build_day_counts_search`; without events there is nothing to search.
+        limit: the requested number of values.
+        start: the start of the time range.
 
     """
     days = day_counts.get("aggregations", {}).get(_DAYS_AGGREGATION, {}).get("buckets", [])
     if not days or not limit:
         return
-    wanted, events = EXPECTED_EVENTS_PER_VALUE * limit, 0
+    expected_events, events = EXPECTED_EVENTS_PER_VALUE * limit, 0
     for day in reversed(days[1:]):
         events += day["doc_count"]
-        if events >= wanted:
-            midnight = _EPOCH + timedelta(milliseconds=day["key"])
+        if events >= expected_events:
+            midnight = from_milliseconds(day["key"])
             yield midnight if start is None else max(midnight, start)
-            wanted *= WINDOW_GROWTH
+            expected_events *= WINDOW_GROWTH
     yield start
 
 
 def read_newest_values(response: dict[str, Any]) -> tuple[str, ...]:
-    """Return the values, that with the newest event first."""
+    """Return the values in a response to `build_newest_search`, the one with the newest event first."""
     return tuple(hit["sort"][1] for hit in response.get("hits", {}).get("hits", ()))
 
 
@@ -248,35 +246,14 @@ def _with_field(field: str, where: Filter | None) -> Filter:
     return Exists(field) if where is None else AllOf((Exists(field), where))
 
 
-GROUPS_AGGREGATION: Final = "groups"
-"""The name of the outermost aggregation."""
-
-TERMS_SIZE: Final = 50_000
-"""How many groups a tree may have on each level: Elasticsearch answers with up to 65,536 buckets."""
-COMPOSITE_SIZE: Final = 20_000
-HEAVY_COMPOSITE_SIZE: Final = 2_000
-"""Each group of a page with distinct values or percentiles takes memory of its own."""
-PARTITIONS_FACTOR: Final = 8
-MAX_PARTITIONS: Final = 512
-PRECISION_THRESHOLD: Final = 40_000
-"""Up to about this many distinct values are counted almost exactly; Elasticsearch takes no more."""
-
-APPROXIMATE_METRICS: Final = frozenset({MetricKind.UNIQUE, MetricKind.PERCENTILE})
-_LONG_UNITS: Final = frozenset({"day", "week", "month"})
-"""Of these, each index has one, or few."""
-_UNIT_LENGTHS = {"minute": timedelta(minutes=1), "hour": timedelta(hours=1)}
-_ZONE_REPLACEMENTS = {"EST": "-05:00", "MST": "-07:00", "HST": "-10:00", "ROC": "Asia/Taipei"}
-"""Names that Java does not have."""
-
-
 @dataclass(frozen=True, slots=True)
 class TotalPlan:
-    """Everything as one group."""
+    """All events as one group."""
 
 
 @dataclass(frozen=True, slots=True)
 class TermsPlan:
-    """All groups as one tree, or that part of it in whose outermost field every n-th value is."""
+    """All groups as nested aggregations, or the groups in one partition of the outermost field's values."""
 
     partition: int = 0
     partitions: int = 1
@@ -284,7 +261,7 @@ class TermsPlan:
 
 @dataclass(frozen=True, slots=True)
 class CompositePlan:
-    """The next *size* groups after one."""
+    """The next *size* groups after a group."""
 
     after: dict[str, Any] | None
     size: int
@@ -294,7 +271,7 @@ SearchPlan = TotalPlan | TermsPlan | CompositePlan
 
 
 def first_plan(query: Query) -> SearchPlan:
-    """Return how to begin."""
+    """Return the plan of the first search for a query."""
     if not query.group_by:
         return TotalPlan()
     if groups_by_params(query) or (len(query.group_by) == 1 and _fits_terms_plan(query)):
@@ -303,7 +280,7 @@ def first_plan(query: Query) -> SearchPlan:
 
 
 def smaller_plan(query: Query, plan: TermsPlan) -> SearchPlan | None:
-    """Return how to begin again where a tree did not hold all groups; None where there is no way."""
+    """Return the first of several smaller plans for a `TermsPlan` with too many groups; None if there is none."""
     if not groups_by_params(query):
         return next_composite_plan(query, None, 0)
     if plan.partitions >= MAX_PARTITIONS:
@@ -312,28 +289,30 @@ def smaller_plan(query: Query, plan: TermsPlan) -> SearchPlan | None:
 
 
 def next_composite_plan(query: Query, after: dict[str, Any] | None, known_groups: int) -> CompositePlan:
-    """Return the page after those whose groups are *known_groups*: in all, one group more than are answered."""
-    size = (
-        HEAVY_COMPOSITE_SIZE if any(metric.kind in APPROXIMATE_METRICS for metric in query.metrics) else COMPOSITE_SIZE
-    )
+    """Return the next page after *known_groups* groups; all pages have one group more than the limit."""
+    is_heavy = any(metric.kind in APPROXIMATE_METRICS for metric in query.metrics)
+    size = HEAVY_COMPOSITE_SIZE if is_heavy else COMPOSITE_SIZE
     return CompositePlan(after, min(size, MAX_GROUPS + 1 - known_groups))
 
 
 def groups_by_params(query: Query) -> bool:
-    """Return whether a question groups by a field in ``params``."""
+    """Return whether a query groups by a field in ``params``."""
     return any(_is_param(name) for name in query.group_by)
 
 
 def aggregation_levels(query: Query) -> list[int]:
-    """Return which of the question's ``by`` is on which level of a tree: fields in ``params`` come first."""
-    return sorted(range(len(query.group_by)), key=lambda at: not _is_param(query.group_by[at]))
+    """Return the indices of the query's groups, from the outermost aggregation to the innermost.
+
+    Fields in ``params`` come first.
+    """
+    return sorted(range(len(query.group_by)), key=lambda index: not _is_param(query.group_by[index]))
 
 
-def build_search(store_query: Query, plan: SearchPlan) -> Body:
-    """Return the search for one step.
+def build_search(store_query: Query, plan: SearchPlan) -> SearchBody:
+    """Return the search for one plan of a query.
 
     Raises:
-        InvalidQuery: the question asks for what is not indexed.
+        InvalidQuery: the query uses a field that is not indexed, or a filter that Elasticsearch cannot evaluate.
 
     """
     query = build_query(store_query.where, store_query.start, store_query.end)
@@ -342,7 +321,7 @@ def build_search(store_query: Query, plan: SearchPlan) -> Body:
 
 
 def aggregation_key(metric: Metric) -> tuple[str, str]:
-    """Return which measure holds a metric's number: its kind, and of which field."""
+    """Return the aggregation that computes a metric: its kind and field."""
     match metric.kind:
         case MetricKind.UNIQUE:
             return "cardinality", metric.field
@@ -357,9 +336,9 @@ def aggregation_key(metric: Metric) -> tuple[str, str]:
 
 
 def aggregation_names(metrics: tuple[Metric, ...]) -> dict[tuple[str, str], str]:
-    """Return how the aggregation is called that works out each measure."""
-    measures = dict.fromkeys(aggregation_key(metric) for metric in metrics if metric.kind is not MetricKind.COUNT)
-    return {measure: f"m{at}" for at, measure in enumerate(measures)}
+    """Return the name of each aggregation that the metrics need."""
+    keys = dict.fromkeys(aggregation_key(metric) for metric in metrics if metric.kind is not MetricKind.COUNT)
+    return {key: f"m{number}" for number, key in enumerate(keys)}
 
 
 def _is_param(name: str) -> bool:
@@ -367,7 +346,7 @@ def _is_param(name: str) -> bool:
 
 
 def _fits_terms_plan(query: Query) -> bool:
-    """Return whether a tree of one time unit has few enough groups; other fields are tried."""
+    """Return whether a single time unit has few enough groups; for other fields, the response shows it."""
     length = _UNIT_LENGTHS.get(query.group_by[0])
     if length is None:
         return True
@@ -376,58 +355,55 @@ def _fits_terms_plan(query: Query) -> bool:
     return (query.end - query.start) / length < TERMS_SIZE
 
 
-def _group_aggregation(query: Query, plan: SearchPlan, inner: Body) -> Body:
+def _group_aggregation(query: Query, plan: SearchPlan, metrics: SearchBody) -> SearchBody:
     match plan:
         case TotalPlan():
-            return {"filter": MATCH_ALL, **inner}
+            return {"filter": MATCH_ALL, **metrics}
         case TermsPlan():
-            return _terms_aggregation(query, plan, inner)
+            return _terms_aggregation(query, plan, metrics)
         case CompositePlan(after, size):
-            sources = [{str(at): _group_source(query, at)} for at in range(len(query.group_by))]
+            sources = [{str(index): _group_source(query, name)} for index, name in enumerate(query.group_by)]
             start = {} if after is None else {"after": after}
-            return {"composite": {"size": size, "sources": sources, **start}, **inner}
+            return {"composite": {"size": size, "sources": sources, **start}, **metrics}
 
 
-def _terms_aggregation(query: Query, plan: TermsPlan, inner: Body) -> Body:
-    node = inner
-    outermost = aggregation_levels(query)[0]
-    for at in reversed(aggregation_levels(query)):
-        group = _group_source(query, at)
+def _terms_aggregation(query: Query, plan: TermsPlan, metrics: SearchBody) -> SearchBody:
+    levels = aggregation_levels(query)
+    inner = metrics
+    for index in reversed(levels):
+        group = _group_source(query, query.group_by[index])
         if "terms" in group:
             group["terms"].update(size=TERMS_SIZE, shard_size=TERMS_SIZE)
-            if at == outermost and plan.partitions > 1:
+            if index == levels[0] and plan.partitions > 1:
                 group["terms"]["include"] = {"partition": plan.partition, "num_partitions": plan.partitions}
         else:
             group["date_histogram"]["min_doc_count"] = 1
-        node = {"aggs": {GROUPS_AGGREGATION: {**group, **node}}}
-    whole: Body = node["aggs"][GROUPS_AGGREGATION]
-    return whole
+        inner = {"aggs": {GROUPS_AGGREGATION: {**group, **inner}}}
+    outermost: SearchBody = inner["aggs"][GROUPS_AGGREGATION]
+    return outermost
 
 
-def _group_source(query: Query, at: int) -> Body:
-    name = query.group_by[at]
+def _group_source(query: Query, name: str) -> SearchBody:
     if name not in TIME_UNITS:
         return {"terms": {"field": keyword_path(name)}}
     zone = _ZONE_REPLACEMENTS.get(query.time_zone, query.time_zone)
     return {"date_histogram": {"field": "@timestamp", "calendar_interval": name, "time_zone": zone}}
 
 
-def _metric_aggregations(query: Query) -> Body:
-    metrics = query.metrics
-    # Elasticsearch would take memory for each group as if it held all values, be they two.
-    sparing = {} if _LONG_UNITS.issuperset(query.group_by) else {"execution_hint": "direct"}
-    aggs: Body = {}
-    for (kind, field), name in aggregation_names(metrics).items():
+def _metric_aggregations(query: Query) -> SearchBody:
+    # By default Elasticsearch allocates memory for each group as if it had very many values.
+    hint = {} if _LONG_UNITS.issuperset(query.group_by) else {"execution_hint": "direct"}
+    aggregations: SearchBody = {}
+    for (kind, field), name in aggregation_names(query.metrics).items():
         match kind:
             case "cardinality":
-                aggs[name] = {
-                    kind: {"field": keyword_path(field), "precision_threshold": PRECISION_THRESHOLD, **sparing}
-                }
+                options = {"field": keyword_path(field), "precision_threshold": PRECISION_THRESHOLD, **hint}
             case "percentiles":
-                percents = sorted({m.percentile for m in metrics if aggregation_key(m) == (kind, field)})
-                aggs[name] = {kind: {"field": number_path(field), "percents": percents, "keyed": False}}
+                percents = {metric.percentile for metric in query.metrics if aggregation_key(metric) == (kind, field)}
+                options = {"field": number_path(field), "percents": sorted(percents), "keyed": False}
             case "min" | "max":
-                aggs[name] = {kind: {"field": field}}
+                options = {"field": field}
             case _:
-                aggs[name] = {kind: {"field": number_path(field)}}
-    return {"aggs": aggs} if aggs else {}
+                options = {"field": number_path(field)}
+        aggregations[name] = {kind: options}
+    return {"aggs": aggregations} if aggregations else {}

@@ -1,11 +1,7 @@
-"""Several searches of one and the same moment, whatever is written or deleted meanwhile.
+"""Running searches: points in time, paging through hits, deadlines, and errors of single searches."""
 
-Every document that a query lets through, oldest first, page by page.
-
-What a single search of many came to.
-"""
-
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, Final
@@ -24,15 +20,16 @@ from metronome.stores.elasticsearch.connection import (
 from metronome.stores.elasticsearch.queries import QueryClause
 
 KEEP_ALIVE: Final = "10m"
-"""How long Elasticsearch remembers the moment between two searches: whoever reads may be slow."""
+"""How long Elasticsearch keeps a point in time between two searches: the reader may be slow."""
+PAGE_DOCUMENTS: Final = 2_000
 
 
 class PointInTime:
-    """The events as they were at one time.
+    """A snapshot of events to search.
 
     Args:
         client: the connection.
-        pit_id: how Elasticsearch calls the point in time; it may change with each search.
+        pit_id: Elasticsearch's ID of the point in time; it may change with each search.
 
     """
 
@@ -41,10 +38,10 @@ class PointInTime:
         self.id = pit_id
 
     async def search(self, **body: Any) -> dict[str, Any]:
-        """Search these events, those of all shards.
+        """Search the snapshot on all shards.
 
         Raises:
-            StoreUnavailable: some of them cannot be searched now.
+            StoreUnavailable: a shard cannot be searched now.
 
         """
         with translate_errors():
@@ -58,43 +55,40 @@ class PointInTime:
 
 @asynccontextmanager
 async def open_point_in_time(client: AsyncElasticsearch, pattern: str) -> AsyncIterator[PointInTime]:
-    """Keep the events of these indices as they are now, to be searched while the block runs."""
-    moment = PointInTime(client, await retry_missing_shards(partial(_request_point_in_time, client, pattern)))
+    """Keep a snapshot of the indices that match a pattern while the block runs."""
+    point_in_time = PointInTime(client, await retry_missing_shards(partial(_request_point_in_time, client, pattern)))
     try:
-        yield moment
+        yield point_in_time
     finally:
-        # Elasticsearch forgets it by itself; a failure here must not hide what was read.
+        # Elasticsearch drops it by itself; a failure here must not hide what was read.
         with suppress(Exception):
-            await client.close_point_in_time(id=moment.id)
+            await client.close_point_in_time(id=point_in_time.id)
 
 
 async def _request_point_in_time(client: AsyncElasticsearch, pattern: str) -> str:
     with translate_errors():
-        opened = await client.open_point_in_time(
+        response = await client.open_point_in_time(
             index=pattern, keep_alive=KEEP_ALIVE, ignore_unavailable=True, allow_partial_search_results=False
         )
-    return str(opened["id"])
-
-
-PAGE_DOCUMENTS: Final = 2_000
+    return str(response["id"])
 
 
 async def iterate_hit_pages(
     client: AsyncElasticsearch, pattern: str, query: QueryClause, *, with_source: bool
 ) -> AsyncIterator[list[dict[str, Any]]]:
-    """Yield the hits of a query as they are at the first page, whatever is written or deleted meanwhile.
+    """Yield the hits of a query, oldest first, from a snapshot.
 
     Args:
         client: the connection.
         pattern: which indices to search.
         query: which documents.
-        with_source: whether hits come with their documents, or just with where they lie.
+        with_source: whether hits contain their documents, or just index and ID.
 
     """
     after = None
-    async with open_point_in_time(client, pattern) as moment:
+    async with open_point_in_time(client, pattern) as point_in_time:
         while True:
-            response = await moment.search(
+            response = await point_in_time.search(
                 size=PAGE_DOCUMENTS,
                 query=query,
                 source=with_source,
@@ -109,38 +103,57 @@ async def iterate_hit_pages(
             after = hits[-1]["sort"]
 
 
-_TOO_MANY_BUCKETS_TYPE: Final = "too_many_buckets_exception"
-_SEARCH_TIMEOUT_TYPE: Final = "search_timeout_exception"
-_CIRCUIT_BREAKING_TYPE: Final = "circuit_breaking_exception"
+@asynccontextmanager
+async def query_deadline(timeout_seconds: float, ping: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Cancel the block once it takes too long; Elasticsearch cancels a search when its connection is closed.
+
+    Args:
+        timeout_seconds: how long the block may take.
+        ping: raises an error if the store is unreachable; that error is then raised instead.
+
+    Raises:
+        QueryTooExpensive: the block took too long, and the store is reachable.
+
+    """
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            yield
+    except TimeoutError:
+        await ping()
+        raise _query_timeout_error(timeout_seconds) from None
 
 
 def has_too_many_buckets(response: dict[str, Any]) -> bool:
-    """Return whether a search failed since it has more groups than Elasticsearch answers with at once."""
-    return is_caused_by(response.get("error"), _TOO_MANY_BUCKETS_TYPE)
+    """Return whether a search failed because it has more groups than Elasticsearch returns at once."""
+    return is_caused_by(response.get("error"), "too_many_buckets_exception")
 
 
 def check_search_response(response: dict[str, Any], timeout_seconds: float) -> None:
-    """Raise if a search did not succeed on all shards.
+    """Raise an error if a search did not succeed on all shards.
 
     Args:
-        response: that of the single search.
-        timeout_seconds: how long it might take.
+        response: that of a single search in ``_msearch``.
+        timeout_seconds: the time limit of the search.
 
     Raises:
-        InvalidQuery: Elasticsearch does not understand the search, such as one that is nested too deeply.
-        QueryTooExpensive: it took too long, or more memory than Elasticsearch has for it.
+        InvalidQuery: Elasticsearch rejects the search, for example because it is nested too deeply.
+        QueryTooExpensive: it exceeds the time limit or Elasticsearch's memory limit.
         StoreUnavailable: a shard cannot be searched now.
         StoreAccessDenied: searching is not allowed.
 
     """
     error = response.get("error")
-    if response.get("timed_out") or is_caused_by(error, _SEARCH_TIMEOUT_TYPE):
-        raise QueryTooExpensive(f"the answer takes over {timeout_seconds:g} s")
-    if is_caused_by(error, _CIRCUIT_BREAKING_TYPE):
-        raise QueryTooExpensive("the answer takes more memory than Elasticsearch has for it")
+    if response.get("timed_out") or is_caused_by(error, "search_timeout_exception"):
+        raise _query_timeout_error(timeout_seconds)
+    if is_caused_by(error, "circuit_breaking_exception"):
+        raise QueryTooExpensive("the query takes more memory than Elasticsearch allows")
     if error is not None:
-        raised = build_error(response.get("status", 500), response)
-        if isinstance(raised, RequestRejected):
-            raise InvalidQuery(f"Elasticsearch cannot answer this: {raised}")
-        raise raised
+        search_error = build_error(response.get("status", 500), response)
+        if isinstance(search_error, RequestRejected):
+            raise InvalidQuery(f"Elasticsearch cannot run this query: {search_error}")
+        raise search_error
     check_shards(response)
+
+
+def _query_timeout_error(timeout_seconds: float) -> QueryTooExpensive:
+    return QueryTooExpensive(f"the query takes over {timeout_seconds:g} s")

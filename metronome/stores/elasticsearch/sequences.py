@@ -1,35 +1,32 @@
-"""Trails, read as groups of equal steps, which Elasticsearch pages through in the order that trails have.
+"""Event sequences, as groups of equal events that Elasticsearch pages through in the order of sequences.
 
-A page costs each index as many groups as the page may have, wherever in the order of keys they lie. So, where one page
-is not enough, each of the others is asked for within a range of keys that holds about a page of events; where
-to cut is seen from a sample of the keys. Cuts that were wrong only make pages smaller, or more of them.
+On each index a page costs as many groups as the page may have, wherever in the order of keys they are. So, where one
+page does not suffice, each further page is restricted to a range of keys with about one page of events. A sample of
+the keys gives the ranges' boundaries; badly chosen ones only lead to smaller or more pages.
 """
 
 import asyncio
-import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from itertools import groupby, takewhile
+from itertools import takewhile
 from typing import Any, Final
 
 from elasticsearch import AsyncElasticsearch
 
-from metronome.errors import InvalidQuery
-from metronome.fields import is_top_level_name
 from metronome.stores.elasticsearch.queries import QueryClause, build_query, keyword_path
 from metronome.stores.elasticsearch.searches import PointInTime, open_point_in_time
-from metronome.stores.sequences import EventSequence, SequenceEvent, SequenceQuery
+from metronome.stores.sequences import EventSequence, SequenceBuilder, SequenceQuery
 
 PAGE_BUCKETS: Final = 60_000
-"""How many different steps a page may have: Elasticsearch answers with up to 65,536 groups."""
+"""The number of different events on a page: Elasticsearch returns at most 65,536 groups."""
 KEY_RANGE_EVENTS: Final = 40_000
-"""How many events a range of keys should have, so that its steps are surely one page."""
+"""The intended number of events in a range of keys, so that they fit on one page."""
 BUCKETS_PER_TURN: Final = 5_000
 SAMPLED_KEYS_PER_RANGE: Final = 50
-"""How many keys of the sample fall into a range, about: fewer, and the ranges would differ too much."""
+"""The intended number of sampled keys in a range; with fewer, the ranges would differ too much."""
 SAMPLE_MAX_BUCKETS: Final = 50_000
 
-_LAST_MILLISECOND: Final = 253_402_300_799_999
-"""Of the year 9999: no event is newer."""
+_MAX_TIMESTAMP_MS: Final = 253_402_300_799_999
+"""The end of the year 9999."""
 _BUCKETS_AGGREGATION: Final = "steps"
 _COUNT_AGGREGATION: Final = "events"
 _KEYS_AGGREGATION: Final = "keys"
@@ -44,85 +41,51 @@ async def iterate_sequences(
     page_buckets: int = PAGE_BUCKETS,
     key_range_events: int = KEY_RANGE_EVENTS,
 ) -> AsyncGenerator[EventSequence, None]:
-    """Yield trails as they are at the moment of the first search (see `Store.trails`).
+    """Yield sequences from a snapshot (see `Store.sequences`).
 
     Args:
         client: the connection.
         pattern: which indices to search.
-        sequence_query: which trails.
+        sequence_query: which sequences.
         page_buckets: see `PAGE_BUCKETS`.
         key_range_events: see `KEY_RANGE_EVENTS`.
 
-    Raises:
-        InvalidQuery: the key or a field is none that stands at a document's top level.
-
     """
-    for name in (sequence_query.key_field, *sequence_query.fields):
-        if not is_top_level_name(name):
-            raise InvalidQuery(
-                f"{name[:60]!r} does not stand at the top level of documents: trails are told of what does"
-            )
-    gathering = BucketSequenceBuilder(sequence_query.max_events)
-    async with open_point_in_time(client, pattern) as moment:
-        async for buckets in _iterate_pages(moment, sequence_query, page_buckets, key_range_events):
-            for at in range(0, len(buckets), BUCKETS_PER_TURN):
-                for trail in gathering.add(buckets[at : at + BUCKETS_PER_TURN]):
-                    yield trail
-                # A page is large, and whatever else goes on in this loop should not wait for all of it.
+    builder = SequenceBuilder(sequence_query.max_events)
+    async with open_point_in_time(client, pattern) as point_in_time:
+        async for buckets in _iterate_pages(point_in_time, sequence_query, page_buckets, key_range_events):
+            for start in range(0, len(buckets), BUCKETS_PER_TURN):
+                for sequence in builder.add(bucket_rows(buckets[start : start + BUCKETS_PER_TURN])):
+                    yield sequence
+                # A page is large, and must not block the event loop.
                 await asyncio.sleep(0)
-    for trail in gathering.add([]):
-        yield trail
+    for sequence in builder.flush():
+        yield sequence
 
 
-class BucketSequenceBuilder:
-    """Trails made of the groups of equal steps that come in pieces.
-
-    Args:
-        max_events: as in `SequenceQuery`.
-
-    """
-
-    def __init__(self, max_events: int | None = None) -> None:
-        self._max_events = sys.maxsize if max_events is None else max_events
-        self._key: str | None = None
-        self._events: list[SequenceEvent] = []
-
-    def add(self, buckets: list[Bucket]) -> Iterator[EventSequence]:
-        """Yield the trails that are complete with these groups; without any, the last trail."""
-        for key, members in groupby(buckets, key=_sequence_key):
-            if key != self._key:
-                yield from self._flush()
-                self._key = key
-            for bucket in members:
-                _, at, *texts = bucket["key"].values()
-                self._events += [SequenceEvent(at, tuple(texts))] * min(
-                    bucket["doc_count"], self._max_events - len(self._events)
-                )
-        if not buckets:
-            yield from self._flush()
-
-    def _flush(self) -> Iterator[EventSequence]:
-        if self._key is not None:
-            yield EventSequence(self._key, tuple(self._events))
-        self._key, self._events = None, []
+def bucket_rows(buckets: list[Bucket]) -> Iterator[tuple[str, int, tuple[str | None, ...], int]]:
+    """Yield the key, time and values of each group of equal events, and their number."""
+    for bucket in buckets:
+        key, timestamp_ms, *values = bucket["key"].values()
+        yield key, timestamp_ms, tuple(values), bucket["doc_count"]
 
 
 def split_key_ranges(sample: list[Bucket], keys_per_sample: int, key_range_events: int) -> list[str]:
-    """Return where to cut the keys into ranges of about *key_range_events* events.
+    """Return the boundaries of ranges of keys with about *key_range_events* events each.
 
     Args:
-        sample: keys in their order, with how many events each has.
-        keys_per_sample: how many keys one of the sample stands for.
+        sample: sorted keys, and the number of events of each.
+        keys_per_sample: how many keys each one in the sample represents.
         key_range_events: see `KEY_RANGE_EVENTS`.
 
     """
-    cuts, events = [], 0
+    boundaries, events = [], 0
     for bucket in sample:
         events += bucket["doc_count"] * keys_per_sample
         if events >= key_range_events:
-            cuts.append(bucket["key"])
+            boundaries.append(bucket["key"])
             events = 0
-    return cuts
+    return boundaries
 
 
 async def _iterate_pages(
@@ -130,33 +93,27 @@ async def _iterate_pages(
 ) -> AsyncIterator[list[Bucket]]:
     query = build_query(sequence_query.where, sequence_query.start, sequence_query.end)
     count = {_COUNT_AGGREGATION: {"value_count": {"field": keyword_path(sequence_query.key_field)}}}
-    found = await _fetch_page(point_in_time, sequence_query, query, page_buckets, None, count)
-    buckets = found[_BUCKETS_AGGREGATION]["buckets"]
+    first_page = await _fetch_page(point_in_time, sequence_query, query, page_buckets, None, count)
+    buckets = first_page[_BUCKETS_AGGREGATION]["buckets"]
     yield buckets
     if len(buckets) < page_buckets:
         return
-    after = _next_after_key(found[_BUCKETS_AGGREGATION], sequence_query)
-    told = sum(bucket["doc_count"] for bucket in buckets)
-    keys_each = len({_sequence_key(bucket) for bucket in buckets}) / told
-    cuts = await _key_range_boundaries(
-        point_in_time,
-        sequence_query,
-        query,
-        after,
-        found[_COUNT_AGGREGATION]["value"] - told,
-        keys_each,
-        key_range_events,
+    after = _next_after_key(first_page[_BUCKETS_AGGREGATION], sequence_query)
+    events = sum(bucket["doc_count"] for bucket in buckets)
+    keys_per_event = len({_sequence_key(bucket) for bucket in buckets}) / events
+    remaining_events = first_page[_COUNT_AGGREGATION]["value"] - events
+    boundaries = await _key_range_boundaries(
+        point_in_time, sequence_query, query, after, remaining_events, keys_per_event, key_range_events
     )
-    for cut in (*cuts, None):
+    for boundary in (*boundaries, None):
         while True:
-            within = _restrict_to_key_range(query, sequence_query, after, cut)
-            found = (await _fetch_page(point_in_time, sequence_query, within, page_buckets, after, {}))[
-                _BUCKETS_AGGREGATION
-            ]
-            if found["buckets"]:
-                yield found["buckets"]
-                after = _next_after_key(found, sequence_query)
-            if len(found["buckets"]) < page_buckets:
+            range_query = _restrict_to_key_range(query, sequence_query, after, boundary)
+            response = await _fetch_page(point_in_time, sequence_query, range_query, page_buckets, after, {})
+            page = response[_BUCKETS_AGGREGATION]
+            if page["buckets"]:
+                yield page["buckets"]
+                after = _next_after_key(page, sequence_query)
+            if len(page["buckets"]) < page_buckets:
                 break
 
 
@@ -172,18 +129,18 @@ async def _fetch_page(
         {"key": {"terms": {"field": keyword_path(sequence_query.key_field)}}},
         {"at": {"terms": {"field": "@timestamp"}}},
     ]
-    for at, name in enumerate(sequence_query.fields):
-        sources.append({str(at): {"terms": {"field": keyword_path(name), "missing_bucket": True}}})
-    steps = {"size": size, "sources": sources, **({} if after is None else {"after": after})}
+    for index, name in enumerate(sequence_query.fields):
+        sources.append({str(index): {"terms": {"field": keyword_path(name), "missing_bucket": True}}})
+    composite = {"size": size, "sources": sources, **({} if after is None else {"after": after})}
     response = await point_in_time.search(
-        size=0, query=query, aggs={_BUCKETS_AGGREGATION: {"composite": steps}, **extra_aggregations}
+        size=0, query=query, aggs={_BUCKETS_AGGREGATION: {"composite": composite}, **extra_aggregations}
     )
-    found: dict[str, Any] = response.get("aggregations", _NO_AGGREGATIONS)
-    return found
+    aggregations: dict[str, Any] = response.get("aggregations", _NO_AGGREGATIONS)
+    return aggregations
 
 
 _NO_AGGREGATIONS: Final[dict[str, Any]] = {_BUCKETS_AGGREGATION: {"buckets": []}, _COUNT_AGGREGATION: {"value": 0}}
-"""What Elasticsearch leaves out where there is no index."""
+"""Elasticsearch omits the aggregations if there is no index."""
 
 
 async def _key_range_boundaries(
@@ -196,33 +153,32 @@ async def _key_range_boundaries(
     key_range_events: int,
 ) -> list[str]:
     ranges = events // key_range_events
-    if ranges < 2:  # noqa: PLR2004  # one range needs no cut
+    if ranges < 2:  # noqa: PLR2004  # a single range has no boundary
         return []
-    each = max(1, int(events * keys_per_event) // (ranges * SAMPLED_KEYS_PER_RANGE))
-    keys = {
+    keys_per_sample = max(1, int(events * keys_per_event) // (ranges * SAMPLED_KEYS_PER_RANGE))
+    terms = {
         "field": keyword_path(sequence_query.key_field),
         "size": SAMPLE_MAX_BUCKETS,
         "shard_size": SAMPLE_MAX_BUCKETS,
         "order": {"_key": "asc"},
-        "include": {"partition": 0, "num_partitions": each},
+        "include": {"partition": 0, "num_partitions": keys_per_sample},
     }
     response = await point_in_time.search(
         size=0,
         query=_restrict_to_key_range(query, sequence_query, after, None),
-        aggs={_KEYS_AGGREGATION: {"terms": keys}},
+        aggs={_KEYS_AGGREGATION: {"terms": terms}},
     )
-    return split_key_ranges(response["aggregations"][_KEYS_AGGREGATION]["buckets"], each, key_range_events)
+    return split_key_ranges(response["aggregations"][_KEYS_AGGREGATION]["buckets"], keys_per_sample, key_range_events)
 
 
 def _next_after_key(composite: dict[str, Any], sequence_query: SequenceQuery) -> dict[str, Any]:
-    """Return after what the next page begins: after the whole last trail, if it is told as far as is asked for."""
+    """Return the key after which the next page starts: skip the rest of a sequence that has all requested events."""
     after: dict[str, Any] = composite["after_key"]
-    last = takewhile(lambda bucket: _sequence_key(bucket) == after["key"], reversed(composite["buckets"]))
-    if (
-        sequence_query.max_events is not None
-        and sum(bucket["doc_count"] for bucket in last) >= sequence_query.max_events
-    ):
-        return {**after, "at": _LAST_MILLISECOND}
+    if sequence_query.max_events is None:
+        return after
+    last_sequence = takewhile(lambda bucket: _sequence_key(bucket) == after["key"], reversed(composite["buckets"]))
+    if sum(bucket["doc_count"] for bucket in last_sequence) >= sequence_query.max_events:
+        return {**after, "at": _MAX_TIMESTAMP_MS}
     return after
 
 

@@ -1,7 +1,7 @@
 """The store in Elasticsearch."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import aclosing
 from datetime import datetime
 from functools import partial
@@ -23,7 +23,6 @@ from metronome.stores.elasticsearch.bulk import (
     chunk_index_names,
     deduplicate_batch,
     indices_before,
-    merge_write_results,
     read_delete_count,
     read_heads,
     read_replace_result,
@@ -31,20 +30,18 @@ from metronome.stores.elasticsearch.bulk import (
     read_write_result,
     split_batch,
     split_headless_documents,
-    split_in_half,
 )
 from metronome.stores.elasticsearch.connection import (
+    NOT_FOUND_STATUS,
     ElasticsearchConfig,
     RequestRejected,
     RequestTooLarge,
     create_client,
-    query_deadline,
     retry_missing_shards,
     translate_errors,
 )
 from metronome.stores.elasticsearch.queries import (
     MATCH_ALL,
-    QueryClause,
     build_day_counts_search,
     build_newest_search,
     build_query,
@@ -53,33 +50,37 @@ from metronome.stores.elasticsearch.queries import (
     window_starts,
 )
 from metronome.stores.elasticsearch.responses import QueryExecution
-from metronome.stores.elasticsearch.searches import check_search_response, has_too_many_buckets, iterate_hit_pages
+from metronome.stores.elasticsearch.searches import (
+    check_search_response,
+    has_too_many_buckets,
+    iterate_hit_pages,
+    query_deadline,
+)
 from metronome.stores.elasticsearch.sequences import iterate_sequences
 from metronome.stores.elasticsearch.template import TEMPLATE_VERSION, index_pattern, index_template
-from metronome.stores.query import Equals, Filter, Query, QueryResult
+from metronome.stores.query import Filter, Query, QueryResult
 from metronome.stores.sequences import EventSequence, SequenceQuery
 
 PREFERRED_BATCH_BYTES: Final = 4_200_000
 BULK_MAX_BYTES: Final = 4_300_000
-"""How large a request is at the most, about; a larger batch is sent in parts."""
+"""The approximate maximum size of a request; larger batches are sent in parts."""
 MAX_CONCURRENT_BULKS: Final = 2
-"""While Elasticsearch works on one request, the next is on its way."""
+"""While Elasticsearch works on one request, the next one is sent."""
 PING_TIMEOUT_SECONDS: Final = 5.0
 BULK_TIMEOUT_SECONDS: Final = 120.0
 QUERY_TIMEOUT_SECONDS: Final = 10.0
 
-_NOT_FOUND_STATUS = 404
 _BULK_FILTER_PATH = "errors,items.*.status,items.*.error"
 _RESPONSE_KEYS = ("aggregations", "hits.hits.sort", "error", "status", "_shards", "timed_out")
 _SEARCH_FILTER_PATH = ",".join(f"responses.{key}" for key in _RESPONSE_KEYS)
 
 
 class ElasticsearchStore(Store):
-    """Events in Elasticsearch, one index a UTC day, each event under its own ``event_id``.
+    """Events in Elasticsearch: one index per UTC day, each event with its ``event_id`` as ID.
 
     Args:
-        config: where it is.
-        query_timeout: how long the answers to one call may take.
+        config: the address of Elasticsearch.
+        query_timeout: how long the queries of one call may take, in seconds.
 
     """
 
@@ -87,7 +88,7 @@ class ElasticsearchStore(Store):
 
     def __init__(self, config: ElasticsearchConfig, query_timeout: float = QUERY_TIMEOUT_SECONDS) -> None:
         self._client = create_client(config)
-        # A client has ten connections, which slow searches may all hold.
+        # A client has ten connections, which slow searches may all occupy.
         self._ping_client = create_client(config)
         self._query_timeout = query_timeout
         self._prefix = config.prefix
@@ -103,36 +104,32 @@ class ElasticsearchStore(Store):
                         name=self._prefix, **_client_arguments(index_template(self._prefix))
                     )
         except RequestRejected as error:
-            raise ConfigurationError(
-                f"Elasticsearch does not take the index template {self._prefix}: {error}"
-            ) from error
+            raise ConfigurationError(f"Elasticsearch rejects the index template {self._prefix}: {error}") from error
 
     async def write(self, batch: DocumentBatch) -> WriteResult:
-        """Write documents, large batches in parts of which two are under way at once."""
+        """Write documents; large batches in concurrent parts."""
         parts = list(split_batch(batch, BULK_MAX_BYTES))
         heads = [read_heads(part.body) for part in parts]
         if len(parts) > 1 and not _have_distinct_ids(heads):
-            # The first of two with the same identity stays, so the second may not overtake it.
-            return merge_write_results(
-                [await self._write_part(part, head) for part, head in zip(parts, heads, strict=True)]
-            )
-        return merge_write_results(
-            await _gather_all([self._write_part(part, head) for part, head in zip(parts, heads, strict=True)])
-        )
+            # The first of two documents with the same ID must be kept, so their order matters.
+            results = [await self._write_part(part, head) for part, head in zip(parts, heads, strict=True)]
+        else:
+            results = await _gather_all([self._write_part(part, head) for part, head in zip(parts, heads, strict=True)])
+        return sum(results, WriteResult(0))
 
     async def query(self, *queries: Query) -> tuple[QueryResult, ...]:
-        """Answer questions: all in one request, and what needs more searches again together."""
-        readings = [QueryExecution(question) for question in queries]
+        """Run all queries in one request, and those that need further searches again together."""
+        executions = [QueryExecution(query) for query in queries]
         async with query_deadline(self._query_timeout, self.ping):
-            while open_ones := [(reading, reading.plan) for reading in readings if reading.plan is not None]:
-                bodies = [build_search(reading.query, step) for reading, step in open_ones]
-                responses = await retry_missing_shards(partial(self._run_searches, bodies))
-                for (reading, _), response in zip(open_ones, responses, strict=True):
+            while pending := [(execution, execution.plan) for execution in executions if execution.plan is not None]:
+                searches = [build_search(execution.query, plan) for execution, plan in pending]
+                responses = await self._search(*searches)
+                for (execution, _), response in zip(pending, responses, strict=True):
                     if has_too_many_buckets(response):
-                        reading.use_smaller_plan()
+                        execution.use_smaller_plan()
                     else:
-                        reading.add_response(response)
-        return tuple(reading.result() for reading in readings)
+                        execution.add_response(response)
+        return tuple(execution.result() for execution in executions)
 
     async def newest_values(
         self,
@@ -142,31 +139,28 @@ class ElasticsearchStore(Store):
         start: datetime | None = None,
         end: datetime | None = None,
     ) -> tuple[str, ...]:
-        """Return values by their newest events, which are looked for from the newest day on backwards."""
-        found: tuple[str, ...] = ()
+        """Search the newest days for values, and more days while these do not have enough."""
+        values: tuple[str, ...] = ()
         async with query_deadline(self._query_timeout, self.ping):
-            (days,) = await retry_missing_shards(
-                partial(self._run_searches, [build_day_counts_search(field, where, start, end)])
-            )
-            for from_then in window_starts(days, limit, start):
-                body = build_newest_search(field, limit, where, from_then, end)
-                (response,) = await retry_missing_shards(partial(self._run_searches, [body]))
-                found = read_newest_values(response)
-                if len(found) >= limit:
+            (day_counts,) = await self._search(build_day_counts_search(field, where, start, end))
+            for window_start in window_starts(day_counts, limit, start):
+                (response,) = await self._search(build_newest_search(field, limit, where, window_start, end))
+                values = read_newest_values(response)
+                if len(values) >= limit:
                     break
-        return found
+        return values
 
     async def sequences(self, sequence_query: SequenceQuery) -> AsyncIterator[EventSequence]:
-        """Yield trails as they were at the moment of the call."""
-        # Closed as soon as nobody reads on: Elasticsearch keeps the moment for it.
-        async with aclosing(iterate_sequences(self._client, self._pattern, sequence_query)) as found:
-            async for trail in found:
-                yield trail
+        """Yield sequences from a point in time."""
+        # Closed as soon as the caller stops reading: until then Elasticsearch keeps the point in time.
+        async with aclosing(iterate_sequences(self._client, self._pattern, sequence_query)) as sequences:
+            async for sequence in sequences:
+                yield sequence
 
     async def list_fields(self) -> frozenset[str]:
-        """Return the names that some document has (see `Store.fields`)."""
+        """Return the mapped fields that a document has."""
         with translate_errors():
-            found = await self._client.field_caps(
+            response = await self._client.field_caps(
                 index=self._pattern,
                 fields="*",
                 include_empty_fields=False,
@@ -176,47 +170,31 @@ class ElasticsearchStore(Store):
             )
         return frozenset(
             name
-            for name, kinds in found.body.get("fields", {}).items()
-            if is_top_level_name(name) and any(kind["aggregatable"] for kind in kinds.values())
+            for name, types in response.body.get("fields", {}).items()
+            if is_top_level_name(name) and any(capabilities["aggregatable"] for capabilities in types.values())
         )
 
     async def replace(self, batch: DocumentBatch) -> int:
-        """Replace documents; those that are changed meanwhile are looked up again."""
+        """Replace documents; look those up again that change meanwhile."""
         replaced = 0
         for part in split_batch(deduplicate_batch(batch), BULK_MAX_BYTES):
-            waiting = part
-            while waiting.count:
-                done, waiting = await self._replace_part(waiting)
-                replaced += done
+            remaining = part
+            while remaining.count:
+                count, remaining = await self._replace_part(remaining)
+                replaced += count
         return replaced
 
     async def iterate_documents(
         self, where: Filter | None = None, start: datetime | None = None, end: datetime | None = None
     ) -> AsyncIterator[bytes]:
-        """Yield documents as they were at the moment of the call."""
+        """Yield documents from a point in time."""
         query = build_query(where, start, end)
         async for hits in iterate_hit_pages(self._client, self._pattern, query, with_source=True):
             for hit in hits:
                 yield orjson.dumps(hit["_source"])
 
-    async def delete_events(
-        self, *, before: datetime | None = None, item: str | None = None, visitor: str | None = None
-    ) -> int:
-        """Delete events: whole days at once, others one by one."""
-        await self.refresh()
-        if before is not None:
-            forgotten = await self._delete_indices(before) + await self._delete_matching(build_query(None, end=before))
-        elif item is not None:
-            forgotten = await self._delete_matching(build_query(Equals("id", item)))
-        elif visitor is not None:
-            forgotten = await self._delete_matching(build_query(Equals("visitor", visitor)))
-        else:
-            raise ValueError("say what to forget: before, item or visitor")
-        await self.refresh()
-        return forgotten
-
     async def refresh(self) -> None:
-        """Refresh all indices at once, instead of every few seconds."""
+        """Refresh all indices; Elasticsearch does so every few seconds."""
         with translate_errors():
             await self._client.indices.refresh(index=self._pattern, ignore_unavailable=True, allow_no_indices=True)
 
@@ -231,117 +209,121 @@ class ElasticsearchStore(Store):
         await self._ping_client.close()
 
     async def _template_version(self) -> int:
-        found = await self._client.options(ignore_status=_NOT_FOUND_STATUS).indices.get_index_template(
+        response = await self._client.options(ignore_status=NOT_FOUND_STATUS).indices.get_index_template(
             name=self._prefix
         )
-        for template in found.body.get("index_templates", ()):
+        for template in response.body.get("index_templates", ()):
             return int(template["index_template"].get("version", 0))
         return 0
 
     async def _write_part(self, part: DocumentBatch, heads: list[DocumentHead]) -> WriteResult:
         if len(heads) == part.count:
             return await self._write_complete_documents(part, heads)
-        whole, refused = split_headless_documents(part)
-        verdicts = (
-            await self._write_complete_documents(whole, read_heads(whole.body)) if whole.count else WriteResult(0)
-        )
-        return merge_write_results([verdicts, WriteResult(0, rejected=refused)])
+        complete, rejected = split_headless_documents(part)
+        result = WriteResult(0, rejected=rejected)
+        if complete.count:
+            result += await self._write_complete_documents(complete, read_heads(complete.body))
+        return result
 
     async def _write_complete_documents(self, part: DocumentBatch, heads: list[DocumentHead]) -> WriteResult:
         try:
             async with self._bulk_slots:
                 response = await self._send_bulk(build_create_body(part.body, self._prefix, heads))
         except (RequestRejected, RequestTooLarge) as error:
-            # A single line that cannot be read makes Elasticsearch refuse all: close in on it.
+            # Elasticsearch rejects the whole request for a single line that it cannot parse: bisect.
             if part.count == 1:
                 return WriteResult(0, rejected=(RejectedDocument(part.body.removesuffix(b"\n"), str(error)),))
-            return merge_write_results(
-                [await self._write_complete_documents(half, read_heads(half.body)) for half in split_in_half(part)]
-            )
+            first, second = part.split_in_half()
+            result = await self._write_complete_documents(first, read_heads(first.body))
+            return result + await self._write_complete_documents(second, read_heads(second.body))
         return read_write_result(part, response)
 
     async def _send_bulk(self, body: bytes) -> dict[str, Any]:
-        # The client's type leaves out that it sends bytes as they are.
-        ready_made: Any = body
+        # The client sends bytes as they are, which its type omits.
+        operations: Any = body
         with translate_errors():
             response = await self._client.options(request_timeout=BULK_TIMEOUT_SECONDS).bulk(
-                operations=ready_made, filter_path=_BULK_FILTER_PATH
+                operations=operations, filter_path=_BULK_FILTER_PATH
             )
         return dict(response.body)
 
     async def _replace_part(self, part: DocumentBatch) -> tuple[int, DocumentBatch]:
         with translate_errors():
-            found = await self._client.mget(
+            lookup = await self._client.mget(
                 docs=build_lookup(part, self._prefix), source=False, filter_path=LOOKUP_FILTER_PATH
             )
-        known = read_stored_documents(part, dict(found.body))
-        if not known:
+        stored = read_stored_documents(part, dict(lookup.body))
+        if not stored:
             return 0, DocumentBatch.from_documents([])
         try:
             async with self._bulk_slots:
-                response = await self._send_bulk(build_replace_body(known, self._prefix))
+                response = await self._send_bulk(build_replace_body(stored, self._prefix))
         except (RequestRejected, RequestTooLarge):
-            # As for `write`, and what cannot be read is not replaced.
+            # As in `write`: bisect. A document that Elasticsearch cannot parse replaces nothing.
             if part.count == 1:
                 return 0, DocumentBatch.from_documents([])
-            outcomes = [await self._replace_part(half) for half in split_in_half(part)]
-            again = DocumentBatch(
-                b"".join(again.body for _, again in outcomes), sum(again.count for _, again in outcomes)
-            )
-            return sum(done for done, _ in outcomes), again
-        return read_replace_result(known, response)
+            results = [await self._replace_part(half) for half in part.split_in_half()]
+            return sum(count for count, _ in results), DocumentBatch.concatenate(changed for _, changed in results)
+        return read_replace_result(stored, response)
 
-    async def _run_searches(self, bodies: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        head = {
+    async def _search(self, *searches: dict[str, Any]) -> list[dict[str, Any]]:
+        return await retry_missing_shards(partial(self._send_searches, searches))
+
+    async def _send_searches(self, searches: tuple[dict[str, Any], ...]) -> list[dict[str, Any]]:
+        header = {
             "index": self._pattern,
             "ignore_unavailable": True,
             "allow_no_indices": True,
             "allow_partial_search_results": False,
             "request_cache": True,
         }
-        # Always the same: answers are kept by their whole search, this too.
+        # The same in every call: Elasticsearch caches responses by the whole body of the search.
         timeout = f"{max(1, round(self._query_timeout * 1000))}ms"
-        searches = list(chain.from_iterable((head, {**body, "timeout": timeout}) for body in bodies))
+        lines = list(chain.from_iterable((header, {**search, "timeout": timeout}) for search in searches))
         client = self._client.options(request_timeout=self._query_timeout + PING_TIMEOUT_SECONDS)
         try:
             with translate_errors():
                 response = await client.msearch(
-                    searches=searches, pre_filter_shard_size=1, filter_path=_SEARCH_FILTER_PATH
+                    searches=lines, pre_filter_shard_size=1, filter_path=_SEARCH_FILTER_PATH
                 )
         except RequestRejected as error:
-            raise InvalidQuery(f"Elasticsearch cannot answer this: {error}") from error
-        found: list[dict[str, Any]] = response["responses"]
-        for each in found:
-            if not has_too_many_buckets(each):
-                check_search_response(each, self._query_timeout)
-        return found
+            raise InvalidQuery(f"Elasticsearch cannot run this query: {error}") from error
+        responses: list[dict[str, Any]] = response["responses"]
+        for search_response in responses:
+            if not has_too_many_buckets(search_response):
+                check_search_response(search_response, self._query_timeout)
+        return responses
+
+    async def _delete_matching(self, where: Filter | None, before: datetime | None) -> int:
+        """Delete whole days as indices, and other events one by one."""
+        await self.refresh()
+        deleted = await self._delete_indices(before) if before is not None and where is None else 0
+        query = build_query(where, end=before)
+        async for hits in iterate_hit_pages(self._client, self._pattern, query, with_source=False):
+            deleted += read_delete_count(await self._send_bulk(build_delete_body(hits)))
+        await self.refresh()
+        return deleted
 
     async def _delete_indices(self, before: datetime) -> int:
         with translate_errors():
             settings = await self._client.indices.get_settings(
                 index=self._pattern, name="index.creation_date", ignore_unavailable=True, allow_no_indices=True
             )
-            forgotten = 0
+            deleted = 0
             for names in chunk_index_names(indices_before(settings.body, self._prefix, before)):
-                counted = await self._client.count(index=names, query=MATCH_ALL, ignore_unavailable=True)
+                response = await self._client.count(index=names, query=MATCH_ALL, ignore_unavailable=True)
                 await self._client.indices.delete(index=names, ignore_unavailable=True)
-                forgotten += counted["count"]
-        return forgotten
-
-    async def _delete_matching(self, query: QueryClause) -> int:
-        forgotten = 0
-        async for hits in iterate_hit_pages(self._client, self._pattern, query, with_source=False):
-            forgotten += read_delete_count(await self._send_bulk(build_delete_body(hits)))
-        return forgotten
+                deleted += response["count"]
+        return deleted
 
 
-async def _gather_all(writes: list[Any]) -> list[WriteResult]:
-    """Wait for all, even where one fails: none may go on unseen after the call has ended."""
-    outcomes = await asyncio.gather(*writes, return_exceptions=True)
-    for outcome in outcomes:
-        if isinstance(outcome, BaseException):
-            raise outcome
-    return [outcome for outcome in outcomes if isinstance(outcome, WriteResult)]
+async def _gather_all(writes: list[Coroutine[Any, Any, WriteResult]]) -> list[WriteResult]:
+    """Wait for all writes, even if one fails: none may continue after the call has ended."""
+    results = await asyncio.gather(*writes, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return [result for result in results if isinstance(result, WriteResult)]
 
 
 def _have_distinct_ids(heads: list[list[DocumentHead]]) -> bool:
@@ -349,5 +331,5 @@ def _have_distinct_ids(heads: list[list[DocumentHead]]) -> bool:
 
 
 def _client_arguments(template: dict[str, Any]) -> dict[str, Any]:
-    """Return a template's body as the client wants it: its `_meta` is called ``meta`` there."""
+    """Return the body of a template as the client's arguments, where `_meta` is called ``meta``."""
     return {key.removeprefix("_"): value for key, value in template.items()}

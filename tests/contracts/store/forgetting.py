@@ -1,6 +1,9 @@
 """Forgetting: what is named goes, all of it and nothing else."""
 
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
 
 from metronome.stores.base import Store, WriteResult
 from metronome.stores.query import Equals, Query
@@ -21,6 +24,13 @@ class DeletionTests(StoreContract):
         assert await store.delete_events(before=datetime(2015, 1, 22, tzinfo=UTC)) == 0
         assert await store.delete_events(item="doc1") == 0
         assert await store.delete_events(visitor="v1") == 0
+
+    async def test_rejects_a_deletion_without_exactly_one_selection(self, store: Store) -> None:
+        await write_new_documents(store, event_document(id="doc1", visitor="v1"))
+        for selection in (dict[str, Any](), {"item": "doc1", "visitor": "v1"}):
+            with pytest.raises(ValueError, match="expected exactly one of before, item and visitor"):
+                await store.delete_events(**selection)
+        assert await count_events(store) == 1
 
     async def test_deletes_everything_before_midnight(self, store: Store) -> None:
         await write_new_documents(

@@ -145,7 +145,7 @@ class PropertyTests(StoreContract):
             HealthCheck.too_slow,
         ],
     )
-    @given(events=st.lists(_events, max_size=25), questions=st.lists(_queries(), min_size=1, max_size=8))
+    @given(events=st.lists(_events, max_size=25), queries=st.lists(_queries(), min_size=1, max_size=8))
     async def test_query_results_match_the_model(
         self, store: Store, events: list[dict[str, Any]], queries: list[Query]
     ) -> None:
@@ -155,10 +155,10 @@ class PropertyTests(StoreContract):
             event_document(each["at"].astimezone(UTC).isoformat(), **_without_time(each), run=mark) for each in events
         ]
         await write_new_documents(store, *written)
-        marked = [_restrict_to_run(question, mark) for question in queries]
+        marked = [_restrict_to_run(query, mark) for query in queries]
         documents = [orjson.loads(each) for each in written]
-        for question, answer in zip(marked, await store.query(*marked), strict=True):
-            _check_result(question, answer, documents)
+        for query, result in zip(marked, await store.query(*marked), strict=True):
+            _check_result(query, result, documents)
 
     @settings(
         max_examples=settings().max_examples // 4,
@@ -171,7 +171,7 @@ class PropertyTests(StoreContract):
     )
     @given(
         events=st.lists(_events, max_size=25),
-        question=_queries(),
+        query=_queries(),
         key=st.sampled_from(["visitor", "id", "lang", "n"]),
         fields=st.lists(st.sampled_from(["id", "event", "lang", "n", "visitor"]), min_size=1, max_size=3, unique=True),
         limit=st.integers(1, 5),
@@ -200,7 +200,7 @@ class PropertyTests(StoreContract):
             HealthCheck.too_slow,
         ],
     )
-    @given(events=st.lists(_events, max_size=15), question=_queries())
+    @given(events=st.lists(_events, max_size=15), query=_queries())
     async def test_documents_match_the_model(self, store: Store, events: list[dict[str, Any]], query: Query) -> None:
         mark = uuid4().hex
         written = [
