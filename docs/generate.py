@@ -20,12 +20,12 @@ _HEAD: Final = f"""\
 
 <!-- Written by docs/generate.py from metronome/config.py: change it there, and run `make docs`. -->
 
-Each setting has one name, in two forms:
+Every setting has one name, in two forms:
 
-- in the environment, `{ENV_PREFIX}PORT=9000`; this is also what `make serve` and the container take;
-- on the command line, `metronome serve --port 9000`. The command line wins.
+- in the environment, `{ENV_PREFIX}PORT=9000`, also for `make serve` and the container;
+- on the command line, `metronome serve --port 9000`, which takes precedence.
 
-A value that cannot be stops the start, with a sentence that names the setting:
+An invalid value stops the start, with a message that names the setting:
 
 ```console
 $ METRONOME_PORT=http metronome serve
@@ -33,15 +33,15 @@ metronome: METRONOME_PORT is 'http': Input should be a valid integer, unable to 
 the setting that the message names
 ```
 
-An empty variable counts as not set.
+An empty variable counts as unset.
 Sizes are written as `512MiB`, `8GiB` or in bytes; ages as `90s`, `15m`, `12h`, `7d` or \
-`2w`; lists with commas between.
+`2w`; lists are comma-separated.
 
-`METRONOME_ITEM_PATTERN` and `METRONOME_OWN_HOSTS` are read by `metronome import` as well: see [import.md](import.md).
-Secrets, such as the password in `METRONOME_STORE`, are better kept in the environment: other users of the machine \
+`METRONOME_ITEM_PATTERN` and `METRONOME_OWN_HOSTS` are also read by `metronome import` ([import.md](import.md)).
+Secrets, such as the password in `METRONOME_STORE`, belong in the environment: other users of the machine \
 can read a command line.
 
-| Setting | Option | Default | What it is |
+| Setting | Option | Default | Meaning |
 |---|---|---|---|
 """
 

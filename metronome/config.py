@@ -137,142 +137,144 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True, env_ignore_empty=True)
 
-    host: str = Field("127.0.0.1", description="Address to listen on. Beyond the loopback, put a proxy in front.")
-    port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs which.")
+    host: str = Field("127.0.0.1", description="Address to listen on. Beyond localhost, put a proxy in front.")
+    port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 chooses a free one and logs it.")
     data: Path = Field(Path("data"), description="Folder for the spool, dead letters and the embedded store.")
     store: Annotated[str, BeforeValidator(_parse_store)] = Field(
         "duckdb",
-        description="Where events end: `duckdb`, a file in the data folder, or the address of an Elasticsearch, "
+        description="Where events are stored: `duckdb`, a file in the data folder, or the URL of an Elasticsearch, "
         "`http(s)://[user:password@]host:9200`.",
     )
     store_api_key: str = Field("", description="API key for Elasticsearch, instead of user and password.")
-    store_ca: Path | None = Field(None, description="File with the certificate that signed Elasticsearch's own.")
+    store_ca: Path | None = Field(None, description="File with the certificate that signed Elasticsearch's.")
     index_prefix: Annotated[str, BeforeValidator(_parse_index_prefix)] = Field(
-        "metronome", description="Elasticsearch indices are named with it: `metronome-2015.01.22`."
+        "metronome", description="Prefix of the Elasticsearch indices: `metronome-2015.01.22`."
     )
     archive: Annotated[str, BeforeValidator(_parse_archive)] = Field(
         "",
-        description="Where all events are kept for the long term, beside the store: `s3://bucket/prefix`, "
-        "`gs://bucket/prefix`, `az://container/prefix` or `file:///folder`. Empty: nowhere.",
+        description="URL of the long-term archive: `s3://bucket/prefix`, `gs://bucket/prefix`, "
+        "`az://container/prefix` or `file:///folder`. Empty: no archive.",
     )
     archive_roll_bytes: ByteSize = Field(
-        ByteSize(32 * 2**20), gt=0, description="How much gathers, uncompressed, before it is written to the archive."
+        ByteSize(32 * 2**20),
+        gt=0,
+        description="Write collected events to the archive when they reach this size, uncompressed.",
     )
     archive_roll_age: Annotated[timedelta, BeforeValidator(_parse_positive_age)] = Field(
-        timedelta(minutes=15), description="How long the oldest waits before it is written to the archive all the same."
+        timedelta(minutes=15),
+        description="Write collected events to the archive at the latest when the oldest is this old.",
     )
     duckdb_memory: str = Field(
-        "1GB", pattern=r"^\d+(\.\d+)?\s*([KMGT]i?B)$", description="What the embedded store may take of memory."
+        "1GB", pattern=r"^\d+(\.\d+)?\s*([KMGT]i?B)$", description="Memory limit of the embedded store."
     )
     public: Annotated[tuple[Scope, ...], NoDecode, BeforeValidator(_parse_public_scopes)] = Field(
         (Scope.TICK, Scope.TOCK),
-        description="What may be done without a key, of the scopes `tick`, `import`, `tock`, `query` and `admin`; "
-        "`none` for nothing. On the loopback, before a key is made, everything may.",
+        description="Scopes that need no key, of `tick`, `import`, `tock`, `query` and `admin`; `none` for none. On "
+        "localhost, everything is public until the first key is created.",
     )
     trusted_proxies: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_networks)] = Field(
         ("127.0.0.0/8", "::1/128"),
-        description="Networks of the proxies in front, whose `X-Forwarded-For` is believed; `none` for nobody's.",
+        description="Networks of proxies whose `X-Forwarded-For` is trusted; `none` to trust no proxy.",
     )
     hit_prefix: Annotated[str, BeforeValidator(_parse_path_prefix)] = Field(
-        "/hit", description="Where the protocol of true-micro-analytics is spoken."
+        "/hit", description="Path prefix of the true-micro-analytics protocol."
     )
     hit_port: int | None = Field(
-        None, ge=1, le=65535, description="A port of its own for true-micro-analytics, spoken there at `/`."
+        None, ge=1, le=65535, description="Separate port for true-micro-analytics, which it serves at `/`."
     )
-    microticks_key: str = Field(
-        "", description="A key that microticks' lists can be read with, beside those made here."
-    )
+    microticks_key: str = Field("", description="Additional key for reading microticks' lists.")
     forward_port: int | None = Field(
-        None, ge=1, le=65535, description="Port for Fluentd's forward protocol, usually 24224; off without it."
+        None, ge=1, le=65535, description="Port for Fluentd's forward protocol, usually 24224. Empty: disabled."
     )
     forward_shared_key: str = Field(
-        "", description="What forward's clients must know; without it, whoever reaches the port may send."
+        "", description="Shared key for forward clients. Empty: everyone who reaches the port may send."
     )
     forward_users: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_users)] = Field(
-        (), description="Users that forward's clients must be, beside knowing the shared key: `name:password,…`."
+        (), description="Users for forward clients, in addition to the shared key: `name:password,…`."
     )
     forward_certificate: Path | None = Field(
-        None, description="File with the certificate chain for forward over TLS; with it, TLS is all that is spoken."
+        None, description="File with the certificate chain for forward; if set, the port accepts TLS only."
     )
-    forward_certificate_key: Path | None = Field(None, description="File with that certificate's private key.")
+    forward_certificate_key: Path | None = Field(None, description="File with the private key of that certificate.")
     syslog_port: int | None = Field(
-        None, ge=1, le=65535, description="Port for syslog over TCP and UDP, usually 514 or 5514; off without it."
+        None, ge=1, le=65535, description="Port for syslog over TCP and UDP, usually 514 or 5514. Empty: disabled."
     )
     workers: int = Field(
-        1, ge=1, le=64, description="Processes that take events; with more than one, one more ships and answers."
+        1,
+        ge=1,
+        le=64,
+        description="Number of processes that accept events; with more than one, another process ships and answers "
+        "reports.",
     )
     item_pattern: Annotated[str, BeforeValidator(_parse_item_pattern)] = Field(
         "",
-        description="Regular expression that finds the item in the path of an access log: groups `id` and, for "
-        "downloads, `format`. Empty: an item is the whole path.",
+        description="Regular expression that finds the item in the path of an access log, with the groups `id` and, "
+        "for downloads, `format`. Empty: the whole path is the item.",
     )
     own_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_list)] = Field(
-        (), description="Your own host names, with commas between: as referers they do not count."
+        (), description="Your own host names, comma-separated: they do not count as referrers."
     )
     addresses: Literal["cut", "keep"] = Field(
-        "cut", description="Whether client addresses are cut to /24 (IPv6: /48) or kept whole."
+        "cut", description="Truncate client IP addresses to /24 (IPv6: /48) with `cut`, or `keep` them whole."
     )
     enrich: Literal["on", "off"] = Field(
         "on",
-        description="Whether browser, system, device, bot, country, channel, campaign and visitor are added to events.",
+        description="Add browser, system, device, bot, country, channel, campaign and visitor to events.",
     )
     countries: Annotated[str, BeforeValidator(_parse_countries)] = Field(
         "built-in",
-        description="Where the country of an address is looked up: `built-in`, the path of a MaxMind file `….mmdb`, or "
-        "`off`.",
+        description="Country database: `built-in`, the path of a MaxMind file `….mmdb`, or `off`.",
     )
     referer_spam: Path | None = Field(
         None,
-        description="File with the hosts whose referers are advertisements, one a line: their visits count as a bot's.",
+        description="File with referrer spam hosts, one per line: their visits count as a bot's.",
     )
     visitors: Literal["on", "off"] = Field(
         "on",
-        description="Whether visitors are told apart, without cookies, for one day each; `off`: only where events name "
-        "theirs.",
+        description="Identify visitors per day, without cookies; `off`: only where events name a visitor.",
     )
     privacy_signals: Literal["honour", "ignore"] = Field(
         "honour",
-        description="Whether a request with `Sec-GPC: 1` or `DNT: 1` is counted without its visitor.",
+        description="Store events of requests with `Sec-GPC: 1` or `DNT: 1` without their visitor.",
     )
-    min_visitors: int = Field(
-        5, ge=1, description="Of how many visitors recommendations need to know before they say anything."
-    )
+    min_visitors: int = Field(5, ge=1, description="Minimum number of shared visitors a recommendation needs.")
     question_seconds: float = Field(
-        10.0, gt=0, le=3_600, description="How long a question may take before it is refused as too costly."
+        10.0, gt=0, le=3_600, description="Time limit of a query; longer ones are rejected as too expensive."
     )
     counter_platform: str = Field(
-        "", description="Your repository's name, as COUNTER reports give it; registries refuse reports without one."
+        "", description="Your repository's name in COUNTER reports; registries reject reports without one."
     )
-    counter_publisher: str = Field("", description="The publisher of your datasets, as COUNTER reports name it.")
+    counter_publisher: str = Field("", description="The publisher of your datasets in COUNTER reports.")
     counter_publisher_id: Annotated[str, BeforeValidator(_parse_publisher_id)] = Field(
         "",
-        description="That publisher's identifier, as `grid:grid.1234.5`; of the types isni, orcid, grid, urn and "
-        "client-id.",
+        description="The publisher's identifier, such as `grid:grid.1234.5`; of the types isni, orcid, grid, urn "
+        "and client-id.",
     )
     tick_max_age: Annotated[timedelta, BeforeValidator(parse_age)] = Field(
         timedelta(days=7),
-        description="How old an event may be that comes without a key of the scope `import`: `7d`, `12h`; `0` for any "
-        "age.",
+        description="Maximum age of events sent without a key of the scope `import`: `7d`, `12h`; `0` for no limit.",
     )
     spool_max_bytes: ByteSize = Field(
         ByteSize(8 * 2**30),
         gt=0,
-        description="What all spools may hold on disk together; past it events are refused with 503.",
+        description="Maximum size of all spools on disk; beyond it, events are rejected with 503.",
     )
     body_max_bytes: ByteSize = Field(
-        ByteSize(16 * 2**20), gt=0, description="How large a request may be, as it comes and decompressed."
+        ByteSize(16 * 2**20), gt=0, description="Maximum size of a request body, compressed and decompressed."
     )
-    batch_max_events: int = Field(10_000, ge=1, description="How many events a request may hold.")
-    event_max_bytes: ByteSize = Field(ByteSize(2**20), gt=0, description="How large a single event may be.")
+    batch_max_events: int = Field(10_000, ge=1, description="Maximum number of events in a request.")
+    event_max_bytes: ByteSize = Field(ByteSize(2**20), gt=0, description="Maximum size of a single event.")
     stop_seconds: float = Field(
         10.0,
         ge=0,
         le=86_400,
-        description="How long a stop may take to finish replies and to ship what is in the spool.",
+        description="Maximum time to finish replies, and to ship the spool, when stopping.",
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Minimum level of log messages."
+    )
     log_format: Literal["auto", "console", "json"] = Field(
-        "auto", description="How it is logged: `auto` is `console` in a terminal, else `json`."
+        "auto", description="Log format: `auto` is `console` in a terminal, otherwise `json`."
     )
 
     @property
