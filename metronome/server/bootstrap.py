@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from metronome.auth.authorizer import Authorizer
 from metronome.auth.client_address import ClientAddress
@@ -19,34 +19,45 @@ from metronome.intake import Intake
 from metronome.items import compile_item_pattern
 from metronome.spool import SpoolWriter
 from metronome.state.base import State
-from metronome.state.elasticsearch import ElasticsearchState
 from metronome.state.sqlite import SQLiteState
 from metronome.stores.base import Store
-from metronome.stores.duckdb import DuckDBStore
-from metronome.stores.elasticsearch import ElasticsearchConfig, ElasticsearchStore
 from metronome.telemetry import Telemetry
 from metronome.web.handlers import IngestContext
+
+if TYPE_CHECKING:
+    from metronome.stores.elasticsearch import ElasticsearchConfig
 
 _WARM_UP_EVENT: Final = {"event": "view", "clientip": "1.0.0.0", "url": "http://192.0.2.0/"}
 _WARM_UP_AGENTS: Final = ("Mozilla/5.0", "unheard of")
 """A browser's, and one that is looked for in all lists."""
 
 
+# Each store is imported only where it is used: importing the Elasticsearch client takes half a second, DuckDB a tenth.
+
+
 def open_store(settings: Settings) -> Store:
-    """Make the store that the settings name; it is not set up yet."""
+    """Return the configured store, before its setup."""
     if settings.store == "duckdb":
+        from metronome.stores.duckdb import DuckDBStore
+
         return DuckDBStore(settings.data, settings.duckdb_memory, settings.question_seconds)
+    from metronome.stores.elasticsearch import ElasticsearchStore
+
     return ElasticsearchStore(_elasticsearch_config(settings), settings.question_seconds)
 
 
 def open_state(settings: Settings) -> State:
-    """Make the keeper of keys that goes with the store; it is not set up yet."""
+    """Return the keyed state that belongs to the configured store, before its setup."""
     if settings.store == "duckdb":
         return SQLiteState(settings.data)
+    from metronome.state.elasticsearch import ElasticsearchState
+
     return ElasticsearchState(_elasticsearch_config(settings))
 
 
-def _elasticsearch_config(settings: Settings) -> ElasticsearchConfig:
+def _elasticsearch_config(settings: Settings) -> "ElasticsearchConfig":
+    from metronome.stores.elasticsearch import ElasticsearchConfig
+
     return ElasticsearchConfig(
         settings.store,
         settings.store_api_key or None,
