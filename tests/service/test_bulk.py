@@ -148,6 +148,7 @@ def test_keys_are_asked_for_in_elasticsearchs_way(tmp_path: Path, item: str) -> 
         assert views(running, item) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_full_spool_refuses_each_document_for_now_and_takes_it_later(tmp_path: Path, item: str, workers: int) -> None:
     away = f"http://127.0.0.1:{free_port()}"

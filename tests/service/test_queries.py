@@ -265,6 +265,7 @@ def hostile_bodies() -> list[Asked]:
     return [Asked("POST", "/query", body, JSON) for body in bodies]
 
 
+@pytest.mark.slow
 def test_hostile_questions_are_answered_or_refused_with_400(server: Server) -> None:
     asked = [*hostile_addresses(), *hostile_bodies()]
     with going_on(server):

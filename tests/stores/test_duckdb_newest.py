@@ -24,6 +24,7 @@ def database() -> Iterator[duckdb.DuckDBPyConnection]:
     database.close()
 
 
+@pytest.mark.slow
 @given(
     rows=ROWS,
     limit=st.integers(1, 8),
