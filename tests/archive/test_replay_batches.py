@@ -24,6 +24,7 @@ _SIZES = st.sampled_from(
 _WIDTHS = st.sampled_from([0, 1, 700, REPLAY_BATCH_MAX_BYTES // 3])
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(_SIZES, _WIDTHS), max_size=6))
 def test_every_document_goes_and_says_where_it_is_from(sizes: list[tuple[int, int]]) -> None:
     counts = [min(count, 60_000_000 // (width + 20)) for count, width in sizes]

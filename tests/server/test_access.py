@@ -274,5 +274,3 @@ def test_with_elasticsearch_keys_are_kept_there(elasticsearch_url: str, tmp_path
             assert "dashboard  query" in run_metronome("keys", "list", **store).stdout
     finally:
         delete_indices(elasticsearch_url, prefix)
-        request = urllib.request.Request(f"{elasticsearch_url}/state-{prefix}", method="DELETE")  # noqa: S310  # our own node
-        urllib.request.urlopen(request, timeout=REQUEST_TIMEOUT_SECONDS).close()  # noqa: S310  # our own node

@@ -99,6 +99,7 @@ REFUSED: Final = (
 )
 
 
+@pytest.mark.slow
 def test_reports_answer_whatever_they_are_asked_with(server: Server) -> None:
     wanted = [
         RawRequest("GET", f"{path}{'&' if '?' in path else '?'}{name}={quote(value, safe='')}")

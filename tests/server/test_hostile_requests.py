@@ -97,6 +97,7 @@ PACKED: Final = {
 }
 
 
+@pytest.mark.slow
 def test_every_address_answers_any_body_in_its_own_shape(server: Server) -> None:
     wanted = [
         RawRequest(method, path, body, (("Content-Type", kind),))
@@ -235,6 +236,7 @@ HEADERS: Final = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["server", "crew"])
 def test_headers_may_say_anything(request: pytest.FixtureRequest, where: str) -> None:
     server: Server = request.getfixturevalue(where)

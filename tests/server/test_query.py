@@ -268,6 +268,7 @@ def hostile_bodies() -> list[RawRequest]:
     return [RawRequest("POST", "/query", body, JSON_HEADERS) for body in bodies]
 
 
+@pytest.mark.slow
 def test_hostile_questions_are_answered_or_refused_with_400(server: Server) -> None:
     asked = [*hostile_addresses(), *hostile_bodies()]
     with still_counting(server):

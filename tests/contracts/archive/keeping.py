@@ -50,6 +50,7 @@ class ArchiveContractTests:
             assert {one.path for one in listed} == paths
             assert all(one.size == len(one.path) for one in listed)
 
+    @pytest.mark.slow
     async def test_concurrent_puts_and_gets(self, archive: Archive) -> None:
         wanted = {f"2015/01/{day:02}/{hour:02}/n.ndjson.gz": b"%d" % hour for day in range(1, 51) for hour in range(24)}
         for some in range(0, len(wanted), 100):

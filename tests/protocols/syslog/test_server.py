@@ -194,6 +194,7 @@ def test_hits_objects_and_logs_are_stored_as_what_they_are(tmp_path: Path) -> No
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_stop_in_the_middle_loses_nothing_that_was_whole(tmp_path: Path, workers: int) -> None:
     data = tmp_path / "data"
