@@ -5,9 +5,7 @@ from typing import Final
 from metronome.protocol import Endpoint
 from metronome.protocols import elasticsearch
 from metronome.protocols.matomo import api, tracker
-from metronome.protocols.micro_metrics import batch as track_batch
-from metronome.protocols.micro_metrics import pixel as track_pixel
-from metronome.protocols.micro_metrics import track
+from metronome.protocols.micro_metrics import tracking
 from metronome.protocols.native import pixel, tick
 
 TICK_ENDPOINT: Final = Endpoint("POST", "", "/tick", tick)
@@ -26,9 +24,9 @@ def _matomo_endpoints(prefix: str) -> tuple[Endpoint, ...]:
 ENDPOINTS: Final = (
     TICK_ENDPOINT,
     Endpoint("GET", "", "/tick.gif", pixel),
-    Endpoint("POST", "", "/api/track", track),
-    Endpoint("POST", "", "/api/track/batch", track_batch),
-    Endpoint("GET", "", "/t.gif", track_pixel),
+    Endpoint("POST", "", "/api/track", tracking.TRACK),
+    Endpoint("POST", "", "/api/track/batch", tracking.BATCH),
+    Endpoint("GET", "", "/t.gif", tracking.PIXEL),
     *_matomo_endpoints(""),
     # Matomo's importer puts its addresses behind its --url as that is: one that ends with a slash makes two.
     *_matomo_endpoints("/"),

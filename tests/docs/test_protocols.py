@@ -13,7 +13,7 @@ from metronome.protocol import ParsedEvent, Protocol, Request
 from metronome.protocols.elasticsearch import protocol as elasticsearch
 from metronome.protocols.matomo import fields, tracker
 from metronome.protocols.micro_analytics import protocol as hit
-from metronome.protocols.micro_metrics import track
+from metronome.protocols.micro_metrics import tracking
 from metronome.protocols.microticks import sessions
 from metronome.protocols.native import pixel
 from metronome.protocols.registry import ENDPOINTS
@@ -79,7 +79,7 @@ EXAMPLES: Final = {
     "true-micro-analytics": fields_of(hit, request(path="/docs/intro", query="a=b")),
     "micro-metrics": {
         name.split(".")[0] if "." in name else name: value
-        for name, value in fields_of(track, request(TRACKED)).items()
+        for name, value in fields_of(tracking.TRACK, request(TRACKED)).items()
         if not name.startswith(("tags.", "fields.", "data.", "tag.keys", "metric."))
     },
     "microticks": {

@@ -1,5 +1,6 @@
-"""micro-metrics: events with a type, tags, a value and data, one by one, in batches, or by a pixel.
+"""micro-metrics: events with a type, tags, a value and data, sent one by one, in batches, or by a pixel.
 
-The protocol is that of the service of the same name (github.com/firstandthird/micro-metrics). What it calls a
-*tracked document* is an event here; `documents` says how one becomes the other, and back.
+The protocol of https://github.com/firstandthird/micro-metrics. What it calls a *tracked document* is an event here:
+`documents` converts payloads to documents, these to events, and stored events back to documents; `tracking` is the
+ingest protocol, and `reports` and `routes` return what was tracked.
 """

@@ -1,8 +1,8 @@
-"""Times as JavaScript's ``Date`` reads them.
+"""Parse times as JavaScript's ``Date`` does.
 
-That is the format of ECMA-262 (21.4.1.32, Date Time String Format), and besides what browsers and Node read for
-old times' sake: ``Mon, 25 Dec 1995 13:30:00 +0430``, ``Dec 25, 1995``, ``12/25/1995 1:30 PM``. Where JavaScript
-takes the zone of the machine, this takes UTC.
+Accepted are the format of ECMA-262 (21.4.1.32, Date Time String Format) and the forms without a standard that browsers
+and Node accept: ``Mon, 25 Dec 1995 13:30:00 +0430``, ``Dec 25, 1995``, ``12/25/1995 1:30 PM``. A time without a zone
+is in UTC, where JavaScript uses the zone of the machine.
 """
 
 import math
@@ -11,14 +11,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from metronome.errors import Malformed
+from metronome.times import MONTH_NAMES, from_milliseconds
 
 _MAX_CHARACTERS: Final = 100
-_SHOWN_CHARACTERS: Final = 60
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MONTHS: Final = (
-    *("january", "february", "march", "april", "may", "june"),
-    *("july", "august", "september", "october", "november", "december"),
-)
+_QUOTED_MAX_CHARACTERS: Final = 60
+_MONTHS: Final = tuple(name.lower() for name in MONTH_NAMES)
 _WEEKDAYS: Final = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _ZONE_HOURS: Final = {
     **dict.fromkeys(("z", "ut", "utc", "gmt"), 0),
@@ -28,7 +25,7 @@ _ZONE_HOURS: Final = {
     "edt": -4,
     "pst": -8,
 }
-"""The zones that JavaScript knows by name, in hours."""
+"""The offsets of the zones that JavaScript knows by name, in hours."""
 _MIN_NAME_CHARACTERS: Final = 3
 
 _ISO: Final = re.compile(
@@ -38,7 +35,7 @@ _ISO: Final = re.compile(
     re.ASCII,
 )
 _MILLISECONDS: Final = re.compile(r"0|-?\d{9,16}", re.ASCII)
-"""Fewer digits are a year, or a day without its hyphens: it is not said which."""
+"""Fewer digits are ambiguous: a year, or a day without hyphens."""
 _CLOCK: Final = re.compile(
     r"(?P<hour>\d{1,2}):(?P<minute>\d\d)(?::(?P<second>\d\d)(?:\.(?P<part>\d{1,9}))?)?\s*(?P<half>[AP]M\b)?"
     r"\s*(?P<zone>(?:GMT|UTC?|Z)?\s*[+-]\d\d:?\d\d|(?:GMT|UTC?|Z|[ECMP][SD]T)\b)?",
@@ -54,16 +51,13 @@ _CENTURY_PIVOT: Final = 50
 
 
 def parse_javascript_date(value: object) -> datetime:
-    """Read a time as JavaScript's ``new Date(value)`` does.
+    """Return a time as JavaScript's ``new Date(value)`` does, in UTC and whole milliseconds.
 
     Args:
-        value: milliseconds since 1970, as a number or (nine digits or more) as text, or a time in words and figures.
-
-    Returns:
-        The time in UTC, in whole milliseconds.
+        value: milliseconds since 1970, as a number or (nine digits or more) as text, or a date as text.
 
     Raises:
-        Malformed: it is none, or outside the years 1 to 9999.
+        Malformed: it is not a time, or outside the years 1 to 9999.
 
     """
     try:
@@ -76,7 +70,7 @@ def parse_javascript_date(value: object) -> datetime:
 def _parse_milliseconds(value: object) -> datetime:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise ValueError
-    return _EPOCH + timedelta(milliseconds=math.trunc(value))
+    return from_milliseconds(math.trunc(value))
 
 
 def _parse_text(text: str) -> datetime:
@@ -92,7 +86,7 @@ def _parse_text(text: str) -> datetime:
 
 
 def _parse_informal(text: str) -> datetime:
-    """Read the form without a standard: a clock anywhere, and the day in what is left."""
+    """Parse a time that is not ISO 8601: a clock anywhere in it, and a day in the rest."""
     plain = _COMMENT.sub(" ", text)
     clock = _CLOCK.search(plain)
     if clock is None:
@@ -109,8 +103,8 @@ def _parse_informal(text: str) -> datetime:
 def _parse_clock(clock: re.Match[str], hour_offset: int) -> timedelta:
     hour, minute, second = int(clock["hour"]), int(clock["minute"]), int(clock["second"] or 0)
     part = int((clock["part"] or "").ljust(6, "0")[:6])
-    is_end_of_day = hour == 24 and not (minute or second or part)  # noqa: PLR2004  # so many hours has a day
-    if not (hour < 24 or is_end_of_day) or minute > 59 or second > 59:  # noqa: PLR2004  # a clock's own
+    is_end_of_day = hour == 24 and not (minute or second or part)  # noqa: PLR2004  # hours of a day
+    if not (hour < 24 or is_end_of_day) or minute > 59 or second > 59:  # noqa: PLR2004  # limits of a clock
         raise ValueError
     time = timedelta(hours=hour + hour_offset, minutes=minute, seconds=second, microseconds=part)
     return time - _zone_offset(clock["zone"] or "Z")
@@ -131,15 +125,15 @@ def _named_zone_hours(name: str) -> int:
 
 
 def _parse_day(text: str) -> datetime:
-    """Read a day as ``25 Dec 1995``, ``Dec 25, 1995``, ``12/25/1995`` or ``1995/12/25``, and perhaps a zone."""
+    """Parse a day such as ``25 Dec 1995``, ``Dec 25, 1995``, ``12/25/1995`` or ``1995/12/25`` and a zone."""
     month, numbers, zone = 0, [], 0
     for token in _TOKEN.findall(text):
         if token[0].isdigit():
             numbers.append(token)
         elif token[0].isalpha():
-            found = _name_index(token, _MONTHS)
-            if found is not None:
-                month = found + 1
+            index = _name_index(token, _MONTHS)
+            if index is not None:
+                month = index + 1
             elif _name_index(token, _WEEKDAYS) is None:
                 zone = _named_zone_hours(token)
         elif not _SEPARATORS.issuperset(token):
@@ -151,14 +145,14 @@ def _name_index(word: str, names: tuple[str, ...]) -> int | None:
     lower = word.lower()
     if len(lower) < _MIN_NAME_CHARACTERS:
         return None
-    return next((at for at, name in enumerate(names) if name.startswith(lower)), None)
+    return next((index for index, name in enumerate(names) if name.startswith(lower)), None)
 
 
 def _build_day(month: int, numbers: list[str]) -> datetime:
     year_first = _is_year(numbers[0]) if numbers else False
     match numbers:
-        case [one, other] if month:
-            year, day = (one, other) if year_first else (other, one)
+        case [first, second] if month:
+            year, day = (first, second) if year_first else (second, first)
         case [first, second, third] if not month:
             year, month, day = (first, int(second), third) if year_first else (third, int(first), second)
         case _:
@@ -179,7 +173,8 @@ def _expand_year(number: str) -> int:
 
 def _invalid_date_message(value: object) -> str:
     text = repr(value) if isinstance(value, (str, float)) else type(value).__name__
-    shown = text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…"
+    quoted = text if len(text) <= _QUOTED_MAX_CHARACTERS else text[:_QUOTED_MAX_CHARACTERS] + "…"
     return (
-        f"{shown} is no time: write 2017-04-26T12:17:25.458Z, Wed, 26 Apr 2017 12:17:25 GMT, or milliseconds since 1970"
+        f"invalid time {quoted}: expected 2017-04-26T12:17:25.458Z, Wed, 26 Apr 2017 12:17:25 GMT, "
+        "or milliseconds since 1970"
     )

@@ -1,30 +1,22 @@
-"""The routes that answer the reports of micro-metrics, with errors in that protocol's own shape."""
+"""The routes of micro-metrics' reports."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any, Final, NamedTuple
 
 import orjson
 from aiohttp import web
 
-from metronome.errors import InvalidQuery
+from metronome.errors import InvalidQuery, MetronomeError
 from metronome.protocol import Request
-from metronome.protocols.micro_metrics import reports as found
-from metronome.protocols.micro_metrics import reports as measures
-from metronome.protocols.micro_metrics import reports as names
-from metronome.protocols.micro_metrics import reports as tables
-from metronome.protocols.micro_metrics import track
-from metronome.protocols.micro_metrics.payloads import KEY_PARAMETER
+from metronome.protocols.micro_metrics import reports
 from metronome.protocols.micro_metrics.reports import ALL_TIME, DEFAULT_LAST, parse_metrics_query
+from metronome.protocols.micro_metrics.tracking import KEY_PARAMETER, TRACK
 from metronome.scopes import Scope
 from metronome.web.handlers import Handler, QueryContext, report_handler
 from metronome.web.negotiation import Content
 from metronome.web.problems import protocol_error_response
 
-_JSON_CONTENT_TYPE: Final = "application/json"
-_CSV_CONTENT_TYPE: Final = "text/csv"
-_CSV_SUFFIX: Final = ".csv"
 _EMPTY_REQUEST: Final = Request(b"", "", 0)
 
 
@@ -32,12 +24,12 @@ class _ReportRoute(NamedTuple):
     """One report.
 
     Attributes:
-        path: its address.
-        ask: answers it, of the store, what it is asked with and, where there is one, its own parameter.
-        shape: makes what is sent as JSON of that answer.
-        table: makes CSV of that answer, at the address with ``.csv``; None where there is none.
-        own: its own parameter, which it needs.
-        last: how far it looks back if nothing is said of that.
+        path: its path.
+        run: returns the result for the store, the query and, if there is one, the report's own parameter.
+        to_json: converts the result to what is sent as JSON.
+        to_csv: encodes the result for the path with ``.csv``; None if there is none.
+        parameter: the report's own parameter, which is required.
+        default_last: the range if the query has none.
 
     """
 
@@ -49,74 +41,71 @@ class _ReportRoute(NamedTuple):
     default_last: str = DEFAULT_LAST
 
 
-def _unchanged(answer: Any) -> Any:
-    return answer
+def _as_is(result: Any) -> Any:
+    return result
 
 
-def _with_count(answer: list[Any]) -> dict[str, Any]:
-    return {"count": len(answer), "results": answer}
+def _with_count(results: list[Any]) -> dict[str, Any]:
+    return {"count": len(results), "results": results}
 
 
 _REPORT_ROUTES: Final = (
     _ReportRoute(
         "/api/report",
-        found.list_documents,
-        lambda lines: _with_count([*map(orjson.Fragment, lines)]),
-        tables.encode_documents_csv,
+        reports.list_documents,
+        lambda documents: _with_count([*map(orjson.Fragment, documents)]),
+        reports.encode_documents_csv,
     ),
-    _ReportRoute("/api/report/count", found.count_documents, lambda count: {"count": count}, tables.encode_count_csv),
-    _ReportRoute("/api/report/aggregate", measures.aggregate_values, _unchanged, tables.encode_aggregate_csv),
-    _ReportRoute("/api/report/groupby", measures.group_values, _unchanged, tables.encode_groups_csv, "groupby"),
-    _ReportRoute("/api/report/unique", found.unique_values, _with_count, tables.encode_unique_csv, "unique"),
-    _ReportRoute("/api/tags", names.list_tags, _unchanged, default_last=ALL_TIME),
-    _ReportRoute("/api/tag-values", names.list_tag_values, _unchanged, parameter="tag", default_last=ALL_TIME),
-    _ReportRoute("/api/types", names.list_types, _with_count, default_last=ALL_TIME),
+    _ReportRoute(
+        "/api/report/count", reports.count_documents, lambda count: {"count": count}, reports.encode_count_csv
+    ),
+    _ReportRoute("/api/report/aggregate", reports.aggregate_values, _as_is, reports.encode_aggregate_csv),
+    _ReportRoute("/api/report/groupby", reports.group_values, _as_is, reports.encode_groups_csv, "groupby"),
+    _ReportRoute("/api/report/unique", reports.unique_values, _with_count, reports.encode_unique_csv, "unique"),
+    _ReportRoute("/api/tags", reports.list_tags, _as_is, default_last=ALL_TIME),
+    _ReportRoute("/api/tag-values", reports.list_tag_values, _as_is, parameter="tag", default_last=ALL_TIME),
+    _ReportRoute("/api/types", reports.list_types, _with_count, default_last=ALL_TIME),
 )
 
 
 def build_report_routes(context: QueryContext) -> list[web.RouteDef]:
-    """List the routes."""
-    plain = [web.get(report.path, _report_handler(report, _encode_json, context)) for report in _REPORT_ROUTES]
-    tabular = [
-        web.get(report.path + _CSV_SUFFIX, _report_handler(report, _encode_csv, context))
+    """Return the routes of the reports."""
+    routes = [web.get(report.path, _report_handler(report, context)) for report in _REPORT_ROUTES]
+    return routes + [
+        web.get(f"{report.path}.csv", _report_handler(report, context, report.to_csv))
         for report in _REPORT_ROUTES
         if report.to_csv
     ]
-    return plain + tabular
 
 
-def _report_handler(
-    report: _ReportRoute, encode: Callable[[_ReportRoute, Any], bytes], context: QueryContext
-) -> Handler:
-    media, charset = (_CSV_CONTENT_TYPE, "utf-8") if encode is _encode_csv else (_JSON_CONTENT_TYPE, None)
+def _report_handler(report: _ReportRoute, context: QueryContext, to_csv: Callable[[Any], str] | None = None) -> Handler:
+    def encode(result: Any) -> Content:
+        if to_csv is None:
+            return Content(orjson.dumps(report.to_json(result)))
+        return Content(to_csv(result).encode(), "text/csv", "utf-8")
 
     async def run(request: web.Request) -> Content:
-        result = await _run_report(report, request, context)
         # In a thread: encoding a large result takes up to a second.
-        return Content(await asyncio.to_thread(encode, report, result), media, charset)
+        return await asyncio.to_thread(encode, await _run_report(report, request, context))
 
     return report_handler(
         context,
         f"micrometrics_{report.path.rpartition('/')[2]}",
         context.require(Scope.QUERY, KEY_PARAMETER),
         run,
-        error_response=partial(protocol_error_response, track, _EMPTY_REQUEST),
+        error_response=_error_response,
     )
 
 
+def _error_response(error: MetronomeError) -> web.Response:
+    return protocol_error_response(TRACK, _EMPTY_REQUEST, error)
+
+
 async def _run_report(report: _ReportRoute, request: web.Request, context: QueryContext) -> Any:
-    query = request.query
-    asked = parse_metrics_query(query, context.now(), report.parameter, report.default_last)
+    query = parse_metrics_query(request.query, context.now(), report.parameter, report.default_last)
     if not report.parameter:
-        return await report.run(context.store, asked)
-    if not query.get(report.parameter):
+        return await report.run(context.store, query)
+    value = request.query.get(report.parameter)
+    if not value:
         raise InvalidQuery(f'"{report.parameter}" is required')
-    return await report.run(context.store, asked, query[report.parameter])
-
-
-def _encode_json(report: _ReportRoute, result: Any) -> bytes:
-    return orjson.dumps(report.to_json(result))
-
-
-def _encode_csv(report: _ReportRoute, result: Any) -> bytes:
-    return report.to_csv(result).encode() if report.to_csv else b""
+    return await report.run(context.store, query, value)

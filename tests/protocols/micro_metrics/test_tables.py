@@ -22,15 +22,15 @@ from metronome.protocols.micro_metrics.reports import (
 MEASURES = {"sum": 3, "avg": 1.5, "max": 2, "min": 1}
 
 
-def tracked(**more: Any) -> bytes:
-    found = {"type": "a", "tags": {}, "fields": {}, "data": {}, "value": 1, "createdOn": "2017", **more}
-    return orjson.dumps({**found, "tagKeys": list(found["tags"]), "_id": "x"})
+def document(**more: Any) -> bytes:
+    fields = {"type": "a", "tags": {}, "fields": {}, "data": {}, "value": 1, "createdOn": "2017", **more}
+    return orjson.dumps({**fields, "tagKeys": list(fields["tags"]), "_id": "x"})
 
 
-def test_documents_have_a_column_for_each_tag_field_and_entry_of_data() -> None:
+def test_each_tag_field_and_name_in_data_is_a_column() -> None:
     documents = [
-        tracked(tags={"b": 1, "a": "x,y"}, data={"plan": None, "n": [1]}, userId="u"),
-        tracked(fields={"f": True}, value={"v": 1}, sessionId='s"1\n', createdOn="2018"),
+        document(tags={"b": 1, "a": "x,y"}, data={"plan": None, "n": [1]}, userId="u"),
+        document(fields={"f": True}, value={"v": 1}, sessionId='s"1\n', createdOn="2018"),
     ]
     assert encode_documents_csv(documents) == (
         "type,tags.a,tags.b,fields.f,value,data.n,data.plan,userId,sessionId,createdOn,tagKeys\r\n"
@@ -39,13 +39,13 @@ def test_documents_have_a_column_for_each_tag_field_and_entry_of_data() -> None:
     )
 
 
-def test_without_documents_there_is_the_line_of_names() -> None:
+def test_a_report_without_documents_has_a_header() -> None:
     assert encode_documents_csv([]) == "type,value,userId,sessionId,createdOn,tagKeys\r\n"
 
 
 @pytest.mark.parametrize("text", ["=1+2", "+cmd|x", "-1+2", "@SUM(A1)", "\tx", "\r=1"])
-def test_a_text_that_a_spreadsheet_would_work_out_is_kept_from_it(text: str) -> None:
-    table = encode_documents_csv([tracked(type=text, tags={text: text}, value=text)])
+def test_escapes_text_that_a_spreadsheet_would_evaluate(text: str) -> None:
+    table = encode_documents_csv([document(type=text, tags={text: text}, value=text)])
     names, row = csv.reader(io.StringIO(table, newline=""))
     assert row == [f"'{text}", f"'{text}", f"'{text}", "", "", "2017", f"'{text}"]
     assert names[1] == f"tags.{text}"
@@ -54,11 +54,11 @@ def test_a_text_that_a_spreadsheet_would_work_out_is_kept_from_it(text: str) -> 
 
 
 @pytest.mark.parametrize("value", [-5, -0.5, "-5", "+1.5e3", "a=b"])
-def test_numbers_stay_as_they_are(value: object) -> None:
-    assert f"a,{value},,," in encode_documents_csv([tracked(value=value)])
+def test_does_not_escape_numbers(value: object) -> None:
+    assert f"a,{value},,," in encode_documents_csv([document(value=value)])
 
 
-def test_measures_by_time_have_a_line_for_each() -> None:
+def test_an_aggregate_has_a_row_for_each_period() -> None:
     rows = [{"dateString": "2017-04-26T00:00:00.000Z", "date": "1493164800000", **MEASURES}]
     assert encode_aggregate_csv(rows) == "Date,Sum,Avg,Max,Min\r\n2017-04-26T00:00:00.000Z,3,1.5,2,1\r\n"
 
@@ -67,7 +67,7 @@ def test_measures_by_time_have_a_line_for_each() -> None:
     ("time", "cell"),
     [({}, "6/4/2017"), ({"hour": 7}, "6/4/2017 07:00"), ({"hour": 7, "minute": 5}, "6/4/2017 07:05")],
 )
-def test_groups_are_columns_and_share_their_lines(time: dict[str, int], cell: str) -> None:
+def test_groups_are_columns_and_share_rows(time: dict[str, int], cell: str) -> None:
     first = {"day": 6, "month": 4, "year": 2017, **time}
     later = {"day": 1, "month": 5, "year": 2017, **time}
     groups = {
@@ -77,27 +77,27 @@ def test_groups_are_columns_and_share_their_lines(time: dict[str, int], cell: st
     assert encode_groups_csv(groups) == (f"Date,CHF,Yen\r\n{cell},0,3\r\n{cell.replace('6/4', '1/5')},0.5,3\r\n")
 
 
-def test_unique_values_have_what_their_documents_have_as_json() -> None:
+def test_unique_values_have_lists_as_json() -> None:
     row = {"_id": "yen", "types": ["a"], "tags": [{"b": 1}], "values": [1, 2], "data": [], "count": 2}
     assert encode_unique_csv([row]) == (
         '_id,types,tags,values,data,count\r\nyen,"[""a""]","[{""b"":1}]","[1,2]",[],2\r\n'
     )
 
 
-def test_a_count_is_a_table_too() -> None:
+def test_a_count_is_one_cell() -> None:
     assert encode_count_csv(4) == "count\r\n4\r\n"
 
 
-def test_a_table_that_would_be_too_wide_is_refused() -> None:
+def test_rejects_a_table_with_too_many_columns() -> None:
     with pytest.raises(InvalidQuery, match="over 1000 columns"):
-        encode_documents_csv([tracked(data=dict.fromkeys(map(str, range(MAX_COLUMNS + 1)), 1))])
+        encode_documents_csv([document(data=dict.fromkeys(map(str, range(MAX_COLUMNS + 1)), 1))])
     with pytest.raises(InvalidQuery, match="over 1000 columns"):
         encode_groups_csv({str(value): [] for value in range(MAX_COLUMNS + 1)})
 
 
 @given(st.lists(st.dictionaries(st.text(max_size=5), st.text(max_size=8), max_size=3), max_size=4))
-def test_every_table_can_be_read_again_with_as_many_cells_in_each_line(every: list[dict[str, str]]) -> None:
-    table = encode_documents_csv([tracked(tags=tags) for tags in every])
+def test_every_row_has_as_many_cells_as_the_header(tags_of_documents: list[dict[str, str]]) -> None:
+    table = encode_documents_csv([document(tags=tags) for tags in tags_of_documents])
     names, *rows = csv.reader(io.StringIO(table, newline=""), strict=True)
-    assert len(rows) == len(every)
+    assert len(rows) == len(tags_of_documents)
     assert {len(row) for row in rows} <= {len(names)}
