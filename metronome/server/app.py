@@ -13,7 +13,7 @@ from aiohttp import HttpVersion11, hdrs, web
 
 from metronome.config import Settings
 from metronome.errors import Malformed, MethodNotAllowed, NotFound
-from metronome.protocols.micro_analytics.routes import build_routes
+from metronome.protocols.micro_analytics import build_routes
 from metronome.protocols.registry import ENDPOINTS
 from metronome.server.listeners import run_listeners
 from metronome.web.handlers import Handler, IngestContext

@@ -19,7 +19,7 @@ from metronome.archiver import Archiver, ArchiveThresholds
 from metronome.auth.client_address import ClientAddress
 from metronome.config import Settings
 from metronome.files import FolderLock
-from metronome.protocols.micro_analytics.routes import build_query_handler
+from metronome.protocols.micro_analytics import build_query_handler
 from metronome.server import processes, routes
 from metronome.server.app import build_app, build_runner, serve_extra_ports, serve_http, stop_runner
 from metronome.server.bootstrap import (

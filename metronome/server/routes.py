@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from metronome.config import Settings
-from metronome.protocols.micro_analytics.routes import build_query_handler, build_query_routes, build_routes
+from metronome.protocols.micro_analytics import build_query_handler, build_query_routes, build_routes
 from metronome.protocols.micro_metrics import routes as micrometrics
 from metronome.protocols.microticks import routes as microticks
 from metronome.protocols.native.routes import tick_route

@@ -10,9 +10,9 @@ from msgpack import packb
 
 from metronome.event import Event, generate_event_ids
 from metronome.protocol import ParsedEvent, Protocol, Request
+from metronome.protocols import micro_analytics
 from metronome.protocols.elasticsearch import protocol as elasticsearch
 from metronome.protocols.matomo import fields, tracker
-from metronome.protocols.micro_analytics import protocol as hit
 from metronome.protocols.micro_metrics import tracking
 from metronome.protocols.microticks import sessions
 from metronome.protocols.native import pixel
@@ -76,7 +76,7 @@ FRAME: Final = packb(["app.access", 1763805600, {"message": "it rains"}])
 
 EXAMPLES: Final = {
     "Pixel": fields_of(pixel, request(query="id=x&event=view")),
-    "true-micro-analytics": fields_of(hit, request(path="/docs/intro", query="a=b")),
+    "true-micro-analytics": fields_of(micro_analytics.PROTOCOL, request(path="/docs/intro", query="a=b")),
     "micro-metrics": {
         name.split(".")[0] if "." in name else name: value
         for name, value in fields_of(tracking.TRACK, request(TRACKED)).items()

@@ -1,1 +1,0 @@
-"""The true-micro-analytics protocol."""
