@@ -1,1 +1,1 @@
-"""What users ask: each report asks a store questions, and knows no store."""
+"""Reports: each builds queries for a store and combines the results."""

@@ -1,11 +1,8 @@
-"""Badges: how often an item was used, as a small picture for its README or page.
+"""Badges: how often an item was used, as a small SVG image for a README or web page.
 
-Drawing: a label and a value as an SVG picture, such as READMEs show.
-
-Of the packages that draw badges none fits: pybadges imports what Python 3.13 no longer has and is not kept up any more;
-genbadge wants Pillow and requests; anybadge numbers its pictures, so that no two of the same are equal, and takes
-a label for one of its placeholders, or for XML, that only looks like it. What is left to draw is two boxes
-and two texts.
+No badge library fits: pybadges needs what Python 3.13 removed and is unmaintained; genbadge needs Pillow and requests;
+anybadge numbers its images, so that no two are equal, and mistakes some labels for placeholders or XML. A badge is two
+boxes and two texts.
 """
 
 import re
@@ -16,12 +13,12 @@ from html import escape
 from typing import Final
 
 from metronome.errors import InvalidQuery
-from metronome.reports.parameters import ReportParameters
+from metronome.reports.parameters import ReportParameters, excerpt, parse_choice
 from metronome.stores.base import Store
 from metronome.stores.query import Equals, Query
 
 INVALID_XML_CHARACTERS: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""Characters that no XML may hold, however they are written."""
+"""Characters that XML cannot contain, not even escaped."""
 
 _HEIGHT: Final = 20
 _PADDING: Final = 6
@@ -42,26 +39,26 @@ _WIDTHS: Final = {
     )
     for character in characters
 }
-"""In pixels, rounded, of characters in DejaVu Sans at `_FONT_SIZE`, as a browser measures them; Verdana's are alike."""
+"""Widths in pixels of characters in DejaVu Sans at `_FONT_SIZE`, as measured in a browser; Verdana's are similar."""
 _DEFAULT_WIDTH: Final = 7
 _FULL_WIDTH: Final = 11
 _LINEAR_BELOW: Final = 0.04045
 _DARK_BELOW: Final = 0.179
-"""Up to this luminance white text has more contrast than black text."""
+"""Up to this luminance of the background, white text has more contrast than black text."""
 
 
 def draw_badge(label: str, value: str, title: str, color: str, corner_radius: int) -> str:
-    """Draw a label on the left and a value on the right.
+    """Return an SVG image with a label on the left and a value on the right.
 
     Args:
-        label: of characters that XML may hold (see `INVALID_XML_CHARACTERS`).
-        value: likewise.
-        title: likewise; what is read out in place of the picture.
-        color: behind the value, as ``#0969da``.
-        corner_radius: how round the corners are, in pixels.
+        label: without `INVALID_XML_CHARACTERS`, as are value and title.
+        value: the value.
+        title: read by screen readers.
+        color: background of the value, such as ``#0969da``.
+        corner_radius: in pixels.
 
     Returns:
-        An SVG picture, one line of text. It refers to nothing by name, so any number of them may stand in one page.
+        One line of text. It has no IDs, so that a page may embed any number of badges.
 
     """
     left, right = (text_width(text) + 2 * _PADDING for text in (label, value))
@@ -78,14 +75,16 @@ def draw_badge(label: str, value: str, title: str, color: str, corner_radius: in
 
 
 def text_width(text: str) -> int:
-    """Return how wide a text is in a common font, about, in pixels; it is then drawn just so wide in any font."""
+    """Return the approximate width of a text in pixels; it is drawn with this width in any font."""
     return sum(map(_character_width, text))
 
 
 def contrast_color(background: str) -> str:
-    """Return the colour of text that has more contrast to a background (WCAG 2.2, relative luminance)."""
+    """Return white or black, whichever has more contrast with a background (relative luminance of WCAG 2.2)."""
     channels = (int(background[at : at + 2], 16) / 255 for at in (1, 3, 5))
-    red, green, blue = (one / 12.92 if one <= _LINEAR_BELOW else ((one + 0.055) / 1.055) ** 2.4 for one in channels)
+    red, green, blue = (
+        channel / 12.92 if channel <= _LINEAR_BELOW else ((channel + 0.055) / 1.055) ** 2.4 for channel in channels
+    )
     return "#fff" if 0.2126 * red + 0.7152 * green + 0.0722 * blue <= _DARK_BELOW else "#000"
 
 
@@ -118,7 +117,7 @@ def _character_width(character: str) -> int:
 PARAMETERS: Final = frozenset({"from", "to", "tz", "bots", "metric", "label", "color", "style"})
 EVENT_BY_METRIC: Final = {"views": "view", "downloads": "download"}
 CORNER_RADIUS_BY_STYLE: Final = {"flat": 3, "flat-square": 0}
-"""How round the corners are, in pixels."""
+"""In pixels."""
 COLORS: Final = {
     "blue": "#0969da",
     "green": "#1a7f37",
@@ -131,7 +130,6 @@ COLORS: Final = {
     "black": "#24292f",
 }
 LABEL_MAX_CHARACTERS: Final = 64
-"""Characters."""
 
 _HEX_COLOR: Final = re.compile(r"#?([0-9a-f]{3}|[0-9a-f]{6})", re.IGNORECASE | re.ASCII)
 _UNIT_SUFFIXES: Final = ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k"))
@@ -140,13 +138,13 @@ _DECIMAL_BELOW: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class BadgeStyle:
-    """What a badge shows, and how.
+    """What a badge shows.
 
     Attributes:
         metric: one of `EVENT_BY_METRIC`.
-        label: the text on its left.
-        color: of its right, as ``#0969da``.
-        corner: how round it is, in pixels.
+        label: the text on the left.
+        color: background of the number, such as ``#0969da``.
+        corner_radius: in pixels.
 
     """
 
@@ -157,49 +155,49 @@ class BadgeStyle:
 
 
 def parse_badge_style(query: Mapping[str, str]) -> BadgeStyle:
-    """Read ``metric``, ``label``, ``color`` and ``style`` of a query string; what is not given is usual.
+    """Parse the parameters ``metric``, ``label``, ``color`` and ``style``, all optional.
 
     Raises:
-        InvalidQuery: one of them cannot be; the message says which.
+        InvalidQuery: one of them has an invalid value.
 
     """
-    metric = _parse_choice("metric", query, EVENT_BY_METRIC, "views")
-    style = _parse_choice("style", query, CORNER_RADIUS_BY_STYLE, "flat")
+    metric = parse_choice("metric", query.get("metric"), EVENT_BY_METRIC, "views")
+    style = parse_choice("style", query.get("style"), CORNER_RADIUS_BY_STYLE, "flat")
     label = " ".join(INVALID_XML_CHARACTERS.sub("\ufffd", query.get("label", "")).split())
     if len(label) > LABEL_MAX_CHARACTERS:
-        raise InvalidQuery(f"label has {len(label)} characters: write {LABEL_MAX_CHARACTERS} at the most")
+        raise InvalidQuery(f"label has {len(label)} characters: use at most {LABEL_MAX_CHARACTERS}")
     return BadgeStyle(
         metric, label or metric, _parse_color(query.get("color") or "blue"), CORNER_RADIUS_BY_STYLE[style]
     )
 
 
 async def render_badge(store: Store, item: str, parameters: ReportParameters, style: BadgeStyle) -> str:
-    """Draw how often an item was viewed, or downloaded.
+    """Return a badge with an item's number of views or downloads.
 
     Args:
-        store: what is asked.
-        item: the item's id; one that was never seen shows 0.
+        store: runs the query.
+        item: the item ID; an unknown item has 0.
         parameters: the range.
-        style: what to show, and how.
+        style: what the badge shows.
 
     Returns:
-        An SVG picture. The number on it is shortened (see `abbreviate_number`); the picture's title has it whole.
+        An SVG image with the number abbreviated (see `abbreviate_number`); its title has the whole number.
 
     """
     where = parameters.build_filter(Equals("id", item), Equals("event", EVENT_BY_METRIC[style.metric]))
-    (answer,) = await store.query(Query(where=where, start=parameters.start, end=parameters.end))
-    number = int(answer.rows[0][0] or 0)
+    (result,) = await store.query(Query(where=where, start=parameters.start, end=parameters.end))
+    number = int(result.rows[0][0] or 0)
     return draw_badge(
         style.label, abbreviate_number(number), f"{style.label}: {number:,}", style.color, style.corner_radius
     )
 
 
 def abbreviate_number(number: int) -> str:
-    """Write a number in three digits at the most: ``999``, ``1.2k``, ``12k``, ``3.4M``; never as more than it is."""
-    for step, letter in _UNIT_SUFFIXES:
-        if number >= step:
-            whole, tenth = divmod(number * 10 // step, 10)
-            return f"{whole}.{tenth}{letter}" if tenth and whole < _DECIMAL_BELOW else f"{whole}{letter}"
+    """Return a number in at most three digits, rounded down: ``999``, ``1.2k``, ``12k``, ``3.4M``."""
+    for size, suffix in _UNIT_SUFFIXES:
+        if number >= size:
+            whole, tenth = divmod(number * 10 // size, 10)
+            return f"{whole}.{tenth}{suffix}" if tenth and whole < _DECIMAL_BELOW else f"{whole}{suffix}"
     return str(number)
 
 
@@ -208,13 +206,6 @@ def _parse_color(text: str) -> str:
         return COLORS[text]
     match = _HEX_COLOR.fullmatch(text)
     if match is None:
-        raise InvalidQuery(f"color={text[:60]} is not known: write it as 0969da, or choose one of {', '.join(COLORS)}")
+        raise InvalidQuery(f"invalid color={excerpt(text)}: expected 0969da or one of {', '.join(COLORS)}")
     digits = match[1].lower()
     return f"#{digits}" if len(digits) > len("rgb") else f"#{''.join(digit * 2 for digit in digits)}"
-
-
-def _parse_choice(name: str, query: Mapping[str, str], choices: Mapping[str, object], default: str) -> str:
-    text = query.get(name) or default
-    if text not in choices:
-        raise InvalidQuery(f"{name}={text[:60]} is not known: choose one of {', '.join(choices)}")
-    return text

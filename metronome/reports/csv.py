@@ -1,7 +1,7 @@
-"""Tables as CSV (RFC 4180), fit to be opened by a spreadsheet.
+"""Tables as CSV (RFC 4180) that is safe to open in a spreadsheet.
 
-A text that a spreadsheet would take for a formula gets an apostrophe before it: what strangers send is opened there by
-people who trust their own service.
+A text that a spreadsheet would evaluate as a formula gets a leading apostrophe: anyone can send events, and operators
+open the results.
 """
 
 import csv
@@ -11,11 +11,11 @@ from typing import Any, Final
 
 import orjson
 
-_FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001  # some take these as well
+_FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001  # full-width characters start formulas, too
 
 
 def format_csv(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
-    """Write rows under the names of their columns; what is None is empty, and what is no text is as in JSON."""
+    """Return rows below the names of their columns; None is empty, and values other than texts are JSON."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow(map(_format_cell, columns))

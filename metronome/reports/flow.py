@@ -1,9 +1,7 @@
-"""Flow: where people come from before an item and go after it, within a session.
+"""Flow: which items people use before and after an item, within a session.
 
-Walks: from which items to which others people go, counted walk by walk.
-
-A walk is the list of the items of one session in the order of time, where an item that comes several times
-running stands once. A step leads from an item to the next one.
+A path is the list of the items of one session in the order of time; an item that occurs several times in a row is in
+it once. A step leads from an item to the next one.
 """
 
 from collections import Counter
@@ -12,33 +10,38 @@ from heapq import nsmallest
 from itertools import groupby, pairwise
 from typing import Any, Final
 
-from metronome.reports.parameters import ReportParameters
+from metronome.reports.parameters import IS_VIEW_OR_DOWNLOAD, ReportParameters, item_filter, rounded_share
 from metronome.reports.sample import SequenceSample
 from metronome.stores.base import Store
-from metronome.stores.query import AllOf, Equals, Exists, OneOf
+from metronome.stores.query import AllOf, Exists
 from metronome.stores.sequences import EventSequence
+
+ALL_ITEMS_PARAMETERS: Final = frozenset({"from", "to", "tz", "limit", "bots"})
+PARAMETERS: Final = ALL_ITEMS_PARAMETERS | {"steps"}
 
 
 def item_path(sequence: EventSequence) -> tuple[str, ...]:
-    """Return the walk of a trail, whose events tell of their item first; those without one are left out."""
-    return tuple(item for item, _ in groupby(step.values[0] for step in sequence.events if step.values[0] is not None))
+    """Return the path of a sequence; the first value of each event is its item ID, and events without are skipped."""
+    return tuple(
+        item for item, _ in groupby(event.values[0] for event in sequence.events if event.values[0] is not None)
+    )
 
 
 class ItemFlow:
-    """What lies around one item on the walks that are added.
+    """What precedes and follows one item on the paths that are added.
+
+    A path that returns to the item counts each time, so an item may be two steps before itself.
 
     Args:
-        item: the item's id.
-        max_distance: how far to look, 1 or more.
+        item: the item ID.
+        max_distance: up to how many steps away, 1 or more.
 
     Attributes:
-        sessions: how many walks touch the item.
-        entries: how many begin with it.
+        sessions: how many paths have the item.
+        entries: how many start with it.
         exits: how many end with it.
-        before: for each distance, from one step up, how often each item lies so many steps before it.
-        after: likewise, so many steps after it.
-
-    A walk that comes by an item several times counts each time there, so that an item may lie two steps before itself.
+        before: for each distance, from one step, how often each item is that many steps before the item.
+        after: the same for items after it.
 
     """
 
@@ -51,7 +54,7 @@ class ItemFlow:
         self.after: list[Counter[str]] = [Counter() for _ in range(max_distance)]
 
     def add(self, path: Sequence[str]) -> None:
-        """Count one walk."""
+        """Count one path."""
         places = [at for at, item in enumerate(path) if item == self._item]
         if not places:
             return
@@ -64,11 +67,11 @@ class ItemFlow:
 
 
 class SiteFlow:
-    """Where the walks that are added begin, lead, and end.
+    """Where the paths that are added start, lead and end.
 
     Attributes:
-        sessions: how many walks there are.
-        entries: how many begin with each item.
+        sessions: how many paths there are.
+        entries: how many start with each item.
         exits: how many end with each item.
         transitions: how many steps lead from one item to another.
 
@@ -81,7 +84,7 @@ class SiteFlow:
         self.transitions: Counter[tuple[str, str]] = Counter()
 
     def add(self, path: Sequence[str]) -> None:
-        """Count one walk; an empty one is none."""
+        """Count one path, unless it is empty."""
         if not path:
             return
         self.sessions += 1
@@ -91,78 +94,71 @@ class SiteFlow:
 
 
 def top_counts(counts: Counter[Any], limit: int | None) -> dict[Any, int]:
-    """Return the greatest counts, greatest first, those that are equal in the order of what they count."""
+    """Return the greatest counts, greatest first; equal ones in the order of their keys."""
     return dict(nsmallest(limit or len(counts), counts.items(), key=lambda entry: (-entry[1], entry[0])))
 
 
-PARAMETERS: Final = frozenset({"from", "to", "tz", "limit", "bots", "steps"})
-ALL_ITEMS_PARAMETERS: Final = PARAMETERS - {"steps"}
-
-_ITEM_USE: Final = AllOf((Exists("id"), OneOf("event", ("view", "download"))))
-_SHARE_DIGITS: Final = 4
-
-
 async def flow_report(store: Store, item: str | None, parameters: ReportParameters) -> dict[str, Any]:
-    """Answer how people move between items.
+    """Return how people move between items.
 
-    What counts are views and downloads of items in sessions, as `metronome.reports.flow` has it. A session
-    is told as far as it lies in the range of time. Of many sessions the newest are looked at (see `SequenceSample`).
+    It counts views and downloads in sessions; of a session, only the part in the range. Of many sessions, it uses the
+    newest (see `SequenceSample`).
 
     Args:
-        store: what is asked.
-        item: the item's id, or None for all.
-        parameters: the range, how many entries of each ranking at most, and how many ``steps`` around the item.
+        store: runs the queries.
+        item: the item ID, or None for all items.
+        parameters: the range, maximum number of entries in each ranking, and ``steps`` around the item.
 
     Returns:
-        Of an item: ``sessions`` that touch it; in how many of them it is the first item, ``entries``, and the
-        last, ``exits``, and which share of them that is, ``entry_share`` and ``exit_share``, from 0 to 1 (None
-        where there are none); and which items come right before and after it how often, ``previous`` and
-        ``next``, most first. With more than one of ``steps``, also ``before`` and ``after``, lists of the
-        like: what is one step away, two, and so on.
+        For an item: ``sessions`` with it; how many of them start with it, ``entries``, and end with it, ``exits``,
+        also as ``entry_share`` and ``exit_share`` from 0 to 1 (None without sessions); and how often each other item
+        is right before and after it, ``previous`` and ``next``, most frequent first. With more than one of ``steps``
+        also the lists ``before`` and ``after`` with such counts by distance.
 
-        Of all: ``sessions``, ``entries`` and ``exits`` by item, most first, and ``transitions``, most
-        first, each ``from`` an item ``to`` another with their ``count``.
+        For all: ``sessions``, ``entries`` and ``exits`` by item, most frequent first, and ``transitions``, most
+        frequent first, each ``from`` one item ``to`` another with its ``count``.
 
-        Where not all sessions are looked at, ``exact: false`` and ``sessions_looked_at`` are added.
+        For an incomplete sample, ``exact: false`` and ``sessions_looked_at`` are added.
 
     """
-    touching = _ITEM_USE if item is None else AllOf((Equals("id", item), *_ITEM_USE.filters))
-    sessions = SequenceSample(store, "session", ("id",), parameters, selecting=touching, included=_ITEM_USE)
-    counts = SiteFlow() if item is None else ItemFlow(item, parameters.steps)
-    async for trail in sessions:
-        counts.add(item_path(trail))
-    shown = (
-        _all_items_flow(counts, parameters.limit)
-        if isinstance(counts, SiteFlow)
-        else _item_flow(counts, parameters.limit)
-    )
-    return shown | sessions.completeness_fields()
+    included = AllOf((Exists("id"), IS_VIEW_OR_DOWNLOAD))
+    selecting = AllOf((item_filter(item), IS_VIEW_OR_DOWNLOAD))
+    sample = SequenceSample(store, "session", ("id",), parameters, selecting=selecting, included=included)
+    if item is None:
+        site_flow = SiteFlow()
+        async for sequence in sample:
+            site_flow.add(item_path(sequence))
+        report = _site_flow_report(site_flow, parameters.limit)
+    else:
+        item_flow = ItemFlow(item, parameters.steps)
+        async for sequence in sample:
+            item_flow.add(item_path(sequence))
+        report = _item_flow_report(item_flow, parameters.limit)
+    return report | sample.completeness_fields()
 
 
-def _item_flow(item_flow: ItemFlow, limit: int | None) -> dict[str, Any]:
-    before = [top_counts(counts, limit) for counts in item_flow.before]
-    after = [top_counts(counts, limit) for counts in item_flow.after]
-    shown: dict[str, Any] = {
-        "sessions": item_flow.sessions,
-        "entries": item_flow.entries,
-        "exits": item_flow.exits,
-        "entry_share": _share(item_flow.entries, item_flow.sessions),
-        "exit_share": _share(item_flow.exits, item_flow.sessions),
+def _item_flow_report(flow: ItemFlow, limit: int | None) -> dict[str, Any]:
+    before = [top_counts(counts, limit) for counts in flow.before]
+    after = [top_counts(counts, limit) for counts in flow.after]
+    report: dict[str, Any] = {
+        "sessions": flow.sessions,
+        "entries": flow.entries,
+        "exits": flow.exits,
+        "entry_share": rounded_share(flow.entries, flow.sessions),
+        "exit_share": rounded_share(flow.exits, flow.sessions),
         "previous": before[0],
         "next": after[0],
     }
-    return shown if len(before) == 1 else shown | {"before": before, "after": after}
+    return report if len(before) == 1 else report | {"before": before, "after": after}
 
 
-def _share(number: int, sessions: int) -> float | None:
-    return round(number / sessions, _SHARE_DIGITS) if sessions else None
-
-
-def _all_items_flow(site_flow: SiteFlow, limit: int | None) -> dict[str, Any]:
-    steps = top_counts(site_flow.transitions, limit)
+def _site_flow_report(flow: SiteFlow, limit: int | None) -> dict[str, Any]:
+    transitions = top_counts(flow.transitions, limit)
     return {
-        "sessions": site_flow.sessions,
-        "entries": top_counts(site_flow.entries, limit),
-        "exits": top_counts(site_flow.exits, limit),
-        "transitions": [{"from": one, "to": other, "count": count} for (one, other), count in steps.items()],
+        "sessions": flow.sessions,
+        "entries": top_counts(flow.entries, limit),
+        "exits": top_counts(flow.exits, limit),
+        "transitions": [
+            {"from": source, "to": target, "count": count} for (source, target), count in transitions.items()
+        ],
     }

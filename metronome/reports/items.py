@@ -1,4 +1,4 @@
-"""Items: which are used most, by most people, or more than before."""
+"""Rankings of items: by views, downloads or visitors, or by how much their use has risen."""
 
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -6,165 +6,158 @@ from typing import Any, Final
 
 from metronome.errors import InvalidQuery
 from metronome.reports.log_likelihood import change_score
-from metronome.reports.parameters import ReportParameters
+from metronome.reports.parameters import IS_VIEW_OR_DOWNLOAD, ReportParameters, exactness_fields, parse_choice
 from metronome.stores.base import Store
 from metronome.stores.query import COUNT, Equals, Exists, Filter, Metric, OneOf, Query, QueryResult, SortKey
 
-NAME: Final = "items"
 PARAMETERS: Final = frozenset({"from", "to", "tz", "limit", "bots", "order"})
 ORDERS: Final = ("views", "downloads", "visitors", "rising")
 
 _EVENT_BY_COUNT: Final = {"views": "view", "downloads": "download"}
-_ITEM_USE: Final = OneOf("event", tuple(_EVENT_BY_COUNT.values()))
 _VISITORS: Final = Metric.parse("visitors")
 _DEFAULT_RISING_RANGE: Final = timedelta(days=14)
 _ITEMS_PER_QUERY: Final = 500
 
 
-async def items_report(store: Store, parameters: ReportParameters, now: datetime) -> dict[str, Any]:
-    """Answer which items are used most, or rise most.
-
-    Args:
-        store: what is asked.
-        parameters: the range, how many items at most, and ``order``: one of `ORDERS`, by default ``views``.
-        now: the time, aware; up to then items rise.
-
-    Returns:
-        ``items_report``, the first in that order, each with its ``id``, ``views`` and ``downloads``. By ``visitors``
-        each
-        also has those, of views and downloads alike, and items are left out of whose visitors nothing is known. By
-        ``rising_items`` see `rising_items`. ``exact: false`` is added where a store could only estimate.
-
-    Raises:
-        InvalidQuery: the order is another, or the range ends before it begins.
-
-    """
-    order = parameters.order or ORDERS[0]
-    if order not in ORDERS:
-        raise InvalidQuery(f"order={order[:60]} is not known: choose one of {', '.join(ORDERS)}")
-    if order == "rising":
-        return await rising_items(store, parameters, now)
-    return await (
-        _rank_by_visitors(store, parameters) if order == "visitors" else _rank_by_event(store, parameters, order)
-    )
-
-
 def is_cheap(parameters: ReportParameters) -> bool:
-    """Tell whether items can be ranked by what a store may have counted already, and not too many are listed."""
+    """Return whether the ranking is short and needs only counts that a store may keep."""
     return parameters.order in {"", *_EVENT_BY_COUNT} and parameters.limit is not None
 
 
-async def rising_items(store: Store, parameters: ReportParameters, now: datetime) -> dict[str, Any]:
-    """Answer which items are used more in the second half of a range than in its first half.
-
-    They are ranked by `log_likelihood.change`: by how surely the use has risen, not by its ratio, which
-    would put each item that went from one view to four before the one that thousands have just found.
+async def items_report(store: Store, parameters: ReportParameters, now: datetime) -> dict[str, Any]:
+    """Return the items that are used most, or whose use rises most.
 
     Args:
-        store: what is asked.
-        parameters: the range, which never reaches beyond now; by default it is the last 14 days up to its end.
-        now: the time, aware.
+        store: runs the queries.
+        parameters: the range, maximum number of items, and ``order``: one of `ORDERS`, ``views`` by default.
+        now: aware; the end of the range of rising items.
 
     Returns:
-        ``items_report``, that which rose most surely first, those that fell last: each with its ``id``, its
-        ``views`` and
-        ``downloads`` in the second half, how many both were ``before``, and the ``change_score`` since.
+        ``items`` in that order, each with its ``id``, ``views`` and ``downloads``. In the order of ``visitors``, each
+        also has the number of visitors who viewed or downloaded it; items without known visitors are omitted. For
+        ``rising`` see `rising_items`. ``exact: false`` is added if the store estimated.
 
     Raises:
-        InvalidQuery: the range ends before it begins.
+        InvalidQuery: the order is unknown, or the range ends before it starts.
+
+    """
+    order = parse_choice("order", parameters.order, ORDERS, "views")
+    if order == "rising":
+        return await rising_items(store, parameters, now)
+    if order == "visitors":
+        return await _rank_by_visitors(store, parameters)
+    return await _rank_by_event(store, parameters, order)
+
+
+async def rising_items(store: Store, parameters: ReportParameters, now: datetime) -> dict[str, Any]:
+    """Return the items that are used more in the second half of a range than in the first.
+
+    They are ranked by `metronome.reports.log_likelihood.change_score`, not by the ratio: an item that went from one
+    view to four would rank above one that thousands have just found.
+
+    Args:
+        store: runs the queries.
+        parameters: the range, up to *now*; by default the 14 days before its end.
+        now: aware.
+
+    Returns:
+        ``items``, the most significant rise first: each with its ``id``, its ``views`` and ``downloads`` in the second
+        half, the sum of both in the first half as ``before``, and the ``change`` of the sum.
+
+    Raises:
+        InvalidQuery: the range ends before it starts.
 
     """
     end = now if parameters.end is None else min(parameters.end, now)
-    # Before the first two weeks of the calendar there is nothing to compare with.
-    earliest = end - min(_DEFAULT_RISING_RANGE, end - datetime.min.replace(tzinfo=end.tzinfo))
-    start = earliest if parameters.start is None else parameters.start
+    # The calendar starts in the year 1: there may be less than two weeks before the end.
+    default_start = end - min(_DEFAULT_RISING_RANGE, end - datetime.min.replace(tzinfo=end.tzinfo))
+    start = default_start if parameters.start is None else parameters.start
     if start >= end:
-        raise InvalidQuery(
-            "the range of what rises ends before it begins: choose from and to so that it has two halves"
-        )
+        raise InvalidQuery("the range of rising items is empty: choose a from before to and before now")
     middle = start + (end - start) / 2
     first, second = replace(parameters, start=start, end=middle), replace(parameters, start=middle, end=end)
-    earlier, later = await store.query(
-        _ranking_query(first, COUNT, None, _ITEM_USE), _ranking_query(second, COUNT, None, _ITEM_USE)
+    results = await store.query(
+        _ranking_query(first, COUNT, None, IS_VIEW_OR_DOWNLOAD),
+        _ranking_query(second, COUNT, None, IS_VIEW_OR_DOWNLOAD),
     )
-    before, after = ({str(item): int(count or 0) for item, count in answer.rows} for answer in (earlier, later))
-    rises = {item: change_score(before.get(item, 0), after.get(item, 0)) for item in before | after}
-    ids = sorted(rises, key=lambda item: (-rises[item], item))[: parameters.limit]
-    counts = await _query_counts(store, second, ids)
-    more = {item: {"before": before.get(item, 0), "change": after.get(item, 0) - before.get(item, 0)} for item in ids}
-    return _build_report(ids, counts, more, earlier, later)
+    before, after = ({str(item): int(count or 0) for item, count in result.rows} for result in results)
+    scores = {item: change_score(before.get(item, 0), after.get(item, 0)) for item in before | after}
+    ids = sorted(scores, key=lambda item: (-scores[item], item))[: parameters.limit]
+    extra_fields = {
+        item: {"before": before.get(item, 0), "change": after.get(item, 0) - before.get(item, 0)} for item in ids
+    }
+    return _build_report(ids, await _query_counts(store, second, ids), extra_fields, *results)
 
 
 async def _rank_by_event(store: Store, parameters: ReportParameters, order: str) -> dict[str, Any]:
-    other = "downloads" if order == "views" else "views"
-    most, others = await store.query(
+    other_order = "downloads" if order == "views" else "views"
+    ranking, other_ranking = await store.query(
         *(
-            _ranking_query(parameters, COUNT, parameters.limit, Equals("event", _EVENT_BY_COUNT[each]))
-            for each in (order, other)
+            _ranking_query(parameters, COUNT, parameters.limit, Equals("event", _EVENT_BY_COUNT[name]))
+            for name in (order, other_order)
         )
     )
-    # Items that were only used otherwise follow, where there is room.
-    ids = list(dict.fromkeys(str(row[0]) for row in (*most.rows, *others.rows)))[: parameters.limit]
-    known = {order: most, other: others} if parameters.limit is None else {order: most}
-    return _build_report(ids, await _query_counts(store, parameters, ids, known), {}, most, others)
+    # Items that only have events of the other kind follow, if there is room.
+    ids = list(dict.fromkeys(str(row[0]) for row in (*ranking.rows, *other_ranking.rows)))[: parameters.limit]
+    known = {order: ranking} if parameters.limit is not None else {order: ranking, other_order: other_ranking}
+    return _build_report(ids, await _query_counts(store, parameters, ids, known), {}, ranking, other_ranking)
 
 
 async def _rank_by_visitors(store: Store, parameters: ReportParameters) -> dict[str, Any]:
-    (used,) = answers = await store.query(_ranking_query(parameters, COUNT, None, _ITEM_USE, Exists("visitor")))
-    best: list[tuple[int, str]] = []
-    # To count distinct visitors takes memory for each item. No item has more of them than uses: once the list is full,
-    # those that were used less often than its last item has visitors can be left out.
-    for at in range(0, len(used.rows), _ITEMS_PER_QUERY):
-        most_uses = int(used.rows[at][1] or 0)
-        if parameters.limit is not None and len(best) == parameters.limit and most_uses < -best[-1][0]:
-            break
-        some = OneOf("id", tuple(str(row[0]) for row in used.rows[at : at + _ITEMS_PER_QUERY]))
-        (found,) = await store.query(_ranking_query(parameters, _VISITORS, None, _ITEM_USE, some))
-        answers += (found,)
-        best = sorted([*best, *((-int(visitors or 0), str(item)) for item, visitors in found.rows)])[: parameters.limit]
-    ids = [item for _, item in best]
-    return _build_report(
-        ids, await _query_counts(store, parameters, ids), {item: {"visitors": -less} for less, item in best}, *answers
+    (uses,) = results = await store.query(
+        _ranking_query(parameters, COUNT, None, IS_VIEW_OR_DOWNLOAD, Exists("visitor"))
     )
+    best: list[tuple[int, str]] = []
+    # Counting distinct visitors takes memory for each item. No item has more visitors than uses, so once the list is
+    # full, items with fewer uses than the last item has visitors need not be counted.
+    for start in range(0, len(uses.rows), _ITEMS_PER_QUERY):
+        max_uses = int(uses.rows[start][1] or 0)
+        if parameters.limit is not None and len(best) == parameters.limit and max_uses < -best[-1][0]:
+            break
+        chunk = OneOf("id", tuple(str(row[0]) for row in uses.rows[start : start + _ITEMS_PER_QUERY]))
+        (counted,) = await store.query(_ranking_query(parameters, _VISITORS, None, IS_VIEW_OR_DOWNLOAD, chunk))
+        results += (counted,)
+        best = sorted([*best, *((-int(visitors or 0), str(item)) for item, visitors in counted.rows)])
+        best = best[: parameters.limit]
+    ids = [item for _, item in best]
+    extra_fields = {item: {"visitors": -negated} for negated, item in best}
+    return _build_report(ids, await _query_counts(store, parameters, ids), extra_fields, *results)
 
 
 async def _query_counts(
     store: Store, parameters: ReportParameters, ids: list[str], known: dict[str, QueryResult] | None = None
 ) -> dict[str, QueryResult]:
-    """Count views and downloads of some items, or, where their number has no limit, of all."""
-    some = () if parameters.limit is None else (OneOf("id", tuple(ids)),)
-    missing = [name for name in _EVENT_BY_COUNT if name not in (known or {})]
-    questions = [
-        _ranking_query(parameters, COUNT, None, Equals("event", _EVENT_BY_COUNT[name]), *some) for name in missing
-    ]
-    found = dict(zip(missing, await store.query(*questions) if questions else (), strict=True)) | (known or {})
-    return {name: found[name] for name in _EVENT_BY_COUNT}
+    """Count the views and downloads of items; of all items if the ranking has no limit."""
+    only = () if parameters.limit is None else (OneOf("id", tuple(ids)),)
+    results = dict(known or {})
+    missing = [name for name in _EVENT_BY_COUNT if name not in results]
+    if missing:
+        queries = (
+            _ranking_query(parameters, COUNT, None, Equals("event", _EVENT_BY_COUNT[name]), *only) for name in missing
+        )
+        results |= zip(missing, await store.query(*queries), strict=True)
+    return {name: results[name] for name in _EVENT_BY_COUNT}
 
 
 def _ranking_query(parameters: ReportParameters, metric: Metric, limit: int | None, *filters: Filter) -> Query:
-    order = (SortKey(metric.name, descending=True),)
     return Query(
-        (metric,),
-        ("id",),
-        parameters.build_filter(*filters),
-        parameters.start,
-        parameters.end,
-        parameters.tz,
-        order,
-        limit,
+        metrics=(metric,),
+        group_by=("id",),
+        where=parameters.build_filter(*filters),
+        start=parameters.start,
+        end=parameters.end,
+        time_zone=parameters.tz,
+        sort_keys=(SortKey(metric.name, descending=True),),
+        limit=limit,
     )
 
 
 def _build_report(
     ids: list[str], counts: dict[str, QueryResult], extra_fields: dict[str, dict[str, Any]], *results: QueryResult
 ) -> dict[str, Any]:
-    numbers = {name: answer.to_dict() for name, answer in counts.items()}
-    answer: dict[str, Any] = {
-        "items": [
-            {"id": item, **{name: numbers[name].get(item, 0) for name in numbers}, **extra_fields.get(item, {})}
-            for item in ids
-        ]
-    }
-    if not all(each.exact for each in (*results, *counts.values())):
-        answer["exact"] = False
-    return answer
+    numbers = {name: result.to_dict() for name, result in counts.items()}
+    items = [
+        {"id": item, **{name: numbers[name].get(item, 0) for name in numbers}, **extra_fields.get(item, {})}
+        for item in ids
+    ]
+    return {"items": items} | exactness_fields(*results, *counts.values())

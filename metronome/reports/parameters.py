@@ -1,21 +1,38 @@
-"""The parameters that reports take in common, read from a query string."""
+"""What reports share: parameters read from a query string, filters, and the marks of an incomplete result."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Final
+from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from metronome.errors import InvalidQuery, Malformed
-from metronome.stores.query import EXCLUDE_BOTS, TIME_UNITS, AllOf, Filter, parse_time_zone
+from metronome.stores.query import (
+    EXCLUDE_BOTS,
+    TIME_UNITS,
+    AllOf,
+    Equals,
+    Exists,
+    Filter,
+    OneOf,
+    QueryResult,
+    parse_time_zone,
+)
 from metronome.times import parse_timestamp
 
-_RELATIVE_TIME = re.compile(r"-(\d{1,6})([smhdw])")
-_DAY_PATTERN = re.compile(r"\d{4}-\d\d-\d\d")
+IS_VIEW: Final = Equals("event", "view")
+IS_VIEW_OR_DOWNLOAD: Final = OneOf("event", ("view", "download"))
+
+SHARE_DIGITS: Final = 4
+"""To how many digits shares and scores are rounded."""
+
+_RELATIVE_TIME: Final = re.compile(r"-(\d{1,6})([smhdw])", re.ASCII)
+_DAY_PATTERN: Final = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _RELATIVE_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _DEFAULT_LIMIT: Final = 100
-_LIMIT_MAX_DIGITS: Final = 9
+_NUMBER_MAX_DIGITS: Final = 9
+_EXCERPT_CHARACTERS: Final = 60
 _STEPS: Final = ("1", "2", "3", "4", "5")
 _TRUE_TEXTS: Final = frozenset({"1", "true", "yes", ""})
 _FALSE_TEXTS: Final = frozenset({"0", "false", "no"})
@@ -23,17 +40,17 @@ _FALSE_TEXTS: Final = frozenset({"0", "false", "no"})
 
 @dataclass(frozen=True, slots=True)
 class ReportParameters:
-    """What every report can be asked with.
+    """The parameters of a report; each report uses some of them.
 
     Attributes:
-        start: events from then on; None for all older ones.
-        end: events before then; None for all newer ones.
-        tz: the zone that days belong to.
-        interval: the time unit of series.
-        limit: how many entries of each ranking at most; None for all.
-        bots: whether events of bots count.
+        start: only events from then on; None for no bound.
+        end: only events before then; None for no bound.
+        tz: IANA name of the time zone that days belong to.
+        interval: time unit of a series.
+        limit: maximum number of entries in each ranking; None for no limit.
+        include_bots: whether to count events of bots.
         order: what items are ranked by.
-        steps: how many steps before and after an item are told, from 1 to 5.
+        steps: up to how many steps before and after an item to report, from 1 to 5.
 
     """
 
@@ -47,41 +64,105 @@ class ReportParameters:
     steps: int = 1
 
     def build_filter(self, *filters: Filter) -> AllOf:
-        """Return a filter of these and, unless bots count, of people's events only."""
+        """Return a filter that combines these and, unless bots are included, excludes bots."""
         return AllOf(filters if self.include_bots else (*filters, EXCLUDE_BOTS))
 
 
 def parse_report_parameters(query: Mapping[str, str], now: datetime, allowed: frozenset[str]) -> ReportParameters:
-    """Read a report's parameters.
+    """Parse the parameters of a report.
 
     Args:
-        query: as in the address.
-        now: what relative times count from, aware.
-        allowed: the names that this report takes.
+        query: the query string, decoded.
+        now: aware; the time that relative times count from.
+        allowed: names of the parameters that this report has.
 
     Returns:
-        ``from`` and ``to`` may be days, which belong to ``tz`` and are both included, times
-        (ISO 8601, or epoch), or relative to now, as ``-30d``; ``limit=0`` is no limit.
+        The parameters. ``from`` and ``to`` are days, which belong to ``tz`` and are both included, times (ISO 8601 or
+        Unix), or relative to now, such as ``-30d``; ``limit=0`` is no limit.
 
     Raises:
-        InvalidQuery: a name is unknown or a value cannot be; the message says which.
+        InvalidQuery: a parameter is unknown or has an invalid value.
 
     """
     for name in query:
         if name not in allowed:
-            raise InvalidQuery(f"{name[:60]!r} is no parameter here: there are {', '.join(sorted(allowed))}")
+            raise InvalidQuery(f"unknown parameter {excerpt(name)!r}: expected one of {', '.join(sorted(allowed))}")
     tz = query.get("tz") or "UTC"
     zone = parse_time_zone(tz)
+    limit = parse_whole_number("limit", query.get("limit"), _DEFAULT_LIMIT)
     return ReportParameters(
         start=_parse_time("from", query.get("from"), zone, now, whole_days=0),
         end=_parse_time("to", query.get("to"), zone, now, whole_days=1),
         tz=tz,
-        interval=_parse_choice("interval", query.get("interval") or "day", TIME_UNITS),
-        limit=_parse_limit(query.get("limit")),
+        interval=parse_choice("interval", query.get("interval"), TIME_UNITS, "day"),
+        limit=limit or None,
         include_bots=parse_boolean("bots", query.get("bots")),
         order=query.get("order", ""),
-        steps=int(_parse_choice("steps", query.get("steps") or "1", _STEPS)),
+        steps=int(parse_choice("steps", query.get("steps"), _STEPS, "1")),
     )
+
+
+def parse_choice(name: str, text: str | None, choices: Iterable[str], default: str) -> str:
+    """Return the value of a parameter that must be one of *choices*; *default* if it is missing or empty.
+
+    Raises:
+        InvalidQuery: the value is not a choice.
+
+    """
+    choices = tuple(choices)
+    value = text or default
+    if value not in choices:
+        raise InvalidQuery(f"invalid {name}={excerpt(value)}: expected one of {', '.join(choices)}")
+    return value
+
+
+def parse_whole_number(name: str, text: str | None, default: int) -> int:
+    """Return the value of a parameter that must be a whole number; *default* if it is missing or empty.
+
+    Raises:
+        InvalidQuery: the value is not a number, is negative, or has over nine digits.
+
+    """
+    if not text:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) <= _NUMBER_MAX_DIGITS):
+        raise InvalidQuery(f"invalid {name}={excerpt(text)}: expected a number of up to {_NUMBER_MAX_DIGITS} digits")
+    return int(text)
+
+
+def parse_boolean(name: str, text: str | None) -> bool:
+    """Return whether a parameter is on: true if it is present and empty, false if it is missing.
+
+    Raises:
+        InvalidQuery: the value is not a boolean.
+
+    """
+    if text is None or text.lower() in _FALSE_TEXTS:
+        return False
+    if text.lower() in _TRUE_TEXTS:
+        return True
+    raise InvalidQuery(f"invalid {name}={excerpt(text)}: expected 1 or 0")
+
+
+def excerpt(text: str) -> str:
+    """Return the start of a client's text, for error messages."""
+    return text[:_EXCERPT_CHARACTERS]
+
+
+def item_filter(item: str | None) -> Filter:
+    """Return a filter for the events of an item, or of any item."""
+    return Exists("id") if item is None else Equals("id", item)
+
+
+def exactness_fields(*results: QueryResult) -> dict[str, Any]:
+    """Return ``exact: false``, to be added to a report, if any result is estimated; else nothing."""
+    return {} if all(result.exact for result in results) else {"exact": False}
+
+
+def rounded_share(part: float, total: float) -> float | None:
+    """Return a share from 0 to 1, to four digits; None of nothing."""
+    # Estimated parts may exceed an estimated total.
+    return round(min(1.0, part / total), SHARE_DIGITS) if total else None
 
 
 def _parse_time(name: str, text: str | None, zone: ZoneInfo, now: datetime, whole_days: int) -> datetime | None:
@@ -92,35 +173,9 @@ def _parse_time(name: str, text: str | None, zone: ZoneInfo, now: datetime, whol
             return now - timedelta(**{_RELATIVE_UNITS[ago[2]]: int(ago[1])})
         if _DAY_PATTERN.fullmatch(text):
             return datetime.combine(date.fromisoformat(text) + timedelta(days=whole_days), time(), zone).astimezone(UTC)
-        # In an address a + that was not encoded arrives as a space.
+        # A + that the client did not encode arrives as a space.
         return datetime.fromisoformat(parse_timestamp(text.replace(" ", "+")))
     except (Malformed, ValueError, OverflowError):
-        raise InvalidQuery(f"{name}={text[:60]} is no time: write 2015-01-22, 2015-01-22T09:30:00Z or -30d") from None
-
-
-def _parse_choice(name: str, text: str, choices: tuple[str, ...]) -> str:
-    if text not in choices:
-        raise InvalidQuery(f"{name}={text[:60]} is not known: choose one of {', '.join(choices)}")
-    return text
-
-
-def _parse_limit(text: str | None) -> int | None:
-    if text is None or text == "":
-        return _DEFAULT_LIMIT
-    if not (text.isascii() and text.isdigit() and len(text) <= _LIMIT_MAX_DIGITS):
-        raise InvalidQuery(f"limit={text[:60]} is no number: write 10, or 0 for no limit")
-    return int(text) or None
-
-
-def parse_boolean(name: str, text: str | None) -> bool:
-    """Read a parameter that is on or off; one that is missing is off.
-
-    Raises:
-        InvalidQuery: it is neither.
-
-    """
-    if text is None or text.lower() in _FALSE_TEXTS:
-        return False
-    if text.lower() in _TRUE_TEXTS:
-        return True
-    raise InvalidQuery(f"{name}={text[:60]} is neither 1 nor 0")
+        raise InvalidQuery(
+            f"invalid {name}={excerpt(text)}: expected a time such as 2015-01-22, 2015-01-22T09:30:00Z or -30d"
+        ) from None

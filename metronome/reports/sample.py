@@ -1,7 +1,7 @@
-"""Sampling: which sessions, or visitors, a report looks at, so that its cost has a bound.
+"""Samples of sessions or visitors, so that the cost of a report is bounded.
 
-What is worked out of trails takes time and memory for each of them. So no more than the newest are looked at, those
-whose usage is most like today's; and where these leave any out, the report says so.
+Reports about sequences of events take time and memory for each. So they use only the newest sequences, whose usage is
+the most like today's, and say so if there are more.
 """
 
 from collections.abc import AsyncIterator
@@ -13,51 +13,46 @@ from metronome.stores.base import Store
 from metronome.stores.query import Filter, OneOf
 from metronome.stores.sequences import EventSequence, SequenceQuery
 
-MAX_SEQUENCES: Final = 5_000
-MAX_EVENTS_PER_SEQUENCE: Final = 1_000
-MAX_TOTAL_EVENTS: Final = 250_000
-
 
 @dataclass(frozen=True, slots=True)
 class SampleLimits:
-    """How much is looked at, at the most.
+    """The size of a sample.
 
     Attributes:
-        trails: so many sessions, or visitors.
-        steps: so many events of each, the oldest: more in a session, or a day, are hardly a person's doing.
-        steps_in_all: so many events, and the rest of the trail that they end in.
+        sequences: maximum number of sessions or visitors.
+        events_per_sequence: maximum number of events of each, the oldest ones. A person hardly causes more in a
+            session or a day; a robot may.
+        total_events: no further sequence is added once the sample has this many events.
 
     """
 
-    sequences: int = MAX_SEQUENCES
-    events_per_sequence: int = MAX_EVENTS_PER_SEQUENCE
-    total_events: int = MAX_TOTAL_EVENTS
+    sequences: int = 5_000
+    events_per_sequence: int = 1_000
+    total_events: int = 250_000
 
 
 _DEFAULT_LIMITS: Final = SampleLimits()
 
 
 class SequenceSample:
-    """The newest sessions, or visitors, that have to do with something, and what happened in them.
+    """The newest sessions or visitors with a selected event; iterate over it once.
 
-    To be iterated over once: it yields the trails in the order of their keys. Three bounds keep it cheap whatever was
-    sent. It takes no more trails than those with the newest events; of each, no more than its first events, so that a
-    robot that nothing but its zeal gives away costs little; and once these trails have very many events together, no
-    more of them. So memory and time have a bound, and which trails these are does not depend on the store.
+    It yields sequences in the order of their keys. Its limits bound time and memory whatever was sent, and the sample
+    is the same from every store.
 
     Args:
-        store: what is asked.
-        key: the field that the events of a trail have in common: ``session`` or ``visitor``.
-        fields: what to tell of each event.
-        parameters: the range of time and whether bots count; events out of that are in no trail.
-        selecting: a trail is looked at if it has an event that this lets through; the newest such events decide which
-            trails are newest.
-        included: which of the trail's events are told.
-        limits: how much is looked at.
+        store: runs the queries.
+        key: the field that the events of a sequence share: ``session`` or ``visitor``.
+        fields: which fields of each event to read.
+        parameters: the range, and whether bots count; other events are in no sequence.
+        selecting: a sequence is in the sample if this filter matches one of its events; the newest of these events
+            decide which sequences are newest.
+        included: filter for the events of each sequence.
+        limits: the size of the sample.
 
     Attributes:
-        looked_at: how many trails there were, once all have been yielded.
-        is_whole: whether that is all there is.
+        sampled_count: how many sequences there were, once all have been yielded.
+        is_complete: whether the sample has all sequences and events there are.
 
     """
 
@@ -83,30 +78,32 @@ class SequenceSample:
         self.is_complete = True
 
     async def __aiter__(self) -> AsyncIterator[EventSequence]:
-        """Yield the trails."""
-        asked, bounds = self._parameters, self._limits
-        # One more than is looked at, of trails as of steps, tells whether that is all.
+        """Yield the sequences."""
+        parameters, limits = self._parameters, self._limits
+        start, end = parameters.start, parameters.end
+        # One sequence and one event beyond each limit show whether the sample is complete.
         keys = await self._store.newest_values(
-            self._key, bounds.sequences + 1, asked.build_filter(self._selecting), asked.start, asked.end
+            self._key, limits.sequences + 1, parameters.build_filter(self._selecting), start, end
         )
-        self.is_complete = len(keys) <= bounds.sequences
-        where = asked.build_filter(OneOf(self._key, keys[: bounds.sequences]), self._included)
-        told = SequenceQuery(self._key, self._fields, where, asked.start, asked.end, bounds.events_per_sequence + 1)
-        steps = 0
-        async for trail in self._store.sequences(told):
-            if steps >= bounds.total_events:
+        self.is_complete = len(keys) <= limits.sequences
+        where = parameters.build_filter(OneOf(self._key, keys[: limits.sequences]), self._included)
+        query = SequenceQuery(self._key, self._fields, where, start, end, limits.events_per_sequence + 1)
+        total_events = 0
+        async for sequence in self._store.sequences(query):
+            if total_events >= limits.total_events:
                 self.is_complete = False
                 return
-            if len(trail.events) > bounds.events_per_sequence:
+            events = sequence.events[: limits.events_per_sequence]
+            if len(events) < len(sequence.events):
                 self.is_complete = False
-            yield EventSequence(trail.key, trail.events[: bounds.events_per_sequence])
-            steps += min(len(trail.events), bounds.events_per_sequence)
+            yield EventSequence(sequence.key, events)
+            total_events += len(events)
             self.sampled_count += 1
 
     def completeness_fields(self) -> dict[str, Any]:
-        """Return what a report adds to its answer, once all trails have been yielded.
+        """Return what to add to a report, once all sequences have been yielded.
 
-        Nothing where the sample is all there is; else ``exact: false``, and how many were looked at as
-        ``sessions_looked_at``, or ``visitors_looked_at``.
+        Nothing if the sample is complete; else ``exact: false``, and the size of the sample as ``sessions_looked_at``
+        or ``visitors_looked_at``.
         """
         return {} if self.is_complete else {"exact": False, f"{self._key}s_looked_at": self.sampled_count}

@@ -152,11 +152,11 @@ class TestQuery:
     @pytest.mark.parametrize(
         ("arguments", "said"),
         [
-            (["--by", "idd"], "metronome query: no event has a field 'idd' (do you mean id"),
-            (["--metrics", "avg:referer"], "metronome query: referer holds no numbers"),
+            (["--by", "idd"], "metronome query: no event has the field 'idd' (did you mean id"),
+            (["--metrics", "avg:referer"], "metronome query: the field 'referer' is a text"),
             (["view"], "metronome query: 'view' is no filter: write event=view, 'LCP>=100' or the like"),
             (["limit=3"], "metronome query: 'limit=3' is no filter: limit is an option, so write --limit"),
-            (["--from", "noon"], "metronome query: from=noon is no time: write 2015-01-22"),
+            (["--from", "noon"], "metronome query: invalid from=noon: expected a time such as 2015-01-22"),
             (["--json", "--csv"], "metronome query: --json and --csv exclude each other: choose one"),
             (["--url", "metronome.example"], "--url metronome.example is no web address: write it as http://host:port"),
             (["--key", "a\nb"], "--key is no key"),
@@ -260,8 +260,8 @@ class TestTock:
     @pytest.mark.parametrize(
         ("arguments", "said"),
         [
-            (["--interval", "fortnight"], "metronome tock: interval=fortnight is not known: choose one of minute"),
-            (["--to", "noon"], "metronome tock: to=noon is no time"),
+            (["--interval", "fortnight"], "metronome tock: invalid interval=fortnight: expected one of minute"),
+            (["--to", "noon"], "metronome tock: invalid to=noon: expected a time"),
             (["--tz", "Mars"], "metronome tock: unknown time zone 'Mars'"),
         ],
     )

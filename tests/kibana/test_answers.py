@@ -14,7 +14,7 @@ import pytest
 
 from metronome.dashboards import build_saved_objects
 from metronome.dashboards.columns import RECORDS_FIELD
-from metronome.reports.dwell_time import TIMING_FIELDS
+from metronome.fields import TIMING_FIELDS
 from tests.installations import make_salts
 from tests.kibana.aggregations import Row, rows_of, search_body
 from tests.kibana.kql import Query, fields_in

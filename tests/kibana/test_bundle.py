@@ -13,7 +13,7 @@ from metronome.config import read_settings
 from metronome.dashboards import DASHBOARDS, build_saved_objects, dashboard_ids, encode_ndjson
 from metronome.dashboards.columns import RECORDS_FIELD
 from metronome.dashboards.data_view import MILLISECOND_FIELDS
-from metronome.reports.dwell_time import TIMING_FIELDS
+from metronome.fields import TIMING_FIELDS
 from metronome.stores.elasticsearch.template import index_pattern, index_template
 from tests.kibana.kql import fields_in
 from tests.kibana.lens import (

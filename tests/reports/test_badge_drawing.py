@@ -132,14 +132,14 @@ def test_a_color_is_a_name_or_written_in_hex(text: str, color: str) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
-        ("metric", "visitors", "metric=visitors is not known: choose one of views, downloads"),
-        ("style", "plastic", "style=plastic is not known: choose one of flat, flat-square"),
-        ("color", "pinkish", "color=pinkish is not known: write it as 0969da, or choose one of blue, green"),
-        ("color", "url(//x)", "is not known"),
-        ("color", "12345", "is not known"),
-        ("color", "#0000000", "is not known"),
-        ("color", "١٢٣", "is not known"),
-        ("label", "x" * (LABEL_MAX_CHARACTERS + 1), "label has 65 characters: write 64 at the most"),
+        ("metric", "visitors", "invalid metric=visitors: expected one of views, downloads"),
+        ("style", "plastic", "invalid style=plastic: expected one of flat, flat-square"),
+        ("color", "pinkish", "invalid color=pinkish: expected 0969da or one of blue, green"),
+        ("color", "url(//x)", "invalid color=url(//x)"),
+        ("color", "12345", "invalid color=12345"),
+        ("color", "#0000000", "invalid color=#0000000"),
+        ("color", "١٢٣", "invalid color=١٢٣"),
+        ("label", "x" * (LABEL_MAX_CHARACTERS + 1), "label has 65 characters: use at most 64"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused_by_name(name: str, value: str, says: str) -> None:

@@ -8,13 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.reports.counter.tally import TimeSpan, from_milliseconds, split_into_spans, to_milliseconds
+from metronome.reports.counter.tally import TimeSpan, split_into_spans
+from metronome.times import from_milliseconds, to_milliseconds_ceil
 
 ZURICH = ZoneInfo("Europe/Zurich")
 
 
 def at(text: str) -> int:
-    return to_milliseconds(datetime.fromisoformat(text))
+    return to_milliseconds_ceil(datetime.fromisoformat(text))
 
 
 def test_days_are_put_together_up_to_so_many_events() -> None:
@@ -29,8 +30,8 @@ def test_days_are_put_together_up_to_so_many_events() -> None:
 def test_days_begin_as_they_do_in_the_zone_and_ranges_cut_them() -> None:
     start, end = datetime(2026, 3, 28, 8, tzinfo=UTC), datetime(2026, 3, 29, 20, tzinfo=UTC)
     assert split_into_spans([("2026-03-28", 1), ("2026-03-29", 1)], ZURICH, start, end, max_events=1) == [
-        TimeSpan(to_milliseconds(start), at("2026-03-28T23:00Z")),
-        TimeSpan(at("2026-03-28T23:00Z"), to_milliseconds(end)),
+        TimeSpan(to_milliseconds_ceil(start), at("2026-03-28T23:00Z")),
+        TimeSpan(at("2026-03-28T23:00Z"), to_milliseconds_ceil(end)),
     ]
     # Clocks go forward that night.
     assert split_into_spans([("2026-03-29", 1)], ZURICH, None, None) == [
@@ -48,7 +49,7 @@ def test_no_days_have_no_spans() -> None:
 
 @pytest.mark.parametrize(("micros", "ms"), [(0, 0), (1, 1), (999, 1), (1000, 1), (1001, 2), (-1, 0), (-1000, -1)])
 def test_moments_are_rounded_up(micros: int, ms: int) -> None:
-    assert to_milliseconds(datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)) == ms
+    assert to_milliseconds_ceil(datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)) == ms
 
 
 @given(
@@ -62,7 +63,9 @@ def test_every_day_is_in_just_one_span(counts: dict[date, int], name: str, most:
     found = split_into_spans(days, zone, None, None, most)
     assert all(one.end <= other.start for one, other in pairwise(found))
     for day in counts:
-        moments = [to_milliseconds(datetime.combine(day, one, zone)) for one in (time(2), time(23, 59, 59, 999_000))]
+        moments = [
+            to_milliseconds_ceil(datetime.combine(day, one, zone)) for one in (time(2), time(23, 59, 59, 999_000))
+        ]
         assert [sum(span.start <= moment < span.end for span in found) for moment in moments] == [1, 1]
         assert len({span for span in found for moment in moments if span.start <= moment < span.end}) == 1
     for span in found:

@@ -9,9 +9,11 @@ import pytest_asyncio
 
 from metronome.reports.flow import flow_report
 from metronome.reports.parameters import ReportParameters
-from metronome.reports.sample import MAX_EVENTS_PER_SEQUENCE, MAX_SEQUENCES
+from metronome.reports.sample import SampleLimits
 from metronome.stores.base import Store
 from tests.reports.filled import BACK_ENDS, Fill, filled
+
+LIMITS = SampleLimits()
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 """All tests ask the same stores, and so share the loop that these were opened in."""
@@ -155,31 +157,31 @@ async def test_of_many_sessions_the_newest_are_looked_at(fill: Fill) -> None:
     start = at("22T00:00").timestamp()
     events = [
         {"ts": start + 10 * number + step, "session": f"s{number}", "id": item}
-        for number in range(MAX_SEQUENCES + 3)
+        for number in range(LIMITS.sequences + 3)
         for step, item in enumerate(("old" if number < 3 else "new", "end"))
     ]
     store = await fill(events)
     assert await flow_report(store, None, ReportParameters()) == {
-        "sessions": MAX_SEQUENCES,
-        "entries": {"new": MAX_SEQUENCES},
-        "exits": {"end": MAX_SEQUENCES},
-        "transitions": [{"from": "new", "to": "end", "count": MAX_SEQUENCES}],
+        "sessions": LIMITS.sequences,
+        "entries": {"new": LIMITS.sequences},
+        "exits": {"end": LIMITS.sequences},
+        "transitions": [{"from": "new", "to": "end", "count": LIMITS.sequences}],
         "exact": False,
-        "sessions_looked_at": MAX_SEQUENCES,
+        "sessions_looked_at": LIMITS.sequences,
     }
     # Each item has sessions of its own.
     assert "exact" not in await flow_report(store, "new", ReportParameters())
     assert (await flow_report(store, "old", ReportParameters()))["sessions"] == 3
-    assert (await flow_report(store, "end", ReportParameters()))["previous"] == {"new": MAX_SEQUENCES}
+    assert (await flow_report(store, "end", ReportParameters()))["previous"] == {"new": LIMITS.sequences}
 
 
 async def test_of_a_session_without_end_the_beginning_is_looked_at(fill: Fill) -> None:
     start = at("22T00:00").timestamp()
-    names = ["first", *(f"i{number % 2}" for number in range(3 * MAX_EVENTS_PER_SEQUENCE)), "last"]
+    names = ["first", *(f"i{number % 2}" for number in range(3 * LIMITS.events_per_sequence)), "last"]
     events = [{"ts": start + number, "session": "crawler", "id": item} for number, item in enumerate(names)]
     store = await fill(events)
     found = await flow_report(store, None, ReportParameters())
-    assert sum(step["count"] for step in found["transitions"]) == MAX_EVENTS_PER_SEQUENCE - 1
+    assert sum(step["count"] for step in found["transitions"]) == LIMITS.events_per_sequence - 1
     assert found["entries"] == {"first": 1}
     assert (found["exact"], found["sessions_looked_at"]) == (False, 1)
     assert (await flow_report(store, "last", ReportParameters()))["sessions"] == 0

@@ -81,23 +81,23 @@ def test_bots_are_switched_on(text: str, *, bots: bool) -> None:
 @pytest.mark.parametrize(
     ("query", "complaint"),
     [
-        ({"form": "x"}, "'form' is no parameter here: there are bots, from, interval, limit, order, to, tz"),
-        ({"x" * 1000: ""}, "x' is no parameter here"),
+        ({"form": "x"}, "unknown parameter 'form': expected one of bots, from, interval, limit, order, to, tz"),
+        ({"x" * 1000: ""}, "xxx': expected one of"),
         ({"tz": "Mars"}, "unknown time zone 'Mars'"),
-        ({"interval": "year"}, "interval=year is not known: choose one of minute, hour, day, week, month"),
-        ({"limit": "-1"}, "limit=-1 is no number"),
-        ({"limit": "1.5"}, "limit=1.5 is no number"),
-        ({"limit": "٣"}, "limit=٣ is no number"),
-        ({"limit": "1234567890"}, "is no number: write 10, or 0 for no limit"),
-        ({"bots": "maybe"}, "bots=maybe is neither 1 nor 0"),
+        ({"interval": "year"}, "invalid interval=year: expected one of minute, hour, day, week, month"),
+        ({"limit": "-1"}, "invalid limit=-1"),
+        ({"limit": "1.5"}, "invalid limit=1.5"),
+        ({"limit": "٣"}, "invalid limit=٣"),
+        ({"limit": "1234567890"}, "expected a number of up to 9 digits"),
+        ({"bots": "maybe"}, "invalid bots=maybe: expected 1 or 0"),
         *(
-            ({name: text}, f"{name}={text[:60]} is no time")
+            ({name: text}, f"invalid {name}={text[:60]}: expected a time")
             for name in ("from", "to")
             for text in ["yesterday", "2015-02-29", "2015-1-2", "-999999w", "-1y", "-1234567d", "30d", "1" * 5000]
         ),
-        ({"to": "9999-12-31"}, "to=9999-12-31 is no time"),
-        ({"from": "0001-01-01", "tz": "Asia/Tokyo"}, "from=0001-01-01 is no time"),
-        ({"from": "1969-12-31T23:00:00Z"}, "is no time"),
+        ({"to": "9999-12-31"}, "invalid to=9999-12-31: expected a time"),
+        ({"from": "0001-01-01", "tz": "Asia/Tokyo"}, "invalid from=0001-01-01: expected a time"),
+        ({"from": "1969-12-31T23:00:00Z"}, "expected a time"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(query: dict[str, str], complaint: str) -> None:

@@ -54,27 +54,30 @@ def test_parameters_are_lists_or_texts() -> None:
 @pytest.mark.parametrize(
     ("question", "said"),
     [
-        ([], "a question is a JSON object"),
-        ({"metric": ["count"]}, "'metric' is no part of a question (do you mean metrics?): there are metrics, by"),
-        ({"metrics": 1}, 'metrics is no list of texts: write it as {"metrics": ["…"]}'),
-        ({"by": ["id", 1]}, "by is no list of texts"),
-        ({"limit": [1]}, "limit is [1]: write a text or a number"),
-        ({"limit": True}, "limit is true"),
-        ({"where": []}, '[] is no filter: write an object such as {"event": "view"}'),
-        ({"where": {"or": {}}}, '"or" takes a list'),
-        ({"where": {"or": ["x"]}}, '"x" is no filter'),
-        ({"where": {"not": "x"}}, '"x" is no filter'),
+        ([], "invalid query: expected a JSON object"),
+        (
+            {"metric": ["count"]},
+            "unknown key 'metric' in the query (did you mean metrics?): expected one of metrics",
+        ),
+        ({"metrics": 1}, 'invalid metrics: expected a list of texts, {"metrics": ["…"]}'),
+        ({"by": ["id", 1]}, "invalid by: expected a list of texts"),
+        ({"limit": [1]}, "invalid limit [1]: expected a text or a number"),
+        ({"limit": True}, "invalid limit true"),
+        ({"where": []}, 'invalid filter []: expected an object such as {"event": "view"}'),
+        ({"where": {"or": {}}}, 'invalid "or": expected a list'),
+        ({"where": {"or": ["x"]}}, 'invalid filter "x"'),
+        ({"where": {"not": "x"}}, 'invalid filter "x"'),
         (
             {"where": {"x": None}},
-            'x is compared with null: write a text, a number, true, false or a list of these, or {"e',
+            'invalid value null of x: expected a text, a number, true, false, or a list of these; use {"e',
         ),
-        ({"where": {"x": [[1]]}}, "x is compared with [[1]]"),
-        ({"where": {"x": {}}}, "{} asks nothing of x: an object there has '>', '>='"),
-        ({"where": {"x": {"=": 1}}}, '{"=":1} asks nothing of x'),
-        ({"where": {"x": {"prefix": "a", "like": "b"}}}, "asks nothing of x"),
-        ({"where": {"x": {">": "5"}}}, '">" of x is "5": write a number'),
-        ({"where": {"x": {">": True}}}, '">" of x is true: write a number'),
-        ({"where": {"x": {"exists": 1}}}, '"exists" of x is 1: write true or false'),
+        ({"where": {"x": [[1]]}}, "invalid value [[1]] of x"),
+        ({"where": {"x": {}}}, "invalid filter {} of x: expected an object with some of '>', '>='"),
+        ({"where": {"x": {"=": 1}}}, 'invalid filter {"=":1} of x'),
+        ({"where": {"x": {"prefix": "a", "like": "b"}}}, "of x: expected an object"),
+        ({"where": {"x": {">": "5"}}}, 'invalid ">" "5" of x: expected a number'),
+        ({"where": {"x": {">": True}}}, 'invalid ">" true of x: expected a number'),
+        ({"where": {"x": {"exists": 1}}}, 'invalid "exists" 1 of x: expected true or false'),
     ],
 )
 def test_what_cannot_be_read_is_refused_with_what_to_write(question: Any, said: str) -> None:
@@ -116,7 +119,7 @@ def test_levels_without_end_are_refused(body: bytes) -> None:
 
 @pytest.mark.parametrize("body", [b"", b"{", b"by=id", b"\xff", b'{"by":"\\ud800"}', b"NaN", b'{"limit":1}x'])
 def test_what_is_no_json_is_refused(body: bytes) -> None:
-    with pytest.raises(Malformed, match="is no JSON"):
+    with pytest.raises(Malformed, match="invalid JSON"):
         parse_query_json(body)
 
 

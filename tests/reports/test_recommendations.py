@@ -11,9 +11,11 @@ import pytest_asyncio
 from metronome.reports.log_likelihood import association_score
 from metronome.reports.parameters import ReportParameters
 from metronome.reports.recommendations import MAX_ITEMS_PER_VISITOR, recommendations_report
-from metronome.reports.sample import MAX_SEQUENCES
+from metronome.reports.sample import SampleLimits
 from metronome.stores.base import Store
 from tests.reports.filled import BACK_ENDS, Fill, filled, told
+
+LIMITS = SampleLimits()
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 """All tests ask the same stores, and so share the loop that these were opened in."""
@@ -148,7 +150,7 @@ OLDER: Final = 30
 async def crowd(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Store]:
     """More visitors than are looked at: the older ones saw *then* beside x, every tenth of the newer ones *now*."""
     events: list[dict[str, Any]] = []
-    for number in range(MAX_SEQUENCES + OLDER):
+    for number in range(LIMITS.sequences + OLDER):
         day = "2015-01-21" if number < OLDER else "2015-01-22"
         fields = {"ts": f"{day}T10:{number % 60:02}:00Z", "visitor": f"v{number}"}
         events.append({"id": "x", **fields})

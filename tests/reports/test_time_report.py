@@ -7,11 +7,14 @@ from typing import Any, Final
 import pytest
 import pytest_asyncio
 
-from metronome.reports.dwell_time import TIMING_FIELDS, time_report
+from metronome.fields import TIMING_FIELDS
+from metronome.reports.dwell_time import time_report
 from metronome.reports.parameters import ReportParameters
-from metronome.reports.sample import MAX_SEQUENCES
+from metronome.reports.sample import SampleLimits
 from metronome.stores.base import Store
 from tests.reports.filled import BACK_ENDS, Fill, filled, told
+
+LIMITS = SampleLimits()
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 """All tests ask the same stores, and so share the loop that these were opened in."""
@@ -155,15 +158,15 @@ async def test_of_many_sessions_the_newest_are_looked_at(fill: Fill) -> None:
     start = at("22T00:00").timestamp()
     events = [
         {"ts": start + 10 * number + offset, "session": f"s{number}", "id": "a", "event": event}
-        for number in range(MAX_SEQUENCES + 3)
+        for number in range(LIMITS.sequences + 3)
         for offset, event in ((0, "view"), (9 if number < 3 else 2, "heartbeat"))
     ]
     store = await fill(events)
-    sampled = {"exact": False, "sessions_looked_at": MAX_SEQUENCES}
+    sampled = {"exact": False, "sessions_looked_at": LIMITS.sequences}
     assert (
         await time_report(store, "a", ReportParameters())
-        == {"on_item": same(MAX_SEQUENCES, 2000), "timings": {}} | sampled
+        == {"on_item": same(LIMITS.sequences, 2000), "timings": {}} | sampled
     )
-    assert (await time_report(store, None, ReportParameters()))["on_item"] == same(MAX_SEQUENCES, 2000)
+    assert (await time_report(store, None, ReportParameters()))["on_item"] == same(LIMITS.sequences, 2000)
     older = await time_report(store, "a", ReportParameters(end=datetime.fromtimestamp(start + 30).astimezone()))
     assert older == {"on_item": same(3, 9000), "timings": {}}

@@ -82,12 +82,12 @@ async def test_a_badge_may_be_shown_anywhere_and_kept_for_a_while(http: aiohttp.
 @pytest.mark.parametrize(
     ("query", "says"),
     [
-        ("?metric=visitors", "metric=visitors is not known: choose one of views, downloads"),
-        ("?color=javascript:x", "color=javascript:x is not known"),
-        ("?style=x", "style=x is not known"),
+        ("?metric=visitors", "invalid metric=visitors: expected one of views, downloads"),
+        ("?color=javascript:x", "invalid color=javascript:x"),
+        ("?style=x", "invalid style=x"),
         ("?label=" + "x" * 65, "label has 65 characters"),
-        ("?from=yesterday", "from=yesterday is no time"),
-        ("?limit=3", "'limit' is no parameter here"),
+        ("?from=yesterday", "invalid from=yesterday: expected a time"),
+        ("?limit=3", "unknown parameter 'limit'"),
     ],
 )
 async def test_what_a_badge_cannot_be_asked_is_told(

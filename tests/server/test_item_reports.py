@@ -112,10 +112,10 @@ def test_what_rises_does_so_up_to_now(filled: Server) -> None:
 @pytest.mark.parametrize(
     ("path", "says"),
     [
-        ("/items.json?order=best", "order=best is not known: choose one of views, downloads, visitors, rising"),
-        ("/items.json?order=rising&from=2015-02-01&to=2015-01-01", "ends before it begins"),
-        ("/errors.json?order=views", "'order' is no parameter here"),
-        ("/recommendations/x.json?interval=day", "'interval' is no parameter here"),
+        ("/items.json?order=best", "invalid order=best: expected one of views, downloads, visitors, rising"),
+        ("/items.json?order=rising&from=2015-02-01&to=2015-01-01", "range of rising items is empty"),
+        ("/errors.json?order=views", "unknown parameter 'order'"),
+        ("/recommendations/x.json?interval=day", "unknown parameter 'interval'"),
         ("/recommendations/%FF.json", "encodeURIComponent"),
     ],
 )

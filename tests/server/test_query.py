@@ -130,10 +130,10 @@ async def test_pages_elsewhere_may_ask_before_they_ask(http: aiohttp.ClientSessi
 @pytest.mark.parametrize(
     ("query", "said"),
     [
-        ("by=idd", "no event has a field 'idd' (do you mean id"),
-        ("metrics=avg:title", "title holds no numbers"),
+        ("by=idd", "no event has the field 'idd' (did you mean id"),
+        ("metrics=avg:country", "the field 'country' is a text"),
         ("metrics=nothing", "invalid metric 'nothing'"),
-        ("limit=100001", "an answer has up to 100,000 rows"),
+        ("limit=100001", "is over the maximum of 100,000 rows"),
         ("a=%FF", "encodeURIComponent"),
         ("by=minute&fill=1&from=1970-01-01", "the range has over 100,000 minutes; ask for a shorter range"),
     ],

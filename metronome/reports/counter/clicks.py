@@ -1,10 +1,10 @@
-"""Clicks: what counts of a session's events once double clicks are folded.
+"""Clicks: the events of a session that count, without double clicks.
 
 The Code of Practice (see `metronome.reports.counter`), section 10.2: of two clicks on the same URL by the same user
 within a session with at most 30 seconds between them, the first is removed and the second retained, and "any
-additional requests for the same URL within 30 seconds (between clicks)" are treated alike: so of clicks at 0, 20 and 45
-seconds only that at 45 stays. Section 10.3: a dataset counts once in a *user session*, which is a logged session id and
-the date, else what the user is known by, the date and the hour of the day.
+additional requests for the same URL within 30 seconds (between clicks)" are treated identically. So of clicks at 0, 20
+and 45 seconds, only the one at 45 counts. Section 10.3: a dataset counts once in a *user session*, which is a logged
+session ID and the date, or else the user's identity, the date and the hour of the day.
 """
 
 from collections.abc import Sequence
@@ -19,13 +19,13 @@ DOUBLE_CLICK_MS: Final = 30_000
 """The longest time between the two clicks of a double click: "a maximum of 30 seconds" (section 10.2)."""
 
 REQUEST_EVENT: Final = "download"
-"""The event that retrieves a dataset; it is an investigation, too (section 6.3)."""
+"""The event of retrieving a dataset; it is also an investigation (section 6.3)."""
 
 IS_MACHINE: Final = Equals("device", "script")
-"""What tells scripts and tools, which count apart, from people (sections 10.5 and 10.6)."""
+"""Matches scripts and tools, which are counted separately from people (sections 10.5 and 10.6)."""
 
 _COUNTED_STATUSES: Final = ("200", "304")
-"""What was answered successfully (section 10.1); where nobody logged a status, a script in the page saw it shown."""
+"""Successful requests (section 10.1). Events of a script in the page have no status; the page was displayed."""
 
 CLICK_FILTER: Final[Filter] = AllOf(
     (
@@ -35,24 +35,25 @@ CLICK_FILTER: Final[Filter] = AllOf(
         AnyOf((Not(Exists("status")), OneOf("status", _COUNTED_STATUSES))),
     )
 )
-"""The events that are clicks: what was seen or retrieved of an item, and by no robot."""
+"""Matches clicks: views and retrievals of items, without those of robots."""
 
 CLICK_FIELDS: Final = ("id", "event", "format", "url", "device", "country", "visitor")
-"""What clicks are read from (see `parse_clicks`)."""
+"""The fields that `parse_clicks` needs."""
 
 
 class Click(NamedTuple):
     """One click.
 
     Attributes:
-        at: when, in milliseconds since 1970.
-        item: on what.
-        target: what was asked for: two clicks on the same one may be a double click.
-        is_request: whether it retrieved the item; else it looked at what is said of it.
-        is_machine: whether a script did.
-        country: where from, or None.
-        month: as ``2015-01``.
-        session: tells user sessions of one trail apart: the day's number, and the hour of the day or None.
+        timestamp_ms: the time, in milliseconds since 1970.
+        item: the item ID.
+        target: what was requested: two clicks on the same target may be a double click.
+        is_request: whether it retrieved the item; else it viewed its description.
+        is_machine: whether a script or tool caused it.
+        country: of the user, or None.
+        month: such as ``2015-01``.
+        user_session: distinguishes the user sessions of one event sequence: the number of the day, and the hour of the
+            day or None.
 
     """
 
@@ -67,24 +68,24 @@ class Click(NamedTuple):
 
 
 def parse_clicks(sequence: EventSequence, zone: ZoneInfo) -> list[Click]:
-    """Read the steps of a session's or a visitor's trail, which tell of `CLICK_FIELDS`.
+    """Return the clicks of an event sequence with the values of `CLICK_FIELDS`.
 
-    A trail's key that is the step's visitor was logged by nobody as a session (enrichment names sessions after their
-    visitor), so its user sessions are hours of the day; else they are days.
+    If the key of the sequence is the visitor, the sender logged no session (enrichment names sessions after their
+    visitor), so user sessions are hours of the day; else they are days.
 
     Args:
-        sequence: all clicks of one session, or of one visitor.
-        zone: months, days and hours are its.
+        sequence: all clicks of one session or one visitor.
+        zone: the time zone that months, days and hours belong to.
 
     """
     clicks = []
-    for at, (item, event, form, url, device, country, visitor) in sequence.events:
-        local = datetime.fromtimestamp(at / 1000, zone)
+    for timestamp_ms, (item, event, item_format, url, device, country, visitor) in sequence.events:
+        local = datetime.fromtimestamp(timestamp_ms / 1000, zone)
         clicks.append(
             Click(
-                timestamp_ms=at,
+                timestamp_ms=timestamp_ms,
                 item=item or "",
-                target=(item, event, form, None if url is None else url.partition("#")[0]),
+                target=(item, event, item_format, None if url is None else url.partition("#")[0]),
                 is_request=event == REQUEST_EVENT,
                 is_machine=device == IS_MACHINE.value,
                 country=country,
@@ -96,21 +97,18 @@ def parse_clicks(sequence: EventSequence, zone: ZoneInfo) -> list[Click]:
 
 
 def remove_double_clicks(clicks: Sequence[Click]) -> list[Click]:
-    """Remove each click that the next one on the same target follows within `DOUBLE_CLICK_MS`.
+    """Return clicks without those followed by another on the same target within `DOUBLE_CLICK_MS`.
 
     Args:
         clicks: those of one user, oldest first.
 
-    Returns:
-        The others, oldest first.
-
     """
-    following: dict[tuple[str | None, ...], int] = {}
-    kept = []
+    next_by_target: dict[tuple[str | None, ...], int] = {}
+    remaining = []
     for click in reversed(clicks):
-        later = following.get(click.target)
-        following[click.target] = click.timestamp_ms
-        if later is None or later - click.timestamp_ms > DOUBLE_CLICK_MS:
-            kept.append(click)
-    kept.reverse()
-    return kept
+        next_ms = next_by_target.get(click.target)
+        next_by_target[click.target] = click.timestamp_ms
+        if next_ms is None or next_ms - click.timestamp_ms > DOUBLE_CLICK_MS:
+            remaining.append(click)
+    remaining.reverse()
+    return remaining

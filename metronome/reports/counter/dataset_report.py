@@ -1,13 +1,9 @@
-"""The dataset report (DSR): the usage of all datasets by month, as SUSHI's JSON.
+"""The dataset report (DSR): usage of all datasets by month, as SUSHI JSON.
 
-The shape is that of the Research Data SUSHI API, as the hub that gathers such reports checks it: its schema's
-*counter_dataset_report* (https://github.com/datacite/sashimi, lib/sushi_schema/sushi_usage_schema.json). What stands in
-the header, and that nothing is reported where nothing was counted, is said in sections 6.2, 6.3 and 7 and appendix B of
-the Code of Practice (see `metronome.reports.counter`).
-
-Harvests: what a dataset report is asked with, in the names of SUSHI.
-
-Section 8 of the Code of Practice (see `metronome.reports.counter`) has the dates and table 7.4 the filters.
+The format is that of the Research Data SUSHI API, as the hub that collects such reports validates it: its schema's
+*counter_dataset_report* (https://github.com/datacite/sashimi, lib/sushi_schema/sushi_usage_schema.json). Sections 6.2,
+6.3 and 7 and appendix B of the Code of Practice (see `metronome.reports.counter`) define the header, and that zeros are
+not reported; section 8 the dates, and table 7.4 the filters.
 """
 
 import asyncio
@@ -23,9 +19,9 @@ import orjson
 from metronome.errors import InvalidQuery, QueryTooExpensive
 from metronome.reports.counter.clicks import CLICK_FILTER
 from metronome.reports.counter.tally import COUNT_TIMEOUT_SECONDS, Deadline, UsageCounts, UsageTally, count_usage
-from metronome.reports.parameters import ReportParameters
+from metronome.reports.parameters import ReportParameters, excerpt, item_filter
 from metronome.stores.base import Store
-from metronome.stores.query import AllOf, Equals, Exists, Metric, Query, parse_time_zone
+from metronome.stores.query import AllOf, Exists, Metric, Query, parse_time_zone
 
 RELEASE: Final = "rd1"
 
@@ -35,17 +31,17 @@ METRIC_TYPES: Final = (
     "total-dataset-requests",
     "unique-dataset-requests",
 )
-"""How reports call what is counted, in the order of `metronome.reports.counter.tally.METRICS`."""
+"""In the order of `metronome.reports.counter.tally.USAGE_METRICS`."""
 
 ACCESS_METHODS: Final = ("regular", "machine")
-"""How reports call people, and scripts and tools."""
+"""Of people, and of scripts and tools."""
 
 MAX_MONTHS: Final = 12
-"""How many months one report has at most."""
+"""Maximum number of months in one report."""
 
 _KNOWN_PARAMETERS: Final = ("begin_date", "end_date", "dataset_id", "metric_type", "access_method", "tz", "release")
 _IGNORED_PARAMETERS: Final = frozenset({"api_key", "requestor_id", "customer_id", "platform"})
-"""By these other services know who asks, for whom, and of what: here the key alone says it, or nothing has to."""
+"""Other services need these to identify the client; here the key is enough."""
 _DATE_PATTERN: Final = re.compile(r"\d{4}-\d\d(-\d\d)?")
 _FIRST_YEAR: Final = 1970
 _ONE_DAY: Final = timedelta(days=1)
@@ -53,17 +49,17 @@ _ONE_DAY: Final = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class DatasetReportRequest:
-    """What a dataset report is asked with.
+    """The parameters of a dataset report.
 
     Attributes:
         begin: the first day, the first of a month.
         end: the last day.
-        today: the day of the asking.
-        dataset: the only item that is reported; None for all.
-        metric_types: which are reported, of `METRIC_TYPES`.
-        access_methods: likewise, of `ACCESS_METHODS`.
-        tz: days are its.
-        ignored: parameters that say nothing here.
+        today: the current day.
+        dataset: the item ID; None for all items.
+        metric_types: those to report, of `METRIC_TYPES`.
+        access_methods: those to report, of `ACCESS_METHODS`.
+        tz: the time zone that days belong to.
+        ignored: unknown parameters.
 
     """
 
@@ -78,38 +74,38 @@ class DatasetReportRequest:
 
     @property
     def is_partial(self) -> bool:
-        """Whether the range is not over yet."""
+        """Whether the range ends in the future."""
         return self.end >= self.today
 
     @property
     def available_until(self) -> date:
-        """The last day of the range that has begun."""
+        """The last day of the range that has started."""
         return min(self.end, self.today)
 
     def parameters(self) -> ReportParameters:
-        """Return the range as other reports are asked for it."""
+        """Return the range as the parameters of other reports."""
         zone = parse_time_zone(self.tz)
         start, end = (datetime.combine(day, time(), zone) for day in (self.begin, self.available_until + _ONE_DAY))
         return ReportParameters(start=start, end=end, tz=self.tz)
 
 
 def parse_dataset_report_request(query: Mapping[str, str], now: datetime) -> DatasetReportRequest:
-    """Read what a dataset report is asked with.
+    """Parse the parameters of a dataset report.
 
     Args:
-        query: as in the address. ``begin_date`` and ``end_date`` are days or months, both included; without them it is
-            this calendar year so far. ``metric_type`` and ``access_method`` are lists with ``|`` between.
-            ``dataset_id`` is an item's id, and ``tz`` the zone that days belong to.
-        now: the time, aware.
+        query: the query string, decoded. ``begin_date`` and ``end_date`` are days or months, both included; without
+            them the range is this calendar year so far. ``metric_type`` and ``access_method`` are lists separated by
+            ``|``. ``dataset_id`` is an item ID, and ``tz`` the time zone that days belong to.
+        now: aware.
 
     Raises:
-        InvalidQuery: a value cannot be; the message says which.
+        InvalidQuery: a value is invalid.
         QueryTooExpensive: the range is too long.
 
     """
     release = query.get("release") or RELEASE
     if release.lower() != RELEASE:
-        raise InvalidQuery(f"release={release[:60]} is not spoken here: ask for {RELEASE}")
+        raise InvalidQuery(f"unsupported release={excerpt(release)}: expected {RELEASE}")
     tz = query.get("tz") or "UTC"
     today = now.astimezone(parse_time_zone(tz)).date()
     begin, end = _parse_range(query.get("begin_date"), query.get("end_date"), today)
@@ -134,18 +130,18 @@ def _parse_range(begin_text: str | None, end_text: str | None, today: date) -> t
     if not begin_text and not end_text:
         return today.replace(month=1, day=1), today
     if not begin_text or not end_text:
-        raise InvalidQuery("a range has a begin_date and an end_date: give both, or neither for this year so far")
+        raise InvalidQuery("a range needs begin_date and end_date: add the other, or omit both for this year so far")
     begin, end = _parse_date("begin_date", begin_text), _parse_date("end_date", end_text)
     if len(end_text) < len("2026-01-31"):
         end = last_day(end)
     if begin.day != 1:
-        raise InvalidQuery(f"begin_date={begin} is in the middle of a month: reports begin with the first of one")
+        raise InvalidQuery(f"invalid begin_date={begin}: expected the first day of a month")
     if end < begin:
         raise InvalidQuery(f"end_date={end} is before begin_date={begin}")
     if begin > today:
-        raise InvalidQuery(f"begin_date={begin} is yet to come: nothing is known of it")
+        raise InvalidQuery(f"invalid begin_date={begin}: it is in the future")
     if 12 * (end.year - begin.year) + end.month - begin.month >= MAX_MONTHS:
-        raise QueryTooExpensive(f"a report has {MAX_MONTHS} months at most: ask for a month at a time")
+        raise QueryTooExpensive(f"the range is longer than {MAX_MONTHS} months")
     return begin, end
 
 
@@ -157,16 +153,18 @@ def _parse_date(name: str, text: str) -> date:
             day = date.min
         if _FIRST_YEAR <= day.year < date.max.year:
             return day
-    raise InvalidQuery(f"{name}={text[:60]} is no date: write 2026-01-31, or 2026-01")
+    raise InvalidQuery(f"invalid {name}={excerpt(text)}: expected 2026-01-31 or 2026-01")
 
 
 def _parse_choices(name: str, text: str | None, choices: tuple[str, ...]) -> tuple[str, ...]:
     if not text:
         return choices
-    asked = {one.strip().lower().replace("_", "-") for one in text.split("|")}
-    if wrong := asked - set(choices):
-        raise InvalidQuery(f"{name}={min(wrong)[:60]} is not known: choose of {', '.join(choices)}, with | between")
-    return tuple(choice for choice in choices if choice in asked)
+    chosen = {choice.strip().lower().replace("_", "-") for choice in text.split("|")}
+    if unknown := chosen - set(choices):
+        raise InvalidQuery(
+            f"invalid {name}={excerpt(min(unknown))}: expected some of {', '.join(choices)}, separated by |"
+        )
+    return tuple(choice for choice in choices if choice in chosen)
 
 
 REPORT_ID: Final = "dsr"
@@ -177,18 +175,18 @@ _DOI: Final = re.compile(r"(?:https?://(?:dx\.)?doi\.org/|doi:)?(10\.\d{4,9}/\S+
 _URI: Final = re.compile(r"(?:https?://|urn:|ark:|hdl:)\S+", re.IGNORECASE)
 _COUNTRY: Final = re.compile("[A-Za-z]{2}")
 _LAST_SEEN: Final = Metric.parse("last")
-_DATASETS_PER_TURN: Final = 500
-"""How many datasets are written before others may go on."""
+_DATASETS_PER_STEP: Final = 500
+"""After that many datasets, other requests may run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """Who publishes the datasets, and where.
+    """The repository of the datasets, and their publisher.
 
     Attributes:
         name: of the repository.
         publisher: of its datasets.
-        publisher_id: as ``TYPE:VALUE``, where the type is ``isni``, ``orcid``, ``grid``, ``urn`` or ``client-id``.
+        publisher_id: ``TYPE:VALUE``, where the type is ``isni``, ``orcid``, ``grid``, ``urn`` or ``client-id``.
 
     """
 
@@ -200,20 +198,20 @@ class Platform:
 async def dataset_report(
     store: Store, request: DatasetReportRequest, platform: Platform, timeout_seconds: float = COUNT_TIMEOUT_SECONDS
 ) -> bytes:
-    """Answer how all datasets were used, or one of them, as the Code of Practice counts it.
+    """Return the usage of all datasets, or of one, counted by the Code of Practice.
 
     Args:
-        store: what is asked.
-        request: which months, of what.
-        platform: what is said of each dataset.
-        timeout_seconds: how long it may take.
+        store: runs the queries.
+        request: the range and filters.
+        platform: what the report says about each dataset.
+        timeout_seconds: the timeout.
 
     Returns:
-        The report as JSON, datasets in the order of their ids. A dataset's title is the newest that its events
-        have as ``title``; where none has one, it is empty, as is whatever nobody told.
+        The report as JSON, datasets in the order of their IDs. The title of a dataset is the newest ``title`` of its
+        events. Unknown values are empty.
 
     Raises:
-        QueryTooExpensive: it takes longer, or there are too many datasets.
+        QueryTooExpensive: it takes too long, or there are too many datasets.
 
     """
     tally = await count_usage(store, request.dataset, request.parameters(), Deadline(timeout_seconds))
@@ -221,12 +219,12 @@ async def dataset_report(
     datasets: list[orjson.Fragment] = []
     for item, months in sorted(_group_by_item(tally).items()):
         performance = [
-            found for month in sorted(months) if (found := _build_performance(request, month, months[month]))
+            monthly for month in sorted(months) if (monthly := _build_performance(request, month, months[month]))
         ]
         if performance:
             dataset = {**_describe_dataset(item, titles.get(item, ""), platform), "performance": performance}
             datasets.append(orjson.Fragment(orjson.dumps(dataset)))
-        if len(datasets) % _DATASETS_PER_TURN == 0:
+        if len(datasets) % _DATASETS_PER_STEP == 0:
             await asyncio.sleep(0)
     header = {
         "report-name": REPORT_NAME,
@@ -244,25 +242,24 @@ async def dataset_report(
 
 async def _query_titles(store: Store, request: DatasetReportRequest) -> dict[str, str]:
     parameters = request.parameters()
-    only = () if request.dataset is None else (Equals("id", request.dataset),)
-    (answer,) = await store.query(
+    (result,) = await store.query(
         Query(
             metrics=(_LAST_SEEN,),
             group_by=("id", "title"),
-            where=AllOf((CLICK_FILTER, Exists("title"), *only)),
+            where=AllOf((CLICK_FILTER, Exists("title"), item_filter(request.dataset))),
             start=parameters.start,
             end=parameters.end,
         )
     )
-    newest = sorted((str(at), str(item), str(title)) for item, title, at in answer.rows)
-    return {item: title for _, item, title in newest}
+    oldest_first = sorted((str(last), str(item), str(title)) for item, title, last in result.rows)
+    return {item: title for _, item, title in oldest_first}
 
 
 def _group_by_item(tally: UsageTally) -> dict[str, dict[str, dict[str, UsageCounts]]]:
-    found: dict[str, dict[str, dict[str, UsageCounts]]] = defaultdict(lambda: defaultdict(dict))
+    items: dict[str, dict[str, dict[str, UsageCounts]]] = defaultdict(lambda: defaultdict(dict))
     for (item, month, is_machine), counts in tally.counts.items():
-        found[item][month][ACCESS_METHODS[is_machine]] = counts
-    return found
+        items[item][month][ACCESS_METHODS[is_machine]] = counts
+    return items
 
 
 def _build_performance(
@@ -293,12 +290,12 @@ def _iterate_instances(request: DatasetReportRequest, method: str, counts: Usage
 
 
 def _count_countries(counts: UsageCounts, at: int) -> dict[str, int]:
-    """Count by country as the hub wants them: codes of two letters, in lower case."""
-    found: Counter[str] = Counter()
+    """Count by country; the hub expects codes of two lower-case letters."""
+    countries: Counter[str] = Counter()
     for name, numbers in counts.by_country.items():
         if _COUNTRY.fullmatch(name) and numbers[at]:
-            found[name.lower()] += numbers[at]
-    return dict(sorted(found.items()))
+            countries[name.lower()] += numbers[at]
+    return dict(sorted(countries.items()))
 
 
 def _format_period(begin: date, end: date) -> dict[str, str]:
@@ -321,11 +318,11 @@ def _describe_dataset(item: str, title: str, platform: Platform) -> dict[str, An
 
 
 def classify_identifier(item: str) -> tuple[dict[str, str], str | None]:
-    """Tell what an item's id is.
+    """Return the type of an item ID.
 
     Returns:
-        The identifier with its type, ``doi``, ``uri`` or ``proprietary``; a DOI without what stands before it. And
-        the dataset's address, if the id says it.
+        The identifier with its type, ``doi``, ``uri`` or ``proprietary``; a DOI is returned without a prefix such as
+        ``doi:``. And the URL of the dataset, if the ID implies it.
 
     """
     if doi := _DOI.fullmatch(item):
@@ -347,22 +344,21 @@ def _report_filters(request: DatasetReportRequest) -> Iterator[tuple[str, str]]:
 
 
 def _report_exceptions(request: DatasetReportRequest, *, is_empty: bool) -> Iterator[dict[str, Any]]:
-    """Yield what of appendix B has to be said."""
+    """Yield the exceptions of appendix B that apply."""
     if is_empty:
         yield {"code": 3030, "severity": "error", "message": "No Usage Available for Requested Dates"}
     if request.is_partial:
-        asked_for = f"{request.begin} to {request.end}"
         yield {
             "code": 3040,
             "severity": "warning",
             "message": "Partial Data Returned",
-            "data": f"request was for {asked_for}; however, usage is only available to {request.available_until}, "
-            "which is not over",
+            "data": f"request was for {request.begin} to {request.end}; however, usage is only available to "
+            f"{request.available_until}, which is not over",
         }
     if request.ignored:
         yield {
             "code": 3050,
             "severity": "warning",
             "message": "Parameter Not Recognized in this Context",
-            "data": ", ".join(name[:60] for name in request.ignored[:10]),
+            "data": ", ".join(map(excerpt, request.ignored[:10])),
         }

@@ -1,30 +1,23 @@
-"""The tally: investigations and requests, total and unique, by item, month and access method.
+"""Exact counts of investigations and requests, total and unique, by item, month and access method.
 
-Section 6.3 of the Code of Practice (see `metronome.reports.counter`): *investigations* are whatever people did with
-a dataset, *requests* those of them that retrieved it; *total* ones are all, less double clicks, *unique* ones at most
-one for each user session and dataset.
+Section 6.3 of the Code of Practice (see `metronome.reports.counter`): *investigations* are all events about a dataset,
+*requests* those that retrieved it; *total* counts have all of them without double clicks, *unique* counts at most one
+for each user session and dataset.
 
-Spans: the parts that a long time is counted in, so that none of them is too much at once.
+A long range is counted in spans that end with a day, as user sessions do (see `metronome.reports.counter.clicks`), so
+that each fits into memory. Every event belongs to exactly one of three groups:
 
-They are cut where days begin, which no user session lasts beyond (see `metronome.reports.counter.clicks`).
-
-Count: the tally of a store's events, exact to the last one.
-
-Every event is in just one of three populations, each of which is told in a way of its own:
-
-* Those with a ``session`` are told session by session. Where the sender logs sessions, the Code of Practice (see
-  `metronome.reports.counter`) wants double clicks to be traced by them rather than by address and user agent, which
-  are what ``visitor`` is made of where nobody sends one (section 10.2, options 2 and 1).
-* Those without one, but with a ``visitor``, are told visitor by visitor.
-* Those with neither are each a user and a session of their own, so it is enough to count them.
-
-Usage: how often one dataset was investigated and requested, month by month.
+* Those with a ``session`` are counted by session. If the sender logs sessions, the Code of Practice requires that
+  double clicks are found by them rather than by address and user agent, from which ``visitor`` is derived (section
+  10.2, options 2 and 1).
+* Those with only a ``visitor`` are counted by visitor.
+* Those with neither are each a user and a session of their own.
 """
 
 import asyncio
-import time as count_time
+import time as clock_time
 from collections.abc import AsyncGenerator, Callable, Iterable
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, time, timedelta
 from typing import Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -39,24 +32,22 @@ from metronome.reports.counter.clicks import (
     parse_clicks,
     remove_double_clicks,
 )
-from metronome.reports.parameters import ReportParameters
+from metronome.reports.parameters import IS_VIEW_OR_DOWNLOAD, ReportParameters, item_filter
 from metronome.stores.base import Store
-from metronome.stores.query import AllOf, Equals, Exists, Filter, Not, OneOf, Query, parse_time_zone
+from metronome.stores.query import EXCLUDE_BOTS, AllOf, Equals, Exists, Filter, Not, Query, parse_time_zone
 from metronome.stores.sequences import EventSequence, SequenceQuery
+from metronome.times import from_milliseconds, to_milliseconds_ceil
 
 MAX_SPAN_EVENTS: Final = 200_000
-"""About how many events a span has at most, unless a single day has more."""
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND: Final = timedelta(milliseconds=1)
+"""Approximate maximum number of events in a span; a single day may have more."""
 
 
 class TimeSpan(NamedTuple):
-    """A time, in milliseconds since 1970.
+    """A range of time, in milliseconds since 1970.
 
     Attributes:
-        start: its first moment.
-        end: the first moment after it.
+        start: its first millisecond.
+        end: the first millisecond after it.
 
     """
 
@@ -71,57 +62,48 @@ def split_into_spans(
     end: datetime | None,
     max_events: int = MAX_SPAN_EVENTS,
 ) -> list[TimeSpan]:
-    """Put days together to spans, each from the beginning of a day to the end of one.
+    """Combine days into spans of whole days.
 
     Args:
-        days: those that have events, oldest first, as ``2015-01-22``, each with how many there are.
-        zone: days are its.
-        start: aware; nothing from before then is in a span.
-        end: aware; nor is anything from then on.
-        max_events: how many events a span of several days has at most.
+        days: days with events, oldest first, such as ``2015-01-22``, each with its number of events.
+        zone: the time zone that days belong to.
+        start: aware; the start of the first span, at the earliest.
+        end: aware; the end of the last span, at the latest.
+        max_events: maximum number of events in a span of several days.
 
     """
-    found: list[TimeSpan] = []
-    together = 0
+    spans: list[TimeSpan] = []
+    span_events = 0
     for day, count in days:
-        span = _day_span(date.fromisoformat(day), zone)
-        if found and together + count <= max_events:
-            found[-1] = TimeSpan(found[-1].start, span.end)
-            together += count
+        day_span = _day_span(date.fromisoformat(day), zone)
+        if spans and span_events + count <= max_events:
+            spans[-1] = TimeSpan(spans[-1].start, day_span.end)
+            span_events += count
         else:
-            found.append(span)
-            together = count
-    first = 0 if start is None else to_milliseconds(start)
+            spans.append(day_span)
+            span_events = count
+    # Rounded up: stored times have whole milliseconds.
+    start_ms = 0 if start is None else to_milliseconds_ceil(start)
     return [
-        TimeSpan(max(span.start, first), span.end if end is None else min(span.end, to_milliseconds(end)))
-        for span in found
+        TimeSpan(max(span.start, start_ms), span.end if end is None else min(span.end, to_milliseconds_ceil(end)))
+        for span in spans
     ]
 
 
-def to_milliseconds(moment: datetime) -> int:
-    """Return a moment in milliseconds since 1970, rounded up: what is before the one is before the other."""
-    return -((_EPOCH - moment) // _MILLISECOND)
-
-
-def from_milliseconds(ms: int) -> datetime:
-    """Return the moment so many milliseconds after 1970 began, in UTC."""
-    return _EPOCH + ms * _MILLISECOND
-
-
 def _day_span(day: date, zone: ZoneInfo) -> TimeSpan:
-    start, end = (datetime.combine(one, time(), zone) for one in (day, day + timedelta(days=1)))
-    return TimeSpan(to_milliseconds(start), to_milliseconds(end))
+    start, end = (datetime.combine(each, time(), zone) for each in (day, day + timedelta(days=1)))
+    return TimeSpan(to_milliseconds_ceil(start), to_milliseconds_ceil(end))
 
 
 USAGE_METRICS: Final = ("total_investigations", "unique_investigations", "total_requests", "unique_requests")
-"""What is counted, in the order of all lists of four numbers here."""
+"""The names of the four numbers, in the order of all lists of them in this module."""
 
 MAX_USAGE_KEYS: Final = 200_000
-"""How many cells a tally has at most: a hundred megabytes or so."""
+"""Maximum number of keys in a tally; that many take about 100 MB."""
 
 
 class UsageKey(NamedTuple):
-    """What is counted together; machines are script and tools, the others are people."""
+    """What is counted together; machines are scripts and tools, other users are people."""
 
     item: str
     month: str
@@ -129,11 +111,12 @@ class UsageKey(NamedTuple):
 
 
 class UsageCounts:
-    """The four numbers of one cell, and how many of each came from which country, where that is known.
+    """The four numbers of one key, in total and by country.
 
     Attributes:
-        numbers: by `USAGE_METRICS`.
-        countries: likewise, for each country. A unique one is of the country where its session began.
+        totals: in the order of `USAGE_METRICS`.
+        by_country: in the same order, for each known country. A unique count belongs to the country where its session
+            started.
 
     """
 
@@ -144,17 +127,17 @@ class UsageCounts:
         self.by_country: dict[str, list[int]] = {}
 
     def add(self, country: str | None, numbers: tuple[int, int, int, int]) -> None:
-        """Count so many of each metric more."""
+        """Add numbers in the order of `USAGE_METRICS`."""
         _add_numbers(self.totals, numbers)
         if country is not None:
             _add_numbers(self.by_country.setdefault(country, [0, 0, 0, 0]), numbers)
 
 
 class UsageTally:
-    """Everything counted so far; its memory grows with cells and countries, not with events.
+    """Counts by key; memory grows with keys and countries, not with events.
 
     Args:
-        max_keys: how many cells it may have.
+        max_keys: maximum number of keys.
 
     """
 
@@ -163,29 +146,29 @@ class UsageTally:
         self._max_keys = max_keys
 
     def add_clicks(self, clicks: Iterable[Click]) -> None:
-        """Count one user's clicks, double ones removed, oldest first.
+        """Count the clicks of one user, oldest first, without double clicks.
 
         Raises:
-            QueryTooExpensive: there are too many cells.
+            QueryTooExpensive: there are too many keys.
 
         """
         investigated: set[tuple[object, ...]] = set()
         requested: set[tuple[object, ...]] = set()
         for click in clicks:
-            once = (click.item, click.is_machine, click.user_session)
-            first = once not in investigated
-            investigated.add(once)
-            first_request = click.is_request and once not in requested
+            unique = (click.item, click.is_machine, click.user_session)
+            is_first = unique not in investigated
+            investigated.add(unique)
+            is_first_request = click.is_request and unique not in requested
             if click.is_request:
-                requested.add(once)
-            cell = UsageKey(click.item, click.month, click.is_machine)
-            self._counts_of(cell).add(click.country, (1, first, click.is_request, first_request))
+                requested.add(unique)
+            key = UsageKey(click.item, click.month, click.is_machine)
+            self._counts_of(key).add(click.country, (1, is_first, click.is_request, is_first_request))
 
     def add_anonymous_clicks(self, key: UsageKey, country: str | None, number: int, *, are_requests: bool) -> None:
-        """Count clicks of which nobody knows whose they are: each is a session of its own.
+        """Count clicks of unknown users: each is a session of its own.
 
         Raises:
-            QueryTooExpensive: there are too many cells.
+            QueryTooExpensive: there are too many keys.
 
         """
         requests = number if are_requests else 0
@@ -195,10 +178,7 @@ class UsageTally:
         counts = self.counts.get(key)
         if counts is None:
             if len(self.counts) >= self._max_keys:
-                raise QueryTooExpensive(
-                    f"more than {self._max_keys:,} numbers of items and months: ask for a month at a time, or for "
-                    f"one item"
-                )
+                raise QueryTooExpensive(f"there are over {self._max_keys:,} combinations of items and months")
             counts = self.counts[key] = UsageCounts()
         return counts
 
@@ -209,10 +189,10 @@ def _add_numbers(numbers: list[int], added: tuple[int, int, int, int]) -> None:
 
 
 COUNT_TIMEOUT_SECONDS: Final = 50.0
-"""How long counting may take: a worker waits a minute for the main process's answer, so it hears the reason, too."""
+"""Timeout of a count; less than the minute that a worker waits for the main process, so that it receives the error."""
 
 _THREAD_MIN_EVENTS: Final = 2_000
-"""Longer trails take longer than others may wait."""
+"""Longer sequences are counted in a thread: they take longer than other requests may wait."""
 
 _HAS_SESSION, _HAS_VISITOR = (AllOf((Exists(name), Not(Equals(name, "")))) for name in ("session", "visitor"))
 _VISITOR_ONLY: Final = AllOf((_HAS_VISITOR, Not(_HAS_SESSION)))
@@ -222,79 +202,76 @@ _ANONYMOUS_GROUPS: Final = tuple(
     for method, is_machine in ((IS_MACHINE, True), (Not(IS_MACHINE), False))
     for country, by in ((Exists("country"), ("country",)), (Not(Exists("country")), ()))
 )
-"""What is asked apart of events that are nobody's: a group that lacks a value would be left out."""
+"""Separate queries for the third group: a query omits groups that lack a value."""
 
 
 class Deadline:
-    """The time by which something has to be done.
+    """A timeout that is checked between steps, some of which run in threads.
 
     Args:
-        seconds: how long it may take from now on.
-        clock: seconds, from whenever.
+        seconds: the timeout, from now on.
+        clock: monotonic, in seconds.
 
     """
 
-    def __init__(self, seconds: float, clock: Callable[[], float] = count_time.monotonic) -> None:
+    def __init__(self, seconds: float, clock: Callable[[], float] = clock_time.monotonic) -> None:
         self._seconds = seconds
         self._clock = clock
         self._end = clock() + seconds
 
     def check(self) -> None:
-        """Return if there is time left.
+        """Check the time.
 
         Raises:
-            QueryTooExpensive: there is none.
+            QueryTooExpensive: the timeout has expired.
 
         """
         if self._clock() >= self._end:
-            raise QueryTooExpensive(
-                f"counting takes over {self._seconds:g} s: ask for a shorter range, such as a month, or for one item"
-            )
+            raise QueryTooExpensive(f"counting takes over {self._seconds:g} s")
 
 
 async def count_usage(
     store: Store, item: str | None, parameters: ReportParameters, deadline: Deadline, max_events: int = MAX_SPAN_EVENTS
 ) -> UsageTally:
-    """Count all clicks of a range of time.
+    """Count all clicks of a range.
 
-    A click that is followed by the second one of a double click after the range has ended is none of its: so the
-    total numbers of ranges that follow each other are, together, those of all of them.
+    The first click of a double click does not count if the second one is after the end of the range. So the total
+    counts of consecutive ranges add up to those of the whole range.
 
     Args:
-        store: what is asked.
-        item: the only item that counts; None for all.
-        parameters: the range and the zone that months, days and hours belong to; nothing else of it.
-        deadline: when it has to be done.
-        max_events: about how many events are looked at together (see `split_into_spans`), which changes no number.
+        store: runs the queries.
+        item: the item ID; None for all items.
+        parameters: the range, and the time zone of months, days and hours.
+        deadline: the timeout.
+        max_events: approximate number of events per span (see `split_into_spans`); it does not change the result.
 
     Raises:
         QueryTooExpensive: it takes too long, or there are too many items.
 
     """
-    where = CLICK_FILTER if item is None else AllOf((CLICK_FILTER, Equals("id", item)))
+    where = AllOf((CLICK_FILTER, item_filter(item)))
     tally = UsageTally()
     for span in await _split_range(store, item, parameters, max_events):
-        for key, whose in (("session", _HAS_SESSION), ("visitor", _VISITOR_ONLY)):
-            trails = _trails(key, AllOf((where, whose)), span)
-            await _count_sequences(store, trails, span, parameters.tz, tally, deadline)
+        for key, user_filter in (("session", _HAS_SESSION), ("visitor", _VISITOR_ONLY)):
+            query = _sequence_query(key, AllOf((where, user_filter)), span)
+            await _count_sequences(store, query, span, parameters.tz, tally, deadline)
         await _count_anonymous(store, AllOf((where, _ANONYMOUS)), span, parameters.tz, tally)
         deadline.check()
     return tally
 
 
 async def _split_range(store: Store, item: str | None, parameters: ReportParameters, max_events: int) -> list[TimeSpan]:
-    # Only by what a store may have counted already.
-    about: Filter = Exists("id") if item is None else Equals("id", item)
-    where = AllOf((about, OneOf("event", ("view", REQUEST_EVENT)), Not(Exists("bot"))))
-    (answer,) = await store.query(
+    # Only filters for which a store may keep counts.
+    where = AllOf((item_filter(item), IS_VIEW_OR_DOWNLOAD, EXCLUDE_BOTS))
+    (result,) = await store.query(
         Query(group_by=("day",), where=where, start=parameters.start, end=parameters.end, time_zone=parameters.tz)
     )
-    days = [(str(day), int(count or 0)) for day, count in answer.rows]
+    days = [(str(day), int(count or 0)) for day, count in result.rows]
     return split_into_spans(days, parse_time_zone(parameters.tz), parameters.start, parameters.end, max_events)
 
 
-def _trails(key: str, where: Filter, span: TimeSpan) -> SequenceQuery:
-    """Ask for the clicks of a span, and for those that may make double clicks of its last ones."""
+def _sequence_query(key: str, where: Filter, span: TimeSpan) -> SequenceQuery:
+    """Query the clicks of a span, and the following ones, which may be second clicks of double clicks."""
     return SequenceQuery(
         key, CLICK_FIELDS, where, from_milliseconds(span.start), from_milliseconds(span.end + DOUBLE_CLICK_MS)
     )
@@ -304,18 +281,18 @@ async def _count_sequences(
     store: Store, sequence_query: SequenceQuery, span: TimeSpan, tz: str, tally: UsageTally, deadline: Deadline
 ) -> None:
     zone = parse_time_zone(tz)
-    found = store.sequences(sequence_query)
+    sequences = store.sequences(sequence_query)
     try:
-        async for trail in found:
-            if len(trail.events) < _THREAD_MIN_EVENTS:
-                _count_sequence(trail, zone, span, tally)
+        async for sequence in sequences:
+            if len(sequence.events) < _THREAD_MIN_EVENTS:
+                _count_sequence(sequence, zone, span, tally)
             else:
-                await asyncio.to_thread(_count_sequence, trail, zone, span, tally)
+                await asyncio.to_thread(_count_sequence, sequence, zone, span, tally)
             deadline.check()
     finally:
-        # Or the store would hold what it still has to tell until the garbage is collected.
-        if isinstance(found, AsyncGenerator):
-            await found.aclose()
+        # Otherwise the store holds the remaining sequences until the next garbage collection.
+        if isinstance(sequences, AsyncGenerator):
+            await sequences.aclose()
 
 
 def _count_sequence(sequence: EventSequence, zone: ZoneInfo, span: TimeSpan, tally: UsageTally) -> None:
@@ -324,24 +301,24 @@ def _count_sequence(sequence: EventSequence, zone: ZoneInfo, span: TimeSpan, tal
 
 
 async def _count_anonymous(store: Store, where: Filter, span: TimeSpan, tz: str, tally: UsageTally) -> None:
-    questions = (
+    queries = (
         Query(
             group_by=("id", "month", "event", *by),
-            where=AllOf((where, kind)),
+            where=AllOf((where, group_filter)),
             start=from_milliseconds(span.start),
             end=from_milliseconds(span.end),
             time_zone=tz,
         )
-        for kind, by, _ in _ANONYMOUS_GROUPS
+        for group_filter, by, _ in _ANONYMOUS_GROUPS
     )
-    answers = await store.query(*questions)
-    if not all(answer.exact for answer in answers):
-        raise QueryTooExpensive("too many items to be counted exactly: ask for a month at a time, or for one item")
-    for answer, (_, _, is_machine) in zip(answers, _ANONYMOUS_GROUPS, strict=True):
-        for item, month, event, *where_from, count in answer.rows:
-            cell = UsageKey(str(item), str(month), is_machine)
-            country = str(where_from[0]) if where_from else None
-            tally.add_anonymous_clicks(cell, country, int(count or 0), are_requests=event == REQUEST_EVENT)
+    results = await store.query(*queries)
+    if not all(result.exact for result in results):
+        raise QueryTooExpensive("there are too many items to count exactly")
+    for result, (_, _, is_machine) in zip(results, _ANONYMOUS_GROUPS, strict=True):
+        for item, month, event, *countries, count in result.rows:
+            key = UsageKey(str(item), str(month), is_machine)
+            country = str(countries[0]) if countries else None
+            tally.add_anonymous_clicks(key, country, int(count or 0), are_requests=event == REQUEST_EVENT)
 
 
 PARAMETERS: Final = frozenset({"from", "to", "tz"})
@@ -350,25 +327,25 @@ PARAMETERS: Final = frozenset({"from", "to", "tz"})
 async def usage_report(
     store: Store, item: str, parameters: ReportParameters, timeout_seconds: float = COUNT_TIMEOUT_SECONDS
 ) -> dict[str, Any]:
-    """Answer how an item was used, as the Code of Practice counts it (see `metronome.reports.counter`).
+    """Return an item's usage by month, counted by the Code of Practice (see `metronome.reports.counter`).
 
     Args:
-        store: what is asked.
-        item: the item's id.
-        parameters: the range and the zone.
-        timeout_seconds: how long it may take.
+        store: runs the queries.
+        item: the item ID.
+        parameters: the range and the time zone.
+        timeout_seconds: the timeout.
 
     Returns:
-        ``months``, newest first, without empty ones; each with the numbers of `USAGE_METRICS` of people and, under
-        ``machine``, of scripts and tools; both with ``countries`` where countries are known, those with the most
-        investigations first, each with the same four numbers. Robots are in none.
+        ``months``, newest first, without empty ones; each with the numbers of `USAGE_METRICS` for people and, under
+        ``machine``, for scripts and tools; both with ``countries`` if countries are known, those with the most
+        investigations first, each with the same four numbers. Robots are excluded.
 
     Raises:
-        QueryTooExpensive: it takes longer.
+        QueryTooExpensive: it takes too long.
 
     """
     tally = await count_usage(store, item, parameters, Deadline(timeout_seconds))
-    months = sorted({cell.month for cell in tally.counts}, reverse=True)
+    months = sorted({key.month for key in tally.counts}, reverse=True)
     return {"months": {month: _month_report(tally, item, month) for month in months}}
 
 
@@ -381,7 +358,7 @@ def _month_report(tally: UsageTally, item: str, month: str) -> dict[str, Any]:
 
 
 def _format_counts(counts: UsageCounts) -> dict[str, Any]:
-    by_most = sorted(counts.by_country.items(), key=lambda one: (-one[1][0], one[0]))
+    by_most = sorted(counts.by_country.items(), key=lambda entry: (-entry[1][0], entry[0]))
     countries = {country: _name_metrics(numbers) for country, numbers in by_most}
     return {**_name_metrics(counts.totals), **({"countries": countries} if countries else {})}
 

@@ -1,1 +1,1 @@
-"""A question of somebody's own: read from an address or from JSON, asked, and answered as a table."""
+"""Queries: parsed from a query string or from JSON, run, and returned as a table."""

@@ -1,4 +1,4 @@
-"""Comparing a range of time with an earlier one."""
+"""Compare a range with an earlier one."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,10 +11,10 @@ from metronome.reports.query.series import Row, empty_value
 from metronome.stores.query import Metric
 
 COMPARISONS: Final = ("previous", "year")
-"""``previous`` is the range of the same length just before, ``year`` the same range a year before."""
+"""``previous`` is the range of the same length right before, ``year`` the same range one year earlier."""
 
 CHANGE_SUFFIX: Final = "change"
-"""What the column is called that tells how much more or less there is than in the earlier range, as a share of it."""
+"""Suffix of the columns with the relative change since the earlier range."""
 
 _LEAP_DAY: Final = (2, 29)
 _WALL_CLOCK_UNITS: Final = frozenset({"day", "hour", "minute"})
@@ -25,70 +25,70 @@ _WALL_TIME_LENGTH: Final = len("2026-01-31T12:00:00")
 def earlier_range(comparison: str, start: datetime, end: datetime, zone: ZoneInfo) -> tuple[datetime, datetime]:
     """Return the range to compare with.
 
-    Whole days stay whole days, even where clocks change: the day before one with 23 hours has 24.
+    Whole days stay whole days, even if clocks change: the day before one of 23 hours has 24.
 
     Args:
         comparison: one of `COMPARISONS`.
         start: aware; before *end*.
         end: aware.
-        zone: that days belong to.
+        zone: the time zone that days belong to.
 
     Raises:
-        InvalidQuery: it would lie before the calendar begins.
+        InvalidQuery: the earlier range would start before the calendar.
 
     """
     try:
-        here, there = start.astimezone(zone), end.astimezone(zone)
+        local_start, local_end = start.astimezone(zone), end.astimezone(zone)
         if comparison == "year":
-            return _year_before(here), _year_before(there, since=here)
-        if has_whole_days(here, there, zone):
-            days = there.date() - here.date()
-            return datetime.combine(here.date() - days, time(), zone).astimezone(UTC), start
+            return _year_before(local_start), _year_before(local_end, since=local_start)
+        if has_whole_days(local_start, local_end, zone):
+            days = local_end.date() - local_start.date()
+            return datetime.combine(local_start.date() - days, time(), zone).astimezone(UTC), start
         return start - (end - start), start
     except (OverflowError, ValueError):
         raise InvalidQuery(
-            f"compare={comparison} would reach back before the calendar begins: choose a later from"
+            f"compare={comparison} needs a range before the start of the calendar: use a later from"
         ) from None
 
 
 def match_time_units(
     comparison: str, unit: str, units: Sequence[str], earlier_units: Sequence[str], *, whole_days: bool
 ) -> dict[str, str]:
-    """Tell which unit of time of the range stands where which one of the earlier range stood.
+    """Return which time unit of a range corresponds to each unit of the earlier range.
 
-    Days and times of day are those of the calendar and of the clock: the first of March is compared with the first of
-    March, also where one year has a leap day between, and ten o'clock with ten o'clock, also where clocks changed.
+    They correspond by calendar and clock: the first of March to the first of March, also if one of the years has a
+    leap day, and ten o'clock to ten o'clock, also if clocks changed.
 
     Args:
         comparison: one of `COMPARISONS`.
-        unit: of which both are.
-        units: all units of the range, oldest first.
-        earlier_units: likewise of the earlier one.
-        whole_days: whether the range has just whole days.
+        unit: the kind of both units, one of `TIME_UNITS`.
+        units: labels of all units of the range, oldest first.
+        earlier_units: labels of all units of the earlier range, oldest first.
+        whole_days: whether the range consists of whole days.
 
     Returns:
-        Units of *units* by those of *earlier_units*; those that have no counterpart are left out.
+        Labels of *units* by those of *earlier_units*, without those that have no counterpart.
 
     """
     if unit not in _WALL_CLOCK_UNITS or not (units and earlier_units) or (comparison != "year" and not whole_days):
         return dict(zip(earlier_units, units, strict=False))
-    # An hour that comes twice is there twice.
-    places = defaultdict[str, list[str]](list)
+    # An hour may occur twice.
+    labels_by_wall_time = defaultdict[str, list[str]](list)
     for label in reversed(units):
-        places[label[:_WALL_TIME_LENGTH]].append(label)
+        labels_by_wall_time[label[:_WALL_TIME_LENGTH]].append(label)
     days = date.fromisoformat(units[0][:_DATE_LENGTH]) - date.fromisoformat(earlier_units[0][:_DATE_LENGTH])
-    found = {}
+    mapping = {}
     for label in earlier_units:
         day = date.fromisoformat(label[:_DATE_LENGTH])
-        for later in _days_a_year_later(day) if comparison == "year" else (day + days,):
-            if same := places.get(f"{later}{label[_DATE_LENGTH:_WALL_TIME_LENGTH]}"):
-                found[label] = same.pop()
+        for later_day in _days_a_year_later(day) if comparison == "year" else (day + days,):
+            if labels := labels_by_wall_time.get(f"{later_day}{label[_DATE_LENGTH:_WALL_TIME_LENGTH]}"):
+                mapping[label] = labels.pop()
                 break
-    return found
+    return mapping
 
 
 def has_whole_days(start: datetime, end: datetime, zone: ZoneInfo) -> bool:
-    """Tell whether a range begins and ends with a day of a zone."""
+    """Return whether a range starts and ends at midnight in a time zone."""
     return start.astimezone(zone).time() == end.astimezone(zone).time() == time()
 
 
@@ -102,34 +102,36 @@ def join_rows(
     """Return one row for each group of either range.
 
     Args:
-        rows: rows of the range, with groups first.
+        rows: rows of the range, groups first.
         earlier_rows: rows of the earlier range.
-        metrics: what is measured.
+        metrics: the metrics of the rows.
         group_count: how many columns are groups.
-        unit_mapping: for each column that holds units of time, which unit of the range stands where which one of the
-            earlier range stood. What has no counterpart, as the day that a leap year has more, is left out.
+        unit_mapping: for each column of time units, the unit that each unit of the earlier range corresponds to. Rows
+            of units without a counterpart, such as a leap day, are omitted.
 
     Returns:
-        Groups, then for each metric its value, the earlier value, and the change as a share of the earlier value.
+        Groups, then for each metric its value, the earlier value, and the relative change.
 
     """
-    nothing = tuple(map(empty_value, metrics))
+    empty_values = tuple(map(empty_value, metrics))
     values = {row[:group_count]: row[group_count:] for row in rows}
     earlier_values = {}
     for row in earlier_rows:
         key = tuple(
-            unit_mapping[at].get(text) if at in unit_mapping else text for at, text in enumerate(row[:group_count])
+            unit_mapping[at].get(label) if at in unit_mapping else label for at, label in enumerate(row[:group_count])
         )
         if None not in key:
             earlier_values[key] = row[group_count:]
     return [
-        (*key, *_comparison_cells(values.get(key, nothing), earlier_values.get(key, nothing)))
+        (*key, *_comparison_cells(values.get(key, empty_values), earlier_values.get(key, empty_values)))
         for key in dict.fromkeys((*values, *earlier_values))
     ]
 
 
-def _comparison_cells(now: Row, before: Row) -> Row:
-    return tuple(cell for new, old in zip(now, before, strict=True) for cell in (new, old, _relative_change(new, old)))
+def _comparison_cells(values: Row, earlier_values: Row) -> Row:
+    return tuple(
+        cell for new, old in zip(values, earlier_values, strict=True) for cell in (new, old, _relative_change(new, old))
+    )
 
 
 def _relative_change(new: str | float | None, old: str | float | None) -> float | None:
@@ -139,25 +141,25 @@ def _relative_change(new: str | float | None, old: str | float | None) -> float 
 
 
 def _year_before(moment: datetime, since: datetime | None = None) -> datetime:
-    """Return the same date and time a year before; of a leap day, that of the day before it.
+    """Return the same time one year earlier; for a leap day, on the 28th of February.
 
-    A range that ends in a leap day, but did not begin there, ends with the day before it.
+    The end of a range that ends on a leap day, but started earlier, is the start of March.
     """
     if (moment.month, moment.day) != _LEAP_DAY:
-        earlier_one = moment.replace(year=moment.year - 1)
+        earlier = moment.replace(year=moment.year - 1)
     elif since is None or since.date() == moment.date():
-        earlier_one = moment.replace(year=moment.year - 1, day=28)
+        earlier = moment.replace(year=moment.year - 1, day=28)
     else:
-        earlier_one = datetime(moment.year - 1, 3, 1, tzinfo=moment.tzinfo)
-    return earlier_one.astimezone(UTC)
+        earlier = datetime(moment.year - 1, 3, 1, tzinfo=moment.tzinfo)
+    return earlier.astimezone(UTC)
 
 
 def _days_a_year_later(day: date) -> Iterator[date]:
-    """Yield the days of the next year that a day can be compared with."""
+    """Yield the days of the next year that a day may correspond to."""
     if (day.month, day.day) != _LEAP_DAY:
-        same = day.replace(year=day.year + 1)
-        yield same
-        after = same + timedelta(days=1)
-        if (after.month, after.day) == _LEAP_DAY:
-            # As far as the range begins with it.
-            yield after
+        same_day = day.replace(year=day.year + 1)
+        yield same_day
+        next_day = same_day + timedelta(days=1)
+        if (next_day.month, next_day.day) == _LEAP_DAY:
+            # If the range starts with it.
+            yield next_day

@@ -1,204 +1,87 @@
-"""The names that can be asked for, and which are near to one that cannot.
+"""Check the field names of a query, and suggest similar ones.
 
-Whoever asks for a field that nothing has is told so, and not answered with zeros. What is known of a name is
-remembered, so that good questions cost nothing more.
+A query for a misspelt field is rejected instead of returning zeros.
 """
 
-import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from itertools import chain, islice
 from time import monotonic
-from typing import Final, NamedTuple
+from typing import Final
 
-from metronome.errors import InvalidQuery, Overloaded, QueryTooExpensive
-from metronome.reports.query.request import NUMERIC_METRICS, QUERY_PARAMETERS, FieldFilter, ParsedQuery
-from metronome.reports.query.series import empty_value
+from metronome.errors import InvalidQuery
+from metronome.fields import FIELDS, QUERYABLE_FIELDS, TIMESTAMP_FIELDS, FieldType, is_top_level_name
+from metronome.reports.parameters import excerpt
+from metronome.reports.query.request import QUERY_PARAMETERS, ParsedQuery
 from metronome.stores.base import Store
-from metronome.stores.query import (
-    COUNT,
-    TIME_UNITS,
-    AllOf,
-    AnyOf,
-    Exists,
-    Filter,
-    Metric,
-    MetricKind,
-    Not,
-    Query,
-    QueryResult,
-    Range,
-)
-
-TEXT_FIELDS: Final = (
-    *("id", "event", "event_id", "format", "referer", "referer_url", "url", "title", "message", "error_group"),
-    *("user", "session", "visitor", "clientip", "agent", "browser", "browser_version", "os", "os_version", "device"),
-    *("bot", "bot_kind", "country", "channel", "referer_group", "method"),
-    *("utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content", "enrich_version"),
-)
-"""Fields that Metronome knows, so that they can be asked for even while no document has them."""
-
-NUMBER_FIELDS: Final = (
-    *("duration", "value", "status", "bytes", "TTFB", "FCP", "LCP", "CLS", "INP"),
-    *("pf_net", "pf_srv", "pf_tfr", "pf_dm1", "pf_dm2", "pf_onl"),
-)
-"""Likewise, those that hold numbers."""
+from metronome.stores.query import TIME_UNITS
 
 FIELDS_MAX_AGE_SECONDS: Final = 2.0
-"""How old the list of names may be that says of one that nothing has it."""
+"""How old the list of stored fields may be when a field is missing from it."""
 
-_KNOWN_FIELDS: Final = frozenset({*TEXT_FIELDS, *NUMBER_FIELDS})
-_TIME_NAMES: Final = frozenset({"@timestamp", "timestamp", "ts", "time", "date", *TIME_UNITS})
-TOP_LEVEL_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,99}")
-"""Names that are looked for nowhere but at a document's top level."""
-_CACHE_MAX_NAMES: Final = 10_000
+_TEXT_FIELDS: Final = frozenset(field.name for field in FIELDS if field.type is FieldType.TEXT)
+_TIME_NAMES: Final = frozenset({*TIMESTAMP_FIELDS, "date", *TIME_UNITS})
+_OTHER_TOP_LEVEL_NAMES: Final = _TIME_NAMES | {"params"}
 _SUGGESTION_MAX_CANDIDATES: Final = 500
-"""How many names are looked through for near ones: strangers can have sent any number of them."""
+"""Senders may have stored any number of fields."""
 _SUGGESTION_MAX_CHARACTERS: Final = 40
 _MAX_SUGGESTIONS: Final = 3
-_EXCERPT_CHARACTERS: Final = 60
 
 
 class FieldChecker:
-    """What is known of the names that a store's documents have.
+    """Rejects queries for fields that no event has.
+
+    It knows the fields at the top level of documents: those of `metronome.fields`, and those that the store lists. Any
+    other name may be that of a param, and passes.
 
     Args:
-        store: is asked for them.
-        clock: seconds that only go forward.
+        store: lists its fields.
+        clock: monotonic, in seconds.
 
     """
 
     def __init__(self, store: Store, clock: Callable[[], float] = monotonic) -> None:
         self._store = store
         self._clock = clock
-        self._top_level_fields: frozenset[str] = frozenset()
-        self._fields_read_at = float("-inf")
-        self._existing_fields: set[str] = set()
-        self._numeric_fields: set[str] = set()
+        self._stored_fields: frozenset[str] = frozenset()
+        self._read_at = float("-inf")
 
-    async def check_query(self, parsed_query: ParsedQuery) -> None:
-        """See, before a question is asked, that what can be known at once is right with its names.
+    async def check(self, parsed_query: ParsedQuery) -> None:
+        """Check the field names of a query.
 
         Raises:
-            InvalidQuery: documents have no such field; the message tells near names.
+            InvalidQuery: no event has such a field, or it is a text where the query needs numbers.
 
         """
-        missing = self._unknown_fields(parsed_query)
-        if missing and self._clock() - self._fields_read_at >= FIELDS_MAX_AGE_SECONDS:
-            self._top_level_fields = await self._store.list_fields()
-            self._fields_read_at = self._clock()
-            missing = self._unknown_fields(parsed_query)
-        for name in sorted(missing):
-            if TOP_LEVEL_NAME.fullmatch(name):
-                raise self._unknown_field_error(name)
-
-    async def check_result(self, parsed_query: ParsedQuery, result: QueryResult) -> None:
-        """See, where an answer leaves it open, that fields are there and hold the numbers that were asked for.
-
-        Args:
-            parsed_query: what was asked.
-            result: what the store said for the range itself, without columns that compare.
-
-        Raises:
-            InvalidQuery: documents have no such field, or no number in it; the message tells near names.
-
-        """
-        fields, numeric = (
-            self._unknown_fields(parsed_query),
-            parsed_query.numeric_fields - self._numeric_fields - {*NUMBER_FIELDS},
-        )
-        if not fields and not numeric:
+        if texts := parsed_query.numeric_fields & _TEXT_FIELDS:
+            raise InvalidQuery(
+                f"the field {min(texts)!r} is a text: numeric metrics and bounds need a field with numbers"
+            )
+        if not self._unknown_fields(parsed_query):
             return
-        shown = _fields_in_result(parsed_query, result)
-        self._cache_fields(shown.fields & fields, shown.numeric & numeric)
-        numeric -= shown.numeric
-        for name in sorted((fields - shown.fields) | numeric):
-            await self._check_field(name, parsed_query.query, needs_number=name in numeric)
+        if self._clock() - self._read_at >= FIELDS_MAX_AGE_SECONDS:
+            self._stored_fields = await self._store.list_fields()
+            self._read_at = self._clock()
+        if unknown := self._unknown_fields(parsed_query):
+            raise self._unknown_field_error(min(unknown))
 
-    def _unknown_fields(self, parsed_query: ParsedQuery) -> frozenset[str]:
-        return parsed_query.fields - _KNOWN_FIELDS - self._top_level_fields - self._existing_fields
-
-    async def _check_field(self, name: str, query: Query, *, needs_number: bool) -> None:
-        """Look in the range that was asked for, and if need be in all that there is."""
-        metrics = (COUNT, Metric(MetricKind.VALUE_COUNT, name, name="numbers"))
-        here = Query(metrics, where=Exists(name), start=query.start, end=query.end)
-        count: object = 0
-        for each in dict.fromkeys((here, replace(here, start=None, end=None))):
-            try:
-                (answer,) = await self._store.query(each)
-            except (QueryTooExpensive, Overloaded):
-                # Nobody can tell in time, so the answer stands.
-                return
-            ((count, numbers),) = answer.rows
-            if numbers or (count and not needs_number):
-                self._cache_fields({name}, {name} if numbers else set())
-                return
-        if count:
-            raise self._not_numeric_error(name)
-        if name not in _KNOWN_FIELDS and name not in self._top_level_fields:
-            raise self._unknown_field_error(name)
-
-    def _cache_fields(self, existing: Iterable[str], numeric: Iterable[str]) -> None:
-        for memory, names in ((self._existing_fields, existing), (self._numeric_fields, numeric)):
-            if len(memory) > _CACHE_MAX_NAMES:
-                memory.clear()
-            memory.update(names)
+    def _unknown_fields(self, parsed_query: ParsedQuery) -> set[str]:
+        names = parsed_query.fields - QUERYABLE_FIELDS - self._stored_fields
+        return {name for name in names if is_top_level_name(name) or name in _OTHER_TOP_LEVEL_NAMES}
 
     def _unknown_field_error(self, name: str) -> InvalidQuery:
         if name in _TIME_NAMES:
-            return InvalidQuery(f"no event has a field {name!r}: say from and to for a range, and by=day for a series")
-        near = suggest_names(
-            name, chain(_KNOWN_FIELDS, QUERY_PARAMETERS, self._existing_fields, self._top_level_fields)
-        )
-        return InvalidQuery(f"no event has a field {name[:_EXCERPT_CHARACTERS]!r}{near}")
-
-    def _not_numeric_error(self, name: str) -> InvalidQuery:
-        numeric = self._numeric_fields | {one for one in NUMBER_FIELDS if one in self._top_level_fields}
-        near = suggest_names(name, numeric)
-        if numeric and not near:
-            near = f"; there are some in {', '.join(sorted(numeric)[:_MAX_SUGGESTIONS])}"
-        return InvalidQuery(f"{name[:_EXCERPT_CHARACTERS]} holds no numbers{near}")
+            return InvalidQuery(f"no event has the field {name!r}: use from and to for a range, by=day for a series")
+        suggestion = suggest_names(name, chain(QUERYABLE_FIELDS, QUERY_PARAMETERS, self._stored_fields))
+        return InvalidQuery(f"no event has the field {excerpt(name)!r}{suggestion}")
 
 
 def suggest_names(name: str, known: Iterable[str]) -> str:
-    """Return a question for the known names that are near to one, in brackets; nothing if none is."""
+    """Return the known names that are similar to one, as a question in parentheses; nothing if there are none."""
     if len(name) > _SUGGESTION_MAX_CHARACTERS:
         return ""
-    folded: dict[str, str] = {}
-    similar = (one for one in known if len(one) <= 2 * len(name) + 2)
-    for one in islice(similar, _SUGGESTION_MAX_CANDIDATES):
-        folded.setdefault(one.casefold(), one)
-    near = [folded[one] for one in get_close_matches(name.casefold(), folded, _MAX_SUGGESTIONS)]
-    return f" (do you mean {' or '.join(near)}?)" if near else ""
-
-
-class _ResultFields(NamedTuple):
-    fields: frozenset[str]
-    numeric: frozenset[str]
-
-
-def _fields_in_result(parsed_query: ParsedQuery, result: QueryResult) -> _ResultFields:
-    """Return of which fields an answer shows that events have them, and of which that these hold numbers."""
-    by = parsed_query.query.group_by
-    fields, numeric = set(by if result.total else ()), set[str]()
-    has_events = bool(by and result.total)
-    for at, metric in enumerate(parsed_query.metrics, start=len(by)):
-        found = {row[at] for row in result.rows} - {None}
-        if found and (found != {0} or empty_value(metric) is None):
-            has_events = True
-            fields.add(metric.field)
-            numeric |= {metric.field} if metric.kind in NUMERIC_METRICS else set()
-    for each in _required_filters(parsed_query.query.where) if has_events else ():
-        fields.add(each.field)
-        numeric |= {each.field} if isinstance(each, Range) else set()
-    return _ResultFields(frozenset(fields), frozenset(numeric))
-
-
-def _required_filters(where: Filter | None) -> Iterator[FieldFilter]:
-    """Yield the filters on fields that hold for every event that is let through."""
-    if isinstance(where, AllOf):
-        for inner in where.filters:
-            yield from _required_filters(inner)
-    elif where is not None and not isinstance(where, (Not, AnyOf)):
-        yield where
+    candidates: dict[str, str] = {}
+    for candidate in islice((other for other in known if len(other) <= 2 * len(name) + 2), _SUGGESTION_MAX_CANDIDATES):
+        candidates.setdefault(candidate.casefold(), candidate)
+    similar = [candidates[match] for match in get_close_matches(name.casefold(), candidates, _MAX_SUGGESTIONS)]
+    return f" (did you mean {' or '.join(similar)}?)" if similar else ""

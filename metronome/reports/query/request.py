@@ -1,4 +1,4 @@
-"""What somebody's own question asks for, in whichever way it was written."""
+"""Queries as clients write them, and the checks that turn them into queries for a store."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -6,7 +6,14 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 from metronome.errors import InvalidQuery
-from metronome.reports.parameters import ReportParameters, parse_boolean, parse_report_parameters
+from metronome.reports.parameters import (
+    ReportParameters,
+    excerpt,
+    parse_boolean,
+    parse_choice,
+    parse_report_parameters,
+    parse_whole_number,
+)
 from metronome.reports.query.compare import CHANGE_SUFFIX, COMPARISONS, earlier_range
 from metronome.stores.query import (
     EXCLUDE_BOTS,
@@ -29,49 +36,44 @@ from metronome.stores.query import (
 )
 
 FieldFilter = Equals | OneOf | Prefix | Exists | Range
-"""A filter that is about a field itself."""
+"""A filter on one field."""
 
 MAX_ROWS: Final = MAX_GROUPS
-"""How many rows an answer may have."""
 DEFAULT_ROWS: Final = 1000
 MAX_METRICS: Final = 20
 MAX_GROUP_FIELDS: Final = 4
 MAX_FILTERS: Final = 100
-"""How many filters a question may have, the inner ones included."""
+"""Maximum number of filters, including nested ones."""
 MAX_FILTER_DEPTH: Final = 8
-"""How deep filters may stand in each other."""
+"""Maximum nesting of filters."""
 MAX_FILTER_VALUES: Final = 10_000
-"""How many values may be compared with, in all filters together."""
+"""Maximum number of values in all filters together."""
 NAME_MAX_CHARACTERS: Final = 256
 PREFIX_MAX_BYTES: Final = 500
-"""How long a beginning may be that is looked for: no store has to find longer ones."""
+"""Stores need not find longer prefixes."""
 
 QUERY_PARAMETERS: Final = ("metrics", "by", "from", "to", "tz", "order", "limit", "offset", "compare", "fill", "bots")
-"""What a question says beside its filters."""
+"""The parameters of a query; in a query string, every other name is that of a field to filter by."""
 
 LIST_PARAMETERS: Final = frozenset({"metrics", "by", "order"})
-"""Those that are lists; the others are single values."""
+"""The parameters with lists; the others have single values."""
 
-NUMERIC_METRICS: Final = frozenset(
+_NUMERIC_METRICS: Final = frozenset(
     {MetricKind.VALUE_COUNT, MetricKind.SUM, MetricKind.AVG, MetricKind.MIN, MetricKind.MAX, MetricKind.PERCENTILE}
 )
-"""The metrics that only numbers have."""
-
 _COMMON_PARAMETERS: Final = frozenset({"from", "to", "tz", "bots"})
 _BOT_FIELDS: Final = frozenset({"bot", "bot_kind"})
 _EVENT_ID: Final = "event_id"
-_NUMBER_MAX_DIGITS: Final = 9
-_EXCERPT_CHARACTERS: Final = 60
 
 
 @dataclass(frozen=True, slots=True)
 class RawQuery:
-    """A question as it was written, before it is known whether it can be asked.
+    """A query as the client wrote it, not validated.
 
     Attributes:
-        lists: what was given for each of `LIST_PARAMETERS`.
-        texts: what was given for each other one of `QUERY_PARAMETERS`.
-        filters: all of them have to hold.
+        lists: values by their names, of `LIST_PARAMETERS`.
+        scalars: values by their names, of the other `QUERY_PARAMETERS`.
+        filters: an event must match all of them.
 
     """
 
@@ -81,7 +83,7 @@ class RawQuery:
 
 
 class ComparisonRange(NamedTuple):
-    """The range that is compared with.
+    """The range that a query compares with.
 
     Attributes:
         name: one of `COMPARISONS`.
@@ -97,13 +99,13 @@ class ComparisonRange(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ParsedQuery:
-    """A question that can be asked.
+    """A valid query.
 
     Attributes:
-        question: as the answer is to look: with the columns that compare, the order, limit and offset.
-        metrics: what is measured, without the columns that compare.
-        before: what is compared with; None for nothing.
-        fill: whether units of time without an event have rows too.
+        query: describes the result: with the columns of the comparison, the order, limit and offset.
+        metrics: without the columns of the comparison.
+        comparison: the range to compare with, if any.
+        fill: whether time units without events have rows, too.
 
     """
 
@@ -114,75 +116,83 @@ class ParsedQuery:
 
     @property
     def is_single_query(self) -> bool:
-        """Whether the store's answer is the answer, as it is."""
+        """Whether the store's result is the result of the query."""
         return self.comparison is None and not self.fill
 
     @property
     def fields(self) -> frozenset[str]:
-        """The names of all fields that the question is about."""
+        """The names of all fields in the query."""
         measured = {metric.field for metric in self.metrics if metric.field}
         grouped = {name for name in self.query.group_by if name not in TIME_UNITS}
-        return frozenset(measured | grouped | {one.field for one in iterate_field_filters(self.query.where)})
+        filtered = {field_filter.field for field_filter in iterate_field_filters(self.query.where)}
+        return frozenset(measured | grouped | filtered)
 
     @property
     def numeric_fields(self) -> frozenset[str]:
-        """The names of the fields whose numbers the question is about."""
-        ranged = {one.field for one in iterate_field_filters(self.query.where) if isinstance(one, Range)}
-        return frozenset(ranged | {metric.field for metric in self.metrics if metric.kind in NUMERIC_METRICS})
+        """The names of the fields that the query needs numbers of."""
+        bounded = {
+            field_filter.field
+            for field_filter in iterate_field_filters(self.query.where)
+            if isinstance(field_filter, Range)
+        }
+        return frozenset(bounded | {metric.field for metric in self.metrics if metric.kind in _NUMERIC_METRICS})
 
     def store_queries(self) -> tuple[Query, ...]:
-        """Return what the store is to answer: one question, or with the range that is compared with two."""
+        """Return the queries for the store: one, or two with a comparison."""
         if self.is_single_query:
             return (self.query,)
-        # Rows that are put together of two answers, or put in between, are sorted and cut afterwards.
-        now = replace(self.query, metrics=self.metrics, sort_keys=(), limit=MAX_ROWS, offset=0)
-        return (
-            (now,)
-            if self.comparison is None
-            else (now, replace(now, start=self.comparison.start, end=self.comparison.end))
-        )
+        # Rows are sorted and limited after they are combined or filled.
+        query = replace(self.query, metrics=self.metrics, sort_keys=(), limit=MAX_ROWS, offset=0)
+        if self.comparison is None:
+            return (query,)
+        return (query, replace(query, start=self.comparison.start, end=self.comparison.end))
 
 
 def parse_query(raw: RawQuery, now: datetime) -> ParsedQuery:
-    """Read what was written as a question.
+    """Validate a query.
 
     Args:
-        raw: as it was written.
-        now: what relative times count from, aware.
+        raw: the query as the client wrote it.
+        now: aware; the time that relative times count from.
 
     Raises:
-        InvalidQuery: a value cannot be; the message says which.
+        InvalidQuery: a name or value is invalid, or there are too many.
 
     """
-    texts = raw.scalars
+    scalars = raw.scalars
     common = parse_report_parameters(
-        {name: texts[name] for name in _COMMON_PARAMETERS & texts.keys()}, now, _COMMON_PARAMETERS
+        {name: scalars[name] for name in _COMMON_PARAMETERS & scalars.keys()}, now, _COMMON_PARAMETERS
     )
     metrics = tuple(map(Metric.parse, _limit_length("metrics", raw.lists.get("metrics") or ("count",), MAX_METRICS)))
-    by = _limit_length("by", raw.lists.get("by", ()), MAX_GROUP_FIELDS)
-    validate_field_names((*by, *(metric.field for metric in metrics if metric.field)))
-    _validate_filters(raw.filters)
-    _validate_event_id_use(metrics, by, raw.filters)
-    fill = parse_boolean("fill", texts.get("fill"))
-    if fill and sum(name in TIME_UNITS for name in by) != 1:
-        raise InvalidQuery(f"fill=1 is for a series of time: group by just one of {', '.join(TIME_UNITS)}")
-    before = _parse_comparison(texts.get("compare", ""), common, now)
-    question = Query(
-        metrics=metrics if before is None else tuple(_add_comparison_columns(metrics, before.name)),
-        group_by=by,
-        where=_build_where(raw.filters, metrics, by, include_bots=common.include_bots),
+    group_by = _limit_length("by", raw.lists.get("by", ()), MAX_GROUP_FIELDS)
+    validate_field_names((*group_by, *(metric.field for metric in metrics if metric.field)))
+    field_filters = [*iterate_field_filters(AllOf(raw.filters))]
+    _validate_filters(field_filters)
+    _validate_event_id_use(metrics, group_by, field_filters)
+    fill = parse_boolean("fill", scalars.get("fill"))
+    if fill and sum(name in TIME_UNITS for name in group_by) != 1:
+        raise InvalidQuery(f"fill=1 needs a series: group by exactly one of {', '.join(TIME_UNITS)}")
+    comparison = _parse_comparison(scalars.get("compare", ""), common, now)
+    named_fields = {*group_by, *(metric.field for metric in metrics), *(each.field for each in field_filters)}
+    # A query that names a field of bots includes them.
+    include_bots = common.include_bots or not named_fields.isdisjoint(_BOT_FIELDS)
+    filters = raw.filters if include_bots else (*raw.filters, EXCLUDE_BOTS)
+    query = Query(
+        metrics=metrics if comparison is None else tuple(_add_comparison_columns(metrics, comparison.name)),
+        group_by=group_by,
+        where=AllOf(filters) if filters else None,
         start=common.start,
-        end=now if before is not None and common.end is None else common.end,
+        end=now if comparison is not None and common.end is None else common.end,
         time_zone=common.tz,
         sort_keys=tuple(map(SortKey.parse, raw.lists.get("order", ()))),
-        limit=_parse_limit(texts.get("limit")),
-        offset=_parse_row_number("offset", texts.get("offset"), 0),
+        limit=_parse_limit(scalars.get("limit")),
+        offset=parse_whole_number("offset", scalars.get("offset"), 0),
     )
-    return ParsedQuery(question, metrics, before, fill)
+    return ParsedQuery(query, metrics, comparison, fill)
 
 
 def validate_field_names(names: Iterable[str]) -> None:
-    """See that each can be a field's name.
+    """Check the length of field names.
 
     Raises:
         InvalidQuery: one is empty or too long.
@@ -190,12 +200,11 @@ def validate_field_names(names: Iterable[str]) -> None:
     """
     for name in names:
         if not 0 < len(name) <= NAME_MAX_CHARACTERS:
-            shown = f"{name[:_EXCERPT_CHARACTERS]}…" if name else repr(name)
-            raise InvalidQuery(f"{shown} is no field's name: it has 1 to {NAME_MAX_CHARACTERS} characters")
+            raise InvalidQuery(f"invalid field name {excerpt(name)!r}: expected 1 to {NAME_MAX_CHARACTERS} characters")
 
 
 def iterate_field_filters(where: Filter | None) -> Iterator[FieldFilter]:
-    """Yield the filters that are each about a field."""
+    """Yield the filters on single fields in a filter."""
     match where:
         case None:
             return
@@ -208,52 +217,38 @@ def iterate_field_filters(where: Filter | None) -> Iterator[FieldFilter]:
             yield where
 
 
-def _validate_filters(filters: tuple[Filter, ...]) -> None:
-    found = [*iterate_field_filters(AllOf(filters))]
-    validate_field_names(one.field for one in found)
-    for one in found:
-        if isinstance(one, Prefix) and len(one.text.encode(errors="replace")) > PREFIX_MAX_BYTES:
-            raise InvalidQuery(
-                f"{one.text[:_EXCERPT_CHARACTERS]}… is too long to be looked for as a beginning: "
-                f"shorten it to {PREFIX_MAX_BYTES} bytes"
-            )
-    values = sum(len(one.values) for one in found if isinstance(one, OneOf))
-    if len(found) > MAX_FILTERS or values > MAX_FILTER_VALUES:
+def _validate_filters(field_filters: list[FieldFilter]) -> None:
+    validate_field_names(each.field for each in field_filters)
+    for each in field_filters:
+        if isinstance(each, Prefix) and len(each.text.encode(errors="replace")) > PREFIX_MAX_BYTES:
+            raise InvalidQuery(f"the prefix {excerpt(each.text)}… is over {PREFIX_MAX_BYTES} bytes: shorten it")
+    value_count = sum(len(each.values) for each in field_filters if isinstance(each, OneOf))
+    if len(field_filters) > MAX_FILTERS or value_count > MAX_FILTER_VALUES:
         raise InvalidQuery(
-            f"the question has {len(found):,} filters with {values:,} values to choose from: "
-            f"ask with up to {MAX_FILTERS} filters and {MAX_FILTER_VALUES:,} values"
+            f"the query has {len(field_filters):,} filters with {value_count:,} values: "
+            f"use at most {MAX_FILTERS} filters and {MAX_FILTER_VALUES:,} values"
         )
 
 
-def _validate_event_id_use(metrics: tuple[Metric, ...], by: tuple[str, ...], filters: tuple[Filter, ...]) -> None:
-    """See that no more is asked of an event's identity than every store can tell."""
-    if _EVENT_ID in {*by, *(metric.field for metric in metrics)}:
-        raise InvalidQuery("each event has an event_id of its own: group by something else, or ask for count")
-    if any(
-        one.field == _EVENT_ID and isinstance(one, (Prefix, Range)) for one in iterate_field_filters(AllOf(filters))
-    ):
-        raise InvalidQuery("event_id can be looked for only as a whole: ask for event_id=…")
-
-
-def _build_where(
-    filters: tuple[Filter, ...], metrics: tuple[Metric, ...], by: tuple[str, ...], *, include_bots: bool
-) -> Filter | None:
-    named = {*by, *(metric.field for metric in metrics), *(one.field for one in iterate_field_filters(AllOf(filters)))}
-    # Whoever names bots means them.
-    together = filters if include_bots or named & _BOT_FIELDS else (*filters, EXCLUDE_BOTS)
-    return AllOf(together) if together else None
+def _validate_event_id_use(
+    metrics: tuple[Metric, ...], group_by: tuple[str, ...], field_filters: list[FieldFilter]
+) -> None:
+    """Reject uses of ``event_id`` that not every store supports."""
+    if _EVENT_ID in {*group_by, *(metric.field for metric in metrics)}:
+        raise InvalidQuery("event_id is different for each event: group by another field, or use the metric count")
+    if any(each.field == _EVENT_ID and isinstance(each, (Prefix, Range)) for each in field_filters):
+        raise InvalidQuery("event_id has only whole values: filter by event_id=…")
 
 
 def _parse_comparison(name: str, common: ReportParameters, now: datetime) -> ComparisonRange | None:
     if not name:
         return None
-    if name not in COMPARISONS:
-        raise InvalidQuery(f"compare={name[:_EXCERPT_CHARACTERS]} is not known: choose one of {', '.join(COMPARISONS)}")
+    parse_choice("compare", name, COMPARISONS, name)
     if common.start is None:
-        raise InvalidQuery(f"compare={name} needs a range: say from when on with from, as from=-30d")
+        raise InvalidQuery(f"compare={name} needs a range: add from, such as from=-30d")
     end = common.end or now
     if end <= common.start:
-        raise InvalidQuery(f"compare={name} needs a range, and from lies after to: turn them round")
+        raise InvalidQuery(f"compare={name} needs a range, but from is not before to")
     return ComparisonRange(name, *earlier_range(name, common.start, end, parse_time_zone(common.tz)))
 
 
@@ -261,26 +256,18 @@ def _add_comparison_columns(metrics: tuple[Metric, ...], name: str) -> Iterator[
     for metric in metrics:
         yield metric
         yield replace(metric, name=f"{metric.name}:{name}")
-        # A share of the earlier value: as an average, it is none where there is nothing to be a share of.
+        # Like an average, a relative change has no value if there is nothing to relate to.
         yield Metric(MetricKind.AVG, metric.field, name=f"{metric.name}:{CHANGE_SUFFIX}")
 
 
 def _limit_length(name: str, entries: tuple[str, ...], max_length: int) -> tuple[str, ...]:
     if len(entries) > max_length:
-        raise InvalidQuery(f"{name} has {len(entries):,} entries: ask for up to {max_length} at once")
+        raise InvalidQuery(f"{name} has {len(entries):,} entries: use at most {max_length}")
     return entries
 
 
 def _parse_limit(text: str | None) -> int:
-    limit = _parse_row_number("limit", text, DEFAULT_ROWS) or MAX_ROWS
+    limit = parse_whole_number("limit", text, DEFAULT_ROWS) or MAX_ROWS
     if limit > MAX_ROWS:
-        raise InvalidQuery(f"limit={limit} is too many: an answer has up to {MAX_ROWS:,} rows, and offset skips some")
+        raise InvalidQuery(f"limit={limit} is over the maximum of {MAX_ROWS:,} rows: use a smaller limit, and offset")
     return limit
-
-
-def _parse_row_number(name: str, text: str | None, default: int) -> int:
-    if text is None or text == "":
-        return default
-    if not (text.isascii() and text.isdigit() and len(text) <= _NUMBER_MAX_DIGITS):
-        raise InvalidQuery(f"{name}={text[:_EXCERPT_CHARACTERS]} is no number of rows: write 0, 10 or 1000")
-    return int(text)

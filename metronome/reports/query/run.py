@@ -1,7 +1,4 @@
-"""The report: a question's answer, or what is wrong with the question.
-
-Answers as they are sent: JSON, CSV or lines of JSON.
-"""
+"""Run a query, and format its result as JSON, CSV or NDJSON."""
 
 import asyncio
 from datetime import datetime
@@ -21,73 +18,75 @@ from metronome.stores.query import MAX_GROUPS, TIME_UNITS, MetricKind, QueryResu
 from metronome.times import parse_time_unit
 
 _ESTIMATED_METRICS: Final = frozenset({MetricKind.UNIQUE, MetricKind.PERCENTILE})
-"""What a store may estimate; where anything else is not exact, groups are missing."""
+"""Metrics that a store may estimate. If the result of any other metric is not exact, groups are missing."""
 
 
 async def run_query(store: Store, field_checker: FieldChecker, parsed_query: ParsedQuery, now: datetime) -> QueryResult:
-    """Answer somebody's own question.
+    """Return the result of a query.
 
     Args:
-        store: what is asked.
-        field_checker: what is known of the store's names.
-        parsed_query: the question.
-        now: where a series without an end ends, aware.
+        store: runs the queries.
+        field_checker: knows the fields of the store.
+        parsed_query: the query.
+        now: aware; the end of a series without an end.
 
     Raises:
-        InvalidQuery: it names a field that nothing has, or asks for numbers of one that holds none.
-        QueryTooExpensive: it takes more groups, rows or time than it may.
+        InvalidQuery: no event has one of the fields, or a text field is used as a number.
+        QueryTooExpensive: there are too many groups or rows, or it takes too long.
 
     """
-    await field_checker.check_query(parsed_query)
-    answers = await store.query(*parsed_query.store_queries())
-    for answer in answers:
-        _check_group_count(parsed_query, answer)
-    await field_checker.check_result(parsed_query, answers[0])
+    await field_checker.check(parsed_query)
+    results = await store.query(*parsed_query.store_queries())
+    for result in results:
+        _check_group_count(parsed_query, result)
     if parsed_query.is_single_query:
-        return answers[0]
-    # Beside the loop: a hundred thousand rows take a while.
-    return await asyncio.to_thread(_combine_results, parsed_query, answers, now)
+        return results[0]
+    # In a thread: a hundred thousand rows take a while.
+    return await asyncio.to_thread(_combine_results, parsed_query, results, now)
 
 
 def _check_group_count(parsed_query: ParsedQuery, result: QueryResult) -> None:
-    is_whole = result.exact or any(metric.kind in _ESTIMATED_METRICS for metric in parsed_query.metrics)
-    if result.total > MAX_GROUPS or not is_whole:
+    is_complete = result.exact or any(metric.kind in _ESTIMATED_METRICS for metric in parsed_query.metrics)
+    if result.total > MAX_GROUPS or not is_complete:
         raise QueryTooExpensive(f"there are over {MAX_GROUPS:,} groups of {', '.join(parsed_query.query.group_by)}")
 
 
 def _combine_results(parsed_query: ParsedQuery, results: tuple[QueryResult, ...], now: datetime) -> QueryResult:
-    question, rows = parsed_query.query, [*results[0].rows]
+    query, rows = parsed_query.query, [*results[0].rows]
     if parsed_query.comparison is not None:
-        places = _match_units(parsed_query, parsed_query.comparison)
-        rows = join_rows(rows, results[1].rows, parsed_query.metrics, len(question.group_by), places)
+        unit_mapping = _match_units(parsed_query, parsed_query.comparison)
+        rows = join_rows(rows, results[1].rows, parsed_query.metrics, len(query.group_by), unit_mapping)
     if parsed_query.fill:
-        rows = fill_gaps(rows, question.group_by, question.metrics, _series_units(parsed_query, rows, now))
+        rows = fill_gaps(rows, query.group_by, query.metrics, _series_units(parsed_query, rows, now))
     if len(rows) > MAX_GROUPS:
-        raise QueryTooExpensive(f"the answer has over {MAX_GROUPS:,} rows")
-    return build_result(question, rows, exact=all(answer.exact for answer in results))
+        raise QueryTooExpensive(f"the result has over {MAX_GROUPS:,} rows")
+    return build_result(query, rows, exact=all(result.exact for result in results))
 
 
 def _match_units(parsed_query: ParsedQuery, comparison: ComparisonRange) -> dict[int, dict[str, str]]:
-    """Tell for each column of time which unit stands at the place of which one of the earlier range."""
-    question = parsed_query.query
-    zone = parse_time_zone(question.time_zone)
-    places = {}
-    for at, name in enumerate(question.group_by):
-        if name in TIME_UNITS and question.start and question.end:
-            here = list_time_units(name, question.start, question.end, zone)
-            there = list_time_units(name, comparison.start, comparison.end, zone)
-            whole_days = has_whole_days(question.start, question.end, zone)
-            places[at] = match_time_units(comparison.name, name, here, there, whole_days=whole_days)
-    return places
+    """Return, for each column of time units, the unit that each unit of the earlier range corresponds to."""
+    query = parsed_query.query
+    zone = parse_time_zone(query.time_zone)
+    unit_mapping = {}
+    for at, name in enumerate(query.group_by):
+        if name in TIME_UNITS and query.start and query.end:
+            unit_mapping[at] = match_time_units(
+                comparison.name,
+                name,
+                list_time_units(name, query.start, query.end, zone),
+                list_time_units(name, comparison.start, comparison.end, zone),
+                whole_days=has_whole_days(query.start, query.end, zone),
+            )
+    return unit_mapping
 
 
 def _series_units(parsed_query: ParsedQuery, rows: list[Row], now: datetime) -> list[str]:
-    """List all units of the range; one without a beginning begins with the first event, one without an end ends now."""
-    question = parsed_query.query
-    at = next(place for place, name in enumerate(question.group_by) if name in TIME_UNITS)
-    unit, zone = question.group_by[at], parse_time_zone(question.time_zone)
-    start = question.start or _first_unit_start(rows, at, unit, zone)
-    return list_time_units(unit, start, question.end or now, zone) if start else []
+    """Return all time units of the range; it starts with the first event and ends now if it has no other bounds."""
+    query = parsed_query.query
+    at = next(at for at, name in enumerate(query.group_by) if name in TIME_UNITS)
+    unit, zone = query.group_by[at], parse_time_zone(query.time_zone)
+    start = query.start or _first_unit_start(rows, at, unit, zone)
+    return list_time_units(unit, start, query.end or now, zone) if start else []
 
 
 def _first_unit_start(rows: list[Row], at: int, unit: str, zone: ZoneInfo) -> datetime | None:
@@ -95,17 +94,17 @@ def _first_unit_start(rows: list[Row], at: int, unit: str, zone: ZoneInfo) -> da
 
 
 def format_result_json(result: QueryResult) -> bytes:
-    """Write an answer as one object: its columns, its rows, how many rows there are, and whether it is exact."""
+    """Return a result as one JSON object: its columns, rows, total number of rows, and whether it is exact."""
     return orjson.dumps({"columns": result.columns, "rows": result.rows, "total": result.total, "exact": result.exact})
 
 
 def format_result_csv(result: QueryResult) -> bytes:
-    """Write an answer's rows under the names of its columns; what is none is empty."""
+    """Return the rows of a result below the names of its columns; None is empty."""
     return format_csv(result.columns, result.rows).encode()
 
 
 def format_result_ndjson(result: QueryResult) -> bytes:
-    """Write each row as an object on a line of its own."""
+    """Return each row of a result as a JSON object on its own line."""
     return b"".join(
         orjson.dumps(dict(zip(result.columns, row, strict=True)), option=orjson.OPT_APPEND_NEWLINE)
         for row in result.rows

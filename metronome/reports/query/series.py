@@ -1,4 +1,4 @@
-"""Series of time: which units a range has, and rows for those in which nothing was."""
+"""Time series: the time units of a range, and rows for units without events."""
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime, time, timedelta, timezone
@@ -20,71 +20,71 @@ _COUNT_METRICS: Final = frozenset({MetricKind.COUNT, MetricKind.VALUE_COUNT, Met
 
 
 def list_time_units(unit: str, start: datetime, end: datetime, zone: ZoneInfo) -> list[str]:
-    """Return every minute, hour, day, week or month that a range has a part of, oldest first.
+    """Return the labels of all time units that overlap a range, oldest first.
 
     Args:
         unit: one of `TIME_UNITS`.
-        start: aware; the range is from then on.
-        end: aware; the range is from before then.
-        zone: that days belong to.
+        start: aware; the start of the range.
+        end: aware; the first time after the range.
+        zone: the time zone that days belong to.
 
     Returns:
-        Each as it stands in a `metronome.stores.query.Answer`. An hour that comes twice as clocks go back is there
-        twice, with its two offsets; hours and days that clocks leap over are not there.
+        Labels as in a `metronome.stores.query.QueryResult`. An hour that occurs twice when clocks go back has two
+        labels with different offsets; hours and days that clocks skip have none.
 
     Raises:
-        QueryTooExpensive: there are more than an answer may have rows.
-        InvalidQuery: the range leaves the calendar.
+        QueryTooExpensive: there are more units than a result may have rows.
+        InvalidQuery: the range exceeds the calendar.
 
     """
     if end <= start:
         return []
     try:
-        walk = (
+        units = (
             _iterate_clock_units(start, end, _CLOCK_UNIT_LENGTHS[unit], zone)
             if unit in _CLOCK_UNIT_LENGTHS
             else _iterate_calendar_units(unit, start, end, zone)
         )
-        found = list(islice(walk, MAX_GROUPS + 1))
+        labels = list(islice(units, MAX_GROUPS + 1))
     except OverflowError:
-        raise InvalidQuery("the range goes beyond the calendar: choose from and to between 1970 and 9999") from None
-    if len(found) > MAX_GROUPS:
+        raise InvalidQuery("the range exceeds the calendar: use from and to between 1970 and 9999") from None
+    if len(labels) > MAX_GROUPS:
         raise QueryTooExpensive(f"the range has over {MAX_GROUPS:,} {unit}s")
-    return found
+    return labels
 
 
 def fill_gaps(
     rows: Iterable[Row], by: tuple[str, ...], metrics: tuple[Metric, ...], time_units: list[str]
 ) -> list[Row]:
-    """Return rows, and one more for each unit of time and other group that has none.
+    """Return rows, with an additional row for each time unit in which a group has none.
 
     Args:
-        rows: of an answer, with its groups first.
-        by: what it is grouped by, one unit of time among it.
-        metrics: what is measured.
-        time_units: the units (see `list_time_units`).
+        rows: the rows of a result, groups first.
+        by: what the rows are grouped by, including one time unit.
+        metrics: the metrics of the rows.
+        time_units: the labels of the units (see `list_time_units`).
 
     Raises:
-        QueryTooExpensive: there would be more than an answer may have.
+        QueryTooExpensive: the result would have too many rows.
 
     """
-    whole = {row[: len(by)]: row for row in rows}
-    at = next(place for place, name in enumerate(by) if name in TIME_UNITS)
-    others = {(key[:at], key[at + 1 :]) for key in whole} if len(by) > 1 else {((), ())}
-    if len(time_units) * len(others) > MAX_GROUPS:
+    row_by_group = {row[: len(by)]: row for row in rows}
+    at = next(at for at, name in enumerate(by) if name in TIME_UNITS)
+    other_groups = {(group[:at], group[at + 1 :]) for group in row_by_group} if len(by) > 1 else {((), ())}
+    if len(time_units) * len(other_groups) > MAX_GROUPS:
         raise QueryTooExpensive(
-            f"{len(time_units):,} {by[at]}s for each of {len(others):,} groups are over {MAX_GROUPS:,} rows"
+            f"{len(time_units):,} {by[at]}s for each of {len(other_groups):,} groups exceed {MAX_GROUPS:,} rows"
         )
-    nothing = tuple(map(empty_value, metrics))
-    for left, right in others:
+    empty_values = tuple(map(empty_value, metrics))
+    for left, right in other_groups:
         for label in time_units:
-            key = (*left, label, *right)
-            whole.setdefault(key, (*key, *nothing))
-    return list(whole.values())
+            group = (*left, label, *right)
+            row_by_group.setdefault(group, (*group, *empty_values))
+    return list(row_by_group.values())
 
 
 def empty_value(metric: Metric) -> int | float | None:
-    """Return what a metric is where there is no event."""
+    """Return the value of a metric without events."""
     if metric.kind in _COUNT_METRICS:
         return 0
     return 0.0 if metric.kind is MetricKind.SUM else None
@@ -94,13 +94,13 @@ def _iterate_clock_units(start: datetime, end: datetime, length: timedelta, zone
     moment = start.astimezone(UTC)
     while moment < end:
         local = moment.astimezone(zone)
-        # The offset is that of the moment: where it changes within an hour, the rest of that hour is another one.
-        fixed = local.replace(tzinfo=timezone(local.utcoffset() or timedelta()))
-        begin = fixed.replace(
+        # If the offset changes within an hour, the rest of that hour is another hour.
+        fixed_offset = local.replace(tzinfo=timezone(local.utcoffset() or timedelta()))
+        unit_start = fixed_offset.replace(
             second=0, microsecond=0, minute=0 if length == _CLOCK_UNIT_LENGTHS["hour"] else local.minute
         )
-        yield format_time_unit(begin, "minute")
-        moment = begin.astimezone(UTC) + length
+        yield format_time_unit(unit_start, "minute")
+        moment = unit_start.astimezone(UTC) + length
 
 
 def _iterate_calendar_units(unit: str, start: datetime, end: datetime, zone: ZoneInfo) -> Iterator[str]:
@@ -119,6 +119,6 @@ def _first_day_of_unit(unit: str, day: date) -> date:
 
 
 def _day_exists(day: date, zone: ZoneInfo) -> bool:
-    """Tell whether a zone has that day: some have leapt over one, and with it over the date line."""
+    """Return whether a time zone has a day: some skipped one when they moved across the date line."""
     noon = datetime.combine(day, _NOON, zone)
     return noon.astimezone(UTC).astimezone(zone).date() == day
