@@ -77,7 +77,7 @@ def test_what_narrows_a_report_is_read_and_what_says_nothing_here_is_named(
         ({**JANUARY, "metric_type": "total-item-requests"}, "expected some of total-dataset-investigations"),
         ({**JANUARY, "access_method": "robot|machine"}, "invalid access_method=robot"),
         ({**JANUARY, "release": "5.1"}, "expected rd1"),
-        ({**JANUARY, "tz": "Mars/Olympus"}, "no time zone"),
+        ({**JANUARY, "tz": "Mars/Olympus"}, "unknown time zone"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_with_what_to_write(query: dict[str, str], says: str) -> None:
