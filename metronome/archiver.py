@@ -1,38 +1,35 @@
-"""The loop that brings a spool into the archive: what has gathered becomes a roll, by size or by age.
+"""Write what a spool holds to the archive, as soon as there is enough of it or it is old enough.
 
-The spool is all that a roll is gathered in: until its objects and then its manifest are in the archive, everything
-stays there. Which commits a roll has is kept before it is written, so that one that was cut off is written again under
-the same names.
+Documents are gathered in the spool itself: they stay there until their objects and then the manifest are in the
+archive. The spool remembers which commits an upload consists of before the upload begins, so that an interrupted one is
+repeated under the same names.
 """
 
 import asyncio
 import time
 from typing import Final, NamedTuple
 
-import structlog
-
 from metronome.archive.base import Archive
 from metronome.archive.segments import ArchiveUpload, build_objects, encode_manifest
-from metronome.errors import ArchiveAccessDenied, MetronomeError
-from metronome.retry import BACKOFF_SECONDS, RetryPolicy
-from metronome.spool import CommitRange, SpoolReader, SpoolStats, measure
+from metronome.errors import MetronomeError
+from metronome.retry import DEFAULT_BACKOFF, Backoff
+from metronome.spool import CommitRange, SpoolReader
+from metronome.spool.drain import FALLBACK_POLL_SECONDS, DrainLoop
 from metronome.telemetry import Telemetry
 
-log = structlog.get_logger()
-
-_POLL_SECONDS: Final = 0.25
+_MIN_CHECK_SECONDS: Final = 0.25
+"""The shortest time between two checks whether an upload is due: commits may be many."""
 _ARCHIVE_CHECK_SECONDS: Final = 10.0
-"""How often it is seen whether an archive that was away is back, while nothing is due."""
+"""How often to check whether an unavailable archive has recovered, while no upload is due."""
 _CONCURRENT_PUTS: Final = 8
-"""So many objects are put at the same time."""
 
 
 class ArchiveThresholds(NamedTuple):
-    """When a roll is due.
+    """When an upload is due.
 
     Attributes:
-        bytes: as soon as documents of this size wait; a roll has about that at the most.
-        seconds: as soon as the oldest has waited that long.
+        max_bytes: as soon as the waiting documents have this size; an upload is not much larger.
+        max_age_seconds: as soon as the oldest document has waited this long.
 
     """
 
@@ -40,17 +37,20 @@ class ArchiveThresholds(NamedTuple):
     max_age_seconds: float
 
 
-class Archiver:
-    """Bring what one spool holds into the archive.
+class Archiver(DrainLoop):
+    """Write the documents of one spool to the archive.
 
     Args:
-        reader: the spool's reading end for the archive, which the roller owns.
-        archive: where it goes.
-        thresholds: when it is due.
-        telemetry: where it is counted.
-        backoff: see `RetryPolicy`.
+        reader: the reading end of the spool for the archive; the archiver closes it.
+        archive: where to write.
+        thresholds: when an upload is due.
+        telemetry: counts archived documents and failures.
+        backoff: the delays between attempts.
 
     """
+
+    failure_event = "roll_failed"
+    crash_event = "roller_failed"
 
     def __init__(
         self,
@@ -58,106 +58,70 @@ class Archiver:
         archive: Archive,
         thresholds: ArchiveThresholds,
         telemetry: Telemetry,
-        backoff: tuple[float, float] = BACKOFF_SECONDS,
+        backoff: Backoff = DEFAULT_BACKOFF,
     ) -> None:
-        self._reader = reader
+        super().__init__(reader, telemetry.archive_failures, backoff)
         self._archive = archive
         self._thresholds = thresholds
         self._telemetry = telemetry
-        self._retry_policy = RetryPolicy(self._record_failure, backoff)
         self._checked_at = 0.0
-        self.last_failure: MetronomeError | None = None
-        """Why the archive could not be reached when that was tried last; None if it could."""
 
-    async def pending_stats(self) -> SpoolStats:
-        """Measure what is not in the archive yet."""
-        return await measure(self._reader.pending_stats)
-
-    async def run(self) -> None:
-        """Roll until `stop` is called and the archive has everything, or for as long as the task lives."""
-        while True:
-            try:
-                return await self._archive_loop()
-            except Exception:
-                # No event is lost by it: they are in the spool still.
-                log.exception("roller_failed")
-                await self._retry_policy.sleep(self._retry_policy.max_delay)
-
-    def stop(self) -> None:
-        """Let `run` end as soon as the archive has everything; what has gathered is due at once."""
-        self._retry_policy.stop()
-
-    def close(self) -> None:
-        """Let go of the spool, once `run` has ended."""
-        self._reader.close()
-
-    async def _archive_loop(self) -> None:
-        # What is wrong with it is better known now than when the first roll is due.
+    async def _drain(self) -> None:
+        # A wrong configuration is better reported now than when the first upload is due.
         await self._check_archive()
         while True:
-            # Known before the look: what was put before the stop is then seen by it.
-            stopping = self._retry_policy.is_stopping
-            span = await asyncio.to_thread(self._next_range, stopping)
-            if span is not None:
-                await self._archive_range(span)
-            elif stopping:
+            is_stopping = self._look()
+            stats = await self.pending_stats()
+            if stats.events and (
+                is_stopping
+                or stats.bytes >= self._thresholds.max_bytes
+                or stats.oldest_seconds >= self._thresholds.max_age_seconds
+            ):
+                commit_range = await asyncio.to_thread(self._reader.reserve_range, self._thresholds.max_bytes)
+                if commit_range is not None:
+                    await self._upload(commit_range)
+            elif is_stopping:
                 return
             else:
-                if self.last_failure is not None and time.monotonic() - self._checked_at > _ARCHIVE_CHECK_SECONDS:
+                if self.failure is not None and time.monotonic() - self._checked_at > _ARCHIVE_CHECK_SECONDS:
                     await self._check_archive()
-                await self._retry_policy.sleep(_POLL_SECONDS)
+                due_seconds = self._thresholds.max_age_seconds - stats.oldest_seconds if stats.events else float("inf")
+                await self._wait(min(due_seconds, FALLBACK_POLL_SECONDS))
+                await self._sleep(min(due_seconds, _MIN_CHECK_SECONDS))
 
     async def _check_archive(self) -> None:
-        """See whether the archive answers; where it lets nobody look, it may take objects all the same."""
+        """Record whether the archive responds. One that may not be listed may still accept objects."""
         try:
             await self._archive.ping()
         except MetronomeError as error:
             self._record_failure(error, _ARCHIVE_CHECK_SECONDS)
         else:
-            self.last_failure = None
+            self._set_failure(None)
         self._checked_at = time.monotonic()
 
-    def _next_range(self, flush: bool) -> CommitRange | None:  # noqa: FBT001  # it goes through a thread
-        depth = self._reader.pending_stats()
-        due = (
-            flush
-            or depth.bytes >= self._thresholds.max_bytes
-            or depth.oldest_seconds >= self._thresholds.max_age_seconds
-        )
-        return self._reader.reserve_range(self._thresholds.max_bytes) if depth.events and due else None
-
-    async def _archive_range(self, commit_range: CommitRange) -> None:
-        """Bring a span into the archive, however long that takes, and let go of it."""
+    async def _upload(self, commit_range: CommitRange) -> None:
+        """Write a range of commits to the archive, however long that takes, and acknowledge it to the spool."""
         began = time.perf_counter()
-        roll = await asyncio.to_thread(build_objects, commit_range, self._reader.iterate_bodies(commit_range))
-        left = dict(roll.objects)
-        await self._retry_policy.call(lambda: self._put_objects(left))
-        manifest = roll.manifest
-        await self._retry_policy.call(lambda: self._archive.put(manifest.path, encode_manifest(manifest)))
+        upload = await asyncio.to_thread(build_objects, commit_range, self._reader.iterate_bodies(commit_range))
+        manifest, remaining = upload.manifest, dict(upload.objects)
+        await self._retry(lambda: self._put_objects(remaining))
+        await self._retry(lambda: self._archive.put(manifest.path, encode_manifest(manifest)))
         await asyncio.to_thread(self._reader.acknowledge, commit_range.last_seq)
-        self._record_success(roll, time.perf_counter() - began)
+        self._count(upload, time.perf_counter() - began)
 
     async def _put_objects(self, remaining: dict[str, bytes]) -> None:
-        """Put objects, and take those out of *remaining* that are there."""
+        """Write objects, and remove those from *remaining* that are in the archive."""
         while remaining:
-            some = [*remaining.items()][:_CONCURRENT_PUTS]
-            done = await asyncio.gather(*(self._archive.put(*one) for one in some), return_exceptions=True)
-            for (path, _), error in zip(some, done, strict=True):
+            objects = [*remaining.items()][:_CONCURRENT_PUTS]
+            results = await asyncio.gather(*(self._archive.put(*item) for item in objects), return_exceptions=True)
+            for (path, _), error in zip(objects, results, strict=True):
                 if error is None:
                     del remaining[path]
-            for error in done:
+            for error in results:
                 if error is not None:
                     raise error
 
-    def _record_success(self, upload: ArchiveUpload, seconds: float) -> None:
-        self.last_failure = None
+    def _count(self, upload: ArchiveUpload, seconds: float) -> None:
         self._telemetry.archived.inc(upload.manifest.events)
         self._telemetry.archived_objects.inc(len(upload.objects))
         self._telemetry.archive_write_seconds.observe(seconds)
-
-    def _record_failure(self, error: MetronomeError, delay: float) -> None:
-        """Tell of a roll that could not be written, and how long it will be until the next attempt."""
-        self.last_failure = error
-        self._telemetry.archive_failures.labels(type(error).__name__).inc()
-        level = log.error if isinstance(error, ArchiveAccessDenied) else log.warning
-        level("roll_failed", error=str(error), advice=error.advice, retry_seconds=round(delay, 1))

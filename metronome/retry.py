@@ -1,74 +1,133 @@
-"""Trying again: what a store or an archive that is away asks of those who bring it something."""
+"""Retry what may succeed later, with exponential backoff and jitter: the only retry loop, on tenacity."""
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
+
+from tenacity import AsyncRetrying, RetryCallState, Retrying, retry_if_exception
 
 from metronome.errors import MetronomeError
 
 Result = TypeVar("Result")
 
-BACKOFF_SECONDS: Final = (0.25, 30.0)
-"""The first pause and the longest, in seconds."""
+_JITTER: Final = 0.25
+_MAX_DOUBLINGS: Final = 60
 
 
-class RetryPolicy:
-    """Does what may fail for a while again and again, at growing and jittered pauses.
+class Backoff(NamedTuple):
+    """The delays between attempts: they double, and each is off by up to a quarter, so that clients spread out.
 
-    Args:
-        on_retry: called with each error that lets it try again, and with the pause that follows, in seconds.
-        backoff: how long to wait before the first such time, and at the most, in seconds.
+    Attributes:
+        first_seconds: the delay after the first failure.
+        max_seconds: the longest delay.
 
     """
 
-    def __init__(
-        self, on_retry: Callable[[MetronomeError, float], None], backoff: tuple[float, float] = BACKOFF_SECONDS
-    ) -> None:
-        self._on_retry = on_retry
-        self._initial_delay, self.max_delay = backoff
-        self._stop_event = asyncio.Event()
-
-    @property
-    def is_stopping(self) -> bool:
-        """Whether an end was asked for."""
-        return self._stop_event.is_set()
-
-    def stop(self) -> None:
-        """Make no long pauses any more."""
-        self._stop_event.set()
-
-    async def call(self, work: Callable[[], Awaitable[Result]]) -> Result:
-        """Return what *work* does, once it succeeds.
-
-        Raises:
-            MetronomeError: one that trying again does not help.
-
-        """
-        pause = self.initial_delay()
-        while True:
-            try:
-                return await work()
-            except MetronomeError as error:
-                if not error.retry:
-                    raise
-                self._on_retry(error, pause)
-                await self.sleep(pause)
-                pause = min(_jittered(pause * 2), self.max_delay)
-
-    def initial_delay(self) -> float:
-        """Return about the first pause, in seconds."""
-        return _jittered(self._initial_delay)
-
-    async def sleep(self, seconds: float) -> None:
-        """Wait; but once an end was asked for, no longer than the first pause."""
-        if self._stop_event.is_set():
-            await asyncio.sleep(min(seconds, self._initial_delay))
-            return
-        ending = asyncio.ensure_future(self._stop_event.wait())
-        await asyncio.wait([ending], timeout=seconds)
-        ending.cancel()
+    first_seconds: float
+    max_seconds: float
 
 
-def _jittered(seconds: float) -> float:
-    return seconds * random.uniform(0.75, 1.25)  # noqa: S311  # spreads retries, hides nothing
+DEFAULT_BACKOFF: Final = Backoff(0.25, 30.0)
+
+
+def is_retryable(error: BaseException) -> bool:
+    """Return whether the same call may succeed later (see `MetronomeError.retry`)."""
+    return isinstance(error, MetronomeError) and error.retry
+
+
+async def retry(
+    operation: Callable[[], Awaitable[Result]],
+    backoff: Backoff = DEFAULT_BACKOFF,
+    *,
+    should_retry: Callable[[BaseException], bool] = is_retryable,
+    on_retry: Callable[[Any, float], None] | None = None,
+    timeout_seconds: float | None = None,
+    max_attempts: int | None = None,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> Result:
+    """Return the result of an operation, once it succeeds.
+
+    Args:
+        operation: is called for each attempt. An error may ask for a longer delay by ``retry_after_seconds``.
+        backoff: the delays between attempts.
+        should_retry: returns whether to try again after an error.
+        on_retry: is called before each delay with the error and the delay in seconds.
+        timeout_seconds: how long to try again after the first failure; None for as long as it takes.
+        max_attempts: how often to try; None for any number of times.
+        sleep: waits for a number of seconds; it may return early.
+
+    Raises:
+        Exception: the error of the last attempt.
+
+    """
+
+    async def attempt() -> Result:
+        return await operation()
+
+    retrying = AsyncRetrying(sleep=sleep, **_options(backoff, should_retry, on_retry, timeout_seconds, max_attempts))
+    return await retrying(attempt)
+
+
+def retry_blocking(
+    operation: Callable[[], Result],
+    backoff: Backoff = DEFAULT_BACKOFF,
+    *,
+    should_retry: Callable[[BaseException], bool] = is_retryable,
+    on_retry: Callable[[Any, float], None] | None = None,
+    timeout_seconds: float | None = None,
+    max_attempts: int | None = None,
+) -> Result:
+    """Return the result of an operation, once it succeeds, and block the thread until then (see `retry`)."""
+    return Retrying(**_options(backoff, should_retry, on_retry, timeout_seconds, max_attempts))(operation)
+
+
+def _options(
+    backoff: Backoff,
+    should_retry: Callable[[BaseException], bool],
+    on_retry: Callable[[Any, float], None] | None,
+    timeout_seconds: float | None,
+    max_attempts: int | None,
+) -> dict[str, Any]:
+    def report(state: RetryCallState) -> None:
+        if on_retry is not None and state.outcome is not None and state.next_action is not None:
+            on_retry(state.outcome.exception(), state.next_action.sleep)
+
+    schedule = _Schedule(backoff, timeout_seconds, max_attempts)
+    return {
+        "retry": retry_if_exception(should_retry),
+        "wait": schedule.delay,
+        "stop": schedule.is_over,
+        "before_sleep": report,
+        "reraise": True,
+    }
+
+
+class _Schedule:
+    """Computes delays, and when to give up: the timeout starts with the first failure."""
+
+    def __init__(self, backoff: Backoff, timeout_seconds: float | None, max_attempts: int | None) -> None:
+        self._backoff = backoff
+        self._timeout_seconds = timeout_seconds
+        self._max_attempts = max_attempts
+        self._deadline: float | None = None
+
+    def delay(self, state: RetryCallState) -> float:
+        first, longest = self._backoff
+        doubled = first * 2.0 ** min(state.attempt_number - 1, _MAX_DOUBLINGS)
+        seconds = min(doubled * random.uniform(1 - _JITTER, 1 + _JITTER), longest)  # noqa: S311  # not for secrets
+        error = state.outcome.exception() if state.outcome is not None else None
+        seconds = max(seconds, float(getattr(error, "retry_after_seconds", 0.0)))
+        return seconds if self._timeout_seconds is None else min(seconds, self._remaining(self._timeout_seconds))
+
+    def is_over(self, state: RetryCallState) -> bool:
+        if self._max_attempts is not None and state.attempt_number >= self._max_attempts:
+            return True
+        return self._timeout_seconds is not None and self._remaining(self._timeout_seconds) <= 0
+
+    def _remaining(self, timeout_seconds: float) -> float:
+        now = time.monotonic()
+        if self._deadline is None:
+            self._deadline = now + timeout_seconds
+        return max(0.0, self._deadline - now)

@@ -1,37 +1,34 @@
-"""The drain loop: from a spool into the store, exactly once in effect.
+"""Ship documents from a spool into the store, exactly once in effect.
 
-As soon as one shipment ends, the next begins with all that has gathered: light load makes small and quick
-ones, heavy load large ones. A document leaves the spool only when the store has it, or when it was
-refused for good and lies among the dead letters; so a shipment that is cut off is made again, and the store knows
-what it has already.
+As soon as one shipment ends, the next one takes everything that was committed meanwhile: under light load shipments are
+small and quick, under heavy load large. A document leaves the spool only when the store has it, or when the store
+rejected it for good and it is among the dead letters. So an interrupted shipment is sent again, and the store drops
+what it already has.
 """
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import structlog
 
-from metronome.errors import MetronomeError, StoreAccessDenied
-from metronome.retry import BACKOFF_SECONDS, RetryPolicy
-from metronome.spool import Chunk, SpoolReader, SpoolStats, measure
+from metronome.retry import DEFAULT_BACKOFF, Backoff
+from metronome.spool import Chunk, SpoolReader
 from metronome.spool.dead_letters import append_dead_letters
+from metronome.spool.drain import DrainLoop
 from metronome.stores.base import DocumentBatch, Sink
 from metronome.telemetry import Telemetry
 
 log = structlog.get_logger()
 
-_MAX_IN_FLIGHT = 2
-"""So many shipments at once: the store need not wait for the next."""
-_POLL_SECONDS = 0.05
-"""How often a spool is looked at that another process writes."""
-_REST_FACTOR = 4
-"""A small shipment is followed by a rest of so many times its length: light load must not keep a core busy."""
-_MAX_REST_SECONDS = 1.0
+_MAX_IN_FLIGHT: Final = 2
+"""Concurrent shipments: the store need not wait for the next one."""
+_REST_FACTOR: Final = 4
+"""A small shipment is followed by a rest of this multiple of its duration: light load must not keep a core busy."""
+_MAX_REST_SECONDS: Final = 1.0
 
 
 class _Shipment(NamedTuple):
@@ -39,18 +36,20 @@ class _Shipment(NamedTuple):
     task: "asyncio.Task[float]"
 
 
-class Shipper:
-    """Ship one spool's documents into the store.
+class Shipper(DrainLoop):
+    """Ship the documents of one spool into the store.
 
     Args:
-        reader: the spool's reading end, which the shipper owns.
-        sink: where they go.
-        dead_letter_folder: where refused documents go.
-        telemetry: where they are counted.
-        on_failure: called with the error each time a shipment has to be made again, and with None as one succeeds.
-        backoff: see `RetryPolicy`.
+        reader: the reading end of the spool; the shipper closes it.
+        sink: the store.
+        dead_letter_folder: where to keep rejected documents.
+        telemetry: counts shipped documents and failures.
+        backoff: the delays between attempts.
 
     """
+
+    failure_event = "shipment_failed"
+    crash_event = "shipper_failed"
 
     def __init__(
         self,
@@ -58,66 +57,36 @@ class Shipper:
         sink: Sink,
         dead_letter_folder: Path,
         telemetry: Telemetry,
-        on_failure: Callable[[MetronomeError | None], None] = lambda _: None,
-        backoff: tuple[float, float] = BACKOFF_SECONDS,
+        backoff: Backoff = DEFAULT_BACKOFF,
     ) -> None:
-        self._reader = reader
+        super().__init__(reader, telemetry.shipment_failures, backoff)
         self._sink = sink
         self._dead_letter_folder = dead_letter_folder
         self._telemetry = telemetry
-        self._on_failure = on_failure
-        self._retry_policy = RetryPolicy(self._record_failure, backoff)
-        self._wake_event = asyncio.Event()
-        self.failure: MetronomeError | None = None
-        """Why the last attempt to ship failed; None if it succeeded."""
-
-    def wake(self) -> None:
-        """Tell that the spool has something new."""
-        self._wake_event.set()
-
-    async def pending_stats(self) -> SpoolStats:
-        """Measure what is left to ship."""
-        return await measure(self._reader.pending_stats)
-
-    async def total_stats(self) -> SpoolStats:
-        """Measure what the spool holds, be it shipped already or not."""
-        return await measure(self._reader.total_stats)
-
-    async def run(self) -> None:
-        """Ship until `stop` is called and the spool is empty, or for as long as the task lives."""
-        while True:
-            try:
-                return await self._drain()
-            except Exception:
-                # No event is lost by it: they are in the spool still.
-                log.exception("shipper_failed")
-                await self._retry_policy.sleep(self._retry_policy.max_delay)
 
     async def _drain(self) -> None:
-        await self._retry_policy.call(self._sink.setup)
-        self._set_failure(None)
-        under_way: deque[_Shipment] = deque()
+        await self._retry(self._sink.setup)
+        in_flight: deque[_Shipment] = deque()
         try:
             while True:
-                # Known before the look: what was put before the stop is then seen by it.
-                stopping = self._retry_policy.is_stopping
-                taken = await self._read_chunk(under_way) if self._can_start_shipment(under_way) else None
-                if taken is not None:
-                    under_way.append(_Shipment(taken, asyncio.create_task(self._ship(taken.batch))))
-                elif under_way:
-                    await self._complete_shipment(under_way[0])
-                    under_way.popleft()
-                elif stopping:
+                is_stopping = self._look()
+                chunk = await self._read_chunk(in_flight) if self._can_start_shipment(in_flight) else None
+                if chunk is not None:
+                    in_flight.append(_Shipment(chunk, asyncio.create_task(self._ship(chunk.batch))))
+                elif in_flight:
+                    await self._complete_shipment(in_flight[0])
+                    in_flight.popleft()
+                elif is_stopping:
                     return
                 else:
-                    await self._wait_for_data()
+                    await self._wait()
         finally:
-            for _, task in under_way:
+            for _, task in in_flight:
                 task.cancel()
-            await asyncio.gather(*(task for _, task in under_way), return_exceptions=True)
+            await asyncio.gather(*(task for _, task in in_flight), return_exceptions=True)
 
     def _can_start_shipment(self, in_flight: "deque[_Shipment]") -> bool:
-        """Tell whether to ship something beside what is under way: only where so much has gathered."""
+        """Return whether to start a shipment now: next to another one only if that one is large."""
         if not in_flight:
             return True
         return (
@@ -126,67 +95,37 @@ class Shipper:
         )
 
     async def _read_chunk(self, in_flight: "deque[_Shipment]") -> Chunk | None:
-        # From the start where nothing is under way: a worker that comes back to an empty spool counts anew.
+        # From the start if nothing is in flight: a worker that returns to an empty spool numbers its commits anew.
         after = in_flight[-1].chunk.last_seq if in_flight else 0
         return await asyncio.to_thread(self._reader.read_chunk, after, self._sink.preferred_batch_bytes)
 
-    def close(self) -> None:
-        """Let go of the spool, once `run` has ended."""
-        self._reader.close()
-
-    def stop(self) -> None:
-        """Let `run` end as soon as the spool is empty."""
-        self._retry_policy.stop()
-        self._wake_event.set()
-
-    async def _wait_for_data(self) -> None:
-        self._wake_event.clear()
-        try:
-            await asyncio.wait_for(self._wake_event.wait(), _POLL_SECONDS)
-        except TimeoutError:
-            return
-
     async def _ship(self, batch: DocumentBatch) -> float:
-        """Ship a batch, and return the seconds that it took."""
+        """Write a batch to the store, and return the duration in seconds."""
         began = time.perf_counter()
-        left: DocumentBatch | None = batch
-        while left is not None:
-            left = await self._write_batch(left)
+        remaining: DocumentBatch | None = batch
+        while remaining is not None:
+            remaining = await self._write(remaining)
         return time.perf_counter() - began
 
-    async def _complete_shipment(self, shipment: "_Shipment") -> None:
-        """Wait for a shipment, and let go of what it held."""
+    async def _write(self, batch: DocumentBatch) -> DocumentBatch | None:
+        """Write a batch, however long that takes, and return the documents that the store was too busy for."""
+        result = await self._retry(lambda: self._sink.write(batch))
+        if result.rejected:
+            await asyncio.to_thread(append_dead_letters, self._dead_letter_folder, result.rejected, datetime.now(UTC))
+            log.warning("dead_letters", count=len(result.rejected), reason=result.rejected[0].reason)
+        self._telemetry.shipped.inc(result.stored)
+        self._telemetry.duplicates.inc(result.duplicates)
+        self._telemetry.dead_letters.inc(len(result.rejected))
+        if result.retry is not None:
+            self._telemetry.shipment_failures.labels("busy").inc()
+            await self._sleep(self._backoff.first_seconds)
+        return result.retry
+
+    async def _complete_shipment(self, shipment: _Shipment) -> None:
+        """Wait for a shipment, and acknowledge its documents to the spool."""
         seconds = await shipment.task
         self._telemetry.shipment_seconds.observe(seconds)
         await asyncio.to_thread(self._reader.acknowledge, shipment.chunk.last_seq)
-        if (
-            len(shipment.chunk.batch.body) < self._sink.preferred_batch_bytes // 8
-            and not self._retry_policy.is_stopping
-        ):
-            await asyncio.sleep(min(seconds * _REST_FACTOR, _MAX_REST_SECONDS))
-
-    async def _write_batch(self, batch: DocumentBatch) -> DocumentBatch | None:
-        """Write a batch, however long that takes; return what the store was too busy for."""
-        verdicts = await self._retry_policy.call(lambda: self._sink.write(batch))
-        self._set_failure(None)
-        if verdicts.rejected:
-            await asyncio.to_thread(append_dead_letters, self._dead_letter_folder, verdicts.rejected, datetime.now(UTC))
-            log.warning("dead_letters", count=len(verdicts.rejected), reason=verdicts.rejected[0].reason)
-        self._telemetry.shipped.inc(verdicts.stored)
-        self._telemetry.duplicates.inc(verdicts.duplicates)
-        self._telemetry.dead_letters.inc(len(verdicts.rejected))
-        if verdicts.retry is not None:
-            self._telemetry.shipment_failures.labels("busy").inc()
-            await self._retry_policy.sleep(self._retry_policy.initial_delay())
-        return verdicts.retry
-
-    def _set_failure(self, failure: MetronomeError | None) -> None:
-        self.failure = failure
-        self._on_failure(failure)
-
-    def _record_failure(self, error: MetronomeError, delay: float) -> None:
-        """Tell of a failed shipment, and how long it will be until the next."""
-        self._set_failure(error)
-        self._telemetry.shipment_failures.labels(type(error).__name__).inc()
-        level = log.error if isinstance(error, StoreAccessDenied) else log.warning
-        level("shipment_failed", error=str(error), advice=error.advice, retry_seconds=round(delay, 1))
+        is_small = len(shipment.chunk.batch.body) < self._sink.preferred_batch_bytes // 8
+        if is_small and not self._stop_event.is_set():
+            await self._sleep(min(seconds * _REST_FACTOR, _MAX_REST_SECONDS))

@@ -14,6 +14,7 @@ from metronome.archive.base import Archive, ObjectInfo
 from metronome.archive.segments import MANIFEST_PREFIX, decode_manifest, decompress_object
 from metronome.archiver import Archiver, ArchiveThresholds
 from metronome.errors import ArchiveAccessDenied, ArchiveDamaged, ArchiveUnavailable
+from metronome.retry import Backoff
 from metronome.spool import ARCHIVE_READER, STORE_READER, SpoolReader, SpoolWriter, register_readers
 from metronome.telemetry import Telemetry
 
@@ -64,8 +65,10 @@ class Yard:
         register_readers(folder / "spool", (STORE_READER, ARCHIVE_READER))
         self.folder = folder / "spool"
         self.telemetry = Telemetry(CollectorRegistry())
-        self.spool = SpoolWriter(self.folder, 10**9)
-        self.roller = Archiver(SpoolReader(self.folder, ARCHIVE_READER), archive, limits, self.telemetry, (0.005, 0.02))
+        self.spool = SpoolWriter(self.folder, 10**9, lambda _seconds, _events: self.roller.wake())
+        self.roller = Archiver(
+            SpoolReader(self.folder, ARCHIVE_READER), archive, limits, self.telemetry, Backoff(0.005, 0.02)
+        )
 
     async def waiting(self) -> int:
         return (await self.roller.pending_stats()).events

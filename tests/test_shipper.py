@@ -5,15 +5,16 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from metronome.errors import ConfigurationError, MetronomeError, StoreAccessDenied, StoreUnavailable
+from metronome.retry import Backoff
 from metronome.shipper import Shipper
-from metronome.spool import SpoolReader, SpoolWriter
+from metronome.spool import SpoolReader, SpoolWriter, drain
 from metronome.spool.dead_letters import iterate_dead_letters
 from metronome.stores.base import DocumentBatch, RejectedDocument, Sink, WriteResult
 from metronome.stores.elasticsearch.connection import IndexMissing
@@ -61,17 +62,32 @@ class ScriptedSink(Sink):
         return WriteResult(len(new), len(documents) - len(new))
 
 
+class RecordingShipper(Shipper):
+    """A shipper that remembers the outcome of each attempt."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.failures: list[MetronomeError | None] = []
+
+    def _set_failure(self, failure: MetronomeError | None) -> None:
+        super()._set_failure(failure)
+        self.failures.append(failure)
+
+
 class Yard:
     """One spool, its shipper, and what became of it."""
 
     def __init__(self, folder: Path, store: ScriptedSink) -> None:
         self.folder = folder
         self.telemetry = Telemetry(CollectorRegistry())
-        self.failures: list[MetronomeError | None] = []
-        self.spool = SpoolWriter(folder / "spool", 10**9)
-        self.shipper = Shipper(
-            SpoolReader(folder / "spool"), store, folder / "dead", self.telemetry, self.failures.append, (0.005, 0.02)
+        self.spool = self.open_spool()
+        self.shipper = RecordingShipper(
+            SpoolReader(folder / "spool"), store, folder / "dead", self.telemetry, Backoff(0.005, 0.02)
         )
+        self.failures = self.shipper.failures
+
+    def open_spool(self) -> SpoolWriter:
+        return SpoolWriter(self.folder / "spool", 10**9, lambda _seconds, _events: self.shipper.wake())
 
     def held(self) -> int:
         with SpoolReader(self.folder / "spool") as outlet:
@@ -286,8 +302,18 @@ async def test_an_emptied_spool_that_is_opened_again_is_shipped_as_well(tmp_path
     async with shipping(tmp_path, store, b"1", b"2") as yard:
         await yard.until(lambda: not yard.held())
         await yard.spool.close()
-        yard.spool = SpoolWriter(tmp_path / "spool", 10**9)
+        yard.spool = yard.open_spool()
         await yard.spool.put(b"3\n", 1)
         await yard.until(lambda: not yard.held())
         assert list(store.kept) == [b"1", b"2", b"3"]
         assert (await yard.shipper.pending_stats()).events == 0
+
+
+async def test_a_commit_is_shipped_without_waiting_for_the_next_look(tmp_path: Path) -> None:
+    store = ScriptedSink()
+    async with shipping(tmp_path, store) as yard:
+        # Enough for the first look, which finds nothing.
+        await asyncio.sleep(0.1)
+        async with asyncio.timeout(drain.FALLBACK_POLL_SECONDS / 2):
+            await yard.spool.put(b"1\n", 1)
+            await yard.until(lambda: not yard.held())

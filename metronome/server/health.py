@@ -117,7 +117,7 @@ class HealthRoutes:
             "store": {**_component_status("store", await self._store_failure()), **_pending_fields(unshipped)},
         }
         if self._archivers:
-            failure = next((roller.last_failure for roller in self._archivers if roller.last_failure), None)
+            failure = next((archiver.failure for archiver in self._archivers if archiver.failure), None)
             parts["archive"] = {**_component_status("archive", failure), **_pending_fields(unarchived)}
         part = request.match_info.get("part")
         if part is not None and part not in parts:

@@ -7,7 +7,7 @@ hands everything else, over a Unix socket, to the main process, which owns the s
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import structlog
@@ -35,6 +35,7 @@ from metronome.server.listeners import validate_listeners
 from metronome.shipper import Shipper
 from metronome.spool import ARCHIVE_READER, SPOOL_FILE_NAME, STORE_READER, SpoolReader, SpoolWriter, register_readers
 from metronome.spool.dead_letters import DEAD_LETTER_FOLDER as DEAD_FOLDER
+from metronome.spool.drain import DrainLoop
 from metronome.stores.base import Store
 from metronome.telemetry import Telemetry
 from metronome.web.handlers import QueryContext
@@ -68,14 +69,14 @@ async def _serve_single_process(settings: Settings, stop: asyncio.Event) -> None
     folders = _register_spools(settings, folder)
     store = open_store(settings)
     rollers = _build_archivers(settings, folders, telemetry)
-    shippers: list[Shipper] = []
+    shippers = [_build_shipper(path, store, settings, telemetry) for path in folders]
+    wake_drains = _waker(folders, shippers, rollers)
 
-    def committed(seconds: float, events: int) -> None:
+    def on_commit(seconds: float, events: int) -> None:
         telemetry.count_commit(seconds, events)
-        shippers[0].wake()
+        wake_drains(folder)
 
-    spool = SpoolWriter(folder, settings.spool_max_bytes, committed)
-    shippers += [_build_shipper(path, store, settings, telemetry) for path in folders]
+    spool = SpoolWriter(folder, settings.spool_max_bytes, on_commit)
     state = open_state(settings)
     async with (
         open_authorizer(settings, state) as guard,
@@ -127,7 +128,7 @@ async def _serve_with_workers(settings: Settings, stop: asyncio.Event) -> None:
             runner = build_runner(build_app(answers, settings.body_max_bytes), settings.stop_seconds)
             await runner.setup()
             await web.UnixSite(runner, str(crew.socket_path)).start()
-            await crew.start()
+            await crew.start(_waker(spools, shippers, rollers))
             try:
                 await stop.wait()
             finally:
@@ -157,12 +158,27 @@ def _build_archivers(settings: Settings, folders: Sequence[Path], telemetry: Tel
     return [Archiver(SpoolReader(folder, ARCHIVE_READER), archive, limits, telemetry) for folder in folders]
 
 
+def _waker(
+    folders: Sequence[Path], shippers: Sequence[Shipper], archivers: Sequence[Archiver]
+) -> Callable[[Path], None]:
+    """Return a function that wakes the shipper and the archiver of a spool."""
+    drains: dict[Path, list[DrainLoop]] = {folder: [shipper] for folder, shipper in zip(folders, shippers, strict=True)}
+    for folder, archiver in zip(folders, archivers, strict=bool(archivers)):
+        drains[folder].append(archiver)
+
+    def wake(folder: Path) -> None:
+        for drain in drains[folder]:
+            drain.wake()
+
+    return wake
+
+
 @contextlib.asynccontextmanager
 async def _run_drains(
     shippers: Sequence[Shipper], archivers: Sequence[Archiver], store: Store, settings: Settings
 ) -> AsyncIterator[None]:
     """Ship and archive while the block runs; as it ends, do so with the rest as far as time allows."""
-    drains: list[Shipper | Archiver] = [*shippers, *archivers]
+    drains: list[DrainLoop] = [*shippers, *archivers]
     tasks = [asyncio.create_task(drain.run()) for drain in drains]
     try:
         yield

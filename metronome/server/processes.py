@@ -17,7 +17,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -165,6 +165,9 @@ log = structlog.get_logger()
 
 SPOOL_FOLDER_VARIABLE = "METRONOME_WORKER_FOLDER"
 SOCKET_VARIABLE = "METRONOME_WORKER_SOCKET"
+COMMIT_PIPE_VARIABLE = "METRONOME_WORKER_COMMIT_PIPE"
+"""The descriptor of the pipe by which a worker reports commits to its spool."""
+_PIPE_READ_BYTES = 65_536
 _METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _RESTART_SECONDS = 0.5
 _PORT_TIMEOUT_SECONDS = 5.0
@@ -191,11 +194,14 @@ class WorkerPool:
         self._supervisors: list[asyncio.Task[None]] = []
         self._processes: dict[Path, asyncio.subprocess.Process] = {}
 
-    async def start(self) -> None:
-        """Start the workers, once the address is known to be free.
+    async def start(self, on_commit: Callable[[Path], None]) -> None:
+        """Start the workers, once their ports are free.
+
+        Args:
+            on_commit: called with the folder of a worker's spool after commits to it.
 
         Raises:
-            OSError: it is not.
+            OSError: a port is in use.
 
         """
         # Workers share the port, and so would a stranger who has it already: look before they leap.
@@ -206,7 +212,7 @@ class WorkerPool:
         for port in _listener_ports(self._settings):
             if port is not None:
                 await _wait_for_free_port(self._settings.host, port, socket.SOCK_DGRAM)
-        self._supervisors = [asyncio.create_task(self._supervise(folder)) for folder in self._folders]
+        self._supervisors = [asyncio.create_task(self._supervise(folder, on_commit)) for folder in self._folders]
 
     async def stop(self) -> None:
         """Let the workers finish their replies, and end them."""
@@ -226,13 +232,19 @@ class WorkerPool:
         MultiProcessCollector(registry, path=str(self._metrics))  # type: ignore[no-untyped-call]
         return registry
 
-    async def _supervise(self, folder: Path) -> None:
+    async def _supervise(self, folder: Path, on_commit: Callable[[Path], None]) -> None:
+        with _open_commit_pipe(lambda: on_commit(folder)) as commit_pipe:
+            await self._run_worker(folder, commit_pipe)
+
+    async def _run_worker(self, folder: Path, commit_pipe: int) -> None:
+        """Run a worker, and restart it when it exits."""
         environment = {
             **os.environ,
             **_settings_to_environment(self._settings),
             f"{ENV_PREFIX}PORT": str(self._port),
             SPOOL_FOLDER_VARIABLE: str(folder),
             SOCKET_VARIABLE: str(self.socket_path),
+            COMMIT_PIPE_VARIABLE: str(commit_pipe),
             _METRICS_VARIABLE: str(self._metrics),
         }
         while not self._stopping:
@@ -243,6 +255,7 @@ class WorkerPool:
                 "metronome.server.worker",
                 env=environment,
                 stdin=asyncio.subprocess.PIPE,
+                pass_fds=(commit_pipe,),
             )
             self._processes[folder] = process
             if self._stopping:
@@ -252,6 +265,27 @@ class WorkerPool:
             if not self._stopping:
                 log.error("worker_died", spool=str(folder), code=code)
                 await asyncio.sleep(_RESTART_SECONDS)
+
+
+@contextlib.contextmanager
+def _open_commit_pipe(on_commit: Callable[[], None]) -> Iterator[int]:
+    """Yield the writing end of a pipe, and call back for what is written to it."""
+    loop = asyncio.get_running_loop()
+    reading_end, writing_end = os.pipe()
+    for end in (reading_end, writing_end):
+        os.set_blocking(end, False)
+
+    def read() -> None:
+        os.read(reading_end, _PIPE_READ_BYTES)
+        on_commit()
+
+    loop.add_reader(reading_end, read)
+    try:
+        yield writing_end
+    finally:
+        loop.remove_reader(reading_end)
+        os.close(reading_end)
+        os.close(writing_end)
 
 
 @contextlib.asynccontextmanager

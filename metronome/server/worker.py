@@ -1,6 +1,7 @@
 """One worker process: it takes ticks into its spool and hands everything else to the main process."""
 
 import asyncio
+import contextlib
 import os
 from functools import partial
 from pathlib import Path
@@ -14,16 +15,31 @@ from metronome.server import routes
 from metronome.server.app import serve_extra_ports, serve_http
 from metronome.server.bootstrap import build_ingest_context, open_authorizer, open_state, open_visitor_salts
 from metronome.server.logs import configure_logging
-from metronome.server.processes import SOCKET_VARIABLE, SPOOL_FOLDER_VARIABLE, MainProcessRelay, run_process
+from metronome.server.processes import (
+    COMMIT_PIPE_VARIABLE,
+    SOCKET_VARIABLE,
+    SPOOL_FOLDER_VARIABLE,
+    MainProcessRelay,
+    run_process,
+)
 from metronome.spool import SpoolWriter
 from metronome.telemetry import Telemetry
 
 
-async def run_worker(settings: Settings, spool_folder: Path, main_socket: str, stop: asyncio.Event) -> None:
-    """Take ticks until *stop* is set or the main process is gone."""
+async def run_worker(
+    settings: Settings, spool_folder: Path, main_socket: str, commit_pipe: int, stop: asyncio.Event
+) -> None:
+    """Accept events until *stop* is set or the main process has exited."""
+
+    def on_commit(seconds: float, events: int) -> None:
+        telemetry.count_commit(seconds, events)
+        # If the pipe is full, the main process has yet to read of an earlier commit.
+        with contextlib.suppress(OSError):
+            os.write(commit_pipe, b"\0")
+
     _stop_when_main_exits(stop)
     telemetry = Telemetry(CollectorRegistry())
-    spool = SpoolWriter(spool_folder, settings.spool_max_bytes, telemetry.count_commit)
+    spool = SpoolWriter(spool_folder, settings.spool_max_bytes, on_commit)
     try:
         state = open_state(settings)
         async with (
@@ -61,7 +77,8 @@ def main() -> None:
     settings = read_settings()
     configure_logging(settings)
     folder, main_socket = Path(os.environ[SPOOL_FOLDER_VARIABLE]), os.environ[SOCKET_VARIABLE]
-    run_process(lambda stop: run_worker(settings, folder, main_socket, stop))
+    commit_pipe = int(os.environ[COMMIT_PIPE_VARIABLE])
+    run_process(lambda stop: run_worker(settings, folder, main_socket, commit_pipe, stop))
 
 
 if __name__ == "__main__":

@@ -3,18 +3,18 @@
 import asyncio
 import os
 import sqlite3
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, TypeVar
 
 from metronome.errors import StoreUnavailable
+from metronome.retry import Backoff, retry_blocking
 from metronome.state.base import Record, State, decode_name, decode_record, encode_name, encode_record
 
 STATE_FILE_NAME: Final = "state.sqlite"
 _BUSY_SECONDS: Final = 10.0
-_RETRY_SECONDS: Final = 0.02
+_WAL_BACKOFF: Final = Backoff(0.02, 0.1)
 _TABLE: Final = """
 CREATE TABLE IF NOT EXISTS records(
     kind TEXT NOT NULL,
@@ -117,16 +117,13 @@ class SQLiteState(State):
 
 
 def _configure_database(database: sqlite3.Connection) -> None:
-    deadline = time.monotonic() + _BUSY_SECONDS
-    while True:
-        try:
-            database.execute("PRAGMA journal_mode = WAL")
-            break
-        except sqlite3.OperationalError:
-            # Of several that open a new file at once, SQLite lets one change this, and does not have the others wait.
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(_RETRY_SECONDS)
+    # If several processes open a new file at once, SQLite lets one change the mode and fails the others immediately.
+    retry_blocking(
+        lambda: database.execute("PRAGMA journal_mode = WAL"),
+        _WAL_BACKOFF,
+        should_retry=lambda error: isinstance(error, sqlite3.OperationalError),
+        timeout_seconds=_BUSY_SECONDS,
+    )
     database.execute("PRAGMA synchronous = FULL")
     # Not every SQLite overwrites what is removed, and salts are to be destroyed.
     database.execute("PRAGMA secure_delete = ON")

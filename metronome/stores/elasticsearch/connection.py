@@ -1,6 +1,5 @@
 """The connection to Elasticsearch: its configuration, its client, and the meaning of its errors."""
 
-import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -15,11 +14,13 @@ from elastic_transport.client_utils import DEFAULT, DefaultType
 from elasticsearch import ApiError, AsyncElasticsearch, TransportError
 
 from metronome.errors import ConfigurationError, Malformed, MetronomeError, StoreAccessDenied, StoreUnavailable
+from metronome.retry import Backoff, retry
 
 DEFAULT_PORT: Final = 9200
 REQUEST_TIMEOUT_SECONDS: Final = 60.0
-NEW_INDEX_RETRY_DELAYS: Final = (0.05, 0.1, 0.2, 0.4, 0.8)
-"""The delays in seconds between searches while the shards of a new index are missing."""
+_NEW_INDEX_BACKOFF: Final = Backoff(0.05, 0.8)
+_NEW_INDEX_ATTEMPTS: Final = 6
+"""How often to search, over about 1.5 seconds, before the shards of a new index count as missing."""
 
 SUCCESS_STATUSES: Final = range(200, 300)
 BAD_REQUEST_STATUS: Final = 400
@@ -180,12 +181,12 @@ def translate_errors() -> Iterator[None]:
 
 async def retry_missing_shards(search: Callable[[], Awaitable[SearchResult]]) -> SearchResult:
     """Run a search, and retry it for a moment while shards are missing: those of each day's new index are at first."""
-    for delay in NEW_INDEX_RETRY_DELAYS:
-        try:
-            return await search()
-        except ShardsUnavailable:
-            await asyncio.sleep(delay)
-    return await search()
+    return await retry(
+        search,
+        _NEW_INDEX_BACKOFF,
+        should_retry=lambda error: isinstance(error, ShardsUnavailable),
+        max_attempts=_NEW_INDEX_ATTEMPTS,
+    )
 
 
 def build_error(status: int, body: Any) -> MetronomeError:

@@ -1,0 +1,118 @@
+"""The loop that moves what a spool holds to the store or the archive."""
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import ClassVar, Final, TypeVar
+
+import structlog
+from prometheus_client import Counter
+
+from metronome.errors import MetronomeError, OperatorError
+from metronome.retry import DEFAULT_BACKOFF, Backoff, retry
+from metronome.spool.file import SpoolStats
+from metronome.spool.reader import SpoolReader, measure
+
+log = structlog.get_logger()
+
+Result = TypeVar("Result")
+
+FALLBACK_POLL_SECONDS: Final = 5.0
+"""How often to look into a spool although nobody reported a commit: a worker's report may get lost with the worker."""
+
+
+class DrainLoop(ABC):
+    """Drain a spool: run until stopped, retry failed attempts, and wait for commits while the spool is empty.
+
+    Args:
+        reader: the reading end of the spool; the loop closes it.
+        failures: counts failed attempts by the name of the error class.
+        backoff: the delays between attempts.
+
+    """
+
+    failure_event: ClassVar[str]
+    """The event of a failed attempt in the log."""
+    crash_event: ClassVar[str]
+    """The event of an unexpected exception in the log."""
+
+    def __init__(self, reader: SpoolReader, failures: Counter, backoff: Backoff = DEFAULT_BACKOFF) -> None:
+        self._reader = reader
+        self._failures = failures
+        self._backoff = backoff
+        self._stop_event = asyncio.Event()
+        self._wake_event = asyncio.Event()
+        self.failure: MetronomeError | None = None
+        """Why the last attempt failed; None if it succeeded."""
+
+    async def pending_stats(self) -> SpoolStats:
+        """Measure what is left to drain."""
+        return await measure(self._reader.pending_stats)
+
+    async def total_stats(self) -> SpoolStats:
+        """Measure what the spool holds for any of its readers."""
+        return await measure(self._reader.total_stats)
+
+    def wake(self) -> None:
+        """Report a commit to the spool."""
+        self._wake_event.set()
+
+    def stop(self) -> None:
+        """Let `run` return as soon as the spool is drained."""
+        self._stop_event.set()
+        self._wake_event.set()
+
+    def close(self) -> None:
+        """Close the reader, after `run` has returned."""
+        self._reader.close()
+
+    async def run(self) -> None:
+        """Drain the spool until `stop` is called and nothing is left, or the task is cancelled."""
+        while True:
+            try:
+                return await self._drain()
+            except Exception:
+                # The events are still in the spool.
+                log.exception(self.crash_event)
+                await self._sleep(self._backoff.max_seconds)
+
+    @abstractmethod
+    async def _drain(self) -> None:
+        """Drain the spool until `_is_stopping` and nothing is left.
+
+        It must call `_look` before it looks for new commits, and may then call `_wait`.
+        """
+
+    def _look(self) -> bool:
+        """Return whether to stop once nothing is left, and notice all commits from now on."""
+        self._wake_event.clear()
+        # Read before the spool: what was committed before the stop is then found.
+        return self._stop_event.is_set()
+
+    async def _wait(self, seconds: float = FALLBACK_POLL_SECONDS) -> None:
+        """Wait until a commit since `_look`, `stop`, or for the given time."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._wake_event.wait(), seconds)
+
+    async def _sleep(self, seconds: float) -> None:
+        """Sleep; but once stopped, no longer than the first delay of the backoff."""
+        if self._stop_event.is_set():
+            await asyncio.sleep(min(seconds, self._backoff.first_seconds))
+        else:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stop_event.wait(), seconds)
+
+    async def _retry(self, operation: Callable[[], Awaitable[Result]]) -> Result:
+        result = await retry(operation, self._backoff, on_retry=self._record_failure, sleep=self._sleep)
+        self._set_failure(None)
+        return result
+
+    def _record_failure(self, error: MetronomeError, delay_seconds: float) -> None:
+        self._set_failure(error)
+        self._failures.labels(type(error).__name__).inc()
+        level = log.error if isinstance(error, OperatorError) else log.warning
+        level(self.failure_event, error=str(error), advice=error.advice, retry_seconds=round(delay_seconds, 1))
+
+    def _set_failure(self, failure: MetronomeError | None) -> None:
+        self.failure = failure
