@@ -135,7 +135,6 @@ async def test_what_is_in_the_spool_reaches_the_store_in_its_order_and_leaves_th
     async with shipping(tmp_path, store, b"1", b"2", b"3") as yard:
         await yard.until(lambda: not yard.held())
         await yard.spool.put(b"4\n5\n", 2)
-        yard.shipper.wake()
         await yard.until(lambda: not yard.held())
         assert list(store.kept) == [b"1", b"2", b"3", b"4", b"5"]
         assert yard.counted("events_shipped") == 5
