@@ -10,9 +10,7 @@ from tests.elasticsearch_node import elasticsearch_url
 from tests.s3_server import s3, s3_environment
 
 pytest.register_assert_rewrite(
-    "tests.contracts.archive",
-    "tests.contracts.store",
-    "tests.contracts.state",
+    "tests.contracts",
     "tests.browser.chromium",
 )
 

@@ -1,6 +1,6 @@
 """The port of every store.
 
-`tests.contracts.store` tests all back ends for what is promised here.
+`tests.contracts.store_contract` tests all back ends for what is promised here.
 """
 
 from abc import ABC, abstractmethod

@@ -12,7 +12,7 @@ import pytest
 from metronome.archive.base import Archive
 from metronome.archive.objects import open_archive
 from metronome.errors import ArchiveAccessDenied, ArchiveUnavailable, ConfigurationError, MetronomeError
-from tests.contracts.archive import ArchiveContractTests
+from tests.contracts.archive_contract import ArchiveContractTests
 from tests.s3_server import S3Server, running_s3_server
 from tests.servers import free_port
 

@@ -16,16 +16,16 @@ from metronome.stores.duckdb.combined_query import compile_combined_query
 from metronome.stores.duckdb.sql import can_use_rollup
 from metronome.stores.duckdb.store import CancellableQuery
 from metronome.stores.query import EXCLUDE_BOTS, AllOf, Equals, Metric, Not, OneOf, Query, SortKey
-from tests.contracts.store import (
+from tests.contracts.store_contract import (
     DeletionTests,
     FilterTests,
-    PropertyTests,
     QueryTests,
     ReplacementTests,
-    SequenceTests,
     TimeZoneTests,
     WriteTests,
 )
+from tests.contracts.store_model import PropertyTests
+from tests.contracts.store_sequences import SequenceTests
 
 CONTEXT = DocumentContext("2026-03-01T00:00:00.000Z", None, "2027-01-01T00:00:00.000Z")
 

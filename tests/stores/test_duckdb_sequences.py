@@ -13,7 +13,7 @@ from metronome.stores.duckdb import DuckDBStore, schema
 from metronome.stores.duckdb.sequences import find_newest_values
 from metronome.stores.query import Equals
 from metronome.stores.sequences import SequenceQuery
-from tests.contracts.store.events import event_document, read_sequences, write_new_documents
+from tests.contracts.store_contract import event_document, read_sequences, write_new_documents
 
 EVENTS = (
     *(event_document(f"2015-01-22T10:00:0{second}Z", session="long", id=f"i{second}") for second in (5, 3, 1, 4, 2)),

@@ -20,17 +20,14 @@ from metronome.stores.elasticsearch.sequences import iterate_sequences
 from metronome.stores.elasticsearch.template import TEMPLATE_VERSION, index_template
 from metronome.stores.query import AllOf, Equals, Exists, Filter, Metric, Not, Query
 from metronome.stores.sequences import EventSequence, SequenceQuery
-from tests.contracts.store import (
+from tests.contracts.store_contract import (
+    HOSTILE_EVENTS,
     DeletionTests,
     FilterTests,
-    PropertyTests,
     QueryTests,
     ReplacementTests,
-    SequenceTests,
     TimeZoneTests,
     WriteTests,
-)
-from tests.contracts.store.events import (
     encode_document,
     event_document,
     query_rows,
@@ -38,8 +35,8 @@ from tests.contracts.store.events import (
     write_documents,
     write_new_documents,
 )
-from tests.contracts.store.model import expected_sequences
-from tests.contracts.store.writing import HOSTILE_EVENTS
+from tests.contracts.store_model import PropertyTests, expected_sequences
+from tests.contracts.store_sequences import SequenceTests
 from tests.servers import delete_indices
 
 KNOWN = (
