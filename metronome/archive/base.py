@@ -1,6 +1,6 @@
 """The port that every archive stands behind: objects, each a name and bytes.
 
-What each back end promises, `tests.contracts.archive` tests on all of them.
+What each back end promises, `tests.contracts.archive_contract` tests on all of them.
 """
 
 from abc import ABC, abstractmethod

@@ -1,4 +1,4 @@
-"""Queries: what a store can be asked to compute.
+"""Queries: what a store can compute.
 
 A query counts or measures the events that a filter and a time range let through, grouped by fields or time units.
 Every report is built from queries, and every back end gives the same results. For all queries:
@@ -177,6 +177,7 @@ class AnyOf:
 
 
 FieldFilter = Equals | OneOf | Prefix | Exists | Range
+"""A filter of one field."""
 Filter = FieldFilter | Not | AllOf | AnyOf
 
 EXCLUDE_BOTS: Final = Not(Exists("bot"))

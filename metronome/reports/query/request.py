@@ -20,23 +20,18 @@ from metronome.stores.query import (
     MAX_GROUPS,
     TIME_UNITS,
     AllOf,
-    AnyOf,
-    Equals,
-    Exists,
+    FieldFilter,
     Filter,
     Metric,
     MetricKind,
-    Not,
     OneOf,
     Prefix,
     Query,
     Range,
     SortKey,
+    iterate_field_filters,
     parse_time_zone,
 )
-
-FieldFilter = Equals | OneOf | Prefix | Exists | Range
-"""A filter on one field."""
 
 MAX_ROWS: Final = MAX_GROUPS
 DEFAULT_ROWS: Final = 1000
@@ -201,20 +196,6 @@ def validate_field_names(names: Iterable[str]) -> None:
     for name in names:
         if not 0 < len(name) <= NAME_MAX_CHARACTERS:
             raise InvalidQuery(f"invalid field name {excerpt(name)!r}: expected 1 to {NAME_MAX_CHARACTERS} characters")
-
-
-def iterate_field_filters(where: Filter | None) -> Iterator[FieldFilter]:
-    """Yield the filters on single fields in a filter."""
-    match where:
-        case None:
-            return
-        case Not(inner):
-            yield from iterate_field_filters(inner)
-        case AllOf(inners) | AnyOf(inners):
-            for inner in inners:
-                yield from iterate_field_filters(inner)
-        case _:
-            yield where
 
 
 def _validate_filters(field_filters: list[FieldFilter]) -> None:
