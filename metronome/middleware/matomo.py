@@ -1,28 +1,30 @@
-"""Reports as Matomo's Tracking API takes them: bulks of queries.
+"""Send events to a Matomo, or to another server with Matomo's Tracking API, as bulks of queries.
 
-Source: https://developer.matomo.org/api-reference/tracking-api. Where an event's fields have a parameter there, they
-have the names that Metronome gives to that parameter, so that the same events come to Metronome either way.
+Fields become the parameters that Metronome's server reads them from, so the same events reach Metronome either way.
 
-CRC-64/XZ: the polynomial of ECMA-182, bits reflected, all ones before and after.
+Visitor IDs are CRC-64/XZ checksums (the polynomial of ECMA-182, bits reflected, initial value and final XOR all ones),
+as the CRC-64 packages of Node and liblzma compute them. The checksum is computed here, not by a library that every
+service would have to install: its input is short, and results are cached.
 
-Source: https://reveng.sourceforge.io/crc-catalogue/17plus.htm#crc.cat.crc-64-xz. It is what the CRC-64 packages of
-Node compute, also those that call themselves ECMA-182, and what liblzma does. A library of its own is not worth being
-asked of every host: what is hashed is short, and remembered.
+Sources: https://developer.matomo.org/api-reference/tracking-api,
+https://reveng.sourceforge.io/crc-catalogue/17plus.htm#crc.cat.crc-64-xz.
 """
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import quote_from_bytes
 
+from metronome.matomo_parameters import NON_EVENT_PARAMETERS, PARAMETERS
 from metronome.middleware.config import ClientConfig
 from metronome.middleware.json import encode_json
 from metronome.middleware.response_policy import SendOutcome, TargetResponse, evaluate_failure
 
 _POLYNOMIAL: Final = 0xC96C5795D7870F42
-"""0x42F0E1EBA9EA3693 from its last bit to its first."""
+"""0x42F0E1EBA9EA3693 with its bits reversed."""
 _ALL_ONES: Final = 0xFFFFFFFFFFFFFFFF
 _CACHE_SIZE: Final = 4096
 
@@ -37,7 +39,7 @@ _TABLE: Final = tuple(map(_table_entry, range(256)))
 
 
 def crc64(data: bytes) -> int:
-    """Return the checksum of bytes, a number of 64 bits."""
+    """Return the CRC-64/XZ checksum."""
     table, remainder = _TABLE, _ALL_ONES
     for byte in data:
         remainder = table[(remainder ^ byte) & 0xFF] ^ (remainder >> 8)
@@ -46,49 +48,14 @@ def crc64(data: bytes) -> int:
 
 @lru_cache(_CACHE_SIZE)
 def visitor_id(address: str, user_agent: str) -> str:
-    """Return by what Matomo is to know a visitor: 16 hexadecimal digits, of the address and the user agent."""
+    """Return Matomo's ID of a visitor, 16 hexadecimal digits, from the IP address and the user agent."""
     return f"{crc64((address + user_agent).encode(errors='replace')):016x}"
 
 
-TEXT_PARAMETERS: Final = {
-    "title": "action_name",
-    "url": "url",
-    "referer": "urlref",
-    "agent": "ua",
-    "lang": "lang",
-    "user": "uid",
-    "download": "download",
-    "link": "link",
-    "search": "search",
-    "search_category": "search_cat",
-    "category": "e_c",
-    "content": "c_n",
-    "content_piece": "c_p",
-    "content_target": "c_t",
-    "content_interaction": "c_i",
-    "goal": "idgoal",
-    "order": "ec_id",
-    "items": "ec_items",
-    "product": "_pks",
-    "product_name": "_pkn",
-    "product_category": "_pkc",
-    "error_type": "cra_tp",
-    "error_stack": "cra_st",
-}
-"""Which parameter a field of text is."""
-NUMBER_PARAMETERS: Final = {
-    "status": "http_status",
-    "search_count": "search_count",
-    "revenue": "revenue",
-    "subtotal": "ec_st",
-    "tax": "ec_tx",
-    "shipping": "ec_sh",
-    "discount": "ec_dt",
-    "product_price": "_pkp",
-}
-"""Which parameter a number is."""
+SENT_PARAMETERS: Final = {parameter.field: parameter.name for parameter in PARAMETERS if parameter.is_sent}
+"""The parameter of each field that is sent as one parameter."""
 SPECIAL_FIELDS: Final = frozenset({"ts", "event", "id", "format", "action", "name", "value", "message", "duration"})
-"""Fields that are several parameters, or one or another."""
+"""Fields whose parameters depend on the event."""
 COMMON_PARAMETERS: Final = "&rec=1&apiv=1&send_image=0"
 BULK_PATHS: Final = ("/matomo.php", "/piwik.php")
 
@@ -101,10 +68,10 @@ _CACHED_MAX_CHARACTERS: Final = 512
 
 
 class MatomoProtocol:
-    """Speaks to a Matomo, or to what takes what Matomo takes; attributes and methods as `Native` has them.
+    """Encode events for a Matomo and interpret its responses; has the attributes and methods of `NativeProtocol`.
 
     Args:
-        config: where it is.
+        config: URL, site, key and custom dimensions of the Matomo.
 
     """
 
@@ -116,52 +83,52 @@ class MatomoProtocol:
         self.headers: dict[str, str] = {"Content-Type": "application/json"}
         self._common_query = f"idsite={config.site}{COMMON_PARAMETERS}"
         dimensions = {field: f"dimension{number}" for field, number in config.dimensions.items()}
-        self._parameter_names = {**dimensions, **NUMBER_PARAMETERS, **TEXT_PARAMETERS}
-        # Whose word counts may say where and when; of others, Matomo takes no address.
+        self._parameter_names = {**dimensions, **SENT_PARAMETERS}
+        # Matomo ignores the IP address in requests without a token.
         self._has_token = bool(config.key)
         self.body_prefix = b'{"requests":['
         token = b',"token_auth":' + encode_json(config.key) if config.key else b""
         self.body_suffix = b"]" + token + b"}"
 
     def encode(self, fields: Mapping[str, Any], event_id: str) -> bytes:
-        """Return an event as a query in JSON's quotes (see `Native.encode`)."""
+        """Return an event as a query in a JSON string (see `NativeProtocol.encode`)."""
         parameters = self.build_parameters(fields, event_id)
         query = "".join([f"&{name}={_quote_value(value)}" for name, value in parameters.items()])
         return f'"?{self._common_query}{query}"'.encode()
 
     def build_parameters(self, fields: Mapping[str, Any], event_id: str) -> dict[str, Any]:
-        """Return the parameters that an event has beside those that all have."""
-        found: dict[str, Any] = {}
+        """Return the parameters of an event, except those that all events have."""
+        parameters: dict[str, Any] = {}
         for name, value in fields.items():
             parameter = self._parameter_names.get(name)
             if parameter is None and name.startswith("dimension") and name[9:].isdigit():
                 parameter = name
             if parameter is not None and value is not None:
-                found[parameter] = value
-        self._add_event_parameters(found, fields)
-        self._add_visitor_parameters(found, fields)
-        found["cdt"] = _to_seconds(fields.get("ts"))
+                parameters[parameter] = value
+        self._add_event_parameters(parameters, fields)
+        self._add_visitor_parameters(parameters, fields)
+        parameters["cdt"] = _to_seconds(fields.get("ts"))
         if "duration" in fields:
-            found["pf_srv"] = _to_whole_milliseconds(fields["duration"])
-        found["rand"] = event_id
-        return found
+            parameters["pf_srv"] = _to_whole_milliseconds(fields["duration"])
+        parameters["rand"] = event_id
+        return parameters
 
     def evaluate_response(self, response: TargetResponse, count: int) -> SendOutcome:
-        """Say what an answer means for a batch of so many events.
+        """Return what a response means for a batch of *count* events.
 
-        Matomo cannot tell what comes again from what happens again: what it may have counted is not sent again.
+        Matomo does not deduplicate: events that it may have counted are not sent again.
         """
-        told = _parse_bulk_response(response.body)
+        counts = _parse_bulk_response(response.body)
         if response.status == _NO_CONTENT:
             return SendOutcome(sent=count)
-        if told is not None and (response.status in _SUCCESS or response.status == _BAD_REQUEST):
-            tracked, invalid = told
+        if counts is not None and (response.status in _SUCCESS or response.status == _BAD_REQUEST):
+            tracked, invalid = counts
             reason = (
-                f"{self.url} refuses {invalid} of {count} events; with a right key it tells which" if invalid else ""
+                f"{self.url} rejected {invalid} of {count} events; with a valid key it says which" if invalid else ""
             )
             return SendOutcome(sent=tracked, rejected=max(count - tracked, 0), reason=reason)
         if response.status in _SUCCESS:
-            return SendOutcome(rejected=count, reason=f"{self.url} answers as no Matomo does: correct the url")
+            return SendOutcome(rejected=count, reason=f"{self.url} is not a Matomo: correct the URL")
         return evaluate_failure(response, count, self.url)
 
     def _add_event_parameters(self, parameters: dict[str, Any], fields: Mapping[str, Any]) -> None:
@@ -177,8 +144,8 @@ class MatomoProtocol:
                 parameters.setdefault("action_name", fields["action"])
             if event == "download" and "url" in fields:
                 parameters.setdefault("download", fields["url"])
-        elif not any(name in parameters for name in ("link", "search", "c_n", "idgoal", "_pks")):
-            # Matomo knows no other kind of event; this one's own name is its category.
+        elif NON_EVENT_PARAMETERS.isdisjoint(parameters):
+            # Matomo has no custom event types: the event's name becomes the category.
             parameters["e_c"], parameters["e_a"] = event, fields.get("action", event)
             _add_name_and_value(parameters, fields)
 
@@ -200,12 +167,13 @@ def _add_name_and_value(parameters: dict[str, Any], fields: Mapping[str, Any]) -
 
 
 def _to_seconds(timestamp: Any) -> Any:
-    """Return a time as Matomo reads it: whole seconds since 1970; another of the host's own as it is."""
+    """Return milliseconds since 1970 in whole seconds, as Matomo expects; other values unchanged."""
     return timestamp // 1000 if isinstance(timestamp, int) and not isinstance(timestamp, bool) else timestamp
 
 
 def _to_whole_milliseconds(milliseconds: Any) -> Any:
-    return round(milliseconds) if isinstance(milliseconds, int | float) else milliseconds
+    is_finite = isinstance(milliseconds, int | float) and math.isfinite(milliseconds)
+    return round(milliseconds) if is_finite else milliseconds
 
 
 def _quote_value(value: Any) -> str:
@@ -216,20 +184,20 @@ def _quote_value(value: Any) -> str:
 
 
 def _quote_text(text: str) -> str:
-    # What addresses have, first: to look at each character takes four times as long.
+    # Replacing what URLs contain is four times as fast as quoting each character.
     quoted = text.replace("%", "%25").replace("/", "%2F").replace(":", "%3A")
     quoted = quoted.replace("?", "%3F").replace("=", "%3D").replace("&", "%26")
     return quoted if _QUOTED_PATTERN.fullmatch(quoted) else quote_from_bytes(text.encode(errors="replace"), safe="")
 
 
 _quote_cached = lru_cache(_CACHE_SIZE)(_quote_text)
-"""Routes, agents, languages and referers come again and again."""
+"""Routes, user agents, languages and referrers repeat."""
 
 
 def _parse_bulk_response(body: bytes) -> tuple[int, int] | None:
-    """Return how many a bulk's answer calls tracked, and how many invalid."""
+    """Return the counts of tracked and of invalid events in a response."""
     try:
-        found = json.loads(body)
-        return int(found["tracked"]), int(found["invalid"])
+        response = json.loads(body)
+        return int(response["tracked"]), int(response["invalid"])
     except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
         return None

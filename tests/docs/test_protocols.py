@@ -9,10 +9,11 @@ import pytest
 from msgpack import packb
 
 from metronome.event import Event, generate_event_ids
+from metronome.matomo_parameters import PARAMETERS
 from metronome.protocol import ParsedEvent, Protocol, Request
 from metronome.protocols import micro_analytics
 from metronome.protocols.elasticsearch import protocol as elasticsearch
-from metronome.protocols.matomo import fields, tracker
+from metronome.protocols.matomo import tracker
 from metronome.protocols.micro_metrics import tracking
 from metronome.protocols.microticks import sessions
 from metronome.protocols.native import pixel
@@ -89,8 +90,7 @@ EXAMPLES: Final = {
     },
     "Matomo": dict.fromkeys(
         {
-            *fields.TEXT_PARAMETERS.values(),
-            *fields.NUMBER_PARAMETERS.values(),
+            *(parameter.field for parameter in PARAMETERS),
             *fields_of(tracker, request(query="idsite=1&rec=1&url=http%3A%2F%2Fexample.org%2Fx&_id=1&cip=203.0.113.9")),
         }
     ),

@@ -1,21 +1,23 @@
 """Reports as Matomo, and Metronome in its place, reads them: parameter by parameter."""
 
+import math
 from typing import Any
 from urllib.parse import parse_qsl
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from metronome.event import Event
+from metronome.matomo_parameters import PARAMETERS, Parameter
 from metronome.middleware import events
 from metronome.middleware.config import ClientConfig
 from metronome.middleware.events import EventBuilder
-from metronome.middleware.matomo import NUMBER_PARAMETERS, SPECIAL_FIELDS, TEXT_PARAMETERS, MatomoProtocol, visitor_id
+from metronome.middleware.matomo import SENT_PARAMETERS, SPECIAL_FIELDS, MatomoProtocol, visitor_id
 from metronome.middleware.response_policy import SendOutcome, TargetResponse
 from metronome.protocol import Request
-from metronome.protocols.matomo import fields, tracker
+from metronome.protocols.matomo import tracker
 from tests.middleware.records import AGENT, hit
 
 CONFIG = ClientConfig(url="https://matomo.example.org", protocol="matomo", key="t0ken", site=7, dimensions={"plan": 2})
@@ -92,11 +94,20 @@ def test_a_download_is_one() -> None:
     assert found["download"] == found["url"]
 
 
-def test_each_field_has_the_name_that_metronome_gives_to_its_parameter() -> None:
-    theirs = {field: parameter for parameter, field in fields.TEXT_PARAMETERS.items()}
-    assert {field: theirs[field] for field in TEXT_PARAMETERS} == TEXT_PARAMETERS
-    numbers = {field: parameter for parameter, field in fields.NUMBER_PARAMETERS.items()}
-    assert {field: numbers[field] for field in NUMBER_PARAMETERS} == NUMBER_PARAMETERS
+def test_each_field_and_each_parameter_occurs_once() -> None:
+    fields = [parameter.field for parameter in PARAMETERS]
+    names = [parameter.name for parameter in PARAMETERS]
+    assert len(set(fields)) == len(fields)
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(
+    "parameter", [parameter for parameter in PARAMETERS if parameter.is_sent], ids=lambda parameter: parameter.name
+)
+def test_each_field_that_is_sent_is_read_back_by_the_server(parameter: Parameter) -> None:
+    value = 4.5 if parameter.is_number else "7"
+    (event,) = read({"event": "event", "ts": 1_769_083_200_000, parameter.field: value})
+    assert event[parameter.field] == value
 
 
 PRODUCTS = [events.Product("s-1", "Map", "Maps", 9.5, 2)]
@@ -153,17 +164,18 @@ def test_a_log_record_is_an_event_and_an_error_a_crash() -> None:
 
 @given(
     st.dictionaries(
-        st.sampled_from([*TEXT_PARAMETERS, *NUMBER_PARAMETERS, *SPECIAL_FIELDS - {"ts"}, "clientip", "plan", "other"]),
+        st.sampled_from([*SENT_PARAMETERS, *SPECIAL_FIELDS - {"ts"}, "clientip", "plan", "other"]),
         st.text(min_size=1, max_size=20) | st.integers() | st.floats(allow_nan=False) | st.booleans(),
         max_size=8,
     )
 )
+@example({"event": "view", "duration": math.inf})
 def test_whatever_a_host_says_can_be_read(fields: dict[str, Any]) -> None:
     found = parameters(fields)
     assert (found["idsite"], found["rec"]) == ("7", "1")
     (event,) = read({"ts": 1_769_083_200_000, **fields})
     assert not isinstance(event, Exception)
-    for field, parameter in TEXT_PARAMETERS.items():
+    for field, parameter in SENT_PARAMETERS.items():
         if isinstance(fields.get(field), str) and field not in {"download", "title", "category"}:
             assert found[parameter] == fields[field].encode(errors="replace").decode()
 

@@ -1,1 +1,21 @@
-"""The Matomo Tracking API, and as much of Matomo's own API as its log importer asks for."""
+"""The Matomo Tracking API, and the part of Matomo's Reporting API that its log importer uses."""
+
+from typing import Final
+
+from metronome.protocol import Endpoint
+from metronome.protocols.matomo import api, tracker
+
+
+def _endpoints(prefix: str) -> tuple[Endpoint, ...]:
+    return (
+        *(
+            Endpoint(method, prefix, path, tracker, lenient=True, credentials=True)
+            for path in ("/matomo.php", "/piwik.php")
+            for method in ("GET", "POST")
+        ),
+        *(Endpoint(method, prefix, path, api) for path in ("/", "/index.php") for method in ("GET", "POST")),
+    )
+
+
+# Matomo's log importer appends the paths to its --url as it is: a URL with a trailing slash leads to two slashes.
+ENDPOINTS: Final = (*_endpoints(""), *_endpoints("/"))

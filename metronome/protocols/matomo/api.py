@@ -1,7 +1,8 @@
-"""What is spoken at ``/`` and ``/index.php``: as much of Matomo's API as its log importer asks for.
+"""The part of Matomo's Reporting API, at ``/`` and ``/index.php``, that its log importer uses.
 
-Sources: https://developer.matomo.org/api-reference/reporting-api#SitesManager, and which of its methods the log
-importer calls: the site's address before it starts, and the site of each host where it was given none.
+The importer queries the site's URL before it starts, and the site of each host if it was started without a site.
+
+Source: https://developer.matomo.org/api-reference/reporting-api#SitesManager.
 """
 
 import re
@@ -35,55 +36,54 @@ class _ApiCall(NamedTuple):
 
 
 def extract_key(request: Request) -> str:
-    """Return ``token_auth`` (see `Dialect.key`)."""
+    """Return ``token_auth`` (see `Protocol.extract_key`)."""
     return extract_token(request)
 
 
 def parse(request: Request) -> ParsedRequest:
-    """Find what a call of the API asks for (see `Dialect.read`).
+    """Answer a call of the API; it holds no events (see `Protocol.parse`).
 
     Raises:
-        Malformed: nobody answers such a call here.
-        Unauthorized: it came without a key, and the importer would find out only later that nobody believes it.
-        NotFound: it is no call of the API.
-        Forbidden: the same, of one whose key is for something else.
+        Malformed: the method is not supported.
+        NotFound: the request is not a call of the API.
+        Unauthorized: there is no key. The importer would only find out later that its times are rejected.
+        Forbidden: the key lacks the scope import.
 
     """
-    given = parse_parameters(request.query, request.body)
-    if given.get("module") != "API":
-        raise NotFound(f"nothing answers at {request.path[:100]} but calls of Matomo's API, with module=API")
+    parameters = parse_parameters(request.query, request.body)
+    if parameters.get("module") != "API":
+        raise NotFound(f"nothing at {request.path[:100]} except Matomo's API: send module=API")
     if not request.is_trusted:
-        wrong = Forbidden if extract_token(request) else Unauthorized
-        raise wrong("Matomo's log importer needs a key with the scope import, as its --token-auth")
-    method = _API_METHODS.get(str(given.get("method")))
+        error_class = Forbidden if extract_token(request) else Unauthorized
+        raise error_class("Matomo's log importer needs a key with the scope import as --token-auth")
+    method = _API_METHODS.get(str(parameters.get("method")))
     if method is None:
-        raise Malformed(f"of Matomo's API, only these are answered here: {', '.join(_API_METHODS)}")
-    return ParsedRequest(
-        [], is_batch=False, context=method(_ApiCall(given, _main_url(request.config, request.headers)))
-    )
+        raise Malformed(f"unsupported method of Matomo's API: use one of {', '.join(_API_METHODS)}")
+    result = method(_ApiCall(parameters, _main_url(request.config, request.headers)))
+    return ParsedRequest([], is_batch=False, context=result)
 
 
 def reply(_: Request, parsed: ParsedRequest, __: IngestResult) -> Reply:
-    """Answer a call (see `Dialect.reply`)."""
+    """Reply with the result of the call (see `Protocol.reply`)."""
     return Reply(200, orjson.dumps(parsed.context), "application/json")
 
 
 def reply_error(request: Request, error: MetronomeError) -> Reply:
-    """Describe the error, to a call of the API in Matomo's own shape (see `Dialect.refuse`)."""
+    """Describe the error, to a call of the API in Matomo's format (see `Protocol.reply_error`)."""
     try:
         is_call = parse_parameters(request.query, request.body).get("module") == "API"
     except (Malformed, PayloadTooLarge):
         is_call = False
     if not is_call:
         return problem_reply(error)
-    answer = {"result": "error", "message": describe_to_client(error)}
-    return Reply(error.http_status, orjson.dumps(answer), "application/json", http_error_headers(error))
+    body = {"result": "error", "message": describe_to_client(error)}
+    return Reply(error.http_status, orjson.dumps(body), "application/json", http_error_headers(error))
 
 
 def _site_from_id(call: _ApiCall) -> Any:
     number = str(call.parameters.get("idSite", ""))
     if _SITE_ID_PATTERN.fullmatch(number) is None:
-        raise Malformed("idSite is missing or no number: send that of the site, as idSite=1")
+        raise Malformed("idSite is missing or not a positive number: send the site's ID, as in idSite=1")
     return _site_info(int(number), call)
 
 
@@ -96,7 +96,7 @@ def _sites_from_url(_: _ApiCall) -> Any:
 
 
 def _create_token(_: _ApiCall) -> Any:
-    raise Malformed("there are no passwords here: make a key with `metronome keys create`, and send it as token_auth")
+    raise Malformed("Metronome has no passwords: create a key with `metronome keys create`, and send it as token_auth")
 
 
 _API_METHODS: Final[Mapping[str, Callable[[_ApiCall], Any]]] = {
@@ -113,7 +113,7 @@ def _site_info(number: int, call: _ApiCall) -> dict[str, Any]:
 
 
 def _main_url(config: IngestConfig, headers: Mapping[str, str]) -> str:
-    """Return what paths in a log are to be put behind: one of the operator's hosts, else this service's own."""
+    """Return the URL that the importer prefixes to a log's paths: one of the operator's hosts, else this server."""
     if config.own_hosts:
         return "https://" + min(config.own_hosts, key=lambda host: (len(host), host))
     host = headers.get("Host", "")

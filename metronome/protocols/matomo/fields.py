@@ -1,13 +1,11 @@
-"""One thing that Matomo tracks, as the fields of an event.
+"""Convert the parameters of one tracked action to the fields of an event.
 
-What Matomo's parameters are called in an event.
-
-Source: https://developer.matomo.org/api-reference/tracking-api; of media and crashes, what Matomo's trackers send.
+Source: https://developer.matomo.org/api-reference/tracking-api.
 """
 
 import re
 from datetime import datetime, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import orjson
 
@@ -15,113 +13,25 @@ from metronome.enrich.addresses import normalize_address, set_client
 from metronome.errors import Malformed
 from metronome.event import REPEATED_FIELDS
 from metronome.fields import REFERRER_FIELDS, TIMESTAMP_FIELDS
-from metronome.items import ItemPattern, request_path
+from metronome.items import ItemMatch, ItemPattern, event_of_request, url_path
+from metronome.matomo_parameters import EVENT_PARAMETERS, PARAMETERS
+from metronome.protocol import Request
 from metronome.protocols.matomo.requests import MatomoParameters
 from metronome.times import format_timestamp, parse_timestamp
 
-TEXT_PARAMETERS: Final = {
-    "action_name": "title",
-    "url": "url",
-    "urlref": "referer",
-    "ua": "agent",
-    "lang": "lang",
-    "uid": "user",
-    "download": "download",
-    "link": "link",
-    "search": "search",
-    "search_cat": "search_category",
-    "e_c": "category",
-    "e_a": "action",
-    "e_n": "name",
-    "c_n": "content",
-    "c_p": "content_piece",
-    "c_t": "content_target",
-    "c_i": "content_interaction",
-    "idgoal": "goal",
-    "ec_id": "order",
-    "ec_items": "items",
-    "_pks": "product",
-    "_pkn": "product_name",
-    "_pkc": "product_category",
-    "ma_id": "media",
-    "ma_ti": "media_title",
-    "ma_re": "media_url",
-    "ma_mt": "media_type",
-    "ma_pn": "media_player",
-    "ma_se": "media_segments",
-    "cra": "message",
-    "cra_tp": "error_type",
-    "cra_ct": "error_category",
-    "cra_st": "error_stack",
-    "cra_ru": "error_url",
-    "cvar": "cvar",
-    "_cvar": "visit_cvar",
-    "e_cvar": "event_cvar",
-    "_rcn": "campaign",
-    "_rck": "campaign_keyword",
-    "_ref": "first_referer",
-    "data": "data",
-    "uadata": "uadata",
-    "res": "res",
-    "pv_id": "pv_id",
-    "cs": "charset",
-}
-"""Those that are text. Of Matomo's JSON, the text stays as it is."""
-
-NUMBER_PARAMETERS: Final = {
-    "idsite": "idsite",
-    "search_count": "search_count",
-    "e_v": "value",
-    "revenue": "revenue",
-    "ec_st": "subtotal",
-    "ec_tx": "tax",
-    "ec_sh": "shipping",
-    "ec_dt": "discount",
-    "_pkp": "product_price",
-    "ma_st": "media_seconds",
-    "ma_le": "media_length",
-    "ma_ps": "media_progress",
-    "ma_ttp": "media_seconds_to_play",
-    "ma_w": "media_width",
-    "ma_h": "media_height",
-    "ma_fs": "media_fullscreen",
-    "cra_rl": "error_line",
-    "cra_rc": "error_column",
-    "pf_net": "pf_net",
-    "pf_srv": "pf_srv",
-    "pf_tfr": "pf_tfr",
-    "pf_dm1": "pf_dm1",
-    "pf_dm2": "pf_dm2",
-    "pf_onl": "pf_onl",
-    "gt_ms": "gt_ms",
-    "bw_bytes": "bytes",
-    "http_status": "status",
-    "h": "h",
-    "m": "m",
-    "s": "s",
-    "_refts": "first_referer_at",
-    "_idts": "first_visit_at",
-    "_viewts": "last_visit_at",
-    "_ects": "last_order_at",
-    "_idvc": "visits",
-    "_idn": "new_visitor",
-    **{name: name for name in ("cookie", "fla", "java", "dir", "qt", "realp", "pdf", "wma", "gears", "ag")},
-}
-"""Those that are numbers; what is none stays the text that it is."""
-
+TEXT_PARAMETERS: Final = {parameter.name: parameter.field for parameter in PARAMETERS if not parameter.is_number}
+NUMBER_PARAMETERS: Final = {parameter.name: parameter.field for parameter in PARAMETERS if parameter.is_number}
 GEO_TEXT_PARAMETERS: Final = ("country", "region", "city")
 GEO_NUMBER_PARAMETERS: Final = ("lat", "long")
-
 SPECIAL_PARAMETERS: Final = frozenset(
     {"_id", "cid", "cip", "cdt", "cdo", "bots", "ping", *GEO_TEXT_PARAMETERS, *GEO_NUMBER_PARAMETERS}
 )
-"""Those that say what is looked at before anything is kept."""
-
+"""Parameters that are validated or interpreted before they become a field."""
 IGNORED_PARAMETERS: Final = frozenset(
     {"rec", "r", "rand", "apiv", "token_auth", "send_image", "queuedtracking", "dp", "debug", "tracker_install_check"}
 )
-"""Those that are of the wire alone; one of them is a secret."""
-
+"""Parameters of the request, not of the event. One of them is a secret."""
+UNKNOWN_PARAMETER_PREFIX: Final = "matomo_"
 RESERVED_FIELDS: Final = frozenset(
     {
         *TEXT_PARAMETERS.values(),
@@ -132,89 +42,66 @@ RESERVED_FIELDS: Final = frozenset(
         *("clientip", "clienthost", "referer_url", "method", REPEATED_FIELDS),
     }
 )
-"""Names that mean something in an event: an unknown parameter of that name gets `UNKNOWN_PARAMETER_PREFIX`."""
-
-UNKNOWN_PARAMETER_PREFIX: Final = "matomo_"
-
+"""Fields with a meaning: an unknown parameter of such a name gets `UNKNOWN_PARAMETER_PREFIX`."""
 
 _UNTRUSTED_MAX_AGE: Final = timedelta(days=1)
-_VIEWED_STATUS: Final = 200
-_SHOWN_CHARACTERS: Final = 200
-_INTEGER_PATTERN = re.compile(r"[+-]?\d{1,18}", re.ASCII)
-_DECIMAL_PATTERN = re.compile(r"[+-]?(\d{1,18}(\.\d{0,18})?|\.\d{1,18})", re.ASCII)
-_SECONDS_PATTERN = re.compile(r"-?(\d{1,10})", re.ASCII)
-_FILE_EXTENSION_PATTERN = re.compile(r"[^/]\.([A-Za-z0-9]{1,16})\Z", re.ASCII)
-_ERROR_TITLE_PATTERN = re.compile(r"([1-5]\d\d)\W{1,3}URL = ", re.ASCII)
-"""The title that Matomo's log importer and its advice for error pages give to what did not go well."""
+_OK_STATUS: Final = 200
+_QUOTED_CHARACTERS: Final = 200
+_INTEGER_PATTERN: Final = re.compile(r"[+-]?\d{1,18}", re.ASCII)
+_DECIMAL_PATTERN: Final = re.compile(r"[+-]?(\d{1,18}(\.\d{0,18})?|\.\d{1,18})", re.ASCII)
+_SECONDS_PATTERN: Final = re.compile(r"-?(\d{1,10})", re.ASCII)
+_FILE_EXTENSION_PATTERN: Final = re.compile(r"[^/]\.([A-Za-z0-9]{1,16})\Z", re.ASCII)
+_ERROR_TITLE_PATTERN: Final = re.compile(r"([1-5]\d\d)\W{1,3}URL = ", re.ASCII)
+"""The page title of failed requests, as Matomo's log importer sends it and Matomo recommends it for error pages."""
+_STATUS_PATTERN: Final = re.compile(r"[1-5]\d\d", re.ASCII)
 _TRACKER_PARAMETERS: Final = frozenset({"r", "rand", "_id", "cid", "pv_id", "send_image"})
-_STATUS_PATTERN = re.compile(r"[1-5]\d\d", re.ASCII)
-_DEFAULT_ITEM_PATTERN = ItemPattern()
+"""Parameters that trackers send and the log importer does not."""
+_DEFAULT_ITEM_PATTERN: Final = ItemPattern()
+_ANY_ITEM: Final = ItemMatch("/", None)
 
 
-class TrackingContext(NamedTuple):
-    """What is known of a thing besides what it says.
-
-    Attributes:
-        rule: finds the item in the path of a URL.
-        sender: the address that the request came from, or nothing.
-        arrival: the stamp at which it came.
-        believed: whether the sender may say of any time, address and place that it happened then and there.
-        agent: the sender's user agent, or nothing.
-        lang: the sender's languages, or nothing.
-        page: the page that the request was sent from, where that is what is tracked; or nothing.
-
-    """
-
-    item_pattern: ItemPattern
-    client_ip: str
-    received_at: str
-    is_trusted: bool
-    user_agent: str = ""
-    accept_language: str = ""
-    page_url: str = ""
-
-
-def build_event_fields(parameters: MatomoParameters, context: TrackingContext) -> dict[str, Any]:
-    """Make an event's fields of the parameters of one thing.
+def build_event_fields(parameters: MatomoParameters, request: Request, page_url: str = "") -> dict[str, Any]:
+    """Return the fields of an event.
 
     Args:
-        parameters: under Matomo's names.
-        context: what else is known.
+        parameters: of one tracked action.
+        request: that they came in.
+        page_url: the page that sent the request, where that is what is tracked; or empty.
 
     Raises:
-        Malformed: it names no site, does not ask to be recorded, or says of a time what it may not.
+        Malformed: ``idsite`` or ``rec=1`` is missing, or the time is invalid or not allowed.
 
     """
-    given = {name: value for name, value in parameters.items() if value is not None and value != ""}
-    _check_required(given)
-    fields = _rename_parameters(given)
-    if "url" not in fields and "referer" not in fields and context.page_url:
-        fields["url"] = context.page_url
-    _set_client_fields(fields, given, context)
-    stamp = _parse_time(given, context)
-    if stamp is not None:
-        fields["@timestamp"] = stamp
-    if context.is_trusted:
-        fields.update({name: _to_text(given[name]) for name in GEO_TEXT_PARAMETERS if name in given})
-        fields.update({name: _parse_number(given[name]) for name in GEO_NUMBER_PARAMETERS if name in given})
-    if _is_flag_set(given, "bots"):
-        # The sender wants it counted whatever its agent looks like.
+    parameters = {name: value for name, value in parameters.items() if value is not None and value != ""}
+    _check_required(parameters)
+    fields = _rename_parameters(parameters)
+    if page_url and "url" not in fields and "referer" not in fields:
+        fields["url"] = page_url
+    _set_client_fields(fields, parameters, request)
+    timestamp = _parse_time(parameters, request)
+    if timestamp is not None:
+        fields["@timestamp"] = timestamp
+    if request.is_trusted:
+        fields.update({name: _to_text(parameters[name]) for name in GEO_TEXT_PARAMETERS if name in parameters})
+        fields.update({name: _parse_number(parameters[name]) for name in GEO_NUMBER_PARAMETERS if name in parameters})
+    if _is_flag_set(parameters, "bots"):
+        # The sender wants the event counted whatever its user agent is.
         fields["bot"] = False
-    _set_event_and_item(fields, given, context.item_pattern)
+    _set_event_and_item(fields, parameters, request.config.item_pattern)
     return fields
 
 
-def _check_required(given: MatomoParameters) -> None:
-    site = _to_text(given.get("idsite", ""))
+def _check_required(parameters: MatomoParameters) -> None:
+    site = _to_text(parameters.get("idsite", ""))
     if not (_INTEGER_PATTERN.fullmatch(site) and int(site) > 0):
-        raise Malformed("idsite is missing or no number: send that of the site, as idsite=1")
-    if not _is_flag_set(given, "rec"):
-        raise Malformed("rec=1 is missing: without it, Matomo's trackers mean that nothing is to be recorded")
+        raise Malformed("idsite is missing or not a positive number: send the site's ID, as in idsite=1")
+    if not _is_flag_set(parameters, "rec"):
+        raise Malformed("rec=1 is missing: without it, Matomo's trackers request that nothing is recorded")
 
 
-def _rename_parameters(given: MatomoParameters) -> dict[str, Any]:
+def _rename_parameters(parameters: MatomoParameters) -> dict[str, Any]:
     fields: dict[str, Any] = {}
-    for name, value in given.items():
+    for name, value in parameters.items():
         if name in TEXT_PARAMETERS:
             fields[TEXT_PARAMETERS[name]] = _to_text(value)
         elif name in NUMBER_PARAMETERS:
@@ -224,119 +111,106 @@ def _rename_parameters(given: MatomoParameters) -> dict[str, Any]:
     return fields
 
 
-def _set_client_fields(fields: dict[str, Any], given: MatomoParameters, context: TrackingContext) -> None:
-    visitor = given.get("cid", given.get("_id"))
+def _set_client_fields(fields: dict[str, Any], parameters: MatomoParameters, request: Request) -> None:
+    visitor = parameters.get("cid", parameters.get("_id"))
     if visitor is not None:
         fields["visitor"] = _to_text(visitor)
-    address = _to_text(given.get("cip", ""))
-    if address and (context.is_trusted or normalize_address(address) == normalize_address(context.client_ip)):
+    address = _to_text(parameters.get("cip", ""))
+    if address and (request.is_trusted or normalize_address(address) == normalize_address(request.client_ip)):
         set_client(fields, address)
-    elif context.client_ip:
-        set_client(fields, context.client_ip)
+    elif request.client_ip:
+        set_client(fields, request.client_ip)
     if not address:
-        # Whoever names an address speaks of another's visit, whose agent the request's own is not.
-        for name, header in (("agent", context.user_agent), ("lang", context.accept_language)):
-            if header:
-                fields.setdefault(name, header)
+        # A sender that names an address reports the visit of another client, which has another user agent.
+        for name, header in (("agent", "User-Agent"), ("lang", "Accept-Language")):
+            if name not in fields and (value := request.headers.get(header)):
+                fields[name] = value
 
 
-def _parse_time(given: MatomoParameters, context: TrackingContext) -> str | None:
-    """Return when it happened, where the thing says so: at ``cdt``, or so many seconds before (``cdo``)."""
-    stamp = None
-    if "cdt" in given:
+def _parse_time(parameters: MatomoParameters, request: Request) -> str | None:
+    """Return the stamp of ``cdt``, less the seconds of ``cdo``; None if the request has neither."""
+    timestamp = None
+    if "cdt" in parameters:
         try:
-            stamp = parse_timestamp(given["cdt"])
+            timestamp = parse_timestamp(parameters["cdt"])
         except Malformed as error:
             raise Malformed(f"cdt: {error}") from None
-    if "cdo" in given:
-        stamp = _subtract_offset(stamp or context.received_at, given["cdo"])
-    if stamp is None or context.is_trusted:
-        return stamp
-    if context.received_at and stamp < format_timestamp(
-        datetime.fromisoformat(context.received_at) - _UNTRUSTED_MAX_AGE
+    if "cdo" in parameters:
+        timestamp = _subtract_offset(timestamp or request.received_at, parameters["cdo"])
+    if timestamp is None or request.is_trusted:
+        return timestamp
+    if request.received_at and timestamp < format_timestamp(
+        datetime.fromisoformat(request.received_at) - _UNTRUSTED_MAX_AGE
     ):
-        raise Malformed(
-            f"cdt is {stamp}, over 24 hours ago: send it with token_auth, a key of this service with the scope import"
-        )
-    return stamp
+        raise Malformed(f"cdt is {timestamp}, over 24 hours ago: send a key with the scope import as token_auth")
+    return timestamp
 
 
-def _subtract_offset(stamp: str, given: object) -> str | None:
-    seconds = _SECONDS_PATTERN.fullmatch(_to_text(given))
-    if seconds is None:
-        raise Malformed("cdo is no number: send whole seconds, of at most ten digits")
-    if not stamp:
+def _subtract_offset(timestamp: str, offset: object) -> str | None:
+    match = _SECONDS_PATTERN.fullmatch(_to_text(offset))
+    if match is None:
+        raise Malformed("invalid cdo: expected a whole number of seconds with at most ten digits")
+    if not timestamp:
         return None
     try:
-        return format_timestamp(datetime.fromisoformat(stamp) - timedelta(seconds=int(seconds[1])))
+        return format_timestamp(datetime.fromisoformat(timestamp) - timedelta(seconds=int(match[1])))
     except OverflowError:
-        raise Malformed("cdo lies before all time: send fewer seconds") from None
+        raise Malformed("cdo leads to a time before the year 1: send fewer seconds") from None
 
 
-def _set_event_and_item(fields: dict[str, Any], given: MatomoParameters, item_pattern: ItemPattern) -> None:
-    """Say what happened, and to which item."""
-    event, form = _event_name(given), None
-    page = item_pattern.classify("GET", _VIEWED_STATUS, _url_path(fields.get("url")))
-    item = page.id
+def _set_event_and_item(fields: dict[str, Any], parameters: MatomoParameters, item_pattern: ItemPattern) -> None:
+    event, file_format = _event_name(parameters), None
+    page = item_pattern.match(url_path(fields.get("url", "")))
+    item_id = page.id
     if event == "download":
-        path = _url_path(fields["download"])
-        file = item_pattern.classify("GET", _VIEWED_STATUS, path)
-        # A file that is no item by itself is of the item on whose page it is.
-        item = file.id or item
-        form = file.format or _file_format(path)
+        path = url_path(fields["download"])
+        file = item_pattern.match(path)
+        # A file that is not an item belongs to the item of its page.
+        item_id = file.id or item_id
+        file_format = file.format or _file_format(path)
     if event in {"view", "download"}:
-        if _is_from_log_importer(given):
+        if _is_from_log_importer(parameters):
             _set_request_from_cvar(fields)
             if event == "view":
-                # Without scripts nothing was meant by it: it counts as the same line would in a log read here.
-                event, form = page.event, page.format
-        failed = _ERROR_TITLE_PATTERN.match(fields.get("title", ""))
-        if failed is not None:
-            fields["status"] = int(failed[1])
-        status = fields.get("status", _VIEWED_STATUS)
-        outcome = _DEFAULT_ITEM_PATTERN.classify(
-            fields.get("method", "GET"), status if isinstance(status, int) else _VIEWED_STATUS, "/"
-        ).event
-        if outcome != "view":
-            event, form = outcome, None
+                # A log line counts as it does when Metronome imports it.
+                event, file_format = event_of_request("GET", _OK_STATUS, page), page.format
+        error_title = _ERROR_TITLE_PATTERN.match(fields.get("title", ""))
+        if error_title is not None:
+            fields["status"] = int(error_title[1])
+        status = fields.get("status", _OK_STATUS)
+        request_event = event_of_request(
+            fields.get("method", "GET"), status if isinstance(status, int) else _OK_STATUS, _ANY_ITEM
+        )
+        if request_event != "view":
+            event, file_format = request_event, None
     fields["event"] = event
-    if item is not None:
-        fields["id"] = item
-    if form is not None:
-        fields["format"] = form
+    if item_id is not None:
+        fields["id"] = item_id
+    if file_format is not None:
+        fields["format"] = file_format
 
 
-def _event_name(given: MatomoParameters) -> str:
-    if _is_flag_set(given, "ping"):
+def _event_name(parameters: MatomoParameters) -> str:
+    if _is_flag_set(parameters, "ping"):
         return "heartbeat"
-    for names, event in _EVENT_RULES:
-        if all(name in given for name in names):
+    for names, event in EVENT_PARAMETERS:
+        if all(name in parameters for name in names):
             return event
-    if "idgoal" in given:
-        return "goal" if _to_text(given["idgoal"]) != "0" else "order" if "ec_id" in given else "cart"
-    # What is sent with `ca` is no page that was seen.
-    return "action" if _is_flag_set(given, "ca") else "view"
+    if "idgoal" in parameters:
+        if _to_text(parameters["idgoal"]) != "0":
+            return "goal"
+        return "order" if "ec_id" in parameters else "cart"
+    # A request with `ca` is not a page view.
+    return "action" if _is_flag_set(parameters, "ca") else "view"
 
 
-_EVENT_RULES: Final = (
-    (("cra",), "error"),
-    (("ma_id",), "media"),
-    (("download",), "download"),
-    (("link",), "outlink"),
-    (("c_n",), "content"),
-    (("e_c", "e_a"), "event"),
-    (("search",), "search"),
-)
-"""What makes a thing what it is, the first one that is there."""
-
-
-def _is_from_log_importer(given: MatomoParameters) -> bool:
-    """Tell whether it is what Matomo's log importer makes of a line, and not what it read of a tracker in one."""
-    return "cip" in given and "cvar" in given and given.keys().isdisjoint(_TRACKER_PARAMETERS)
+def _is_from_log_importer(parameters: MatomoParameters) -> bool:
+    """Return whether Matomo's log importer built the request from a log line, rather than replaying a tracker's."""
+    return "cip" in parameters and "cvar" in parameters and parameters.keys().isdisjoint(_TRACKER_PARAMETERS)
 
 
 def _set_request_from_cvar(fields: dict[str, Any]) -> None:
-    """Take a line's status and method from the custom variables in which Matomo's log importer sends them."""
+    """Set status and method from the custom variables in which Matomo's log importer sends them."""
     try:
         variables = orjson.loads(fields["cvar"])
     except orjson.JSONDecodeError:
@@ -349,25 +223,21 @@ def _set_request_from_cvar(fields: dict[str, Any]) -> None:
                 fields.setdefault("method", method)
 
 
-def _url_path(url: str | None) -> str:
-    return request_path(url.partition("#")[0]) if url else ""
-
-
 def _file_format(path: str) -> str | None:
-    """Return what a file's name says of its format: of one that was called a download, any extension counts."""
-    usual = _DEFAULT_ITEM_PATTERN.classify("GET", 200, path).format
-    if usual is not None:
-        return usual
-    found = _FILE_EXTENSION_PATTERN.search(path)
-    return found[1].lower() if found else None
+    """Return the extension of a file that the tracker calls a download, known or not."""
+    known_format = _DEFAULT_ITEM_PATTERN.match(path).format
+    if known_format is not None:
+        return known_format
+    match = _FILE_EXTENSION_PATTERN.search(path)
+    return match[1].lower() if match else None
 
 
-def _is_flag_set(given: MatomoParameters, name: str) -> bool:
-    return name in given and _to_text(given[name]) == "1"
+def _is_flag_set(parameters: MatomoParameters, name: str) -> bool:
+    return name in parameters and _to_text(parameters[name]) == "1"
 
 
 def _to_text(value: object) -> str:
-    """Return a value as it would stand in a query."""
+    """Return a value as it would be in a query."""
     if isinstance(value, str):
         return value
     if isinstance(value, bool):
@@ -375,10 +245,11 @@ def _to_text(value: object) -> str:
     try:
         return orjson.dumps(value).decode()
     except TypeError:
-        raise Malformed(f"it is nested too deeply to be read: {str(value)[:_SHOWN_CHARACTERS]}") from None
+        raise Malformed(f"nested too deeply: {str(value)[:_QUOTED_CHARACTERS]}") from None
 
 
 def _parse_number(value: object) -> Any:
+    """Return a number where the value is one, otherwise its text."""
     if isinstance(value, int | float):
         return int(value) if isinstance(value, bool) else value
     text = _to_text(value)

@@ -1,35 +1,31 @@
-"""Matomo's requests: one in a query, a form or JSON, or many in a bulk.
+"""Parse Matomo's requests: one action in a query, a form or JSON, or many in a bulk.
 
-Sources: https://developer.matomo.org/api-reference/tracking-api, and what Matomo's own trackers and its log
-importer send.
+Sources: https://developer.matomo.org/api-reference/tracking-api, and requests of Matomo's trackers and log importer.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
-from urllib.parse import parse_qsl
-
-import orjson
 
 from metronome.errors import Malformed, PayloadTooLarge
-from metronome.protocol import Request, bearer_token
+from metronome.protocol import Request, bearer_token, json_type_name, parse_form, parse_json_object
 
 TOKEN_PARAMETER: Final = "token_auth"  # noqa: S105  # a parameter's name
 
 MatomoParameters = Mapping[str, Any]
-"""What one thing to be tracked says: text, or whatever JSON can hold."""
+"""The parameters of one tracked action: text, or whatever JSON can hold."""
 
-_MAX_PARAMETERS: Final = 1000
 _ZERO_VALUES: Final = ("0", 0)
 _WHITESPACE: Final = b" \t\r\n"
+_BULK_EXAMPLE: Final = '{"requests":["?idsite=1&rec=1&url=…",…]}'
 
 
 class TrackingRequest(NamedTuple):
-    """What a request asks for.
+    """The content of a request.
 
     Attributes:
-        things: what is to be tracked, each as its parameters, or why they cannot be read.
-        bulk: whether they came as a bulk.
-        silent: whether the sender wants no picture and no JSON back.
+        entries: the parameters of each action, or why they cannot be read.
+        is_bulk: whether the request is a bulk.
+        no_content: whether the sender wants neither an image nor JSON in the reply.
 
     """
 
@@ -39,53 +35,49 @@ class TrackingRequest(NamedTuple):
 
 
 def parse_tracking_request(request: Request) -> TrackingRequest:
-    """Find what a request asks to be tracked.
-
-    Returns:
-        Nothing but what came: whether it can be tracked is not looked at.
+    """Split a request into tracked actions, without validating them.
 
     Raises:
         Malformed: the body cannot be read.
-        PayloadTooLarge: it holds too many parameters, or too many things.
+        PayloadTooLarge: it holds too many parameters or actions.
 
     """
     query = _parse_query(request.query)
     body = _parse_body(request.body)
     if "requests" not in body:
-        both = {**body, **query}
-        return TrackingRequest([both] if both else [], is_bulk=False, no_content=_declines_image(both))
-    things = body["requests"]
-    if type(things) is not list:
-        raise Malformed('the bulk is no list: send {"requests":["?idsite=1&rec=1&url=…",…]}')
-    if len(things) > request.max_events:
-        raise PayloadTooLarge(f"the bulk holds over {request.max_events} requests: send fewer at once")
-    return TrackingRequest(
-        [_parse_bulk_entry(thing) for thing in things], is_bulk=True, no_content=_declines_image(body)
-    )
+        parameters = {**body, **query}
+        entries = [parameters] if parameters else []
+        return TrackingRequest(entries, is_bulk=False, no_content=_declines_image(parameters))
+    bulk = body["requests"]
+    if type(bulk) is not list:
+        raise Malformed(f"expected an array of requests, got {json_type_name(bulk)}: send {_BULK_EXAMPLE}")
+    if len(bulk) > request.max_events:
+        raise PayloadTooLarge(f"over {request.max_events} requests in the bulk: send fewer at once")
+    return TrackingRequest(list(map(_parse_bulk_entry, bulk)), is_bulk=True, no_content=_declines_image(body))
 
 
 def extract_token(request: Request) -> str:
-    """Return the key that a request carries, wherever in it; nothing if there is none or it cannot be read.
+    """Return the request's key from any place that trackers use; empty if there is none or it cannot be read.
 
-    A bulk is one sender's: the key of any part is the key of the whole.
+    A bulk has one sender: the key of any entry is the key of the whole bulk.
     """
-    given = bearer_token(request.headers)
-    if given or (TOKEN_PARAMETER not in request.query and TOKEN_PARAMETER.encode() not in request.body):
-        return given
+    token = bearer_token(request.headers)
+    if token or (TOKEN_PARAMETER not in request.query and TOKEN_PARAMETER.encode() not in request.body):
+        return token
     return next(filter(None, _iter_tokens(request)), "")
 
 
 def looks_like_bulk(body: bytes) -> bool:
-    """Tell whether a body looks like that of a bulk, readable or not."""
+    """Return whether a body looks like a bulk, valid or not."""
     return body.lstrip(_WHITESPACE).startswith(b"{") and b'"requests"' in body
 
 
 def parse_parameters(query: str, body: bytes) -> MatomoParameters:
-    """Read the parameters of a query and of a form or JSON object; the query's count where both have one.
+    """Return the parameters of a query and of a form or JSON object; the query wins where both have one.
 
     Raises:
-        Malformed: the body is broken JSON.
-        PayloadTooLarge: there are too many of them.
+        Malformed: the body is invalid JSON.
+        PayloadTooLarge: there are too many parameters.
 
     """
     return {**_parse_body(body), **_parse_query(query)}
@@ -96,13 +88,13 @@ def _iter_tokens(request: Request) -> Iterator[str]:
         yield _text_or_empty(_parse_query(request.query).get(TOKEN_PARAMETER))
         body = _parse_body(request.body)
         yield _text_or_empty(body.get(TOKEN_PARAMETER))
-        things = body.get("requests")
-        for thing in things if type(things) is list else ():
-            found = _parse_bulk_entry(thing)
-            if not isinstance(found, Malformed | PayloadTooLarge):
-                yield _text_or_empty(found.get(TOKEN_PARAMETER))
+        bulk = body.get("requests")
+        for value in bulk if type(bulk) is list else ():
+            entry = _parse_bulk_entry(value)
+            if not isinstance(entry, Malformed | PayloadTooLarge):
+                yield _text_or_empty(entry.get(TOKEN_PARAMETER))
     except (Malformed, PayloadTooLarge):
-        # Whoever reads the request says so.
+        # Parsing the request reports the error.
         return
 
 
@@ -110,37 +102,28 @@ def _text_or_empty(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _declines_image(given: MatomoParameters) -> bool:
-    image = given.get("send_image")
-    return isinstance(image, str | int) and image in _ZERO_VALUES
+def _declines_image(parameters: MatomoParameters) -> bool:
+    send_image = parameters.get("send_image")
+    return isinstance(send_image, str | int) and send_image in _ZERO_VALUES
 
 
 def _parse_body(body: bytes) -> MatomoParameters:
-    if not body.lstrip(_WHITESPACE).startswith((b"{", b"[")):
-        return _parse_query(body.decode(errors="replace"))
-    try:
-        found = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise Malformed(f"the body is no JSON: {error}") from None
-    if type(found) is not dict:
-        raise Malformed('the body is JSON but no object: send one, or {"requests":["?idsite=1&rec=1&url=…",…]}')
-    return found
+    if body.lstrip(_WHITESPACE).startswith((b"{", b"[")):
+        return parse_json_object(body)
+    return _parse_query(body.decode(errors="replace"))
 
 
 def _parse_bulk_entry(entry: object) -> MatomoParameters | Malformed | PayloadTooLarge:
     if type(entry) is dict:
         return entry
     if type(entry) is not str:
-        return Malformed("it is neither a query, as ?idsite=1&rec=1&url=…, nor an object")
-    before, mark, query = entry.partition("?")
+        return Malformed(f"expected a query, as in ?idsite=1&rec=1&url=…, or an object, got {json_type_name(entry)}")
+    before, question_mark, query = entry.partition("?")
     try:
-        return _parse_query((query if mark else before).partition("#")[0])
+        return _parse_query((query if question_mark else before).partition("#")[0])
     except PayloadTooLarge as error:
         return error
 
 
 def _parse_query(text: str) -> dict[str, str]:
-    try:
-        return dict(parse_qsl(text, keep_blank_values=True, max_num_fields=_MAX_PARAMETERS))
-    except ValueError:
-        raise PayloadTooLarge(f"the request has over {_MAX_PARAMETERS} parameters: send fewer") from None
+    return dict(parse_form(text))

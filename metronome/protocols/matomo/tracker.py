@@ -1,6 +1,6 @@
-"""What is spoken at ``/matomo.php`` and ``/piwik.php``: the Matomo Tracking API.
+"""The Matomo Tracking API at ``/matomo.php`` and ``/piwik.php``.
 
-Sources: https://developer.matomo.org/api-reference/tracking-api, and what Matomo answers.
+Sources: https://developer.matomo.org/api-reference/tracking-api, and the replies of Matomo.
 """
 
 from collections.abc import Iterator
@@ -20,94 +20,90 @@ from metronome.protocol import (
     http_error_headers,
     problem_reply,
 )
-from metronome.protocols.matomo.fields import TrackingContext, build_event_fields
+from metronome.protocols.matomo.fields import build_event_fields
 from metronome.protocols.matomo.requests import TrackingRequest, extract_token, looks_like_bulk, parse_tracking_request
 from metronome.web.gif import ERROR_HEADER, gif_reply, to_header_text
 
 _NO_STORE_HEADERS: Final = {"Cache-Control": "no-store"}
-_INFO_TEXT: Final = b"Events of Matomo's trackers are taken here: send idsite=1&rec=1&url=...\n"
+_INFO_TEXT: Final = b"This URL accepts events of Matomo's trackers: send idsite=1&rec=1&url=...\n"
 
 
 def extract_key(request: Request) -> str:
-    """Return ``token_auth`` from the query, the form or the JSON (see `Dialect.key`)."""
+    """Return ``token_auth`` from the query, the form or the JSON (see `Protocol.extract_key`)."""
     return extract_token(request)
 
 
 def parse(request: Request) -> ParsedRequest:
-    """Read what is to be tracked (see `Dialect.read`)."""
-    found = parse_tracking_request(request)
-    if not found.entries and not found.is_bulk and request.method != "GET":
+    """Parse the tracked actions (see `Protocol.parse`)."""
+    tracking = parse_tracking_request(request)
+    if not tracking.entries and not tracking.is_bulk and request.method != "GET":
         raise Malformed("the request is empty: send idsite=1&rec=1&url=…")
-    return ParsedRequest(_iter_events(found, request), is_batch=found.is_bulk, context=found)
+    return ParsedRequest(_iter_events(tracking, request), is_batch=tracking.is_bulk, context=tracking)
 
 
 def reply(request: Request, parsed: ParsedRequest, result: IngestResult) -> Reply:
-    """Answer with the picture, with nothing, or with how many of a bulk were taken (see `Dialect.reply`)."""
-    found: TrackingRequest = parsed.context
-    if found.is_bulk:
-        return _bulk_reply(request, result, no_content=found.no_content)
+    """Reply with the image, without content, or to a bulk with its counts (see `Protocol.reply`)."""
+    tracking: TrackingRequest = parsed.context
+    if tracking.is_bulk:
+        return _bulk_reply(request, result, no_content=tracking.no_content)
     for error in result.rejected.values():
         raise error
-    if not found.entries:
+    if not tracking.entries:
         return Reply(200, _INFO_TEXT, "text/plain", _cors_headers(request))
-    if found.no_content:
+    if tracking.no_content:
         return Reply(204, headers={**_NO_STORE_HEADERS, **_cors_headers(request)})
     return gif_reply(_cors_headers(request))
 
 
 def reply_error(request: Request, error: MetronomeError) -> Reply:
-    """Describe the error, to a bulk in Matomo's own shape (see `Dialect.refuse`)."""
+    """Describe the error, to a bulk in Matomo's format (see `Protocol.reply_error`)."""
     if looks_like_bulk(request.body):
-        answer = {"status": "error", "tracked": 0, "invalid": 0, "message": describe_to_client(error)}
-        return _json_reply(request, answer, error.http_status, http_error_headers(error))
-    plain = problem_reply(error)
-    return replace(plain, headers={**plain.headers, **_cors_headers(request)})
+        body = {"status": "error", "tracked": 0, "invalid": 0, "message": describe_to_client(error)}
+        return _json_reply(request, body, error.http_status, http_error_headers(error))
+    problem = problem_reply(error)
+    return replace(problem, headers={**problem.headers, **_cors_headers(request)})
 
 
 def _iter_events(tracking: TrackingRequest, request: Request) -> Iterator[ParsedEvent]:
-    headers = request.headers
-    setting = TrackingContext(
-        request.config.item_pattern,
-        request.client_ip,
-        request.received_at,
-        request.is_trusted,
-        headers.get("User-Agent", ""),
-        headers.get("Accept-Language", ""),
-        # A page without scripts has the tracker as a picture, which the browser asks for from the page.
-        "" if tracking.is_bulk or request.method != "GET" else headers.get("Referer", ""),
-    )
-    names = derive_event_ids(request.body) if _is_idempotent_bulk(tracking, request) else None
-    for thing in tracking.entries:
-        own_name = {"event_id": next(names)} if names is not None else {}
-        if isinstance(thing, Malformed | PayloadTooLarge):
-            yield thing
+    # On a page without scripts the tracker is an image, and the browser's Referer is the page.
+    page_url = "" if tracking.is_bulk or request.method != "GET" else request.headers.get("Referer", "")
+    event_ids = derive_event_ids(request.body) if _is_idempotent_bulk(tracking, request) else None
+    for entry in tracking.entries:
+        # Rejected entries take an ID, too, so that the others keep theirs once it is corrected.
+        event_id = next(event_ids) if event_ids is not None else None
+        if isinstance(entry, Malformed | PayloadTooLarge):
+            yield entry
             continue
         try:
-            yield Event({**build_event_fields(thing, setting), **own_name})
+            fields = build_event_fields(entry, request, page_url)
         except Malformed as error:
             yield error
+            continue
+        if event_id is not None:
+            fields["event_id"] = event_id
+        yield Event(fields)
 
 
 def _is_idempotent_bulk(tracking: TrackingRequest, request: Request) -> bool:
-    """Tell whether a request is known again by its content: a bulk in which everything has its time."""
+    """Return whether a resend can be recognized by its content: a bulk in which each entry has a time."""
     return (
         tracking.is_bulk
         and len(tracking.entries) > 1
         and "Idempotency-Key" not in request.headers
-        and all(isinstance(thing, Malformed | PayloadTooLarge) or thing.get("cdt") for thing in tracking.entries)
+        and all(isinstance(entry, Malformed | PayloadTooLarge) or entry.get("cdt") for entry in tracking.entries)
     )
 
 
 def _bulk_reply(request: Request, result: IngestResult, *, no_content: bool) -> Reply:
     rejected = sorted(result.rejected.items())
-    # Matomo says no more than which ones were wrong, and that only to some.
+    # Matomo's format has no place for the reasons; a header has the first.
     headers = {ERROR_HEADER: to_header_text(str(rejected[0][1]))} if rejected else {}
     if no_content:
         return Reply(204, headers={**headers, **_cors_headers(request)})
-    answer: dict[str, Any] = {"status": "success", "tracked": result.accepted, "invalid": len(rejected)}
+    body: dict[str, Any] = {"status": "success", "tracked": result.accepted, "invalid": len(rejected)}
     if request.is_trusted and extract_token(request):
-        answer["invalid_indices"] = [index for index, _ in rejected]
-    return _json_reply(request, answer, 200, headers)
+        body["invalid_indices"] = [index for index, _ in rejected]
+    return _json_reply(request, body, 200, headers)
 
 
 def _json_reply(request: Request, body: dict[str, Any], status: int, headers: dict[str, str]) -> Reply:
@@ -115,7 +111,7 @@ def _json_reply(request: Request, body: dict[str, Any], status: int, headers: di
 
 
 def _cors_headers(request: Request) -> dict[str, str]:
-    """Return what a browser wants to read before a page may see the answer to a request with its cookies."""
+    """Return the headers with which a browser lets a page read the reply to a request with cookies."""
     origin = request.headers.get("Origin", "")
     if not (origin and origin.isascii() and origin.isprintable()):
         return {}

@@ -1,4 +1,4 @@
-"""Matomo's parameters as the fields of an event."""
+"""Conversion of Matomo's parameters to the fields of an event."""
 
 import re
 from typing import Any
@@ -9,35 +9,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metronome.errors import Malformed
-from metronome.event import DocumentContext, Event, build_document
+from metronome.event import DocumentContext, Event, IngestConfig, build_document
 from metronome.items import ItemPattern
+from metronome.protocol import Request
 from metronome.protocols.matomo.fields import (
     NUMBER_PARAMETERS,
     SPECIAL_PARAMETERS,
     TEXT_PARAMETERS,
-    TrackingContext,
     build_event_fields,
 )
 
 ARRIVAL = "2026-01-22T12:00:00.000Z"
 SENDER = "192.0.2.7"
-STRANGER = TrackingContext(ItemPattern(), SENDER, ARRIVAL, is_trusted=False)
-IMPORTER = STRANGER._replace(is_trusted=True)
+UNTRUSTED = Request(b"", "", 1, client_ip=SENDER, received_at=ARRIVAL)
+TRUSTED = UNTRUSTED._replace(is_trusted=True)
 DATASETS = ItemPattern(re.compile(r"^/datasets/(?P<id>[^/.]+)(\.(?P<format>\w+))?$"))
 PAGE = "https://example.org/data/wells?page=2#top"
 
 
-def fields(setting: TrackingContext = STRANGER, /, **parameters: Any) -> dict[str, Any]:
-    return build_event_fields({"idsite": "1", "rec": "1", **parameters}, setting)
+def fields(request: Request = UNTRUSTED, /, **parameters: Any) -> dict[str, Any]:
+    return build_event_fields({"idsite": "1", "rec": "1", **parameters}, request)
 
 
-def told(found: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what each event has."""
-    return {name: value for name, value in found.items() if name not in {"idsite", "clientip"}}
+def without_common_fields(event: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in event.items() if name not in {"idsite", "clientip"}}
 
 
 @pytest.mark.parametrize(("name", "field"), [*TEXT_PARAMETERS.items()])
-def test_each_text_keeps_what_it_says_under_a_plain_name(name: str, field: str) -> None:
+def test_text_parameters_become_fields_unchanged(name: str, field: str) -> None:
     assert fields(**{name: "Ä /x.y"})[field] == "Ä /x.y"
 
 
@@ -45,15 +44,17 @@ def test_each_text_keeps_what_it_says_under_a_plain_name(name: str, field: str) 
     ("name", "field"), [(name, field) for name, field in NUMBER_PARAMETERS.items() if name != "idsite"]
 )
 @pytest.mark.parametrize(
-    ("given_", "number"), [("12", 12), ("-1.5", -1.5), (".5", 0.5), (7, 7), (2.5, 2.5), (True, 1), ("much", "much")]
+    ("value", "number"), [("12", 12), ("-1.5", -1.5), (".5", 0.5), (7, 7), (2.5, 2.5), (True, 1), ("much", "much")]
 )
-def test_each_number_is_one_where_it_can_be(name: str, field: str, given_: object, number: object) -> None:
-    found = fields(**{name: given_})[field]
-    assert (found, type(found)) == (number, type(number))
+def test_number_parameters_become_numbers_if_they_are_valid(
+    name: str, field: str, value: object, number: object
+) -> None:
+    event = fields(**{name: value})[field]
+    assert (event, type(event)) == (number, type(number))
 
 
 @pytest.mark.parametrize("form", ["١٢", "1e5", "0x10", "nan", "inf", "1" * 30, "1_000", " 1"])
-def test_what_only_looks_like_a_number_stays_text(form: str) -> None:
+def test_unusual_number_formats_stay_text(form: str) -> None:
     assert fields(pf_net=form)["pf_net"] == form
 
 
@@ -104,25 +105,25 @@ def test_what_only_looks_like_a_number_stays_text(form: str) -> None:
         ({"e_c": "half an event", "url": PAGE}, {"event": "view", "category": "half an event"}),
     ],
 )  # fmt: skip
-def test_what_happened_is_told_by_the_parameters(parameters: dict[str, Any], event: dict[str, Any]) -> None:
-    found = fields(**parameters)
-    assert {name: found.get(name) for name in event} == event
+def test_the_parameters_determine_event_and_item(parameters: dict[str, Any], event: dict[str, Any]) -> None:
+    event = fields(**parameters)
+    assert {name: event.get(name) for name in event} == event
 
 
-def test_what_is_of_the_wire_alone_is_not_kept() -> None:
-    found = fields(rand="1", r="2", apiv="1", send_image="0", token_auth="1" * 32, queuedtracking="0", dp="1", url="")
-    assert told(found) == {"event": "view"}
+def test_parameters_of_the_request_are_not_stored() -> None:
+    event = fields(rand="1", r="2", apiv="1", send_image="0", token_auth="1" * 32, queuedtracking="0", dp="1", url="")
+    assert without_common_fields(event) == {"event": "view"}
 
 
 @pytest.mark.parametrize("name", ["event", "id", "event_id", "clientip", "@timestamp", "ts", "format", "title", "bot"])
-def test_an_unknown_parameter_does_not_pass_for_something_else(name: str) -> None:
-    found = fields(url=PAGE, **{name: "2015-01-22"})
-    assert found[f"matomo_{name}"] == "2015-01-22"
-    assert (found["event"], found["id"], found["clientip"]) == ("view", "/data/wells", SENDER)
-    assert "@timestamp" not in found
+def test_an_unknown_parameter_with_a_reserved_name_is_prefixed(name: str) -> None:
+    event = fields(url=PAGE, **{name: "2015-01-22"})
+    assert event[f"matomo_{name}"] == "2015-01-22"
+    assert (event["event"], event["id"], event["clientip"]) == ("view", "/data/wells", SENDER)
+    assert "@timestamp" not in event
 
 
-def test_bots_that_are_to_be_counted_are_not_marked() -> None:
+def test_bots_that_the_sender_wants_counted_are_not_marked_as_bots() -> None:
     door = DocumentContext(ARRIVAL, None, "2027")
     assert fields(bots="1")["bot"] is False
     assert b'"bot"' not in build_document(Event(fields(bots="1", url=PAGE)), door, "x")
@@ -130,20 +131,20 @@ def test_bots_that_are_to_be_counted_are_not_marked() -> None:
 
 
 @pytest.mark.parametrize("site", [None, "", "0", "-1", "one", "1.5", [1], {"a": 1}, "\u0661"])
-def test_without_a_site_nothing_is_tracked(site: object) -> None:
+def test_rejects_a_request_without_a_valid_site(site: object) -> None:
     with pytest.raises(Malformed, match="idsite"):
-        build_event_fields({"idsite": site, "rec": "1"}, STRANGER)
+        build_event_fields({"idsite": site, "rec": "1"}, UNTRUSTED)
 
 
 @pytest.mark.parametrize("rec", [None, "", "0", "2", [1]])
-def test_without_asking_to_be_recorded_nothing_is_tracked(rec: object) -> None:
+def test_rejects_a_request_without_rec_1(rec: object) -> None:
     with pytest.raises(Malformed, match="rec=1"):
-        build_event_fields({"idsite": 1, "rec": rec}, STRANGER)
+        build_event_fields({"idsite": 1, "rec": rec}, UNTRUSTED)
 
 
-class TestWhen:
+class TestTime:
     @pytest.mark.parametrize(
-        ("given_", "stamp"),
+        ("value", "timestamp"),
         [
             ("1769083200", ARRIVAL),
             (1769083200, ARRIVAL),
@@ -152,70 +153,77 @@ class TestWhen:
             ("2026-01-21 12:00:00", "2026-01-21T12:00:00.000Z"),
         ],
     )
-    def test_anybody_may_say_when_it_happened_within_a_day(self, given_: object, stamp: str) -> None:
-        assert fields(cdt=given_)["@timestamp"] == stamp
+    def test_any_sender_may_set_a_time_within_a_day(self, value: object, timestamp: str) -> None:
+        assert fields(cdt=value)["@timestamp"] == timestamp
 
-    def test_what_is_older_is_invalid_and_not_moved(self) -> None:
-        with pytest.raises(Malformed, match=r"2026-01-21T11:59:59\.000Z, over 24 hours ago: send it with token_auth"):
+    def test_rejects_an_older_time_of_an_untrusted_sender(self) -> None:
+        with pytest.raises(Malformed, match=r"2026-01-21T11:59:59\.000Z, over 24 hours ago: send a key"):
             fields(cdt="2026-01-21 11:59:59")
 
-    def test_an_importer_may_say_any_time(self) -> None:
-        assert fields(IMPORTER, cdt="2015-01-22 09:30:00")["@timestamp"] == "2015-01-22T09:30:00.000Z"
+    def test_a_trusted_sender_may_set_any_time(self) -> None:
+        assert fields(TRUSTED, cdt="2015-01-22 09:30:00")["@timestamp"] == "2015-01-22T09:30:00.000Z"
 
-    @pytest.mark.parametrize("given_", ["yesterday", [1], {"a": 1}, "1e999", True])
-    def test_what_is_no_time_is_invalid(self, given_: object) -> None:
+    @pytest.mark.parametrize("value", ["yesterday", [1], {"a": 1}, "1e999", True])
+    def test_rejects_an_invalid_time(self, value: object) -> None:
         with pytest.raises(Malformed, match="cdt: "):
-            fields(IMPORTER, cdt=given_)
+            fields(TRUSTED, cdt=value)
 
     @pytest.mark.parametrize("offset", ["60", "-60", 60])
-    def test_it_may_be_so_many_seconds_ago(self, offset: object) -> None:
+    def test_cdo_is_an_offset_in_seconds(self, offset: object) -> None:
         assert fields(cdo=offset)["@timestamp"] == "2026-01-22T11:59:00.000Z"
         assert fields(cdo=offset, cdt="2026-01-22 11:00:00")["@timestamp"] == "2026-01-22T10:59:00.000Z"
 
     @pytest.mark.parametrize("offset", ["x", "1" * 11, "90000", "9999999999", [5]])
-    def test_too_many_seconds_ago_are_invalid(self, offset: object) -> None:
+    def test_rejects_an_invalid_or_too_large_offset(self, offset: object) -> None:
         with pytest.raises(Malformed, match=r"cdo|over 24 hours"):
             fields(cdo=offset)
 
 
-class TestWhereFrom:
+class TestClient:
     @pytest.mark.parametrize(
-        ("setting", "address", "found"),
+        ("request_", "address", "clientip"),
         [
-            (STRANGER, "", SENDER),
-            (STRANGER, "198.51.100.1", SENDER),
-            (STRANGER, "::ffff:192.0.2.7", "::ffff:192.0.2.7"),
-            (IMPORTER, "198.51.100.1", "198.51.100.1"),
+            (UNTRUSTED, "", SENDER),
+            (UNTRUSTED, "198.51.100.1", SENDER),
+            (UNTRUSTED, "::ffff:192.0.2.7", "::ffff:192.0.2.7"),
+            (TRUSTED, "198.51.100.1", "198.51.100.1"),
         ],
     )
-    def test_only_an_importer_may_name_another_address(
-        self, setting: TrackingContext, address: str, found: str
+    def test_only_a_trusted_sender_may_set_another_address(
+        self, request_: Request, address: str, clientip: str
     ) -> None:
-        assert fields(setting, cip=address)["clientip"] == found
+        assert fields(request_, cip=address)["clientip"] == clientip
 
-    def test_a_name_in_place_of_an_address_is_no_address(self) -> None:
-        assert told(fields(IMPORTER, cip="host.example")) == {"event": "view", "clienthost": "host.example"}
+    def test_a_host_name_instead_of_an_address_is_the_clienthost(self) -> None:
+        assert without_common_fields(fields(TRUSTED, cip="host.example")) == {
+            "event": "view",
+            "clienthost": "host.example",
+        }
 
-    def test_only_an_importer_may_name_a_place(self) -> None:
+    def test_only_a_trusted_sender_may_set_a_location(self) -> None:
         place = {"country": "de", "region": "BE", "city": "Berlin", "lat": "52.5", "long": "13.4"}
-        assert told(fields(**place)) == {"event": "view"}
-        assert told(fields(IMPORTER, **place)) == {"event": "view", **place, "lat": 52.5, "long": 13.4}
+        assert without_common_fields(fields(**place)) == {"event": "view"}
+        assert without_common_fields(fields(TRUSTED, **place)) == {"event": "view", **place, "lat": 52.5, "long": 13.4}
 
-    def test_the_agent_and_languages_are_the_senders_own_where_none_are_told(self) -> None:
-        setting = IMPORTER._replace(user_agent="Browser/1", accept_language="en")
-        assert told(fields(setting)) == {"event": "view", "agent": "Browser/1", "lang": "en"}
-        assert told(fields(setting, ua="Other/2")) == {"event": "view", "agent": "Other/2", "lang": "en"}
-        assert told(fields(setting, cip="198.51.100.1")) == {"event": "view"}
+    def test_user_agent_and_language_default_to_the_headers(self) -> None:
+        request = TRUSTED._replace(headers={"User-Agent": "Browser/1", "Accept-Language": "en"})
+        assert without_common_fields(fields(request)) == {"event": "view", "agent": "Browser/1", "lang": "en"}
+        assert without_common_fields(fields(request, ua="Other/2")) == {
+            "event": "view",
+            "agent": "Other/2",
+            "lang": "en",
+        }
+        assert without_common_fields(fields(request, cip="198.51.100.1")) == {"event": "view"}
 
-    def test_a_picture_in_a_page_is_of_that_page(self) -> None:
-        setting = STRANGER._replace(page_url=PAGE)
-        assert fields(setting)["id"] == "/data/wells"
-        assert "url" not in fields(setting, urlref="https://a.example/")
-        assert fields(setting, url="https://example.org/b")["id"] == "/b"
+    def test_the_url_defaults_to_the_page_of_the_image(self) -> None:
+        required = {"idsite": "1", "rec": "1"}
+        assert build_event_fields(required, UNTRUSTED, PAGE)["id"] == "/data/wells"
+        assert "url" not in build_event_fields({**required, "urlref": "https://a.example/"}, UNTRUSTED, PAGE)
+        assert build_event_fields({**required, "url": "https://example.org/b"}, UNTRUSTED, PAGE)["id"] == "/b"
 
 
 class TestItems:
-    setting = STRANGER._replace(item_pattern=DATASETS)
+    request = UNTRUSTED._replace(config=IngestConfig(item_pattern=DATASETS))
 
     @pytest.mark.parametrize(
         ("parameters", "item"),
@@ -231,19 +239,19 @@ class TestItems:
              ("outlink", "abc", None)),
         ],
     )  # fmt: skip
-    def test_the_operators_rule_says_what_an_item_is(self, parameters: dict[str, str], item: tuple[str, ...]) -> None:
-        found = fields(self.setting, **parameters)
-        assert (found["event"], found.get("id"), found.get("format")) == item
+    def test_the_item_pattern_finds_the_item(self, parameters: dict[str, str], item: tuple[str, ...]) -> None:
+        event = fields(self.request, **parameters)
+        assert (event["event"], event.get("id"), event.get("format")) == item
 
 
-class TestLinesOfLogs:
-    """What Matomo's log importer makes of them."""
+class TestLogImporter:
+    """Requests that Matomo's log importer builds from log lines."""
 
     @staticmethod
     def line(status: str, path: str = "/data/a", **more: str) -> dict[str, Any]:
         variables = orjson.dumps({"1": ["HTTP-code", status], "2": ["HTTP-method", more.pop("method", "GET")]}).decode()
         return fields(
-            IMPORTER,
+            TRUSTED,
             apiv="1",
             url=f"http://localhost{path}",
             urlref="",
@@ -272,24 +280,24 @@ class TestLinesOfLogs:
             ("200", "/data/a", {"method": "POST"}, ("request", "/data/a", None, 200)),
         ],
     )  # fmt: skip
-    def test_they_count_as_in_a_log_read_here(
+    def test_log_lines_count_as_when_metronome_imports_them(
         self, status: str, path: str, more: dict[str, str], item: tuple[object, ...]
     ) -> None:
-        found = self.line(status, path, **more)
-        assert (found["event"], found["id"], found.get("format"), found["status"]) == item
-        assert (found["bytes"], found["clientip"]) == (512, "198.51.100.1")
+        event = self.line(status, path, **more)
+        assert (event["event"], event["id"], event.get("format"), event["status"]) == item
+        assert (event["bytes"], event["clientip"]) == (512, "198.51.100.1")
 
-    def test_a_trackers_request_in_a_log_is_what_the_tracker_meant(self) -> None:
-        found = self.line("204", "/data/a.kml", _id="0123456789abcdef", pv_id="abcdef")
-        assert (found["event"], found["id"], "status" in found) == ("view", "/data/a.kml", False)
+    def test_a_trackers_request_in_a_log_counts_as_the_tracker_sent_it(self) -> None:
+        event = self.line("204", "/data/a.kml", _id="0123456789abcdef", pv_id="abcdef")
+        assert (event["event"], event["id"], "status" in event) == ("view", "/data/a.kml", False)
 
     @pytest.mark.parametrize("variables", ["{broken", "[]", '{"1":"HTTP-code"}', '{"1":["HTTP-code","99999"]}', "7"])
-    def test_other_variables_tell_nothing_of_a_status(self, variables: str) -> None:
-        found = fields(IMPORTER, url=PAGE, cip="198.51.100.1", cvar=variables)
-        assert (found["event"], "status" in found) == ("view", False)
+    def test_other_custom_variables_set_no_status(self, variables: str) -> None:
+        event = fields(TRUSTED, url=PAGE, cip="198.51.100.1", cvar=variables)
+        assert (event["event"], "status" in event) == ("view", False)
 
-    @pytest.mark.parametrize(("title", "event"), [("404/URL = %2Fx/From = ", "error"), ("404 not found", "view")])
-    def test_an_error_page_names_itself(self, title: str, event: str) -> None:
+    @pytest.mark.parametrize(("title", "event"), [("404/URL = %2Fx/From = ", "error"), ("404 not event", "view")])
+    def test_the_title_of_an_error_page_sets_the_event(self, title: str, event: str) -> None:
         assert fields(url=PAGE, action_name=title)["event"] == event
 
 
@@ -303,16 +311,16 @@ _values = st.recursive(
 )
 
 
-@given(st.dictionaries(_names, _values, max_size=8), st.sampled_from([STRANGER, IMPORTER]))
-def test_any_parameters_are_an_event_or_invalid(parameters: dict[str, Any], setting: TrackingContext) -> None:
+@given(st.dictionaries(_names, _values, max_size=8), st.sampled_from([UNTRUSTED, TRUSTED]))
+def test_any_parameters_become_an_event_or_are_rejected(parameters: dict[str, Any], request_: Request) -> None:
     try:
-        found = build_event_fields({"idsite": 1, "rec": 1, **parameters}, setting)
-        build_document(Event(found), DocumentContext(ARRIVAL, None, "2027"), "spare")
+        event = build_event_fields({"idsite": 1, "rec": 1, **parameters}, request_)
+        build_document(Event(event), DocumentContext(ARRIVAL, None, "2027"), "spare")
     except Malformed as error:
         orjson.dumps(str(error).encode(errors="backslashreplace").decode())
 
 
-def test_nesting_too_deep_to_be_written_is_invalid() -> None:
+def test_rejects_values_that_are_nested_too_deeply() -> None:
     deep: Any = 1
     for _ in range(900):
         deep = [deep]

@@ -1,4 +1,4 @@
-"""Requests of the Matomo Tracking API, as trackers send them, and the answers to them."""
+"""Requests of the Matomo Tracking API, and the replies."""
 
 import json
 from typing import Any, Final
@@ -31,12 +31,12 @@ def post(body: bytes | str | object, query: str = "", **headers: str) -> Request
 
 
 def events(request: Request) -> list[Any]:
-    """Read a request; of what is no event, the sentence that says why."""
-    readings = list(tracker.parse(request).events)
-    return [reading.fields if isinstance(reading, Event) else str(reading) for reading in readings]
+    """Return the fields of a request's events, or the error message of entries that are rejected."""
+    parsed = list(tracker.parse(request).events)
+    return [event.fields if isinstance(event, Event) else str(event) for event in parsed]
 
 
-def answer(
+def reply_to(
     request: Request, rejected: dict[int, Malformed | PayloadTooLarge] | None = None, accepted: int = 1
 ) -> Reply:
     return tracker.reply(request, tracker.parse(request), IngestResult(accepted, rejected or {}))
@@ -92,7 +92,7 @@ JS_FIELDS: Final = {
           "items": CART, "last_order_at": 1}),
     ],
 )  # fmt: skip
-def test_what_matomo_js_sends_is_kept_whole(query: str, fields: dict[str, Any]) -> None:
+def test_requests_of_matomo_js_are_stored_completely(query: str, fields: dict[str, Any]) -> None:
     browser = {"pdf": 1, "qt": 0, "realp": 0, "wma": 0, "fla": 0, "java": 0, "ag": 0, "cookie": 1, "res": "1920x1080"}
     whole = {**JS_FIELDS, **browser, "uadata": '{"brands":[],"platform":"Linux"}', **fields}
     assert events(get(query + JS_BROWSER)) == [whole]
@@ -102,7 +102,7 @@ def test_what_matomo_js_sends_is_kept_whole(query: str, fields: dict[str, Any]) 
     assert events(post(bulk)) == [whole, whole]
 
 
-def test_what_the_node_tracker_sends_is_read() -> None:
+def test_requests_of_the_node_tracker_are_parsed() -> None:
     said = {
         "url": "http://example.com/track/this/url",
         "action_name": "Title",
@@ -139,53 +139,53 @@ def test_what_the_node_tracker_sends_is_read() -> None:
     ]
 
 
-class TestShapes:
+class TestRequestFormats:
     @pytest.mark.parametrize("address", ["", f"?{VIEW}", f"https://m.example/matomo.php?{VIEW}#x", VIEW])
-    def test_a_bulk_holds_addresses_or_queries(self, address: str) -> None:
+    def test_bulk_entries_may_be_urls_or_queries(self, address: str) -> None:
         found = events(post({"requests": [address]}))
         assert ([one["id"] for one in found] == ["/a"]) if address else ("idsite" in found[0])
 
-    def test_a_bulk_holds_objects_too(self) -> None:
+    def test_bulk_entries_may_be_objects(self) -> None:
         found = events(post({"requests": [{"idsite": 1, "rec": 1, "url": "/a", "cvar": {"1": ["a", "b"]}}]}))
         assert (found[0]["id"], found[0]["cvar"]) == ("/a", '{"1":["a","b"]}')
 
-    def test_a_wrong_one_fails_none_of_its_neighbours(self) -> None:
+    def test_an_invalid_bulk_entry_does_not_affect_the_others(self) -> None:
         found = events(post({"requests": [f"?{VIEW}", "?idsite=1", None, 7, ["?x"], "?rec=1", f"?{VIEW}"]}))
         assert [type(one) is dict for one in found] == [True, False, False, False, False, False, True]
 
-    def test_one_with_too_many_parameters_fails_alone(self) -> None:
+    def test_a_bulk_entry_with_too_many_parameters_does_not_affect_the_others(self) -> None:
         found = events(post({"requests": ["?" + "a=1&" * 1001, f"?{VIEW}"]}))
         assert ("1000 parameters" in found[0], found[1]["id"]) == (True, "/a")
 
-    def test_json_may_hold_a_single_one(self) -> None:
+    def test_a_json_object_may_be_a_single_request(self) -> None:
         assert events(post({"idsite": 1, "rec": 1, "url": "/a", "action_name": "A"}))[0]["title"] == "A"
 
-    def test_the_query_counts_where_the_form_says_otherwise(self) -> None:
+    def test_the_query_wins_over_the_form(self) -> None:
         assert events(post("idsite=1&rec=1&url=/form", "url=/query"))[0]["id"] == "/query"
 
     @pytest.mark.parametrize(
         "body",
         [b"{", b'{"requests":[', b"[]", b'["?idsite=1"]', b'{"requests":7}', b'{"requests":{"0":"?x"}}', b"", b"\xff{"],
     )
-    def test_a_body_that_cannot_be_read_is_refused(self, body: bytes) -> None:
+    def test_rejects_an_invalid_body(self, body: bytes) -> None:
         request = post(body)
         if body == b"\xff{":
             assert "idsite" in events(request)[0]
         else:
-            with pytest.raises(Malformed, match=r"bulk|JSON|empty"):
+            with pytest.raises(Malformed, match=r"array of requests|JSON|empty"):
                 tracker.parse(request)
 
-    def test_a_bulk_of_more_than_a_request_may_hold_is_refused(self) -> None:
+    def test_rejects_a_bulk_with_too_many_entries(self) -> None:
         with pytest.raises(PayloadTooLarge, match="over 100"):
             tracker.parse(post({"requests": ["?x"] * 101}))
 
-    def test_a_picture_in_a_page_without_scripts_is_of_that_page(self) -> None:
+    def test_the_page_of_an_image_is_its_referrer(self) -> None:
         page = {"Referer": "https://example.org/page"}
         assert events(get("idsite=1&rec=1", **page))[0]["id"] == "/page"
         assert "id" not in events(post("idsite=1&rec=1", **page))[0]
         assert "referer" not in events(get(VIEW, **page))[0]
 
-    def test_the_browsers_headers_say_who_it_is(self) -> None:
+    def test_user_agent_and_language_are_taken_from_the_headers(self) -> None:
         found = events(get(VIEW, **{"User-Agent": "Browser/1", "Accept-Language": "de"}))[0]
         assert (found["agent"], found["lang"]) == ("Browser/1", "de")
 
@@ -204,41 +204,38 @@ class TestTokens:
             post(VIEW, "token_auth=another", Authorization=f"Bearer {SECRET}"),
         ],
     )
-    def test_the_key_is_found_wherever_trackers_put_it(self, request_: Request) -> None:
+    def test_the_key_is_found_in_each_place_that_trackers_use(self, request_: Request) -> None:
         assert tracker.extract_key(request_) == SECRET
 
     @pytest.mark.parametrize(
         "body",
         ["", '{"token_auth":', '{"token_auth":7}', '["token_auth"]', '{"requests":"token_auth"}', "a=token_auth"],
     )
-    def test_none_is_found_in_what_cannot_be_read(self, body: str) -> None:
+    def test_an_invalid_body_has_no_key(self, body: str) -> None:
         assert tracker.extract_key(post(body)) == ""
 
-    def test_it_is_never_kept(self) -> None:
+    def test_the_key_is_never_stored(self) -> None:
         for request in (get(f"{VIEW}&token_auth={SECRET}"), post({"requests": [f"?{VIEW}&token_auth={SECRET}"]})):
             assert SECRET not in repr(list(tracker.parse(request).events))
 
 
-class TestIdentities:
+class TestEventIds:
     two: Final = {"requests": [f"?{VIEW}&cdt=2026-01-22+11:00:00", f"?{VIEW}&cdt=2026-01-22+11:00:01"]}
 
     @staticmethod
-    def names(request: Request) -> list[str | None]:
-        return [one.get("event_id") for one in events(request)]
+    def event_ids(request: Request) -> list[str | None]:
+        return [event.get("event_id") for event in events(request)]
 
-    def test_a_bulk_of_dated_things_is_known_again(self) -> None:
-        names = self.names(post(self.two))
-        assert len(set(names)) == 2
-        assert names == self.names(post(self.two))
-        assert not set(names) & set(self.names(post({**self.two, "token_auth": SECRET})))
+    def test_a_bulk_with_times_gets_the_same_ids_again(self) -> None:
+        ids = self.event_ids(post(self.two))
+        assert len(set(ids)) == 2
+        assert ids == self.event_ids(post(self.two))
+        assert not set(ids) & set(self.event_ids(post({**self.two, "token_auth": SECRET})))
 
-    def test_a_wrong_one_among_them_shifts_no_names(self) -> None:
-        wrong = {"requests": [self.two["requests"][0], None, self.two["requests"][1]]}
-        assert [name is not None and name[-2:] for name in self.named(wrong)] == ["-0", "-2"]
-
-    @staticmethod
-    def named(bulk: dict[str, list[Any]]) -> list[str | None]:
-        return [one["event_id"] for one in events(post(bulk)) if type(one) is dict]
+    def test_an_invalid_entry_does_not_change_the_ids_of_the_others(self) -> None:
+        bulk = {"requests": [self.two["requests"][0], None, self.two["requests"][1]]}
+        ids = [event["event_id"] for event in events(post(bulk)) if type(event) is dict]
+        assert [event_id[-2:] for event_id in ids] == ["-0", "-2"]
 
     @pytest.mark.parametrize(
         "request_",
@@ -249,13 +246,13 @@ class TestIdentities:
             get(f"{VIEW}&cdt=2026-01-22+11:00:00"),
         ],
     )
-    def test_others_are_not(self, request_: Request) -> None:
-        assert set(self.names(request_)) == {None}
+    def test_other_requests_get_no_derived_ids(self, request_: Request) -> None:
+        assert set(self.event_ids(request_)) == {None}
 
 
-class TestAnswers:
-    def test_a_single_one_is_answered_with_the_picture(self) -> None:
-        reply = answer(get(VIEW))
+class TestReplies:
+    def test_a_single_request_is_answered_with_the_image(self) -> None:
+        reply = reply_to(get(VIEW))
         assert (reply.status, reply.body, reply.content_type) == (200, TRANSPARENT_GIF, "image/gif")
 
     @pytest.mark.parametrize(
@@ -267,61 +264,59 @@ class TestAnswers:
             post({"requests": [f"?{VIEW}"], "send_image": 0}),
         ],
     )
-    def test_or_with_nothing_where_none_is_wanted(self, request_: Request) -> None:
-        assert (answer(request_).status, answer(request_).body) == (204, b"")
+    def test_the_reply_is_empty_with_send_image_0(self, request_: Request) -> None:
+        assert (reply_to(request_).status, reply_to(request_).body) == (204, b"")
 
-    def test_a_wrong_one_is_answered_with_its_error(self) -> None:
+    def test_an_invalid_request_is_answered_with_its_error(self) -> None:
         with pytest.raises(Malformed, match="no site"):
-            answer(get("send_image=0"), {0: Malformed("no site")}, 0)
+            reply_to(get("send_image=0"), {0: Malformed("no site")}, 0)
 
-    def test_nobody_asking_anything_is_told_what_is_here(self) -> None:
-        reply = answer(get(""))
+    def test_an_empty_get_is_answered_with_a_description(self) -> None:
+        reply = reply_to(get(""))
         assert (reply.status, reply.content_type) == (200, "text/plain")
 
     @pytest.mark.parametrize(
-        ("believed", "token", "more"),
+        ("trusted", "token", "more"),
         [(False, SECRET, {}), (True, "", {}), (True, SECRET, {"invalid_indices": [1, 3]})],
-        ids=["stranger", "open service", "importer"],
+        ids=["no scope import", "no token", "importer"],
     )
-    def test_a_bulk_is_answered_with_how_many_were_taken(
-        self, *, believed: bool, token: str, more: dict[str, Any]
-    ) -> None:
-        request = post({"requests": [f"?{VIEW}"] * 4, "token_auth": token})._replace(is_trusted=believed)
-        reply = answer(request, {3: Malformed("b"), 1: Malformed("ä\n")}, 2)
+    def test_the_reply_to_a_bulk_has_the_counts(self, *, trusted: bool, token: str, more: dict[str, Any]) -> None:
+        request = post({"requests": [f"?{VIEW}"] * 4, "token_auth": token})._replace(is_trusted=trusted)
+        reply = reply_to(request, {3: Malformed("b"), 1: Malformed("ä\n")}, 2)
         assert (reply.status, reply.content_type) == (200, "application/json")
         assert orjson.loads(reply.body) == {"status": "success", "tracked": 2, "invalid": 2, **more}
         assert reply.headers[ERROR_HEADER] == "??"
 
-    def test_an_empty_bulk_is_no_mistake(self) -> None:
-        assert orjson.loads(answer(post({"requests": []}), {}, 0).body)["tracked"] == 0
+    def test_an_empty_bulk_is_valid(self) -> None:
+        assert orjson.loads(reply_to(post({"requests": []}), {}, 0).body)["tracked"] == 0
 
     @pytest.mark.parametrize("body", [b'{"requests":[', b'{"requests":["?x"]}'])
-    def test_a_bulk_that_was_not_taken_is_told_in_matomos_way(self, body: bytes) -> None:
+    def test_a_rejected_bulk_gets_an_error_in_matomos_format(self, body: bytes) -> None:
         reply = tracker.reply_error(post(body), SpoolFull("no room"))
-        said = orjson.loads(reply.body)
-        assert (reply.status, said["status"], said["tracked"], said["invalid"]) == (503, "error", 0, 0)
-        assert "no room" in said["message"]
+        body_ = orjson.loads(reply.body)
+        assert (reply.status, body_["status"], body_["tracked"], body_["invalid"]) == (503, "error", 0, 0)
+        assert "no room" in body_["message"]
         assert "Retry-After" in reply.headers
 
-    def test_others_are_told_as_everywhere(self) -> None:
+    def test_other_errors_are_problem_details(self) -> None:
         reply = tracker.reply_error(get(VIEW), Unauthorized("a key is needed"))
         assert (reply.status, reply.content_type) == (401, "application/problem+json")
         assert "WWW-Authenticate" in reply.headers
 
-    def test_each_lets_the_page_read_it_with_credentials(self) -> None:
+    def test_a_page_may_read_every_reply_with_credentials(self) -> None:
         origin = {"Origin": "https://example.org"}
         requests = [get("", **origin), get(VIEW, **origin), post(f"{VIEW}&send_image=0", **origin)]
-        replies = [*map(answer, requests), answer(post({"requests": []}, **origin))]
-        refused = (get(VIEW, **origin), post({"requests": []}, **origin))
-        replies += [tracker.reply_error(request, Malformed("x")) for request in refused]
+        replies = [*map(reply_to, requests), reply_to(post({"requests": []}, **origin))]
+        rejected = (get(VIEW, **origin), post({"requests": []}, **origin))
+        replies += [tracker.reply_error(request, Malformed("x")) for request in rejected]
         for reply in replies:
             assert reply.headers["Access-Control-Allow-Origin"] == "https://example.org"
             assert reply.headers["Access-Control-Allow-Credentials"] == "true"
             assert reply.headers["Vary"] == "Origin"
 
     @pytest.mark.parametrize("origin", ["", "https://exämple.org", "a\nb"])
-    def test_what_is_no_origin_is_not_echoed(self, origin: str) -> None:
-        assert "Access-Control-Allow-Origin" not in answer(get(VIEW, Origin=origin)).headers
+    def test_an_invalid_origin_is_not_repeated(self, origin: str) -> None:
+        assert "Access-Control-Allow-Origin" not in reply_to(get(VIEW, Origin=origin)).headers
 
 
 _texts = st.text(max_size=20) | st.sampled_from([VIEW, f"?{VIEW}", "?idsite=1&rec=1&cdt=x", "?%", "?a[b]=c&a=%ff"])
@@ -333,18 +328,18 @@ _json = st.recursive(
     ),
     max_leaves=12,
 )
-_bodies = st.binary(max_size=60) | _texts.map(str.encode) | _json.map(lambda found: json.dumps(found).encode())
+_bodies = st.binary(max_size=60) | _texts.map(str.encode) | _json.map(lambda value: json.dumps(value).encode())
 
 
 @given(_bodies, _texts, st.sampled_from(["GET", "POST"]))
-def test_any_request_is_read_or_refused(body: bytes, query: str, method: str) -> None:
+def test_any_request_is_parsed_or_rejected(body: bytes, query: str, method: str) -> None:
     request = post(body, query)._replace(method=method, max_events=3)
     assert type(tracker.extract_key(request)) is str
     try:
-        readings: ParsedRequest = tracker.parse(request)
+        parsed: ParsedRequest = tracker.parse(request)
     except (Malformed, PayloadTooLarge) as error:
-        assert tracker.reply_error(request, error).status == 400  # noqa: PT017  # what it is answered with
+        assert tracker.reply_error(request, error).status == 400  # noqa: PT017  # the reply to the error
         return
-    for reading in readings.events:
-        assert isinstance(reading, Event | Malformed | PayloadTooLarge)
-    assert tracker.reply(request, readings, IngestResult(0, {})).status in {200, 204}
+    for event in parsed.events:
+        assert isinstance(event, Event | Malformed | PayloadTooLarge)
+    assert tracker.reply(request, parsed, IngestResult(0, {})).status in {200, 204}

@@ -18,11 +18,11 @@ ARRIVAL: Final = "2026-11-22T19:00:00.000Z"
 
 
 class Call(NamedTuple):
-    """A call of the API, and what is told."""
+    """A call of the API, and what is expected."""
 
     path: str
     body: str
-    told: Any
+    expected: Any
 
 
 class Recording(NamedTuple):
@@ -298,74 +298,76 @@ CALLS: Final = {
         [{"idsite": 1}],
     ),
 }
-"""What import_logs.py asks before it starts, and what it is told."""
+"""Requests that import_logs.py sends before it starts, and the replies."""
 
 
-def address_of(method: str, path: str) -> Endpoint:
-    """Return the address that a request came to."""
-    return next(one for one in ENDPOINTS if (one.method, one.prefix + one.path) == (method, path))
+def endpoint_of(method: str, path: str) -> Endpoint:
+    """Return the endpoint of a request."""
+    return next(
+        endpoint for endpoint in ENDPOINTS if (endpoint.method, endpoint.prefix + endpoint.path) == (method, path)
+    )
 
 
 def play(recording: Recording) -> tuple[list[Mapping[str, Any]], Reply]:
-    """Return the events of a recorded request, and the answer to it."""
+    """Return the events of a recorded request and the reply."""
     path, _, query = recording.target.partition("?")
-    address = address_of(recording.method, path)
+    endpoint = endpoint_of(recording.method, path)
     request = Request(
         recording.body.encode(),
         "",
         100,
         recording.method,
-        path.removeprefix(address.prefix),
+        path.removeprefix(endpoint.prefix),
         query,
         CIMultiDict({"Host": HOST, **({"User-Agent": recording.agent} if recording.agent else {})}),
         client_ip="192.0.2.1",
         received_at=ARRIVAL,
         is_trusted=TOKEN in recording.body,
     )
-    readings = address.dialect.parse(request)
-    events = [event.fields for event in readings.events if isinstance(event, Event)]
-    return events, address.dialect.reply(request, readings, IngestResult(len(events), {}))
+    parsed = endpoint.dialect.parse(request)
+    events = [event.fields for event in parsed.events if isinstance(event, Event)]
+    return events, endpoint.dialect.reply(request, parsed, IngestResult(len(events), {}))
 
 
 @pytest.mark.parametrize("name", RECORDINGS)
-def test_what_a_client_sends_becomes_these_events(name: str) -> None:
+def test_a_recorded_request_becomes_the_expected_events(name: str) -> None:
     events, _ = play(RECORDINGS[name])
     unnamed = [{field: value for field, value in event.items() if field != "event_id"} for event in events]
     assert unnamed == RECORDINGS[name].events
 
 
 @pytest.mark.parametrize("name", RECORDINGS)
-def test_it_is_answered_as_the_client_expects(name: str) -> None:
+def test_a_recorded_request_gets_the_expected_reply(name: str) -> None:
     recording = RECORDINGS[name]
     events, reply = play(recording)
     assert reply.status == 200
     if recording.method == "GET":
         assert (reply.content_type, reply.body) == ("image/gif", TRANSPARENT_GIF)
         return
-    told = {"status": "success", "tracked": len(events), "invalid": 0}
-    # The importer shows a token, and asks for these to say which of its lines were wrong.
-    assert orjson.loads(reply.body) == told | ({"invalid_indices": []} if TOKEN in recording.body else {})
+    expected = {"status": "success", "tracked": len(events), "invalid": 0}
+    # The importer sends a token, and reports the lines with these indices.
+    assert orjson.loads(reply.body) == expected | ({"invalid_indices": []} if TOKEN in recording.body else {})
 
 
-def test_a_log_that_is_sent_again_has_the_same_names() -> None:
+def test_a_resent_log_has_the_same_event_ids() -> None:
     first, second = (play(RECORDINGS["a log"])[0] for _ in range(2))
     assert first == second
     assert len({event["event_id"] for event in first}) == len(first)
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_what_the_importer_asks_first_is_answered(name: str) -> None:
-    path, body, told = CALLS[name]
-    dialect = address_of("POST", path).dialect
+def test_the_first_requests_of_the_importer_are_answered(name: str) -> None:
+    path, body, expected = CALLS[name]
+    dialect = endpoint_of("POST", path).dialect
     request = Request(body.encode(), "", 100, "POST", headers={"Host": HOST}, is_trusted=True)
     reply = dialect.reply(request, dialect.parse(request), IngestResult(0, {}))
     assert dialect.extract_key(request) == TOKEN
-    assert (reply.status, orjson.loads(reply.body)) == (200, told)
+    assert (reply.status, orjson.loads(reply.body)) == (200, expected)
 
 
 @pytest.mark.parametrize("path", ["/", "/index.php", "/matomo.php", "/piwik.php"])
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_a_slash_more_before_an_address_leads_to_the_same(method: str, path: str) -> None:
-    once, twice = address_of(method, path), address_of(method, f"/{path}")
+def test_a_double_slash_leads_to_the_same_endpoint(method: str, path: str) -> None:
+    once, twice = endpoint_of(method, path), endpoint_of(method, f"/{path}")
     assert twice.prefix == "/"
     assert twice._replace(prefix="") == once
