@@ -58,6 +58,7 @@ lint: $(INSTALLED_DEV) ## check style, types and that generated docs are up to d
 	@# Examples have the same names, so each is looked at by itself.
 	for example in examples/*/*.py; do $(BIN)/mypy $$example || exit 1; done
 	$(BIN)/python docs/generate.py --check
+	$(BIN)/python -m kibana --check
 
 .PHONY: format
 format: $(INSTALLED_DEV) ## put the code in order
@@ -65,8 +66,9 @@ format: $(INSTALLED_DEV) ## put the code in order
 	$(BIN)/ruff format
 
 .PHONY: docs
-docs: $(INSTALLED) ## write the generated docs and dashboards anew
+docs: $(INSTALLED) ## write the generated docs and dashboards
 	$(BIN)/python docs/generate.py
+	$(BIN)/python -m kibana
 
 .PHONY: bench
 bench: $(INSTALLED_DEV) ## measure, and print the table

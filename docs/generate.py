@@ -1,7 +1,4 @@
-"""Writes what is generated and yet kept: docs/configuration.md from the table of settings, and Kibana's dashboards.
-
-With --check it says whether these are up to date.
-"""  # noqa: INP001  # a script of its own
+"""Write docs/configuration.md from the table of settings; with --check, compare it."""  # noqa: INP001  # a script of its own
 
 import sys
 from collections.abc import Callable
@@ -11,7 +8,6 @@ from typing import Final
 from pydantic.fields import FieldInfo
 
 from metronome.config import ENV_PREFIX, Settings, format_default
-from metronome.dashboards import build_saved_objects, encode_ndjson
 
 ROOT: Final = Path(__file__).parents[1]
 
@@ -29,8 +25,7 @@ An invalid value stops the start, with a message that names the setting:
 
 ```console
 $ METRONOME_PORT=http metronome serve
-metronome: METRONOME_PORT is 'http': Input should be a valid integer, unable to parse string as an integer; correct \
-the setting that the message names
+metronome serve: METRONOME_PORT is 'http': Input should be a valid integer, unable to parse string as an integer
 ```
 
 An empty variable counts as unset.
@@ -51,11 +46,6 @@ def page() -> bytes:
     return (_HEAD + "".join(_row(name, field) for name, field in Settings.model_fields.items())).encode()
 
 
-def dashboards() -> bytes:
-    """Return the dashboards of an installation that has the usual index prefix."""
-    return encode_ndjson(build_saved_objects(str(Settings.model_fields["index_prefix"].default)))
-
-
 def _row(name: str, field: FieldInfo) -> str:
     default = format_default(field.default)
     option = name.replace("_", "-")
@@ -70,7 +60,6 @@ def _row(name: str, field: FieldInfo) -> str:
 
 GENERATED: Final[dict[str, tuple[Callable[[], bytes], str]]] = {
     "docs/configuration.md": (page, "metronome/config.py"),
-    "kibana/metronome.ndjson": (dashboards, "metronome/dashboards"),
 }
 """Each file, how it is made, and of what."""
 

@@ -1,10 +1,6 @@
-"""``metronome dashboards``: brings Kibana's dashboards into a Kibana, or writes them into a folder.
+"""``metronome dashboards``: install Metronome's dashboards in Kibana, or write them to a file.
 
-What Kibana's answers mean: whether it is a Kibana, and whether it has taken what it was given.
-
-Formats: Kibana's status API (``GET /api/status``) and saved objects import API, as of Kibana 8.19.
-
-Speaks to a Kibana: waits for it, asks what it is, and has it import saved objects.
+Uses Kibana's status API (``GET /api/status``) and its saved objects import API, as of Kibana 8.19.
 """
 
 import asyncio
@@ -14,6 +10,7 @@ import ssl
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Mapping
 from http import HTTPStatus
+from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Final, NamedTuple
 
@@ -22,21 +19,19 @@ import orjson
 import typer
 from yarl import URL
 
-from metronome.cli.output import print_note
+from metronome.cli.errors import print_error, reporting_errors
+from metronome.cli.output import print_lines
 from metronome.config import read_settings
-from metronome.dashboards import build_saved_objects, dashboard_ids, encode_ndjson
 from metronome.errors import (
     ConfigurationError,
     DashboardsRejected,
     KibanaAccessDenied,
     KibanaUnavailable,
-    MetronomeError,
-    describe,
 )
 from metronome.server_client import validate_key
 
 MINIMUM_VERSION: Final = (8, 15)
-"""The first Kibana that knows the form of dashboards that these have."""
+"""The first version of Kibana that can import these dashboards."""
 
 _DENIED_STATUSES: Final = frozenset({401, 403})
 _VERSION_PATTERN: Final = re.compile(r"(\d+)\.(\d+)\.\S+")
@@ -45,110 +40,109 @@ _MAX_REASON_CHARACTERS: Final = 300
 
 
 class KibanaResponse(NamedTuple):
-    """What Kibana answered."""
+    """A response of Kibana."""
 
     status: int
     body: bytes
 
     def json(self) -> dict[str, Any]:
-        """Return its JSON, or nothing where it is none."""
+        """Return the JSON object in the body; empty if there is none."""
         try:
             return _as_object(orjson.loads(self.body))
         except ValueError:
             return {}
 
     def reason(self) -> str:
-        """Tell it in a few words."""
-        known = HTTPStatus(self.status).phrase if self.status in {*HTTPStatus} else ""
-        said = self.json().get("message")
-        return f"{self.status} {str(said)[:_MAX_REASON_CHARACTERS] if said else known}".strip()
+        """Return the status and Kibana's message."""
+        phrase = HTTPStatus(self.status).phrase if self.status in {*HTTPStatus} else ""
+        message = self.json().get("message")
+        return f"{self.status} {str(message)[:_MAX_REASON_CHARACTERS] if message else phrase}".strip()
 
 
 def check_denied(kibana: str, response: KibanaResponse) -> None:
-    """Raise `KibanaAccessDenied` if an answer says that this is not allowed.
+    """Raise `KibanaAccessDenied` if Kibana denies access.
 
     Args:
-        kibana: the Kibana's address, as messages show it.
-        response: what it answered.
+        kibana: name of the Kibana in messages.
+        response: any response.
 
     """
     if response.status in _DENIED_STATUSES:
-        raise KibanaAccessDenied(f"{kibana} does not allow this: {response.reason()}")
+        raise KibanaAccessDenied(f"{kibana} denies access: {response.reason()}")
 
 
 def validate_version(kibana: str, response: KibanaResponse) -> str:
-    """Return a Kibana's version, from its status; nothing where it tells that only to those it knows.
+    """Return the version of Kibana; empty if it tells that only to authenticated clients.
 
     Args:
-        kibana: the Kibana's address, as messages show it.
-        response: to ``GET /api/status``.
+        kibana: name of the Kibana in messages.
+        response: response to ``GET /api/status``.
 
     Raises:
-        KibanaAccessDenied: this is not allowed.
-        DashboardsRejected: it is too old.
-        ConfigurationError: it is no Kibana.
+        KibanaAccessDenied: access is denied.
+        DashboardsRejected: the version is too old.
+        ConfigurationError: the server is not Kibana.
 
     """
     check_denied(kibana, response)
     body = response.json()
     if response.status != HTTPStatus.OK or "overall" not in _as_object(body.get("status")):
-        said = "something else" if response.status == HTTPStatus.OK else response.reason()
+        reason = "no status" if response.status == HTTPStatus.OK else response.reason()
         raise ConfigurationError(
-            f"{kibana} is no Kibana: GET /api/status answers {said}; name its address, as http://host:5601"
+            f"{kibana} is not Kibana: GET /api/status responds {reason}; expected a URL such as http://host:5601"
         )
     version = str(_as_object(body.get("version")).get("number", ""))
     match = _VERSION_PATTERN.fullmatch(version)
     if match is not None and (int(match[1]), int(match[2])) < MINIMUM_VERSION:
         raise DashboardsRejected(
-            f"{kibana} is Kibana {version}, and these dashboards need {MINIMUM_VERSION[0]}.{MINIMUM_VERSION[1]} "
-            f"or newer"
+            f"{kibana} is Kibana {version}; the dashboards need {MINIMUM_VERSION[0]}.{MINIMUM_VERSION[1]} or newer"
         )
     return version
 
 
 def validate_import(kibana: str, response: KibanaResponse, count: int) -> int:
-    """Return how many objects were imported: all of them.
+    """Return the number of imported objects if all were imported.
 
     Args:
-        kibana: the Kibana's address, as messages show it.
-        response: to the import. A 200 does not say that anything was imported.
-        count: how many there were to be imported.
+        kibana: name of the Kibana in messages.
+        response: response to the import. A status of 200 does not mean that anything was imported.
+        count: number of objects that were sent.
 
     Raises:
-        KibanaAccessDenied: this is not allowed.
-        DashboardsRejected: not all were; the message names the first of them, and why.
+        KibanaAccessDenied: access is denied.
+        DashboardsRejected: not all objects were imported; the message has the reasons for the first of them.
 
     """
     check_denied(kibana, response)
     body = response.json()
     if response.status != HTTPStatus.OK or "success" not in body:
-        raise DashboardsRejected(f"{kibana} does not import the dashboards: {response.reason()}")
-    taken = body.get("successCount", 0)
-    if body["success"] is True and taken == count:
+        raise DashboardsRejected(f"{kibana} did not import the dashboards: {response.reason()}")
+    imported = body.get("successCount", 0)
+    if body["success"] is True and imported == count:
         return count
     errors = _as_objects(body.get("errors"))
     more = [f"and {len(errors) - _MAX_LISTED_ERRORS} more"] if len(errors) > _MAX_LISTED_ERRORS else []
-    reasons = "; ".join([*map(_format_import_error, errors[:_MAX_LISTED_ERRORS]), *more]) or "it does not say why"
-    raise DashboardsRejected(f"{kibana} took {taken} of {count} objects: {reasons}")
+    reasons = "; ".join([*map(_format_import_error, errors[:_MAX_LISTED_ERRORS]), *more]) or "no reason given"
+    raise DashboardsRejected(f"{kibana} imported {imported} of {count} objects: {reasons}")
 
 
 def _format_import_error(error: Mapping[str, Any]) -> str:
-    """Tell why an object was not imported."""
+    """Return why an object was not imported."""
     title = _as_object(error.get("meta")).get("title") or error.get("title")
     name = f"{error.get('type')} {error.get('id')}{f' ({title})' if title else ''}"
-    why = _as_object(error.get("error"))
-    match why.get("type"):
+    details = _as_object(error.get("error"))
+    match details.get("type"):
         case "conflict":
-            reason = "is there already, and may not be replaced without --overwrite"
+            reason = "it exists already; use --overwrite to replace it"
         case "ambiguous_conflict":
-            reason = "could take the place of several that are there already: delete all but one"
+            reason = "it conflicts with several existing objects: delete all but one"
         case "missing_references":
-            needed = [f"{one.get('type')} {one.get('id')}" for one in _as_objects(why.get("references"))]
-            reason = f"needs {', '.join(needed)}"
+            missing = [f"{ref.get('type')} {ref.get('id')}" for ref in _as_objects(details.get("references"))]
+            reason = f"it needs {', '.join(missing)}"
         case "unsupported_type":
-            reason = "is of a type that this Kibana does not have"
-        case kind:
-            reason = str(why.get("message") or kind or "it does not say why")
+            reason = "this Kibana does not support its type"
+        case other:
+            reason = str(details.get("message") or other or "no reason given")
     return f"{name}: {reason}"[:_MAX_REASON_CHARACTERS]
 
 
@@ -157,10 +151,12 @@ def _as_object(value: Any) -> dict[str, Any]:
 
 
 def _as_objects(value: Any) -> list[dict[str, Any]]:
-    return [_as_object(one) for one in value] if isinstance(value, list) else []
+    return [_as_object(item) for item in value] if isinstance(value, list) else []
 
 
 DEFAULT_SPACE: Final = "default"
+_DEFAULT_KIBANA_URL: Final = "http://127.0.0.1:5601"
+_DEFAULT_PREFIX: Final = "metronome"
 
 _FILE_NAME: Final = "metronome.ndjson"
 _REQUEST_TIMEOUT_SECONDS: Final = 60.0
@@ -171,12 +167,12 @@ _SPACE_PATTERN: Final = re.compile(r"[a-z0-9_-]+")
 
 
 class KibanaCredentials(NamedTuple):
-    """As whom to come.
+    """Credentials for Kibana.
 
     Attributes:
-        key: an API key, as Kibana shows it (encoded); it goes before a user.
-        user: or a user's name.
-        password: and password.
+        key: API key, encoded as Kibana shows it; takes precedence over a user.
+        user: user name.
+        password: password of the user.
 
     """
 
@@ -185,29 +181,27 @@ class KibanaCredentials(NamedTuple):
     password: str = ""
 
     def headers(self) -> dict[str, str]:
-        """Return the headers that show them.
+        """Return the HTTP headers for them.
 
         Raises:
-            ConfigurationError: there is only half of them, or they cannot be sent.
+            ConfigurationError: they are incomplete, or cannot be sent in a header.
 
         """
         if self.key:
             return {"Authorization": f"ApiKey {validate_key(self.key)}"}
         if bool(self.user) != bool(self.password):
-            raise ConfigurationError(
-                "a user of Kibana's needs a name and a password: --user and METRONOME_KIBANA_PASSWORD"
-            )
+            raise ConfigurationError("incomplete credentials for Kibana: set both --user and METRONOME_KIBANA_PASSWORD")
         if not self.user:
             return {}
         return {"Authorization": f"Basic {b64encode(f'{self.user}:{self.password}'.encode()).decode()}"}
 
 
 class InstallResult(NamedTuple):
-    """What came of an import.
+    """Result of an import.
 
     Attributes:
-        objects: how many objects Kibana has taken.
-        version: which Kibana it is, or nothing where it does not say.
+        objects: number of imported objects.
+        version: version of Kibana; empty if unknown.
 
     """
 
@@ -216,14 +210,14 @@ class InstallResult(NamedTuple):
 
 
 class KibanaClient(NamedTuple):
-    """The Kibana that is spoken to.
+    """A Kibana server.
 
     Attributes:
-        url: its address.
-        credentials: as whom.
-        space: the space that objects belong to; empty for the default one.
-        ca: the file with the certificate that signed Kibana's own; None for those that the machine knows.
-        patience: for how many seconds to wait for it.
+        url: URL of the server.
+        credentials: credentials for it.
+        space: space to import into; empty for the default one.
+        ca: file with the CA certificate of the server; None for those of the system.
+        retry_timeout: seconds to keep retrying while the server is unavailable.
 
     """
 
@@ -236,38 +230,38 @@ class KibanaClient(NamedTuple):
     async def install(
         self, objects: bytes, count: int, on_wait: Callable[[str], None], *, overwrite: bool
     ) -> InstallResult:
-        """Have Kibana import objects.
+        """Import saved objects.
 
         Args:
-            objects: as NDJSON.
-            count: how many they are.
-            on_wait: is called once, with the reason, if Kibana has to be waited for.
-            overwrite: whether they take the place of those of the same ids.
+            objects: the objects as NDJSON.
+            count: number of objects.
+            on_wait: called once, with the reason, if Kibana is unavailable.
+            overwrite: whether to replace objects with the same IDs.
 
         Raises:
-            KibanaUnavailable: it does not answer, or is starting still.
-            KibanaAccessDenied: it does not accept the credentials, or they lack a right.
-            DashboardsRejected: it is too old, or did not take each object; the message names them.
-            ConfigurationError: there is no Kibana at this address, or no such space.
+            KibanaUnavailable: Kibana does not respond, or is still starting.
+            KibanaAccessDenied: Kibana rejects the credentials, or they lack a privilege.
+            DashboardsRejected: Kibana is too old, or did not import all objects.
+            ConfigurationError: the URL is not that of Kibana, or the space does not exist.
 
         """
         self._validate()
         async with self._session() as session:
-            line = _KibanaSession(session, self.retry_timeout, on_wait, self.display_name)
-            version = validate_version(self.display_name, await line.request("GET", f"{self._root}/api/status"))
-            await self._check_space(line)
+            kibana = _KibanaSession(session, self.retry_timeout, on_wait, self.display_name)
+            version = validate_version(self.display_name, await kibana.request("GET", f"{self._root}/api/status"))
+            await self._check_space(kibana)
             form = {"overwrite": "true" if overwrite else "false"}
             path = f"{self._root}{self._space_path}/api/saved_objects/_import"
-            answer = await line.request("POST", str(URL(path).with_query(form)), objects)
-            return InstallResult(validate_import(self.display_name, answer, count), version)
+            response = await kibana.request("POST", str(URL(path).with_query(form)), objects)
+            return InstallResult(validate_import(self.display_name, response, count), version)
 
     def dashboard_url(self, dashboard_id: str) -> str:
-        """Return the address of a dashboard."""
+        """Return the URL of a dashboard."""
         return f"{self._root}{self._space_path}/app/dashboards#/view/{dashboard_id}"
 
     @property
     def display_name(self) -> str:
-        """Its address as messages may show it."""
+        """Name of the Kibana in messages."""
         return f"--kibana {self.url}"
 
     @property
@@ -279,24 +273,23 @@ class KibanaClient(NamedTuple):
         return f"/s/{self.space}" if self.space not in {"", DEFAULT_SPACE} else ""
 
     def _validate(self) -> None:
-        # Whatever else is wrong with such an address: it is not to be shown.
+        # Checked first: other messages show the URL, which must not contain a password.
         if "@" in self.url:
             raise ConfigurationError(
-                "the address of --kibana holds a user: name it with --user, and its password as "
-                "METRONOME_KIBANA_PASSWORD"
+                "invalid --kibana: the URL contains credentials; use --user and METRONOME_KIBANA_PASSWORD instead"
             )
         try:
             url = URL(self.url)
         except ValueError:
             url = URL()
         if url.scheme not in {"http", "https"} or not url.host or url.query_string or url.fragment:
-            raise ConfigurationError(f"{self.display_name} is no web address: write it as http://host:5601")
+            raise ConfigurationError(f"invalid {self.display_name}: expected http://host:5601")
         if self.space and _SPACE_PATTERN.fullmatch(self.space) is None:
-            raise ConfigurationError(f"--space {self.space!r} is no space: they are named with a-z, 0-9, _ and -")
+            raise ConfigurationError(f"invalid --space {self.space!r}: expected a-z, 0-9, _ and -")
 
     @contextlib.asynccontextmanager
     async def _session(self) -> AsyncIterator[aiohttp.ClientSession]:
-        # Kibana takes no changes without this header: no page of another site can send it.
+        # Kibana requires this header, which pages of other sites cannot send.
         headers = {"kbn-xsrf": "true", "Accept": "application/json", **self.credentials.headers()}
         connector = aiohttp.TCPConnector(ssl=_create_ssl_context(self.ca))
         timeout = aiohttp.ClientTimeout(total=_REQUEST_TIMEOUT_SECONDS)
@@ -304,23 +297,19 @@ class KibanaClient(NamedTuple):
             yield session
 
     async def _check_space(self, session: "_KibanaSession") -> None:
-        """Look whether there is the space: Kibana would import into one that nobody can open."""
+        """Check that the space exists: Kibana would import into one that cannot be opened."""
         if not self._space_path:
             return
-        answer = await session.request("GET", f"{self._root}/api/spaces/space/{self.space}")
-        if answer.status == HTTPStatus.NOT_FOUND:
-            raise ConfigurationError(
-                f"--space {self.space}: this Kibana has no such space; make it first, or name another"
-            )
-        check_denied(self.display_name, answer)
-        if answer.status != HTTPStatus.OK:
-            raise DashboardsRejected(
-                f"{self.display_name} cannot tell whether it has the space {self.space}: {answer.reason()}"
-            )
+        response = await session.request("GET", f"{self._root}/api/spaces/space/{self.space}")
+        if response.status == HTTPStatus.NOT_FOUND:
+            raise ConfigurationError(f"unknown --space {self.space}: create it in Kibana first")
+        check_denied(self.display_name, response)
+        if response.status != HTTPStatus.OK:
+            raise DashboardsRejected(f"{self.display_name} cannot look up the space {self.space}: {response.reason()}")
 
 
 class _KibanaSession:
-    """A line to a Kibana, on which is asked again while it is away, for as long as there is patience."""
+    """Sends requests to Kibana, and retries them while it is unavailable."""
 
     def __init__(
         self, session: aiohttp.ClientSession, retry_timeout: float, on_wait: Callable[[str], None], display_name: str
@@ -333,45 +322,43 @@ class _KibanaSession:
         self._has_notified = False
 
     async def request(self, method: str, url: str, objects: bytes | None = None) -> KibanaResponse:
-        """Return what it answers, once it does; raises `KibanaUnavailable` and `ConfigurationError`."""
-        pause = _FIRST_BACKOFF_SECONDS
-        while isinstance(answer := await self._request_once(method, url, objects), str):
-            left = self._deadline - asyncio.get_running_loop().time()
-            if left <= 0:
-                raise KibanaUnavailable(f"{self._display_name} does not answer: {answer}")
+        """Return the response to a request; raises `KibanaUnavailable` and `ConfigurationError`."""
+        delay = _FIRST_BACKOFF_SECONDS
+        while isinstance(response := await self._request_once(method, url, objects), str):
+            remaining = self._deadline - asyncio.get_running_loop().time()
+            if remaining <= 0:
+                raise KibanaUnavailable(f"{self._display_name} is unavailable: {response}")
             if not self._has_notified:
                 self._on_wait(
-                    f"{self._display_name} does not answer yet: {answer}; waiting for up to {self._retry_timeout:g} s"
+                    f"{self._display_name} is unavailable: {response}; retrying for up to {self._retry_timeout:g} s"
                 )
                 self._has_notified = True
-            await asyncio.sleep(min(pause, left))
-            pause = min(pause * 2, _MAX_BACKOFF_SECONDS)
-        return answer
+            await asyncio.sleep(min(delay, remaining))
+            delay = min(delay * 2, _MAX_BACKOFF_SECONDS)
+        return response
 
     async def _request_once(self, method: str, url: str, objects: bytes | None) -> KibanaResponse | str:
-        """Return what it answers, or why it does not."""
+        """Return the response, or why there is none for now."""
         try:
             async with self._session.request(
                 method, url, data=None if objects is None else _build_form(objects), allow_redirects=False
-            ) as response:
-                answer = KibanaResponse(response.status, await response.read())
+            ) as reply:
+                response = KibanaResponse(reply.status, await reply.read())
         except aiohttp.ClientConnectorCertificateError as error:
-            reason = error.certificate_error
             raise ConfigurationError(
-                f"{self._display_name}: its certificate is not to be trusted ({reason}); name the file with the "
-                f"certificate "
-                "that signed it with --ca"
+                f"{self._display_name} has an untrusted certificate ({error.certificate_error}); set the file of its "
+                "CA certificate with --ca"
             ) from None
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
-            raise ConfigurationError(f"{self._display_name} is no web address: write it as http://host:5601") from None
+            raise ConfigurationError(f"invalid {self._display_name}: expected http://host:5601") from None
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             return str(error) or type(error).__name__
-        return answer.reason() if answer.status in _RETRYABLE_STATUSES else answer
+        return response.reason() if response.status in _RETRYABLE_STATUSES else response
 
 
 def _build_form(objects: bytes) -> aiohttp.FormData:
     form = aiohttp.FormData()
-    # Kibana looks at the end of the name.
+    # Kibana checks the extension of the file name.
     form.add_field("file", objects, filename=_FILE_NAME, content_type="application/ndjson")
     return form
 
@@ -380,115 +367,121 @@ def _create_ssl_context(ca: Path | None) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=ca)
     except (OSError, ssl.SSLError):
-        raise ConfigurationError(f"--ca {ca} is no file with certificates, in PEM") from None
+        raise ConfigurationError(f"invalid --ca {ca}: expected a file with certificates in PEM format") from None
 
 
-EXIT_FAILED: Final = 2
-EXIT_INTERRUPTED: Final = 130
+def load_saved_objects(prefix: str) -> list[dict[str, Any]]:
+    """Return the saved objects of the dashboards, with another index prefix than the one they were generated with."""
+    text = resources.files("metronome.cli").joinpath("dashboards.ndjson").read_bytes()
+    saved_objects = [orjson.loads(line) for line in text.splitlines()]
+    for saved_object in saved_objects:
+        saved_object["id"] = _replace_prefix(saved_object["id"], prefix)
+        for reference in saved_object["references"]:
+            reference["id"] = _replace_prefix(reference["id"], prefix)
+        attributes = saved_object["attributes"]
+        for name in attributes.keys() & {"title", "name"}:
+            attributes[name] = _replace_prefix(attributes[name], prefix)
+    return saved_objects
 
-_DEFAULT_KIBANA_URL: Final = "http://127.0.0.1:5601"
+
+def _replace_prefix(text: str, prefix: str) -> str:
+    """Replace the default index prefix at the beginning of an ID, an index pattern or a title."""
+    for default, replacement in ((_DEFAULT_PREFIX, prefix), (_DEFAULT_PREFIX.capitalize(), prefix.capitalize())):
+        if text.startswith(default):
+            return replacement + text.removeprefix(default)
+    return text
+
+
+def encode_saved_objects(saved_objects: list[dict[str, Any]]) -> bytes:
+    """Return saved objects as NDJSON, with sorted keys."""
+    option = orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
+    return b"".join(orjson.dumps(saved_object, option=option) for saved_object in saved_objects)
+
 
 IndexPrefixOption = Annotated[
     str | None,
     typer.Option(
         envvar="METRONOME_INDEX_PREFIX",
-        help="What the names of the events' indices begin with, as the server's setting says.",
+        help="Prefix of the names of the events' indices, same as the setting of the server.",
         show_default="metronome",
     ),
 ]
 
-dashboards_app = typer.Typer(no_args_is_help=True)
+dashboards_app = typer.Typer(no_args_is_help=True, add_completion=False)
+
+
+@dashboards_app.callback()
+def dashboards() -> None:
+    """Install Metronome's dashboards in Kibana."""
 
 
 @dashboards_app.command("install")
 def install_dashboards(  # noqa: PLR0913  # one argument for each option
     *,
-    kibana: Annotated[str, typer.Option(envvar="METRONOME_KIBANA", help="The Kibana's address.")] = _DEFAULT_KIBANA_URL,
+    kibana: Annotated[str, typer.Option(envvar="METRONOME_KIBANA", help="URL of Kibana.")] = _DEFAULT_KIBANA_URL,
     space: Annotated[
-        str, typer.Option(metavar="NAME", help="The space that gets them.", show_default="the default one")
+        str, typer.Option(metavar="NAME", help="Space to install in.", show_default="the default space")
     ] = "",
     index_prefix: IndexPrefixOption = None,
     overwrite: Annotated[
-        bool,
-        typer.Option(
-            "--overwrite/--no-overwrite", help="Whether they take the place of those that were installed before."
-        ),
+        bool, typer.Option("--overwrite/--no-overwrite", help="Whether to replace dashboards installed before.")
     ] = True,
     key: Annotated[
-        str, typer.Option(envvar="METRONOME_KIBANA_KEY", help="An API key, encoded.", show_default="none")
+        str, typer.Option(envvar="METRONOME_KIBANA_KEY", help="API key, encoded.", show_default="none")
     ] = "",
     user: Annotated[
-        str, typer.Option(envvar="METRONOME_KIBANA_USER", help="Or a user's name.", show_default="none")
+        str, typer.Option(envvar="METRONOME_KIBANA_USER", help="User name, instead of a key.", show_default="none")
     ] = "",
     password: Annotated[
-        str, typer.Option(envvar="METRONOME_KIBANA_PASSWORD", help="The user's password.", show_default="none")
+        str, typer.Option(envvar="METRONOME_KIBANA_PASSWORD", help="Password of the user.", show_default="none")
     ] = "",
     ca: Annotated[
         Path | None,
         typer.Option(
             envvar="METRONOME_KIBANA_CA",
-            help="File with the certificate that signed Kibana's own.",
-            show_default="those that the machine knows",
+            help="File with the CA certificate of Kibana.",
+            show_default="those of the system",
         ),
     ] = None,
     retry_timeout: Annotated[
-        float, typer.Option(min=0, help="For how many seconds to wait for a Kibana that is away, or starting.")
+        float, typer.Option(min=0, help="Seconds to keep retrying while Kibana is unavailable or starting.")
     ] = 60,
 ) -> None:
-    """Install the data view and the dashboards in a Kibana; again, to bring them up to date."""
-    try:
-        prefix = _validate_index_prefix(index_prefix)
-        objects = build_saved_objects(prefix)
-        there = KibanaClient(kibana, KibanaCredentials(key, user, password), space, ca, retry_timeout)
-        work = there.install(encode_ndjson(objects), len(objects), _print_error, overwrite=overwrite)
-        installed = asyncio.run(work)
-    except KeyboardInterrupt:
-        _print_error("interrupted; run it again to have all of it installed")
-        raise typer.Exit(EXIT_INTERRUPTED) from None
-    except MetronomeError as error:
-        raise _exit_with_error(error) from None
-    typer.echo(_dashboards_told(installed, there, prefix))
+    """Install the data view and the dashboards in Kibana, or update them."""
+    with reporting_errors("dashboards"):
+        prefix = read_settings({"index_prefix": index_prefix}).index_prefix
+        saved_objects = load_saved_objects(prefix)
+        client = KibanaClient(kibana, KibanaCredentials(key, user, password), space, ca, retry_timeout)
+        result = asyncio.run(
+            client.install(
+                encode_saved_objects(saved_objects),
+                len(saved_objects),
+                lambda message: print_error("dashboards", message),
+                overwrite=overwrite,
+            )
+        )
+    ids = [saved_object["id"] for saved_object in saved_objects if saved_object["type"] == "dashboard"]
+    version = f"Kibana {result.version}" if result.version else "Kibana"
+    print_lines([f"installed {result.objects} objects for {prefix}-* in {version}, with these dashboards:"])
+    print_lines(f"  {client.dashboard_url(dashboard_id)}" for dashboard_id in ids)
 
 
 @dashboards_app.command("write")
 def write_dashboards(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Is made if it is not there.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to write to; created if it does not exist.")],
     *,
     index_prefix: IndexPrefixOption = None,
 ) -> None:
-    """Write the data view and the dashboards into a folder, as a file that Kibana imports."""
-    try:
-        prefix = _validate_index_prefix(index_prefix)
-        objects = build_saved_objects(prefix)
+    """Write the data view and the dashboards to a file that Kibana can import."""
+    with reporting_errors("dashboards"):
+        prefix = read_settings({"index_prefix": index_prefix}).index_prefix
+        saved_objects = load_saved_objects(prefix)
         file = folder / f"{prefix}.ndjson"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(encode_ndjson(objects))
+            file.write_bytes(encode_saved_objects(saved_objects))
         except OSError as error:
-            raise ConfigurationError(f"{file} cannot be written: {error.strerror}; name another folder") from None
-    except MetronomeError as error:
-        raise _exit_with_error(error) from None
-    typer.echo(f"{len(objects)} objects are in {file}: import it in Kibana, under Stack Management, Saved Objects")
-
-
-def _validate_index_prefix(prefix: str | None) -> str:
-    return read_settings({"index_prefix": prefix}).index_prefix
-
-
-def _dashboards_told(installed: InstallResult, kibana: KibanaClient, prefix: str) -> str:
-    version = f"Kibana {installed.version}" if installed.version else "Kibana"
-    return "\n".join(
-        [
-            f"{installed.objects} objects are in {version}: a data view of {prefix}-*, its panels, and the dashboards",
-            *(f"  {kibana.dashboard_url(dashboard)}" for dashboard in dashboard_ids(prefix)),
-        ]
+            raise ConfigurationError(f"cannot write {file}: {error.strerror}") from None
+    print_lines(
+        [f"wrote {len(saved_objects)} objects to {file}: import it in Kibana, under Stack Management, Saved Objects"]
     )
-
-
-def _exit_with_error(error: MetronomeError) -> typer.Exit:
-    _print_error(describe(error))
-    return typer.Exit(EXIT_FAILED)
-
-
-def _print_error(sentence: str) -> None:
-    print_note(f"metronome dashboards: {sentence}")

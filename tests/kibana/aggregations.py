@@ -7,7 +7,7 @@ it does not know is an error here, not a guess. What Lens shows as 'Other' is le
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from metronome.dashboards.columns import RECORDS_FIELD
+from kibana.lens import RECORDS_FIELD
 from tests.kibana.kql import Query, elasticsearch_query
 from tests.kibana.lens import Json, Layer
 

@@ -12,8 +12,8 @@ from urllib.parse import quote
 import orjson
 import pytest
 
-from metronome.dashboards import build_saved_objects
-from metronome.dashboards.columns import RECORDS_FIELD
+from kibana.lens import RECORDS_FIELD
+from metronome.cli.dashboards import load_saved_objects
 from metronome.fields import TIMING_FIELDS
 from tests.installations import make_salts
 from tests.kibana.aggregations import Row, rows_of, search_body
@@ -109,12 +109,12 @@ def installed(elasticsearch_url: str, tmp_path_factory: pytest.TempPathFactory) 
             server.post_events(VISITS.read_bytes())
             server.wait_until_shipped()
             refresh_indices(elasticsearch_url, prefix)
-            yield Installation(server, elasticsearch_url, prefix, build_saved_objects(prefix))
+            yield Installation(server, elasticsearch_url, prefix, load_saved_objects(prefix))
     finally:
         delete_indices(elasticsearch_url, prefix)
 
 
-NAMES: Final = [one["id"].removeprefix("metronome-") for one in of_kind(build_saved_objects("metronome"), "lens")]
+NAMES: Final = [one["id"].removeprefix("metronome-") for one in of_kind(load_saved_objects("metronome"), "lens")]
 """All panels, with their dashboards."""
 
 

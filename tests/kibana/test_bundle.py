@@ -1,4 +1,4 @@
-"""The saved objects fit together, and are written as Kibana imports them."""
+"""The saved objects are consistent, and use fields that every index has."""
 
 from collections import Counter
 from itertools import combinations
@@ -6,13 +6,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import orjson
-from hypothesis import given
-from hypothesis import strategies as st
 
-from metronome.config import read_settings
-from metronome.dashboards import DASHBOARDS, build_saved_objects, dashboard_ids, encode_ndjson
-from metronome.dashboards.columns import RECORDS_FIELD
-from metronome.dashboards.data_view import MILLISECOND_FIELDS
+from kibana.__main__ import DASHBOARDS, FILES, build_saved_objects, encode_saved_objects
+from kibana.lens import RECORDS_FIELD
 from metronome.fields import TIMING_FIELDS
 from metronome.stores.elasticsearch.template import index_pattern, index_template
 from tests.kibana.kql import fields_in
@@ -32,10 +28,8 @@ from tests.kibana.lens import (
 )
 
 ROOT = Path(__file__).parents[2]
-FILE = ROOT / "kibana" / "metronome.ndjson"
-OBJECTS = build_saved_objects("metronome")
+OBJECTS = build_saved_objects()
 VERSIONS = {"index-pattern": "8.0.0", "lens": "8.9.0", "dashboard": "10.2.0"}
-PREFIXES = st.from_regex(r"[a-z0-9][a-z0-9_-]{0,63}", fullmatch=True).filter(lambda prefix: prefix != "state")
 
 ALL_DASHBOARDS: Final = of_kind(OBJECTS, "dashboard")
 PANELS: Final = of_kind(OBJECTS, "lens")
@@ -50,30 +44,27 @@ def typed_fields() -> dict[str, str]:
     return found
 
 
-class TestAllOfThem:
-    def test_the_file_in_the_checkout_is_up_to_date(self) -> None:
-        assert FILE.read_bytes() == encode_ndjson(OBJECTS), "run `make docs`"
+class TestSavedObjects:
+    def test_the_generated_files_are_up_to_date(self) -> None:
+        for name in FILES:
+            assert (ROOT / name).read_bytes() == encode_saved_objects(), "run `make docs`"
 
-    def test_each_is_a_line_that_always_comes_out_the_same(self) -> None:
-        lines = encode_ndjson(OBJECTS).splitlines()
-        assert [orjson.loads(line) for line in lines] == OBJECTS
-        assert [orjson.dumps(orjson.loads(line), option=orjson.OPT_SORT_KEYS) for line in lines] == lines
-        assert encode_ndjson(build_saved_objects("metronome")) == encode_ndjson(OBJECTS)
-
-    def test_they_are_a_data_view_three_dashboards_and_panels(self) -> None:
+    def test_there_are_a_data_view_three_dashboards_and_their_panels(self) -> None:
         assert Counter(one["type"] for one in OBJECTS) == {
             "index-pattern": 1,
             "dashboard": 3,
             "lens": sum(1 for dashboard in DASHBOARDS for _ in dashboard.iterate_panels()),
         }
-        assert [one["id"] for one in of_kind(OBJECTS, "dashboard")] == dashboard_ids("metronome")
+        assert [one["id"] for one in of_kind(OBJECTS, "dashboard")] == [
+            dashboard.saved_object_id for dashboard in DASHBOARDS
+        ]
 
-    def test_each_says_by_which_version_it_is_written(self) -> None:
+    def test_each_has_the_version_of_its_format(self) -> None:
         for one in OBJECTS:
             assert (one["coreMigrationVersion"], one["typeMigrationVersion"]) == ("8.8.0", VERSIONS[one["type"]])
             assert one["managed"] is False
 
-    def test_json_within_json_can_be_read_and_is_in_order(self) -> None:
+    def test_json_in_strings_is_valid_and_sorted(self) -> None:
         found: Counter[str] = Counter()
         for one in OBJECTS:
             for name, text in texts(one["attributes"]):
@@ -82,49 +73,33 @@ class TestAllOfThem:
         assert found["panelsJSON"] == 6
         assert found["fieldFormatMap"] == found["searchSourceJSON"] / 3 == 1
 
-    def test_what_one_needs_is_among_them(self) -> None:
+    def test_all_references_are_to_objects_in_the_bundle(self) -> None:
         there = {(one["type"], one["id"]) for one in OBJECTS}
         for one in OBJECTS:
             assert {*referred(one).values()} <= there
             assert len(referred(one)) == len(one["references"])
 
-    def test_no_panel_stands_nowhere(self) -> None:
+    def test_each_panel_is_on_a_dashboard(self) -> None:
         shown = {needed for dashboard in of_kind(OBJECTS, "dashboard") for needed in referred(dashboard).values()}
         assert {("lens", panel["id"]) for panel in of_kind(OBJECTS, "lens")} <= shown
 
-    def test_nothing_but_names_depends_on_the_prefix(self) -> None:
-        renamed = encode_ndjson(OBJECTS).replace(b"metronome-", b"elsewhere-").replace(b"Metronome", b"Elsewhere")
-        assert renamed == encode_ndjson(build_saved_objects("elsewhere"))
-
-    @given(PREFIXES)
-    def test_any_prefix_that_the_server_takes_has_objects_of_its_own(self, prefix: str) -> None:
-        assert read_settings({"index_prefix": prefix, "store": "duckdb"}).index_prefix == prefix
-        objects = build_saved_objects(prefix)
-        ids = Counter((one["type"], one["id"]) for one in objects)
-        assert len(ids) == len(OBJECTS)
-        assert all(name.startswith(f"{prefix}-") for _, name in ids)
-        assert {needed for one in objects for needed in referred(one).values()} <= ids.keys()
-        (view,) = of_kind(objects, "index-pattern")
-        assert view["attributes"]["title"] == index_pattern(prefix)
-
 
 class TestDataView:
-    def test_it_is_of_the_indices_that_the_template_is_for(self) -> None:
+    def test_covers_the_indices_of_the_index_template(self) -> None:
         (view,) = of_kind(OBJECTS, "index-pattern")
         assert view["attributes"]["title"] == index_pattern("metronome")
         assert view["attributes"]["timeFieldName"] == "@timestamp"
 
-    def test_it_shows_each_timing_in_its_unit(self) -> None:
+    def test_formats_each_timing_in_its_unit(self) -> None:
         (view,) = of_kind(OBJECTS, "index-pattern")
         formats = orjson.loads(view["attributes"]["fieldFormatMap"])
         timed = {name for name, each in formats.items() if each["params"].get("inputFormat") == "milliseconds"}
-        assert timed == {f"{name}.num" for name in MILLISECOND_FIELDS}
-        assert {*MILLISECOND_FIELDS} == {*TIMING_FIELDS} - {"CLS"}
+        assert timed == {f"{name}.num" for name in TIMING_FIELDS} - {"CLS.num"}
         assert formats["CLS.num"]["id"] == "number"
 
 
 class TestPanels:
-    def test_it_shows_what_it_works_out_and_nothing_else(self) -> None:
+    def test_shows_exactly_the_computed_columns(self) -> None:
         for panel in PANELS:
             layer = layer_of(panel)
             assert shown_layers(panel) == [layer.name]
@@ -132,7 +107,7 @@ class TestPanels:
             assert named_columns(panel) == layer.columns.keys() - parts
             assert referred(panel).keys() == {f"{LAYER_REFERENCE}{layer.name}"}
 
-    def test_groups_come_first_and_what_is_worked_out_of_others_before_these(self) -> None:
+    def test_groups_come_first_and_values_are_sorted_by_metrics_that_lens_can_sort_by(self) -> None:
         for panel in PANELS:
             columns = layer_of(panel).columns
             order = [column["isBucketed"] for column in columns.values()]
@@ -145,7 +120,7 @@ class TestPanels:
                     assert not by["isBucketed"]
                     assert "references" not in by
 
-    def test_its_fields_are_in_every_index(self) -> None:
+    def test_fields_are_in_every_index(self) -> None:
         for panel in PANELS:
             layer = layer_of(panel)
             queries = [
@@ -158,20 +133,20 @@ class TestPanels:
             fields |= {field for query in queries for field in fields_in(query)}
             assert fields - {RECORDS_FIELD} <= typed_fields().keys()
 
-    def test_numbers_are_worked_out_of_numbers_and_groups_are_of_texts(self) -> None:
+    def test_metrics_use_numeric_fields_and_groups_use_keyword_fields(self) -> None:
         wanted = {"percentile": "double", "terms": "keyword", "unique_count": "keyword", "date_histogram": "date"}
         for panel in PANELS:
             for column in layer_of(panel).columns.values():
                 if column["operationType"] in wanted:
                     assert typed_fields()[column["sourceField"]] == wanted[column["operationType"]]
 
-    def test_it_says_what_it_is(self) -> None:
+    def test_has_a_title_a_description_and_labels(self) -> None:
         for panel in PANELS:
             assert panel["attributes"]["title"]
             assert panel["attributes"]["description"].endswith(".")
             assert all(column["label"] for column in layer_of(panel).columns.values())
 
-    def test_every_timing_that_the_report_tells_is_on_the_performance_dashboard(self) -> None:
+    def test_every_timing_of_the_time_report_is_on_the_performance_dashboard(self) -> None:
         shown = {
             column["sourceField"]
             for panel in of_kind(OBJECTS, "lens")
@@ -190,7 +165,7 @@ def overlap(one: Json, other: Json) -> bool:
 
 
 class TestDashboards:
-    def test_its_panels_fill_the_grid_and_none_lies_on_another(self) -> None:
+    def test_panels_fill_the_grid_without_overlap(self) -> None:
         for dashboard in ALL_DASHBOARDS:
             places = [panel["gridData"] for panel in panels_on(dashboard)]
             assert all(place["x"] >= 0 and place["x"] + place["w"] <= 48 and place["w"] >= 8 for place in places)
@@ -199,7 +174,7 @@ class TestDashboards:
                 place["y"] + place["h"] for place in places
             )
 
-    def test_each_panel_stands_for_a_saved_one(self) -> None:
+    def test_each_panel_refers_to_a_saved_panel(self) -> None:
         for dashboard in ALL_DASHBOARDS:
             panels, needed = panels_on(dashboard), referred(dashboard)
             assert len({panel["panelIndex"] for panel in panels}) == len(panels)
@@ -211,7 +186,7 @@ class TestDashboards:
                 assert (kind, saved) == (panel["type"], f"{dashboard['id']}-{name}")
                 assert saved in by_id(OBJECTS)
 
-    def test_items_and_events_can_be_chosen_on_it(self) -> None:
+    def test_has_controls_for_items_and_events(self) -> None:
         for dashboard in ALL_DASHBOARDS:
             controls, needed = controls_on(dashboard), referred(dashboard)
             assert {"id", "event"} <= {control["explicitInput"]["fieldName"] for control in controls.values()}
@@ -221,7 +196,7 @@ class TestDashboards:
                 assert needed[f"controlGroup_{name}:optionsListDataView"][0] == "index-pattern"
             assert sorted(control["order"] for control in controls.values()) == [*range(len(controls))]
 
-    def test_bots_are_left_out_by_a_filter_that_can_be_seen_or_by_each_panel(self) -> None:
+    def test_bots_are_excluded_by_a_visible_filter_or_by_each_panel(self) -> None:
         for dashboard in ALL_DASHBOARDS:
             filters = filters_on(dashboard)
             if not filters:
@@ -239,7 +214,7 @@ class TestDashboards:
             assert referred(dashboard)[left_out["meta"]["indexRefName"]] == ("index-pattern", "metronome-events")
             assert f"'{left_out['meta']['alias']}'" in dashboard["attributes"]["description"]
 
-    def test_nothing_is_needed_that_is_not_used(self) -> None:
+    def test_has_no_unused_references(self) -> None:
         for dashboard in ALL_DASHBOARDS:
             used = {f"{panel['panelIndex']}:panel_{panel['panelIndex']}" for panel in panels_on(dashboard)}
             used |= {f"controlGroup_{name}:optionsListDataView" for name in controls_on(dashboard)}
@@ -247,7 +222,7 @@ class TestDashboards:
             assert referred(dashboard).keys() == used
 
 
-def test_the_docs_name_every_panel_with_its_dashboard() -> None:
+def test_the_docs_name_every_panel() -> None:
     page = (ROOT / "docs" / "kibana.md").read_text()
     missing: list[Any] = [
         (dashboard.name, panel.title)

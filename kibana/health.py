@@ -2,17 +2,26 @@
 
 from typing import Final
 
-from metronome.dashboards.columns import (
+from kibana.lens import (
+    EVENT_CONTROL,
+    ITEM_CONTROL,
+    Control,
+    Dashboard,
+    SeriesType,
     count_events,
     date_histogram,
+    donut_panel,
+    equal_row,
     filter_buckets,
     last_timestamp,
+    metric_panel,
     ratio,
+    table_panel,
     top_values,
+    two_panel_row,
     unique_count,
+    xy_panel,
 )
-from metronome.dashboards.dashboard import EVENT_CONTROL, ITEM_CONTROL, Control, Dashboard, equal_row, two_panel_row
-from metronome.dashboards.panels import SeriesType, donut_panel, metric_panel, table_panel, xy_panel
 
 _ALL_EVENTS: Final = ""
 _BOT_QUERY: Final = "bot : *"

@@ -2,9 +2,23 @@
 
 from typing import Final
 
-from metronome.dashboards.columns import count_events, date_histogram, top_values, unique_count
-from metronome.dashboards.dashboard import EVENT_CONTROL, ITEM_CONTROL, Control, Dashboard, equal_row, two_panel_row
-from metronome.dashboards.panels import SeriesType, donut_panel, metric_panel, table_panel, xy_panel
+from kibana.lens import (
+    EVENT_CONTROL,
+    ITEM_CONTROL,
+    Control,
+    Dashboard,
+    SeriesType,
+    count_events,
+    date_histogram,
+    donut_panel,
+    equal_row,
+    metric_panel,
+    table_panel,
+    top_values,
+    two_panel_row,
+    unique_count,
+    xy_panel,
+)
 
 _VIEW_QUERY: Final = 'event : "view"'
 _DOWNLOAD_QUERY: Final = 'event : "download"'

@@ -2,27 +2,35 @@
 
 from typing import Final
 
-from metronome.dashboards.columns import Column, count_events, count_values, date_histogram, percentile, top_values
-from metronome.dashboards.dashboard import EVENT_CONTROL, ITEM_CONTROL, Control, Dashboard, equal_row, two_panel_row
-from metronome.dashboards.panels import Panel, SeriesType, metric_panel, table_panel, xy_panel
+from kibana.lens import (
+    EVENT_CONTROL,
+    ITEM_CONTROL,
+    Column,
+    Control,
+    Dashboard,
+    Panel,
+    SeriesType,
+    count_events,
+    count_values,
+    date_histogram,
+    equal_row,
+    metric_panel,
+    percentile,
+    table_panel,
+    top_values,
+    two_panel_row,
+    xy_panel,
+)
+from metronome.fields import FIELDS, FIELDS_BY_NAME, Timing
 
-_WEB_VITALS: Final = {
-    "LCP": ("Largest contentful paint", "good up to 2.5 s"),
-    "INP": ("Interaction to next paint", "good up to 200 ms"),
-    "CLS": ("Cumulative layout shift", "good up to 0.1"),
-    "FCP": ("First contentful paint", "good up to 1.8 s"),
-    "TTFB": ("Time to first byte", "good up to 0.8 s"),
-}
-"""Web vitals, with what they are, and up to where they are called good: the thresholds of web.dev/articles/vitals."""
+_GOOD_UP_TO: Final = {"LCP": "2.5 s", "INP": "200 ms", "CLS": "0.1", "FCP": "1.8 s", "TTFB": "0.8 s"}
+"""Web vitals in the order of the dashboard, with the thresholds of https://web.dev/articles/vitals."""
 
-_MATOMO_TIMINGS: Final = {
-    "pf_net": "Network",
-    "pf_srv": "Server",
-    "pf_tfr": "Transfer",
-    "pf_dm1": "DOM processing",
-    "pf_dm2": "DOM completion",
-    "pf_onl": "On load",
-}
+_MATOMO_TIMINGS: Final = tuple(field for field in FIELDS if field.timing is Timing.MATOMO)
+
+
+def _label(name: str) -> str:
+    return FIELDS_BY_NAME[name].label
 
 
 def _percentiles(field: str) -> tuple[Column, ...]:
@@ -30,7 +38,7 @@ def _percentiles(field: str) -> tuple[Column, ...]:
 
 
 def _has_number(*fields: str) -> str:
-    """Let through the events that have a number in one of the fields."""
+    """Return a KQL query for the events that have a number in one of the fields."""
     return " or ".join(f"{field}.num : *" for field in fields)
 
 
@@ -39,19 +47,24 @@ def _p75_column(field: str) -> Column:
 
 
 def _vital_panel(name: str) -> Panel:
-    title, good = _WEB_VITALS[name]
-    tells = "Three quarters of page loads are at or below it."
     return metric_panel(
-        name.lower(), title, tells, _has_number(name), _p75_column(name), subtitle=f"75th percentile, {good}"
+        name.lower(),
+        _label(name),
+        "Three quarters of page loads are at or below it.",
+        _has_number(name),
+        _p75_column(name),
+        subtitle=f"75th percentile, good up to {_GOOD_UP_TO[name]}",
     )
 
 
-def _percentiles_by_day(name: str, title: str, tells: str = "Half, three quarters and 95 % are below these.") -> Panel:
+def _percentiles_by_day(
+    name: str, title: str, description: str = "Half, three quarters and 95 % are below these."
+) -> Panel:
     columns = _percentiles(name)
     return xy_panel(
         f"{name.lower()}-by-day",
         f"{title} by day",
-        tells,
+        description,
         _has_number(name),
         SeriesType.LINES,
         date_histogram(),
@@ -69,9 +82,9 @@ PERFORMANCE: Final = Dashboard(
     "are left out: to count them too, switch off the filter 'bots left out'.",
     (ITEM_CONTROL, EVENT_CONTROL, Control("device", "Device"), Control("country", "Country")),
     (
-        equal_row(6, *map(_vital_panel, _WEB_VITALS)),
-        equal_row(12, *(_percentiles_by_day(name, _WEB_VITALS[name][0]) for name in ("LCP", "INP"))),
-        equal_row(12, *(_percentiles_by_day(name, _WEB_VITALS[name][0]) for name in ("CLS", "FCP", "TTFB"))),
+        equal_row(6, *map(_vital_panel, _GOOD_UP_TO)),
+        equal_row(12, *(_percentiles_by_day(name, _label(name)) for name in ("LCP", "INP"))),
+        equal_row(12, *(_percentiles_by_day(name, _label(name)) for name in ("CLS", "FCP", "TTFB"))),
         two_panel_row(
             16,
             30,
@@ -79,10 +92,10 @@ PERFORMANCE: Final = Dashboard(
                 "slow-items",
                 "Items whose pages are slow",
                 "75th percentiles, the slowest first. Of few loads they say little.",
-                _has_number(*_WEB_VITALS),
+                _has_number(*_GOOD_UP_TO),
                 top_values("id", "Item", 100, _LCP_P75),
                 _LCP_P75,
-                *(_p75_column(name) for name in _WEB_VITALS if name != "LCP"),
+                *(_p75_column(name) for name in _GOOD_UP_TO if name != "LCP"),
                 count_values("Loads", "LCP.num"),
             ),
             xy_panel(
@@ -126,10 +139,10 @@ PERFORMANCE: Final = Dashboard(
                 "matomo-by-day",
                 "Matomo's page timings by day",
                 "75th percentiles of what Matomo's tracker reports.",
-                _has_number(*_MATOMO_TIMINGS),
+                _has_number(*(field.name for field in _MATOMO_TIMINGS)),
                 SeriesType.LINES,
                 date_histogram(),
-                *(percentile(label, f"{name}.num", 75) for name, label in _MATOMO_TIMINGS.items()),
+                *(percentile(field.label, f"{field.name}.num", 75) for field in _MATOMO_TIMINGS),
             ),
         ),
         equal_row(
@@ -138,19 +151,19 @@ PERFORMANCE: Final = Dashboard(
                 "vitals-by-country",
                 "Web vitals by country",
                 "75th percentiles of the countries with most loads.",
-                _has_number(*_WEB_VITALS),
+                _has_number(*_GOOD_UP_TO),
                 top_values("country", "Country", 30, count_events("Events")),
                 count_events("Events"),
-                *map(_p75_column, _WEB_VITALS),
+                *map(_p75_column, _GOOD_UP_TO),
             ),
             table_panel(
                 "vitals-by-browser",
                 "Web vitals by browser",
                 "75th percentiles.",
-                _has_number(*_WEB_VITALS),
+                _has_number(*_GOOD_UP_TO),
                 top_values("browser", "Browser", 20, count_events("Events")),
                 count_events("Events"),
-                *map(_p75_column, _WEB_VITALS),
+                *map(_p75_column, _GOOD_UP_TO),
             ),
         ),
     ),

@@ -1,0 +1,1 @@
+"""Generator of the Kibana dashboards; run ``make docs`` after a change."""
