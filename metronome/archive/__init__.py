@@ -1,1 +1,1 @@
-"""Where events are kept for the long term: objects in S3 and the like, or in a folder."""
+"""Archive of all events as compressed objects, and its replay and verification."""

@@ -1,20 +1,41 @@
-"""The port that every archive stands behind: objects, each a name and bytes.
+"""The interface of every archive: objects, each with a path and bytes.
 
-What each back end promises, `tests.contracts.archive_contract` tests on all of them.
+`tests.contracts.archive_contract` tests what each implementation has to guarantee.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import date
+from typing import NamedTuple
+
+
+class DateRange(NamedTuple):
+    """A range of UTC days.
+
+    Attributes:
+        first: first day; None for no limit.
+        last: last day, inclusive; None for no limit.
+
+    """
+
+    first: date | None = None
+    last: date | None = None
+
+    def __contains__(self, day: object) -> bool:
+        """Return whether a day is in the range."""
+        if not isinstance(day, date):
+            return False
+        return (self.first is None or self.first <= day) and (self.last is None or day <= self.last)
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """An object that is there.
+    """An object of an archive, as listed.
 
     Attributes:
-        path: its name, with slashes between the parts.
-        bytes: how large it is.
+        path: path of the object, separated by slashes.
+        size: size in bytes.
 
     """
 
@@ -23,26 +44,26 @@ class ObjectInfo:
 
 
 class Archive(ABC):
-    """Where objects are put, listed and fetched.
+    """Stores, lists and returns objects.
 
-    All methods may be called from one event loop at the same time. Each may raise `ArchiveUnavailable` (try again) and
-    `ArchiveAccessDenied` (somebody has to change names or credentials first), and besides these only what it names.
+    All methods may be called concurrently from one event loop. Each may raise `ArchiveUnavailable` (retry) and
+    `ArchiveAccessDenied` (the operator has to fix the URL or the credentials), and other errors only where documented.
     """
 
     @abstractmethod
     async def put(self, path: str, body: bytes) -> None:
-        """Put an object, in the place of one of that name if there is one; idempotent.
+        """Store an object, replacing one at the same path; idempotent.
 
-        When this returns, the object survives the death of the process and of the machine. Until then there is either
-        none or the one before: never a part of one.
+        When this returns, the object survives a crash of the process and of the machine. Until then, the path holds
+        the previous object or none, never a part of the new one.
         """
 
     @abstractmethod
     async def get(self, path: str) -> bytes:
-        """Return an object's bytes.
+        """Return the bytes of an object.
 
         Raises:
-            Damaged: there is no object of that name.
+            ArchiveDamaged: there is no object at this path.
 
         """
 
@@ -51,11 +72,11 @@ class Archive(ABC):
         """Yield the objects below a prefix, in any order.
 
         Args:
-            prefix: whole parts of names, without a slash at the end: ``2015/01`` has ``2015/01/22/…`` and not
-                ``2015/011``. Nothing: all objects.
+            prefix: whole parts of paths, without a trailing slash: ``2015/01`` matches ``2015/01/22/…`` and not
+                ``2015/011``. Empty for all objects.
 
         """
 
     @abstractmethod
     async def ping(self) -> None:
-        """Return if the archive answers; raise if it does not."""
+        """Return if the archive responds; raise an error otherwise."""

@@ -1,7 +1,4 @@
-"""What an archive holds: its objects, each with what its manifest says of it, and what is damaged.
-
-Reads an archive's objects one after the other, some of them ahead, and tells of those that are damaged.
-"""
+"""List the objects of an archive, and read them in order, some of them ahead."""
 
 import asyncio
 from collections import deque
@@ -10,11 +7,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import date
 from itertools import islice
-from typing import Annotated, Final, NamedTuple
+from typing import Final
 
-import typer
-
-from metronome.archive.base import Archive
+from metronome.archive.base import Archive, DateRange
 from metronome.archive.segments import (
     MANIFEST_PREFIX,
     OBJECT_PATH_PATTERN,
@@ -22,25 +17,29 @@ from metronome.archive.segments import (
     ManifestEntry,
     decode_manifest,
     decompress_object,
+    verify_object,
 )
 from metronome.errors import ArchiveDamaged
 from metronome.server_client import EventLoopThread
 
 _CONCURRENT_READS: Final = 16
+_PREFETCH_OBJECTS: Final = 6
+_PREFETCH_MAX_BYTES: Final = 32 * 2**20
+"""Maximum size of the objects that are read ahead; one object is always."""
 _UNLISTED_RECEIVED_AT: Final = "9999"
-"""When what no manifest lists has arrived: behind all else."""
+"""Sorts objects that no manifest lists after all others."""
 
 
 @dataclass(frozen=True, slots=True)
 class ArchiveObject:
-    """An object of documents.
+    """An object that holds documents.
 
     Attributes:
-        path: its name.
-        day: the UTC day that its documents happened on.
-        bytes: how large it is.
-        listed: what its manifest says of it; None where no manifest lists it.
-        arrived: when what it holds arrived, as a stamp.
+        path: path of the object.
+        day: UTC day of its documents.
+        size: size in bytes.
+        manifest_entry: its entry in a manifest; None if no manifest lists it.
+        received_at: timestamp at which the first document of its manifest was received.
 
     """
 
@@ -53,35 +52,16 @@ class ArchiveObject:
 
 @dataclass(slots=True)
 class Inventory:
-    """What an archive holds of some days.
+    """The objects of an archive in a range of days.
 
     Attributes:
-        holdings: its objects, in the order in which what they hold arrived.
-        damages: a sentence for each manifest and object that is missing or no such thing.
+        objects: the objects, in the order in which their documents were received.
+        errors: a sentence for each invalid manifest and each missing object.
 
     """
 
     objects: list[ArchiveObject] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
-
-
-class DateRange(NamedTuple):
-    """A range of days.
-
-    Attributes:
-        first: its first; None for the beginning.
-        last: its last, included; None for the end.
-
-    """
-
-    first: date | None = None
-    last: date | None = None
-
-    def __contains__(self, day: object) -> bool:
-        """Tell whether a day is in it."""
-        if not isinstance(day, date):
-            return False
-        return (self.first is None or self.first <= day) and (self.last is None or day <= self.last)
 
 
 ALL_DATES: Final = DateRange()
@@ -90,46 +70,47 @@ ALL_DATES: Final = DateRange()
 async def list_objects(
     archive: Archive, dates: DateRange = ALL_DATES, on_progress: Callable[[int], None] = lambda _: None
 ) -> Inventory:
-    """Look what an archive holds of some days.
+    """List the objects of an archive.
 
     Args:
-        archive: is looked through.
-        dates: of these.
-        on_progress: called with how many manifests have been read, now and then.
+        archive: the archive.
+        dates: days to list.
+        on_progress: called with the number of manifests read so far, now and then.
 
     """
-    stock = Inventory()
+    inventory = Inventory()
     listed: dict[str, tuple[ManifestEntry, str]] = {}
-    async for manifest in _iterate_manifests(archive, stock.errors, on_progress):
-        listed |= {one.path: (one, manifest.received_between[0]) for one in manifest.objects}
-    found: set[str] = set()
-    async for entry in archive.iterate_objects():
-        day = _object_date(entry.path)
+    async for manifest in _iterate_manifests(archive, inventory.errors, on_progress):
+        listed |= {entry.path: (entry, manifest.received_between[0]) for entry in manifest.objects}
+    present: set[str] = set()
+    async for info in archive.iterate_objects():
+        day = _object_date(info.path)
         if day is None:
             continue
-        found.add(entry.path)
-        of_manifest, arrived = listed.get(entry.path, (None, _UNLISTED_RECEIVED_AT))
+        present.add(info.path)
+        entry, received_at = listed.get(info.path, (None, _UNLISTED_RECEIVED_AT))
         if day in dates:
-            stock.objects.append(ArchiveObject(entry.path, day, entry.size, of_manifest, arrived))
-    missing = (path for path in sorted(listed.keys() - found) if _object_date(path) in dates)
-    stock.errors += [f"{path} is missing, and its manifest lists it" for path in missing]
-    stock.objects.sort(key=lambda holding: (holding.received_at, holding.path.rpartition("/")[2], holding.path))
-    return stock
+            inventory.objects.append(ArchiveObject(info.path, day, info.size, entry, received_at))
+    missing = (path for path in sorted(listed.keys() - present) if _object_date(path) in dates)
+    inventory.errors += [f"{path} is missing, but its manifest lists it" for path in missing]
+    inventory.objects.sort(key=lambda item: (item.received_at, item.path.rpartition("/")[2], item.path))
+    return inventory
 
 
-async def read_object(archive: Archive, archive_object: ArchiveObject) -> bytes:
-    """Return the documents of an object, a line each.
+async def read_object(archive: Archive, archive_object: ArchiveObject, *, decompress: bool = True) -> bytes:
+    """Return the documents of an object as NDJSON, or the object itself, gzipped.
 
     Raises:
-        Damaged: it is missing, or not what was written.
+        ArchiveDamaged: the object is missing, or not as it was written.
 
     """
     body = await archive.get(archive_object.path)
-    return await asyncio.to_thread(decompress_object, archive_object.path, body, archive_object.manifest_entry)
+    read = decompress_object if decompress else verify_object
+    return await asyncio.to_thread(read, archive_object.path, body, archive_object.manifest_entry)
 
 
 def _object_date(path: str) -> date | None:
-    """Return the day of an object of documents; None for all other objects."""
+    """Return the day of an object that holds documents; None for all other objects."""
     if OBJECT_PATH_PATTERN.fullmatch(path) is None:
         return None
     try:
@@ -143,13 +124,13 @@ async def _iterate_manifests(
 ) -> AsyncIterator[Manifest]:
     paths = iter(sorted([entry.path async for entry in archive.iterate_objects(MANIFEST_PREFIX)]))
     read = 0
-    while some := [*islice(paths, _CONCURRENT_READS)]:
-        for manifest in await asyncio.gather(*(_read_manifest(archive, path) for path in some)):
+    while batch := [*islice(paths, _CONCURRENT_READS)]:
+        for manifest in await asyncio.gather(*(_read_manifest(archive, path) for path in batch)):
             if isinstance(manifest, ArchiveDamaged):
                 errors.append(str(manifest))
             else:
                 yield manifest
-        read += len(some)
+        read += len(batch)
         on_progress(read)
 
 
@@ -160,39 +141,33 @@ async def _read_manifest(archive: Archive, path: str) -> Manifest | ArchiveDamag
         return error
 
 
-ArchiveArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="ARCHIVE",
-        help="The archive: s3://bucket/prefix, gs://bucket/prefix, az://container/prefix or file:///folder.",
-    ),
-]
-_PREFETCH_OBJECTS: Final = 6
-_PREFETCH_MAX_BYTES: Final = 32 * 2**20
-"""So much of compressed objects is fetched ahead at the most, but always one object."""
-
-
 def read_objects(
-    loop_thread: EventLoopThread, archive: Archive, objects: Iterable[ArchiveObject]
+    loop_thread: EventLoopThread, archive: Archive, objects: Iterable[ArchiveObject], *, decompress: bool = True
 ) -> Iterator[tuple[ArchiveObject, bytes | ArchiveDamaged]]:
-    """Yield each object's documents, a line each, or what is wrong with it; in the order of the objects.
+    """Yield each object with its content, or with what is wrong with it; in the order of the objects.
+
+    Args:
+        loop_thread: runs the requests.
+        archive: the archive.
+        objects: the objects to read.
+        decompress: whether to return documents as NDJSON; otherwise the verified object, gzipped.
 
     Raises:
-        ArchiveUnavailable: the archive does not answer.
-        ArchiveAccessDenied: it lets nobody read.
+        ArchiveUnavailable: the archive does not respond.
+        ArchiveAccessDenied: the archive denies access.
 
     """
-    waiting = iter(objects)
+    remaining = iter(objects)
     ahead: deque[tuple[ArchiveObject, Future[bytes]]] = deque()
-    following = next(waiting, None)
+    following = next(remaining, None)
     while ahead or following is not None:
-        size = sum(holding.size for holding, _ in ahead)
+        size = sum(archive_object.size for archive_object, _ in ahead)
         while following is not None and (not ahead or (len(ahead) < _PREFETCH_OBJECTS and size < _PREFETCH_MAX_BYTES)):
-            ahead.append((following, loop_thread.submit(read_object(archive, following))))
+            ahead.append((following, loop_thread.submit(read_object(archive, following, decompress=decompress))))
             size += following.size
-            following = next(waiting, None)
-        holding, future = ahead.popleft()
+            following = next(remaining, None)
+        archive_object, future = ahead.popleft()
         try:
-            yield holding, future.result()
+            yield archive_object, future.result()
         except ArchiveDamaged as error:
-            yield holding, error
+            yield archive_object, error

@@ -1,9 +1,7 @@
-"""Archives in S3 and what is compatible with it, in Google Cloud Storage, in Azure, and in folders.
+"""Archives in S3 and compatible stores, Google Cloud Storage, Azure Blob Storage, and local folders.
 
-Credentials, regions and endpoints are those that the providers' own tools read from the environment
+Credentials, regions and endpoints are read from the environment variables of the providers' own tools
 (``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL``, ``GOOGLE_APPLICATION_CREDENTIALS``, ``AZURE_STORAGE_ACCOUNT_NAME``, …).
-
-Work that blocks, in threads that nobody has to wait for.
 """
 
 import asyncio
@@ -26,7 +24,7 @@ from metronome.errors import ArchiveAccessDenied, ArchiveDamaged, ArchiveUnavail
 from metronome.files import fsync_path
 
 if TYPE_CHECKING:
-    # These are there for types only.
+    # They exist in type stubs only.
     from obstore.store import ClientConfig, RetryConfig
 
 
@@ -34,38 +32,39 @@ T = TypeVar("T")
 
 
 async def run_in_daemon_thread(function: Callable[[], T]) -> T:
-    """Return what *function* does, in a thread of its own.
+    """Return the result of *function*, which runs in a daemon thread of its own.
 
-    Those of `asyncio.to_thread` are few and shared, and a process waits for them as it ends: a call that a silent
-    server keeps for half a minute would hold up both. This one is left alone once nobody waits for it.
+    The threads of `asyncio.to_thread` are few and shared, and the process waits for them at exit: a request to a server
+    that does not respond would block other work and the exit for half a minute. This thread is abandoned once the
+    caller is cancelled.
     """
     loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
+    future: asyncio.Future[T] = loop.create_future()
 
     def settle(result: T | None, error: BaseException | None) -> None:
-        if done.cancelled():
+        if future.cancelled():
             return
         if error is None:
-            done.set_result(result)  # type: ignore[arg-type]  # without an error it is what work returned
+            future.set_result(result)  # type: ignore[arg-type]  # without an error, it is the result of the function
         else:
-            done.set_exception(error)
+            future.set_exception(error)
 
     def run() -> None:
-        result, problem = None, None
+        result, caught = None, None
         try:
             result = function()
-        except BaseException as error:  # noqa: BLE001  # it is raised where the result is waited for
-            problem = error
-        # The loop is closed already where nobody waits any more.
+        except BaseException as error:  # noqa: BLE001  # it is raised where the result is awaited
+            caught = error
+        # The loop may be closed if the caller was cancelled.
         with suppress(RuntimeError):
-            loop.call_soon_threadsafe(settle, result, problem)
+            loop.call_soon_threadsafe(settle, result, caught)
 
     threading.Thread(target=run, name="archive", daemon=True).start()
-    return await done
+    return await future
 
 
 ListPage = Sequence[Any]
-"""Objects as the library lists them, each with ``path`` and ``size``."""
+"""Objects as obstore lists them, each with ``path`` and ``size``."""
 
 SCHEMES: Final = ("s3", "gs", "az", "file")
 _STATUS_PATTERN: Final = re.compile(r"status code: (\d{3})")
@@ -75,51 +74,51 @@ _DENIED_STATUSES: Final = frozenset({"401", "403"})
 _NOT_FOUND_STATUS: Final = "404"
 _MESSAGE_MAX_CHARACTERS: Final = 300
 _PAGE_SIZE: Final = 1000
-# Whoever calls tries again at growing pauses, and says so in the log.
+# The caller retries with backoff, and logs it.
 _NO_RETRIES: "Final[RetryConfig]" = {"max_retries": 0, "retry_timeout": timedelta(seconds=30)}
-# Whether an endpoint is spoken to in plain text is said by its address.
+# The URL of an endpoint says whether to use TLS.
 _CLIENT_OPTIONS: "Final[ClientConfig]" = {"connect_timeout": "5s", "timeout": "30s", "allow_http": True}
 
 
 def open_archive(url: str, *, create: bool = False) -> Archive:
-    """Open the archive that an address names; nothing is asked of a bucket yet.
+    """Open the archive at a URL; no request is sent yet.
 
     Args:
         url: ``s3://bucket/prefix``, ``gs://bucket/prefix``, ``az://container/prefix`` or ``file:///folder``.
-        create: whether a folder that is not there is made.
+        create: whether to create a folder that does not exist.
 
     Raises:
-        ConfigurationError: it is none of these, or what it needs beside it is not in the environment.
-        ArchiveAccessDenied: there is no such folder, or it cannot be made.
+        ConfigurationError: the URL is invalid, or the environment lacks a setting for it.
+        ArchiveAccessDenied: the folder does not exist, or cannot be created.
 
     """
     parts = urlsplit(url)
     if parts.scheme not in SCHEMES:
         raise ConfigurationError(
-            f"{url!r} names no archive: write s3://bucket/prefix, gs://bucket/prefix, az://container/prefix or "
+            f"invalid archive {url!r}: expected s3://bucket/prefix, gs://bucket/prefix, az://container/prefix or "
             "file:///folder"
         )
     if parts.scheme == "file":
         if parts.netloc not in {"", "localhost"} or not parts.path.startswith("/"):
-            raise ConfigurationError(f"{url!r} names no folder: write it as file:///folder, with three slashes")
+            raise ConfigurationError(f"invalid archive {url!r}: expected file:///folder, with three slashes")
         return _FolderArchive(Path(unquote(parts.path)), create=create)
     if not parts.netloc:
-        raise ConfigurationError(f"{url!r} names no bucket: write {parts.scheme}://bucket/prefix")
+        raise ConfigurationError(f"invalid archive {url!r}: expected {parts.scheme}://bucket/prefix")
     try:
         return ObjectStoreArchive(from_url(url, retry_config=_NO_RETRIES, client_options=_CLIENT_OPTIONS), url)
     except (BaseError, ValueError) as error:
-        raise ConfigurationError(f"{url!r} cannot be used as an archive: {_first_line(error)}") from None
+        raise ConfigurationError(f"invalid archive {url!r}: {_first_line(error)}") from None
 
 
 class ObjectStoreArchive(Archive):
-    """An archive of objects.
+    """An archive in an object store.
 
-    The library is asked in threads, and not in its own event loop: that calls back from threads that Python knows
-    nothing of, and one that does so as the process ends would abort it.
+    obstore's blocking functions are called in threads. Its asynchronous ones call back from threads that Python does
+    not know, which aborts the process if it happens at exit.
 
     Args:
-        store: where they are.
-        name: what messages call it.
+        store: the object store.
+        name: name of the archive in messages.
 
     """
 
@@ -128,7 +127,7 @@ class ObjectStoreArchive(Archive):
         self._name = name
 
     async def put(self, path: str, body: bytes) -> None:
-        """Put an object (see `Archive.put`)."""
+        """Store an object (see `Archive.put`)."""
         await run_in_daemon_thread(partial(self._put, path, body))
 
     async def get(self, path: str) -> bytes:
@@ -136,14 +135,14 @@ class ObjectStoreArchive(Archive):
         return await run_in_daemon_thread(partial(self._get, path))
 
     async def iterate_objects(self, prefix: str = "") -> AsyncIterator[ObjectInfo]:
-        """Yield objects (see `Archive.entries`)."""
+        """Yield objects (see `Archive.iterate_objects`)."""
         pages = await run_in_daemon_thread(partial(self._open_listing, prefix))
         while (page := await run_in_daemon_thread(partial(self._next_page, pages))) is not None:
             for entry in page:
                 yield entry
 
     async def ping(self) -> None:
-        """Ask for the first objects (see `Archive.ping`)."""
+        """List one object (see `Archive.ping`)."""
         await run_in_daemon_thread(lambda: self._next_page(self._open_listing("manifests", 1)))
 
     def _put(self, path: str, body: bytes) -> None:
@@ -161,7 +160,7 @@ class ObjectStoreArchive(Archive):
     def _next_page(self, pages: Iterator[ListPage]) -> list[ObjectInfo] | None:
         with self._translate_errors():
             page = next(pages, None)
-        return None if page is None else [ObjectInfo(one["path"], one["size"]) for one in page]
+        return None if page is None else [ObjectInfo(entry["path"], entry["size"]) for entry in page]
 
     @contextmanager
     def _translate_errors(self, path: str = "") -> Iterator[None]:
@@ -178,29 +177,29 @@ class ObjectStoreArchive(Archive):
             isinstance(error, (PermissionDeniedError, PermissionError, UnauthenticatedError))
             or code in _DENIED_STATUSES
         ):
-            said = _ERROR_CODE_PATTERN.search(text)
-            return ArchiveAccessDenied(f"{self._name} denies access: {said[1] if said else _first_line(error)}")
+            reason = _ERROR_CODE_PATTERN.search(text)
+            return ArchiveAccessDenied(f"{self._name} denies access: {reason[1] if reason else _first_line(error)}")
         if _BUCKET_MISSING_PATTERN.search(text):
-            return ArchiveAccessDenied(f"there is no bucket for {self._name}")
+            return ArchiveAccessDenied(f"the bucket of {self._name} does not exist")
         if isinstance(error, FileNotFoundError) or code == _NOT_FOUND_STATUS:
             return (
                 ArchiveDamaged(f"{path} is missing in {self._name}")
                 if path
-                else ArchiveAccessDenied(f"there is no {self._name}")
+                else ArchiveAccessDenied(f"{self._name} does not exist")
             )
         return ArchiveUnavailable(f"{self._name} is not available: {_first_line(error)}")
 
 
 class _FolderArchive(ObjectStoreArchive):
-    """An archive in a folder, whose files are brought to the disk before they count."""
+    """An archive in a folder, whose files are synchronized to the disk."""
 
     def __init__(self, folder: Path, *, create: bool) -> None:
         if not create and not folder.is_dir():
-            raise ArchiveAccessDenied(f"there is no folder {folder}")
+            raise ArchiveAccessDenied(f"the folder {folder} does not exist")
         try:
             store = LocalStore(folder, mkdir=create)
         except (BaseError, OSError) as error:
-            raise ArchiveAccessDenied(f"the folder {folder} cannot be used: {_first_line(error)}") from None
+            raise ArchiveAccessDenied(f"cannot use the folder {folder}: {_first_line(error)}") from None
         super().__init__(store, f"the folder {folder}")
         self._folder = folder
         self._synced_folders: set[Path] = set()
@@ -211,7 +210,7 @@ class _FolderArchive(ObjectStoreArchive):
             self._sync_to_disk(self._folder / path)
 
     def _sync_to_disk(self, file: Path) -> None:
-        """Synchronise a file, and the lists of files that lead to it, as far as they may be new."""
+        """Synchronize a file, and the folders above it that may be new."""
         fsync_path(file)
         fsync_path(file.parent)
         folder = file.parent

@@ -1,9 +1,7 @@
-"""Documents of an archive's objects, packed for the way: small objects together, large ones in parts.
+"""Replay of an archive: pack documents into batches, and record which objects a server has accepted.
 
-Which objects of an archive a server has taken already, in a file that outlives a replay that was interrupted.
-
-The file only saves time: without it all is sent again, and nothing is counted twice. It is deleted once a replay has
-sent everything.
+The checkpoint file only saves time: without it, all objects are sent again, and no event is counted twice. It is
+deleted once a replay is complete.
 """
 
 from collections.abc import Iterator
@@ -11,25 +9,21 @@ from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Final, NamedTuple, Self
+from typing import BinaryIO, NamedTuple, Self
 
 from metronome.archive.inventory import ArchiveObject
 from metronome.errors import ConfigurationError
 from metronome.files import state_folder
-
-REPLAY_BATCH_MAX_EVENTS: Final = 10_000
-"""As many as the server takes in one request."""
-REPLAY_BATCH_MAX_BYTES: Final = 8 * 2**20
-"""Past this a parcel is sent however few documents it has: the server decodes no more than 16 MiB."""
+from metronome.server_client import BATCH_MAX_BYTES, REQUEST_MAX_EVENTS
 
 
 class BatchPart(NamedTuple):
-    """What of an object is in a parcel.
+    """The part of an object that is in a batch.
 
     Attributes:
-        path: the object's name.
-        first: the number of its first line here, from 1.
-        events: how many lines these are.
+        path: path of the object.
+        first_line: number of its first line in the batch, from 1.
+        events: number of its lines in the batch.
 
     """
 
@@ -39,12 +33,12 @@ class BatchPart(NamedTuple):
 
 
 class ReplayBatch(NamedTuple):
-    """Documents that are sent together.
+    """Documents that are sent in one request.
 
     Attributes:
-        body: a line each.
-        parts: which objects they are from.
-        finished: the objects of which it has the last documents.
+        body: the documents as NDJSON.
+        parts: the objects that they are from.
+        completed_objects: the objects whose last documents are in the batch.
 
     """
 
@@ -54,11 +48,11 @@ class ReplayBatch(NamedTuple):
 
     @property
     def events(self) -> int:
-        """How many documents it has."""
+        """Number of documents."""
         return sum(part.events for part in self.parts)
 
     def location(self, index: int) -> str:
-        """Say where a document is."""
+        """Return where a document is."""
         for part in self.parts:
             if index < part.events:
                 return f"{part.path}, line {part.first_line + index:,}"
@@ -67,7 +61,7 @@ class ReplayBatch(NamedTuple):
 
 
 class ReplayBatcher:
-    """Packs the documents of one object after the other."""
+    """Packs documents into batches: those of small objects together, those of large ones in parts."""
 
     def __init__(self) -> None:
         self._lines: list[bytes] = []
@@ -76,11 +70,11 @@ class ReplayBatcher:
         self._completed_objects: list[ArchiveObject] = []
 
     def add(self, archive_object: ArchiveObject, lines: bytes) -> Iterator[ReplayBatch]:
-        """Take an object's documents, and yield the parcels that are full."""
+        """Add the documents of an object, and yield the batches that are full."""
         first, before = 1, len(self._lines)
         for number, line in enumerate(lines.splitlines(keepends=True), start=1):
-            full = len(self._lines) == REPLAY_BATCH_MAX_EVENTS or self._size + len(line) > REPLAY_BATCH_MAX_BYTES
-            if full and self._lines:
+            is_full = len(self._lines) == REQUEST_MAX_EVENTS or self._size + len(line) > BATCH_MAX_BYTES
+            if is_full and self._lines:
                 self._add_part(archive_object, first, number - first)
                 yield self._take_batch()
                 first, before = number, 0
@@ -90,7 +84,7 @@ class ReplayBatcher:
         self._completed_objects.append(archive_object)
 
     def flush(self) -> Iterator[ReplayBatch]:
-        """Yield what is left, if there is something."""
+        """Yield the last batch, if it has documents or completes objects."""
         if self._lines or self._completed_objects:
             yield self._take_batch()
 
@@ -99,19 +93,19 @@ class ReplayBatcher:
             self._parts.append(BatchPart(archive_object.path, first_line, events))
 
     def _take_batch(self) -> ReplayBatch:
-        parcel = ReplayBatch(b"".join(self._lines), tuple(self._parts), tuple(self._completed_objects))
+        batch = ReplayBatch(b"".join(self._lines), tuple(self._parts), tuple(self._completed_objects))
         self._lines, self._size, self._parts, self._completed_objects = [], 0, [], []
-        return parcel
+        return batch
 
 
 class ReplayCheckpoint:
-    """The trail of one archive's replay to one server.
+    """Records which objects of one archive one server has accepted.
 
     Args:
-        file: where it is kept; it need not exist.
+        file: the checkpoint file; it need not exist.
 
     Raises:
-        ConfigurationError: it cannot be written.
+        ConfigurationError: the file cannot be opened.
 
     """
 
@@ -122,24 +116,24 @@ class ReplayCheckpoint:
             self._sent = set(file.read_bytes().splitlines()) if file.exists() else set()
             self._output: BinaryIO = file.open("ab")
         except OSError as error:
-            raise ConfigurationError(f"--checkpoint {file} cannot be kept: {error.strerror}") from None
+            raise ConfigurationError(f"cannot open --checkpoint {file}: {error.strerror}") from None
 
-    def __contains__(self, holding: ArchiveObject) -> bool:
-        """Tell whether the server has all of an object."""
-        return _checkpoint_line(holding) in self._sent
+    def __contains__(self, archive_object: ArchiveObject) -> bool:
+        """Return whether the server has accepted all documents of an object."""
+        return _checkpoint_line(archive_object) in self._sent
 
     def mark_sent(self, archive_object: ArchiveObject) -> None:
-        """Note that the server has all of an object.
+        """Record that the server has accepted all documents of an object.
 
         Raises:
-            ConfigurationError: it cannot be written.
+            ConfigurationError: the file cannot be written.
 
         """
         try:
             self._output.write(_checkpoint_line(archive_object) + b"\n")
             self._output.flush()
         except OSError as error:
-            raise ConfigurationError(f"--checkpoint {self.file} cannot be written: {error.strerror}") from None
+            raise ConfigurationError(f"cannot write --checkpoint {self.file}: {error.strerror}") from None
 
     def delete(self) -> None:
         """Delete the file."""
@@ -147,7 +141,7 @@ class ReplayCheckpoint:
             self.file.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
-        """Return this trail, to be closed at the block's end."""
+        """Return the checkpoint."""
         return self
 
     def __exit__(
@@ -159,11 +153,11 @@ class ReplayCheckpoint:
 
 
 def default_checkpoint_file(archive: str, url: str) -> Path:
-    """Return where the trail is kept if nobody says otherwise: in the user's state folder."""
+    """Return the default checkpoint file of an archive and a server, in the user's state folder."""
     name = blake2b(f"{archive.rstrip('/')} {url.rstrip('/')}".encode(), digest_size=8).hexdigest()
     return state_folder() / f"replay-{name}.txt"
 
 
 def _checkpoint_line(archive_object: ArchiveObject) -> bytes:
-    known = archive_object.manifest_entry.sha256 if archive_object.manifest_entry else str(archive_object.size)
-    return f"{known} {archive_object.path}".encode()
+    entry = archive_object.manifest_entry
+    return f"{entry.sha256 if entry else archive_object.size} {archive_object.path}".encode()

@@ -1,16 +1,16 @@
-"""How an archive is laid out: by hours, in compressed lines, with a manifest beside each roll.
+"""Layout of an archive: gzipped NDJSON objects by hour, and a manifest for each upload.
 
 ::
 
-    2015/01/22/09/web1-3f9a2c1b-000000000001-000000000500.ndjson.gz     the documents of that hour, UTC
-    manifests/2015/01/22/web1-3f9a2c1b-000000000001-000000000500.json   what one roll has written
+    2015/01/22/09/web1-3f9a2c1b-000000000001-000000000500.ndjson.gz     documents of that hour, UTC
+    manifests/2015/01/22/web1-3f9a2c1b-000000000001-000000000500.json   what the upload has written
 
-A *roll* is what one spool held from its commit *first* to its commit *last*. Each hour that its documents happened in
-has an object, and all objects of a roll have the same name in different folders. The manifest comes last, in the
-folder of the day that the roll's first commit was made on: it says how many documents each object holds, how large
-it is, and its SHA-256. All of it follows from the roll alone, so whatever is written again is the same.
+An upload holds the events of one spool from its commit *first* to its commit *last*: one object for each hour in which
+they happened, all with the same name in different folders. The manifest is written last, in the folder of the day of
+the first commit: it lists the number of documents, the size and the SHA-256 of each object. Repeating an upload writes
+the same paths and bytes.
 
-Documents stand in their objects in the order in which they came, as `metronome.event.document` made them.
+Documents are in the order in which they were received, encoded as in `metronome.event`.
 """
 
 import gzip
@@ -32,26 +32,26 @@ from metronome.times import format_timestamp
 MANIFEST_PREFIX: Final = "manifests"
 OBJECT_SUFFIX: Final = ".ndjson.gz"
 OBJECT_PATH_PATTERN: Final = re.compile(r"(\d{4}/\d\d/\d\d/\d\d)/([^/]+)\.ndjson\.gz")
-"""Path of an object: the hour that its documents happened in, and the name of its roll."""
+"""Path of an object: the hour of its documents, and the name of its upload."""
 _MANIFEST_VERSION: Final = 1
 _HOUR_SLICE: Final = slice(len('{"@timestamp":"'), len('{"@timestamp":"2015-01-22T09'))
-"""Where each document has the hour that it happened in."""
+"""Position of the hour in each document."""
 _SPLIT_BYTES: Final = 2**18
-"""So much is looked at at once: what stays in the processor's cache is split several times as fast."""
+"""Size of the pieces that are split by hour: pieces in the processor's cache are split several times as fast."""
 _COMPRESSION_LEVEL: Final = 1
-"""Of igzip's levels that which is fast and nearly as small as the others."""
+"""The level of igzip that is fast, and compresses nearly as well as the higher ones."""
 _GZIP_WINDOW_BITS: Final = 16 + isal_zlib.MAX_WBITS
 
 
 @dataclass(frozen=True, slots=True)
 class ManifestEntry:
-    """What a manifest says of an object.
+    """An object as listed in a manifest; the fields are the manifest's keys.
 
     Attributes:
-        path: its name.
-        events: how many documents it holds.
-        bytes: how large it is.
-        sha256: of its bytes, in hexadecimal.
+        path: path of the object.
+        events: number of documents.
+        bytes: size in bytes.
+        sha256: SHA-256 of the object in hexadecimal.
 
     """
 
@@ -63,12 +63,12 @@ class ManifestEntry:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a roll has written.
+    """The objects of an upload.
 
     Attributes:
-        path: the manifest's own name.
-        arrived: when the first and the last commit were made, as stamps.
-        objects: in the order of their hours.
+        path: path of the manifest itself.
+        received_between: timestamps of the first and the last commit.
+        objects: the objects, in the order of their hours.
 
     """
 
@@ -78,17 +78,17 @@ class Manifest:
 
     @property
     def events(self) -> int:
-        """How many documents its objects hold together."""
-        return sum(one.events for one in self.objects)
+        """Number of documents in all objects."""
+        return sum(entry.events for entry in self.objects)
 
 
 @dataclass(frozen=True, slots=True)
 class ArchiveUpload:
-    """What is to be written of a span of a spool.
+    """The objects to upload for a range of commits.
 
     Attributes:
-        objects: the bytes of each object by its name, in the order of their hours.
-        manifest: lists them.
+        objects: the bytes of each object by path, in the order of their hours.
+        manifest: the manifest of these objects.
 
     """
 
@@ -97,11 +97,11 @@ class ArchiveUpload:
 
 
 def build_objects(commit_range: CommitRange, bodies: Iterable[bytes]) -> ArchiveUpload:
-    """Make the objects of what a span of a spool holds, and their manifest.
+    """Build the objects of a range of commits, and their manifest.
 
     Args:
-        commit_range: names the roll.
-        bodies: what the span holds, whole lines each; they are let go of one by one.
+        commit_range: the range.
+        bodies: its documents as NDJSON; one body at a time is held in memory.
 
     """
     name = f"{commit_range.spool_name}-{commit_range.first_seq:012}-{commit_range.last_seq:012}"
@@ -109,78 +109,89 @@ def build_objects(commit_range: CommitRange, bodies: Iterable[bytes]) -> Archive
     for body in bodies:
         for hour, lines, events in _split_by_hour(body):
             (hours.get(hour) or hours.setdefault(hour, _HourBuffer())).add(lines, events)
-    began, ended = (format_timestamp(datetime.fromtimestamp(at / 1000, UTC)) for at in commit_range.committed_ms)
-    objects, listed = {}, []
+    first, last = (format_timestamp(datetime.fromtimestamp(ms / 1000, UTC)) for ms in commit_range.committed_ms)
+    objects, entries = {}, []
     for hour in sorted(hours):
         path = f"{hour.decode().replace('-', '/').replace('T', '/')}/{name}{OBJECT_SUFFIX}"
-        objects[path] = packed = hours[hour].finish()
-        listed.append(ManifestEntry(path, hours[hour].events, len(packed), sha256(packed).hexdigest()))
-    path = f"{MANIFEST_PREFIX}/{began[:10].replace('-', '/')}/{name}.json"
-    return ArchiveUpload(objects, Manifest(path, (began, ended), tuple(listed)))
+        objects[path] = body = hours[hour].finish()
+        entries.append(ManifestEntry(path, hours[hour].events, len(body), sha256(body).hexdigest()))
+    path = f"{MANIFEST_PREFIX}/{first[:10].replace('-', '/')}/{name}.json"
+    return ArchiveUpload(objects, Manifest(path, (first, last), tuple(entries)))
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
-    """Write a manifest as an object's bytes."""
+    """Encode a manifest as JSON."""
     body = {
         "version": _MANIFEST_VERSION,
         "arrived": manifest.received_between,
         "events": manifest.events,
-        "objects": [asdict(one) for one in manifest.objects],
+        "objects": [asdict(entry) for entry in manifest.objects],
     }
     return orjson.dumps(body, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 
 def decode_manifest(path: str, body: bytes) -> Manifest:
-    """Read a manifest.
+    """Decode a manifest.
 
     Raises:
-        Damaged: it is none.
+        ArchiveDamaged: it is not a valid manifest.
 
     """
     try:
-        read: dict[str, Any] = orjson.loads(body)
-        began, ended = read["arrived"]
-        objects = tuple(
-            ManifestEntry(str(one["path"]), int(one["events"]), int(one["bytes"]), str(one["sha256"]))
-            for one in read["objects"]
+        fields: dict[str, Any] = orjson.loads(body)
+        first, last = fields["arrived"]
+        entries = tuple(
+            ManifestEntry(str(entry["path"]), int(entry["events"]), int(entry["bytes"]), str(entry["sha256"]))
+            for entry in fields["objects"]
         )
-        manifest = Manifest(path, (str(began), str(ended)), objects)
-        if manifest.events != read["events"]:
-            raise ArchiveDamaged(f"{path} is no manifest: its numbers do not add up")
+        manifest = Manifest(path, (str(first), str(last)), entries)
+        is_consistent = manifest.events == fields["events"]
     except (ValueError, TypeError, LookupError, AttributeError):
-        raise ArchiveDamaged(f"{path} is no manifest: it cannot be read") from None
+        raise ArchiveDamaged(f"{path} is not a valid manifest: it cannot be parsed") from None
+    if not is_consistent:
+        raise ArchiveDamaged(f"{path} is not a valid manifest: its numbers of events do not add up")
     return manifest
 
 
-def decompress_object(path: str, body: bytes, manifest_entry: ManifestEntry | None) -> bytes:
-    """Return the documents of an object, a line each.
+def verify_object(path: str, body: bytes, manifest_entry: ManifestEntry | None) -> bytes:
+    """Return an object, gzipped as it is, if it is as it was written.
 
     Args:
-        path: what messages call it.
+        path: path of the object.
         body: its bytes.
-        manifest_entry: what its manifest says of it; None if that is not known.
+        manifest_entry: its entry in a manifest; None if no manifest lists it.
 
     Raises:
-        Damaged: it is not what was written.
+        ArchiveDamaged: it is not as it was written.
 
     """
-    if manifest_entry is not None and (
-        len(body) != manifest_entry.bytes or sha256(body).hexdigest() != manifest_entry.sha256
-    ):
-        raise ArchiveDamaged(
-            f"{path} is not what was written: its manifest has {manifest_entry.bytes:,} bytes of another checksum"
-        )
+    if manifest_entry is None:
+        decompress_object(path, body, None)
+    else:
+        _verify_checksum(path, body, manifest_entry)
+    return body
+
+
+def decompress_object(path: str, body: bytes, manifest_entry: ManifestEntry | None) -> bytes:
+    """Return the documents of an object as NDJSON; arguments and errors as of `verify_object`."""
+    if manifest_entry is not None:
+        _verify_checksum(path, body, manifest_entry)
     try:
         lines = gzip.decompress(body)
     except (zlib.error, EOFError, OSError):
-        raise ArchiveDamaged(f"{path} is cut short, or no gzip") from None
+        raise ArchiveDamaged(f"{path} is truncated, or not gzip") from None
     if lines and not lines.endswith(b"\n"):
         raise ArchiveDamaged(f"{path} ends within a line")
     return lines
 
 
+def _verify_checksum(path: str, body: bytes, manifest_entry: ManifestEntry) -> None:
+    if len(body) != manifest_entry.bytes or sha256(body).hexdigest() != manifest_entry.sha256:
+        raise ArchiveDamaged(f"{path} differs from its manifest in size or checksum")
+
+
 class _HourBuffer:
-    """The documents of an hour, compressed as they come; little waits for more, since a compressor takes room."""
+    """Documents of an hour. A compressor takes memory, so hours with few documents have none until the end."""
 
     def __init__(self) -> None:
         self.events = 0
@@ -202,7 +213,7 @@ class _HourBuffer:
         return b"".join(self._compressed)
 
     def _compress_pending(self) -> None:
-        # The header has neither a time nor a name: the same documents make the same bytes.
+        # The gzip header has neither a time nor a name, so the same documents always give the same bytes.
         self._compressor = self._compressor or isal_zlib.compressobj(
             _COMPRESSION_LEVEL, isal_zlib.DEFLATED, _GZIP_WINDOW_BITS
         )
@@ -211,15 +222,15 @@ class _HourBuffer:
 
 
 def _split_by_hour(body: bytes) -> Iterable[tuple[bytes, bytes, int]]:
-    """Split lines by the hours they happened in: yields an hour, its lines, and how many these are."""
-    at = 0
-    while at < len(body):
-        end = body.find(b"\n", min(at + _SPLIT_BYTES, len(body)) - 1) + 1
-        piece = body[at : end or len(body)]
-        at += len(piece)
+    """Yield hours, lines of the hour, and their number."""
+    offset = 0
+    while offset < len(body):
+        end = body.find(b"\n", min(offset + _SPLIT_BYTES, len(body)) - 1) + 1
+        piece = body[offset : end or len(body)]
+        offset += len(piece)
         head = piece[: _HOUR_SLICE.stop]
         count = piece.count(b"\n")
-        # Most pieces are of one hour. Within a line there is no line feed, so none but heads are counted.
+        # Most pieces are of one hour. A line feed in a document is escaped, so only beginnings of lines are counted.
         if 1 + piece.count(b"\n" + head) == count:
             yield head[_HOUR_SLICE], piece, count
             continue

@@ -1,4 +1,4 @@
-"""Archives that hold something, written as the roller writes them."""
+"""Archives with documents, written as the archiver writes them."""
 
 import asyncio
 from collections.abc import Sequence
@@ -17,26 +17,26 @@ FIRST_MS = 1_421_919_000_000
 def build_document(
     event_id: str, item: str = "rivers", timestamp: str = "2015-01-22T09:30:00.000Z", event: str = "view"
 ) -> bytes:
-    """Make a document's line."""
+    """Return a document as a line of NDJSON."""
     fields = {"@timestamp": timestamp, "event_id": event_id, "@version": "1", "id": item, "event": event}
     return orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
 
 
 async def put_objects(archive: Archive, number: int, lines: Sequence[bytes]) -> list[str]:
-    """Put a roll of one commit, and return the paths of its objects and of its manifest, which is the last."""
-    at = FIRST_MS + 1000 * number
-    made = build_objects(CommitRange("web1-00000000", number, number, (at, at)), [b"".join(lines)])
-    for path, body in made.objects.items():
+    """Upload documents as one commit, and return the paths of its objects, and of its manifest last."""
+    time_ms = FIRST_MS + 1000 * number
+    upload = build_objects(CommitRange("web1-00000000", number, number, (time_ms, time_ms)), [b"".join(lines)])
+    for path, body in upload.objects.items():
         await archive.put(path, body)
-    await archive.put(made.manifest.path, encode_manifest(made.manifest))
-    return [*made.objects, made.manifest.path]
+    await archive.put(upload.manifest.path, encode_manifest(upload.manifest))
+    return [*upload.objects, upload.manifest.path]
 
 
-def create_archive(folder: Path, *rolls: Sequence[bytes]) -> tuple[str, list[list[str]]]:
-    """Make an archive in a folder with so many rolls; return its address, and each roll's paths."""
+def create_archive(folder: Path, *uploads: Sequence[bytes]) -> tuple[str, list[list[str]]]:
+    """Create an archive in a folder; return its URL, and the paths of each upload."""
 
     async def fill() -> list[list[str]]:
         archive = open_archive(f"file://{folder}", create=True)
-        return [await put_objects(archive, number, lines) for number, lines in enumerate(rolls, start=1)]
+        return [await put_objects(archive, number, lines) for number, lines in enumerate(uploads, start=1)]
 
     return f"file://{folder}", asyncio.run(fill())

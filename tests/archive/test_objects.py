@@ -40,33 +40,33 @@ class TestS3WithoutPrefix(ArchiveContractTests):
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("", "names no archive"),
-        ("bucket/prefix", "names no archive"),
-        ("ftp://host/x", "names no archive: write s3://"),
-        ("memory:///", "names no archive"),
-        ("s3:///prefix", "names no bucket: write s3://bucket/prefix"),
+        ("", "invalid archive '': expected s3://bucket/prefix"),
+        ("bucket/prefix", "invalid archive"),
+        ("ftp://host/x", "invalid archive"),
+        ("memory:///", "invalid archive"),
+        ("s3:///prefix", "expected s3://bucket/prefix"),
         ("file://folder", "with three slashes"),
         ("file:folder", "with three slashes"),
-        ("az://container/x", "cannot be used as an archive: .*Account must be specified"),
+        ("az://container/x", "invalid archive .*Account must be specified"),
     ],
 )
-def test_an_address_that_cannot_be_is_refused_with_what_to_write(url: str, says: str) -> None:
+def test_rejects_an_invalid_url_with_the_expected_form(url: str, says: str) -> None:
     with pytest.raises(ConfigurationError, match=says):
         open_archive(url)
 
 
 @pytest.mark.usefixtures("s3_environment")
-async def test_a_bucket_that_is_not_there_is_told_from_an_object_that_is_not() -> None:
+async def test_distinguishes_a_missing_bucket_from_a_missing_object() -> None:
     archive = open_archive("s3://no-such-bucket/x")
     for attempt in (archive.put("a", b"x"), archive.ping(), archive.get("a")):
-        with pytest.raises(ArchiveAccessDenied, match="there is no bucket for s3://no-such-bucket/x"):
+        with pytest.raises(ArchiveAccessDenied, match="the bucket of s3://no-such-bucket/x does not exist"):
             await attempt
-    with pytest.raises(ArchiveAccessDenied, match="no bucket"):
+    with pytest.raises(ArchiveAccessDenied, match=r"the bucket of .* does not exist"):
         [one async for one in archive.iterate_objects()]
 
 
 @pytest.mark.usefixtures("s3_environment")
-async def test_a_server_that_is_away_or_silent_is_waited_for(s3: S3Server) -> None:
+async def test_an_unreachable_server_can_be_retried(s3: S3Server) -> None:
     port, bucket = free_port(), s3.create_unique_bucket()
     os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{port}"
     archive = open_archive(f"s3://{bucket}/x")
@@ -74,15 +74,15 @@ async def test_a_server_that_is_away_or_silent_is_waited_for(s3: S3Server) -> No
         await archive.put("a", b"x")
     assert "\n" not in str(raised.value)
     assert raised.value.retry
-    with running_s3_server(port), pytest.raises(ArchiveAccessDenied, match="no bucket"):
+    with running_s3_server(port), pytest.raises(ArchiveAccessDenied, match=r"the bucket of .* does not exist"):
         await archive.put("a", b"x")
 
 
-async def test_a_folder_that_cannot_be_made_or_written_says_so(tmp_path: Path) -> None:
+async def test_reports_a_folder_that_cannot_be_created_or_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ArchiveAccessDenied, match="cannot be used"):
+    with pytest.raises(ArchiveAccessDenied, match="cannot use the folder"):
         open_archive(f"file://{tmp_path}/file/archive", create=True)
-    with pytest.raises(ArchiveAccessDenied, match=f"there is no folder {tmp_path}/archive"):
+    with pytest.raises(ArchiveAccessDenied, match=f"the folder {tmp_path}/archive does not exist"):
         open_archive(f"file://{tmp_path}/archive")
     archive = open_archive(f"file://{tmp_path}/archive", create=True)
     (tmp_path / "archive" / "2015").write_text("in the way")
@@ -95,7 +95,7 @@ KILLED = """
 import asyncio, sys
 from metronome.archive.objects import open_archive
 async def main():
-    archive = open_archive(sys.argv[1], make=True)
+    archive = open_archive(sys.argv[1], create=True)
     for number in range(10**6):
         await archive.put(f"{number}", b"x" * 3_000_000)
         print(number, flush=True)
@@ -103,8 +103,8 @@ asyncio.run(main())
 """
 
 
-def killed_as_it_puts(url: str) -> int:
-    """Put one object after the other in a process that is killed, and return how many were put for sure."""
+def count_objects_of_killed_process(url: str) -> int:
+    """Store objects in a process that is killed, and return how many it has stored at least."""
     with subprocess.Popen([sys.executable, "-c", KILLED, url], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
@@ -113,9 +113,9 @@ def killed_as_it_puts(url: str) -> int:
         return process.stdout.read().count(b"\n") + 1
 
 
-async def test_of_a_process_that_is_killed_whole_objects_are_left_and_listed(tmp_path: Path) -> None:
+async def test_a_killed_process_leaves_only_complete_objects(tmp_path: Path) -> None:
     url = f"file://{tmp_path}/archive"
-    put = await asyncio.to_thread(killed_as_it_puts, url)
+    put = await asyncio.to_thread(count_objects_of_killed_process, url)
     archive = open_archive(url)
     listed = [one async for one in archive.iterate_objects()]
     assert {one.size for one in listed} == {3_000_000}

@@ -1,38 +1,51 @@
-"""Each event of an archive counts once, however it is counted."""
+"""Distinct events are counted in the archive's objects, and compared with those of a store."""
 
+import gzip
+import tempfile
 from collections import Counter
+from pathlib import Path
 
 import orjson
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metronome.archive.verify import SHARD_MAX_EVENTS, DistinctEventCounter, merge_counts, required_shards
+from metronome.archive.verify import DayComparison, compare_days, count_events, open_database
 from tests.archive.archived import build_document
 
 
-@given(
-    st.lists(st.tuples(st.integers(0, 30), st.sampled_from(["view", "download"])), max_size=80),
-    st.integers(1, 5),
-    st.integers(1, 9),
-)
-def test_the_first_of_those_that_are_the_same_counts(events: list[tuple[int, str]], shares: int, pieces: int) -> None:
-    lines = [build_document(f'e"{number}', event=event) for number, event in events]
-    censuses = [DistinctEventCounter(share, shares) for share in range(shares)]
-    for census in censuses:
-        for at in range(0, len(lines), pieces):
-            census.add(b"".join(lines[at : at + pieces]))
-    first: dict[int, str] = {}
-    for number, event in events:
-        first.setdefault(number, event)
-    assert merge_counts(censuses) == Counter(first.values())
+def write_objects(folder: Path, *objects: bytes) -> list[Path]:
+    files = [folder / f"{index}.ndjson.gz" for index in range(len(objects))]
+    for file, lines in zip(files, objects, strict=True):
+        file.write_bytes(gzip.compress(lines))
+    return files
 
 
-def test_what_is_no_document_does_not_count() -> None:
-    census = DistinctEventCounter()
-    census.add(b'{}\n{"event_id":"1"}\n' + build_document("1") + orjson.dumps([1]) + b"\n")
-    assert census.counts_by_event == {"view": 1}
+@settings(max_examples=10)
+@given(st.lists(st.lists(st.integers(0, 30), max_size=30), max_size=4))
+def test_counts_each_event_id_once_in_all_objects(objects: list[list[int]]) -> None:
+    def name(number: int) -> str:
+        return ("view", "download")[number % 2]
+
+    lines = [b"".join(build_document(f'e"{number}', event=name(number)) for number in part) for part in objects]
+    with tempfile.TemporaryDirectory() as folder, open_database(Path(folder)) as database:
+        counts = count_events(database, write_objects(Path(folder), *lines))
+    assert counts == Counter(name(number) for number in {number for part in objects for number in part})
 
 
-def test_shares_are_as_many_as_memory_needs() -> None:
-    counts = (0, 1, SHARD_MAX_EVENTS, SHARD_MAX_EVENTS + 1, 3 * SHARD_MAX_EVENTS)
-    assert [required_shards(count) for count in counts] == [1, 1, 1, 2, 3]
+def test_skips_lines_that_are_not_documents(tmp_path: Path) -> None:
+    lines = b'{}\n{"event_id":"1"}\n' + build_document("1") + orjson.dumps([1]) + b"\n" + b"{\n"
+    with open_database(tmp_path) as database:
+        assert count_events(database, write_objects(tmp_path, lines)) == {"view": 1}
+        assert count_events(database, []) == {}
+
+
+def test_compares_days_of_the_archive_and_of_the_store() -> None:
+    archived = {"2015-01-02": Counter(view=2, download=1), "2015-01-01": Counter(view=1)}
+    stored = {"2015-01-02": Counter(view=3), "2015-01-03": Counter(view=4)}
+    assert compare_days(archived, stored) == [
+        DayComparison("2015-01-01", Counter(view=1), Counter()),
+        DayComparison("2015-01-02", Counter(view=2, download=1), Counter(view=3)),
+        DayComparison("2015-01-03", Counter(), Counter(view=4)),
+    ]
+    day = compare_days(archived, stored)[1]
+    assert (day.missing_in_store, day.missing_in_archive, day.is_different) == (1, 1, True)
