@@ -127,9 +127,18 @@ class Overloaded(Unavailable):
 
 
 class ServerUnavailable(Unavailable):
-    """The Metronome server that a command connects to is unreachable."""
+    """The Metronome server that a command connects to is unreachable or overloaded.
+
+    Attributes:
+        retry_after: minimum time before a retry, in seconds.
+
+    """
 
     advice = "start it with `metronome serve`, or name another with --url, then run the same command again"
+
+    def __init__(self, message: str, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class KibanaUnavailable(Unavailable):

@@ -1,49 +1,67 @@
-"""Sends batches of events to a Metronome server, and again where it is busy or away.
+"""HTTP client for a running Metronome server: single requests, and uploads of batches that are retried.
 
-Sending a batch again does no harm: the events carry their own identities. The network has a thread of
-its own, so that whoever reads the log can be interrupted at any time and compresses nothing.
-
-An event loop in a thread of its own, so that a command can be interrupted whatever it waits for.
-
-Asks a Metronome server for a report, once.
+aiohttp is imported when a request is made, because it takes longer to import than the rest of a command.
 """
 
 import asyncio
+import contextlib
 import sys
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
 from concurrent.futures import Future, wait
+from dataclasses import dataclass
+from http import HTTPStatus
 from random import SystemRandom
 from threading import Thread
 from types import TracebackType
-from typing import Any, Final, Generic, NamedTuple, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Protocol, Self, TypeVar
+from urllib.parse import quote
 
-import aiohttp
 import orjson
 
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
     from backports import zstd
-import contextlib
-from collections.abc import Iterable, Iterator
-from http import HTTPStatus
-from typing import Annotated
-from urllib.parse import quote
-
-import typer
-from yarl import URL
 
 from metronome.errors import ConfigurationError, Malformed, RequestError, ServerUnavailable
 
+if TYPE_CHECKING:
+    import aiohttp
+
 T = TypeVar("T")
+
+TICK_PATH: Final = "/tick"
+DOCUMENTS_PATH: Final = "/documents"
+REQUEST_MAX_EVENTS: Final = 10_000
+"""Maximum number of events that the server accepts in one request."""
+BATCH_MAX_BYTES: Final = 8 * 2**20
+"""A batch is full at this size, whatever its number of events: the server decodes at most 16 MiB."""
+RETRY_TIMEOUT_SECONDS: Final = 30.0
+
+_JSON: Final = "application/json"
+_REQUEST_TIMEOUT_SECONDS: Final = 120.0
+_UPLOAD_TIMEOUT_SECONDS: Final = 60.0
+_UPLOAD_HEADERS: Final = {"Content-Type": "application/x-ndjson", "Content-Encoding": "zstd"}
+_MAX_IN_FLIGHT: Final = 2
+_ZSTD_LEVEL: Final = 1
+_FIRST_BACKOFF_SECONDS: Final = 0.25
+_MAX_BACKOFF_SECONDS: Final = 8.0
+_WRONG_URL_STATUSES: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED})
+_KEY_STATUSES: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
+_KEY_HINT: Final = "; set a key with --key or METRONOME_KEY"
+_CLIENT_ERRORS: Final = range(400, 500)
+_SERVER_ERRORS: Final = range(500, 600)
+_MAX_DETAIL_CHARACTERS: Final = 300
 
 
 class EventLoopThread:
-    """Does asynchronous work while the block runs; what is left of it as the block ends is given up.
+    """Runs coroutines in a thread of its own, so that Ctrl-C interrupts the caller whatever it waits for.
+
+    Coroutines that still run at the end of the ``with`` block are cancelled.
 
     Args:
-        name: what the thread is called.
+        name: name of the thread.
 
     """
 
@@ -58,72 +76,155 @@ class EventLoopThread:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.submit(_cancel_remaining_tasks()).result()
+        self.run(_cancel_other_tasks())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
-        """Begin something, and return what will be its result."""
+        """Start a coroutine, and return its future result."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Do something, and return its result."""
+        """Run a coroutine, and return its result."""
         return self.submit(coroutine).result()
 
 
-async def _cancel_remaining_tasks() -> None:
-    rest = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in rest:
+async def _cancel_other_tasks() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
         task.cancel()
-    await asyncio.gather(*rest, return_exceptions=True)
+    await asyncio.gather(*others, return_exceptions=True)
 
 
-TICK_PATH: Final = "/tick"
-RETRY_TIMEOUT_SECONDS: Final = 30.0
-_MAX_IN_FLIGHT = 2
-_ZSTD_LEVEL = 1
-_UPLOAD_TIMEOUT_SECONDS = 60
-_FIRST_BACKOFF_SECONDS = 0.25
-_MAX_BACKOFF_SECONDS = 8.0
-_HEADERS = {"Content-Type": "application/x-ndjson", "Content-Encoding": "zstd"}
-_OK = 200
-_CLIENT_ERRORS = range(400, 500)
-_WRONG_URL_STATUSES = frozenset({404, 405})
-_TOO_MANY_REQUESTS = 429
-AUTH_STATUSES = frozenset({401, 403})
-KEY_HINT = "; a key is given with --key, or as METRONOME_KEY"
-_SERVER_ERRORS = range(500, 600)
-_MAX_DETAIL_CHARACTERS = 300
+@dataclass(frozen=True, slots=True)
+class ServerClient:
+    """A Metronome server.
+
+    Attributes:
+        url: URL of the server.
+        key: API key; None to send none.
+
+    Raises:
+        ConfigurationError: the key cannot be sent in a header.
+
+    """
+
+    url: str
+    key: str | None = None
+
+    def __post_init__(self) -> None:
+        validate_key(self.key or "")
+
+    def get(self, path: str, media_type: str = _JSON) -> bytes:
+        """Return the body of the response to a GET request.
+
+        Args:
+            path: path and query, percent-encoded.
+            media_type: media type to ask for.
+
+        Raises:
+            ServerUnavailable: the server does not respond, or is overloaded.
+            RequestError: the server rejects the request; the message has the reason.
+            ConfigurationError: the URL is not that of a Metronome server.
+
+        """
+
+        async def send() -> bytes:
+            async with self.open_session(_REQUEST_TIMEOUT_SECONDS) as session:
+                return await self.request(session, "GET", path, {"Accept": media_type})
+
+        return asyncio.run(send())
+
+    def get_json(self, path: str, *required_keys: str) -> dict[str, Any]:
+        """Return the JSON object in the response to a GET request; raises as `get` does."""
+        with self.parsing_response(path):
+            result = orjson.loads(self.get(path))
+            if not isinstance(result, dict) or not result.keys() >= {*required_keys}:
+                raise ValueError(required_keys)
+            return result
+
+    @contextlib.contextmanager
+    def parsing_response(self, path: str) -> Iterator[None]:
+        """Raise `ConfigurationError` if parsing the response from *path* fails in the block."""
+        try:
+            yield
+        except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError):
+            raise self._not_metronome(f"cannot parse the response from {path.partition('?')[0]}") from None
+
+    @contextlib.asynccontextmanager
+    async def open_session(self, timeout_seconds: float) -> "AsyncIterator[aiohttp.ClientSession]":
+        """Open a session for `request`, in which each request may take *timeout_seconds*."""
+        import aiohttp  # noqa: PLC0415  # see the module's docstring
+
+        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        timeout = aiohttp.ClientTimeout(total=timeout_seconds)
+        async with aiohttp.ClientSession(timeout=timeout, headers=headers) as session:
+            yield session
+
+    async def request(
+        self,
+        session: "aiohttp.ClientSession",
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+    ) -> bytes:
+        """Send a request, and return the body of the response; raises as `get` does."""
+        import aiohttp  # noqa: PLC0415  # see the module's docstring
+        from yarl import URL  # noqa: PLC0415
+
+        try:
+            url = URL(self.url.rstrip("/") + path, encoded=True)
+            async with session.request(method, url, data=body, headers=headers, allow_redirects=False) as response:
+                text = await response.read()
+        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, ValueError):
+            raise ConfigurationError(f"invalid --url {self.url}: expected http://host:port") from None
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise ServerUnavailable(f"{self.url} does not respond: {str(error) or type(error).__name__}") from None
+        status = response.status
+        if status == HTTPStatus.OK:
+            return text
+        detail = _problem_detail(text, response.reason)
+        if status == HTTPStatus.TOO_MANY_REQUESTS or status in _SERVER_ERRORS:
+            retry_after = response.headers.get("Retry-After", "")
+            seconds = float(retry_after) if retry_after.isascii() and retry_after.isdigit() else 0.0
+            raise ServerUnavailable(f"{self.url} responds {status} {detail}", seconds)
+        if status in _CLIENT_ERRORS and status not in _WRONG_URL_STATUSES:
+            raise RequestError(f"{detail}{_KEY_HINT if status in _KEY_STATUSES else ''}")
+        raise self._not_metronome(f"{method} {path.partition('?')[0]} responds {status} {detail}")
+
+    def _not_metronome(self, reason: str) -> ConfigurationError:
+        return ConfigurationError(f"--url {self.url} is not a Metronome server of this version: {reason}")
 
 
 class SendableBatch(Protocol):
-    """What is sent together.
+    """Events or documents that are sent in one request.
 
     Attributes:
-        body: lines of JSON.
+        body: NDJSON.
 
     """
 
     @property
     def body(self) -> bytes:
-        """Lines of JSON."""
+        """NDJSON."""
 
     def location(self, index: int) -> str:
-        """Say where the line of that index is from."""
+        """Return where the line of that index comes from."""
 
 
 B = TypeVar("B", bound=SendableBatch)
 
 
 class SendResult(NamedTuple, Generic[B]):
-    """What the server said to one batch.
+    """The server's response to one batch.
 
     Attributes:
-        batch: what was sent.
+        batch: the batch.
         accepted: how many of its events are on the server's disk.
-        rejected: the places of the others' lines, each with the server's reason.
-        known: how many of the accepted it had before, as far as it says.
+        rejected: location of each other event, with the server's reason.
+        already_stored: how many of the accepted events the server had before, if it says so.
 
     """
 
@@ -133,48 +234,42 @@ class SendResult(NamedTuple, Generic[B]):
     already_stored: int = 0
 
 
-class _RetryLater(NamedTuple):
-    """The server may take the same request later."""
-
-    reason: str
-    retry_after: float
-
-
 class BatchSender(Generic[B]):
-    """Sends batches, two at a time, and hands on what the server answers.
+    """Sends batches, two at a time, and retries them while the server is busy or unreachable.
+
+    Resending a batch does no harm, because events have IDs. Compression and network run in a thread of their own, so
+    that the caller can read on, and can be interrupted at any time.
 
     Args:
-        url: the server's address.
-        on_result: is called with each answer, in the thread that calls `send` or `finish`.
-        retry_timeout: for how many seconds a batch is sent again to a server that is busy or away.
-        key: is shown to the server, if it asks for one.
-        on_retry: is called, in another thread, with the reason each time that a batch has to wait.
-        path: where on the server it is sent to.
+        client: the server.
+        on_result: called with each result in the order of the batches, in the thread that calls `send` or `flush`.
+        retry_timeout: seconds to keep retrying a batch, counted from its first failure.
+        on_retry: called with the reason of each retry, in another thread.
+        path: path of the endpoint.
 
     """
 
     def __init__(
         self,
-        url: str,
+        client: ServerClient,
         on_result: Callable[[SendResult[B]], None],
         retry_timeout: float = RETRY_TIMEOUT_SECONDS,
-        key: str | None = None,
-        on_retry: Callable[[str], None] | None = None,
+        on_retry: Callable[[str], None] = lambda _: None,
         path: str = TICK_PATH,
     ) -> None:
-        self._url = url.rstrip("/")
+        self._client = client
         self._path = path
         self._on_result = on_result
         self._retry_timeout = retry_timeout
-        self._headers = _HEADERS | ({"Authorization": f"Bearer {validate_key(key)}"} if key else {})
         self._on_retry = on_retry
         self._random = SystemRandom()
         self._in_flight: deque[Future[SendResult[B]]] = deque()
         self._loop_thread = EventLoopThread("sender")
+        self._open_session = client.open_session(_UPLOAD_TIMEOUT_SECONDS)
 
     def __enter__(self) -> Self:
         self._loop_thread.__enter__()
-        self._session = self._loop_thread.run(_open_session())
+        self._session = self._loop_thread.run(self._open_session.__aenter__())
         return self
 
     def __exit__(
@@ -184,12 +279,12 @@ class BatchSender(Generic[B]):
         self._loop_thread.__exit__(kind, error, trace)
 
     def send(self, batch: B) -> None:
-        """Send a batch as soon as fewer than two are on their way.
+        """Send a batch once fewer than two are in flight.
 
         Raises:
-            ServerUnavailable: an earlier batch was not taken for as long as there was patience.
-            RequestError: the server refuses to take anything of the kind; the message has its reason.
-            ConfigurationError: there is no Metronome at this address.
+            ServerUnavailable: the server did not accept an earlier batch within the retry timeout.
+            RequestError: the server rejects the request; the message has the reason.
+            ConfigurationError: the URL is not that of a Metronome server.
 
         """
         while len(self._in_flight) >= _MAX_IN_FLIGHT:
@@ -197,26 +292,26 @@ class BatchSender(Generic[B]):
         self._in_flight.append(self._loop_thread.submit(self._send_with_retries(batch)))
 
     def flush(self) -> None:
-        """Wait until all that was sent is answered; raises as `send` does."""
+        """Wait for the results of all batches; raises as `send` does."""
         while self._in_flight:
             self._complete_oldest()
 
     def collect_results(self) -> None:
-        """Hand on the answers that are there, and wait for none; raises as `send` does."""
+        """Pass on the results that have arrived, without waiting; raises as `send` does."""
         while self._in_flight and self._in_flight[0].done():
             self._complete_oldest()
 
     def drain(self, timeout: float) -> None:
-        """Wait so long for what is on its way, hand on the answers that come, and give up the rest."""
+        """Wait at most *timeout* seconds for batches in flight, pass on their results, and give up the rest."""
         wait([*self._in_flight], timeout=timeout)
         while self._in_flight and self._in_flight[0].done() and self._in_flight[0].exception() is None:
             self._complete_oldest()
 
     def _complete_oldest(self) -> None:
-        # Whoever is interrupted here finds the batch still on its way.
-        flight = self._in_flight[0]
+        # If it is interrupted while it waits, the batch stays in flight.
+        future = self._in_flight[0]
         try:
-            answer = flight.result()
+            result = future.result()
         except (ServerUnavailable, RequestError, ConfigurationError):
             self._in_flight.popleft()
             for other in self._in_flight:
@@ -224,81 +319,53 @@ class BatchSender(Generic[B]):
                     self._on_result(other.result())
             raise
         self._in_flight.popleft()
-        self._on_result(answer)
+        self._on_result(result)
 
     async def _send_with_retries(self, batch: B) -> SendResult[B]:
         body = zstd.compress(batch.body, _ZSTD_LEVEL)
-        pause = _FIRST_BACKOFF_SECONDS
+        delay = _FIRST_BACKOFF_SECONDS
         deadline = None
-        while isinstance(reply := await self._post(body), _RetryLater):
-            now = asyncio.get_running_loop().time()
-            deadline = deadline or now + self._retry_timeout
-            if now >= deadline:
-                raise ServerUnavailable(f"{self._url} does not take events: {reply.reason}")
-            if self._on_retry is not None:
-                self._on_retry(f"{self._url} does not take events: {reply.reason}")
-            rest = max(reply.retry_after, pause * self._random.uniform(0.5, 1))
-            await asyncio.sleep(min(rest, deadline - now))
-            pause = min(pause * 2, _MAX_BACKOFF_SECONDS)
-        return self._parse_response(batch, reply)
+        while True:
+            try:
+                response = await self._client.request(self._session, "POST", self._path, _UPLOAD_HEADERS, body)
+            except ServerUnavailable as failure:
+                now = asyncio.get_running_loop().time()
+                deadline = now + self._retry_timeout if deadline is None else deadline
+                if now >= deadline:
+                    raise
+                self._on_retry(str(failure))
+                seconds = max(failure.retry_after, delay * self._random.uniform(0.5, 1))
+                await asyncio.sleep(min(seconds, deadline - now))
+                delay = min(delay * 2, _MAX_BACKOFF_SECONDS)
+            except RequestError as error:
+                raise RequestError(f"{self._client.url} rejects the events: {error}") from None
+            else:
+                return self._parse_result(batch, response)
 
-    async def _post(self, body: bytes) -> bytes | _RetryLater:
-        request = self._session.post(self._url + self._path, data=body, headers=self._headers, allow_redirects=False)
-        try:
-            async with request as response:
-                text = await response.read()
-        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
-            raise ConfigurationError(f"--url {self._url} is no web address: write it as http://host:port") from None
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            return _RetryLater(str(error) or type(error).__name__, 0)
-        status = response.status
-        if status == _OK:
-            return text
-        reason = f"{status} {problem_detail(text, response.reason)}"
-        if status == _TOO_MANY_REQUESTS or status in _SERVER_ERRORS:
-            return _RetryLater(reason, _parse_retry_after(response.headers.get("Retry-After", "")))
-        if status in _CLIENT_ERRORS and status not in _WRONG_URL_STATUSES:
-            raise RequestError(f"{self._url} refuses the events: {reason}{KEY_HINT if status in AUTH_STATUSES else ''}")
-        raise ConfigurationError(f"--url {self._url} is no Metronome: POST {self._url}{self._path} answers {reason}")
-
-    def _parse_response(self, batch: B, text: bytes) -> SendResult[B]:
-        try:
-            reply = orjson.loads(text)
-            rejected = [(batch.location(one["index"]), str(one["error"])) for one in reply["rejected"]]
-            return SendResult(batch, int(reply["accepted"]), rejected, int(reply.get("known", 0)))
-        except (ValueError, TypeError, LookupError):
-            raise ConfigurationError(f"--url {self._url} is no Metronome: its answer cannot be read") from None
+    def _parse_result(self, batch: B, response: bytes) -> SendResult[B]:
+        with self._client.parsing_response(self._path):
+            result = orjson.loads(response)
+            rejected = [(batch.location(entry["index"]), str(entry["error"])) for entry in result["rejected"]]
+            return SendResult(batch, int(result["accepted"]), rejected, int(result.get("known", 0)))
 
     async def _close(self) -> None:
-        flights = asyncio.all_tasks() - {asyncio.current_task()}
-        for flight in flights:
-            flight.cancel()
-        await asyncio.gather(*flights, return_exceptions=True)
-        await self._session.close()
-
-
-async def _open_session() -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_UPLOAD_TIMEOUT_SECONDS))
+        await _cancel_other_tasks()
+        await self._open_session.__aexit__(None, None, None)
 
 
 def validate_key(key: str) -> str:
-    """Return a key that can be sent.
+    """Return a key if it can be sent in a header.
 
     Raises:
-        ConfigurationError: it holds what no header can.
+        ConfigurationError: it cannot; the message does not contain it.
 
     """
     if not (key.isascii() and key.isprintable()):
-        raise ConfigurationError("--key is no key: it holds what cannot stand in a header")
+        raise ConfigurationError("invalid --key: expected printable ASCII characters")
     return key
 
 
-def _parse_retry_after(retry_after: str) -> float:
-    return float(retry_after) if retry_after.isascii() and retry_after.isdigit() else 0.0
-
-
-def problem_detail(body: bytes, reason: str | None) -> str:
-    """Return the sentence of a problem+json answer, or what the status is called."""
+def _problem_detail(body: bytes, reason: str | None) -> str:
     try:
         problem = orjson.loads(body)
         detail = problem.get("detail") or problem["title"]
@@ -307,108 +374,8 @@ def problem_detail(body: bytes, reason: str | None) -> str:
     return str(detail)[:_MAX_DETAIL_CHARACTERS]
 
 
-EXIT_FAILED: Final = 2
-JSON_MEDIA_TYPE: Final = "application/json"
-
-UrlOption = Annotated[str, typer.Option(help="The Metronome server that is asked.")]
-KeyOption = Annotated[
-    str | None, typer.Option(metavar="KEY", envvar="METRONOME_KEY", help="The key that the server asks for.")
-]
-FromOption = Annotated[
-    str | None,
-    typer.Option(
-        "--from", metavar="TIME", help="From when on: a day, a time, or -30d, -12h and the like.", show_default="all"
-    ),
-]
-ToOption = Annotated[
-    str | None, typer.Option("--to", metavar="TIME", help="Until when; a day is included.", show_default="now")
-]
-TimeZoneOption = Annotated[
-    str, typer.Option(metavar="ZONE", help="The time zone that days belong to, as Europe/Zurich.")
-]
-BotsOption = Annotated[bool, typer.Option("--bots", help="Count bots, too.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Write the answer as it came, for programs.")]
-
-DEFAULT_SERVER_URL: Final = "http://127.0.0.1:8080"
-
-_REQUEST_TIMEOUT_SECONDS: Final = 120.0
-_REDIRECTS: Final = range(300, 400)
-_PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
-
-
-class ServerClient(NamedTuple):
-    """The server that is asked.
-
-    Attributes:
-        url: its address.
-        key: is shown to it, if it asks for one.
-
-    """
-
-    url: str
-    key: str | None = None
-
-    def get(self, path: str, media_type: str = JSON_MEDIA_TYPE) -> bytes:
-        """Return what the server answers.
-
-        Args:
-            path: with its query, percent-encoded.
-            media_type: the media type that the answer should have.
-
-        Raises:
-            ServerUnavailable: it does not answer, or is too busy.
-            RequestError: it refuses; the message has its reason.
-            ConfigurationError: there is no Metronome at this address.
-
-        """
-        headers = {"Accept": media_type} | ({"Authorization": f"Bearer {validate_key(self.key)}"} if self.key else {})
-        status, kind, body = asyncio.run(self._fetch(self.url.rstrip("/") + path, headers))
-        if status == HTTPStatus.OK:
-            return body
-        detail = problem_detail(body, HTTPStatus(status).phrase if status in {*HTTPStatus} else "")
-        if kind != _PROBLEM_MEDIA_TYPE or status in {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}:
-            raise self._unexpected_response(f"GET {path.partition('?')[0]} answers {status} {detail}")
-        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            raise ServerUnavailable(detail)
-        raise RequestError(f"{detail}{KEY_HINT if status in AUTH_STATUSES else ''}")
-
-    def get_json(self, path: str, *required_keys: str) -> dict[str, Any]:
-        """Return what the server answers: an object that has these names; raises as `ask` does."""
-        try:
-            answer = orjson.loads(self.get(path))
-        except ValueError:
-            answer = None
-        if not isinstance(answer, dict) or not answer.keys() >= {*required_keys}:
-            raise self._unexpected_response(f"what GET {path.partition('?')[0]} answers cannot be read")
-        return answer
-
-    @contextlib.contextmanager
-    def parsing_response(self, path: str) -> Iterator[None]:
-        """Read an answer to *path* within the block; an unexpected shape raises `ConfigurationError`."""
-        try:
-            yield
-        except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError):
-            raise self._unexpected_response(f"what GET {path.partition('?')[0]} answers cannot be read") from None
-
-    async def _fetch(self, url: str, headers: dict[str, str]) -> tuple[int, str, bytes]:
-        try:
-            async with (
-                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_REQUEST_TIMEOUT_SECONDS)) as session,
-                session.get(URL(url, encoded=True), headers=headers, allow_redirects=False) as response,
-            ):
-                return response.status, response.content_type, await response.read()
-        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, ValueError):
-            raise ConfigurationError(f"--url {self.url} is no web address: write it as http://host:port") from None
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            reason = str(error) or type(error).__name__
-            raise ServerUnavailable(f"{self.url} does not answer: {reason}; {ServerUnavailable.advice}") from None
-
-    def _unexpected_response(self, reason: str) -> ConfigurationError:
-        return ConfigurationError(f"--url {self.url} is no Metronome that knows this: {reason}")
-
-
 def encode_parameters(parameters: Iterable[tuple[str, str | None]]) -> list[str]:
-    """Write parameters for an address, without those that have no value."""
+    """Encode the parameters that have a value for the query of a URL."""
     return [f"{name}={percent_encode(value)}" for name, value in parameters if value is not None]
 
 
@@ -416,15 +383,10 @@ def percent_encode(text: str, safe: str = "") -> str:
     """Percent-encode a text.
 
     Raises:
-        Malformed: it is no UTF-8, as a terminal may send anything.
+        Malformed: it is not valid UTF-8; a terminal may send any bytes.
 
     """
     try:
         return quote(text, safe=safe)
     except UnicodeEncodeError:
-        raise Malformed(f"{text!r} is no UTF-8: write it in that") from None
-
-
-def print_response(body: bytes) -> None:
-    """Write an answer to standard output as it came."""
-    typer.echo(body, nl=not body.endswith(b"\n"))
+        raise Malformed(f"invalid argument {text!r}: expected UTF-8") from None

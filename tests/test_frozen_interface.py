@@ -48,7 +48,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from metronome.cli import app
+from metronome.cli import COMMANDS, app
 from metronome.config import read_settings
 from metronome.errors import MetronomeError
 from metronome.fields import FIELDS
@@ -87,6 +87,13 @@ SECTIONS: Final = (
 def command_line() -> Any:
     """Return the Typer application behind the command ``metronome``."""
     return app
+
+
+def root_command() -> Any:
+    """Return the command ``metronome`` with all its subcommands."""
+    root: Any = get_command(app)
+    root.commands = {name: command.load(name) for name, command in COMMANDS.items()}
+    return root
 
 
 def service(settings: Mapping[str, Any], stop: asyncio.Event) -> Any:
@@ -604,7 +611,7 @@ def _commands() -> dict[str, Any]:
             for parameter in sorted(command.params, key=lambda parameter: parameter.opts)
         }
 
-    walk("metronome", get_command(command_line()))
+    walk("metronome", root_command())
     return dict(sorted(found.items()))
 
 

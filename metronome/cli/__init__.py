@@ -1,34 +1,75 @@
-"""The command line: one file for each command."""
+"""The command line: ``metronome COMMAND``."""
+
+from importlib import import_module
+from typing import Any, Final, NamedTuple
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-from metronome.cli.dashboards import dashboards_app
-from metronome.cli.dead_letters import dead_letters
-from metronome.cli.import_ import import_logs
-from metronome.cli.keys import keys_app
-from metronome.cli.query import query_command
-from metronome.cli.reenrich import reenrich_command
-from metronome.cli.replay import replay_command
-from metronome.cli.serve import serve_command
-from metronome.cli.tock import tock_command
-from metronome.cli.verify import verify_command
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-app.command("serve")(serve_command)
-app.command("import")(import_logs)
-app.command("tock")(tock_command)
-app.command("query")(query_command)
-app.command("dead")(dead_letters)
-app.command("reenrich")(reenrich_command)
-app.command("replay")(replay_command)
-app.command("verify")(verify_command)
-app.add_typer(keys_app, name="keys", help="Make, list and revoke the keys that say who may do what.")
-app.add_typer(dashboards_app, name="dashboards", help="Bring Metronome's dashboards into a Kibana.")
+class LazyCommand(NamedTuple):
+    """A command whose module is imported when the command runs.
+
+    Attributes:
+        target: the function or the `typer.Typer` of the command, as ``module:name``.
+        help: what the list of commands says about it; the command itself says the same first.
+
+    """
+
+    target: str
+    help: str
+
+    def load(self, name: str) -> Any:
+        """Import the command."""
+        module, _, attribute = self.target.partition(":")
+        app = getattr(import_module(module), attribute)
+        if not isinstance(app, typer.Typer):
+            function, app = app, typer.Typer(add_completion=False)
+            app.command(name)(function)
+        command = typer.main.get_command(app)
+        command.name, command.help = name, command.help or self.help
+        return command
+
+
+COMMANDS: Final = {
+    "serve": LazyCommand("metronome.cli.serve:serve_command", "Run the Metronome server."),
+    "import": LazyCommand("metronome.cli.import_:import_command", "Import web server access logs."),
+    "tock": LazyCommand("metronome.cli.tock:tock_command", "Show how an item is used."),
+    "query": LazyCommand("metronome.cli.query:query_command", "Count, group and filter events."),
+    "replay": LazyCommand("metronome.cli.replay:replay_command", "Load an archive back into a server's store."),
+    "verify": LazyCommand("metronome.cli.verify:verify_command", "Compare an archive with a server's store."),
+    "reenrich": LazyCommand("metronome.cli.reenrich:reenrich_command", "Enrich stored events again."),
+    "dead-letters": LazyCommand(
+        "metronome.cli.dead_letters:dead_letters_app", "List or requeue documents that the store rejected."
+    ),
+    "keys": LazyCommand("metronome.cli.keys:keys_app", "Create, list and revoke API keys."),
+    "dashboards": LazyCommand("metronome.cli.dashboards:dashboards_app", "Install Metronome's dashboards in Kibana."),
+}
+
+
+class LazyGroup(TyperGroup):
+    """Lists all commands without importing them, and imports the one that runs."""
+
+    def list_commands(self, _ctx: Any) -> list[str]:
+        """Return the names of the commands."""
+        return [*COMMANDS]
+
+    def get_command(self, _ctx: Any, cmd_name: str) -> TyperCommand | None:
+        """Return a stand-in for a command, with its name and help only; None if there is no such command."""
+        return TyperCommand(cmd_name, help=COMMANDS[cmd_name].help) if cmd_name in COMMANDS else None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:
+        """Return the name of the command that runs, the command itself, and the arguments after its name."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, COMMANDS[command.name].load(command.name) if command and command.name else None, rest
+
+
+app = typer.Typer(cls=LazyGroup, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.callback()
 def metronome() -> None:
-    """Count how things that people publish are used."""
+    """Self-hosted usage analytics for datasets, documents, APIs and web pages."""
 
 
 def main() -> None:

@@ -1,66 +1,76 @@
-"""``metronome dead``: shows the documents that the store refused for good, and gives it them again."""
+"""``metronome dead-letters``: list the documents that the store rejected, and requeue them."""
 
 import asyncio
 from collections import Counter
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import Final
 
 import typer
 
+from metronome.cli.errors import reporting_errors
+from metronome.cli.options import DataOption
+from metronome.cli.output import print_lines
 from metronome.config import read_settings
-from metronome.errors import MetronomeError, describe
 from metronome.files import FolderLock
-from metronome.importer.summary import sanitize_for_terminal
-from metronome.server.main import SPOOL_FOLDER
-from metronome.spool import SpoolWriter
+from metronome.spool import SPOOL_FOLDER, SpoolWriter
 from metronome.spool.dead_letters import DEAD_LETTER_FOLDER, iterate_dead_letters, move_to_requeued
 from metronome.stores.base import DocumentBatch
 
-_REQUEUE_SPOOL = "again"
-_BATCH_DOCUMENTS = 1000
-_REASON_MAX_CHARACTERS = 100
+_REQUEUE_SPOOL: Final = "again"
+_BATCH_DOCUMENTS: Final = 1000
+_REASON_MAX_CHARACTERS: Final = 100
+
+dead_letters_app = typer.Typer(add_completion=False)
 
 
-def dead_letters(
-    *,
-    data: Annotated[
-        Path | None, typer.Option(envvar="METRONOME_DATA", help="The server's data folder.", show_default="data")
-    ] = None,
-    requeue: Annotated[
-        bool,
-        typer.Option(
-            "--again", help="With the server stopped: put them back into the spool, to be shipped as it starts."
-        ),
-    ] = False,
-) -> None:
-    """Show how many events the store refused for good, and why; with --again, have it try once more."""
-    try:
-        settings = read_settings({"data": data})
+@dead_letters_app.callback(invoke_without_command=True)
+def list_dead_letters(context: typer.Context, *, data: DataOption = None) -> None:
+    """List or requeue documents that the store rejected.
+
+    Without a subcommand, lists the number of documents by reason.
+    """
+    if context.invoked_subcommand is None:
+        with reporting_errors("dead-letters"):
+            print_lines(_format_reasons(read_settings({"data": data}).data / DEAD_LETTER_FOLDER))
+
+
+@dead_letters_app.command("requeue")
+def requeue_dead_letters(context: typer.Context, *, data: DataOption = None) -> None:
+    """Put the rejected documents back into the spool.
+
+    Stop the server first; when it starts again, it sends them to the store.
+    """
+    with reporting_errors("dead-letters requeue"):
+        # `dead-letters --data FOLDER requeue` works, too.
+        settings = read_settings({"data": data or (context.parent and context.parent.params["data"])})
         folder = settings.data / DEAD_LETTER_FOLDER
-        reasons = Counter(refusal.reason[:_REASON_MAX_CHARACTERS] for refusal in iterate_dead_letters(folder))
-        for reason, count in reasons.most_common():
-            typer.echo(f"{count:>12,}  {sanitize_for_terminal(reason)}")
-        typer.echo(f"{reasons.total():>12,}  in all, in {folder}")
-        if requeue and reasons:
+        lines = _format_reasons(folder)
+        if any(iterate_dead_letters(folder)):
             lock = FolderLock(settings.data)
             try:
                 asyncio.run(_requeue(settings.data, settings.spool_max_bytes))
             finally:
                 lock.release()
-            typer.echo("they are in the spool again: start the server to ship them")
-    except MetronomeError as error:
-        typer.echo(f"metronome dead: {describe(error)}", err=True)
-        raise typer.Exit(2) from None
+            lines.append("requeued: start the server to ship them")
+        print_lines(lines)
+
+
+def _format_reasons(folder: Path) -> list[str]:
+    reasons = Counter(rejected.reason[:_REASON_MAX_CHARACTERS] for rejected in iterate_dead_letters(folder))
+    return [
+        *(f"{count:>12,}  {reason}" for reason, count in reasons.most_common()),
+        f"{reasons.total():>12,}  in total, in {folder}",
+    ]
 
 
 async def _requeue(data: Path, spool_max_bytes: int) -> None:
     folder = data / DEAD_LETTER_FOLDER
     spool = SpoolWriter(data / SPOOL_FOLDER / _REQUEUE_SPOOL, spool_max_bytes)
     try:
-        letters = iterate_dead_letters(folder)
-        while refusals := list(islice(letters, _BATCH_DOCUMENTS)):
-            batch = DocumentBatch.from_documents([refusal.document for refusal in refusals])
+        dead_letters = iterate_dead_letters(folder)
+        while rejected := list(islice(dead_letters, _BATCH_DOCUMENTS)):
+            batch = DocumentBatch.from_documents([document.document for document in rejected])
             await spool.put(batch.body, batch.count)
         move_to_requeued(folder)
     finally:

@@ -1,9 +1,8 @@
-"""``metronome keys``: makes keys, lists and revokes them, beside the server that asks for them."""
+"""``metronome keys``: create, list and revoke API keys, on the machine of the server."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 
 import orjson
@@ -18,127 +17,124 @@ from metronome.auth.keys import (
     normalize_origin,
     validate_key_name,
 )
+from metronome.cli.errors import print_error, reporting_errors
+from metronome.cli.options import DataOption, StoreOption
+from metronome.cli.output import print_lines
 from metronome.config import Settings, parse_age, read_settings
-from metronome.errors import Malformed, MetronomeError, Unavailable
-from metronome.importer.summary import sanitize_for_terminal
+from metronome.errors import Malformed
 from metronome.scopes import Scope
 from metronome.server.bootstrap import open_state
 from metronome.state.base import State
 from metronome.times import format_timestamp
 
-DataOption = Annotated[
-    Path | None, typer.Option(envvar="METRONOME_DATA", help="The server's data folder.", show_default="data")
-]
-StoreOption = Annotated[
-    str | None,
-    typer.Option(
-        envvar="METRONOME_STORE", help="The server's store: keys are kept beside its events.", show_default="duckdb"
-    ),
-]
 Result = TypeVar("Result")
 
 _COLUMNS: Final = ("name", "scopes", "origins", "created", "expires", "state")
 _MINUTE_LENGTH: Final = len("2015-01-22T09:30")
 
-keys_app = typer.Typer(no_args_is_help=True)
+keys_app = typer.Typer(no_args_is_help=True, add_completion=False)
+
+
+@keys_app.callback()
+def keys() -> None:
+    """Create, list and revoke API keys."""
 
 
 @keys_app.command("create")
 def create_key(
-    name: Annotated[str, typer.Argument(help="What people and logs call it; no two keys ever have the same name.")],
+    name: Annotated[str, typer.Argument(help="Name of the key in lists and logs; cannot be used again.")],
     *,
     scope: Annotated[
         list[Scope] | None,
         typer.Option(
-            help="What it allows; may be given again. The default is the least: who finds it in a page or a "
-            "configuration can send events with it, and ask nothing.",
+            help="What the key allows; repeatable. The default is only to send events, which is safe to publish in a "
+            "web page.",
             show_default="tick",
         ),
     ] = None,
     expires: Annotated[
-        str | None, typer.Option(help="When it ends: 90d, 12h, 30m, 8w.", show_default="never", metavar="AGE")
+        str | None,
+        typer.Option(help="Time until the key expires, such as 90d, 12h or 8w.", show_default="never", metavar="AGE"),
     ] = None,
     origin: Annotated[
         list[str] | None,
         typer.Option(
-            help="The site whose pages may use it, as https://example.org; may be given again.",
-            show_default="anywhere",
+            help="Origin of a site whose pages may use the key, such as https://example.org; repeatable.",
+            show_default="any",
             metavar="ORIGIN",
         ),
     ] = None,
     data: DataOption = None,
     store: StoreOption = None,
 ) -> None:
-    """Make a key and show it, this once: it is the last line of the output."""
+    """Create a key.
 
-    def create(settings: Settings) -> str:
+    The key is the last line of the output, and is not shown again.
+    """
+    with reporting_errors("keys create"):
+        settings = read_settings({"data": data, "store": store})
         token, now = generate_token(), datetime.now(UTC)
-        ends = _parse_expiry(expires, now)
+        expires_at = _parse_expiry(expires, now)
         origins = tuple(dict.fromkeys(map(normalize_origin, origin or ())))
         scopes = tuple(dict.fromkeys(scope or (Scope.TICK,)))
-        key = build_key(validate_key_name(name), scopes, token, format_timestamp(now), origins=origins, expires=ends)
+        key = build_key(
+            validate_key_name(name), scopes, token, format_timestamp(now), origins=origins, expires=expires_at
+        )
         _with_state(settings, lambda state: _add_key(state, key))
-        return "\n".join([*_format_key(key, settings), "", "The key itself, shown only now:", token])
-
-    _run_command("create", data, store, create)
+        print_lines([*_format_key(key, settings), "", "The key, which is not shown again:", token])
 
 
 @keys_app.command("list")
 def list_keys(
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     data: DataOption = None,
     store: StoreOption = None,
 ) -> None:
-    """List all keys that were ever made; what they are is known to their holders only."""
+    """List all keys, including expired and revoked ones.
 
-    def list_them(settings: Settings) -> str:
+    The keys themselves are not stored, and cannot be shown.
+    """
+    with reporting_errors("keys list"):
+        settings = read_settings({"data": data, "store": store})
         now = format_timestamp(datetime.now(UTC))
-        found = _with_state(settings, _read_all_keys) if _may_have_keys(settings) else []
+        keys = _with_state(settings, _read_all_keys) if _may_have_keys(settings) else []
         if as_json:
-            return orjson.dumps([_key_to_json(key, now) for key in found], option=orjson.OPT_INDENT_2).decode()
-        if not found:
-            return f"no keys yet in {_key_location(settings)}; make one with metronome keys create"
-        return "\n".join(_format_table([_key_row(key, now) for key in found]))
-
-    _run_command("list", data, store, list_them)
+            typer.echo(orjson.dumps([_key_to_json(key, now) for key in keys], option=orjson.OPT_INDENT_2))
+        elif keys:
+            print_lines(_format_table([_key_row(key, now) for key in keys]))
+        else:
+            print_lines([f"no keys yet in {_key_location(settings)}; create one with `metronome keys create`"])
 
 
 @keys_app.command("revoke")
 def revoke_key(
-    name: Annotated[str, typer.Argument(help="What it is called.")],
+    name: Annotated[str, typer.Argument(help="Name of the key.")],
     *,
     data: DataOption = None,
     store: StoreOption = None,
 ) -> None:
-    """Revoke a key for good, within a second; it stays listed."""
+    """Revoke a key.
 
-    def revoke(settings: Settings) -> str:
+    A running server rejects it within a second. It remains in the list.
+    """
+    with reporting_errors("keys revoke"):
+        settings = read_settings({"data": data, "store": store})
         now = format_timestamp(datetime.now(UTC))
-        if not _may_have_keys(settings):
-            raise Malformed(_unknown_key_message(name, settings))
-        revoked = _with_state(settings, lambda state: _revoke_in_state(state, name, now))
-        if revoked is None:
-            raise Malformed(_unknown_key_message(name, settings))
-        if revoked != now:
-            return f"the key {name!r} was revoked already, on {_format_minute(revoked)}"
-        return f"the key {name!r} is revoked: running servers reject it within a second"
-
-    _run_command("revoke", data, store, revoke)
-
-
-def _run_command(command: str, data: Path | None, store: str | None, operation: Callable[[Settings], str]) -> None:
-    try:
-        typer.echo(operation(read_settings({"data": data, "store": store})))
-    except MetronomeError as error:
-        typer.echo(f"metronome keys {command}: {error}{_advice(error)}", err=True)
-        raise typer.Exit(2) from None
-
-
-def _advice(error: MetronomeError) -> str:
-    if isinstance(error, Unavailable):
-        return "; see that --data and --store are the server's, and that this user can reach and write what they name"
-    return f"; {error.advice}" if error.advice else ""
+        revoked_at = (
+            _with_state(settings, lambda state: _revoke_in_state(state, name, now))
+            if _may_have_keys(settings)
+            else None
+        )
+        if revoked_at is None:
+            raise Malformed(
+                f"unknown key {name!r} in {_key_location(settings)}: see `metronome keys list`, and set the data "
+                "folder of the server with --data"
+            )
+        if revoked_at == now:
+            print_lines([f"revoked key {name!r}; a running server rejects it within a second"])
+        else:
+            print_lines([f"key {name!r} was already revoked on {_format_minute(revoked_at)}"])
 
 
 def _with_state(settings: Settings, operation: Callable[[State], Coroutine[Any, Any, Result]]) -> Result:
@@ -155,23 +151,23 @@ def _with_state(settings: Settings, operation: Callable[[State], Coroutine[Any, 
 async def _add_key(state: State, key: Key) -> None:
     if not await state.add(KEY_KIND, key.name, key.to_record()):
         raise Malformed(
-            f"there is a key {key.name!r} already, or was one: names are never used again, so that logs stay clear. "
-            "Choose another, and revoke the old key if the new one takes its place"
+            f"the key name {key.name!r} is already in use, or was: choose another one, so that names in logs stay "
+            "unambiguous"
         )
 
 
 async def _read_all_keys(state: State) -> list[Key]:
-    found = []
+    keys = []
     for name, record in (await state.get_all(KEY_KIND)).items():
         try:
-            found.append(key_from_record(name, record))
+            keys.append(key_from_record(name, record))
         except Malformed as error:
-            typer.echo(f"metronome keys list: {error}", err=True)
-    return found
+            print_error("keys list", str(error))
+    return keys
 
 
 async def _revoke_in_state(state: State, name: str, now: str) -> str | None:
-    """Revoke a key; returns since when it is, or None if there is no such key."""
+    """Revoke a key, and return when it was revoked; None if there is no such key."""
     while (record := await state.get(KEY_KIND, name)) is not None:
         if record.get("revoked"):
             return str(record["revoked"])
@@ -187,39 +183,31 @@ def _parse_expiry(expires: str | None, now: datetime) -> str:
         age = None
     if not isinstance(age, timedelta) or (expires is not None and not age):
         raise Malformed(
-            f"--expires is {expires!r}: write a number and s, m, h, d or w, as 90d, up to 36500d; "
-            "leave it out for a key that never ends"
+            f"invalid --expires {expires!r}: expected a number and s, m, h, d or w, such as 90d, up to 36500d; "
+            "omit it for a key that never expires"
         )
     return format_timestamp(now + age) if age else ""
 
 
 def _may_have_keys(settings: Settings) -> bool:
-    """Tell whether there can be keys; reading must not make a data folder where there is none."""
+    """Return whether there can be keys; reading must not create a data folder."""
     return settings.store != "duckdb" or settings.data.is_dir()
 
 
 def _key_location(settings: Settings) -> str:
-    """Return where keys are kept; an address may hold a password."""
+    """Return where keys are stored, without the password that a URL may contain."""
     return str(settings.data.resolve()) if settings.store == "duckdb" else settings.store.rpartition("@")[2]
-
-
-def _unknown_key_message(name: str, settings: Settings) -> str:
-    return (
-        f"there is no key {name!r} in {_key_location(settings)}: see metronome keys list, and name the server's "
-        f"data folder "
-        "with --data"
-    )
 
 
 def _format_key(key: Key, settings: Settings) -> list[str]:
     rows = [
-        ("key", key.name),
-        ("allows", ", ".join(key.scopes)),
-        ("from", ", ".join(key.origins) or "anywhere"),
-        ("ends", _format_minute(key.expires) or "never"),
-        ("kept in", _key_location(settings)),
+        ("name", key.name),
+        ("scopes", ", ".join(key.scopes)),
+        ("origins", ", ".join(key.origins) or "any"),
+        ("expires", _format_minute(key.expires) or "never"),
+        ("stored in", _key_location(settings)),
     ]
-    return [f"{name:<8}{sanitize_for_terminal(value)}" for name, value in rows]
+    return [f"{name:<11}{value}" for name, value in rows]
 
 
 def _key_to_json(key: Key, now: str) -> dict[str, Any]:
@@ -236,9 +224,9 @@ def _key_to_json(key: Key, now: str) -> dict[str, Any]:
 
 def _key_row(key: Key, now: str) -> tuple[str, ...]:
     return (
-        sanitize_for_terminal(key.name),
+        key.name,
         ",".join(key.scopes),
-        sanitize_for_terminal(",".join(key.origins)) or "anywhere",
+        ",".join(key.origins) or "any",
         _format_minute(key.created),
         _format_minute(key.expires) or "never",
         _key_status(key, now),

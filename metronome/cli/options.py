@@ -1,33 +1,75 @@
-"""Ranges of UTC days, as they are given on the command line."""
+"""Options that several commands share."""
 
 from datetime import date
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Final
 
 import typer
 
-from metronome.archive.inventory import DateRange
+from metronome.archive.base import DateRange
 from metronome.errors import ConfigurationError
 
+DEFAULT_SERVER_URL: Final = "http://127.0.0.1:8080"
+
+UrlOption = Annotated[str, typer.Option(help="URL of the Metronome server.")]
+KeyOption = Annotated[
+    str | None, typer.Option(metavar="KEY", envvar="METRONOME_KEY", help="API key, if the server requires one.")
+]
+RetryTimeoutOption = Annotated[
+    float, typer.Option(min=0, help="Seconds to keep retrying while the server is busy or unreachable.")
+]
+DataOption = Annotated[
+    Path | None, typer.Option(envvar="METRONOME_DATA", help="Data folder of the server.", show_default="data")
+]
+StoreOption = Annotated[
+    str | None,
+    typer.Option(envvar="METRONOME_STORE", help="Store of the server: duckdb or a URL.", show_default="duckdb"),
+]
+
+FromOption = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="TIME",
+        help="Start of the time range: a date, a timestamp, or an age such as -30d or -12h.",
+        show_default="no limit",
+    ),
+]
+ToOption = Annotated[
+    str | None,
+    typer.Option("--to", metavar="TIME", help="End of the time range; a date is included.", show_default="now"),
+]
+TimeZoneOption = Annotated[str, typer.Option(metavar="ZONE", help="Time zone of days, such as Europe/Zurich.")]
+BotsOption = Annotated[bool, typer.Option("--bots", help="Include events caused by bots.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the server's JSON response.")]
+
+ArchiveArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="ARCHIVE",
+        help="URL of the archive: s3://bucket/prefix, gs://bucket/prefix, az://container/prefix or file:///folder.",
+    ),
+]
 FirstDayOption = Annotated[
     str | None,
-    typer.Option("--from", metavar="DAY", help="The first UTC day, as 2015-01-22.", show_default="the first of all"),
+    typer.Option("--from", metavar="DAY", help="First UTC day, such as 2015-01-22.", show_default="no limit"),
 ]
 LastDayOption = Annotated[
     str | None,
-    typer.Option("--to", metavar="DAY", help="The last UTC day, itself included.", show_default="the last of all"),
+    typer.Option("--to", metavar="DAY", help="Last UTC day, inclusive.", show_default="no limit"),
 ]
 
 
 def parse_day_range(first: str | None, last: str | None) -> DateRange:
-    """Read a range of days.
+    """Parse the values of ``--from`` and ``--to`` as days.
 
     Raises:
-        ConfigurationError: one is no day, or the last lies before the first.
+        ConfigurationError: a value is not a date, or the last day is before the first.
 
     """
     days = DateRange(_parse_day("--from", first), _parse_day("--to", last))
     if days.first is not None and days.last is not None and days.last < days.first:
-        raise ConfigurationError(f"--to {last} lies before --from {first}")
+        raise ConfigurationError(f"--to {last} is before --from {first}")
     return days
 
 
@@ -37,4 +79,4 @@ def _parse_day(option: str, text: str | None) -> date | None:
     try:
         return date.fromisoformat(text)
     except ValueError:
-        raise ConfigurationError(f"{option} is {text!r}: write a day as 2015-01-22") from None
+        raise ConfigurationError(f"invalid {option} {text!r}: expected a date such as 2015-01-22") from None

@@ -1,7 +1,4 @@
-"""``metronome query``: asks a Metronome server a question, and shows the answer as a table.
-
-Series as they are drawn: with a place for each unit of time, also for those in which nothing was.
-"""
+"""``metronome query``: query a Metronome server, and print the result as a table."""
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -9,63 +6,34 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from metronome.cli.output import ResultPrinter, print_note
-from metronome.errors import Malformed, MetronomeError, QueryTooExpensive
-from metronome.reports.query.parse import parse_filter_expression
-from metronome.reports.query.request import QUERY_PARAMETERS
-from metronome.reports.query.series import empty_value, list_time_units
-from metronome.server_client import (
+from metronome.cli.errors import reporting_errors
+from metronome.cli.options import (
     DEFAULT_SERVER_URL,
-    EXIT_FAILED,
     BotsOption,
     FromOption,
     JsonOption,
     KeyOption,
-    ServerClient,
     TimeZoneOption,
     ToOption,
     UrlOption,
-    encode_parameters,
-    percent_encode,
-    print_response,
 )
+from metronome.cli.output import print_note, print_response
+from metronome.cli.tables import ResultPrinter
+from metronome.errors import ConfigurationError, QueryTooExpensive
+from metronome.reports.query.parse import parse_filter_expression
+from metronome.reports.query.request import QUERY_PARAMETERS
+from metronome.reports.query.series import empty_value, list_time_units
+from metronome.server_client import ServerClient, encode_parameters, percent_encode
 from metronome.stores.query import TIME_UNITS, Metric, parse_time_zone
 from metronome.times import parse_time_unit
 
-_RESOLUTION: Final = timedelta(microseconds=1)
-
-
-def fill_series(
-    values: Mapping[str, float | None], unit: str, tz: str, empty_value: float | None = 0
-) -> dict[str, float | None]:
-    """Return a series in the order of time, from its first unit to its last, with all that lie between.
-
-    Args:
-        values: by the units that have any.
-        unit: minute, hour, day, week or month.
-        tz: the zone that these are in.
-        empty_value: the value of the others. Where they are far too many, they are left out.
-
-    """
-    zone = parse_time_zone(tz)
-    begins = {label: parse_time_unit(label, unit, zone) for label in values}
-    if not begins:
-        return {}
-    try:
-        between = list_time_units(unit, min(begins.values()), max(begins.values()) + _RESOLUTION, zone)
-    except QueryTooExpensive:
-        between = []
-    begins |= {label: parse_time_unit(label, unit, zone) for label in between}
-    return {label: values.get(label, empty_value) for label in sorted(begins, key=begins.__getitem__)}
-
-
 CSV_MEDIA_TYPE: Final = "text/csv"
 DEFAULT_RANKING_ROWS: Final = 50
-"""So many groups are shown if nothing is said of that, most first."""
-
+"""Number of groups that are shown by default, those with most events first."""
 TIME_GROUPS: Final = frozenset(TIME_UNITS)
+ESTIMATED_NOTE: Final = "estimated: some of these numbers are approximate"
 
-_QUERY_PATH: Final = "/query"
+_RESOLUTION: Final = timedelta(microseconds=1)
 
 
 def query_command(  # noqa: PLR0913  # one argument for each option
@@ -73,9 +41,9 @@ def query_command(  # noqa: PLR0913  # one argument for each option
         list[str] | None,
         typer.Argument(
             metavar="FILTER",
-            help="Which events count: event=view, format!=csv, 'LCP>=100', referer^=arcgis (begins with), 'session=*' "
-            "(is there). Of one field given several times with =, any value will do.",
-            show_default="all but those of bots",
+            help="Events to include: event=view, format!=csv, 'LCP>=100', referer^=arcgis (prefix), 'session=*' "
+            "(present). Several values of a field with = are alternatives.",
+            show_default="all events except those of bots",
         ),
     ] = None,
     *,
@@ -83,13 +51,13 @@ def query_command(  # noqa: PLR0913  # one argument for each option
         str,
         typer.Option(
             metavar="LIST",
-            help="What to measure, with commas between: count, visitors, sessions, first, last, unique:FIELD, "
+            help="Metrics, separated by commas: count, visitors, sessions, first, last, unique:FIELD, "
             "count|sum|avg|min|max:FIELD, p95:FIELD.",
         ),
     ] = "count",
     by: Annotated[
         str | None,
-        typer.Option(metavar="LIST", help="What to group by: fields, or minute, hour, day, week, month."),
+        typer.Option(metavar="LIST", help="Group by fields, or by minute, hour, day, week or month."),
     ] = None,
     start: FromOption = None,
     end: ToOption = None,
@@ -98,31 +66,34 @@ def query_command(  # noqa: PLR0913  # one argument for each option
         str | None,
         typer.Option(
             metavar="LIST",
-            help="Columns to sort by, as -count for most first.",
-            show_default="most first; of a series, oldest first",
+            help="Columns to sort by; -count for descending.",
+            show_default="descending; time series: oldest first",
         ),
     ] = None,
     limit: Annotated[
         int | None,
         typer.Option(
-            min=0, help="How many rows; 0 for all.", show_default=f"{DEFAULT_RANKING_ROWS}; of a series, 1000"
+            min=0,
+            help="Maximum number of rows; 0 for all.",
+            show_default=f"{DEFAULT_RANKING_ROWS}; time series: 1000",
         ),
     ] = None,
-    offset: Annotated[int | None, typer.Option(min=0, help="How many of the first rows to leave out.")] = None,
+    offset: Annotated[int | None, typer.Option(min=0, help="Number of rows to skip.")] = None,
     compare: Annotated[
         str | None,
-        typer.Option(metavar="previous|year", help="Compare with the time just before, or with the year before."),
+        typer.Option(metavar="previous|year", help="Compare with the previous period, or with the year before."),
     ] = None,
-    fill: Annotated[
-        bool, typer.Option("--fill", help="Have a row for each minute, day, … even without events.")
-    ] = False,
+    fill: Annotated[bool, typer.Option("--fill", help="Include time units without events.")] = False,
     bots: BotsOption = False,
     as_json: JsonOption = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Write the answer as CSV.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print the result as CSV.")] = False,
     url: UrlOption = DEFAULT_SERVER_URL,
     key: KeyOption = None,
 ) -> None:
-    """Ask any question: measure events, group them by fields or by time, and filter them."""
+    """Count, group and filter events.
+
+    Prints any metric of any events, grouped by fields or by time.
+    """
     groups = [name for name in (by or "").split(",") if name]
     is_ranking = bool(groups) and TIME_GROUPS.isdisjoint(groups)
     parameters = [
@@ -138,22 +109,19 @@ def query_command(  # noqa: PLR0913  # one argument for each option
         ("fill", "1" if fill else None),
         ("bots", "1" if bots else None),
     ]
-    try:
+    with reporting_errors("query"):
         if as_json and as_csv:
-            raise Malformed("--json and --csv exclude each other: choose one")
-        path = f"{_QUERY_PATH}?{'&'.join([*encode_parameters(parameters), *map(_encode_filter, filters or ())])}"
-        server = ServerClient(url, key)
+            raise ConfigurationError("--json cannot be combined with --csv")
+        path = f"/query?{'&'.join([*encode_parameters(parameters), *map(_encode_filter, filters or ())])}"
+        client = ServerClient(url, key)
         if as_csv:
-            print_response(server.get(path, CSV_MEDIA_TYPE))
+            print_response(client.get(path, CSV_MEDIA_TYPE))
         elif as_json:
-            print_response(server.get(path))
+            print_response(client.get(path))
         else:
-            answer = server.get_json(path, "columns", "rows", "total")
-            with server.parsing_response(path):
-                _print_result(answer, groups, tz)
-    except MetronomeError as error:
-        print_note(f"metronome query: {error}")
-        raise typer.Exit(EXIT_FAILED) from None
+            result = client.get_json(path, "columns", "rows", "total")
+            with client.parsing_response(path):
+                _print_result(result, groups, tz)
 
 
 def _optional_text(number: int | None) -> str | None:
@@ -161,40 +129,56 @@ def _optional_text(number: int | None) -> str | None:
 
 
 def _encode_filter(text: str) -> str:
-    """Write a filter for an address.
-
-    Raises:
-        Malformed: it is none, or a parameter.
-
-    """
+    """Encode a filter for the query of a URL; its operator stays readable."""
     part = parse_filter_expression(text)
     if part is None:
-        raise Malformed(f"{text!r} is no filter: write event=view, 'LCP>=100' or the like")
+        raise ConfigurationError(f"invalid filter {text!r}: expected an expression such as event=view or 'LCP>=100'")
     if part.name in QUERY_PARAMETERS:
-        raise Malformed(f"{text!r} is no filter: {part.name} is an option, so write --{part.name}")
+        raise ConfigurationError(f"invalid filter {text!r}: {part.name} is an option, so use --{part.name}")
     return f"{percent_encode(part.name)}{percent_encode(part.operator, safe='=')}{percent_encode(part.value)}"
 
 
-def _print_result(result: Mapping[str, Any], by: Sequence[str], tz: str) -> None:
+def _print_result(result: Mapping[str, Any], groups: Sequence[str], tz: str) -> None:
     names, rows = result["columns"], result["rows"]
     if not rows:
-        print_note("nothing was found: no event is like that, in that range of time")
+        print_note("no events match in this time range")
         return
-    sheet = ResultPrinter()
-    measured = next((at for at in range(len(by), len(names)) if any(_is_number(row[at]) for row in rows)), None)
-    if len(by) == 1 and by[0] in TIME_GROUPS and measured is not None:
-        sheet.print_table(names, rows, len(by))
-        nothing = empty_value(Metric.parse(names[measured]))
-        series = fill_series({row[0]: row[measured] for row in rows}, by[0], tz, nothing)
-        # Below the table, whose beginning may be out of sight.
-        sheet.print_plot(names[measured], [*series], [*series.values()])
+    printer = ResultPrinter()
+    indexes = range(len(groups), len(names))
+    metric_index = next((index for index in indexes if any(isinstance(row[index], (int, float)) for row in rows)), None)
+    if len(groups) == 1 and groups[0] in TIME_GROUPS and metric_index is not None:
+        printer.print_table(names, rows, len(groups))
+        values = {row[0]: row[metric_index] for row in rows}
+        series = fill_series(values, groups[0], tz, empty_value(Metric.parse(names[metric_index])))
+        # Below the table, whose beginning may have scrolled away.
+        printer.print_plot(names[metric_index], [*series], [*series.values()])
     else:
-        sheet.print_table(names, rows, len(by), measured)
+        printer.print_table(names, rows, len(groups), metric_index)
     if result["total"] > len(rows):
-        print_note(f"{len(rows):,} of {result['total']:,} rows; --limit 0 shows all")
+        print_note(f"{len(rows):,} of {result['total']:,} rows; use --limit 0 to show all")
     if result.get("exact") is False:
-        print_note("estimated: some of these numbers are not right to the last count")
+        print_note(ESTIMATED_NOTE)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float))
+def fill_series(
+    values: Mapping[str, float | None], unit: str, tz: str, empty_value: float | None = 0
+) -> dict[str, float | None]:
+    """Return a time series in order, from its first to its last time unit, including those without events.
+
+    Args:
+        values: values by the labels of time units.
+        unit: minute, hour, day, week or month.
+        tz: time zone of the labels.
+        empty_value: value of the other time units; if they are too many, they are left out.
+
+    """
+    zone = parse_time_zone(tz)
+    starts = {label: parse_time_unit(label, unit, zone) for label in values}
+    if not starts:
+        return {}
+    try:
+        labels = list_time_units(unit, min(starts.values()), max(starts.values()) + _RESOLUTION, zone)
+    except QueryTooExpensive:
+        labels = []
+    starts |= {label: parse_time_unit(label, unit, zone) for label in labels}
+    return {label: values.get(label, empty_value) for label in sorted(starts, key=starts.__getitem__)}

@@ -1,41 +1,43 @@
-"""``metronome replay``: sends what an archive holds to a Metronome server, which puts it back into its store."""
+"""``metronome replay``: send the documents of an archive to a Metronome server."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
-from rich.progress import Progress, TaskProgressColumn, TextColumn
 
-from metronome.archive.inventory import ArchiveArgument, ArchiveObject, list_objects, read_objects
+from metronome.archive.inventory import ArchiveObject, list_objects, read_objects
 from metronome.archive.objects import open_archive
 from metronome.archive.replay import ReplayBatch, ReplayBatcher, ReplayCheckpoint, default_checkpoint_file
-from metronome.cli.options import FirstDayOption, LastDayOption, parse_day_range
-from metronome.cli.output import progress_bar
-from metronome.errors import ArchiveDamaged, ConfigurationError, MetronomeError, describe
-from metronome.importer.summary import RejectedLines, sanitize_for_terminal
-from metronome.server_client import (
+from metronome.cli.errors import EXIT_FAILED, print_error, reporting_errors
+from metronome.cli.options import (
     DEFAULT_SERVER_URL,
+    ArchiveArgument,
+    FirstDayOption,
+    KeyOption,
+    LastDayOption,
+    RetryTimeoutOption,
+    UrlOption,
+    parse_day_range,
+)
+from metronome.cli.output import print_lines, show_progress
+from metronome.errors import ArchiveDamaged
+from metronome.importer.summary import RejectedLines, format_counts
+from metronome.server_client import (
+    DOCUMENTS_PATH,
     RETRY_TIMEOUT_SECONDS,
     BatchSender,
     EventLoopThread,
-    KeyOption,
     SendResult,
+    ServerClient,
 )
-
-DOCUMENTS_PATH: Final = "/documents"
-EXIT_FAILED: Final = 1
-EXIT_USAGE: Final = 2
-EXIT_INTERRUPTED: Final = 130
-_RESUME_HINT: Final = "run the same command again to send the rest: nothing is counted twice"
 
 
 @dataclass(slots=True)
 class ReplaySummary:
-    """What a replay has done so far."""
+    """Counts of a replay."""
 
     objects: int = 0
     previously_sent: int = 0
@@ -46,88 +48,100 @@ class ReplaySummary:
     damaged: list[str] = field(default_factory=list)
     unlisted: int = 0
 
-    def add(self, result: SendResult[ReplayBatch]) -> None:
-        """Count what the server says of a parcel."""
+    def add_result(self, result: SendResult[ReplayBatch]) -> None:
+        """Count the server's response to a batch."""
         self.objects += len(result.batch.completed_objects)
         self.sent += result.batch.events
         self.accepted += result.accepted
         self.already_stored += result.already_stored
-        for place, reason in result.rejected:
-            path, _, line = place.rpartition(", ")
+        for location, reason in result.rejected:
+            path, _, line = location.rpartition(", ")
             self.rejected.add(path, line, reason)
 
-    def format(self, seconds: float) -> str:
-        """Return everything that was counted, as a small table."""
+    def format(self, seconds: float) -> list[str]:
+        """Return all counts as lines of a table."""
         rows = [
             ("objects sent", self.objects),
             *([("  sent before", self.previously_sent)] if self.previously_sent else []),
             *([("  in no manifest", self.unlisted)] if self.unlisted else []),
             ("documents sent", self.sent),
             ("  new in the store", self.accepted - self.already_stored),
-            ("  known already", self.already_stored),
+            ("  already stored", self.already_stored),
             ("  rejected", self.rejected.count),
             ("damaged or missing", len(self.damaged)),
         ]
-        rate = self.sent / seconds if seconds > 0 else 0.0
-        return "\n".join(
-            [
-                *(f"{name:<24}{count:>14,}" for name, count in rows),
-                f"{'time':<24}{seconds:>12,.1f} s  ({rate:,.0f} documents/s)",
-                *self.rejected.format("rejected by the server"),
-            ]
-        )
+        return [
+            *format_counts(rows, self.sent, "documents", seconds),
+            *self.rejected.format("rejected by the server"),
+        ]
 
 
-def replay_command(  # noqa: PLR0913 - one argument for each option
+def replay_command(  # noqa: PLR0913  # one argument for each option
     archive: ArchiveArgument,
     *,
-    url: Annotated[str, typer.Option(help="The Metronome server whose store gets the events.")] = DEFAULT_SERVER_URL,
+    url: UrlOption = DEFAULT_SERVER_URL,
     first: FirstDayOption = None,
     last: LastDayOption = None,
     key: KeyOption = None,
-    retry_timeout: Annotated[
-        float, typer.Option(min=0, help="For how many seconds to try again where the server is busy or away.")
-    ] = RETRY_TIMEOUT_SECONDS,
+    retry_timeout: RetryTimeoutOption = RETRY_TIMEOUT_SECONDS,
     checkpoint: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Where it is kept what was sent, so that the next run goes on from there."),
+        typer.Option(
+            metavar="FILE",
+            help="File that records which objects were sent, so that an interrupted replay can be resumed.",
+            show_default="in the user's state folder",
+        ),
     ] = None,
-    restart: Annotated[bool, typer.Option("--restart", help="Send what an interrupted run has sent, too.")] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Send all objects again, including those of an interrupted replay.")
+    ] = False,
 ) -> None:
-    """Send what an archive holds to a Metronome server, which puts it into its store: nothing is counted twice."""
-    done, began = ReplaySummary(), monotonic()
-    try:
-        days = parse_day_range(first, last)
-        opened = open_archive(archive)
+    """Load an archive back into a server's store.
+
+    Events that the store already has are not counted twice.
+    """
+    summary, started_at = ReplaySummary(), monotonic()
+
+    def resume_hint() -> str:
+        return (
+            f"{summary.sent:,} documents were sent; "
+            "run the same command again to send the rest: no event is counted twice"
+            if summary.sent
+            else ""
+        )
+
+    with reporting_errors("replay", resume_hint):
+        days, client, opened_archive = parse_day_range(first, last), ServerClient(url, key), open_archive(archive)
         with (
-            ReplayCheckpoint(checkpoint or default_checkpoint_file(archive, url)) as trail,
-            EventLoopThread("archive") as background,
-            _show_progress() as bar,
+            ReplayCheckpoint(checkpoint or default_checkpoint_file(archive, url)) as sent_objects,
+            EventLoopThread("archive") as loop_thread,
+            show_progress() as progress,
         ):
-            stock = background.run(list_objects(opened, days, bar.update_manifests))
-            done.damaged += stock.errors
-            done.unlisted = sum(holding.manifest_entry is None for holding in stock.objects)
-            left = stock.objects if restart else _unsent_objects(stock.objects, trail, done)
-            bar.start(left)
+            inventory = loop_thread.run(
+                list_objects(opened_archive, days, lambda count: progress.advance(0, lambda: f"{count:,} manifests"))
+            )
+            summary.damaged += inventory.errors
+            summary.unlisted = sum(archive_object.manifest_entry is None for archive_object in inventory.objects)
+            objects = inventory.objects if restart else _skip_sent(inventory.objects, sent_objects, summary)
+            progress.start(sum(archive_object.size for archive_object in objects), f"{len(objects):,} objects")
 
-            def answered(answer: SendResult[ReplayBatch]) -> None:
-                done.add(answer)
-                for holding in answer.batch.completed_objects:
-                    trail.mark_sent(holding)
-                bar.advance(answer.batch.completed_objects, done.sent)
+            def on_result(result: SendResult[ReplayBatch]) -> None:
+                summary.add_result(result)
+                for archive_object in result.batch.completed_objects:
+                    sent_objects.mark_sent(archive_object)
+                    progress.advance(archive_object.size, lambda: f"{progress.rate(summary.sent):,.0f} documents/s")
 
-            with BatchSender(url, answered, retry_timeout, key, path=DOCUMENTS_PATH) as sender:
-                _send_objects(read_objects(background, opened, left), sender, done.damaged)
-            if not done.damaged:
-                trail.delete()
-    except KeyboardInterrupt:
-        _print_error(f"interrupted; {done.sent:,} documents were sent; {_RESUME_HINT}")
-        raise typer.Exit(EXIT_INTERRUPTED) from None
-    except MetronomeError as error:
-        _print_error(f"{error}; {done.sent:,} documents were sent; {_RESUME_HINT}" if done.sent else describe(error))
-        raise typer.Exit(EXIT_USAGE if isinstance(error, ConfigurationError) else EXIT_FAILED) from None
-    _print_summary(done, monotonic() - began)
-    if done.damaged or done.rejected.count or not (done.objects or done.previously_sent):
+            with BatchSender(client, on_result, retry_timeout, path=DOCUMENTS_PATH) as sender:
+                _send_objects(read_objects(loop_thread, opened_archive, objects), sender, summary.damaged)
+            if not summary.damaged:
+                sent_objects.delete()
+    print_lines(summary.format(monotonic() - started_at))
+    for damage in summary.damaged:
+        print_error("replay", f"{damage}; {ArchiveDamaged.advice}")
+    is_empty = not (summary.objects or summary.previously_sent)
+    if is_empty and not summary.damaged:
+        print_error("replay", "the archive has no objects for these days; check its prefix")
+    if summary.damaged or summary.rejected.count or is_empty:
         raise typer.Exit(EXIT_FAILED)
 
 
@@ -136,69 +150,27 @@ def _send_objects(
     sender: BatchSender[ReplayBatch],
     damaged: list[str],
 ) -> None:
-    """Send the documents of objects, and note what is damaged."""
-    packer = ReplayBatcher()
-    for holding, lines in objects:
+    batcher = ReplayBatcher()
+    for archive_object, lines in objects:
         if isinstance(lines, ArchiveDamaged):
             damaged.append(str(lines))
             continue
-        for parcel in packer.add(holding, lines):
-            sender.send(parcel)
-    for parcel in packer.flush():
-        sender.send(parcel)
+        for batch in batcher.add(archive_object, lines):
+            sender.send(batch)
+    for batch in batcher.flush():
+        sender.send(batch)
     sender.flush()
 
 
-def _print_summary(summary: ReplaySummary, seconds: float) -> None:
-    typer.echo(summary.format(seconds))
-    for damage in summary.damaged:
-        _print_error(f"{damage}; {ArchiveDamaged.advice}")
-    if not (summary.objects or summary.previously_sent or summary.damaged):
-        _print_error("the archive holds nothing of these days: is its prefix right, and has it been written to yet?")
-
-
-def _unsent_objects(
-    objects: Sequence[ArchiveObject], checkpoint: ReplayCheckpoint, summary: ReplaySummary
+def _skip_sent(
+    objects: Sequence[ArchiveObject], sent_objects: ReplayCheckpoint, summary: ReplaySummary
 ) -> list[ArchiveObject]:
-    """Return the objects that no earlier run has sent, and tell of the others."""
-    left = [holding for holding in objects if holding not in checkpoint]
-    summary.previously_sent = len(objects) - len(left)
+    unsent = [archive_object for archive_object in objects if archive_object not in sent_objects]
+    summary.previously_sent = len(objects) - len(unsent)
     if summary.previously_sent:
-        _print_error(
-            f"{summary.previously_sent:,} of {len(objects):,} objects were sent by a run that did not come to its "
-            f"end, and are "
-            "left out; --restart sends them, too, as is needed if the store was emptied since"
+        print_error(
+            "replay",
+            f"skipping {summary.previously_sent:,} of {len(objects):,} objects, which an incomplete replay has sent; "
+            "use --restart to send them again, for example into an empty store",
         )
-    return left
-
-
-class _ReplayProgress:
-    """The progress bar, in bytes of objects, with the rate in documents."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._task = progress.add_task("replay", total=None, said="")
-        self._started_at = monotonic()
-
-    def update_manifests(self, count: int) -> None:
-        self._progress.update(self._task, said=f"{count:,} manifests")
-
-    def start(self, objects: Sequence[ArchiveObject]) -> None:
-        self._started_at = monotonic()
-        total = sum(holding.size for holding in objects)
-        self._progress.update(self._task, total=total, said=f"{len(objects):,} objects")
-
-    def advance(self, completed: Sequence[ArchiveObject], sent: int) -> None:
-        rate = sent / max(monotonic() - self._started_at, 0.001)
-        size = sum(holding.size for holding in completed)
-        self._progress.update(self._task, advance=size, said=f"{rate:,.0f} documents/s")
-
-
-@contextmanager
-def _show_progress() -> Iterator[_ReplayProgress]:
-    with progress_bar(TaskProgressColumn(), TextColumn("{task.fields[said]}")) as progress:
-        yield _ReplayProgress(progress)
-
-
-def _print_error(sentence: str) -> None:
-    typer.echo(f"metronome replay: {sanitize_for_terminal(sentence)}", err=True)
+    return unsent

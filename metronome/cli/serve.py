@@ -1,35 +1,32 @@
-"""``metronome serve``: run the service, with an option for each setting."""
+"""``metronome serve``: run the server, with an option for each setting."""
 
 import inspect
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
+from metronome.cli.errors import reporting_errors
 from metronome.config import ENV_PREFIX, Settings, format_default, read_settings
-from metronome.errors import MetronomeError, describe
+from metronome.errors import ConfigurationError
 from metronome.server.logs import configure_logging
 from metronome.server.main import serve
 from metronome.server.processes import run_process
 
 
 def serve_command(**options: Any) -> None:
-    """Take events and answer for them, until stopped by SIGTERM or Ctrl-C."""
-    try:
+    """Run the Metronome server.
+
+    It runs until SIGTERM or Ctrl-C. Each option can also be set as an environment variable.
+    """
+    with reporting_errors("serve"):
         settings = read_settings(options)
         configure_logging(settings)
-        run_process(lambda stop: serve(settings, stop))
-    except MetronomeError as error:
-        _exit_with_error(describe(error))
-    except OSError as error:
-        _exit_with_error(
-            f"{error}; see that METRONOME_DATA can be written, and that METRONOME_PORT and other ports set are free"
-        )
-
-
-def _exit_with_error(sentence: str) -> None:
-    Console(stderr=True, soft_wrap=True).print(f"metronome: {sentence}", markup=False, highlight=False)
-    raise typer.Exit(2)
+        try:
+            run_process(lambda stop: serve(settings, stop))
+        except OSError as error:
+            raise ConfigurationError(
+                f"{error}; check that METRONOME_DATA is writable, and that METRONOME_PORT and other ports are free"
+            ) from None
 
 
 def _build_option(name: str) -> inspect.Parameter:

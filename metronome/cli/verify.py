@@ -1,192 +1,112 @@
-"""``metronome verify``: compares what an archive holds with what a server's store does, day by day."""
+"""``metronome verify``: compare an archive with a server's store, day by day."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from datetime import date
-from itertools import groupby
-from typing import Annotated, Final, NamedTuple
-from urllib.parse import quote
+from collections.abc import Sequence
+from typing import Final
 
 import typer
-from rich.progress import Progress, TaskProgressColumn, TextColumn
 
-from metronome.archive.base import Archive
-from metronome.archive.inventory import ArchiveArgument, ArchiveObject, DateRange, list_objects, read_objects
+from metronome.archive.base import DateRange
+from metronome.archive.inventory import list_objects
 from metronome.archive.objects import open_archive
-from metronome.archive.verify import DistinctEventCounter, merge_counts, required_shards
-from metronome.cli.options import FirstDayOption, LastDayOption, parse_day_range
-from metronome.cli.output import progress_bar
-from metronome.errors import ArchiveDamaged, ConfigurationError, MetronomeError, describe
-from metronome.importer.summary import sanitize_for_terminal
-from metronome.server_client import DEFAULT_SERVER_URL, EventLoopThread, KeyOption, ServerClient
+from metronome.archive.verify import DayComparison, EventCounts, compare_days, count_archived_events
+from metronome.cli.errors import EXIT_FAILED, print_error, reporting_errors
+from metronome.cli.options import (
+    DEFAULT_SERVER_URL,
+    ArchiveArgument,
+    FirstDayOption,
+    KeyOption,
+    LastDayOption,
+    UrlOption,
+    parse_day_range,
+)
+from metronome.cli.output import print_lines, show_progress
+from metronome.errors import ArchiveDamaged
+from metronome.server_client import EventLoopThread, ServerClient, encode_parameters
 
-EventCounts = Counter[str]
-"""How many events there are, by their names."""
-
-EXIT_DIFFERENT: Final = 1
-EXIT_USAGE: Final = 2
-EXIT_INTERRUPTED: Final = 130
 _MAX_LISTED_DAYS: Final = 40
-_MIN_DOCUMENT_BYTES: Final = 20
-"""So many bytes at the least a document has in an object, where no manifest says how many there are."""
-
-
-class DayComparison(NamedTuple):
-    """What archive and store hold of a UTC day."""
-
-    day: str
-    archive: EventCounts
-    store: EventCounts
-
-    @property
-    def missing_in_store(self) -> int:
-        """How many events only the archive has."""
-        return (self.archive - self.store).total()
-
-    @property
-    def missing_in_archive(self) -> int:
-        """How many events only the store has."""
-        return (self.store - self.archive).total()
 
 
 def verify_command(
     archive: ArchiveArgument,
     *,
-    url: Annotated[str, typer.Option(help="The Metronome server whose store is compared.")] = DEFAULT_SERVER_URL,
+    url: UrlOption = DEFAULT_SERVER_URL,
     first: FirstDayOption = None,
     last: LastDayOption = None,
     key: KeyOption = None,
 ) -> None:
-    """Compare an archive with the store of a Metronome server, day by day, and say what is missing in which."""
-    damages: list[str] = []
-    try:
-        days, server = parse_day_range(first, last), ServerClient(url, key)
-        opened = open_archive(archive)
-        stored = _count_stored(server, days)
-        with EventLoopThread("archive") as background, _show_progress() as bar:
-            stock = background.run(list_objects(opened, days))
-            damages += stock.errors
-            bar.start(stock.objects)
-            archived = _count_archived(background, opened, stock.objects, damages, bar)
-        found = [
-            DayComparison(day, archived.get(day, Counter()), stored.get(day, Counter())) for day in {*archived, *stored}
-        ]
-        waiting = _count_pending(server)
-    except KeyboardInterrupt:
-        _print_error("interrupted")
-        raise typer.Exit(EXIT_INTERRUPTED) from None
-    except MetronomeError as error:
-        _print_error(describe(error) if not isinstance(error, ConfigurationError) else str(error))
-        raise typer.Exit(EXIT_USAGE) from None
-    typer.echo(format_report(sorted(found)))
-    for damage in damages:
-        _print_error(f"{damage}; {ArchiveDamaged.advice}")
-    if waiting:
-        typer.echo(f"{waiting:,} events wait for the archive or the store still, and may be missing above")
-    if damages or any(day.missing_in_store or day.missing_in_archive for day in found):
-        raise typer.Exit(EXIT_DIFFERENT)
+    """Compare an archive with a server's store.
+
+    Lists the UTC days on which they differ, and how many events are missing in each.
+    """
+    errors: list[str] = []
+    with reporting_errors("verify"):
+        days, client, opened_archive = parse_day_range(first, last), ServerClient(url, key), open_archive(archive)
+        stored = _count_stored(client, days)
+        with EventLoopThread("archive") as loop_thread, show_progress() as progress:
+            inventory = loop_thread.run(list_objects(opened_archive, days))
+            errors += inventory.errors
+            objects = inventory.objects
+            progress.start(sum(archive_object.size for archive_object in objects), f"{len(objects):,} objects")
+            archived = count_archived_events(
+                loop_thread,
+                opened_archive,
+                objects,
+                errors,
+                lambda archive_object: progress.advance(archive_object.size),
+            )
+        pending = _count_pending(client)
+    comparisons = compare_days(archived, stored)
+    print_lines(format_comparisons(comparisons))
+    for error in errors:
+        print_error("verify", f"{error}; {ArchiveDamaged.advice}")
+    if pending:
+        print_lines([f"{pending:,} events have not reached the archive or the store yet, and may be missing above"])
+    if errors or any(comparison.is_different for comparison in comparisons):
+        raise typer.Exit(EXIT_FAILED)
 
 
-def format_report(days: Sequence[DayComparison]) -> str:
-    """Write what is missing as a table: the days that differ, and a line for all."""
-    different = [day for day in days if day.missing_in_store or day.missing_in_archive]
-    head = f"{'day':<12}{'archive':>14}{'store':>14}{'only archive':>14}{'only store':>14}"
-    rows = [
-        f"{name:<12}{archive:>14,}{store:>14,}{only_archive:>14,}{only_store:>14,}"
-        for name, archive, store, only_archive, only_store in (
-            *(_row(day.day, [day]) for day in different[:_MAX_LISTED_DAYS]),
-            _row("all", days),
-        )
-    ]
+def format_comparisons(comparisons: Sequence[DayComparison]) -> list[str]:
+    """Return a table of the days that differ, with a total of all days."""
+    different = [comparison for comparison in comparisons if comparison.is_different]
     more = len(different) - _MAX_LISTED_DAYS
-    if more > 0:
-        rows.insert(-1, f"and {more:,} more days that differ")
-    told = f"{len(days):,} days, {len(days) - len(different):,} of them alike"
-    return "\n".join([head, *rows, told])
+    return [
+        f"{'day':<12}{'archive':>14}{'store':>14}{'only archive':>14}{'only store':>14}",
+        *(_format_row(comparison.day, [comparison]) for comparison in different[:_MAX_LISTED_DAYS]),
+        *([f"and {more:,} more days that differ"] if more > 0 else []),
+        _format_row("all", comparisons),
+        f"{len(comparisons):,} days, {len(comparisons) - len(different):,} of them equal",
+    ]
 
 
-def _row(name: str, days: Sequence[DayComparison]) -> tuple[str, int, int, int, int]:
-    return (
-        name,
-        sum(day.archive.total() for day in days),
-        sum(day.store.total() for day in days),
-        sum(day.missing_in_store for day in days),
-        sum(day.missing_in_archive for day in days),
+def _format_row(name: str, comparisons: Sequence[DayComparison]) -> str:
+    counts = (
+        sum(comparison.archive.total() for comparison in comparisons),
+        sum(comparison.store.total() for comparison in comparisons),
+        sum(comparison.missing_in_store for comparison in comparisons),
+        sum(comparison.missing_in_archive for comparison in comparisons),
     )
+    return f"{name:<12}{''.join(f'{count:>14,}' for count in counts)}"
 
 
-def _count_stored(server: ServerClient, days: DateRange) -> dict[str, EventCounts]:
-    """Ask how many events the store has by days and names, those of robots too."""
-    limits = [("from", days.first), ("to", days.last)]
-    given = "".join(f"&{name}={quote(day.isoformat())}" for name, day in limits if day is not None)
-    path = f"/query?by=day,event&bots=1&limit=0{given}"
-    answer = server.get_json(path, "rows")
-    found: dict[str, EventCounts] = {}
-    with server.parsing_response(path):
-        for day, event, count in answer["rows"]:
-            found.setdefault(day, Counter())[event] += int(count)
-    return found
+def _count_stored(client: ServerClient, days: DateRange) -> dict[str, EventCounts]:
+    """Return the number of stored events by day and name, including those of bots."""
+    limits = [
+        (name, None if day is None else day.isoformat()) for name, day in (("from", days.first), ("to", days.last))
+    ]
+    path = f"/query?{'&'.join(['by=day,event', 'bots=1', 'limit=0', *encode_parameters(limits)])}"
+    result = client.get_json(path, "rows")
+    counts: dict[str, EventCounts] = {}
+    with client.parsing_response(path):
+        for day, event, count in result["rows"]:
+            counts.setdefault(day, Counter())[event] += int(count)
+    return counts
 
 
-def _count_pending(server: ServerClient) -> int:
-    """Ask how many events have not reached the store or the archive yet."""
-    answer = server.get_json("/health/ready", "store")
-    with server.parsing_response("/health/ready"):
-        return max(int(answer[part]["events"]) for part in ("store", "archive") if part in answer)
+def _count_pending(client: ServerClient) -> int:
+    """Return the number of events that have not reached the store or the archive yet."""
+    path = "/health/ready"
+    status = client.get_json(path, "store")
+    with client.parsing_response(path):
+        return max(int(status[part]["events"]) for part in ("store", "archive") if part in status)
     return 0
-
-
-def _count_archived(
-    loop_thread: EventLoopThread,
-    archive: Archive,
-    objects: Sequence[ArchiveObject],
-    damaged: list[str],
-    progress: "_VerifyProgress",
-) -> dict[str, EventCounts]:
-    """Count what the archive holds, a day at a time."""
-    found: dict[str, EventCounts] = {}
-    for day, some in groupby(sorted(objects, key=_day_of), key=_day_of):
-        # In the order in which they arrived, which the sorting has kept.
-        of_day = list(some)
-        shares = required_shards(
-            sum(one.manifest_entry.events if one.manifest_entry else one.size // _MIN_DOCUMENT_BYTES for one in of_day)
-        )
-        censuses = [DistinctEventCounter(share, shares) for share in range(shares)]
-        for share, census in enumerate(censuses):
-            for holding, lines in read_objects(loop_thread, archive, of_day):
-                if isinstance(lines, ArchiveDamaged):
-                    damaged += [] if share else [str(lines)]
-                else:
-                    census.add(lines)
-                progress.advance(holding.size / shares)
-        found[day.isoformat()] = merge_counts(censuses)
-    return found
-
-
-def _day_of(holding: ArchiveObject) -> date:
-    return holding.day
-
-
-class _VerifyProgress:
-    """The progress bar, in bytes of objects."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._task = progress.add_task("verify", total=None)
-
-    def start(self, holdings: Sequence[ArchiveObject]) -> None:
-        self._progress.update(self._task, total=sum(holding.size for holding in holdings))
-
-    def advance(self, size: float) -> None:
-        self._progress.update(self._task, advance=size)
-
-
-@contextmanager
-def _show_progress() -> Iterator[_VerifyProgress]:
-    with progress_bar(TaskProgressColumn(), TextColumn("of the archive")) as progress:
-        yield _VerifyProgress(progress)
-
-
-def _print_error(sentence: str) -> None:
-    typer.echo(f"metronome verify: {sanitize_for_terminal(sentence)}", err=True)

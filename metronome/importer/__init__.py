@@ -1,1 +1,1 @@
-"""Import log files into a running server."""
+"""Import of access logs into a running server."""

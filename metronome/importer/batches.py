@@ -1,4 +1,4 @@
-"""From the lines of a log to batches of events, encoded once and ready to be sent."""
+"""Convert the lines of a log to batches of events that are ready to be sent."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,25 +12,24 @@ from metronome.importer.files import LogFile
 from metronome.importer.summary import ImportSummary
 from metronome.items import ItemPattern
 from metronome.protocols.access_logs.reader import AccessLog, LogFormat, detect_format, header_lines, log_fingerprint
+from metronome.server_client import BATCH_MAX_BYTES
 
 SAMPLE_LINES: Final = 200
-"""From so many lines a log's format is found."""
-BATCH_MAX_BYTES: Final = 8 * 1024 * 1024
-"""Past this a batch is sent however few events it has: the server decodes no more than 16 MiB."""
+"""Number of lines from which the format of a log is detected."""
 
 _NumberedLine = tuple[int, tuple[int, bytes]]
 """A line's number, its offset and the line itself."""
 
 
 class LogBatch(NamedTuple):
-    """Events that are sent together.
+    """Events of a log that are sent in one request.
 
     Attributes:
-        log: the name of the log that they are from.
-        places: where each event's line is, counted in *unit*.
+        log: name of the log.
+        positions: position of each event's line, in *unit*.
         body: the events as NDJSON.
-        unit: what places are counted in: ``line`` or ``byte``.
-        done: is to be called once the server has answered.
+        unit: unit of positions: ``line`` or ``byte``.
+        on_acknowledged: to be called once the server has responded.
 
     """
 
@@ -41,46 +40,46 @@ class LogBatch(NamedTuple):
     on_acknowledged: Callable[[], None] = lambda: None
 
     def location(self, index: int) -> str:
-        """Say where the line of an event is."""
+        """Return where the line of an event is."""
         return f"{self.unit} {self.positions[index]:,}"
 
 
 @dataclass(frozen=True, slots=True)
 class ImportConfig:
-    """How logs are to be read.
+    """How logs are read.
 
     Attributes:
-        rule: says what an item is.
-        own_hosts: hosts whose referers do not count.
-        log_format: how the lines are written, or None to find it from each log's first lines.
-        batch_events: how many events are sent together.
+        item_pattern: finds the item in a path.
+        own_hosts: hosts whose referers are not counted.
+        log_format: format of the logs; None to detect it from each log's first lines.
+        batch_events: number of events in a batch.
 
     """
 
-    item_rule: ItemPattern
+    item_pattern: ItemPattern
     own_hosts: frozenset[str]
     log_format: LogFormat | None
     batch_events: int
 
     def can_identify(self, sample: list[bytes], log_format: LogFormat) -> bool:
-        """Tell whether these lines are enough to tell the log that begins with them from others."""
+        """Return whether a log's first lines are enough to distinguish it from other logs."""
         return header_lines(sample, log_format) is not None
 
     def create_log(self, sample: list[bytes], log_format: LogFormat) -> AccessLog:
-        """Return the log that begins with these lines."""
-        first = header_lines(sample, log_format) or b"\n".join(sample)
-        return AccessLog(log_format, log_fingerprint(first), self.item_rule, self.own_hosts)
+        """Return the reader of a log that begins with these lines."""
+        header = header_lines(sample, log_format) or b"\n".join(sample)
+        return AccessLog(log_format, log_fingerprint(header), self.item_pattern, self.own_hosts)
 
 
 class LogBatcher:
-    """Gathers the events of one log.
+    """Collects the events of one log.
 
     Args:
-        name: what messages call the log.
-        log: reads its lines.
-        batch_events: how many events make a full batch.
-        summary: counts each line.
-        unit: what places are counted in: ``line`` or ``byte``.
+        name: name of the log in messages.
+        log: parses its lines.
+        batch_events: number of events in a full batch.
+        summary: counts the lines.
+        unit: unit of positions: ``line`` or ``byte``.
 
     """
 
@@ -100,27 +99,27 @@ class LogBatcher:
         return len(self._lines)
 
     def add(self, position: int, line: bytes, offset: int) -> bool:
-        """Count a line, keep its event if it has one, and tell whether the batch is full."""
-        tally = self._summary
-        tally.lines += 1
+        """Count a line, add its event if it has one, and return whether the batch is full."""
+        summary = self._summary
+        summary.lines += 1
         try:
             fields = self._parse_line(line, offset)
         except Malformed as error:
-            tally.unreadable.add(self._name, f"{self._unit} {position:,}", str(error))
+            summary.unreadable.add(self._name, f"{self._unit} {position:,}", str(error))
             return False
         if fields is None:
-            tally.skipped += 1
+            summary.skipped += 1
             return False
-        tally.events[fields["event"]] += 1
+        summary.events[fields["event"]] += 1
         event = orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
-        places = self._positions
-        places.append(position)
+        positions = self._positions
+        positions.append(position)
         self._lines.append(event)
         self._size += len(event)
-        return len(places) >= self._batch_events or self._size >= BATCH_MAX_BYTES
+        return len(positions) >= self._batch_events or self._size >= BATCH_MAX_BYTES
 
     def take_batch(self, on_acknowledged: Callable[[], None] = lambda: None) -> LogBatch:
-        """Return what was gathered, and begin anew."""
+        """Return the collected events, and start an empty batch."""
         batch = LogBatch(self._name, self._positions, b"".join(self._lines), self._unit, on_acknowledged)
         self._positions, self._lines, self._size = [], [], 0
         return batch
@@ -129,16 +128,16 @@ class LogBatcher:
 def iterate_batches(
     file: LogFile, config: ImportConfig, summary: ImportSummary, find_offset: Callable[[bytes], int] = lambda _: 0
 ) -> Iterator[LogBatch]:
-    """Yield a log's events in batches, and count each line in *summary*.
+    """Yield the events of a log in batches.
 
     Args:
         file: the log, open.
-        config: how it is to be read.
-        summary: counts each line that is read.
-        find_offset: tells of a log's fingerprint up to which offset the log is known already.
+        config: how to read it.
+        summary: counts the lines.
+        find_offset: returns the offset up to which the log with a fingerprint has been imported before.
 
     Raises:
-        Malformed: no format can read the log's first lines.
+        Malformed: the log's first lines have no known format.
 
     """
     lines: Iterator[_NumberedLine] = (
@@ -147,8 +146,8 @@ def iterate_batches(
     sample = list(islice(lines, SAMPLE_LINES))
     if not sample:
         return
-    first = [line for _, (_, line) in sample]
-    log = config.create_log(first, config.log_format or detect_format(first))
+    first_lines = [line for _, (_, line) in sample]
+    log = config.create_log(first_lines, config.log_format or detect_format(first_lines))
     batcher = LogBatcher(file.name, log, config.batch_events, summary)
     add = batcher.add
     start = find_offset(log.fingerprint)

@@ -1,4 +1,4 @@
-"""Log files, plain or compressed, and standard input, as lines."""
+"""Read lines from log files, plain or compressed, and from standard input."""
 
 import gzip
 import io
@@ -28,13 +28,13 @@ _READ_ERRORS = (EOFError, OSError, zlib.error, zstd.ZstdError)
 
 
 class LogFile:
-    """One log that is read from its beginning to its end, once.
+    """A log that is read once, from beginning to end.
 
-    What it is compressed with is told from its first bytes, not from its name.
+    Compression is detected from the first bytes, not from the name.
 
     Attributes:
-        name: what messages call it.
-        damage: why it could not be read to its end, or None.
+        name: name of the log in messages.
+        read_error: why the log could not be read to its end; None if it could.
 
     """
 
@@ -56,35 +56,35 @@ class LogFile:
 
     @property
     def bytes_read(self) -> int:
-        """How many bytes of it, as it is stored, have been read."""
+        """Number of bytes read so far, before decompression."""
         return self._source.bytes_read
 
     @property
     def inode(self) -> tuple[int, int]:
-        """Which file it is, whatever it is called: its device and its number there."""
-        found = os.fstat(self._stream.fileno())
-        return found.st_dev, found.st_ino
+        """Device and inode number of the file."""
+        status = os.fstat(self._stream.fileno())
+        return status.st_dev, status.st_ino
 
     def lines(self) -> Iterator[tuple[int, bytes]]:
-        """Yield each line, without its line feed, and how many uncompressed bytes come before it.
+        """Yield the offset of each line in the uncompressed log, and the line without its line feed.
 
-        Of a line that is too long to be read, only the first bytes are kept. Where the file is damaged,
-        the lines that are whole are yielded, and ``damage`` says what is wrong.
+        A line over the limit is truncated. If the file is damaged, its complete lines are yielded, and ``read_error``
+        is set.
         """
         offset = dropped = 0
-        begun = b""
+        partial = b""
         for block in self._blocks():
             first, *others = block.split(b"\n")
-            begun += first
+            partial += first
             for line in others:
-                yield offset, begun
-                offset += len(begun) + dropped + 1
-                begun, dropped = line, 0
-            if len(begun) > LINE_MAX_BYTES:
-                dropped += len(begun) - LINE_MAX_BYTES - 1
-                begun = begun[: LINE_MAX_BYTES + 1]
-        if begun and self.read_error is None:
-            yield offset, begun
+                yield offset, partial
+                offset += len(partial) + dropped + 1
+                partial, dropped = line, 0
+            if len(partial) > LINE_MAX_BYTES:
+                dropped += len(partial) - LINE_MAX_BYTES - 1
+                partial = partial[: LINE_MAX_BYTES + 1]
+        if partial and self.read_error is None:
+            yield offset, partial
 
     def _blocks(self) -> Iterator[bytes]:
         try:
@@ -92,7 +92,7 @@ class LogFile:
                 while block := stream.read1(_BLOCK_BYTES):
                     yield block
         except _READ_ERRORS as error:
-            self.read_error = f"{self.name} is damaged or not whole: {error}"
+            self.read_error = f"{self.name} is damaged or incomplete: {error}"
 
     def _open_decompressed(self) -> "AbstractContextManager[_CountingReader | gzip.GzipFile | zstd.ZstdFile]":
         magic = self._source.peek()
@@ -104,7 +104,7 @@ class LogFile:
 
 
 class _CountingReader(io.BufferedIOBase):
-    """The bytes as they are stored, counted."""
+    """A binary stream that counts the bytes read from it."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -119,9 +119,9 @@ class _CountingReader(io.BufferedIOBase):
         return True
 
     def read(self, size: int | None = -1, /) -> bytes:
-        wanted = None if size is None or size < 0 else size
-        block, self._head = self._head[:wanted], self._head[len(self._head[:wanted]) :]
-        block += self._stream.read(-1 if wanted is None else wanted - len(block))
+        limit = None if size is None or size < 0 else size
+        block, self._head = self._head[:limit], self._head[len(self._head[:limit]) :]
+        block += self._stream.read(-1 if limit is None else limit - len(block))
         self.bytes_read += len(block)
         return block
 
@@ -130,30 +130,31 @@ class _CountingReader(io.BufferedIOBase):
 
 
 def is_compressed(first_bytes: bytes) -> bool:
-    """Tell from the first four bytes of a file whether it is gzip or zstd."""
+    """Return whether a file with these first four bytes is gzip or zstd."""
     return first_bytes.startswith((_GZIP_MAGIC, _ZSTD_MAGIC))
 
 
 def total_size(paths: list[str]) -> int | None:
-    """Return how many bytes these files have together, or None where one does not say.
+    """Return the total size of files in bytes; None if one is a pipe, whose size is not known.
+
+    No file is opened: the data of a pipe would be lost.
 
     Raises:
-        ConfigurationError: one is missing, is a folder or may not be read. Nothing has been opened yet: a
-            pipe that was opened only to look at it would be lost.
+        ConfigurationError: a file does not exist, is a folder, or must not be read.
 
     """
     total = 0
-    known = True
+    is_known = True
     for path in paths:
         if path == STANDARD_INPUT:
-            known = False
+            is_known = False
             continue
         if not Path(path).exists():
-            raise ConfigurationError(f"{path} cannot be read: there is no such file")
+            raise ConfigurationError(f"cannot read {path}: no such file")
         if Path(path).is_dir():
-            raise ConfigurationError(f"{path} cannot be read: it is a folder, so name the files in it")
+            raise ConfigurationError(f"cannot read {path}: it is a folder; name the files in it")
         if not os.access(path, os.R_OK):
-            raise ConfigurationError(f"{path} cannot be read: this user may not")
+            raise ConfigurationError(f"cannot read {path}: permission denied")
         total += Path(path).stat().st_size
-        known = known and Path(path).is_file()
-    return total if known else None
+        is_known = is_known and Path(path).is_file()
+    return total if is_known else None

@@ -1,15 +1,8 @@
-"""Follows logs as they grow, and sends each hit as soon as it is there, until it is told to stop.
+"""Follow logs as they grow and are rotated, and send each request as it is logged, until told to stop.
 
-How far the logs that are followed have been taken, in a file that outlives the command.
-
-A log is known by the hash of its first lines and by its inode; and what one server has taken, another has not. The
-file only saves time: where it is lost or wrong, logs are read from their beginning, and nothing is counted twice.
-
-One log that may grow: read as far as it has whole lines, and no line twice.
-
-Where a log's earlier parts are after it was rotated: beside it, renamed, copied or compressed.
-
-What is written at one path, through all rotations: nothing is left out, and nothing read without need.
+How far each log has been imported is recorded in a file. A log is identified by the hash of its first lines and by its
+inode, per server. The file only saves time: if it is lost or wrong, logs are read from their beginning, and no request
+is counted twice.
 """
 
 import math
@@ -27,8 +20,6 @@ from types import FrameType
 from typing import Final, NamedTuple, NoReturn
 
 import orjson
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn
 
 from metronome.errors import ConfigurationError, Malformed
 from metronome.files import state_folder
@@ -36,7 +27,7 @@ from metronome.importer.batches import SAMPLE_LINES, ImportConfig, LogBatch, Log
 from metronome.importer.files import STANDARD_INPUT, LogFile, is_compressed
 from metronome.importer.summary import ImportSummary, RejectedLines
 from metronome.protocols.access_logs.reader import LINE_MAX_BYTES, AccessLog, detect_growing_format
-from metronome.server_client import BatchSender, SendResult
+from metronome.server_client import BatchSender, SendResult, ServerClient
 
 _MAX_AGE_SECONDS: Final = 90 * 86_400
 _VERSION: Final = 1
@@ -46,15 +37,15 @@ Inode = tuple[int, int]
 
 
 class Position(NamedTuple):
-    """How far a log has been taken.
+    """How far a server has acknowledged a log; the fields are the keys in the positions file.
 
     Attributes:
-        url: the server that has it.
-        path: where the log was found, absolute.
-        fingerprint: of its first lines, in hexadecimal; empty where there were none yet.
-        inode: of the file.
-        offset: how many bytes from the beginning the server has acknowledged.
-        changed: when the file was written to last, as far as was seen, in nanoseconds since 1970.
+        url: URL of the server.
+        path: absolute path at which the log is written.
+        fingerprint: hash of its first lines in hexadecimal; empty if there were none yet.
+        inode: device and inode number of the file.
+        offset: number of acknowledged bytes from the beginning.
+        changed: last known modification time, in nanoseconds since 1970.
 
     """
 
@@ -70,13 +61,13 @@ _PositionKey = tuple[str, str, str, Inode]
 
 
 class PositionStore:
-    """The positions of the logs that are followed, and those of others in the same file.
+    """Loads and saves the positions of followed logs; other processes may use the same file.
 
     Args:
-        file: where they are kept; it need not exist.
+        file: the positions file; it need not exist.
 
     Raises:
-        ConfigurationError: its folder cannot be made.
+        ConfigurationError: its folder cannot be created.
 
     """
 
@@ -88,68 +79,71 @@ class PositionStore:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ConfigurationError(f"--positions {file} cannot be kept: {error.strerror}") from None
+            raise ConfigurationError(f"cannot create the folder of --positions {file}: {error.strerror}") from None
         self._loaded = self._read()
 
     def for_path(self, url: str, path: Path) -> list[Position]:
-        """Return the positions of what was followed at that place."""
-        return [one for one in self._loaded.values() if (one.url, one.path) == (url, str(path))]
+        """Return the positions of the logs that were followed at a path."""
+        return [position for position in self._loaded.values() if (position.url, position.path) == (url, str(path))]
 
     def acknowledged_offset(self, url: str, fingerprint: bytes, inode: Inode | None = None) -> int:
-        """Return up to which offset a server has a log, in this file or in any; 0 where nothing is known."""
+        """Return the offset up to which a server has acknowledged a log, at one inode or at any; 0 if unknown."""
         return max(
             (
-                one.offset
-                for one in self._loaded.values()
-                if (one.url, one.fingerprint) == (url, fingerprint.hex()) and inode in (None, one.inode)
+                position.offset
+                for position in self._loaded.values()
+                if (position.url, position.fingerprint) == (url, fingerprint.hex()) and inode in (None, position.inode)
             ),
             default=0,
         )
 
     def remove(self, position: Position) -> None:
-        """Forget a log that was taken to its end."""
+        """Remove the position of a log that was imported to its end."""
         self._removed.add(_position_key(position))
         self._loaded.pop(_position_key(position), None)
 
     def save(self, positions: Iterable[Position]) -> None:
-        """Write the file anew, if a position has changed.
+        """Write the file if a position has changed.
 
         Raises:
-            ConfigurationError: it cannot be written.
+            ConfigurationError: the file cannot be written.
 
         """
-        self._current = {_position_key(one): one for one in positions}
+        self._current = {_position_key(position): position for position in positions}
         self._removed -= self._current.keys()
         if self._current == self._saved and not self._removed:
             return
-        # Another command may keep its positions in the same file.
+        # Another process may have saved its positions in the same file.
         oldest = (time() - _MAX_AGE_SECONDS) * 1e9
-        others = {key: one for key, one in self._read().items() if one.changed > oldest}
-        kept = {key: one for key, one in others.items() if key not in self._removed and key not in self._saved}
-        lines = [orjson.dumps(one._asdict()) for one in (kept | self._current).values()]
+        others = {
+            key: position
+            for key, position in self._read().items()
+            if position.changed > oldest and key not in self._removed and key not in self._saved
+        }
+        lines = [orjson.dumps(position._asdict()) for position in (others | self._current).values()]
         text = b'{"version":%d,"logs":[\n%b\n]}\n' % (_VERSION, b",\n".join(lines))
         new = self._file.with_name(f"{self._file.name}.{os.getpid()}.new")
         try:
             new.write_bytes(text)
             new.replace(self._file)
         except OSError as error:
-            raise ConfigurationError(f"--positions {self._file} cannot be written: {error.strerror}") from None
+            raise ConfigurationError(f"cannot write --positions {self._file}: {error.strerror}") from None
         self._saved = self._current
         self._removed = set()
 
     def _read(self) -> dict[_PositionKey, Position]:
-        found = {}
+        positions = {}
         with suppress(OSError, ValueError, LookupError, TypeError):
             for entry in orjson.loads(self._file.read_bytes())["logs"]:
                 device, number = entry["inode"]
                 texts = (str(entry["url"]), str(entry["path"]), str(entry["fingerprint"]))
                 position = Position(*texts, (int(device), int(number)), int(entry["offset"]), int(entry["changed"]))
-                found[_position_key(position)] = position
-        return found
+                positions[_position_key(position)] = position
+        return positions
 
 
 def default_positions_file() -> Path:
-    """Return where positions are kept if nobody says otherwise: in the user's state folder."""
+    """Return the default positions file, in the user's state folder."""
     return state_folder() / "positions.json"
 
 
@@ -159,35 +153,35 @@ def _position_key(position: Position) -> _PositionKey:
 
 _BLOCK_BYTES: Final = 1 << 18
 _FIRST_BYTES: Final = 1024
-"""So many bytes of a log's beginning tell that it is still the same: what is cut off and grows anew differs there."""
+"""Number of bytes at the beginning of a log that change if it was truncated and written again."""
 _SAMPLE_BYTES: Final = 1 << 22
 _MAX_BATCH_DELAY_SECONDS: Final = 1.0
-"""For so long at the most an event waits for others to be sent with it."""
+"""Maximum time for which an event waits for others in its batch."""
 
 OffsetLookup = Callable[[bytes, Inode], int]
-"""Tells of a log's fingerprint and inode up to which offset it is known already."""
+"""Returns the acknowledged offset of a log with a fingerprint and an inode."""
 
 
 class FollowedLog:
-    """A log that is open, and what of it was read and acknowledged.
+    """An open log that may grow, and how much of it was read and acknowledged.
 
     Args:
-        path: where it is now; it may be renamed later.
-        config: how it is to be read.
-        summary: counts each line.
-        find_offset: tells where to begin.
-        send: takes the batches.
+        path: current path; the log may be renamed later.
+        config: how to read it.
+        summary: counts the lines.
+        find_offset: returns the offset to begin at.
+        send: sends a batch.
 
     Attributes:
-        inode: the file's.
-        changed: when it was written to last, as far as was read, in nanoseconds since 1970.
-        truncated: whether the file has lost what was read of it, and is another log now.
-        complaint: why none of it can be read, or None.
-        offset: how many of its bytes were read as whole lines.
+        inode: device and inode number of the file.
+        modified_ns: modification time when it was read last, in nanoseconds since 1970.
+        truncated: whether the file was truncated, and holds another log now.
+        read_error: why the log cannot be read; None if it can.
+        offset: number of bytes that were read as complete lines.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ConfigurationError: it cannot be followed.
+        ConfigurationError: the file cannot be followed.
 
     """
 
@@ -205,9 +199,9 @@ class FollowedLog:
         self._find_offset = find_offset
         self._send = send
         self._file = _open_log_file(path)
-        found = os.fstat(self._file)
-        self.inode: Inode = (found.st_dev, found.st_ino)
-        self.modified_ns = found.st_mtime_ns
+        status = os.fstat(self._file)
+        self.inode: Inode = (status.st_dev, status.st_ino)
+        self.modified_ns = status.st_mtime_ns
         self.truncated = False
         self.read_error: str | None = None
         self.offset = 0
@@ -222,54 +216,54 @@ class FollowedLog:
 
     @property
     def fingerprint(self) -> bytes | None:
-        """What tells it from others, or None where it has not begun yet."""
+        """Hash of its first lines; None while there are too few."""
         return None if self._log is None else self._log.fingerprint
 
     @property
     def is_acknowledged(self) -> bool:
-        """Whether nothing that was read waits for the server."""
+        """Whether the server has acknowledged everything that was read."""
         return not self._in_flight and not self._batcher
 
     @property
     def unread_bytes(self) -> int:
-        """How many bytes there are that have not been read."""
+        """Number of bytes that have not been read."""
         return 0 if self.truncated else max(0, os.fstat(self._file).st_size - self._read_offset)
 
     @property
     def is_deleted(self) -> bool:
-        """Whether the file has no name any more."""
+        """Whether the file was deleted."""
         return os.fstat(self._file).st_nlink == 0
 
     def position(self, url: str, path: Path) -> Position:
-        """Return how far the server has acknowledged it."""
+        """Return how far the server has acknowledged the log."""
         if self.is_acknowledged:
             self._acknowledged = self.offset
-        name = "" if self._log is None else self._log.fingerprint.hex()
-        return Position(url, str(path), name, self.inode, self._acknowledged, self.modified_ns)
+        fingerprint = "" if self._log is None else self._log.fingerprint.hex()
+        return Position(url, str(path), fingerprint, self.inode, self._acknowledged, self.modified_ns)
 
     def close(self) -> None:
         """Close the file."""
         os.close(self._file)
 
     def identify(self) -> None:
-        """Read as much as is needed to know which log it is, if there is as much."""
+        """Read the first lines to identify the log, if there are enough."""
         if self._batcher is None and self._read_block():
             self._identify_log()
 
     def read(self) -> bool:
-        """Read a block, send what makes full batches, and tell whether there was anything new."""
-        fetched = self._read_block()
-        if self._batcher is None and not (fetched and self._identify_log()):
-            return fetched
-        return self._process_lines() or fetched
+        """Read a block, send full batches, and return whether there was anything new."""
+        has_block = self._read_block()
+        if self._batcher is None and not (has_block and self._identify_log()):
+            return has_block
+        return self._process_lines() or has_block
 
     def flush(self, *, is_quiet: bool) -> None:
-        """Send what was read, if nothing more comes now or it has waited for long enough."""
+        """Send the collected events if the log is quiet, or if they have waited for the maximum time."""
         if self._batcher and (is_quiet or monotonic() - self._waiting_since >= _MAX_BATCH_DELAY_SECONDS):
             self._send_batch(self._batcher)
 
     def finish(self) -> None:
-        """Take the last line as it is: nobody will end it any more. Of what was cut off, a copy has the whole line."""
+        """Import the last line even without a line feed; of a truncated log, a copy has the complete line."""
         if self._batcher is not None and self._partial_line.strip() and not self.truncated:
             self._partial_line += b"\n"
             self._process_lines()
@@ -280,33 +274,33 @@ class FollowedLog:
         return self.offset + len(self._partial_line) + self._skipped_bytes
 
     def _read_block(self) -> bool:
-        """Read a block, and tell whether it was one."""
+        """Read a block, and return whether there was one."""
         if self.truncated:
             return False
         block = b"" if self.read_error else os.pread(self._file, _BLOCK_BYTES, self._read_offset)
-        # Only afterwards it is certain that the block was of the same log.
-        found = os.fstat(self._file)
+        # Checked after reading: the log may be truncated at any time.
+        status = os.fstat(self._file)
         if (
-            found.st_size < self._read_offset + len(block)
+            status.st_size < self._read_offset + len(block)
             or os.pread(self._file, len(self._first_bytes), 0) != self._first_bytes
         ):
             self.truncated = True
             return False
-        self.modified_ns = found.st_mtime_ns
+        self.modified_ns = status.st_mtime_ns
         self._partial_line += block
         if self._batcher is None and not self.read_error:
             self._first_bytes = self._partial_line[:_FIRST_BYTES]
         return bool(block)
 
     def _identify_log(self) -> bool:
-        """Find out from the first lines which log it is, and go to where it is to be read from."""
+        """Identify the log by its first lines, and skip what has been acknowledged."""
         sample = [line for line in self._partial_line.split(b"\n")[:-1] if line.strip()][:SAMPLE_LINES]
         is_enough = len(sample) == SAMPLE_LINES or len(self._partial_line) >= _SAMPLE_BYTES
         try:
             log_format = self._config.log_format or detect_growing_format(sample)
         except Malformed as error:
             if is_enough:
-                self.read_error = f"{self._path}: {error}; it is followed again when it is replaced"
+                self.read_error = f"{self._path}: {error}; following resumes when the file is replaced"
                 self._partial_line, self._skipped_bytes = b"", self._skipped_bytes + len(self._partial_line)
             return False
         if not (is_enough or self._config.can_identify(sample, log_format)):
@@ -351,7 +345,7 @@ class FollowedLog:
         return bool(lines)
 
     def _send_batch(self, batcher: LogBatcher) -> None:
-        # Counted before it is taken: whoever is interrupted between has not sent it, and does not take it for sent.
+        # Counted before the batch is taken: after an interruption in between, the batch does not count as acknowledged.
         self._in_flight += 1
         self._send(batcher.take_batch(partial(self._batch_acknowledged, self.offset)))
 
@@ -362,20 +356,18 @@ class FollowedLog:
 
 def _open_log_file(path: Path) -> int:
     try:
-        # Without waiting: a pipe is told from a file before somebody writes to it.
+        # O_NONBLOCK: opening a pipe would wait for its writer.
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise ConfigurationError(f"{path} cannot be followed: {error.strerror}") from None
+        raise ConfigurationError(f"cannot follow {path}: {error.strerror}") from None
     if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)
-        raise ConfigurationError(f"{path} cannot be followed: it is no file")
+        raise ConfigurationError(f"cannot follow {path}: not a regular file")
     if is_compressed(os.pread(file, 4, 0)):
         os.close(file)
-        raise ConfigurationError(
-            f"{path} cannot be followed: it is compressed, so nobody writes to it; leave out --follow"
-        )
+        raise ConfigurationError(f"cannot follow {path}: compressed files do not grow; import it without --follow")
     return file
 
 
@@ -383,9 +375,9 @@ class RotatedLog(NamedTuple):
     """A file that may hold an earlier part of a log.
 
     Attributes:
-        path: where it is.
-        inode: which file it is.
-        changed: when it was written to last, in nanoseconds since 1970.
+        path: path of the file.
+        inode: device and inode number.
+        modified_ns: modification time in nanoseconds since 1970.
 
     """
 
@@ -395,63 +387,63 @@ class RotatedLog(NamedTuple):
 
 
 def read_inode(path: Path) -> Inode | None:
-    """Return which file is at *path*, or None if there is none."""
+    """Return device and inode number of the file at a path; None if there is none."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
 def list_rotated_logs(
     path: Path, modified_since_ns: int, known_inodes: frozenset[Inode] = frozenset()
 ) -> list[RotatedLog]:
-    """List what the log at *path* was rotated to lately, the oldest first.
+    """List the files that a log was rotated to recently, oldest first.
 
     Args:
-        path: where the log is written.
-        modified_since_ns: when something new was seen in it last, in nanoseconds since 1970: older files hold
-        nothing more.
-        known_inodes: files that it was before, whatever they are called now.
+        path: path at which the log is written.
+        modified_since_ns: modification time of the log when it was read last, in nanoseconds since 1970: older files
+            hold nothing new.
+        known_inodes: files to include whatever their names are.
 
     Returns:
-        The files beside it that are named as rotated logs are, ``access.log.1`` or ``access-20250517.log``, and
-        these; where a file is there plain and compressed, the plain one.
+        The files in the same folder with names of rotated logs, such as ``access.log.1`` or ``access-20250517.log``,
+        and those of *known_inodes*. If a file exists both plain and compressed, only the plain one.
 
     """
     name = re.compile(rf"{re.escape(path.name)}[.-](?:\d|old|bak).*|{re.escape(path.stem)}[.-]\d{{6,}}.*", re.DOTALL)
-    found = []
+    rotated = []
     for file in path.parent.iterdir():
         if file == path:
             continue
         try:
             status = file.stat(follow_symlinks=False)
         except OSError:
-            # It is being renamed or compressed at this moment.
+            # It was renamed or compressed in the meantime.
             continue
         inode = status.st_dev, status.st_ino
         is_part = inode in known_inodes or name.fullmatch(file.name) is not None
         if is_part and stat.S_ISREG(status.st_mode) and status.st_mtime_ns >= modified_since_ns:
-            found.append(RotatedLog(file, inode, status.st_mtime_ns))
-    names = {one.path.name for one in found}
-    whole = [one for one in found if one.path.suffix not in {".gz", ".zst"} or one.path.stem not in names]
-    return sorted(whole, key=lambda one: one.modified_ns)
+            rotated.append(RotatedLog(file, inode, status.st_mtime_ns))
+    names = {file.path.name for file in rotated}
+    distinct = [file for file in rotated if file.path.suffix not in {".gz", ".zst"} or file.path.stem not in names]
+    return sorted(distinct, key=lambda file: file.modified_ns)
 
 
 CLOSE_INACTIVE_SECONDS: Final = 600.0
-"""For so long after its last line a log that was renamed stays open: servers write on until they are told to reopen."""
+"""Time for which a renamed log stays open after its last line: servers write to it until they reopen their logs."""
 CLOSE_REMOVED_SECONDS: Final = 30.0
-"""Likewise for one that was deleted, and holds space on the disk until it is closed."""
+"""The same for a deleted log, which takes space on the disk until it is closed."""
 
 
 class FollowTarget(NamedTuple):
-    """Where what is followed goes.
+    """The server that events are sent to, and the operator who is notified.
 
     Attributes:
-        url: the server.
-        send: takes a batch.
-        finish: returns once the server has answered for all batches.
-        tell: tells the operator a sentence.
+        url: URL of the server.
+        send: sends a batch.
+        flush: waits for the server's response to all batches.
+        notify: shows a message to the operator.
 
     """
 
@@ -463,7 +455,7 @@ class FollowTarget(NamedTuple):
 
 @dataclass(slots=True)
 class _RetiredLog:
-    """A log that is written at its path no more, and when that was; never, if it was so when it was found."""
+    """A log that was rotated away, and when (monotonic time); minus infinity if that was before it was opened."""
 
     log: FollowedLog
     retired_at: float = -math.inf
@@ -471,17 +463,17 @@ class _RetiredLog:
 
 
 class LogFollower:
-    """The logs that are at one path, one after another.
+    """Follows the logs that are written at one path, one after another.
 
     Args:
-        path: where they are written.
-        config: how they are to be read.
-        summary: counts each line.
-        positions: how far they were taken before.
-        target: where they go.
+        path: the path.
+        config: how to read the logs.
+        summary: counts the lines.
+        positions: how far the logs were imported before.
+        target: the server.
 
     Raises:
-        ConfigurationError: what is there cannot be followed, or there is no such folder.
+        ConfigurationError: the file at the path cannot be followed, or its folder does not exist.
 
     """
 
@@ -497,46 +489,46 @@ class LogFollower:
         self._last_modified_ns: int | None = None
         self._last_notified = ""
         if not self._path.parent.is_dir():
-            raise ConfigurationError(f"{path} cannot be followed: there is no such folder")
+            raise ConfigurationError(f"cannot follow {path}: no such folder")
         self._current = self._open_log(self._path)
         if self._current is None:
-            target.notify(f"{path} is not there yet: it is followed as soon as it is")
+            target.notify(f"{path} does not exist yet; waiting for it")
 
     @property
     def unread_bytes(self) -> int:
-        """How many bytes have not been read yet."""
+        """Number of bytes that have not been read."""
         return sum(log.unread_bytes for log in self._logs)
 
     def start(self) -> None:
-        """Finish what was rotated away since it was followed last."""
+        """Import the rest of the logs that were rotated away since the last run."""
         log = self._current
         if log is not None:
             log.identify()
-        here = None if log is None else log.position(self._target.url, self._path)
-        lost = [
-            one
-            for one in self._positions.for_path(self._target.url, self._path)
-            if here is None or (one.inode, one.fingerprint) != (here.inode, here.fingerprint)
+        current = None if log is None else log.position(self._target.url, self._path)
+        rotated = [
+            position
+            for position in self._positions.for_path(self._target.url, self._path)
+            if current is None or (position.inode, position.fingerprint) != (current.inode, current.fingerprint)
         ]
-        if lost:
-            self._last_modified_ns = min(one.changed for one in lost)
-            self._catch_up(frozenset(one.inode for one in lost))
-            for position in lost:
+        if rotated:
+            self._last_modified_ns = min(position.changed for position in rotated)
+            self._catch_up(frozenset(position.inode for position in rotated))
+            for position in rotated:
                 self._positions.remove(position)
 
     def poll(self) -> bool:
-        """Read a block of each log, see whether another is written now, and tell whether there was anything new."""
-        news = False
+        """Read a block of each log, detect a rotation, and return whether there was anything new."""
+        has_news = False
         for log in self._logs:
             has_more = log.read()
             log.flush(is_quiet=not has_more)
             self._notify_once(log.read_error)
-            news = news or has_more
+            has_news = has_news or has_more
         self._close_finished_logs()
-        return self._switch_log() or news
+        return self._switch_log() or has_news
 
     def positions(self) -> list[Position]:
-        """Return how far the server has acknowledged each log that is open."""
+        """Return how far the server has acknowledged each open log."""
         return [log.position(self._target.url, self._path) for log in self._logs]
 
     def close(self) -> None:
@@ -546,50 +538,50 @@ class LogFollower:
 
     @property
     def _logs(self) -> list[FollowedLog]:
-        return [one.log for one in self._retired] + ([] if self._current is None else [self._current])
+        return [retired.log for retired in self._retired] + ([] if self._current is None else [self._current])
 
     def _switch_log(self) -> bool:
-        """Take the log that is at the path now, if it is another one; tell whether it is."""
-        old = self._current
+        """Open the log that is at the path now, and return whether it is another one than before."""
+        previous = self._current
         inode = read_inode(self._path)
-        if inode == (None if old is None else old.inode) and not (old and old.truncated):
+        if inode == (None if previous is None else previous.inode) and not (previous and previous.truncated):
             return False
-        if old is not None:
-            if inode is None and not old.truncated:
-                # It is being rotated at this moment, and is read on until there is another.
+        if previous is not None:
+            if inode is None and not previous.truncated:
+                # A rotation is in progress: the previous log is read until there is a new one.
                 return False
-            self._retired.append(_RetiredLog(old, monotonic()))
-            self._last_modified_ns = old.modified_ns
+            self._retired.append(_RetiredLog(previous, monotonic()))
+            self._last_modified_ns = previous.modified_ns
         self._current = self._open_log(self._path)
-        # There may have been several rotations since the last look, if the server was away.
+        # While the server was unavailable, there may have been several rotations.
         self._catch_up()
         return True
 
     def _close_finished_logs(self) -> None:
-        """Close the logs that nobody writes to any more, once the server has them to their ends."""
-        for one in [*self._retired]:
-            log = one.log
+        """Close the rotated logs that are no longer written to, once the server has acknowledged them."""
+        for retired in [*self._retired]:
+            log = retired.log
             linger = 0.0 if log.truncated else CLOSE_REMOVED_SECONDS if log.is_deleted else CLOSE_INACTIVE_SECONDS
-            is_quiet = log.truncated or min(monotonic() - one.retired_at, time() - log.modified_ns / 1e9) >= linger
+            is_quiet = log.truncated or min(monotonic() - retired.retired_at, time() - log.modified_ns / 1e9) >= linger
             if not is_quiet or (log.unread_bytes and log.read_error is None):
-                one.is_finished = False
+                retired.is_finished = False
                 continue
-            if not one.is_finished:
+            if not retired.is_finished:
                 log.finish()
-                one.is_finished = True
+                retired.is_finished = True
             if log.is_acknowledged:
                 log.close()
-                self._retired.remove(one)
+                self._retired.remove(retired)
 
     def _catch_up(self, inodes: frozenset[Inode] = frozenset()) -> None:
-        """Take up what the log was rotated to since something new was seen in it last."""
+        """Import the files that the log was rotated to since it was read last."""
         if self._last_modified_ns is None:
             return
         imported: set[tuple[Inode, int]] = set()
-        while news := self._pending_files(list_rotated_logs(self._path, self._last_modified_ns, inodes), imported):
-            for file in news:
+        while files := self._pending_files(list_rotated_logs(self._path, self._last_modified_ns, inodes), imported):
+            for file in files:
                 log = self._open_rotated(file)
-                # What is at that name now is another file if it is being rotated further: then it is looked for anew.
+                # After a further rotation, the path belongs to another file; the files are listed again then.
                 if log is not None and log.inode == file.inode:
                     log.identify()
                     self._retired.append(_RetiredLog(log))
@@ -601,18 +593,20 @@ class LogFollower:
             self._target.flush()
 
     def _pending_files(self, files: list[RotatedLog], imported: set[tuple[Inode, int]]) -> list[RotatedLog]:
-        held = {log.inode for log in self._logs if not log.truncated}
-        return [file for file in files if file.inode not in held and (file.inode, file.modified_ns) not in imported]
+        open_inodes = {log.inode for log in self._logs if not log.truncated}
+        return [
+            file for file in files if file.inode not in open_inodes and (file.inode, file.modified_ns) not in imported
+        ]
 
     def _open_rotated(self, file: RotatedLog) -> FollowedLog | None:
-        """Open an earlier part of the log; None if it has gone, or is compressed."""
+        """Open an earlier part of the log; None if it has disappeared, or is compressed."""
         try:
             return self._open_log(file.path, self._offset_of_any_copy)
         except ConfigurationError:
             return None
 
     def _import_file(self, part: RotatedLog) -> bool:
-        """Send what a file holds that nobody writes to, and tell whether it is that file still."""
+        """Import a file that is not written to any more; return whether the path still belongs to it."""
         try:
             with LogFile(str(part.path)) as file:
                 if file.inode != part.inode:
@@ -620,7 +614,7 @@ class LogFollower:
                 for batch in iterate_batches(file, self._config, self._summary, self._offset_of_any_copy):
                     self._target.send(batch)
                 if file.read_error is not None:
-                    self._target.notify(f"{file.read_error}; the whole lines before that were taken")
+                    self._target.notify(f"{file.read_error}; the complete lines before were imported")
         except FileNotFoundError:
             return False
         except (Malformed, OSError) as error:
@@ -637,8 +631,8 @@ class LogFollower:
         return self._positions.acknowledged_offset(self._target.url, fingerprint, inode)
 
     def _offset_of_any_copy(self, fingerprint: bytes, _: Inode | None = None) -> int:
-        read = [log.offset for log in self._logs if log.fingerprint == fingerprint]
-        return max([self._positions.acknowledged_offset(self._target.url, fingerprint), *read])
+        offsets = [log.offset for log in self._logs if log.fingerprint == fingerprint]
+        return max([self._positions.acknowledged_offset(self._target.url, fingerprint), *offsets])
 
     def _notify_once(self, read_error: str | None) -> None:
         if read_error is not None and read_error != self._last_notified:
@@ -650,33 +644,33 @@ _POLL_INTERVAL_SECONDS: Final = 0.25
 _SAVE_INTERVAL_SECONDS: Final = 1.0
 _NOTIFY_INTERVAL_SECONDS: Final = 60.0
 _STOP_TIMEOUT_SECONDS: Final = 2.0
-"""For so long what is on its way may be answered after the command was told to stop."""
+"""Time for which results of batches in flight are awaited after the command was told to stop."""
 _EXIT_CODES: Final = {signal.SIGINT: 130, signal.SIGTERM: 0}
 
 
 class FollowConfig(NamedTuple):
-    """What is followed, and where it goes.
+    """Which logs to follow, and where to send them.
 
     Attributes:
         files: the paths at which the logs are written.
-        plan: how they are to be read.
-        url: the server.
-        key: is shown to the server, if it asks for one.
-        positions: the file that says how far the logs were taken before.
-        tell: tells the operator a sentence.
+        import_config: how to read them.
+        client: the server.
+        positions: the positions file.
+        notify: shows a message to the operator.
+        show_status: shows the current state in a line; called about once a second.
 
     """
 
     files: list[str]
-    plan: ImportConfig
-    url: str
-    key: str | None
+    import_config: ImportConfig
+    client: ServerClient
     positions: Path
     notify: Callable[[str], None]
+    show_status: Callable[[str], None]
 
 
 class _StopSignal(BaseException):
-    """Somebody wants the command to end."""
+    """SIGINT or SIGTERM."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -687,21 +681,20 @@ def follow_logs(config: FollowConfig, summary: ImportSummary) -> int:
     """Follow logs until SIGINT or SIGTERM.
 
     Args:
-        config: what is followed, and where it goes.
-        summary: counts each line.
+        config: which logs to follow, and where to send them.
+        summary: counts the lines.
 
     Returns:
-        The exit status.
+        The exit code: 130 after SIGINT, 0 after SIGTERM.
 
     Raises:
-        ConfigurationError: a log cannot be followed, positions cannot be kept, or there is no Metronome at the address.
-        RequestError: the server refuses to take anything of the kind; the message has its reason.
+        ConfigurationError: a log cannot be followed, the positions file cannot be written, or the URL is not that of
+            a Metronome server.
+        RequestError: the server rejects the request; the message has the reason.
 
     """
     if STANDARD_INPUT in config.files:
-        raise ConfigurationError(
-            "standard input cannot be followed: it is read to its end anyway, so leave out --follow"
-        )
+        raise ConfigurationError("cannot follow standard input: it is read to its end without --follow")
     try:
         with _handling_stop_signals():
             _follow_until_stopped(config, PositionStore(config.positions), summary)
@@ -710,30 +703,29 @@ def follow_logs(config: FollowConfig, summary: ImportSummary) -> int:
 
 
 def _follow_until_stopped(config: FollowConfig, positions: PositionStore, summary: ImportSummary) -> NoReturn:
-    def count(answer: SendResult[LogBatch]) -> None:
-        summary.accepted += answer.accepted
-        for place, reason in answer.rejected:
-            summary.rejected.add(answer.batch.log, place, reason)
-        answer.batch.on_acknowledged()
+    def count_result(result: SendResult[LogBatch]) -> None:
+        summary.add_result(result.batch.log, result.accepted, result.rejected)
+        result.batch.on_acknowledged()
 
-    with BatchSender(config.url, count, math.inf, config.key, _rate_limited(config.notify)) as sender:
-        wire = FollowTarget(config.url.rstrip("/"), sender.send, sender.flush, config.notify)
-        trails: list[LogFollower] = []
+    with BatchSender(config.client, count_result, math.inf, _rate_limited(config.notify)) as sender:
+        target = FollowTarget(config.client.url.rstrip("/"), sender.send, sender.flush, config.notify)
+        followers: list[LogFollower] = []
         try:
-            trails.extend(
-                LogFollower(path, config.plan, summary, positions, wire) for path in dict.fromkeys(config.files)
+            followers.extend(
+                LogFollower(path, config.import_config, summary, positions, target)
+                for path in dict.fromkeys(config.files)
             )
-            for trail in trails:
-                trail.start()
-            _poll_logs(trails, sender, positions, summary, config.notify)
+            for follower in followers:
+                follower.start()
+            _poll_logs(followers, sender, positions, summary, config)
         except _StopSignal:
             _ignore_signals()
             sender.drain(_STOP_TIMEOUT_SECONDS)
             raise
         finally:
-            positions.save(_collect_positions(trails))
-            for trail in trails:
-                trail.close()
+            positions.save(_collect_positions(followers))
+            for follower in followers:
+                follower.close()
 
 
 def _poll_logs(
@@ -741,29 +733,35 @@ def _poll_logs(
     sender: BatchSender[LogBatch],
     positions: PositionStore,
     summary: ImportSummary,
-    notify: Callable[[str], None],
+    config: FollowConfig,
 ) -> NoReturn:
-    saved, logs = -math.inf, list[Inode]()
-    unreadable, rejected = _rate_limited(notify), _rate_limited(notify)
-    with _show_status_line(followers, summary) as show:
-        while True:
-            found = _collect_positions(followers)
-            is_due = monotonic() - saved >= _SAVE_INTERVAL_SECONDS
-            if is_due or [one.inode for one in found] != logs:
-                # That a log is followed must be known before it can be rotated away.
-                positions.save(found)
-                saved, logs = monotonic(), [one.inode for one in found]
-                _notify_last(summary.unreadable, "could not be read", unreadable)
-                _notify_last(summary.rejected, "were rejected by the server", rejected)
-            show()
-            news = [trail.poll() for trail in followers]
-            sender.collect_results()
-            if not any(news):
-                sleep(_POLL_INTERVAL_SECONDS)
+    saved_at = -math.inf
+    saved_inodes: list[Inode] = []
+    saved_lines = summary.lines
+    notify_unreadable, notify_rejected = _rate_limited(config.notify), _rate_limited(config.notify)
+    while True:
+        current = _collect_positions(followers)
+        inodes = [position.inode for position in current]
+        elapsed = monotonic() - saved_at
+        # A new log is saved at once, before it can be rotated away.
+        if elapsed >= _SAVE_INTERVAL_SECONDS or inodes != saved_inodes:
+            positions.save(current)
+            _notify_last(summary.unreadable, "could not be read", notify_unreadable)
+            _notify_last(summary.rejected, "were rejected by the server", notify_rejected)
+            unread = sum(follower.unread_bytes for follower in followers)
+            config.show_status(
+                f"{summary.lines:,} lines, {(summary.lines - saved_lines) / elapsed:,.0f} lines/s, "
+                f"{unread:,} bytes unread, {summary.accepted:,} accepted"
+            )
+            saved_at, saved_inodes, saved_lines = monotonic(), inodes, summary.lines
+        has_news = [follower.poll() for follower in followers]
+        sender.collect_results()
+        if not any(has_news):
+            sleep(_POLL_INTERVAL_SECONDS)
 
 
 def _collect_positions(followers: list[LogFollower]) -> list[Position]:
-    return [position for trail in followers for position in trail.positions()]
+    return [position for follower in followers for position in follower.positions()]
 
 
 def _notify_last(rejected: RejectedLines, problem: str, notify: Callable[[str], None]) -> None:
@@ -775,42 +773,16 @@ def _notify_last(rejected: RejectedLines, problem: str, notify: Callable[[str], 
 
 
 def _rate_limited(notify: Callable[[str], None]) -> Callable[[str], None]:
-    """Return what tells once a minute at the most, and nothing that was told just before."""
-    last = ("", -math.inf)
+    """Return a function that passes on at most one message a minute."""
+    notified_at = -math.inf
 
-    def told(sentence: str) -> None:
-        nonlocal last
-        if monotonic() - last[1] >= _NOTIFY_INTERVAL_SECONDS:
-            last = (sentence, monotonic())
-            notify(sentence)
+    def notify_if_due(message: str) -> None:
+        nonlocal notified_at
+        if monotonic() - notified_at >= _NOTIFY_INTERVAL_SECONDS:
+            notified_at = monotonic()
+            notify(message)
 
-    return told
-
-
-@contextmanager
-def _show_status_line(followers: list[LogFollower], summary: ImportSummary) -> Iterator[Callable[[], None]]:
-    """Show a line in a terminal: lines, their rate, and how much has not been read yet."""
-    console = Console(stderr=True)
-    columns = (SpinnerColumn(), TextColumn("{task.fields[lines]}"))
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-        task = progress.add_task("follow", total=None, lines="")
-        before, since = summary.lines, monotonic()
-        rate = 0.0
-
-        def show() -> None:
-            nonlocal before, since, rate
-            now = monotonic()
-            if now - since < _SAVE_INTERVAL_SECONDS:
-                return
-            rate = (summary.lines - before) / (now - since)
-            before, since = summary.lines, now
-            behind = sum(trail.unread_bytes for trail in followers)
-            shown = (
-                f"{summary.lines:,} lines, {rate:,.0f} lines/s, {behind:,} bytes behind, {summary.accepted:,} accepted"
-            )
-            progress.update(task, lines=shown)
-
-        yield show
+    return notify_if_due
 
 
 @contextmanager
@@ -818,11 +790,11 @@ def _handling_stop_signals() -> Iterator[None]:
     def stop(number: int, _: FrameType | None) -> None:
         raise _StopSignal(number)
 
-    before = {number: signal.signal(number, stop) for number in _EXIT_CODES}
+    previous = {number: signal.signal(number, stop) for number in _EXIT_CODES}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 

@@ -1,20 +1,21 @@
-"""What an import counts, and how it is told at the end."""
+"""Counts of an import or a replay, and their report at the end."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 MAX_LISTED_LINES: Final = 5
-"""How many lines that could not be taken are shown with their reasons."""
+"""How many rejected or unreadable lines are listed with their reasons."""
 
 
 class RejectedLine(NamedTuple):
-    """Why one line was not taken.
+    """A line that was not imported.
 
     Attributes:
-        log: the name of its log.
-        place: where in it the line is: ``line 60``.
-        reason: why it was not taken.
+        log: name of its log, or path of its archive object.
+        location: where in the log the line is, such as ``line 60``.
+        reason: why it was not imported.
 
     """
 
@@ -25,39 +26,46 @@ class RejectedLine(NamedTuple):
 
 @dataclass(slots=True)
 class RejectedLines:
-    """How many lines were not taken, the first of them, and the last."""
+    """Lines that were not imported: their number, the first few and the last."""
 
     count: int = 0
     first: list[RejectedLine] = field(default_factory=list)
     last: RejectedLine | None = None
 
     def add(self, log: str, location: str, reason: str) -> None:
-        """Count one more line that was not taken."""
+        """Count a line."""
         self.count += 1
         self.last = RejectedLine(log, location, reason)
         if len(self.first) < MAX_LISTED_LINES:
             self.first.append(self.last)
 
     def format(self, title: str) -> list[str]:
-        """Tell the first lines and their reasons, or nothing if there are none."""
+        """Return the first lines and their reasons below a title; nothing if there are none."""
         if not self.count:
             return []
         more = self.count - len(self.first)
-        lines = [f"  {note.log}, {note.location}: {sanitize_for_terminal(note.reason)}" for note in self.first]
+        lines = [f"  {line.log}, {line.location}: {line.reason}" for line in self.first]
         return ["", f"{title}:", *lines, *([f"  and {more:,} more"] if more else [])]
+
+
+def format_counts(rows: Iterable[tuple[str, int]], total: int, unit: str, seconds: float) -> list[str]:
+    """Return counts as a table, with the rate at which *total* of a unit were processed."""
+    rate = total / seconds if seconds > 0 else 0.0
+    table = [f"{name:<24}{count:>14,}" for name, count in rows]
+    return [*table, f"{'time':<24}{seconds:>12,.1f} s  ({rate:,.0f} {unit}/s)"]
 
 
 @dataclass(slots=True)
 class ImportSummary:
-    """What an import has read and what the server said to it.
+    """What an import has read, and what the server accepted.
 
     Attributes:
-        lines: how many lines were read; empty ones do not count.
-        passed: how many of them are no hits and need not be: directives, and what else a server tells.
-        events: how many hits were read, by the name of their event.
-        unreadable: lines that are none of the log's format.
-        accepted: how many events are on the server's disk.
-        rejected: events that the server does not take.
+        lines: lines read, without empty ones.
+        skipped: lines that are not requests and need not be: directives and other remarks of the web server.
+        events: requests read, by the name of their event.
+        unreadable: lines that do not have the log's format.
+        accepted: events that are on the server's disk.
+        rejected: events that the server rejects.
 
     """
 
@@ -70,45 +78,49 @@ class ImportSummary:
 
     @property
     def readable(self) -> int:
-        """How many lines could be read."""
+        """Number of lines that could be read."""
         return self.lines - self.unreadable.count
 
     @property
     def acknowledged(self) -> int:
-        """How many lines the server has answered for."""
+        """Number of lines for which the server has responded."""
         return self.accepted + self.rejected.count
 
-    def format(self, seconds: float, *, sent: bool) -> str:
-        """Tell everything that was counted, as a small table.
+    def add_result(self, log: str, accepted: int, rejected: Iterable[tuple[str, str]]) -> None:
+        """Count the server's response to a batch of a log.
 
         Args:
-            seconds: how long it took.
-            sent: whether a server was to have the events.
+            log: name of the log.
+            accepted: number of accepted events.
+            rejected: location and reason of each rejected event.
 
         """
-        answered = [("accepted by the server", self.accepted), ("rejected by the server", self.rejected.count)]
+        self.accepted += accepted
+        for location, reason in rejected:
+            self.rejected.add(log, location, reason)
+
+    def format(self, seconds: float, *, sent: bool) -> list[str]:
+        """Return all counts as lines of a table.
+
+        Args:
+            seconds: duration of the import.
+            sent: whether the events were sent to a server.
+
+        """
+        responses = [("accepted by the server", self.accepted), ("rejected by the server", self.rejected.count)]
         rows = [
             ("lines read", self.lines),
             ("  views", self.events["view"]),
             ("  downloads", self.events["download"]),
             ("  errors", self.events["error"]),
             ("  other requests", self.events["request"]),
-            *([("  no hits", self.skipped)] if self.skipped else []),
+            *([("  no requests", self.skipped)] if self.skipped else []),
             ("  unreadable", self.unreadable.count),
-            *(answered if sent else []),
+            *(responses if sent else []),
         ]
-        rate = self.lines / seconds if seconds > 0 else 0.0
-        return "\n".join(
-            [
-                *(f"{name:<24}{count:>14,}" for name, count in rows),
-                f"{'time':<24}{seconds:>12,.1f} s  ({rate:,.0f} lines/s)",
-                *([] if sent else ["dry run: nothing was sent"]),
-                *self.unreadable.format("could not be read"),
-                *self.rejected.format("rejected by the server"),
-            ]
-        )
-
-
-def sanitize_for_terminal(text: str) -> str:
-    """Replace what could steer a terminal: a log holds whatever strangers asked a web server for."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in text)
+        return [
+            *format_counts(rows, self.lines, "lines", seconds),
+            *([] if sent else ["dry run: no events were sent"]),
+            *self.unreadable.format("could not be read"),
+            *self.rejected.format("rejected by the server"),
+        ]

@@ -33,7 +33,15 @@ from metronome.server.bootstrap import (
 from metronome.server.health import HealthRoutes
 from metronome.server.listeners import validate_listeners
 from metronome.shipper import Shipper
-from metronome.spool import ARCHIVE_READER, SPOOL_FILE_NAME, STORE_READER, SpoolReader, SpoolWriter, register_readers
+from metronome.spool import (
+    ARCHIVE_READER,
+    SPOOL_FILE_NAME,
+    SPOOL_FOLDER,
+    STORE_READER,
+    SpoolReader,
+    SpoolWriter,
+    register_readers,
+)
 from metronome.spool.dead_letters import DEAD_LETTER_FOLDER as DEAD_FOLDER
 from metronome.spool.drain import DrainLoop
 from metronome.stores.base import Store
@@ -41,8 +49,6 @@ from metronome.telemetry import Telemetry
 from metronome.web.handlers import QueryContext
 
 log = structlog.get_logger()
-
-SPOOL_FOLDER = "spool"
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:

@@ -1,42 +1,58 @@
-"""``metronome dead`` counts the dead letters, and the store gets them again when asked."""
+"""``metronome dead-letters`` lists rejected documents by reason, and requeues them."""
 
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from metronome.cli import app
+from metronome.files import FolderLock
 from metronome.spool import SpoolReader
 from metronome.spool.dead_letters import append_dead_letters, iterate_dead_letters
 from metronome.stores.base import RejectedDocument
 
-REFUSALS = [
+REJECTED = [
     RejectedDocument(b'{"id":"a"}', "no time"),
     RejectedDocument(b'{"id":"b"}', "no time"),
     RejectedDocument(b'{"id":"c"}', "odd"),
 ]
 
 
-def test_counts_dead_letters_by_their_reason(tmp_path: Path) -> None:
-    append_dead_letters(tmp_path / "dead", REFUSALS, datetime(2026, 3, 1, tzinfo=UTC))
-    result = CliRunner().invoke(app, ["dead", "--data", str(tmp_path)])
+def test_lists_the_number_of_documents_by_reason(tmp_path: Path) -> None:
+    append_dead_letters(tmp_path / "dead", REJECTED, datetime(2026, 3, 1, tzinfo=UTC))
+    result = CliRunner().invoke(app, ["dead-letters", "--data", str(tmp_path)])
     assert result.exit_code == 0
     assert [line.split()[:2] for line in result.output.splitlines()] == [["2", "no"], ["1", "odd"], ["3", "in"]]
 
 
-def test_says_so_where_there_are_none(tmp_path: Path) -> None:
-    result = CliRunner().invoke(app, ["dead", "--data", str(tmp_path), "--again"])
+def test_requeue_does_nothing_if_there_are_none(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["dead-letters", "requeue", "--data", str(tmp_path)])
     assert result.exit_code == 0
     assert result.output.split()[0] == "0"
+    assert not (tmp_path / "spool").exists()
 
 
-def test_puts_them_back_into_a_spool_and_counts_them_no_more(tmp_path: Path) -> None:
+@pytest.mark.parametrize("arguments", [["requeue", "--data"], ["--data"]])
+def test_requeue_puts_documents_back_into_the_spool(tmp_path: Path, arguments: list[str]) -> None:
     for day in (1, 2):
-        append_dead_letters(tmp_path / "dead", REFUSALS, datetime(2026, 3, day, tzinfo=UTC))
-    result = CliRunner().invoke(app, ["dead", "--data", str(tmp_path), "--again"])
+        append_dead_letters(tmp_path / "dead", REJECTED, datetime(2026, 3, day, tzinfo=UTC))
+    words = [*arguments, str(tmp_path), *([] if "requeue" in arguments else ["requeue"])]
+    result = CliRunner().invoke(app, ["dead-letters", *words])
     assert result.exit_code == 0, result.output
     assert list(iterate_dead_letters(tmp_path / "dead")) == []
-    with SpoolReader(tmp_path / "spool" / "again") as outlet:
-        taken = outlet.read_chunk(0, 10**6)
-    assert taken is not None
-    assert taken.batch.documents() == [refusal.document for refusal in REFUSALS] * 2
+    with SpoolReader(tmp_path / "spool" / "again") as reader:
+        chunk = reader.read_chunk(0, 10**6)
+    assert chunk is not None
+    assert chunk.batch.documents() == [rejected.document for rejected in REJECTED] * 2
+
+
+def test_requeue_fails_while_a_server_uses_the_data_folder(tmp_path: Path) -> None:
+    append_dead_letters(tmp_path / "dead", REJECTED, datetime(2026, 3, 1, tzinfo=UTC))
+    lock = FolderLock(tmp_path)
+    try:
+        result = CliRunner().invoke(app, ["dead-letters", "requeue", "--data", str(tmp_path)])
+    finally:
+        lock.release()
+    assert (result.exit_code, result.stderr.startswith("metronome dead-letters requeue: ")) == (2, True)
+    assert len(list(iterate_dead_letters(tmp_path / "dead"))) == 3

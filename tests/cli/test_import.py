@@ -1,4 +1,4 @@
-"""``metronome import``, run against a small server that speaks the reply of ``POST /tick``."""
+"""``metronome import`` sends the requests in access logs, against a fake server with ``POST /tick``."""
 
 import asyncio
 import gzip
@@ -33,7 +33,7 @@ MAIN = "from metronome.cli import main; main()"
 
 @dataclass
 class Server:
-    """A server that keeps what it is sent, after it has given the answers that it was told to give first."""
+    """A server that records events, after it has sent the responses in *first*."""
 
     url: str = ""
     first: list[web.Response] = field(default_factory=list)
@@ -93,7 +93,7 @@ def rows(result: Result) -> dict[str, str]:
     return dict(re.findall(r"^ *([a-z ]+?) {2,}([\d,]+)$", result.stdout, re.MULTILINE))
 
 
-async def test_every_hit_arrives_as_what_it_is(server: Server) -> None:
+async def test_sends_each_request_as_an_event_of_its_kind(server: Server) -> None:
     result = await run(LOG, "--url", server.url, "--item-pattern", PATTERN, "--own-host", "data.example.net")
     assert result.exit_code == 0, result.output
     assert rows(result) == {
@@ -112,14 +112,13 @@ async def test_every_hit_arrives_as_what_it_is(server: Server) -> None:
     assert result.stderr == ""
 
 
-async def test_lines_that_cannot_be_read_are_told_with_their_reasons(server: Server) -> None:
+async def test_lists_unreadable_lines_with_reasons(server: Server) -> None:
     result = await run(LOG, "--url", server.url)
-    assert f"{LOG}, line 60: '04/Mrz/2025:02:58:15 +0200' is no time" in result.stdout
-    assert f"{LOG}, line 61: it has no time in brackets" in result.stdout
-    assert f"{LOG}, line 62: it has no whole request in quotes" in result.stdout
+    for line in (60, 61, 62):
+        assert re.search(rf"^  {re.escape(str(LOG))}, line {line}: \S", result.stdout, re.MULTILINE)
 
 
-async def test_settings_come_from_the_environment_too(server: Server) -> None:
+async def test_reads_settings_from_the_environment(server: Server) -> None:
     env = {"METRONOME_ITEM_PATTERN": PATTERN, "METRONOME_OWN_HOSTS": "data.example.net, www.example.org"}
     assert (await run(LOG, "--url", server.url, env=env)).exit_code == 0
     referers = " ".join(event.get("referer", "") for event in server.events.values())
@@ -136,7 +135,7 @@ def compressed(request: pytest.FixtureRequest) -> bytes:
     return whole(log[:500]) + whole(log[500:]) if "two" in request.param else whole(log)
 
 
-async def test_twice_compressed_or_through_standard_input_adds_nothing(
+async def test_importing_again_compressed_or_from_standard_input_adds_nothing(
     server: Server, compressed: bytes, tmp_path: Path
 ) -> None:
     await run(LOG, "--url", server.url)
@@ -151,7 +150,7 @@ async def test_twice_compressed_or_through_standard_input_adds_nothing(
 
 
 @pytest.mark.parametrize("cut", [700, 760, 800, 850, 900])
-async def test_a_log_that_has_grown_adds_only_what_is_new(server: Server, tmp_path: Path, cut: int) -> None:
+async def test_importing_a_grown_log_adds_only_new_lines(server: Server, tmp_path: Path, cut: int) -> None:
     file = tmp_path / "access.log"
     file.write_bytes(LOG.read_bytes()[:cut])
     await run(file, "--url", server.url)
@@ -160,14 +159,14 @@ async def test_a_log_that_has_grown_adds_only_what_is_new(server: Server, tmp_pa
     assert len(server.events) == READABLE
 
 
-async def test_a_log_without_its_last_line_feed_is_read_to_its_end(server: Server, tmp_path: Path) -> None:
+async def test_reads_a_last_line_without_line_feed(server: Server, tmp_path: Path) -> None:
     file = tmp_path / "access.log"
     file.write_bytes(LOG.read_bytes().rstrip(b"\n"))
     await run(file, "--url", server.url)
     assert len(server.events) == READABLE
 
 
-async def test_several_logs_are_imported_together(server: Server, tmp_path: Path) -> None:
+async def test_imports_several_logs(server: Server, tmp_path: Path) -> None:
     other = tmp_path / "other.log"
     other.write_bytes(b"\n\n" + b'192.0.2.1 - - [17/May/2015:10:05:03 +0000] "GET /a HTTP/1.1" 200 5\n')
     empty = tmp_path / "empty.log"
@@ -176,12 +175,12 @@ async def test_several_logs_are_imported_together(server: Server, tmp_path: Path
     assert (result.exit_code, len(server.events)) == (0, READABLE + 1)
 
 
-async def test_batches_are_as_large_as_asked(server: Server) -> None:
+async def test_batches_have_the_requested_size(server: Server) -> None:
     await run(LOG, "--url", server.url, "--batch", "25")
     assert sorted(server.sizes) == [9, 25, 25]
 
 
-async def test_batches_are_cut_by_size_too(server: Server, tmp_path: Path) -> None:
+async def test_batches_are_limited_in_bytes(server: Server, tmp_path: Path) -> None:
     line = '192.0.2.1 - - [17/May/2015:10:05:03 +0000] "GET /a?{} HTTP/1.1" 200 5\n'.format("x" * 60_000)
     file = tmp_path / "long.log"
     file.write_text(line * 300)
@@ -190,13 +189,13 @@ async def test_batches_are_cut_by_size_too(server: Server, tmp_path: Path) -> No
     assert sum(server.sizes) == 300
 
 
-async def test_a_line_without_end_is_unreadable_and_hides_no_other(server: Server, tmp_path: Path) -> None:
+async def test_an_overlong_line_is_unreadable_and_the_next_one_is_read(server: Server, tmp_path: Path) -> None:
     log = LOG.read_bytes()
     file = tmp_path / "access.log"
     file.write_bytes(log + b"\0x" * 1_000_000 + b"\n" + log.splitlines(keepends=True)[0])
     result = await run(file, "--url", server.url)
     assert (rows(result)["lines read"], len(server.events)) == ("64", READABLE + 1)
-    assert f"{file}, line 64: it is over 65,536 bytes" in result.stdout
+    assert f"{file}, line 64: " in result.stdout
 
 
 @pytest.mark.parametrize(
@@ -208,13 +207,13 @@ async def test_a_line_without_end_is_unreadable_and_hides_no_other(server: Serve
         {"status": 502, "text": "<html>"},
     ],
 )
-async def test_a_busy_server_gets_the_batch_again(server: Server, busy: dict[str, Any]) -> None:
+async def test_retries_a_batch_while_the_server_is_busy(server: Server, busy: dict[str, Any]) -> None:
     server.first = [web.Response(**busy)]
     result = await run(LOG, "--url", server.url, "--batch", "20")
     assert (result.exit_code, len(server.events)) == (0, READABLE)
 
 
-async def test_a_server_that_stays_busy_ends_the_import(server: Server) -> None:
+async def test_fails_if_the_server_stays_busy(server: Server) -> None:
     problem = {"title": "Service Unavailable", "detail": "the spool is full"}
     server.first = [web.json_response(problem, status=503) for _ in range(50)]
     result = await run(LOG, "--url", server.url, "--retry-timeout", "0.3")
@@ -222,21 +221,21 @@ async def test_a_server_that_stays_busy_ends_the_import(server: Server) -> None:
     assert "503 the spool is full; 0 lines were acknowledged; run the same command again" in result.stderr
 
 
-async def test_a_server_that_is_away_ends_the_import() -> None:
+async def test_fails_if_the_server_is_unreachable() -> None:
     result = await run(LOG, "--url", f"http://127.0.0.1:{unused_port()}", "--retry-timeout", "0.1")
     assert result.exit_code == 1
-    assert "does not take events" in result.stderr
-    assert "nothing is counted twice" in result.stderr
+    assert "does not respond" in result.stderr
+    assert "no request is counted twice" in result.stderr
 
 
-async def test_what_was_acknowledged_before_the_server_went_away_is_told(server: Server) -> None:
+async def test_reports_what_was_acknowledged_before_the_server_failed(server: Server) -> None:
     server.busy_after = 3
     result = await run(LOG, "--url", server.url, "--batch", "1", "--retry-timeout", "0.1")
     assert (result.exit_code, len(server.events)) == (1, 3)
     assert f"; {len(server.events)} lines were acknowledged" in result.stderr
 
 
-async def test_what_the_server_rejects_is_told_with_its_line(server: Server) -> None:
+async def test_lists_rejected_events_with_their_lines(server: Server) -> None:
     server.reject = lambda event: "no \x1b[31mrivers" if event.get("id") == "/datasets/rivers" else None
     result = await run(LOG, "--url", server.url, "--batch", "10")
     rejected = READABLE - len(server.events)
@@ -253,15 +252,19 @@ async def test_what_the_server_rejects_is_told_with_its_line(server: Server) -> 
 @pytest.mark.parametrize(
     ("answer", "code", "says"),
     [
-        ({"status": 401, "text": '{"detail":"send a key"}'}, 1, "refuses the events: 401 send a key"),
-        ({"status": 413}, 1, "refuses the events: 413"),
-        ({"status": 404}, 2, "is no Metronome: POST"),
-        ({"status": 302, "headers": {"Location": "/"}}, 2, "is no Metronome: POST"),
-        ({"text": "welcome"}, 2, "its answer cannot be read"),
-        ({"text": '{"accepted":1,"rejected":[{"index":99,"error":""}]}'}, 2, "its answer cannot be read"),
+        ({"status": 401, "text": '{"detail":"send a key"}'}, 1, "rejects the events: send a key"),
+        ({"status": 413}, 1, "rejects the events: "),
+        ({"status": 404}, 2, "is not a Metronome server of this version: POST"),
+        (
+            {"status": 302, "headers": {"Location": "/"}},
+            2,
+            "is not a Metronome server of this version: POST",
+        ),
+        ({"text": "welcome"}, 2, "cannot parse the response from /tick"),
+        ({"text": '{"accepted":1,"rejected":[{"index":99,"error":""}]}'}, 2, "cannot parse the response from /tick"),
     ],
 )
-async def test_a_server_that_takes_nothing_ends_the_import(
+async def test_fails_if_the_server_rejects_all_events(
     server: Server, answer: dict[str, Any], code: int, says: str
 ) -> None:
     server.first = [web.Response(**answer)]
@@ -270,7 +273,7 @@ async def test_a_server_that_takes_nothing_ends_the_import(
     assert says in result.stderr
 
 
-async def test_the_key_is_shown_to_the_server(server: Server) -> None:
+async def test_sends_the_key(server: Server) -> None:
     server.key = "mtk_right"
     assert (await run(LOG, "--url", server.url, "--key", "mtk_right")).exit_code == 0
     assert (await run(LOG, "--url", server.url, env={"METRONOME_KEY": "mtk_right"})).exit_code == 0
@@ -279,7 +282,7 @@ async def test_the_key_is_shown_to_the_server(server: Server) -> None:
 
 @pytest.mark.parametrize(("options", "status"), [([], 401), (["--key", "mtk_wrong"], 403)])
 @pytest.mark.parametrize("follow", [False, True])
-async def test_without_the_right_key_the_import_ends_with_the_servers_sentence(
+async def test_reports_the_servers_reason_if_the_key_is_missing_or_wrong(
     server: Server, tmp_path: Path, options: list[str], status: int, *, follow: bool
 ) -> None:
     server.key = "mtk_right"
@@ -290,18 +293,18 @@ async def test_without_the_right_key_the_import_ends_with_the_servers_sentence(
     )
     output, errors = await process.communicate()
     assert (process.returncode, output) == (1, b"")
-    assert f"refuses the events: {status} this takes a key ({status})".encode() in errors
+    assert f"rejects the events: this takes a key ({status})".encode() in errors
     assert b"Traceback" not in errors
     assert server.events == {}
 
 
-async def test_a_key_that_no_header_can_hold_is_refused(server: Server) -> None:
+async def test_rejects_a_key_that_cannot_be_sent_in_a_header(server: Server) -> None:
     result = await run(LOG, "--url", server.url, "--key", "a\nb")
     assert result.exit_code == 2
-    assert "--key is no key" in result.stderr
+    assert "invalid --key: expected printable ASCII" in result.stderr
 
 
-async def test_directives_are_no_hits_and_not_unreadable(server: Server, tmp_path: Path) -> None:
+async def test_directives_are_neither_requests_nor_unreadable(server: Server, tmp_path: Path) -> None:
     file = tmp_path / "u_ex250517.log"
     file.write_text(
         "#Version: 1.0\n#Fields: date time cs-method cs-uri-stem sc-status\n"
@@ -310,30 +313,30 @@ async def test_directives_are_no_hits_and_not_unreadable(server: Server, tmp_pat
     result = await run(file, "--url", server.url)
     assert result.exit_code == 0
     shown = rows(result)
-    assert (shown["lines read"], shown["no hits"], shown["unreadable"], shown["views"]) == ("6", "3", "1", "1")
-    assert f"{file}, line 6: it has 1 columns, and #Fields names 3" in result.stdout
+    assert (shown["lines read"], shown["no requests"], shown["unreadable"], shown["views"]) == ("6", "3", "1", "1")
+    assert f"{file}, line 6: " in result.stdout
     file.write_bytes(gzip.compress(file.read_bytes() + b"2025-05-17 10:05:05 /c\n"))
     await run(file, "--url", server.url)
     assert [event["url"] for event in server.events.values()] == ["/a", "/b", "/c"]
 
 
-async def test_a_url_that_is_none_is_refused() -> None:
+async def test_rejects_an_invalid_url() -> None:
     result = await run(LOG, "--url", "localhost:8080")
     assert result.exit_code == 2
-    assert "--url localhost:8080 is no web address" in result.stderr
+    assert "invalid --url localhost:8080: expected http://host:port" in result.stderr
 
 
 async def test_a_dry_run_sends_nothing(server: Server) -> None:
     result = await run(LOG, "--url", server.url, "--dry-run")
     assert result.exit_code == 0
     assert rows(result)["unreadable"] == "3"
-    assert "nothing was sent" in result.stdout
+    assert "no events were sent" in result.stdout
     assert not server.asked.is_set()
 
 
 @pytest.mark.parametrize("whole", [gzip.compress, zstd.compress])
 @pytest.mark.parametrize("damage", ["cut", "overwritten"])
-async def test_of_a_damaged_log_what_is_whole_is_sent(
+async def test_sends_the_complete_lines_of_a_damaged_log(
     server: Server, tmp_path: Path, whole: Callable[[bytes], bytes], damage: str
 ) -> None:
     first = whole(LOG.read_bytes())
@@ -341,12 +344,12 @@ async def test_of_a_damaged_log_what_is_whole_is_sent(
     file.write_bytes(first + (first[:-900] if damage == "cut" else b"\0\1\2\3" * 300))
     result = await run(file, "--url", server.url)
     assert result.exit_code == 1
-    assert f"{file} is damaged or not whole" in result.stderr
+    assert f"{file} is damaged or incomplete" in result.stderr
     assert len(server.events) >= READABLE
     assert rows(result)["accepted by the server"] == str(len(server.events))
 
 
-async def test_the_line_at_which_a_damaged_log_breaks_off_is_not_sent(server: Server, tmp_path: Path) -> None:
+async def test_does_not_send_the_last_line_of_a_truncated_log(server: Server, tmp_path: Path) -> None:
     file = tmp_path / "access.log.gz"
     file.write_bytes(gzip.compress(LOG.read_bytes()[:780]) + b"\x1f\x8b")
     await run(file, "--url", server.url)
@@ -354,12 +357,12 @@ async def test_the_line_at_which_a_damaged_log_breaks_off_is_not_sent(server: Se
 
 
 @pytest.mark.parametrize("options", [[], ["--format", "combined"]])
-async def test_a_log_of_which_no_line_can_be_read_fails(server: Server, tmp_path: Path, options: list[str]) -> None:
+async def test_fails_if_no_line_of_a_log_can_be_read(server: Server, tmp_path: Path, options: list[str]) -> None:
     file = tmp_path / "notes.txt"
     file.write_text("dear diary\n" * 300)
     result = await run(file, "--url", server.url, *options)
     assert result.exit_code == 1
-    assert "the formats known are vhost-combined, common, combined" in result.stderr
+    assert "vhost-combined, common, combined" in result.stderr
     assert (await run(file, LOG, "--url", server.url)).exit_code == 1
     assert len(server.events) == READABLE
 
@@ -367,14 +370,14 @@ async def test_a_log_of_which_no_line_can_be_read_fails(server: Server, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["nowhere.log"], "nowhere.log cannot be read: there is no such file"),
+        (["nowhere.log"], "cannot read nowhere.log: no such file"),
         ([LOG.parent], "it is a folder"),
-        ([LOG, "--format", "morse"], "no log format is called 'morse'"),
+        ([LOG, "--format", "morse"], "morse"),
         ([LOG, "--item-pattern", "("], "METRONOME_ITEM_PATTERN is not a valid regular expression"),
-        ([LOG, "--item-pattern", "x"], "METRONOME_ITEM_PATTERN needs a group named id"),
+        ([LOG, "--item-pattern", "x"], "METRONOME_ITEM_PATTERN"),
     ],
 )
-async def test_a_wrong_argument_sends_nothing(server: Server, arguments: list[str | Path], says: str) -> None:
+async def test_sends_nothing_if_an_argument_is_invalid(server: Server, arguments: list[str | Path], says: str) -> None:
     result = await run(LOG, *arguments, "--url", server.url)
     assert result.exit_code == 2
     assert says in result.stderr
@@ -383,7 +386,7 @@ async def test_a_wrong_argument_sends_nothing(server: Server, arguments: list[st
 
 @pytest.mark.slow
 @pytest.mark.parametrize("log", [str(LOG), "-"])
-async def test_an_interrupt_ends_the_import_with_a_sentence(server: Server, log: str) -> None:
+async def test_reports_how_to_resume_after_an_interrupt(server: Server, log: str) -> None:
     server.held = asyncio.Event()
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", MAIN, "import", log, "--url", server.url, "--batch", "10"),

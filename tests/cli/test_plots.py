@@ -1,4 +1,4 @@
-"""Small plots out of characters."""
+"""Bars and plots are drawn in characters."""
 
 from itertools import pairwise
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.cli.output import draw_bar, draw_plot
+from metronome.cli.tables import draw_bar, draw_plot
 
 VALUES = st.just(0) | st.floats(1e-3, 1e15) | st.integers(0, 10**18)
 
@@ -20,18 +20,18 @@ def test_a_bar_is_as_long_as_its_value(value: float, drawn: str) -> None:
 
 
 @pytest.mark.parametrize(("value", "drawn"), [(0, ""), (8, "####"), (5, "##"), (0.001, "#")])
-def test_where_only_ascii_can_be_shown_a_bar_is_coarser(value: float, drawn: str) -> None:
+def test_an_ascii_bar_is_coarser(value: float, drawn: str) -> None:
     assert draw_bar(value, 8, 4, ascii_only=True) == drawn
 
 
-def test_a_series_is_drawn_as_columns_of_one_width() -> None:
+def test_draws_a_series_as_columns_of_the_same_width() -> None:
     drawn = draw_plot([0, 1, None, 4, 8], 11, 2)
     assert drawn is not None
     assert drawn.lines == ["        ██", "  ▂▂  ████"]
     assert drawn.maximum == 8
 
 
-def test_a_series_that_is_longer_than_there_is_room_is_drawn_by_means() -> None:
+def test_draws_means_of_a_series_with_more_values_than_columns() -> None:
     drawn = draw_plot([1, 3, 8, 8, None, None, 4, None], 4, 1, ascii_only=True)
     assert drawn is not None
     assert (drawn.lines, drawn.maximum) == (["## #"], 8.0)

@@ -1,4 +1,4 @@
-"""``metronome reenrich`` brings what is stored up to what is known by now, once, and leaves all else alone."""
+"""``metronome reenrich`` updates enriched fields of stored documents, and nothing else."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
@@ -63,10 +63,10 @@ def by_item(data: Path) -> dict[str, dict[str, Any]]:
     return {doc["id"]: doc for doc in read_stored_documents(data)}
 
 
-def test_documents_get_what_can_be_worked_out_and_keep_all_else(data: Path) -> None:
+def test_adds_enriched_fields_and_keeps_all_others(data: Path) -> None:
     before = by_item(data)
     told = counts(reenrich("--data", data))
-    assert told[:2] == [["5", "looked at"], ["4", "changed"]]
+    assert told[:2] == [["5", "events read"], ["4", "changed"]]
     assert ["1", "browser"] in told
     assert ["2", "os"] in told
     after = by_item(data)
@@ -79,16 +79,16 @@ def test_documents_get_what_can_be_worked_out_and_keep_all_else(data: Path) -> N
     assert all(after[item].items() >= before[item].items() for item in before)
 
 
-def test_the_second_time_nothing_changes(data: Path) -> None:
+def test_changes_nothing_the_second_time(data: Path) -> None:
     reenrich("--data", data)
     once = read_stored_documents(data)
-    assert counts(reenrich("--data", data)) == [["5", "looked at"], ["0", "changed"]]
+    assert counts(reenrich("--data", data)) == [["5", "events read"], ["0", "changed"]]
     assert read_stored_documents(data) == once
 
 
 def test_a_dry_run_changes_nothing(data: Path) -> None:
     before = read_stored_documents(data)
-    assert counts(reenrich("--data", data, "--dry-run"))[:2] == [["5", "looked at"], ["4", "would change"]]
+    assert counts(reenrich("--data", data, "--dry-run"))[:2] == [["5", "events read"], ["4", "would change"]]
     assert read_stored_documents(data) == before
 
 
@@ -101,12 +101,12 @@ def test_a_dry_run_changes_nothing(data: Path) -> None:
         (["--from", "2015-02-01"], ""),
     ],
 )
-def test_days_can_be_chosen(data: Path, span: list[str], items: str) -> None:
+def test_changes_only_the_requested_days(data: Path, span: list[str], items: str) -> None:
     assert counts(reenrich("--data", data, *span))[1] == [str(len(items)), "changed"]
     assert "".join(item for item, doc in by_item(data).items() if "enrich_version" in doc) == items
 
 
-def test_settings_are_those_of_the_server(data: Path, tmp_path: Path) -> None:
+def test_uses_the_settings_of_the_server(data: Path, tmp_path: Path) -> None:
     spam = tmp_path / "spam.txt"
     spam.write_text("spam.example\n")
     assert reenrich("--data", data, "--countries", "off", "--referer-spam", spam).exit_code == 0
@@ -118,26 +118,26 @@ def test_settings_are_those_of_the_server(data: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--from", "yesterday"], "--from is 'yesterday': write a day as 2015-01-22"),
-        (["--from", "2015-01-22", "--to", "2015-01-21"], "--to 2015-01-21 lies before --from 2015-01-22"),
-        (["--data", "nowhere"], "there is no data folder nowhere"),
+        (["--from", "yesterday"], "invalid --from 'yesterday': expected a date such as 2015-01-22"),
+        (["--from", "2015-01-22", "--to", "2015-01-21"], "--to 2015-01-21 is before --from 2015-01-22"),
+        (["--data", "nowhere"], "no data folder nowhere"),
         (["--store", "mysql"], "METRONOME_STORE is not right"),
         (["--referer-spam", "nowhere.txt"], "METRONOME_REFERER_SPAM is 'nowhere.txt'"),
     ],
 )
-def test_what_cannot_be_done_is_said_in_a_sentence(data: Path, arguments: list[str], said: str) -> None:
+def test_reports_invalid_arguments_in_one_line(data: Path, arguments: list[str], said: str) -> None:
     result = reenrich(*arguments, data=data)
     assert result.exit_code == 2
     assert said in result.stderr
     assert result.stderr.count("\n") == 1
 
 
-def test_enrichment_that_is_off_cannot_be_done_again(data: Path) -> None:
+def test_fails_if_enrichment_is_off(data: Path) -> None:
     result = reenrich(data=data, enrich="off")
     assert (result.exit_code, "METRONOME_ENRICH is off" in result.stderr) == (2, True)
 
 
-def test_a_server_at_work_is_left_alone(data: Path) -> None:
+def test_fails_while_a_server_uses_the_data_folder(data: Path) -> None:
     lock = FolderLock(data)
     try:
         result = reenrich("--data", data)
@@ -155,7 +155,7 @@ def prefix(elasticsearch_url: str) -> Iterator[str]:
 
 
 @pytest.mark.elasticsearch
-def test_on_elasticsearch_it_does_the_same(elasticsearch_url: str, prefix: str) -> None:
+def test_updates_documents_in_elasticsearch(elasticsearch_url: str, prefix: str) -> None:
     def with_store(work: Callable[[Store], Awaitable[Any]]) -> Any:
         return asyncio.run(_with(ElasticsearchStore(ElasticsearchConfig(elasticsearch_url, prefix=prefix)), work))
 
@@ -167,10 +167,10 @@ def test_on_elasticsearch_it_does_the_same(elasticsearch_url: str, prefix: str) 
 
     asyncio.run(fill(ElasticsearchStore(ElasticsearchConfig(elasticsearch_url, prefix=prefix))))
     where = {"store": elasticsearch_url, "index_prefix": prefix}
-    assert counts(reenrich(**where))[:2] == [["5", "looked at"], ["4", "changed"]]
+    assert counts(reenrich(**where))[:2] == [["5", "events read"], ["4", "changed"]]
     found = {doc["id"]: doc for doc in with_store(read)}
     assert (found["d"]["country"], found["c"]["error_group"]) == ("US", "HTTP 404")
-    assert counts(reenrich(**where)) == [["5", "looked at"], ["0", "changed"]]
+    assert counts(reenrich(**where)) == [["5", "events read"], ["0", "changed"]]
 
 
 async def _with(store: Store, work: Callable[[Store], Awaitable[Any]]) -> Any:

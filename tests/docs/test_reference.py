@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from metronome.auth.authorizer import Authorizer
 from metronome.auth.client_address import ClientAddress
 from metronome.auth.key_cache import KeyCache
-from metronome.cli import app
+from metronome.cli import COMMANDS
 from metronome.config import ENV_PREFIX, Settings, read_settings
 from metronome.errors import (
     ArchiveAccessDenied,
@@ -181,7 +180,7 @@ def options_of(command: Any) -> list[str]:
 PAGE_OF_COMMAND = {
     "serve": "docs/configuration.md",
     "import": "docs/import.md",
-    "dead": "docs/operations.md",
+    "dead-letters": "docs/operations.md",
     "keys": "docs/keys.md",
     "query": "docs/queries.md",
     "tock": "docs/queries.md",
@@ -193,16 +192,14 @@ PAGE_OF_COMMAND = {
 
 
 def test_each_command_has_its_page_and_is_named_there() -> None:
-    commands: Any = typer.main.get_command(app)
-    assert commands.commands.keys() == PAGE_OF_COMMAND.keys()
+    assert COMMANDS.keys() == PAGE_OF_COMMAND.keys()
     assert [name for name, page in PAGE_OF_COMMAND.items() if f"`metronome {name}" not in text_of(page)] == []
-    assert all(command.help for command in commands.commands.values())
+    assert all(command.load(name).help for name, command in COMMANDS.items())
 
 
 @pytest.mark.parametrize(("name", "page"), PAGE_OF_COMMAND.items())
 def test_each_option_of_a_command_is_documented(name: str, page: str) -> None:
-    commands: Any = typer.main.get_command(app)
-    options = options_of(commands.commands[name])
+    options = options_of(COMMANDS[name].load(name))
     assert options
     assert [option for option in options if f"`{option}`" not in text_of(page)] == []
 

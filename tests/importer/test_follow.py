@@ -1,4 +1,4 @@
-"""``metronome import --follow``: real processes, a real server, and logs that are rotated in every way."""
+"""``metronome import --follow`` imports logs that grow and are rotated, in real processes."""
 
 import gzip
 import os
@@ -106,7 +106,7 @@ def scene(tmp_path: Path, server: Server) -> Scene:
     return Scene(tmp_path, server)
 
 
-def test_a_log_is_followed_as_it_grows_line_by_whole_line(scene: Scene) -> None:
+def test_imports_complete_lines_as_a_log_grows(scene: Scene) -> None:
     scene.write(3)
     with scene.following():
         scene.wait()
@@ -121,16 +121,16 @@ def test_a_log_is_followed_as_it_grows_line_by_whole_line(scene: Scene) -> None:
     scene.check()
 
 
-def test_a_log_that_is_not_there_yet_is_followed_when_it_is(scene: Scene) -> None:
+def test_waits_for_a_log_to_be_created(scene: Scene) -> None:
     with scene.following() as follower:
-        wait_for(lambda: "is not there yet" in follower.said, "the sentence")
+        wait_for(lambda: "does not exist yet" in follower.said, "the sentence")
         scene.write(2)
         scene.wait()
     scene.check()
 
 
 @pytest.mark.slow
-def test_what_is_written_to_a_renamed_log_is_read_to_its_end(scene: Scene) -> None:
+def test_reads_a_renamed_log_to_its_end(scene: Scene) -> None:
     scene.write(2)
     renamed = scene.folder / "access.log.1"
     with scene.following():
@@ -152,7 +152,7 @@ def test_what_is_written_to_a_renamed_log_is_read_to_its_end(scene: Scene) -> No
 
 @pytest.mark.slow
 @pytest.mark.parametrize("regrown", [0, 1, 9])
-def test_a_log_that_is_copied_and_truncated_is_a_new_one(scene: Scene, regrown: int) -> None:
+def test_reads_a_log_that_is_copied_and_truncated(scene: Scene, regrown: int) -> None:
     scene.write(4)
     with scene.following():
         scene.wait()
@@ -168,7 +168,7 @@ def test_a_log_that_is_copied_and_truncated_is_a_new_one(scene: Scene, regrown: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_a_command_that_is_started_again_goes_on_where_it_was(scene: Scene, number: signal.Signals) -> None:
+def test_resumes_after_a_restart(scene: Scene, number: signal.Signals) -> None:
     scene.write(5000)
     with scene.following(options=("--batch", "500")) as follower:
         wait_for(follower.positions.exists, "the positions")
@@ -187,7 +187,7 @@ def test_a_command_that_is_started_again_goes_on_where_it_was(scene: Scene, numb
 
 @pytest.mark.slow
 @pytest.mark.parametrize("content", [None, b"", b'{"logs":[{"url":1}]}', b'{"logs":7}', "other"])
-def test_without_its_positions_a_log_is_read_again_and_counted_once(scene: Scene, content: bytes | str | None) -> None:
+def test_reads_a_log_again_without_valid_positions(scene: Scene, content: bytes | str | None) -> None:
     scene.write(3)
     with scene.following() as follower:
         scene.wait()
@@ -207,7 +207,7 @@ def test_without_its_positions_a_log_is_read_again_and_counted_once(scene: Scene
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["renamed", "renamed twice", "compressed", "copied and truncated", "moved and gone"])
-def test_what_was_rotated_while_nobody_followed_is_finished_first(scene: Scene, way: str) -> None:
+def test_imports_what_was_rotated_while_not_following(scene: Scene, way: str) -> None:
     scene.write(3)
     with scene.following():
         scene.wait()
@@ -232,7 +232,7 @@ def test_what_was_rotated_while_nobody_followed_is_finished_first(scene: Scene, 
 
 
 @pytest.mark.slow
-def test_a_server_that_is_away_is_waited_for(scene: Scene, tmp_path: Path) -> None:
+def test_waits_for_an_unreachable_server(scene: Scene, tmp_path: Path) -> None:
     with Server(tmp_path / "own") as server:
         server.start()
         scene.server = server
@@ -241,29 +241,29 @@ def test_a_server_that_is_away_is_waited_for(scene: Scene, tmp_path: Path) -> No
             scene.wait()
             server.kill()
             scene.write(2)
-            wait_for(lambda: "does not take events" in follower.said, "the sentence")
+            wait_for(lambda: "does not respond" in follower.said, "the sentence")
             scene.log.rename(scene.folder / "access.log.1")
             scene.write(2)
             server.start()
             scene.wait()
-        assert follower.said.count("does not take events") == 1
+        assert follower.said.count("does not respond") == 1
         scene.check()
         server.stop()
 
 
 @pytest.mark.slow
-def test_what_the_server_has_not_taken_is_not_passed_by(scene: Scene) -> None:
+def test_positions_exclude_what_the_server_has_not_acknowledged(scene: Scene) -> None:
     with Server(scene.folder / "own") as away:
         scene.write(3)
         follower = Follower(scene.folder, away.url, scene.log)
-        wait_for(lambda: "does not take events" in follower.said, "the sentence")
+        wait_for(lambda: "does not respond" in follower.said, "the sentence")
         # It gives what is on its way a few seconds.
         assert follower.stop(signal.SIGINT) == 130
         assert '"offset":0,' in follower.positions.read_text()
         assert "accepted by the server" in follower.said
 
 
-def test_several_logs_are_followed_at_once(scene: Scene) -> None:
+def test_follows_several_logs(scene: Scene) -> None:
     other = scene.folder / "other.log"
     scene.write(1)
     scene.write(2, other)
@@ -276,7 +276,7 @@ def test_several_logs_are_followed_at_once(scene: Scene) -> None:
 
 
 @pytest.mark.slow
-def test_the_columns_of_a_log_are_known_when_it_is_taken_up_again(scene: Scene) -> None:
+def test_knows_the_columns_of_a_log_after_a_restart(scene: Scene) -> None:
     def hits(count: int) -> str:
         scene.written += count
         return "".join(f"10:05:{scene.written:02} {number} GET {scene.item} 200\n" for number in range(count))
@@ -296,7 +296,7 @@ def test_the_columns_of_a_log_are_known_when_it_is_taken_up_again(scene: Scene) 
     scene.check()
 
 
-def test_a_log_in_no_known_format_is_told_and_the_others_go_on(scene: Scene) -> None:
+def test_reports_a_log_of_unknown_format_and_follows_the_others(scene: Scene) -> None:
     other = scene.folder / "diary"
     other.write_text("dear diary\n" * 300)
     with scene.following(scene.log, other) as follower:
@@ -309,19 +309,19 @@ def test_a_log_in_no_known_format_is_told_and_the_others_go_on(scene: Scene) -> 
     scene.check()
 
 
-def test_what_cannot_be_followed_is_refused(tmp_path: Path) -> None:
+def test_rejects_files_that_cannot_be_followed(tmp_path: Path) -> None:
     log = tmp_path / "access.log.gz"
     log.write_bytes(gzip.compress(b"x"))
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     for arguments, says in [
-        (("-",), "standard input cannot be followed"),
-        ((log,), "cannot be followed: it is compressed"),
-        ((tmp_path,), "cannot be followed: it is no file"),
-        ((pipe,), "cannot be followed: it is no file"),
-        ((tmp_path / "a" / "b",), "cannot be followed: there is no such folder"),
-        ((log, "--dry-run"), "--dry-run and --follow exclude each other"),
-        ((log, "--positions", log / "x"), "cannot be kept"),
+        (("-",), "cannot follow standard input"),
+        ((log,), ": compressed files do not grow"),
+        ((tmp_path,), ": not a regular file"),
+        ((pipe,), ": not a regular file"),
+        ((tmp_path / "a" / "b",), ": no such folder"),
+        ((log, "--dry-run"), "--dry-run cannot be combined with --follow"),
+        ((log, "--positions", log / "x"), "cannot create the folder of --positions"),
     ]:
         words = ["import", "--follow", "--positions", tmp_path / "p.json", *arguments]
         ended = CliRunner().invoke(app, [str(word) for word in words])

@@ -1,4 +1,4 @@
-"""A growing log, read in the process: whatever the pieces in which it grows, each line is an event once."""
+"""Each line of a growing log becomes an event once, whatever the pieces in which it grows."""
 
 import os
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from metronome.importer.summary import ImportSummary
 from metronome.items import ItemPattern
 from metronome.protocols.access_logs.reader import get_format
 
-PLAN = ImportConfig(ItemPattern(), frozenset(), None, 3)
+CONFIG = ImportConfig(ItemPattern(), frozenset(), None, 3)
 COMBINED = ImportConfig(ItemPattern(), frozenset(), get_format("combined"), 3)
 LINES = [b'192.0.2.1 - - [17/May/2025:10:05:%02d +0000] "GET /a HTTP/1.1" 200 5\n' % second for second in range(30)]
 URL = "http://127.0.0.1:8080"
@@ -35,18 +35,18 @@ def events_of(sent: list[LogBatch]) -> list[dict[str, object]]:
 
 
 class Growing:
-    """A log, what is sent of it, and where it is taken up."""
+    """A followed log, and the batches sent from it."""
 
-    def __init__(self, folder: Path, plan: ImportConfig = PLAN) -> None:
+    def __init__(self, folder: Path, config: ImportConfig = CONFIG) -> None:
         self.path = folder / "access.log"
         self.path.touch()
-        self.plan = plan
+        self.config = config
         self.sent: list[LogBatch] = []
-        self.tally = ImportSummary()
+        self.summary = ImportSummary()
         self.log = self.open(0)
 
     def open(self, offset: int) -> FollowedLog:
-        return FollowedLog(self.path, self.plan, self.tally, lambda _fingerprint, _inode: offset, self.sent.append)
+        return FollowedLog(self.path, self.config, self.summary, lambda _fingerprint, _inode: offset, self.sent.append)
 
     def write(self, text: bytes) -> None:
         with self.path.open("ab") as file:
@@ -69,7 +69,7 @@ PIECE = st.one_of(
 
 
 @given(st.lists(PIECE, max_size=15), st.integers(0, 14))
-def test_growing_gives_the_events_that_the_whole_log_gives(pieces: list[bytes], restart: int) -> None:
+def test_a_growing_log_gives_the_same_events_as_the_whole_log(pieces: list[bytes], restart: int) -> None:
     assume(not is_compressed(b"".join(pieces)))
     with TemporaryDirectory() as name:
         growing = Growing(Path(name), COMBINED)
@@ -91,7 +91,7 @@ def test_growing_gives_the_events_that_the_whole_log_gives(pieces: list[bytes], 
         assert events_of(growing.sent) == whole
 
 
-def test_only_what_was_answered_is_passed_by(folder: Path) -> None:
+def test_the_position_is_what_was_acknowledged(folder: Path) -> None:
     growing = Growing(folder)
     growing.write(b"".join(LINES[:7]))
     growing.read()
@@ -116,7 +116,7 @@ def test_only_what_was_answered_is_passed_by(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("offset", [-5, 1, 40, 10**9])
-def test_a_position_that_cannot_be_is_the_beginning(folder: Path, offset: int) -> None:
+def test_starts_at_the_beginning_if_the_position_is_invalid(folder: Path, offset: int) -> None:
     growing = Growing(folder)
     growing.write(b"".join(LINES))
     growing.log = growing.open(offset)
@@ -126,7 +126,7 @@ def test_a_position_that_cannot_be_is_the_beginning(folder: Path, offset: int) -
 
 
 @pytest.mark.parametrize("regrown", [b"", LINES[9], b"".join(LINES[9:20])])
-def test_a_log_that_was_cut_off_is_another_one(folder: Path, regrown: bytes) -> None:
+def test_a_truncated_log_is_a_new_log(folder: Path, regrown: bytes) -> None:
     growing = Growing(folder)
     growing.write(b"".join(LINES[:5]))
     growing.read()
@@ -136,7 +136,7 @@ def test_a_log_that_was_cut_off_is_another_one(folder: Path, regrown: bytes) -> 
     assert len(growing.sent) == 1
 
 
-def test_a_log_in_no_known_format_is_given_up_when_enough_was_seen(folder: Path) -> None:
+def test_gives_up_a_log_of_unknown_format_after_enough_lines(folder: Path) -> None:
     growing = Growing(folder)
     growing.write(b"dear diary\n" * 199)
     growing.read()
@@ -149,7 +149,7 @@ def test_a_log_in_no_known_format_is_given_up_when_enough_was_seen(folder: Path)
     assert growing.sent == []
 
 
-def test_lines_that_tell_nothing_yet_are_waited_for(folder: Path) -> None:
+def test_waits_for_enough_lines_to_identify_a_log(folder: Path) -> None:
     growing = Growing(folder)
     growing.write(b"#Software: a\n#Fields: date time cs-uri-stem\n")
     growing.read()
@@ -159,14 +159,14 @@ def test_lines_that_tell_nothing_yet_are_waited_for(folder: Path) -> None:
     growing.read()
     growing.log.flush(is_quiet=True)
     assert [event["url"] for event in events_of(growing.sent)] == ["/a"]
-    assert growing.tally.skipped == 2
+    assert growing.summary.skipped == 2
 
 
 def position(offset: int = 7, changed: int = 4 * 10**18, path: str = "/a", url: str = URL) -> Position:
     return Position(url, path, "00ff", (1, 2), offset, changed)
 
 
-def test_positions_are_kept_for_each_log_and_server(folder: Path) -> None:
+def test_stores_positions_by_log_and_server(folder: Path) -> None:
     file = folder / "deep" / "positions.json"
     positions = PositionStore(file)
     positions.save([position(), position(path="/b", offset=9), position(url="http://x", offset=11)])
@@ -178,7 +178,7 @@ def test_positions_are_kept_for_each_log_and_server(folder: Path) -> None:
     assert again.acknowledged_offset(URL, b"\1") == 0
 
 
-def test_the_positions_of_another_command_stay(folder: Path) -> None:
+def test_keeps_the_positions_of_other_processes(folder: Path) -> None:
     file = folder / "positions.json"
     one, other = PositionStore(file), PositionStore(file)
     one.save([position(path="/one")])
@@ -194,21 +194,21 @@ def test_the_positions_of_another_command_stay(folder: Path) -> None:
     assert [found.name for found in folder.iterdir()] == ["positions.json"]
 
 
-def test_positions_that_cannot_be_kept_are_told(folder: Path) -> None:
+def test_reports_a_positions_file_that_cannot_be_written(folder: Path) -> None:
     (folder / "file").touch()
-    with pytest.raises(ConfigurationError, match="cannot be kept"):
+    with pytest.raises(ConfigurationError, match="cannot create the folder of --positions"):
         PositionStore(folder / "file" / "x.json")
     (folder / "x.json").mkdir()
-    with pytest.raises(ConfigurationError, match="cannot be written"):
+    with pytest.raises(ConfigurationError, match="cannot write --positions"):
         PositionStore(folder / "x.json").save([position()])
 
 
-def test_positions_lie_in_the_users_state_folder() -> None:
+def test_the_default_positions_file_is_in_the_users_state_folder() -> None:
     assert default_positions_file().parts[-2:] == ("metronome", "positions.json")
     assert default_positions_file().is_absolute()
 
 
-def test_rotated_logs_are_found_by_name_and_number_the_oldest_first(folder: Path) -> None:
+def test_lists_rotated_logs_oldest_first(folder: Path) -> None:
     log = folder / "access.log"
     names = ["access.log", "access.log.1", "access.log-20250517", "access.log.2.gz", "access.log.2", "x"]
     others = ["access.logs", "access-tls.log", "access.log.d", "access.log.error", "other-20250517.log"]

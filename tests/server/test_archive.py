@@ -56,7 +56,7 @@ def test_an_archive_that_is_away_holds_up_nothing_and_gets_everything_when_it_is
         assert server.get("/health/ready/archive")["status"] == "not ready"
         with running_s3_server(port) as s3:
             # There is no such bucket yet: that is told, and waited for, too.
-            wait_for(server, lambda _: "there is no bucket for s3://bucket/x" in server.log)
+            wait_for(server, lambda _: "the bucket of s3://bucket/x does not exist" in server.log)
             s3.create_bucket("bucket")
             told = wait_for(server, lambda told: not told["archive"]["events"], 90)
             assert (told["archive"]["status"], told["spool"]["events"]) == ("ok", 0)
