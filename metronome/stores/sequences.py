@@ -121,9 +121,12 @@ class SequenceBuilder:
             if key != self._key:
                 yield from self.flush()
                 self._key = key
+            events = self._events
             for _, timestamp_ms, values, count in group:
-                missing = self._max_events - len(self._events)
-                self._events += [SequenceEvent(timestamp_ms, values)] * min(count, missing)
+                if count == 1 and len(events) < self._max_events:
+                    events.append(SequenceEvent(timestamp_ms, values))
+                else:
+                    events += [SequenceEvent(timestamp_ms, values)] * min(count, self._max_events - len(events))
 
     def flush(self) -> Iterator[EventSequence]:
         """Yield the last sequence, if there is one."""

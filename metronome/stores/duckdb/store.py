@@ -153,7 +153,7 @@ class DuckDBStore(Store):
         """Yield sequences from one statement, which reads a snapshot."""
         statement, builder = compile_sequence_query(sequence_query), SequenceBuilder()
         async for rows in self._iterate_rows(statement):
-            for sequence in builder.add((key, timestamp, tuple(values), 1) for key, timestamp, *values in rows):
+            for sequence in builder.add((row[0], row[1], row[2:], 1) for row in rows):
                 yield sequence
         for sequence in builder.flush():
             yield sequence
