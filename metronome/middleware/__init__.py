@@ -1,14 +1,13 @@
-"""Middleware for other people's Python services: each request is reported, to Metronome or to any Matomo.
+"""Middleware for Python services: reports each request to Metronome or to any Matomo.
 
-Nothing here imports the service, and nothing but Python's own library is needed: a host takes no dependency of
-Metronome's with it. `metronome.middleware.asgi`, `wsgi`, `django` and `aiohttp` are for frameworks,
-`metronome.middleware.log_handler` is for `logging`, and all of them give what they see to one
-`Reporter`.
+The package needs only Python's standard library, so that a service takes on no dependency. `metronome.middleware.asgi`,
+`wsgi`, `django` and `aiohttp` are adapters for frameworks, `metronome.middleware.log_handler` is one for `logging`; all
+of them hand their records to a `Reporter`.
 """
 
 from metronome.middleware.config import ClientConfig
 from metronome.middleware.current_request import describe_request
 from metronome.middleware.reporter import Reporter
-from metronome.middleware.stats import Stats
+from metronome.middleware.transport import Stats
 
 __all__ = ["ClientConfig", "Reporter", "Stats", "describe_request"]

@@ -1,7 +1,6 @@
-"""Middleware for aiohttp's servers."""
+"""Middleware for aiohttp servers."""
 
 import asyncio
-import time
 from typing import Any, Final
 
 from aiohttp import hdrs, web
@@ -17,7 +16,6 @@ from metronome.middleware.current_request import (
 from metronome.middleware.paths import WILDCARD, PathFilter, normalize_braces
 from metronome.middleware.reporter import Reporter
 
-_ERROR_STATUS: Final = 500
 _MAX_CHARACTERS: Final = TEXT_MAX_CHARACTERS
 _REQUEST_KEY: Final = (
     web.RequestKey("metronome_request", CurrentRequest) if hasattr(web, "RequestKey") else "metronome_request"
@@ -25,113 +23,84 @@ _REQUEST_KEY: Final = (
 
 
 def report_requests(app: web.Application, reporter: Reporter) -> None:
-    """Have each request to an application reported, and those to the applications in it.
+    """Report each request to an application, including its subapplications.
 
     Args:
-        app: is not started yet.
-        reporter: where to; what is queued when the application is cleaned up is sent then.
+        app: an application that has not been started.
+        reporter: receives the requests; its queue is flushed when the application is cleaned up.
 
     """
-    skips = PathFilter(reporter)
-    at_the_start = reporter.config.mode == "request"
+    is_skipped = PathFilter(reporter)
+    report_on_start = reporter.config.mode == "request"
 
     @web.middleware
-    async def reporting(request: web.Request, handler: Any) -> web.StreamResponse:
-        if skips(request.method, request.path):
-            return await _call_handler(handler, request)
-        handled = _AiohttpRequest(reporter, request, report_on_start=at_the_start)
-        request[_REQUEST_KEY] = handled
-        token = CURRENT_REQUEST.set(handled)
+    async def report_request(request: web.Request, handler: Any) -> web.StreamResponse:
+        response: web.StreamResponse
+        if is_skipped(request.method, request.path):
+            response = await handler(request)
+            return response
+        current = _AiohttpRequest(reporter, request, report_on_start=report_on_start)
+        request[_REQUEST_KEY] = current
+        token = CURRENT_REQUEST.set(current)
         try:
-            response = await _call_handler(handler, request)
-            handled.report_end(getattr(response, "status", None))
+            response = await handler(request)
+            current.set_status(getattr(response, "status", None))
         except web.HTTPException as error:
-            handled.report_end(error.status)
+            current.set_status(error.status)
             raise
         except Exception:
-            handled.report_end(_ERROR_STATUS, failed=True)
-            raise
-        except BaseException:
-            handled.report_end(None)
+            current.mark_failed()
             raise
         finally:
             CURRENT_REQUEST.reset(token)
+            current.report_end()
         return response
 
-    async def prepared(request: web.BaseRequest, response: web.StreamResponse) -> None:
-        handled = request.get(_REQUEST_KEY)
-        if isinstance(handled, _AiohttpRequest):
+    async def on_response_prepare(request: web.BaseRequest, response: web.StreamResponse) -> None:
+        current = request.get(_REQUEST_KEY)
+        if isinstance(current, _AiohttpRequest):
             try:
-                handled.response_started(response)
-            except Exception as error:  # noqa: BLE001  # no host is to fail because of a report
+                current.inspect_response(response)
+            except Exception as error:  # noqa: BLE001  # reporting must not break the host
                 reporter.count_error(error)
 
-    async def cleaned_up(_: web.Application) -> None:
+    async def on_cleanup(_: web.Application) -> None:
         await asyncio.to_thread(reporter.flush)
 
-    app.middlewares.insert(0, reporting)
-    app.on_response_prepare.append(prepared)
-    app.on_cleanup.append(cleaned_up)
-
-
-async def _call_handler(handler: Any, request: web.Request) -> web.StreamResponse:
-    response: web.StreamResponse = await handler(request)
-    return response
+    app.middlewares.insert(0, report_request)
+    app.on_response_prepare.append(on_response_prepare)
+    app.on_cleanup.append(on_cleanup)
 
 
 class _AiohttpRequest(CurrentRequest):
-    """One request, from its start to where its handler has ended."""
-
-    __slots__ = (
-        "_is_reported",
-        "_report_on_start",
-        "_reporter",
-        "_request",
-        "_started_at",
-        "_started_clock",
-        "_status",
-    )
+    __slots__ = ("_request",)
 
     def __init__(self, reporter: Reporter, request: web.Request, *, report_on_start: bool) -> None:
-        super().__init__(self._build_record)
-        self._started_at = time.time()
-        self._started_clock = time.perf_counter()
-        self._reporter = reporter
+        super().__init__(reporter, report_on_start=report_on_start)
         self._request = request
-        self._report_on_start = report_on_start
-        self._status: int | None = None
-        self._is_reported = False
 
-    def response_started(self, response: web.StreamResponse) -> None:
-        """Look at a response that is about to begin."""
-        long_lived = isinstance(response, web.WebSocketResponse) or response.content_type == EVENT_STREAM_TYPE
-        self._report_on_start = self._report_on_start or long_lived
-        if self._report_on_start:
-            self.report_end(response.status)
-
-    def report_end(self, status: int | None, *, failed: bool = False) -> None:
-        """Report the request, unless that is done."""
-        if self._is_reported:
-            return
-        self._is_reported = True
+    def set_status(self, status: int | None) -> None:
         self._status = status
-        milliseconds = (time.perf_counter() - self._started_clock) * 1000 if not self._report_on_start else None
-        try:
-            self._reporter.report(self._build_record(milliseconds, failed=failed))
-        except Exception as error:  # noqa: BLE001  # no host is to fail because of a report
-            self._reporter.count_error(error)
 
-    def _build_record(self, milliseconds: float | None = None, *, failed: bool = False) -> RequestRecord:
+    def inspect_response(self, response: web.StreamResponse) -> None:
+        """Report the request now if its response, which is about to start, is long-lived."""
+        if isinstance(response, web.WebSocketResponse) or response.content_type == EVENT_STREAM_TYPE:
+            self._report_on_start = True
+        if self._report_on_start:
+            self._status = response.status
+            self.report_start()
+
+    def snapshot(self, duration_ms: float | None = None) -> RequestRecord:
         request = self._request
         get = request.headers.get
         url = request.rel_url
         return RequestRecord(
             self._started_at,
-            milliseconds,
+            duration_ms,
             request.method,
             route_pattern(request),
             self._status,
-            failed,
+            self._failed,
             request.scheme,
             request.host,
             url.raw_path[:_MAX_CHARACTERS],
@@ -148,7 +117,7 @@ class _AiohttpRequest(CurrentRequest):
 
 
 def route_pattern(request: web.Request) -> str:
-    """Return the pattern of the route that a request took, in the form of `metronome.middleware.paths`."""
+    """Return the pattern of a request's route, in the form of `metronome.middleware.paths`."""
     resource = request.match_info.route.resource
     if resource is None:
         return UNMATCHED

@@ -1,13 +1,9 @@
 """Middleware for ASGI applications: FastAPI, Starlette, Django and all others.
 
-Source: https://asgi.readthedocs.io/en/latest/specs/www.html. Everything that passes between server and application
-passes as it is.
-
-The route that an ASGI application has chosen, as Starlette and FastAPI leave it in the scope.
+Source: https://asgi.readthedocs.io/en/latest/specs/www.html. Messages pass between server and application unchanged.
 """
 
 import re
-import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
@@ -24,96 +20,26 @@ from metronome.middleware.current_request import (
 from metronome.middleware.paths import ROUTE_KEY, WILDCARD, PathFilter, normalize_braces, replace_values_with_names
 from metronome.middleware.reporter import Reporter
 
-_PARAMETER_PATTERN = re.compile(r":(\w+)")
-_CACHE_SIZE: Final = 4096
-
-
-class _CachedRoute(NamedTuple):
-    """A route that was seen before; it is held, so that its number is no other's."""
-
-    route: Any
-    context: Any
-    pattern: str
-    parameter_names: frozenset[str]
-
-
-_route_cache: dict[tuple[int, int], _CachedRoute] = {}
-
-
-def route_pattern(scope: Mapping[str, Any], root: str) -> str:
-    """Return the pattern of the route that a request took, in the form of `metronome.middleware.paths`.
-
-    Args:
-        scope: as the application has left it.
-        root: the ``root_path`` that it came with: what is more by now are the mounts that it went through.
-
-    """
-    told = scope.get(ROUTE_KEY)
-    if told is not None:
-        return normalize_braces(str(told))
-    mounted = scope.get("root_path", "")[len(root) :]
-    route = scope.get("route")
-    if not hasattr(route, "endpoint"):
-        # None, or a mount in which nothing was found or looked for: as static files.
-        return _pattern_from_parameters(scope, root, mounted)
-    context = scope.get("fastapi", _EMPTY).get("effective_route_context")
-    if context is not None and getattr(context, "original_route", None) is not route:
-        context = None
-    known = _route_cache.get((id(route), id(context)))
-    if known is None:
-        known = _cache_route(route, context)
-    if not mounted:
-        return known.pattern
-    outer = {
-        name: value for name, value in scope.get("path_params", _EMPTY).items() if name not in known.parameter_names
-    }
-    prefix = replace_values_with_names(mounted, outer) if outer else mounted
-    return f"{prefix}{known.pattern}" if prefix is not None else UNMATCHED
-
-
-_EMPTY: Final[Mapping[str, Any]] = {}
-
-
-def _pattern_from_parameters(scope: Mapping[str, Any], root: str, mounted: str) -> str:
-    params = scope.get("path_params", _EMPTY)
-    if mounted:
-        prefix = replace_values_with_names(mounted, params)
-        return f"{prefix}/{WILDCARD}" if prefix is not None else UNMATCHED
-    if scope.get("route") is not None:
-        return f"/{WILDCARD}"
-    if scope.get("endpoint") is None or not params:
-        return UNMATCHED
-    # Frameworks that tell the values only.
-    return replace_values_with_names(scope["path"][len(root) :], params) or UNMATCHED
-
-
-def _cache_route(route: Any, context: Any) -> _CachedRoute:
-    """Read a route's pattern; FastAPI has that of a route in an included router in a context beside it."""
-    of_context = getattr(context, "path_format", None) or getattr(
-        getattr(context, "starlette_route", None), "path_format", None
-    )
-    pattern = normalize_braces(of_context or getattr(route, "path_format", None) or route.path)
-    known = _CachedRoute(route, context, pattern, frozenset(_PARAMETER_PATTERN.findall(pattern)))
-    if len(_route_cache) >= _CACHE_SIZE:
-        _route_cache.clear()
-    _route_cache[id(route), id(context)] = known
-    return known
-
-
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-_ERROR_STATUS: Final = 500
 _WEBSOCKET_STATUSES: Final = {"websocket.accept": 101, "websocket.close": 403}
-"""With what a handshake is answered."""
+"""The HTTP status by which a server answers a handshake."""
 _EVENT_STREAM: Final = EVENT_STREAM_TYPE.encode()
 _START_TYPES: Final = frozenset({"http.response.start", "websocket.http.response.start"})
 _REPORTED_TYPES: Final = frozenset({"http", "websocket"})
 _SHUTDOWN_TYPES: Final = frozenset({"lifespan.shutdown.complete", "lifespan.shutdown.failed"})
+_READ_HEADERS: Final = frozenset(
+    {b"host", b"referer", b"user-agent", b"accept-language", b"sec-gpc", b"dnt"}
+    | {b"x-forwarded-for", b"x-forwarded-proto"}
+)
 _MAX_CHARACTERS: Final = TEXT_MAX_CHARACTERS
+_PARAMETER_PATTERN: Final = re.compile(r":(\w+)")
+_CACHE_SIZE: Final = 4096
+_EMPTY: Final[Mapping[str, Any]] = {}
 
 
 class ASGIMiddleware:
@@ -121,7 +47,7 @@ class ASGIMiddleware:
 
     Args:
         app: the application.
-        reporter: where to.
+        reporter: receives the requests.
 
     """
 
@@ -132,7 +58,7 @@ class ASGIMiddleware:
         self._report_on_start = reporter.config.mode == "request"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle a connection as the application does."""
+        """Pass a connection to the application."""
         kind = scope["type"]
         if kind == "lifespan":
             await self._handle_lifespan(scope, receive, send)
@@ -151,64 +77,46 @@ class ASGIMiddleware:
                 request.report_end()
 
     async def _handle_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the application live its life, and send what is queued before the server hears of its end.
+        """Flush the reporter before the server learns that the application has shut down.
 
-        To an application that knows no lifespan, as Django, one is lent: servers may end their process with the signal
-        that they got, and then nothing else is called at its end.
+        Applications without lifespan support, such as Django's, get one here: a server may end its process with the
+        signal that it received, and then nothing else runs at shutdown.
         """
-        heard = False
+        app_has_lifespan = False
 
-        async def hearing() -> Message:
-            nonlocal heard
-            heard = True
+        async def receive_lifespan() -> Message:
+            nonlocal app_has_lifespan
+            app_has_lifespan = True
             return await receive()
 
-        async def flushing(message: Message) -> None:
+        async def send_flushed(message: Message) -> None:
             if message["type"] in _SHUTDOWN_TYPES:
-                # Nothing else runs in this loop any more, whichever loop it is.
+                # Blocks, but nothing else runs in this event loop any more, whichever implementation it is.
                 self.reporter.flush()
             await send(message)
 
         try:
-            await self.app(scope, hearing, flushing)
+            await self.app(scope, receive_lifespan, send_flushed)
         except Exception:
-            if heard:
+            if app_has_lifespan:
                 raise
             while (await receive())["type"] == "lifespan.startup":
                 await send({"type": "lifespan.startup.complete"})
-            await flushing({"type": "lifespan.shutdown.complete"})
+            await send_flushed({"type": "lifespan.shutdown.complete"})
 
 
 class _ASGIRequest(CurrentRequest):
-    """One request, from its start to the end of its response."""
-
-    __slots__ = (
-        "_failed",
-        "_is_reported",
-        "_report_on_start",
-        "_reporter",
-        "_root_path",
-        "_scope",
-        "_started_at",
-        "_started_clock",
-        "_status",
-    )
+    __slots__ = ("_root_path", "_scope")
 
     def __init__(self, reporter: Reporter, scope: Scope, *, report_on_start: bool) -> None:
-        super().__init__(self._build_record)
-        self._started_at = time.time()
-        self._started_clock = time.perf_counter()
-        self._reporter = reporter
+        super().__init__(reporter, report_on_start=report_on_start)
         self._scope = scope
         self._root_path = scope.get("root_path", "")
-        self._report_on_start = report_on_start
-        self._status: int | None = None
-        self._is_reported = self._failed = False
 
     def wrap_send(self, send: Send) -> Send:
-        """Return what sends as *send* does, and looks at what it sends."""
+        """Return a callable that sends as *send* does and reports the request."""
 
-        async def watching(message: Message) -> None:
+        async def send_and_report(message: Message) -> None:
             kind = message["type"]
             if kind == "http.response.body":
                 await send(message)
@@ -219,18 +127,7 @@ class _ASGIRequest(CurrentRequest):
                 self._inspect_message(kind, message)
             await send(message)
 
-        return watching
-
-    def mark_failed(self) -> None:
-        """Note that the application raised an error, which the server answers with 500 where nothing is sent yet."""
-        self._failed = True
-        if self._status is None:
-            self._status = _ERROR_STATUS
-
-    def report_end(self) -> None:
-        """Report the request, unless that is done."""
-        if not self._is_reported:
-            self._report((time.perf_counter() - self._started_clock) * 1000 if not self._report_on_start else None)
+        return send_and_report
 
     def _inspect_message(self, kind: str, message: Message) -> None:
         try:
@@ -240,32 +137,23 @@ class _ASGIRequest(CurrentRequest):
                     if name.lower() == b"content-type":
                         self._report_on_start = value.startswith(_EVENT_STREAM)
                         break
-        except Exception as error:  # noqa: BLE001  # whatever the application sends is the server's to judge
+        except Exception as error:  # noqa: BLE001  # an invalid message is for the server to reject
             self._reporter.count_error(error)
-        if self._report_on_start and self._status is not None:
-            self._report(None)
+        self.report_start()
 
-    def _report(self, milliseconds: float | None) -> None:
-        self._is_reported = True
-        try:
-            self._reporter.report(self._build_record(milliseconds))
-        except Exception as error:  # noqa: BLE001  # no host is to fail because of a report
-            self._reporter.count_error(error)
-
-    def _build_record(self, milliseconds: float | None = None) -> RequestRecord:
+    def snapshot(self, duration_ms: float | None = None) -> RequestRecord:
         scope = self._scope
         headers = {name: value[:_MAX_CHARACTERS] for name, value in scope["headers"] if name in _READ_HEADERS}
         get = headers.get
-        peer, host, raw = scope.get("client"), get(b"host"), scope.get("raw_path")
-        forwarded = get(b"x-forwarded-for", b"")
-        if forwarded:
-            forwarded = b",".join([value for name, value in scope["headers"] if name == b"x-forwarded-for"])[
-                -_MAX_CHARACTERS:
-            ]
-        path = raw.decode("latin-1") if raw else quote(scope["path"], safe=SAFE_IN_PATHS, errors="replace")
+        peer, host, raw_path = scope.get("client"), get(b"host"), scope.get("raw_path")
+        forwarded_for = get(b"x-forwarded-for", b"")
+        if forwarded_for:
+            values = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
+            forwarded_for = b",".join(values)[-_MAX_CHARACTERS:]
+        path = raw_path.decode("latin-1") if raw_path else quote(scope["path"], safe=SAFE_IN_PATHS, errors="replace")
         return RequestRecord(
             self._started_at,
-            milliseconds,
+            duration_ms,
             scope.get("method", "GET"),
             route_pattern(scope, self._root_path),
             self._status,
@@ -275,7 +163,7 @@ class _ASGIRequest(CurrentRequest):
             path[:_MAX_CHARACTERS],
             scope.get("query_string", b"")[:_MAX_CHARACTERS].decode("latin-1"),
             peer[0] if peer else "",
-            forwarded.decode("latin-1"),
+            forwarded_for.decode("latin-1"),
             get(b"x-forwarded-proto", b"").decode("latin-1"),
             get(b"referer", b"").decode("latin-1"),
             get(b"user-agent", b"").decode("latin-1"),
@@ -285,14 +173,77 @@ class _ASGIRequest(CurrentRequest):
         )
 
 
-_READ_HEADERS: Final = frozenset(
-    {b"host", b"referer", b"user-agent", b"accept-language", b"sec-gpc", b"dnt"}
-    | {b"x-forwarded-for", b"x-forwarded-proto"}
-)
-
-
 def _server_host(server: Any) -> str:
     if not server:
         return "localhost"
     name, port = server
     return f"{name}:{port}" if port else str(name)
+
+
+def route_pattern(scope: Mapping[str, Any], root_path: str) -> str:
+    """Return the pattern of a request's route, in the form of `metronome.middleware.paths`.
+
+    Args:
+        scope: the scope as the application has left it; Starlette and FastAPI add the matched route.
+        root_path: the ``root_path`` before the application ran; what has been added since are mounts.
+
+    """
+    explicit = scope.get(ROUTE_KEY)
+    if explicit is not None:
+        return normalize_braces(str(explicit))
+    mount_path = scope.get("root_path", "")[len(root_path) :]
+    route = scope.get("route")
+    if not hasattr(route, "endpoint"):
+        # No route, or a mount without routes, such as one of static files.
+        return _pattern_from_parameters(scope, root_path, mount_path)
+    context = scope.get("fastapi", _EMPTY).get("effective_route_context")
+    if context is not None and getattr(context, "original_route", None) is not route:
+        context = None
+    cached = _route_cache.get((id(route), id(context)))
+    if cached is None:
+        cached = _cache_route(route, context)
+    if not mount_path:
+        return cached.pattern
+    mount_values = {
+        name: value for name, value in scope.get("path_params", _EMPTY).items() if name not in cached.parameter_names
+    }
+    prefix = replace_values_with_names(mount_path, mount_values) if mount_values else mount_path
+    return f"{prefix}{cached.pattern}" if prefix is not None else UNMATCHED
+
+
+def _pattern_from_parameters(scope: Mapping[str, Any], root_path: str, mount_path: str) -> str:
+    params = scope.get("path_params", _EMPTY)
+    if mount_path:
+        prefix = replace_values_with_names(mount_path, params)
+        return f"{prefix}/{WILDCARD}" if prefix is not None else UNMATCHED
+    if scope.get("route") is not None:
+        return f"/{WILDCARD}"
+    if scope.get("endpoint") is None or not params:
+        return UNMATCHED
+    # The framework provides only the parameters' values.
+    return replace_values_with_names(scope["path"][len(root_path) :], params) or UNMATCHED
+
+
+class _CachedRoute(NamedTuple):
+    """A route's pattern; references to the keys' objects keep their `id` from being reused."""
+
+    route: Any
+    context: Any
+    pattern: str
+    parameter_names: frozenset[str]
+
+
+_route_cache: dict[tuple[int, int], _CachedRoute] = {}
+
+
+def _cache_route(route: Any, context: Any) -> _CachedRoute:
+    """Read a route's pattern; for a route of an included router, FastAPI stores it in a separate context."""
+    context_pattern = getattr(context, "path_format", None) or getattr(
+        getattr(context, "starlette_route", None), "path_format", None
+    )
+    pattern = normalize_braces(context_pattern or getattr(route, "path_format", None) or route.path)
+    cached = _CachedRoute(route, context, pattern, frozenset(_PARAMETER_PATTERN.findall(pattern)))
+    if len(_route_cache) >= _CACHE_SIZE:
+        _route_cache.clear()
+    _route_cache[id(route), id(context)] = cached
+    return cached

@@ -1,6 +1,6 @@
-"""Tells the middleware around a Django application which route a request took: only Django itself knows.
+"""Route patterns from Django, which are known only inside of it.
 
-Stands in Django's ``MIDDLEWARE`` as ``metronome.middleware.django.RouteMiddleware``, in any place.
+List ``metronome.middleware.django.RouteMiddleware`` anywhere in Django's ``MIDDLEWARE``.
 """
 
 from collections.abc import Callable
@@ -13,10 +13,10 @@ from metronome.middleware.paths import ROUTE_KEY, normalize_django
 
 
 class RouteMiddleware:
-    """Leaves the route's pattern where `WSGIMiddleware` and `ASGIMiddleware` look for it.
+    """Passes the matched route's pattern to the `WSGIMiddleware` or `ASGIMiddleware` around the application.
 
     Args:
-        get_response: handles a request.
+        get_response: the next middleware or view.
 
     """
 
@@ -29,13 +29,13 @@ class RouteMiddleware:
             markcoroutinefunction(self)
 
     def __call__(self, request: HttpRequest) -> Any:
-        """Handle a request as Django does."""
+        """Handle a request unchanged."""
         return self.get_response(request)
 
-    def process_view(self, request: HttpRequest, view: object, args: object, kwargs: object) -> None:  # noqa: ARG002  # how Django calls it
-        """Note the route, which is known just before its view is called."""
+    def process_view(self, request: HttpRequest, view: object, args: object, kwargs: object) -> None:  # noqa: ARG002  # Django's signature
+        """Store the route's pattern, which is known just before the view is called."""
         match = request.resolver_match
         if match is not None:
-            # An ASGI request has its scope beside the environment that Django makes of it.
-            outside: Any = getattr(request, "scope", request.META)
-            outside[ROUTE_KEY] = normalize_django(match.route)
+            # An ASGI request has its own scope besides the WSGI environment that Django derives from it.
+            environment: Any = getattr(request, "scope", request.META)
+            environment[ROUTE_KEY] = normalize_django(match.route)

@@ -1,79 +1,57 @@
-"""What is reported of a request, under the names that events have in Metronome.
+"""Events that a host can report by `Reporter.track`, and the conversion of records to events.
 
-What a host may say has happened, as `Reporter.track` takes it; each has its place in Metronome and in Matomo.
-
-The names of the fields are those that Metronome gives to Matomo's parameters, so that reports of both kinds are
-counted together.
+Fields have the names that Metronome uses for Matomo's parameters, so that events are counted alike whichever protocol
+they arrive by.
 """
 
 import re
 import traceback
-from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
-from metronome.middleware.client_address import ClientAddressResolver
 from metronome.middleware.config import ClientConfig
-from metronome.middleware.current_request import UNMATCHED, RequestRecord, TrackedEvent
-from metronome.middleware.json import encode_json
+from metronome.middleware.current_request import UNMATCHED, ClientAddressResolver, RequestRecord, TrackedEvent
 
-
-class Product(NamedTuple):
-    """One product of an order or a cart.
-
-    Attributes:
-        sku: its number.
-        name: what it is called.
-        category: what it belongs to.
-        price: of one, in the site's currency.
-        quantity: how many.
-
-    """
-
-    sku: str
-    name: str = ""
-    category: str = ""
-    price: float = 0.0
-    quantity: int = 1
+__all__ = ["content", "download", "event", "exception", "goal", "outlink", "page_view", "site_search"]
 
 
 def page_view(title: str = "", *, id: str | None = None, url: str | None = None) -> dict[str, Any]:  # noqa: A002  # the field's name
-    """Say that a page was seen.
+    """Return the event of a page view.
 
     Args:
-        title: of the page.
-        id: the item that it shows.
-        url: its address, where it is not that of the request.
+        title: the page's title.
+        id: the item that the page shows.
+        url: the page's URL, if it is not that of the current request.
 
     """
     return _without_none(event="view", title=title or None, id=id, url=url)
 
 
 def download(url: str, *, id: str | None = None, format: str | None = None) -> dict[str, Any]:  # noqa: A002  # the fields' names
-    """Say that a file was downloaded.
+    """Return the event of a download.
 
     Args:
-        url: of the file.
-        id: the item that it is of.
-        format: of the file; without it, Metronome counts it as of an unnamed one.
+        url: the file's URL.
+        id: the item that the file belongs to.
+        format: the file's format, as ``csv``.
 
     """
     return _without_none(event="download", download=url, id=id, format=format)
 
 
 def outlink(url: str) -> dict[str, Any]:
-    """Say that somebody went to another site."""
+    """Return the event of a click on a link to another site."""
     return _without_none(event="outlink", link=url)
 
 
 def event(category: str, action: str, name: str | None = None, value: float | None = None) -> dict[str, Any]:
-    """Say that something happened, in Matomo's words.
+    """Return an event with Matomo's four properties.
 
     Args:
-        category: what it belongs to, as ``video``.
-        action: what was done, as ``play``.
-        name: what it was done to.
+        category: as ``video``.
+        action: as ``play``.
+        name: as the title of the video.
         value: a number.
 
     """
@@ -81,23 +59,23 @@ def event(category: str, action: str, name: str | None = None, value: float | No
 
 
 def site_search(keyword: str, *, category: str | None = None, count: int | None = None) -> dict[str, Any]:
-    """Say that somebody searched.
+    """Return the event of a search.
 
     Args:
-        keyword: what for.
-        category: in what.
-        count: how much was found.
+        keyword: the search terms.
+        category: the category searched in.
+        count: the number of results.
 
     """
     return _without_none(event="search", search=keyword, search_category=category, search_count=count)
 
 
 def goal(number: int, *, revenue: float | None = None) -> dict[str, Any]:
-    """Say that a goal was reached.
+    """Return the event of a goal conversion.
 
     Args:
-        number: Matomo's number of the goal.
-        revenue: what it brought.
+        number: Matomo's ID of the goal.
+        revenue: the conversion's revenue.
 
     """
     return _without_none(event="goal", goal=str(number), revenue=revenue)
@@ -106,13 +84,13 @@ def goal(number: int, *, revenue: float | None = None) -> dict[str, Any]:
 def content(
     name: str, *, piece: str | None = None, target: str | None = None, interaction: str | None = None
 ) -> dict[str, Any]:
-    """Say that content was shown, or that somebody did something with it.
+    """Return the event of a content impression, or of an interaction with content.
 
     Args:
-        name: of the content.
-        piece: what was shown of it, as the address of a picture.
-        target: where it leads.
-        interaction: what was done, as ``click``; without it, it was only shown.
+        name: the content's name.
+        piece: the part that was shown, as an image's URL.
+        target: the URL that it links to.
+        interaction: the kind of interaction, as ``click``; None for an impression.
 
     """
     return _without_none(
@@ -120,69 +98,12 @@ def content(
     )
 
 
-def product_view(product: Product) -> dict[str, Any]:
-    """Say that a product was looked at."""
-    return _without_none(
-        event="view",
-        product=product.sku,
-        product_name=product.name or None,
-        product_category=product.category or None,
-        product_price=product.price or None,
-    )
-
-
-def order(
-    number: str,
-    revenue: float,
-    products: Iterable[Product] = (),
-    *,
-    subtotal: float | None = None,
-    tax: float | None = None,
-    shipping: float | None = None,
-    discount: float | None = None,
-) -> dict[str, Any]:
-    """Say that an order was placed.
-
-    Args:
-        number: of the order.
-        revenue: all of it.
-        products: what was ordered.
-        subtotal: without tax and shipping.
-        tax: of it.
-        shipping: of it.
-        discount: of it.
-
-    """
-    return _without_none(
-        event="order",
-        goal="0",
-        order=number,
-        revenue=revenue,
-        items=_items(products),
-        subtotal=subtotal,
-        tax=tax,
-        shipping=shipping,
-        discount=discount,
-    )
-
-
-def cart(revenue: float, products: Iterable[Product]) -> dict[str, Any]:
-    """Say what a cart holds now.
-
-    Args:
-        revenue: what all of it costs.
-        products: what is in it.
-
-    """
-    return _without_none(event="cart", goal="0", revenue=revenue, items=_items(products))
-
-
 def exception(error: BaseException, *, message: str | None = None) -> dict[str, Any]:
-    """Say that an error was raised.
+    """Return the event of an error.
 
     Args:
         error: the exception.
-        message: what is to be read; without it, the exception's own.
+        message: a message, if the exception's own is not the one to report.
 
     """
     return _without_none(
@@ -193,10 +114,6 @@ def exception(error: BaseException, *, message: str | None = None) -> dict[str, 
     )
 
 
-def _items(products: Iterable[Product]) -> str:
-    return encode_json([[*product] for product in products]).decode()
-
-
 def _without_none(**fields: Any) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
@@ -205,23 +122,23 @@ REQUEST_FIELDS: Final = (
     *("ts", "event", "id", "format", "action", "method", "url", "status", "duration"),
     *("referer", "agent", "lang", "clientip"),
 )
-"""All that is reported of a request, where it is known and the host says nothing more."""
+"""The fields of a request's event, unless the host adds some."""
 IDENTIFYING_FIELDS: Final = frozenset({"clientip", "visitor", "session", "user"})
-"""Fields that tell a visitor from others. Metronome makes no visitor without an address."""
+"""Fields that identify a visitor. Metronome derives no visitor without an IP address."""
 MATOMO_IDENTIFYING_FIELDS: Final = IDENTIFYING_FIELDS | {"agent"}
-"""Likewise: where no address is told, Matomo takes the host's own, and tells visitors by their agents."""
+"""Without an IP address, Matomo uses the host's own and distinguishes visitors by user agent."""
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT"})
 _OTHER_METHOD: Final = "(other)"
 _VIEW_STATUSES: Final = frozenset({200, 206, 304})
-_ERRORS_FROM: Final = 400
+_MIN_ERROR_STATUS: Final = 400
 _HTTP_SCHEMES: Final = {"ws": "http", "wss": "https"}
 _ID_MAX_BYTES: Final = 1024
 _CACHE_SIZE: Final = 4096
 
 
 class PathItem(NamedTuple):
-    """What a path says of the item that it is of."""
+    """The item and the format that a path names."""
 
     id: str | None
     format: str | None
@@ -231,10 +148,10 @@ _NO_ITEM: Final = PathItem(None, None)
 
 
 class EventBuilder:
-    """Makes events of what was seen and of what the host says.
+    """Converts records to events.
 
     Args:
-        config: says what of it goes out.
+        config: the reporter's configuration.
 
     """
 
@@ -244,10 +161,10 @@ class EventBuilder:
         self._identifying_fields = IDENTIFYING_FIELDS if config.protocol == "metronome" else MATOMO_IDENTIFYING_FIELDS
         self._keep_query = config.keep_query
         self._pattern = re.compile(config.item_pattern) if config.item_pattern is not None else None
-        self._item = lru_cache(_CACHE_SIZE)(self._find_item)
+        self._find_item_cached = lru_cache(_CACHE_SIZE)(self._find_item)
 
     def build_event(self, record: RequestRecord | TrackedEvent) -> dict[str, Any]:
-        """Return the fields of an event, its time among them as ``ts``, in milliseconds since 1970."""
+        """Return the fields of a record's event; ``ts`` is in milliseconds since 1970."""
         return (
             self._build_request_event(record)
             if isinstance(record, RequestRecord)
@@ -255,22 +172,21 @@ class EventBuilder:
         )
 
     def _build_request_event(self, record: RequestRecord) -> dict[str, Any]:
-        item = self._item(record.path) if self._pattern is not None else _NO_ITEM
+        item = self._find_item_cached(record.path) if self._pattern is not None else _NO_ITEM
+        extra_fields: dict[str, Any] = {}
         if record.extra_fields is not None:
-            described = dict(record.extra_fields)
-            given = described.get("id")
-            if given is not None and given != "":
-                item = PathItem(given, described.get("format"))
-            described.pop("format", None)
-        else:
-            described = {}
+            extra_fields = dict(record.extra_fields)
+            extra_format = extra_fields.pop("format", None)
+            extra_id = extra_fields.get("id")
+            if extra_id is not None and extra_id != "":
+                item = PathItem(extra_id, extra_format)
         event = classify_request(record.method, record.status, item, failed=record.failed)
         fields: dict[str, Any] = {"ts": int(record.started_at * 1000), "event": event}
         if item.id is not None:
             fields["id"] = item.id
-        if item.format and (event == "download" or described.get("event") == "download"):
+        if item.format and (event == "download" or extra_fields.get("event") == "download"):
             fields["format"] = item.format
-        # Whoever asks for what is not there may write any method as well.
+        # Clients that probe for missing paths also send arbitrary methods: each would be an action of its own.
         method = record.method if record.route != UNMATCHED or record.method in _METHODS else _OTHER_METHOD
         fields["action"] = f"{method} {record.route}"
         fields["method"] = record.method
@@ -279,19 +195,18 @@ class EventBuilder:
         if record.duration_ms is not None:
             fields["duration"] = round(record.duration_ms, 3)
         self._add_client_fields(fields, record)
-        fields.update(described)
+        fields.update(extra_fields)
         return self._without_identifying_fields(fields) if record.opted_out else fields
 
     def _build_tracked_event(self, tracked: TrackedEvent) -> dict[str, Any]:
-        at, given, hit = tracked
-        fields: dict[str, Any] = {"ts": int(at * 1000)}
-        if hit is not None:
-            self._add_client_fields(fields, hit)
-        fields.update(given)
-        return self._without_identifying_fields(fields) if hit is not None and hit.opted_out else fields
+        timestamp, own_fields, request = tracked
+        fields: dict[str, Any] = {"ts": int(timestamp * 1000)}
+        if request is not None:
+            self._add_client_fields(fields, request)
+        fields.update(own_fields)
+        return self._without_identifying_fields(fields) if request is not None and request.opted_out else fields
 
     def _add_client_fields(self, fields: dict[str, Any], record: RequestRecord) -> None:
-        """Add who came, to what address, and from where."""
         fields["url"] = self._request_url(record)
         if record.referrer:
             fields["referer"] = record.referrer
@@ -306,45 +221,44 @@ class EventBuilder:
     def _request_url(self, record: RequestRecord) -> str:
         scheme = record.scheme
         if record.forwarded_proto and self._client_address.is_trusted(record.peer_address):
-            # The last proxy is the one that is trusted.
-            told = record.forwarded_proto.rpartition(",")[2].strip().lower()
-            scheme = told if told in {"http", "https", *_HTTP_SCHEMES} else scheme
+            # The last value is the one that the trusted proxy has added.
+            forwarded_scheme = record.forwarded_proto.rpartition(",")[2].strip().lower()
+            scheme = forwarded_scheme if forwarded_scheme in {"http", "https", *_HTTP_SCHEMES} else scheme
         url = f"{_HTTP_SCHEMES.get(scheme, scheme)}://{record.host}{record.path}"
         return f"{url}?{record.query}" if record.query and self._keep_query else url
 
     def _without_identifying_fields(self, fields: dict[str, Any]) -> dict[str, Any]:
-        """Take away what tells a visitor from others."""
         if not self._honours_signals:
             return fields
         return {name: value for name, value in fields.items() if name not in self._identifying_fields}
 
     def _find_item(self, path: str) -> PathItem:
-        found = self._pattern.search(path) if self._pattern is not None else None
-        if found is None:
+        match = self._pattern.search(path) if self._pattern is not None else None
+        if match is None:
             return _NO_ITEM
-        item = unquote(found["id"]) if found["id"] else ""
-        # Metronome refuses a longer id, and with it the whole event.
+        item = unquote(match["id"]) if match["id"] else ""
+        # Metronome rejects an event with a longer ID.
         if not item or len(item.encode(errors="replace")) > _ID_MAX_BYTES:
             return _NO_ITEM
-        form = found["format"] if "format" in found.re.groupindex else None
-        return PathItem(item, form.lower() if form else None)
+        item_format = match["format"] if "format" in match.re.groupindex else None
+        return PathItem(item, item_format.lower() if item_format else None)
 
 
 def classify_request(method: str, status: int | None, item: PathItem, *, failed: bool = False) -> str:
-    """Say what a request counts as, by the rule that Metronome has for the lines of access logs.
+    """Return what a request counts as, by the rule that Metronome applies to the lines of access logs.
 
     Args:
-        method: of the request.
-        status: what it was answered with, or None where it was not.
-        item: what it is of.
+        method: the HTTP method.
+        status: the response's status, or None if there was no response.
+        item: the item that was requested.
         failed: whether the host raised an error.
 
     Returns:
-        A ``view`` or a ``download`` only if a GET showed an item; else ``error`` or ``request``.
+        ``view`` or ``download`` for a successful GET of an item; else ``error`` or ``request``.
 
     """
     if failed:
         return "error"
     if item.id is not None and method == "GET" and status in _VIEW_STATUSES:
         return "download" if item.format else "view"
-    return "error" if status is not None and status >= _ERRORS_FROM else "request"
+    return "error" if status is not None and status >= _MIN_ERROR_STATUS else "request"

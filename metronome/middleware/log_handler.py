@@ -1,14 +1,13 @@
-"""A `logging.Handler` by which a host's log records are events, beside its requests."""
+"""A `logging.Handler` that reports a host's log records as events."""
 
 import logging
 import threading
 import traceback
 from typing import Any, Final
 
-from metronome.middleware.background_sender import THREAD_NAME
 from metronome.middleware.current_request import CURRENT_REQUEST, TrackedEvent
 from metronome.middleware.reporter import Reporter
-from metronome.middleware.stats import LOGGER_NAME
+from metronome.middleware.transport import LOGGER_NAME, THREAD_NAME
 
 _STANDARD_ATTRIBUTES: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 _RESERVED_FIELDS: Final = frozenset(
@@ -18,13 +17,13 @@ _SCALAR_TYPES: Final = (str, int, float, bool)
 
 
 class ReportingHandler(logging.Handler):
-    """Reports log records: those from `ERROR` on as ``error``, others as ``log``.
+    """Reports log records as ``log`` events, and those of level `ERROR` and above as ``error`` events.
 
-    What the clients themselves log is left out, so that no report makes another.
+    Records of the middleware itself are skipped, so that a report never causes another.
 
     Args:
-        reporter: where to.
-        level: the lowest that is reported.
+        reporter: receives the events.
+        level: the lowest level to report.
 
     """
 
@@ -33,24 +32,24 @@ class ReportingHandler(logging.Handler):
         self.reporter = reporter
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Report a record; whatever is wrong with it, nothing is raised."""
+        """Report a record; errors are counted, never raised."""
         if record.name == LOGGER_NAME or record.name.startswith(f"{LOGGER_NAME}."):
             return
         if threading.current_thread().name == THREAD_NAME:
             return
         try:
-            handled = CURRENT_REQUEST.get()
-            during = None if handled is None else handled.snapshot()
-            self.reporter.report(TrackedEvent(record.created, record_fields(record), during))
-        except Exception as error:  # noqa: BLE001  # a host is not to fail because of what it logs
+            request = CURRENT_REQUEST.get()
+            snapshot = None if request is None else request.snapshot()
+            self.reporter.report(TrackedEvent(record.created, record_fields(record), snapshot))
+        except Exception as error:  # noqa: BLE001  # logging must not break the host
             self.reporter.count_error(error)
 
 
 def record_fields(record: logging.LogRecord) -> dict[str, Any]:
     """Return a log record as the fields of an event.
 
-    What was given as ``extra`` and is a text, a number or a truth value is kept under its own name; where that would
-    say of the event what is not meant of it, as ``record_time``.
+    Values of ``extra`` that are texts, numbers or booleans keep their names, except those that an event reserves:
+    ``time`` becomes ``record_time``.
     """
     fields: dict[str, Any] = {
         f"record_{name}" if name in _RESERVED_FIELDS else name: value

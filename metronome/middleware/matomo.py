@@ -20,8 +20,8 @@ from urllib.parse import quote_from_bytes
 
 from metronome.matomo_parameters import NON_EVENT_PARAMETERS, PARAMETERS
 from metronome.middleware.config import ClientConfig
-from metronome.middleware.json import encode_json
-from metronome.middleware.response_policy import SendOutcome, TargetResponse, evaluate_failure
+from metronome.middleware.native import encode_json
+from metronome.middleware.transport import SendOutcome, TargetResponse, evaluate_failure
 
 _POLYNOMIAL: Final = 0xC96C5795D7870F42
 """0x42F0E1EBA9EA3693 with its bits reversed."""
@@ -68,7 +68,7 @@ _CACHED_MAX_CHARACTERS: Final = 512
 
 
 class MatomoProtocol:
-    """Encode events for a Matomo and interpret its responses; has the attributes and methods of `NativeProtocol`.
+    """Matomo as a target: see `metronome.middleware.transport.TargetProtocol`.
 
     Args:
         config: URL, site, key and custom dimensions of the Matomo.
@@ -91,7 +91,7 @@ class MatomoProtocol:
         self.body_suffix = b"]" + token + b"}"
 
     def encode(self, fields: Mapping[str, Any], event_id: str) -> bytes:
-        """Return an event as a query in a JSON string (see `NativeProtocol.encode`)."""
+        """Return an event as a query in a JSON string ."""
         parameters = self.build_parameters(fields, event_id)
         query = "".join([f"&{name}={_quote_value(value)}" for name, value in parameters.items()])
         return f'"?{self._common_query}{query}"'.encode()
@@ -128,7 +128,7 @@ class MatomoProtocol:
             )
             return SendOutcome(sent=tracked, rejected=max(count - tracked, 0), reason=reason)
         if response.status in _SUCCESS:
-            return SendOutcome(rejected=count, reason=f"{self.url} is not a Matomo: correct the URL")
+            return SendOutcome(rejected=count, reason=f"{self.url} is not a Matomo: check the URL")
         return evaluate_failure(response, count, self.url)
 
     def _add_event_parameters(self, parameters: dict[str, Any], fields: Mapping[str, Any]) -> None:

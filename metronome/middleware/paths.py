@@ -1,9 +1,7 @@
-"""Patterns of routes, in the one form in which they are reported: ``/users/:id``.
+"""Route patterns in one form, ``/users/:id``, and the filter of paths that are not reported.
 
-Each framework writes them in its own: ``/users/{id:int}`` (Starlette, FastAPI, aiohttp), ``/users/<int:id>`` (Flask,
-Django), ``^users/(?P<id>[0-9]+)/$`` (Django's regular expressions).
-
-Which requests are not reported.
+Frameworks write patterns as ``/users/{id:int}`` (Starlette, FastAPI, aiohttp), ``/users/<int:id>`` (Flask, Django) or
+``^users/(?P<id>[0-9]+)/$`` (Django's regular expressions).
 """
 
 import re
@@ -19,78 +17,78 @@ _NAMED_GROUP_PATTERN = re.compile(r"\(\?P<(\w+)>")
 _ESCAPE_PATTERN = re.compile(r"\\(.)")
 _CACHE_SIZE: Final = 4096
 ROUTE_KEY: Final = "metronome.route"
-"""Where, in an ASGI scope or a WSGI environment, an application may say itself what the route is, as with braces."""
+"""The key of an ASGI scope or a WSGI environment under which an application can set its route, as ``/users/{id}``."""
 WILDCARD: Final = "*"
-"""Stands for what a pattern does not name."""
+"""Replaces the unnamed parts of a pattern."""
 
 
 @lru_cache(_CACHE_SIZE)
 def normalize_braces(pattern: str) -> str:
-    """Read a pattern of Starlette, FastAPI or aiohttp."""
+    """Normalize a pattern of Starlette, FastAPI or aiohttp."""
     return _with_leading_slash(_BRACE_PATTERN.sub(r":\1", pattern))
 
 
 @lru_cache(_CACHE_SIZE)
 def normalize_angles(pattern: str) -> str:
-    """Read a pattern of Flask, or of Django's ``path()``."""
+    """Normalize a pattern of Flask or of Django's ``path()``."""
     return _with_leading_slash(_ANGLE_PATTERN.sub(r":\1", pattern))
 
 
 @lru_cache(_CACHE_SIZE)
 def normalize_django(pattern: str) -> str:
-    """Read a ``resolver_match.route`` of Django's: parts of ``path()`` and of ``re_path()``, one after the other."""
+    """Normalize Django's ``resolver_match.route``, a concatenation of patterns of ``path()`` and ``re_path()``."""
     return (
         _with_leading_slash(_replace_groups(pattern)) if "(" in pattern or "^" in pattern else normalize_angles(pattern)
     )
 
 
 def replace_values_with_names(path: str, values: Mapping[str, Any]) -> str | None:
-    """Put names in the place of values in a path, where nothing else tells its pattern.
+    """Derive a pattern from a path by replacing the values of its parameters with their names.
 
     Args:
-        path: as it came.
-        values: what was found in it, by their names.
+        path: the requested path.
+        values: the parameters' values by name.
 
     Returns:
-        The pattern; or None if a value is not a whole segment, or some segments, of the path.
+        The pattern, or None if a value does not match whole segments of the path.
 
     """
     named = f"{path}/"
     for name, value in reversed(tuple(values.items())):
-        # The last place: it is what comes first in a path that is fixed.
-        before, found, after = named.rpartition(f"/{value}/")
-        if not found:
+        # The last occurrence: the fixed segments of a path usually precede its parameters.
+        before, match, after = named.rpartition(f"/{value}/")
+        if not match:
             return None
         named = f"{before}/:{name}/{after}"
     return named[:-1]
 
 
 def _replace_groups(pattern: str) -> str:
-    """Put names in the place of a regular expression's groups, and take away what anchors and repeats."""
-    text, at = "", 0
-    while at < len(pattern):
-        letter = pattern[at]
-        if letter == "(":
-            end = _end_of_group(pattern, at)
-            name = _NAMED_GROUP_PATTERN.match(pattern, at)
+    """Replace the groups of a regular expression with their names, and remove anchors and quantifiers."""
+    text, position = "", 0
+    while position < len(pattern):
+        character = pattern[position]
+        if character == "(":
+            end = _end_of_group(pattern, position)
+            name = _NAMED_GROUP_PATTERN.match(pattern, position)
             text += f":{name[1]}" if name else WILDCARD
-            at = end
+            position = end
         else:
-            text += pattern[at : at + 2] if letter == "\\" else letter
-            at += 2 if letter == "\\" else 1
+            text += pattern[position : position + 2] if character == "\\" else character
+            position += 2 if character == "\\" else 1
     text = re.sub(r"\\[AZbBz]|(?<!\\)[\^$?+]", "", text)
     return _ANGLE_PATTERN.sub(r":\1", _ESCAPE_PATTERN.sub(r"\1", text))
 
 
-def _end_of_group(pattern: str, at: int) -> int:
+def _end_of_group(pattern: str, position: int) -> int:
     depth = 0
-    while at < len(pattern):
-        letter = pattern[at]
-        depth += (letter == "(") - (letter == ")")
-        at += 2 if letter == "\\" else 1
+    while position < len(pattern):
+        character = pattern[position]
+        depth += (character == "(") - (character == ")")
+        position += 2 if character == "\\" else 1
         if depth == 0:
             break
-    return at
+    return position
 
 
 def _with_leading_slash(pattern: str) -> str:
@@ -98,10 +96,10 @@ def _with_leading_slash(pattern: str) -> str:
 
 
 class PathFilter:
-    """Says of a request whether it is left out.
+    """Decides which requests are not reported, by the ``skip`` and ``skip_if`` of the configuration.
 
     Args:
-        reporter: whose configuration names the paths, and what else decides.
+        reporter: has the configuration and counts errors of ``skip_if``.
 
     """
 
@@ -113,13 +111,13 @@ class PathFilter:
         self._skip_if = config.skip_if
 
     def __call__(self, method: str, path: str) -> bool:
-        """Tell whether a request of this method and path is not reported."""
+        """Return whether to skip a request."""
         if self._prefixes and (path in self._paths or path.startswith(self._prefixes)):
             return True
         if self._skip_if is None:
             return False
         try:
             return bool(self._skip_if(method, path))
-        except Exception as error:  # noqa: BLE001  # a request is not to fail because of a report
+        except Exception as error:  # noqa: BLE001  # reporting must not break the host
             self._count_error(error)
             return False

@@ -1,7 +1,7 @@
-"""Takes what is seen in a host, and brings it to the target in the background.
+"""Queues records and sends them to the target in the background.
 
-The host's own threads do no more than put something small into a queue. Each process that the host forks begins anew,
-with a queue and a thread of its own: what its parent holds, its parent sends.
+The host's threads only append to a queue. A forked process starts with an empty queue and a thread of its own; its
+parent sends what the parent has queued.
 """
 
 import atexit
@@ -12,19 +12,20 @@ from types import TracebackType
 from typing import Any, Final, Self
 from weakref import WeakSet
 
-from metronome.middleware.background_sender import BackgroundSender
 from metronome.middleware.config import ClientConfig
 from metronome.middleware.current_request import CURRENT_REQUEST, RequestRecord, TrackedEvent
-from metronome.middleware.stats import Stats, StatsCounter, describe_error
+from metronome.middleware.matomo import MatomoProtocol
+from metronome.middleware.native import TickProtocol
+from metronome.middleware.transport import BackgroundSender, Stats, StatsCounter, describe_error
 
 _REPORTERS: Final[WeakSet["Reporter"]] = WeakSet()
 
 
 class Reporter:
-    """Reports to one target. Any number of middlewares, handlers and threads may share one; none of it raises.
+    """Reports to one target. Middleware, log handlers and threads may share one; none of its methods raises.
 
     Args:
-        config: where to, what, and how hard to try.
+        config: where to send, what to report, and how to queue and retry.
 
     """
 
@@ -36,74 +37,77 @@ class Reporter:
         _REPORTERS.add(self)
 
     def __enter__(self) -> Self:
-        """Return this reporter; what is queued at the block's end is sent then."""
+        """Return this reporter, which is closed at the end of the block."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Send what is queued, and end."""
+        """Close the reporter."""
         self.close()
 
     def report(self, record: RequestRecord | TrackedEvent) -> None:
-        """Queue what was seen; what does not fit is dropped and counted."""
+        """Queue a record; if the queue is full, drop and count it."""
         self._sender.put(record)
 
     def track(self, event: str | Mapping[str, Any], /, **fields: Any) -> None:
-        """Report that something has happened.
+        """Report an event.
 
-        While a request is handled, the event gets its visitor's address, agent and language, its URL and its referer,
-        where *fields* say nothing else.
+        During a request, the event gets the client's IP address, user agent, language, URL and referrer, unless
+        *fields* override them.
 
         Args:
-            event: what happened: ``view``, ``download`` or any name; or what a function of
-                `metronome.middleware.events` returns.
-            fields: of the event, as ``POST /tick`` takes them.
+            event: the event's name, as ``view``, or the event that a function of `metronome.middleware.events` returns.
+            fields: fields as ``POST /tick`` accepts them.
 
         """
         try:
-            named: Mapping[str, Any] = {"event": event} if isinstance(event, str) else event
-            handled = CURRENT_REQUEST.get()
-            during = None if handled is None else handled.snapshot()
-            self._sender.put(TrackedEvent(time.time(), {**named, **fields}, during))
-        except Exception as error:  # noqa: BLE001  # no host is to fail because of a report
+            event_fields: Mapping[str, Any] = {"event": event} if isinstance(event, str) else event
+            request = CURRENT_REQUEST.get()
+            snapshot = None if request is None else request.snapshot()
+            self._sender.put(TrackedEvent(time.time(), {**event_fields, **fields}, snapshot))
+        except Exception as error:  # noqa: BLE001  # reporting must not break the host
             self.count_error(error)
 
     def count_error(self, error: Exception) -> None:
-        """Count that reporting went wrong; the log tells of it, once a minute at most."""
+        """Count an error in reporting; problems are logged at most once a minute."""
         self._stats.add(errors=1, reason=describe_error(error))
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Send what is queued, and wait until that is done.
+        """Send the queued reports and wait for the target's response.
 
         Args:
-            timeout: how long to wait at most; without them, `ClientConfig.shutdown_timeout_seconds`.
+            timeout: maximum seconds to wait; default `ClientConfig.shutdown_timeout_seconds`.
 
         Returns:
-            Whether nothing is left.
+            Whether the queue has been drained.
 
         """
         return self._sender.flush(self.config.shutdown_timeout_seconds if timeout is None else timeout)
 
     def close(self, timeout: float | None = None) -> bool:
-        """Do as `flush`, drop what is left, and end the thread; what is reported later starts another."""
-        done = self.flush(timeout)
-        ended, self._sender = self._sender, BackgroundSender(self.config, self._stats)
-        ended.stop()
-        return done
+        """Flush, drop the remaining reports and end the thread; a later report starts another."""
+        is_drained = self.flush(timeout)
+        closed_sender, self._sender = self._sender, self._new_sender()
+        closed_sender.stop()
+        return is_drained
 
     def stats(self) -> Stats:
-        """Return what became of reports so far, in this process."""
+        """Return the counts of this process so far."""
         return self._stats.stats(self._sender.queued)
 
     def _reset(self) -> None:
         self._stats = StatsCounter(self.config.url, time.monotonic)
-        self._sender = BackgroundSender(self.config, self._stats)
+        self._sender = self._new_sender()
+
+    def _new_sender(self) -> BackgroundSender:
+        protocol = MatomoProtocol if self.config.protocol == "matomo" else TickProtocol
+        return BackgroundSender(self.config, protocol(self.config), self._stats)
 
 
 def _reset_after_fork() -> None:
     for reporter in list(_REPORTERS):
-        reporter._reset()  # noqa: SLF001  # of this module
+        reporter._reset()  # noqa: SLF001  # same module
 
 
 def _close_all() -> None:

@@ -1,9 +1,8 @@
 """Middleware for WSGI applications: Flask, Django and all others.
 
-Source: PEP 3333. What the application returns is iterated and closed by the server as it would be without.
+Source: PEP 3333. The server iterates and closes the response as it would without the middleware.
 """
 
-import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 from urllib.parse import quote
@@ -24,7 +23,6 @@ Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 WSGIApp = Callable[[Environ, StartResponse], Iterable[bytes]]
 
-_ERROR_STATUS: Final = 500
 _DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
 _MAX_CHARACTERS: Final = TEXT_MAX_CHARACTERS
 
@@ -34,7 +32,7 @@ class WSGIMiddleware:
 
     Args:
         app: the application.
-        reporter: where to.
+        reporter: receives the requests.
 
     """
 
@@ -45,7 +43,7 @@ class WSGIMiddleware:
         self._report_on_start = reporter.config.mode == "request"
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        """Handle a request as the application does."""
+        """Pass a request to the application."""
         if self._is_skipped(environ.get("REQUEST_METHOD", "GET"), environ.get("PATH_INFO", "")):
             return self.app(environ, start_response)
         request = _WSGIRequest(self.reporter, environ, report_on_start=self._report_on_start)
@@ -53,103 +51,71 @@ class WSGIMiddleware:
         try:
             body = self.app(environ, request.wrap_start_response(start_response))
         except BaseException as error:
-            request.report_end(failed=isinstance(error, Exception))
+            request.finish(failed=isinstance(error, Exception))
             raise
-        if isinstance(body, list | tuple):
-            # All of it is there, and servers look at how long a list is.
-            request.report_end()
-            return body
         wrapper = environ.get("wsgi.file_wrapper")
-        if isinstance(wrapper, type) and isinstance(body, wrapper):
-            # Only what is one itself is sent by the system.
-            request.report_end()
+        if isinstance(body, list | tuple) or (isinstance(wrapper, type) and isinstance(body, wrapper)):
+            # Servers read the length of a list, and send a file with sendfile only if it is their own wrapper.
+            request.finish()
             return body
         return _ReportingBody(body, request)
 
 
 class _WSGIRequest(CurrentRequest):
-    """One request, from its start to the end of its response."""
-
-    __slots__ = (
-        "_environ",
-        "_is_reported",
-        "_original_path",
-        "_report_on_start",
-        "_reporter",
-        "_route",
-        "_started_at",
-        "_started_clock",
-        "_status",
-    )
+    __slots__ = ("_environ", "_original_path", "_route")
 
     def __init__(self, reporter: Reporter, environ: Environ, *, report_on_start: bool) -> None:
-        super().__init__(self._build_record)
-        self._started_at = time.time()
-        self._started_clock = time.perf_counter()
-        self._reporter = reporter
+        super().__init__(reporter, report_on_start=report_on_start)
         self._environ = environ
-        # Dispatchers move what they have looked at from one to the other.
+        # Dispatchers move the parts that they have handled from PATH_INFO to SCRIPT_NAME.
         self._original_path = environ.get("SCRIPT_NAME", ""), environ.get("PATH_INFO", "")
-        self._report_on_start = report_on_start
-        self._status: int | None = None
         self._route: str | None = None
-        self._is_reported = False
 
     def wrap_start_response(self, start_response: StartResponse) -> StartResponse:
-        """Return what starts a response as *start_response* does, and looks at it."""
+        """Return a callable that starts a response as *start_response* does and records its status."""
 
-        def watching(status: str, headers: list[tuple[str, str]], *exc_info: Any, **more: Any) -> Any:
-            write = start_response(status, headers, *exc_info, **more)
+        def start_and_inspect(status: str, headers: list[tuple[str, str]], *exc_info: Any, **kwargs: Any) -> Any:
+            write = start_response(status, headers, *exc_info, **kwargs)
             self._inspect_start(status, headers)
             return write
 
-        return watching
+        return start_and_inspect
 
-    def report_end(self, *, failed: bool = False) -> None:
-        """Report the request, unless that is done; then nothing is being handled any more."""
+    def finish(self, *, failed: bool = False) -> None:
+        """Report the request unless that has been done; afterwards no request is current."""
         CURRENT_REQUEST.set(None)
-        if failed and self._status is None:
-            self._status = _ERROR_STATUS
-        if not self._is_reported:
-            self._report(
-                (time.perf_counter() - self._started_clock) * 1000 if not self._report_on_start else None, failed=failed
-            )
+        if failed:
+            self.mark_failed()
+        self.report_end()
 
     def _inspect_start(self, status: str, headers: list[tuple[str, str]]) -> None:
         try:
             self._status = int(status[:3])
-            # Flask forgets it before the response has ended.
+            # Flask forgets its route before the response has ended.
             self._route = route_pattern(self._environ, self._original_path[0])
             if not self._report_on_start:
-                kinds = [value for name, value in headers if name.lower() == "content-type"]
-                self._report_on_start = bool(kinds) and kinds[0].startswith(EVENT_STREAM_TYPE)
-        except Exception as error:  # noqa: BLE001  # whatever the application says is the server's to judge
+                content_types = [value for name, value in headers if name.lower() == "content-type"]
+                self._report_on_start = bool(content_types) and content_types[0].startswith(EVENT_STREAM_TYPE)
+        except Exception as error:  # noqa: BLE001  # an invalid response is for the server to reject
             self._reporter.count_error(error)
-        if self._report_on_start and not self._is_reported:
-            self._report(None, failed=False)
+        self.report_start()
 
-    def _report(self, milliseconds: float | None, *, failed: bool) -> None:
-        self._is_reported = True
-        try:
-            self._reporter.report(self._build_record(milliseconds, failed=failed))
-        except Exception as error:  # noqa: BLE001  # no host is to fail because of a report
-            self._reporter.count_error(error)
-
-    def _build_record(self, milliseconds: float | None = None, *, failed: bool = False) -> RequestRecord:
+    def snapshot(self, duration_ms: float | None = None) -> RequestRecord:
         get = self._environ.get
-        script, path = self._original_path
+        script_name, path = self._original_path
         scheme = get("wsgi.url_scheme", "http")
+        # PEP 3333: each character stands for a byte.
+        path_bytes = (script_name + path)[:_MAX_CHARACTERS].encode("latin-1", "replace")
         return RequestRecord(
             self._started_at,
-            milliseconds,
+            duration_ms,
             get("REQUEST_METHOD", "GET"),
-            self._route or route_pattern(self._environ, script),
+            self._route or route_pattern(self._environ, script_name),
             self._status,
-            failed,
+            self._failed,
             scheme,
             get("HTTP_HOST") or _server_host(scheme, get("SERVER_NAME", "localhost"), get("SERVER_PORT", "")),
-            # What stands there are bytes, each as the character of its number.
-            quote((script + path)[:_MAX_CHARACTERS].encode("latin-1", "replace"), safe=SAFE_IN_PATHS)[:_MAX_CHARACTERS],
+            quote(path_bytes, safe=SAFE_IN_PATHS)[:_MAX_CHARACTERS],
             get("QUERY_STRING", "")[:_MAX_CHARACTERS],
             get("REMOTE_ADDR", ""),
             get("HTTP_X_FORWARDED_FOR", "")[-_MAX_CHARACTERS:],
@@ -163,7 +129,7 @@ class _WSGIRequest(CurrentRequest):
 
 
 class _ReportingBody:
-    """What an application returned, whose end ends the request."""
+    """A response's body; the request is reported when the server closes it."""
 
     def __init__(self, body: Iterable[bytes], request: _WSGIRequest) -> None:
         self._body = body
@@ -186,7 +152,6 @@ class _ReportingBody:
             raise
 
     def close(self) -> None:
-        """Close the body as the server would, and report the request."""
         try:
             close = getattr(self._body, "close", None)
             if close is not None:
@@ -195,26 +160,26 @@ class _ReportingBody:
             self._failed = True
             raise
         finally:
-            self._request.report_end(failed=self._failed)
+            self._request.finish(failed=self._failed)
 
 
 def route_pattern(environ: Environ, script_name: str) -> str:
-    """Return the pattern of the route that a request took, in the form of `metronome.middleware.paths`.
+    """Return the pattern of a request's route, in the form of `metronome.middleware.paths`.
 
     Args:
-        environ: as the application has left it.
-        script_name: the ``SCRIPT_NAME`` that it came with: what is more by now are applications inside the application.
+        environ: the environment as the application has left it.
+        script_name: the ``SCRIPT_NAME`` before the application ran; what has been added since are mounts.
 
     """
-    told = environ.get(ROUTE_KEY)
-    if told is not None:
-        return normalize_braces(str(told))
-    mounted = environ.get("SCRIPT_NAME", "")[len(script_name) :]
-    # Werkzeug, and so Flask, leaves its request here.
+    explicit = environ.get(ROUTE_KEY)
+    if explicit is not None:
+        return normalize_braces(str(explicit))
+    mount_path = environ.get("SCRIPT_NAME", "")[len(script_name) :]
+    # Werkzeug, and thus Flask, stores its request here.
     rule = getattr(environ.get("werkzeug.request"), "url_rule", None)
     if rule is not None:
-        return f"{mounted}{normalize_angles(rule.rule)}"
-    return f"{mounted}/{WILDCARD}" if mounted else UNMATCHED
+        return f"{mount_path}{normalize_angles(rule.rule)}"
+    return f"{mount_path}/{WILDCARD}" if mount_path else UNMATCHED
 
 
 def _server_host(scheme: str, name: str, port: str) -> str:

@@ -1,4 +1,4 @@
-"""Hosts as processes on the loopback, each as it would be run for real, and what is sent to them."""
+"""Hosts: real services with the middleware, run as processes under the servers that people use."""
 
 import contextlib
 import http.client
@@ -22,7 +22,7 @@ START_SECONDS: Final = 30
 STOP_SECONDS: Final = 30
 AGENT: Final = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 REFERER: Final = "https://www.example.org/links/"
-VISITOR: Final = {
+VISITOR_HEADERS: Final = {
     "User-Agent": AGENT,
     "Referer": REFERER,
     "Accept-Language": "de, en;q=0.5",
@@ -30,50 +30,37 @@ VISITOR: Final = {
 }
 
 _HOSTS: Final = "tests.middleware.hosts"
-_ASGI: Final = ("-m", "uvicorn", "--host", "127.0.0.1", "--no-access-log", "--no-proxy-headers")
+_ASGI: Final = ("-m", "uvicorn", "--host", "127.0.0.1", "--no-access-log", "--no-proxy-headers", "--port", "{port}")
 _WSGI: Final = ("-m", "gunicorn", "--bind", "127.0.0.1:{port}", "--graceful-timeout", "20")
-KINDS: Final = {
-    "uvicorn, FastAPI": (*_ASGI, "--port", "{port}", f"{_HOSTS}.with_fastapi:app"),
-    "uvicorn with two workers, FastAPI": (
-        *_ASGI,
-        "--port",
-        "{port}",
-        "--workers",
-        "2",
-        f"{_HOSTS}.with_fastapi:app",
-    ),
-    "uvicorn, Starlette": (*_ASGI, "--port", "{port}", f"{_HOSTS}.with_starlette:app"),
-    "uvicorn, Django": (*_ASGI, "--port", "{port}", f"{_HOSTS}.with_django:asgi_application"),
-    "gunicorn sync, Flask": (*_WSGI, f"{_HOSTS}.with_flask:application"),
-    "gunicorn threads, Flask": (
-        *_WSGI,
-        "--worker-class",
-        "gthread",
-        "--threads",
-        "4",
-        f"{_HOSTS}.with_flask:application",
-    ),
-    "gunicorn preload, Flask": (*_WSGI, "--preload", "--workers", "2", f"{_HOSTS}.with_flask:application"),
+_FLASK: Final = f"{_HOSTS}.with_flask:application"
+HOSTS: Final = {
+    "uvicorn, FastAPI": (*_ASGI, f"{_HOSTS}.with_fastapi:app"),
+    "uvicorn with two workers, FastAPI": (*_ASGI, "--workers", "2", f"{_HOSTS}.with_fastapi:app"),
+    "uvicorn, Starlette": (*_ASGI, f"{_HOSTS}.with_starlette:app"),
+    "uvicorn, Django": (*_ASGI, f"{_HOSTS}.with_django:asgi_application"),
+    "gunicorn threads, Flask": (*_WSGI, "--worker-class", "gthread", "--threads", "4", _FLASK),
+    "gunicorn preload, Flask": (*_WSGI, "--preload", "--workers", "2", _FLASK),
     "gunicorn, Django": (*_WSGI, "--workers", "2", f"{_HOSTS}.with_django:application"),
     "aiohttp": ("-m", f"{_HOSTS}.with_aiohttp", "{port}"),
 }
+"""Arguments of Python for each host."""
 WITH_WEBSOCKETS: Final = ("uvicorn, FastAPI", "aiohttp")
 
 
 class Reply(NamedTuple):
-    """What a host answered."""
+    """A host's response."""
 
     status: int
     body: bytes
 
 
 class Host:
-    """A host that runs.
+    """A running host.
 
     Args:
-        port: where it listens.
-        process: its (main) process.
-        log: what it has written.
+        port: the port it listens on.
+        process: its main process.
+        log: the file of its output.
 
     """
 
@@ -84,44 +71,44 @@ class Host:
 
     @property
     def log(self) -> str:
-        """All that it has written."""
+        """Its output."""
         return self._log.read_text(errors="replace")
 
-    def ask(
+    def request(
         self, path: str, method: str = "GET", body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> Reply:
-        """Send one request, as the visitor of the tests sends them."""
-        line = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        """Send a request with the headers of the tests' visitor."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
-            given = VISITOR | ({"Content-Type": "application/octet-stream"} if body is not None else {})
-            line.request(method, path, body, given | dict(headers or {}))
-            response = line.getresponse()
+            content_type = {"Content-Type": "application/octet-stream"} if body is not None else {}
+            connection.request(method, path, body, VISITOR_HEADERS | content_type | dict(headers or {}))
+            response = connection.getresponse()
             return Reply(response.status, response.read())
         finally:
-            line.close()
+            connection.close()
 
     def stop(self) -> int:
-        """End it with SIGTERM, as a supervisor does; returns its exit code."""
+        """Stop it by SIGTERM, as a supervisor does; return its exit code."""
         self._process.terminate()
         return self._process.wait(STOP_SECONDS)
 
     def kill(self) -> None:
-        """End it with SIGKILL, if it runs."""
+        """Kill it if it is running."""
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()
 
 
 @contextlib.contextmanager
-def hosting(kind: str, folder: Path, **config: Any) -> Iterator[Host]:
-    """Run a host of one of the `KINDS`, with a client that is configured so.
+def hosting(name: str, folder: Path, **config: Any) -> Iterator[Host]:
+    """Run one of `HOSTS` with a `ClientConfig`.
 
     Raises:
         AssertionError: it does not start.
 
     """
     port = free_port()
-    command = [sys.executable, *(part.format(port=port) for part in KINDS[kind])]
+    command = [sys.executable, *(part.format(port=port) for part in HOSTS[name])]
     log = folder / "host.log"
     environment = os.environ | {ENVIRONMENT: json.dumps(config), "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": ""}
     with log.open("wb") as output:
@@ -129,7 +116,7 @@ def hosting(kind: str, folder: Path, **config: Any) -> Iterator[Host]:
     host = Host(port, process, log)
     try:
         deadline = time.monotonic() + START_SECONDS
-        while not _answers(host):
+        while not _is_healthy(host):
             assert process.poll() is None, host.log
             assert time.monotonic() < deadline, host.log
             time.sleep(0.05)
@@ -138,14 +125,14 @@ def hosting(kind: str, folder: Path, **config: Any) -> Iterator[Host]:
         host.kill()
 
 
-def _answers(host: Host) -> bool:
+def _is_healthy(host: Host) -> bool:
     with contextlib.suppress(OSError, http.client.HTTPException):
-        return host.ask("/health").status == 200
+        return host.request("/health").status == 200
     return False
 
 
-def documents(server: Server) -> list[dict[str, Any]]:
-    """End a Metronome that has shipped everything, and return what is in its store, by time."""
+def stored_events(server: Server) -> list[dict[str, Any]]:
+    """Stop a Metronome server that has shipped everything, and return its store's documents by timestamp."""
     server.wait_until_shipped()
     assert server.stop() == 0
     with duckdb.connect(server.data / "metronome.duckdb", read_only=True) as database:

@@ -1,4 +1,4 @@
-"""A real HTTP server that keeps what it is sent, and answers as it is told."""
+"""A real HTTP server that keeps the requests it receives and responds as a test specifies."""
 
 import contextlib
 import ssl
@@ -11,67 +11,72 @@ from typing import Any, NamedTuple
 import orjson
 
 
-class Received(NamedTuple):
-    """One request."""
+class ReceivedRequest(NamedTuple):
+    """A request that the server has received."""
 
     path: str
     headers: dict[str, str]
     body: bytes
 
 
-class Said(NamedTuple):
-    """One answer; None as the status closes the line without one."""
+class CannedResponse(NamedTuple):
+    """A response; a status of None closes the connection without one."""
 
     status: int | None
     body: bytes = b""
     headers: dict[str, str] | None = None
 
 
+Respond = Callable[[ReceivedRequest], CannedResponse]
+
+
 class Recorder:
-    """What came in so far.
+    """The requests received so far.
 
     Args:
-        answer: says what each request is answered with.
+        respond: returns the response to a request.
 
     """
 
-    def __init__(self, answer: Callable[[Received], Said]) -> None:
-        self.answer = answer
-        self.closed = 0
-        self.received: list[Received] = []
+    def __init__(self, respond: Respond) -> None:
+        self.respond = respond
+        self.closed_connections = 0
+        self.requests: list[ReceivedRequest] = []
         self.url = ""
 
-    def wait_for(self, count: int) -> None:
-        """Wait until so many requests have come."""
+    def events(self) -> list[Any]:
+        """Return the events of all requests to ``/tick``."""
+        return [orjson.loads(line) for request in self.requests for line in request.body.splitlines()]
+
+    def wait_for_requests(self, count: int) -> None:
+        """Wait until *count* requests have been received."""
         deadline = time.monotonic() + 30
-        while len(self.received) < count:
-            assert time.monotonic() < deadline, self.received
+        while len(self.requests) < count:
+            assert time.monotonic() < deadline, self.requests
             time.sleep(0.01)
 
 
-def accepting(received: Received) -> Said:
-    """Answer as Metronome does, or as Matomo does, that all is well."""
-    if received.path == "/tick":
-        return Said(200, orjson.dumps({"accepted": len(received.body.splitlines()), "rejected": []}))
-    count = len(orjson.loads(received.body)["requests"])
-    return Said(200, orjson.dumps({"status": "success", "tracked": count, "invalid": 0}))
+def accept_all(request: ReceivedRequest) -> CannedResponse:
+    """Accept all events, as Metronome or Matomo does."""
+    if request.path == "/tick":
+        return CannedResponse(200, orjson.dumps({"accepted": len(request.body.splitlines()), "rejected": []}))
+    count = len(orjson.loads(request.body)["requests"])
+    return CannedResponse(200, orjson.dumps({"status": "success", "tracked": count, "invalid": 0}))
 
 
 @contextlib.contextmanager
 def recording(
-    answer: Callable[[Received], Said] = accepting,
-    idle_seconds: float | None = None,
-    tls: ssl.SSLContext | None = None,
+    respond: Respond = accept_all, idle_seconds: float | None = None, tls: ssl.SSLContext | None = None
 ) -> Iterator[Recorder]:
-    """Run such a server while the context lasts.
+    """Run a server.
 
     Args:
-        answer: says what each request is answered with.
-        idle_seconds: after how long it closes a line over which nothing comes.
-        tls: with what it speaks TLS, if it does.
+        respond: returns the response to a request.
+        idle_seconds: how long until idle connections are closed.
+        tls: for HTTPS.
 
     """
-    recorder = Recorder(answer)
+    recorder = Recorder(respond)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -79,22 +84,22 @@ def recording(
 
         def finish(self) -> None:
             super().finish()
-            recorder.closed += 1
+            recorder.closed_connections += 1
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             headers = {name.lower(): value for name, value in self.headers.items()}
-            received = Received(self.path, headers, body)
-            said = recorder.answer(received)
-            recorder.received.append(received)
-            if said.status is None:
+            request = ReceivedRequest(self.path, headers, body)
+            response = recorder.respond(request)
+            recorder.requests.append(request)
+            if response.status is None:
                 self.close_connection = True
                 return
-            self.send_response_only(said.status)
-            for name, value in {"Content-Length": str(len(said.body)), **(said.headers or {})}.items():
+            self.send_response_only(response.status)
+            for name, value in {"Content-Length": str(len(response.body)), **(response.headers or {})}.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(said.body)
+            self.wfile.write(response.body)
 
         def log_message(self, *_: Any) -> None:
             pass

@@ -1,11 +1,13 @@
-"""A request, as tests see it."""
+"""A request as the middleware records it, and a reporter that keeps the records instead of sending them."""
 
 from typing import Any, Final
 
+from metronome.middleware.config import ClientConfig
 from metronome.middleware.current_request import RequestRecord
+from metronome.middleware.reporter import Reporter
 
 AGENT: Final = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
-USUAL: Final = RequestRecord(
+RECORD: Final = RequestRecord(
     started_at=1_769_083_200.25,
     duration_ms=12.3456,
     method="GET",
@@ -27,6 +29,17 @@ USUAL: Final = RequestRecord(
 )
 
 
-def hit(**changed: Any) -> RequestRecord:
-    """Return the usual request, with some of it changed."""
-    return USUAL._replace(**changed)
+def record(**changes: Any) -> RequestRecord:
+    """Return `RECORD` with some values replaced."""
+    return RECORD._replace(**changes)
+
+
+class RecordingReporter(Reporter):
+    """A reporter that keeps its records and sends nothing."""
+
+    def __init__(self, **config: Any) -> None:
+        super().__init__(ClientConfig(url="http://127.0.0.1:1", **config))
+        self.records: list[Any] = []
+
+    def report(self, record: Any) -> None:
+        self.records.append(record)

@@ -1,4 +1,4 @@
-"""What passes through the ASGI middleware passes as it is, and the host's errors are the host's."""
+"""The ASGI middleware passes messages and errors through unchanged, and reports each request once."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,22 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metronome.middleware.asgi import ASGIMiddleware
-from metronome.middleware.config import ClientConfig
 from metronome.middleware.current_request import TEXT_MAX_CHARACTERS
 from metronome.middleware.paths import ROUTE_KEY
-from metronome.middleware.reporter import Reporter
-
-
-class Kept(Reporter):
-    """A reporter that keeps what it is given, and sends nothing."""
-
-    def __init__(self, **config: Any) -> None:
-        super().__init__(ClientConfig(url="http://127.0.0.1:1", **config))
-        self.kept: list[Any] = []
-
-    def report(self, seen: Any) -> None:
-        self.kept.append(seen)
-
+from tests.middleware.records import RecordingReporter
 
 SCOPE: dict[str, Any] = {
     "type": "http",
@@ -41,12 +28,12 @@ START = {"type": "http.response.start", "status": 200, "headers": [(b"content-ty
 END = {"type": "http.response.body", "body": b""}
 
 
-async def through(app: Any, scope: dict[str, Any], incoming: list[Any]) -> list[Any]:
-    """Call an application with what comes in, and return what it sends."""
-    left, sent = list(incoming), []
+async def run_app(app: Any, scope: dict[str, Any], incoming: list[Any]) -> list[Any]:
+    """Call an application with incoming messages and return the messages that it sends."""
+    pending, sent = list(incoming), []
 
     async def receive() -> Any:
-        return left.pop(0)
+        return pending.pop(0)
 
     async def send(message: Any) -> None:
         sent.append(message)
@@ -55,7 +42,7 @@ async def through(app: Any, scope: dict[str, Any], incoming: list[Any]) -> list[
     return sent
 
 
-def sending(*messages: Any, error: BaseException | None = None) -> Callable[..., Any]:
+def app_sending(*messages: Any, error: BaseException | None = None) -> Callable[..., Any]:
     async def app(_: Any, __: Any, send: Any) -> None:
         for message in messages:
             await send(message)
@@ -75,59 +62,67 @@ MESSAGES = st.lists(
 
 
 @given(MESSAGES)
-async def test_messages_pass_untouched_and_each_request_is_reported_once(messages: list[Any]) -> None:
-    reporter = Kept()
-    assert await through(ASGIMiddleware(sending(*messages), reporter), SCOPE, []) == messages
-    assert len(reporter.kept) == 1
+async def test_messages_pass_unchanged_and_each_request_is_reported_once(messages: list[Any]) -> None:
+    reporter = RecordingReporter()
+    assert await run_app(ASGIMiddleware(app_sending(*messages), reporter), SCOPE, []) == messages
+    assert len(reporter.records) == 1
 
 
-async def test_a_request_is_seen_as_it_came() -> None:
-    reporter = Kept()
-    await through(ASGIMiddleware(sending(START, END), reporter), SCOPE | {ROUTE_KEY: "/a/{x}"}, [])
-    (seen,) = reporter.kept
-    assert (seen.method, seen.route, seen.status, seen.path, seen.query) == ("GET", "/a/:x", 200, "/a%20b", "q=1")
-    assert (seen.host, seen.peer, seen.forwarded) == ("h", "192.0.2.1", "1.1.1.1,2.2.2.2")
-    assert seen.milliseconds > 0
+async def test_a_request_is_recorded_with_its_headers_and_route() -> None:
+    reporter = RecordingReporter()
+    await run_app(ASGIMiddleware(app_sending(START, END), reporter), SCOPE | {ROUTE_KEY: "/a/{x}"}, [])
+    (record,) = reporter.records
+    assert (record.method, record.route, record.status, record.path, record.query) == (
+        "GET",
+        "/a/:x",
+        200,
+        "/a%20b",
+        "q=1",
+    )
+    assert (record.host, record.peer_address, record.forwarded_for) == ("h", "192.0.2.1", "1.1.1.1,2.2.2.2")
+    assert record.duration_ms > 0
 
 
-async def test_no_visitor_fills_the_memory_with_long_texts() -> None:
-    reporter = Kept()
+async def test_long_texts_are_truncated() -> None:
+    reporter = RecordingReporter()
     long = b"x" * 100_000
     headers = [(name, long) for name in (b"user-agent", b"referer", b"accept-language", b"x-forwarded-for", b"host")]
     scope = SCOPE | {"headers": headers, "raw_path": long, "query_string": long}
-    await through(ASGIMiddleware(sending(START, END), reporter), scope, [])
-    assert max(len(value) for value in reporter.kept[0] if isinstance(value, str)) == TEXT_MAX_CHARACTERS
+    await run_app(ASGIMiddleware(app_sending(START, END), reporter), scope, [])
+    assert max(len(value) for value in reporter.records[0] if isinstance(value, str)) == TEXT_MAX_CHARACTERS
 
 
-async def test_it_is_reported_when_the_response_has_ended_not_when_the_work_behind_it_has() -> None:
-    reporter = Kept()
+async def test_a_request_is_reported_when_its_response_ends_not_when_background_tasks_do() -> None:
+    reporter = RecordingReporter()
 
     async def app(_: Any, __: Any, send: Any) -> None:
         await send(START)
-        assert reporter.kept == []
+        assert reporter.records == []
         await send(END)
-        assert len(reporter.kept) == 1
+        assert len(reporter.records) == 1
 
-    await through(ASGIMiddleware(app, reporter), SCOPE, [])
+    await run_app(ASGIMiddleware(app, reporter), SCOPE, [])
 
 
 @pytest.mark.parametrize(
-    ("messages", "status"), [((), 500), ((START | {"status": 201},), 201)], ids=["before", "while it answers"]
+    ("messages", "status"),
+    [((), 500), ((START | {"status": 201},), 201)],
+    ids=["before the response", "during the response"],
 )
-async def test_the_host_s_own_error_goes_on_and_is_reported(messages: tuple[Any, ...], status: int) -> None:
-    reporter = Kept()
+async def test_an_error_of_the_host_is_reported_and_raised(messages: tuple[Any, ...], status: int) -> None:
+    reporter = RecordingReporter()
     error = KeyError("the host's own")
     with pytest.raises(KeyError) as raised:
-        await through(ASGIMiddleware(sending(*messages, error=error), reporter), SCOPE, [])
+        await run_app(ASGIMiddleware(app_sending(*messages, error=error), reporter), SCOPE, [])
     assert raised.value is error
-    assert (reporter.kept[0].failed, reporter.kept[0].status) == (True, status)
+    assert (reporter.records[0].failed, reporter.records[0].status) == (True, status)
 
 
-async def test_a_request_whose_client_has_gone_is_no_error() -> None:
-    reporter = Kept()
+async def test_a_request_whose_client_has_disconnected_is_not_an_error() -> None:
+    reporter = RecordingReporter()
     with pytest.raises(asyncio.CancelledError):
-        await through(ASGIMiddleware(sending(error=asyncio.CancelledError()), reporter), SCOPE, [])
-    assert (reporter.kept[0].failed, reporter.kept[0].status) == (False, None)
+        await run_app(ASGIMiddleware(app_sending(error=asyncio.CancelledError()), reporter), SCOPE, [])
+    assert (reporter.records[0].failed, reporter.records[0].status) == (False, None)
 
 
 @pytest.mark.parametrize(
@@ -138,57 +133,59 @@ async def test_a_request_whose_client_has_gone_is_no_error() -> None:
         ({"type": "websocket.http.response.start", "status": 401}, 401),
     ],
 )
-async def test_a_websocket_is_reported_by_its_handshake(message: dict[str, Any], status: int) -> None:
-    reporter = Kept()
+async def test_a_websocket_is_reported_after_its_handshake(message: dict[str, Any], status: int) -> None:
+    reporter = RecordingReporter()
     scope = {name: value for name, value in SCOPE.items() if name != "method"} | {"type": "websocket", "scheme": "ws"}
     close = {"type": "websocket.close"}
-    assert await through(ASGIMiddleware(sending(message, close), reporter), scope, []) == [message, close]
-    (seen,) = reporter.kept
-    assert (seen.method, seen.status, seen.milliseconds) == ("GET", status, None)
+    assert await run_app(ASGIMiddleware(app_sending(message, close), reporter), scope, []) == [message, close]
+    (record,) = reporter.records
+    assert (record.method, record.status, record.duration_ms) == ("GET", status, None)
 
 
-async def test_what_is_skipped_is_not_reported() -> None:
-    reporter = Kept(skip=("/health", "/static/"), skip_if=lambda method, path: path == "/probe" or method == "TRACE")
-    app = ASGIMiddleware(sending(START, END), reporter)
+async def test_skipped_paths_are_not_reported() -> None:
+    reporter = RecordingReporter(
+        skip=("/health", "/static/"), skip_if=lambda method, path: path == "/probe" or method == "TRACE"
+    )
+    app = ASGIMiddleware(app_sending(START, END), reporter)
     for path in ("/health", "/health/live", "/static/a", "/probe"):
-        await through(app, SCOPE | {"path": path}, [])
-    assert reporter.kept == []
+        await run_app(app, SCOPE | {"path": path}, [])
+    assert reporter.records == []
     for path in ("/healthy", "/static"):
-        await through(app, SCOPE | {"path": path}, [])
-    assert len(reporter.kept) == 1 + 1
+        await run_app(app, SCOPE | {"path": path}, [])
+    assert len(reporter.records) == 2
 
 
-async def test_what_the_host_s_own_hook_raises_is_counted_and_nobody_notices() -> None:
+async def test_an_error_in_skip_if_is_counted_and_hidden() -> None:
     def decide(method: str, path: str) -> bool:
         raise RuntimeError(method + path)
 
-    reporter = Kept(skip_if=decide)
-    assert await through(ASGIMiddleware(sending(START, END), reporter), SCOPE, []) == [START, END]
+    reporter = RecordingReporter(skip_if=decide)
+    assert await run_app(ASGIMiddleware(app_sending(START, END), reporter), SCOPE, []) == [START, END]
     assert reporter.stats().errors == 1
 
 
-LIFE = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
-LIVED = [{"type": "lifespan.startup.complete"}, {"type": "lifespan.shutdown.complete"}]
+LIFESPAN = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
+COMPLETED = [{"type": "lifespan.startup.complete"}, {"type": "lifespan.shutdown.complete"}]
 
 
-async def test_an_application_that_knows_no_lifespan_is_lent_one() -> None:
-    reporter = Kept()
-    app = ASGIMiddleware(sending(error=ValueError("it takes HTTP only")), reporter)
-    assert await through(app, {"type": "lifespan"}, LIFE) == LIVED
+async def test_an_application_without_lifespan_support_gets_one() -> None:
+    reporter = RecordingReporter()
+    app = ASGIMiddleware(app_sending(error=ValueError("only HTTP is supported")), reporter)
+    assert await run_app(app, {"type": "lifespan"}, LIFESPAN) == COMPLETED
 
 
-async def test_an_error_at_the_start_is_the_application_s_own() -> None:
+async def test_an_error_at_startup_is_raised() -> None:
     async def app(_: Any, receive: Any, __: Any) -> None:
         await receive()
         raise RuntimeError("no database")
 
     with pytest.raises(RuntimeError, match="no database"):
-        await through(ASGIMiddleware(app, Kept()), {"type": "lifespan"}, LIFE)
+        await run_app(ASGIMiddleware(app, RecordingReporter()), {"type": "lifespan"}, LIFESPAN)
 
 
-async def test_other_protocols_pass_by() -> None:
-    reporter = Kept()
-    assert await through(ASGIMiddleware(sending({"type": "x"}), reporter), {"type": "webtransport"}, []) == [
+async def test_other_protocols_are_passed_through() -> None:
+    reporter = RecordingReporter()
+    assert await run_app(ASGIMiddleware(app_sending({"type": "x"}), reporter), {"type": "webtransport"}, []) == [
         {"type": "x"}
     ]
-    assert reporter.kept == []
+    assert reporter.records == []

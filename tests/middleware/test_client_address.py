@@ -1,17 +1,17 @@
-"""Who a request came from, as its proxies tell."""
+"""The client's IP address behind proxies."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from metronome.auth.client_address import ClientAddress
-from metronome.middleware.client_address import ClientAddressResolver
+from metronome.middleware.current_request import ClientAddressResolver
 
 PROXIES = ("10.0.0.0/8", "127.0.0.1", "fd00::/8")
 
 
 @pytest.mark.parametrize(
-    ("peer", "forwarded", "address"),
+    ("peer_address", "forwarded_for", "address"),
     [
         ("203.0.113.9", "", "203.0.113.9"),
         ("203.0.113.9", "198.51.100.7", "203.0.113.9"),
@@ -26,11 +26,13 @@ PROXIES = ("10.0.0.0/8", "127.0.0.1", "fd00::/8")
         ("testclient", "", ""),
     ],
 )
-def test_the_last_address_that_is_no_proxy_s_is_right(peer: str, forwarded: str, address: str) -> None:
-    assert ClientAddressResolver(PROXIES).resolve(peer, forwarded) == address
+def test_resolves_the_last_address_that_is_not_a_trusted_proxy(
+    peer_address: str, forwarded_for: str, address: str
+) -> None:
+    assert ClientAddressResolver(PROXIES).resolve(peer_address, forwarded_for) == address
 
 
-def test_a_proxy_on_a_unix_socket_is_believed_where_it_is_said() -> None:
+def test_proxies_on_a_unix_socket_can_be_trusted() -> None:
     assert ClientAddressResolver(("unix",)).resolve("", "198.51.100.7") == "198.51.100.7"
 
 
@@ -38,6 +40,6 @@ ADDRESSES = st.ip_addresses().map(str) | st.sampled_from(["10.0.0.1", "127.0.0.1
 
 
 @given(st.ip_addresses().map(str) | st.just("10.0.0.1"), st.lists(ADDRESSES, max_size=4))
-def test_it_is_whom_metronome_itself_would_name(peer: str, forwarded: list[str]) -> None:
-    own = ClientAddress(PROXIES).resolve(peer, forwarded)
-    assert ClientAddressResolver(PROXIES).resolve(peer, ",".join(forwarded)) == own
+def test_resolves_the_same_address_as_the_server(peer: str, forwarded: list[str]) -> None:
+    expected = ClientAddress(PROXIES).resolve(peer, forwarded)
+    assert ClientAddressResolver(PROXIES).resolve(peer, ",".join(forwarded)) == expected

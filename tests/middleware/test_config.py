@@ -1,4 +1,4 @@
-"""A configuration that cannot be is refused where it is written."""
+"""Invalid configurations are rejected."""
 
 import re
 from typing import Any
@@ -7,30 +7,30 @@ import pytest
 
 from metronome.middleware.config import ClientConfig
 
-WRONG = [
-    ({"url": "stats.example.org"}, "no web address"),
-    ({"url": "ftp://stats.example.org"}, "no web address"),
-    ({"url": "http://[::1"}, "no web address"),
-    ({"url": "http://h:99999"}, "no web address"),
-    ({"url": "http://user:secret@stats.example.org"}, "no web address"),
+INVALID = [
+    ({"url": "stats.example.org"}, "invalid url"),
+    ({"url": "ftp://stats.example.org"}, "invalid url"),
+    ({"url": "http://[::1"}, "invalid url"),
+    ({"url": "http://h:99999"}, "invalid url"),
+    ({"url": "http://user:secret@stats.example.org"}, "invalid url"),
     ({"protocol": "piwik"}, "one of metronome, matomo"),
     ({"mode": "both"}, "one of response, request"),
-    ({"key": "a\nb"}, "the key"),
-    ({"queue_max": 0}, "queue_max is 0"),
-    ({"site": 0}, "site is 0"),
-    ({"timeout_seconds": -1.0}, "timeout_seconds is -1.0"),
-    ({"skip": "/health"}, "write a tuple, as ('/health',)"),
-    ({"trusted_proxies": ("10.0.0.0/99",)}, "no network"),
-    ({"item_pattern": "("}, "no regular expression"),
-    ({"item_pattern": "^/x/(.*)"}, "needs a group named id"),
+    ({"key": "a\nb"}, "invalid key"),
+    ({"queue_max": 0}, "invalid queue_max 0: expected 1 or more"),
+    ({"site": 0}, "invalid site 0"),
+    ({"timeout_seconds": -1.0}, "invalid timeout_seconds -1.0: expected 0 or more"),
+    ({"skip": "/health"}, "expected a tuple, as ('/health',)"),
+    ({"trusted_proxies": ("10.0.0.0/99",)}, "invalid trusted proxy"),
+    ({"item_pattern": "("}, "invalid item_pattern"),
+    ({"item_pattern": "^/x/(.*)"}, "expected a group named id"),
 ]
 
 
-@pytest.mark.parametrize(("given", "said"), WRONG)
-def test_what_cannot_be_is_refused_with_what_to_write(given: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(said)):
-        ClientConfig(**({"url": "https://stats.example.org"} | given))
+@pytest.mark.parametrize(("values", "message"), INVALID)
+def test_rejects_an_invalid_value_and_names_a_valid_one(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        ClientConfig(**({"url": "https://stats.example.org"} | values))
 
 
-def test_the_key_is_not_shown() -> None:
+def test_the_key_is_hidden_from_repr() -> None:
     assert "secret" not in repr(ClientConfig(url="https://stats.example.org", key="secret"))

@@ -1,89 +1,93 @@
-"""Log records as events."""
+"""Log records are reported as events."""
 
 import logging
 from typing import Any
 
 import pytest
 
-from metronome.middleware.current_request import CURRENT_REQUEST, CurrentRequest, describe_request
+from metronome.middleware.current_request import CURRENT_REQUEST, CurrentRequest, RequestRecord, describe_request
 from metronome.middleware.log_handler import ReportingHandler, record_fields
-from metronome.middleware.stats import LOGGER_NAME
-from tests.middleware.records import hit
-from tests.middleware.test_asgi import Kept
+from metronome.middleware.transport import LOGGER_NAME
+from tests.middleware.records import RECORD, RecordingReporter
+
+
+class _Request(CurrentRequest):
+    def snapshot(self, duration_ms: float | None = None) -> RequestRecord:
+        return RECORD._replace(duration_ms=duration_ms or RECORD.duration_ms)
 
 
 @pytest.fixture
-def logged() -> tuple[logging.Logger, Kept]:
-    """A logger whose records are kept."""
-    reporter = Kept()
-    # It has no parents: what pytest listens with raises what it cannot read.
-    logger = logging.Logger("tests.of.clients", logging.DEBUG)  # noqa: LOG001  # as said
+def logged() -> tuple[logging.Logger, RecordingReporter]:
+    """Return a logger and the reporter that receives its records."""
+    reporter = RecordingReporter()
+    # Has no parent: the handlers of pytest raise for invalid records.
+    logger = logging.Logger("tests.middleware", logging.DEBUG)  # noqa: LOG001  # see above
     logger.addHandler(ReportingHandler(reporter))
     return logger, reporter
 
 
-def test_a_record_is_a_log_and_what_is_given_with_it_is_kept(logged: tuple[logging.Logger, Kept]) -> None:
+def test_a_record_is_a_log_event_with_its_extra_fields(logged: tuple[logging.Logger, RecordingReporter]) -> None:
     logger, reporter = logged
     logger.info("it rains in %s", "Bern", extra={"millimetres": 7, "odd": object(), "event": "mine", "time": 1.5})
-    (tracked,) = reporter.kept
+    (tracked,) = reporter.records
     assert tracked.fields == {
         "event": "log",
         "message": "it rains in Bern",
         "level": "INFO",
-        "logger": "tests.of.clients",
+        "logger": "tests.middleware",
         "millimetres": 7,
         "record_event": "mine",
         "record_time": 1.5,
     }
-    assert tracked.during is None
+    assert tracked.request is None
 
 
-def test_an_error_is_one_with_its_trace(logged: tuple[logging.Logger, Kept]) -> None:
+def test_an_exception_is_an_error_event_with_its_traceback(logged: tuple[logging.Logger, RecordingReporter]) -> None:
     logger, reporter = logged
     try:
         raise KeyError("lost")
     except KeyError:
         logger.exception("it broke")
-    fields: dict[str, Any] = reporter.kept[0].fields
+    fields: dict[str, Any] = reporter.records[0].fields
     assert (fields["event"], fields["message"], fields["error_type"]) == ("error", "it broke", "KeyError")
     assert "KeyError: 'lost'" in fields["error_stack"]
 
 
-def test_below_its_level_nothing_is_reported(logged: tuple[logging.Logger, Kept]) -> None:
+def test_records_below_the_level_are_not_reported(logged: tuple[logging.Logger, RecordingReporter]) -> None:
     logger, reporter = logged
     logger.debug("a detail")
-    assert reporter.kept == []
+    assert reporter.records == []
 
 
-def test_a_record_that_cannot_be_read_is_counted_and_raises_nothing(
-    logged: tuple[logging.Logger, Kept], capsys: pytest.CaptureFixture[str]
+def test_an_invalid_record_is_counted_and_raises_nothing(
+    logged: tuple[logging.Logger, RecordingReporter], capsys: pytest.CaptureFixture[str]
 ) -> None:
     logger, reporter = logged
-    logger.info("%d", "no number")
-    assert reporter.kept == []
+    logger.info("%d", "not a number")
+    assert reporter.records == []
     assert reporter.stats().errors == 1
     assert capsys.readouterr().err == ""
 
 
-def test_what_the_clients_log_themselves_makes_no_report() -> None:
-    reporter = Kept()
+def test_records_of_the_middleware_are_not_reported() -> None:
+    reporter = RecordingReporter()
     handler = ReportingHandler(reporter, logging.DEBUG)
     for name in (LOGGER_NAME, f"{LOGGER_NAME}.x"):
         handler.emit(logging.makeLogRecord({"name": name, "msg": "away", "levelno": logging.WARNING}))
-    assert reporter.kept == []
+    assert reporter.records == []
 
 
-def test_a_record_of_a_request_is_of_its_visitor(logged: tuple[logging.Logger, Kept]) -> None:
+def test_a_record_logged_during_a_request_has_its_visitor(logged: tuple[logging.Logger, RecordingReporter]) -> None:
     logger, reporter = logged
-    token = CURRENT_REQUEST.set(CurrentRequest(hit))
+    token = CURRENT_REQUEST.set(_Request(RecordingReporter(), report_on_start=False))
     try:
         logger.warning("slow")
     finally:
         CURRENT_REQUEST.reset(token)
-    assert reporter.kept[0].during == hit()
+    assert reporter.records[0].request == RECORD
 
 
-def test_every_field_of_a_usual_record_is_known() -> None:
+def test_standard_attributes_of_records_are_not_fields() -> None:
     assert record_fields(logging.makeLogRecord({"msg": "x", "levelno": logging.INFO})).keys() == {
         "event",
         "message",
@@ -92,11 +96,11 @@ def test_every_field_of_a_usual_record_is_known() -> None:
     }
 
 
-def test_what_is_said_of_a_request_outside_of_one_is_said_to_nobody() -> None:
+def test_describe_request_outside_a_request_does_nothing() -> None:
     describe_request(id="x")
-    handled = CurrentRequest(hit)
-    token = CURRENT_REQUEST.set(handled)
+    request = _Request(RecordingReporter(), report_on_start=False)
+    token = CURRENT_REQUEST.set(request)
     describe_request(id="x")
     describe_request(id="y", format="csv")
     CURRENT_REQUEST.reset(token)
-    assert handled.extra_fields == {"id": "y", "format": "csv"}
+    assert request.extra_fields == {"id": "y", "format": "csv"}

@@ -1,4 +1,4 @@
-"""Reports as Matomo, and Metronome in its place, reads them: parameter by parameter."""
+"""Events in the form of Matomo's Tracking API, as Matomo and Metronome read them."""
 
 import math
 from typing import Any
@@ -15,17 +15,17 @@ from metronome.middleware import events
 from metronome.middleware.config import ClientConfig
 from metronome.middleware.events import EventBuilder
 from metronome.middleware.matomo import SENT_PARAMETERS, SPECIAL_FIELDS, MatomoProtocol, visitor_id
-from metronome.middleware.response_policy import SendOutcome, TargetResponse
+from metronome.middleware.transport import SendOutcome, TargetResponse
 from metronome.protocol import Request
 from metronome.protocols.matomo import tracker
-from tests.middleware.records import AGENT, hit
+from tests.middleware.records import AGENT, record
 
 CONFIG = ClientConfig(url="https://matomo.example.org", protocol="matomo", key="t0ken", site=7, dimensions={"plan": 2})
-LISTED = (
+REQUIRED_PARAMETERS = (
     *("action_name", "url", "_id", "urlref", "ua", "lang", "cdt", "pf_srv", "rand", "apiv", "rec", "send_image"),
     *("idsite", "cip"),
 )
-"""What the protocol says that each request has; `token_auth` stands once for the whole bulk."""
+"""The parameters that each request of the protocol has; `token_auth` is given once for the whole bulk request."""
 
 
 def parameters(event: dict[str, Any], config: ClientConfig = CONFIG) -> dict[str, str]:
@@ -34,26 +34,26 @@ def parameters(event: dict[str, Any], config: ClientConfig = CONFIG) -> dict[str
     return dict(parse_qsl(query[1:], keep_blank_values=True))
 
 
-def of_request(config: ClientConfig = CONFIG, **changed: Any) -> dict[str, str]:
-    return parameters(EventBuilder(config).build_event(hit(**changed)), config)
+def request_parameters(config: ClientConfig = CONFIG, **changes: Any) -> dict[str, str]:
+    return parameters(EventBuilder(config).build_event(record(**changes)), config)
 
 
 def read(*events: dict[str, Any]) -> list[Any]:
-    """Return what Metronome's own dialect makes of events."""
-    wire = MatomoProtocol(CONFIG)
+    """Return events as Metronome parses them from a bulk request."""
+    protocol = MatomoProtocol(CONFIG)
     body = (
-        wire.body_prefix
-        + wire.separator.join(wire.encode(event, f"e{n}") for n, event in enumerate(events))
-        + wire.body_suffix
+        protocol.body_prefix
+        + protocol.separator.join(protocol.encode(event, f"e{n}") for n, event in enumerate(events))
+        + protocol.body_suffix
     )
-    asked = Request(
+    request = Request(
         body, "application/json", 1000, "POST", "/matomo.php", received_at="2026-01-22T12:00:00.000Z", is_trusted=True
     )
-    return [reading.fields if isinstance(reading, Event) else reading for reading in tracker.parse(asked).events]
+    return [event.fields if isinstance(event, Event) else event for event in tracker.parse(request).events]
 
 
-def test_a_request_has_each_parameter_of_the_protocol() -> None:
-    found = of_request()
+def test_a_request_has_every_parameter_of_the_protocol() -> None:
+    found = request_parameters()
     assert found == {
         "idsite": "7",
         "rec": "1",
@@ -71,26 +71,26 @@ def test_a_request_has_each_parameter_of_the_protocol() -> None:
         "rand": "r4nd",
         "http_status": "200",
     }
-    assert set(LISTED) == found.keys() - {"http_status"}
+    assert set(REQUIRED_PARAMETERS) == found.keys() - {"http_status"}
 
 
-def test_the_token_stands_once_for_the_bulk_and_without_one_no_address_is_told() -> None:
+def test_the_token_is_given_once_and_without_one_no_address_is_sent() -> None:
     assert MatomoProtocol(CONFIG).body_suffix == b'],"token_auth":"t0ken"}'
-    found = of_request(ClientConfig(url="https://matomo.example.org", protocol="matomo"))
+    found = request_parameters(ClientConfig(url="https://matomo.example.org", protocol="matomo"))
     assert "cip" not in found
     assert found["_id"] == visitor_id("203.0.113.77", AGENT)
 
 
-def test_a_request_that_is_reported_at_its_start_has_no_server_time() -> None:
-    assert "pf_srv" not in of_request(milliseconds=None)
+def test_a_request_reported_at_its_start_has_no_server_time() -> None:
+    assert "pf_srv" not in request_parameters(duration_ms=None)
 
 
-def test_of_a_request_with_a_signal_nothing_is_told_that_identifies() -> None:
-    assert not {"_id", "cip", "ua", "uid"} & of_request(signalled=True, described={"user": "u"}).keys()
+def test_a_privacy_signal_removes_identifying_parameters() -> None:
+    assert not {"_id", "cip", "ua", "uid"} & request_parameters(opted_out=True, extra_fields={"user": "u"}).keys()
 
 
-def test_a_download_is_one() -> None:
-    found = of_request(described={"id": "rivers", "format": "csv"})
+def test_a_download_has_its_url_as_download() -> None:
+    found = request_parameters(extra_fields={"id": "rivers", "format": "csv"})
     assert found["download"] == found["url"]
 
 
@@ -110,8 +110,7 @@ def test_each_field_that_is_sent_is_read_back_by_the_server(parameter: Parameter
     assert event[parameter.field] == value
 
 
-PRODUCTS = [events.Product("s-1", "Map", "Maps", 9.5, 2)]
-OCCASIONS = [
+EVENTS = [
     events.page_view("Rivers", url="https://data.example.org/rivers"),
     events.download("https://data.example.org/rivers.csv"),
     events.outlink("https://example.net/"),
@@ -120,42 +119,49 @@ OCCASIONS = [
     events.goal(4, revenue=2.0),
     events.content("banner", piece="a.png", target="https://example.net/"),
     events.content("banner", interaction="click"),
-    events.product_view(PRODUCTS[0]),
-    events.order("A-1", 12.5, PRODUCTS, subtotal=10.0, tax=1.5, shipping=1.0, discount=0.5),
-    events.cart(19.0, PRODUCTS),
+    {
+        "event": "order",
+        "goal": "0",
+        "order": "A-1",
+        "revenue": 12.5,
+        "items": '[["s-1","Map","Maps",9.5,2]]',
+        "tax": 1.5,
+    },
+    {"event": "cart", "goal": "0", "revenue": 19.0, "items": '[["s-1","Map","Maps",9.5,2]]'},
+    {"event": "view", "product": "s-1", "product_name": "Map", "product_price": 9.5},
     events.exception(ValueError("no")),
 ]
 
 
-@pytest.mark.parametrize("occasion", OCCASIONS, ids=lambda occasion: f"{occasion['event']} {len(occasion)}")
-def test_an_occasion_comes_to_metronome_alike_either_way(occasion: dict[str, Any]) -> None:
+@pytest.mark.parametrize("sent", EVENTS, ids=lambda sent: f"{sent['event']} {len(sent)}")
+def test_an_event_sent_as_matomo_s_arrives_unchanged_at_metronome(sent: dict[str, Any]) -> None:
     visit = {"agent": AGENT, "lang": "de", "clientip": "203.0.113.77", "dimension3": "x"}
-    (event,) = read({"ts": 1_769_083_200_000, **visit, **occasion})
-    usual = {
+    (event,) = read({"ts": 1_769_083_200_000, **visit, **sent})
+    common = {
         "idsite": 7,
         "visitor": visitor_id("203.0.113.77", AGENT),
         "@timestamp": "2026-01-22T12:00:00.000Z",
         **visit,
     }
-    made = {"id", "format"}  # What Metronome finds in the address of a page or file.
-    left = {name: value for name, value in event.items() if name not in {*usual, *made, "ca"}}
-    assert left == occasion
-    assert {name: event[name] for name in usual} == usual
+    derived = {"id", "format"}  # Derived by Metronome from the URL of a page or file.
+    own = {name: value for name, value in event.items() if name not in {*common, *derived, "ca"}}
+    assert own == sent
+    assert {name: event[name] for name in common} == common
 
 
-def test_a_request_comes_to_metronome_with_all_but_what_matomo_has_no_place_for() -> None:
-    (event,) = read(EventBuilder(CONFIG).build_event(hit(status=404)))
+def test_a_request_sent_as_matomo_s_keeps_what_matomo_has_parameters_for() -> None:
+    (event,) = read(EventBuilder(CONFIG).build_event(record(status=404)))
     assert (event["event"], event["status"], event["pf_srv"]) == ("error", 404, 12)
     assert (event["title"], event["referer"]) == ("GET /datasets/:name", "https://www.example.net/links/")
 
 
-def test_an_event_of_the_host_s_own_name_is_one_of_matomo_s_with_its_dimension() -> None:
+def test_a_custom_event_is_a_matomo_event_with_its_custom_dimension() -> None:
     found = parameters({"ts": 0, "event": "shared", "id": "rivers", "value": 2, "plan": "free"})
     assert (found["e_c"], found["e_a"], found["e_n"], found["e_v"]) == ("shared", "shared", "rivers", "2")
     assert found["dimension2"] == "free"
 
 
-def test_a_log_record_is_an_event_and_an_error_a_crash() -> None:
+def test_a_log_record_is_an_event_and_an_error_is_a_crash() -> None:
     found = parameters({"event": "log", "message": "it rains", "level": "INFO"})
     assert (found["e_c"], found["e_n"]) == ("log", "it rains")
     crash = parameters({"event": "error", "message": "it broke", "error_type": "KeyError", "error_stack": "at"})
@@ -170,7 +176,7 @@ def test_a_log_record_is_an_event_and_an_error_a_crash() -> None:
     )
 )
 @example({"event": "view", "duration": math.inf})
-def test_whatever_a_host_says_can_be_read(fields: dict[str, Any]) -> None:
+def test_any_fields_can_be_parsed(fields: dict[str, Any]) -> None:
     found = parameters(fields)
     assert (found["idsite"], found["rec"]) == ("7", "1")
     (event,) = read({"ts": 1_769_083_200_000, **fields})
@@ -180,23 +186,23 @@ def test_whatever_a_host_says_can_be_read(fields: dict[str, Any]) -> None:
             assert found[parameter] == fields[field].encode(errors="replace").decode()
 
 
-def judged(status: int, body: bytes = b"", count: int = 3) -> SendOutcome:
+def evaluate(status: int, body: bytes = b"", count: int = 3) -> SendOutcome:
     return MatomoProtocol(CONFIG).evaluate_response(TargetResponse(status, {}, body), count)
 
 
-def test_each_answer_is_judged_by_what_it_means() -> None:
-    assert judged(200, b'{"status":"success","tracked":3,"invalid":0}') == SendOutcome(sent=3)
-    assert judged(204) == SendOutcome(sent=3)
+def test_responses_are_evaluated() -> None:
+    assert evaluate(200, b'{"status":"success","tracked":3,"invalid":0}') == SendOutcome(sent=3)
+    assert evaluate(204) == SendOutcome(sent=3)
     for status in (200, 400):
-        some = judged(status, b'{"status":"success","tracked":2,"invalid":1}')
-        assert (some.sent, some.rejected, some.retry) == (2, 1, False)
-    assert judged(200, b"<html>") == SendOutcome(rejected=3, reason=judged(200).reason)
-    assert judged(503).retry
-    assert judged(401).rejected == 3
-    assert judged(413).split
+        partial = evaluate(status, b'{"status":"success","tracked":2,"invalid":1}')
+        assert (partial.sent, partial.rejected, partial.retry) == (2, 1, False)
+    assert evaluate(200, b"<html>") == SendOutcome(rejected=3, reason=evaluate(200).reason)
+    assert evaluate(503).retry
+    assert evaluate(401).rejected == 3
+    assert evaluate(413).split
 
 
 @given(st.integers(100, 599), st.binary(max_size=60))
-def test_any_answer_is_judged(status: int, body: bytes) -> None:
-    verdict = judged(status, body)
-    assert verdict.retry or verdict.split or verdict.rejected or verdict.sent
+def test_any_answer_is_evaluate(status: int, body: bytes) -> None:
+    outcome = evaluate(status, body)
+    assert outcome.retry or outcome.split or outcome.rejected or outcome.sent

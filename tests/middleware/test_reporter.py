@@ -1,4 +1,4 @@
-"""What becomes of reports, with targets of every kind: real servers on the loopback."""
+"""Delivery of reports to targets that work, fail, reject or do not respond: real servers on the loopback."""
 
 import logging
 import os
@@ -14,15 +14,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
 import trustme
 
-from metronome.middleware.background_sender import THREAD_NAME
 from metronome.middleware.config import ClientConfig
 from metronome.middleware.reporter import Reporter
-from metronome.middleware.stats import LOG_INTERVAL_SECONDS, LOGGER_NAME, StatsCounter
-from tests.middleware.recorder import Received, Recorder, Said, accepting, recording
+from metronome.middleware.transport import LOG_INTERVAL_SECONDS, LOGGER_NAME, THREAD_NAME, StatsCounter
+from tests.middleware.recorder import CannedResponse, ReceivedRequest, Recorder, Respond, accept_all, recording
 from tests.servers import free_port
 
 QUICK: dict[str, Any] = {"flush_interval_seconds": 0.01, "shutdown_timeout_seconds": 20.0}
@@ -42,110 +40,106 @@ def track(reporter: Reporter, count: int) -> None:
         reporter.track("view", id=f"d{number}")
 
 
-def events(recorder: Recorder) -> list[Any]:
-    return [orjson.loads(line) for received in recorder.received for line in received.body.splitlines()]
-
-
-def wait_until(holds: Callable[[], object]) -> None:
+def wait_until(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + 30
-    while not holds():
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
-def has_closed(recorder: Recorder, lines: int) -> bool:
-    return recorder.closed == lines
+def has_closed(recorder: Recorder, connections: int) -> bool:
+    return recorder.closed_connections == connections
 
 
-def once(first: Said) -> Callable[[Received], Said]:
-    """Answer the first request so, and all others as Metronome does."""
-    left = [first]
-    return lambda received: left.pop() if left else accepting(received)
+def first_then_accept(first: CannedResponse) -> Respond:
+    """Respond to the first request with *first* and accept all others."""
+    pending = [first]
+    return lambda request: pending.pop() if pending else accept_all(request)
 
 
-def test_what_is_tracked_arrives_in_its_order_in_batches_over_one_line() -> None:
+def test_events_arrive_in_order_in_batches_over_one_connection() -> None:
     with recording() as recorder, reporting(recorder.url, batch_max_events=100, key="k") as reporter:
         track(reporter, 250)
         assert reporter.flush()
-        assert [event["id"] for event in events(recorder)] == [f"d{number}" for number in range(250)]
-        assert len({event["event_id"] for event in events(recorder)}) == 250
+        assert [event["id"] for event in recorder.events()] == [f"d{number}" for number in range(250)]
+        assert len({event["event_id"] for event in recorder.events()}) == 250
         assert reporter.stats() == (250, 0, 0, 0, 0)
-        assert {received.headers["authorization"] for received in recorder.received} == {"Bearer k"}
-        assert max(len(received.body.splitlines()) for received in recorder.received) <= 100
+        assert {request.headers["authorization"] for request in recorder.requests} == {"Bearer k"}
+        assert max(len(request.body.splitlines()) for request in recorder.requests) <= 100
 
 
-def test_no_request_is_larger_than_is_said() -> None:
+def test_no_request_exceeds_batch_max_bytes() -> None:
     with recording() as recorder, reporting(recorder.url, batch_max_bytes=2000) as reporter:
         track(reporter, 100)
         assert reporter.flush()
-        assert max(len(received.body) for received in recorder.received) <= 2000
-        assert len(events(recorder)) == 100
+        assert max(len(request.body) for request in recorder.requests) <= 2000
+        assert len(recorder.events()) == 100
 
 
 @pytest.mark.parametrize(
     "first",
     [
-        Said(503, headers={"Retry-After": "0"}),
-        Said(429),
-        Said(500, b"\xff garbage"),
-        Said(None),
-        Said(200, b"<html>somebody else's</html>"),
-        Said(200, b"", {"Content-Length": "9", "Connection": "close"}),
+        CannedResponse(503, headers={"Retry-After": "0"}),
+        CannedResponse(429),
+        CannedResponse(500, b"\xff garbage"),
+        CannedResponse(None),
+        CannedResponse(200, b"<html>another server</html>"),
+        CannedResponse(200, b"", {"Content-Length": "9", "Connection": "close"}),
     ],
-    ids=["503", "429", "500", "closed", "garbage", "cut off"],
+    ids=["503", "429", "500", "closed", "garbage", "truncated"],
 )
-def test_what_may_be_taken_later_is_sent_again_as_it_was(first: Said) -> None:
-    with recording(once(first)) as recorder, reporting(recorder.url) as reporter:
+def test_a_failed_batch_is_sent_again_unchanged(first: CannedResponse) -> None:
+    with recording(first_then_accept(first)) as recorder, reporting(recorder.url) as reporter:
         track(reporter, 3)
-        recorder.wait_for(2)
+        recorder.wait_for_requests(2)
         assert reporter.flush()
-        assert recorder.received[0].body == recorder.received[1].body
+        assert recorder.requests[0].body == recorder.requests[1].body
         assert reporter.stats() == (3, 0, 0, 0, 0)
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 301])
-def test_what_is_refused_is_counted_and_told_and_the_rest_goes_out(
+def test_a_rejected_batch_is_counted_and_logged_and_the_next_one_is_sent(
     status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with recording(once(Said(status))) as recorder, reporting(recorder.url) as reporter:
+    with recording(first_then_accept(CannedResponse(status))) as recorder, reporting(recorder.url) as reporter:
         track(reporter, 3)
         assert reporter.flush()
         track(reporter, 2)
         assert reporter.flush()
         assert reporter.stats() == (2, 3, 0, 0, 0)
     (line,) = [record.getMessage() for record in caplog.records if record.name == LOGGER_NAME]
-    assert f"answers {status}" in line
+    assert f"responded with status {status}" in line
 
 
-def test_what_is_too_large_is_sent_in_halves_until_it_fits() -> None:
-    def answer(received: Received) -> Said:
-        lines = received.body.splitlines()
-        return accepting(received) if len(lines) < 4 and b'"d5"' not in received.body else Said(413)
+def test_a_batch_that_is_too_large_is_split_until_it_fits() -> None:
+    def respond(request: ReceivedRequest) -> CannedResponse:
+        lines = request.body.splitlines()
+        return accept_all(request) if len(lines) < 4 and b'"d5"' not in request.body else CannedResponse(413)
 
-    with recording(answer) as recorder, reporting(recorder.url, flush_interval_seconds=0.2) as reporter:
+    with recording(respond) as recorder, reporting(recorder.url, flush_interval_seconds=0.2) as reporter:
         track(reporter, 10)
         assert reporter.flush()
         assert reporter.stats() == (9, 1, 0, 0, 0)
 
 
-def test_what_one_event_has_wrong_fails_no_other() -> None:
+def test_an_event_that_cannot_be_encoded_does_not_affect_others() -> None:
     class Broken:
         def __str__(self) -> str:
             raise RuntimeError("the host's own")
 
     with recording() as recorder, reporting(recorder.url) as reporter:
         reporter.track("view", id=Broken())
-        reporter.track("view", id="well")
+        reporter.track("view", id="valid")
         assert reporter.flush()
-        assert [event["id"] for event in events(recorder)] == ["well"]
+        assert [event["id"] for event in recorder.events()] == ["valid"]
         assert reporter.stats() == (1, 1, 0, 0, 0)
 
 
-def test_while_the_target_is_away_the_queue_holds_what_it_may_and_counts_the_rest() -> None:
+def test_while_the_target_is_unreachable_the_queue_fills_and_further_events_are_dropped() -> None:
     port = free_port()
     with reporting(f"http://127.0.0.1:{port}", queue_max=50, batch_max_events=10) as reporter:
         track(reporter, 10)
-        wait_until(lambda: not reporter._sender._queue)  # the first batch is on its way, and nothing else
+        wait_until(lambda: not reporter._sender._queue)  # only the first batch is in flight
         track(reporter, 80)
         assert reporter.stats() == (0, 0, 30, 60, 0)
         assert not reporter.flush(0.2)
@@ -153,28 +147,28 @@ def test_while_the_target_is_away_the_queue_holds_what_it_may_and_counts_the_res
         wait_until(lambda: reporter.stats().dropped == 90)
 
 
-def test_after_all_patience_a_batch_is_dropped_and_the_next_is_tried() -> None:
-    def answer(received: Received) -> Said:
-        return Said(503) if b'"d0"' in received.body else accepting(received)
+def test_a_batch_is_dropped_after_the_retry_timeout_and_the_next_one_is_sent() -> None:
+    def respond(request: ReceivedRequest) -> CannedResponse:
+        return CannedResponse(503) if b'"d0"' in request.body else accept_all(request)
 
-    impatient = {"retry_timeout_seconds": 0.3, "batch_max_events": 1}
-    with recording(answer) as recorder, reporting(recorder.url, **impatient) as reporter:
+    config = {"retry_timeout_seconds": 0.3, "batch_max_events": 1}
+    with recording(respond) as recorder, reporting(recorder.url, **config) as reporter:
         track(reporter, 2)
         wait_until(lambda: reporter.stats().queued == 0)
         assert reporter.stats() == (1, 0, 1, 0, 0)
 
 
-def test_a_target_that_never_answers_holds_nobody_up() -> None:
-    # It takes connections and says nothing.
+def test_a_target_that_never_responds_does_not_delay_the_close() -> None:
+    # Accepts connections and never responds.
     with socket.create_server(("127.0.0.1", 0)) as silent:
         with reporting(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout_seconds=0.05) as reporter:
             track(reporter, 5)
-            wait_until(lambda: reporter._stats._logged_at is not None)  # it has failed once by now
+            wait_until(lambda: reporter._stats._logged_at is not None)  # a request has timed out
             assert not reporter.close(0.1)
         assert reporter.stats().sent == 0
 
 
-def test_a_reporter_that_was_closed_goes_on_with_the_next_report() -> None:
+def test_a_closed_reporter_restarts_with_the_next_event() -> None:
     with recording() as recorder, reporting(recorder.url) as reporter:
         track(reporter, 1)
         assert reporter.close()
@@ -184,7 +178,7 @@ def test_a_reporter_that_was_closed_goes_on_with_the_next_report() -> None:
         assert reporter.stats() == (2, 0, 0, 0, 0)
 
 
-def test_a_line_that_the_target_has_closed_meanwhile_is_opened_anew_without_a_word(
+def test_a_connection_that_the_target_has_closed_is_reopened_without_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with recording(idle_seconds=0.05) as recorder, reporting(recorder.url) as reporter:
@@ -205,26 +199,30 @@ print(reporter.stats().sent)
 """
 
 
-@pytest.mark.parametrize(("known", "sent"), [(True, b"1"), (False, b"0")])
-def test_over_tls_only_a_target_with_a_known_certificate_is_told(known: bool, sent: bytes, tmp_path: Path) -> None:  # noqa: FBT001  # a case of the test
+@pytest.mark.parametrize(("trusted", "sent"), [(True, b"1"), (False, b"0")])
+def test_over_tls_only_a_target_with_a_trusted_certificate_receives_events(
+    trusted: bool,  # noqa: FBT001  # a parameter of the test
+    sent: bytes,
+    tmp_path: Path,
+) -> None:
     authority = trustme.CA()
-    (trustme.CA() if not known else authority).cert_pem.write_to_path(tmp_path / "ca.pem")
+    (trustme.CA() if not trusted else authority).cert_pem.write_to_path(tmp_path / "ca.pem")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
     with recording(tls=context) as recorder:
-        done = subprocess.run(
-            [sys.executable, "-c", OVER_TLS, recorder.url, "20" if known else "0.5"],
+        run = subprocess.run(
+            [sys.executable, "-c", OVER_TLS, recorder.url, "20" if trusted else "0.5"],
             env=os.environ | {"SSL_CERT_FILE": str(tmp_path / "ca.pem")},
             capture_output=True,
             check=True,
             timeout=60,
         )
-        assert done.stdout.strip() == sent
-        assert len(recorder.received) == int(sent)
-    assert known or b"certificate verify failed" in done.stderr
+        assert run.stdout.strip() == sent
+        assert len(recorder.requests) == int(sent)
+    assert trusted or b"certificate verify failed" in run.stderr
 
 
-def test_to_flush_before_the_first_report_does_no_harm() -> None:
+def test_flush_before_the_first_event_returns_at_once() -> None:
     with recording() as recorder, reporting(recorder.url) as reporter:
         assert reporter.flush()
         track(reporter, 1)
@@ -232,7 +230,7 @@ def test_to_flush_before_the_first_report_does_no_harm() -> None:
         assert reporter.stats() == (1, 0, 0, 0, 0)
 
 
-def test_many_threads_may_report_at_once() -> None:
+def test_many_threads_can_report_at_once() -> None:
     with recording() as recorder, reporting(recorder.url, batch_max_events=64) as reporter:
         threads = [threading.Thread(target=track, args=(reporter, 500)) for _ in range(8)]
         for thread in threads:
@@ -241,10 +239,10 @@ def test_many_threads_may_report_at_once() -> None:
             thread.join()
         assert reporter.flush()
         assert reporter.stats() == (4000, 0, 0, 0, 0)
-        assert len({event["event_id"] for event in events(recorder)}) == 4000
+        assert len({event["event_id"] for event in recorder.events()}) == 4000
 
 
-def test_nothing_stays_behind_however_the_threads_meet() -> None:
+def test_no_event_stays_in_the_queue_whatever_the_timing_of_threads() -> None:
     with recording() as recorder, reporting(recorder.url, flush_interval_seconds=0.0, batch_max_events=1) as reporter:
         for number in range(300):
             track(reporter, 1)
@@ -253,7 +251,7 @@ def test_nothing_stays_behind_however_the_threads_meet() -> None:
         wait_until(lambda: reporter.stats().sent == 300)
 
 
-def test_a_forked_process_sends_its_own_and_its_parent_s_stay_its_parent_s() -> None:
+def test_a_forked_process_sends_only_its_own_events() -> None:
     with recording() as recorder, reporting(recorder.url, flush_interval_seconds=60.0) as reporter:
         reporter.track("view", id="parent")
         child = os.fork()
@@ -261,43 +259,46 @@ def test_a_forked_process_sends_its_own_and_its_parent_s_stay_its_parent_s() -> 
             reporter.track("view", id="child")
             os._exit(0 if reporter.flush() and reporter.stats() == (1, 0, 0, 0, 0) else 1)
         assert os.waitpid(child, 0)[1] == 0
-        assert [event["id"] for event in events(recorder)] == ["child"]
+        assert [event["id"] for event in recorder.events()] == ["child"]
         assert reporter.flush()
-        assert sorted(event["id"] for event in events(recorder)) == ["child", "parent"]
-        assert len({event["event_id"] for event in events(recorder)}) == 2
+        assert sorted(event["id"] for event in recorder.events()) == ["child", "parent"]
+        assert len({event["event_id"] for event in recorder.events()}) == 2
 
 
-def test_a_bulk_of_matomo_s_has_the_same_name_when_it_comes_again() -> None:
-    with recording(once(Said(503))) as recorder, reporting(recorder.url, protocol="matomo") as reporter:
+def test_a_retried_matomo_bulk_request_has_the_same_idempotency_key() -> None:
+    with (
+        recording(first_then_accept(CannedResponse(503))) as recorder,
+        reporting(recorder.url, protocol="matomo") as reporter,
+    ):
         reporter.track("view", url="https://example.org/")
-        recorder.wait_for(2)
+        recorder.wait_for_requests(2)
         assert reporter.flush()
-        first, second = recorder.received
+        first, second = recorder.requests
         assert first.path == "/matomo.php"
         assert first.headers["idempotency-key"] == second.headers["idempotency-key"]
         assert first.body == second.body
 
 
-class Unshown(Exception):
-    """An error that cannot even be shown."""
+class Unprintable(Exception):
+    """An error whose repr raises."""
 
     def __repr__(self) -> str:
         raise ValueError("no")
 
 
 class Raising(logging.Handler):
-    """A handler of a host's that raises."""
+    """A log handler that raises."""
 
     def emit(self, record: logging.LogRecord) -> None:
         raise RuntimeError(record.name)
 
 
-def test_neither_odd_errors_nor_odd_handlers_of_the_host_s_stop_the_reports() -> None:
+def test_broken_exceptions_and_log_handlers_of_the_host_do_not_stop_reporting() -> None:
     handler = Raising()
     logging.getLogger(LOGGER_NAME).addHandler(handler)
     try:
-        with recording(once(Said(503))) as recorder, reporting(recorder.url) as reporter:
-            reporter.count_error(Unshown())
+        with recording(first_then_accept(CannedResponse(503))) as recorder, reporting(recorder.url) as reporter:
+            reporter.count_error(Unprintable())
             track(reporter, 2)
             assert reporter.flush()
             assert reporter.stats() == (2, 0, 0, 0, 1)
@@ -305,19 +306,19 @@ def test_neither_odd_errors_nor_odd_handlers_of_the_host_s_stop_the_reports() ->
         logging.getLogger(LOGGER_NAME).removeHandler(handler)
 
 
-def test_one_line_a_minute_tells_what_is_wrong(caplog: pytest.LogCaptureFixture) -> None:
+def test_problems_are_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     now = [0.0]
-    tally = StatsCounter("http://stats.example.org", lambda: now[0])
-    tally.log_problems()
+    counter = StatsCounter("http://stats.example.org", lambda: now[0])
+    counter.log_problems()
     for _ in range(5):
-        tally.add(dropped=1, reason="it is full")
-        tally.log_problems()
+        counter.add(dropped=1, reason="the queue is full")
+        counter.log_problems()
     now[0] += LOG_INTERVAL_SECONDS
-    tally.log_problems()
-    tally.log_problems()
+    counter.log_problems()
+    counter.log_problems()
     lines = [record.getMessage() for record in caplog.records if record.name == LOGGER_NAME]
     assert lines == [
-        "reporting to http://stats.example.org: it is full; 0 sent, 0 refused, 1 dropped so far",
-        "reporting to http://stats.example.org: it is full; 0 sent, 0 refused, 5 dropped so far",
+        "reporting to http://stats.example.org: the queue is full; 0 sent, 0 rejected, 1 dropped so far",
+        "reporting to http://stats.example.org: the queue is full; 0 sent, 0 rejected, 5 dropped so far",
     ]
     assert {record.levelno for record in caplog.records} == {logging.WARNING}

@@ -1,4 +1,4 @@
-"""What passes through the WSGI middleware passes as it is, and the host's errors are the host's."""
+"""The WSGI middleware passes responses and errors through unchanged, and reports each request once."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -9,37 +9,25 @@ from wsgiref.validate import validator
 
 import pytest
 
-from metronome.middleware.config import ClientConfig
 from metronome.middleware.current_request import CURRENT_REQUEST, TEXT_MAX_CHARACTERS
 from metronome.middleware.paths import ROUTE_KEY
-from metronome.middleware.reporter import Reporter
 from metronome.middleware.wsgi import WSGIMiddleware
+from tests.middleware.records import RecordingReporter
 
 
-class Kept(Reporter):
-    """A reporter that keeps what it is given, and sends nothing."""
-
-    def __init__(self, **config: Any) -> None:
-        super().__init__(ClientConfig(url="http://127.0.0.1:1", **config))
-        self.kept: list[Any] = []
-
-    def report(self, seen: Any) -> None:
-        self.kept.append(seen)
-
-
-def environ(**changed: Any) -> dict[str, Any]:
-    made: dict[str, Any] = {
+def environ(**changes: Any) -> dict[str, Any]:
+    environment: dict[str, Any] = {
         "REMOTE_ADDR": "192.0.2.1",
         "QUERY_STRING": "q=1",
         "PATH_INFO": "/caf\xc3\xa9",
         "SCRIPT_NAME": "",
     }
-    setup_testing_defaults(made)
-    return made | changed
+    setup_testing_defaults(environment)
+    return environment | changes
 
 
 class Parts:
-    """A response in parts, with an end."""
+    """A response in parts that counts how often it is closed."""
 
     def __init__(self, *parts: bytes, error: Exception | None = None) -> None:
         self.parts = parts
@@ -55,7 +43,7 @@ class Parts:
         self.closed += 1
 
 
-def answering(body: Iterable[bytes], kind: str = "text/plain") -> Callable[..., Iterable[bytes]]:
+def app_returning(body: Iterable[bytes], kind: str = "text/plain") -> Callable[..., Iterable[bytes]]:
     def app(_: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         start_response("200 OK", [("Content-Type", kind)])
         return body
@@ -63,8 +51,8 @@ def answering(body: Iterable[bytes], kind: str = "text/plain") -> Callable[..., 
     return app
 
 
-def served(app: Any, given: dict[str, Any]) -> tuple[list[Any], list[bytes]]:
-    """Serve a request as PEP 3333 asks a server to."""
+def serve(app: Any, environment: dict[str, Any]) -> tuple[list[Any], list[bytes]]:
+    """Serve a request as PEP 3333 specifies; return the calls of start_response and the body's parts."""
     started: list[Any] = []
 
     def start_response(*arguments: Any) -> Callable[[bytes], None]:
@@ -72,7 +60,7 @@ def served(app: Any, given: dict[str, Any]) -> tuple[list[Any], list[bytes]]:
         return sent.append
 
     sent: list[bytes] = []
-    body = app(given, start_response)
+    body = app(environment, start_response)
     try:
         sent.extend(body)
     finally:
@@ -81,12 +69,12 @@ def served(app: Any, given: dict[str, Any]) -> tuple[list[Any], list[bytes]]:
     return started, sent
 
 
-def test_a_response_in_parts_passes_and_is_closed_once() -> None:
-    reporter, body = Kept(), Parts(b"a", b"", b"b")
-    started, sent = served(validator(WSGIMiddleware(validator(answering(body)), reporter)), environ())
+def test_a_response_in_parts_passes_unchanged_and_is_closed_once() -> None:
+    reporter, body = RecordingReporter(), Parts(b"a", b"", b"b")
+    started, sent = serve(validator(WSGIMiddleware(validator(app_returning(body)), reporter)), environ())
     assert (started, sent, body.closed) == ([("200 OK", [("Content-Type", "text/plain")])], [b"a", b"", b"b"], 1)
-    (seen,) = reporter.kept
-    assert (seen.status, seen.path, seen.query, seen.peer, seen.failed) == (
+    (record,) = reporter.records
+    assert (record.status, record.path, record.query, record.peer_address, record.failed) == (
         200,
         "/caf%C3%A9",
         "q=1",
@@ -96,8 +84,8 @@ def test_a_response_in_parts_passes_and_is_closed_once() -> None:
     assert CURRENT_REQUEST.get() is None
 
 
-def test_no_visitor_fills_the_memory_with_long_texts() -> None:
-    reporter = Kept()
+def test_long_texts_are_truncated() -> None:
+    reporter = RecordingReporter()
     names = (
         "PATH_INFO",
         "QUERY_STRING",
@@ -106,56 +94,56 @@ def test_no_visitor_fills_the_memory_with_long_texts() -> None:
         "HTTP_ACCEPT_LANGUAGE",
         "HTTP_X_FORWARDED_FOR",
     )
-    served(WSGIMiddleware(answering([b""]), reporter), environ(**dict.fromkeys(names, "/" * 100_000)))
-    assert max(len(value) for value in reporter.kept[0] if isinstance(value, str)) == TEXT_MAX_CHARACTERS
+    serve(WSGIMiddleware(app_returning([b""]), reporter), environ(**dict.fromkeys(names, "/" * 100_000)))
+    assert max(len(value) for value in reporter.records[0] if isinstance(value, str)) == TEXT_MAX_CHARACTERS
 
 
-def test_it_is_reported_as_it_is_closed_and_not_before() -> None:
-    reporter = Kept()
-    body = WSGIMiddleware(answering(Parts(b"a")), reporter)(environ(), lambda *_: None)
+def test_a_request_is_reported_when_its_response_is_closed() -> None:
+    reporter = RecordingReporter()
+    body = WSGIMiddleware(app_returning(Parts(b"a")), reporter)(environ(), lambda *_: None)
     assert list(body) == [b"a"]
-    assert reporter.kept == []
-    body.close()  # type: ignore[attr-defined]  # it is no list
-    assert len(reporter.kept) == 1
+    assert reporter.records == []
+    body.close()  # type: ignore[attr-defined]  # not a list
+    assert len(reporter.records) == 1
 
 
-def test_a_list_stays_a_list_and_a_file_a_file() -> None:
-    reporter = Kept()
-    whole = [b"a"]
-    assert WSGIMiddleware(answering(whole), reporter)(environ(), lambda *_: None) is whole
+def test_lists_and_file_wrappers_are_returned_as_they_are() -> None:
+    reporter = RecordingReporter()
+    parts = [b"a"]
+    assert WSGIMiddleware(app_returning(parts), reporter)(environ(), lambda *_: None) is parts
     file = FileWrapper(BytesIO(b"a"))
-    given = environ(**{"wsgi.file_wrapper": FileWrapper})
-    assert WSGIMiddleware(answering(file), reporter)(given, lambda *_: None) is file
-    assert len(reporter.kept) == 2
+    environment = environ(**{"wsgi.file_wrapper": FileWrapper})
+    assert WSGIMiddleware(app_returning(file), reporter)(environment, lambda *_: None) is file
+    assert len(reporter.records) == 2
 
 
-def test_a_generator_that_starts_late_is_seen() -> None:
+def test_the_status_of_a_generator_is_recorded() -> None:
     def app(_: dict[str, Any], start_response: Any) -> Iterator[bytes]:
         start_response("404 Not Found", [])
         yield b"a"
 
-    reporter = Kept()
-    served(WSGIMiddleware(app, reporter), environ())
-    assert reporter.kept[0].status == 404
+    reporter = RecordingReporter()
+    serve(WSGIMiddleware(app, reporter), environ())
+    assert reporter.records[0].status == 404
 
 
-def test_the_host_s_own_error_goes_on_and_is_reported() -> None:
+def test_an_error_of_the_host_is_reported_and_raised() -> None:
     error = KeyError("the host's own")
 
     def app(_: dict[str, Any], __: Any) -> Iterable[bytes]:
         raise error
 
-    reporter = Kept()
+    reporter = RecordingReporter()
     with pytest.raises(KeyError) as raised:
-        served(WSGIMiddleware(app, reporter), environ())
+        serve(WSGIMiddleware(app, reporter), environ())
     assert raised.value is error
     with pytest.raises(KeyError) as raised:
-        served(WSGIMiddleware(answering(Parts(b"a", error=error)), reporter), environ())
+        serve(WSGIMiddleware(app_returning(Parts(b"a", error=error)), reporter), environ())
     assert raised.value is error
-    assert [(seen.failed, seen.status) for seen in reporter.kept] == [(True, 500), (True, 200)]
+    assert [(record.failed, record.status) for record in reporter.records] == [(True, 500), (True, 200)]
 
 
-def test_a_response_may_start_again_after_an_error() -> None:
+def test_a_response_can_be_restarted_after_an_error() -> None:
     def app(_: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         start_response("200 OK", [])
         try:
@@ -164,26 +152,26 @@ def test_a_response_may_start_again_after_an_error() -> None:
             start_response("500 Error", [], sys.exc_info())
         return [b""]
 
-    reporter = Kept()
-    started, _ = served(WSGIMiddleware(app, reporter), environ())
+    reporter = RecordingReporter()
+    started, _ = serve(WSGIMiddleware(app, reporter), environ())
     assert [len(arguments) for arguments in started] == [2, 3]
-    assert reporter.kept[0].status == 500
+    assert reporter.records[0].status == 500
 
 
-def test_server_sent_events_are_reported_as_they_begin() -> None:
-    reporter = Kept()
-    WSGIMiddleware(answering(Parts(b"a"), "text/event-stream; charset=utf-8"), reporter)(environ(), lambda *_: None)
-    assert reporter.kept[0].milliseconds is None
+def test_server_sent_events_are_reported_at_the_start() -> None:
+    reporter = RecordingReporter()
+    WSGIMiddleware(app_returning(Parts(b"a"), "text/event-stream; charset=utf-8"), reporter)(environ(), lambda *_: None)
+    assert reporter.records[0].duration_ms is None
 
 
-def test_the_route_may_be_told_and_what_is_mounted_stands_before_it() -> None:
-    def inner(given: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        given["SCRIPT_NAME"] += "/inner"
+def test_the_environment_can_name_the_route_and_mounts_are_prepended() -> None:
+    def inner(environment: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        environment["SCRIPT_NAME"] += "/inner"
         start_response("200 OK", [])
         return [b""]
 
-    reporter = Kept()
-    served(WSGIMiddleware(inner, reporter), environ(SCRIPT_NAME="/behind/a/proxy"))
-    served(WSGIMiddleware(inner, reporter), environ(**{ROUTE_KEY: "/users/{id}"}))
-    assert [seen.route for seen in reporter.kept] == ["/inner/*", "/users/:id"]
-    assert reporter.kept[0].path.startswith("/behind/a/proxy/")
+    reporter = RecordingReporter()
+    serve(WSGIMiddleware(inner, reporter), environ(SCRIPT_NAME="/behind/a/proxy"))
+    serve(WSGIMiddleware(inner, reporter), environ(**{ROUTE_KEY: "/users/{id}"}))
+    assert [record.route for record in reporter.records] == ["/inner/*", "/users/:id"]
+    assert reporter.records[0].path.startswith("/behind/a/proxy/")

@@ -1,4 +1,4 @@
-"""What the hosts of the tests are told: a client's configuration, in the environment."""
+"""The reporter of the tests' hosts, whose configuration is in an environment variable."""
 
 import json
 import os
@@ -10,8 +10,8 @@ ENVIRONMENT = "TEST_CLIENT"
 
 
 def reporter() -> Reporter:
-    """Make the reporter that a test has asked for."""
-    given: dict[str, Any] = json.loads(os.environ[ENVIRONMENT])
+    """Return a reporter with the test's configuration."""
+    values: dict[str, Any] = json.loads(os.environ[ENVIRONMENT])
     # JSON has no tuples.
-    config: dict[str, Any] = {name: tuple(value) if type(value) is list else value for name, value in given.items()}
+    config: dict[str, Any] = {name: tuple(value) if type(value) is list else value for name, value in values.items()}
     return Reporter(ClientConfig(**config))

@@ -4,7 +4,7 @@ import sys
 
 from aiohttp import WSMsgType, web
 
-from metronome.middleware import describe_request, events
+from metronome.middleware import describe_request
 from metronome.middleware.aiohttp import report_requests
 from tests.middleware.hosts.settings import reporter
 
@@ -63,7 +63,7 @@ async def websocket(request: web.Request) -> web.WebSocketResponse:
 
 
 async def order(request: web.Request) -> web.Response:
-    REPORTER.track(events.order(request.match_info["number"], 12.5), id="rivers")
+    REPORTER.track("order", goal="0", order=request.match_info["number"], revenue=12.5, id="rivers")
     return web.Response()
 
 
@@ -72,7 +72,7 @@ async def lake(request: web.Request) -> web.Response:
 
 
 def application() -> web.Application:
-    """Make the application."""
+    """Return the application."""
     app, inner = web.Application(), web.Application()
     inner.add_routes([web.get(r"/regions/{region}/lakes/{lake:\d+}", lake)])
     app.add_routes(

@@ -9,7 +9,7 @@ from django.core.wsgi import get_wsgi_application
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.urls import include, path, re_path
 
-from metronome.middleware import describe_request, events
+from metronome.middleware import describe_request
 from metronome.middleware.asgi import ASGIMiddleware
 from metronome.middleware.wsgi import WSGIMiddleware
 from tests.middleware.hosts.settings import ENVIRONMENT, reporter
@@ -52,7 +52,7 @@ def server_sent_events(_: HttpRequest) -> StreamingHttpResponse:
 
 
 def order(_: HttpRequest, number: str) -> HttpResponse:
-    REPORTER.track(events.order(number, 12.5), id="rivers")
+    REPORTER.track("order", goal="0", order=number, revenue=12.5, id="rivers")
     return HttpResponse(b"")
 
 

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Body, FastAPI, Request, Response, WebSocket
 from fastapi.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Mount, Route
 
-from metronome.middleware import describe_request, events
+from metronome.middleware import describe_request
 from metronome.middleware.asgi import ASGIMiddleware
 from tests.middleware.hosts.settings import reporter
 
@@ -24,7 +24,7 @@ async def health() -> str:
 
 @app.get("/datasets/{name}")
 def dataset(name: str) -> dict[str, str]:
-    # Such a function runs in a thread of its own.
+    # Not async: runs in a thread.
     describe_request(id=name)
     return {"name": name}
 
@@ -75,7 +75,7 @@ async def websocket(socket: WebSocket, room: str) -> None:
 
 @app.post("/orders/{number}")
 async def order(number: str) -> None:
-    REPORTER.track(events.order(number, 12.5), id="rivers")
+    REPORTER.track("order", goal="0", order=number, revenue=12.5, id="rivers")
 
 
 inner = APIRouter(prefix="/regions/{region}")

@@ -5,7 +5,7 @@ from io import BytesIO
 
 from flask import Blueprint, Flask, Response, request, send_file
 
-from metronome.middleware import describe_request, events
+from metronome.middleware import describe_request
 from metronome.middleware.wsgi import WSGIMiddleware
 from tests.middleware.hosts.settings import reporter
 
@@ -58,7 +58,7 @@ def server_sent_events() -> Response:
 
 @app.post("/orders/<number>")
 def order(number: str) -> str:
-    REPORTER.track(events.order(number, 12.5), id="rivers")
+    REPORTER.track("order", goal="0", order=number, revenue=12.5, id="rivers")
     return ""
 
 

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 
-from metronome.middleware import describe_request, events
+from metronome.middleware import describe_request
 from metronome.middleware.asgi import ASGIMiddleware
 from tests.middleware.hosts.settings import reporter
 
@@ -56,7 +56,7 @@ async def server_sent_events(_: Request) -> Response:
 
 
 async def order(request: Request) -> Response:
-    REPORTER.track(events.order(request.path_params["number"], 12.5), id="rivers")
+    REPORTER.track("order", goal="0", order=request.path_params["number"], revenue=12.5, id="rivers")
     return Response()
 
 

@@ -1,4 +1,4 @@
-"""Patterns of routes, however they are written."""
+"""Route patterns of each framework are normalized."""
 
 import pytest
 from hypothesis import given
@@ -8,7 +8,7 @@ from metronome.middleware.paths import normalize_angles, normalize_braces, norma
 
 
 @pytest.mark.parametrize(
-    ("pattern", "common"),
+    ("pattern", "expected"),
     [
         ("/users/{id}", "/users/:id"),
         ("/users/{id:int}/posts/{post}", "/users/:id/posts/:post"),
@@ -19,12 +19,12 @@ from metronome.middleware.paths import normalize_angles, normalize_braces, norma
         ("/users/:id", "/users/:id"),
     ],
 )
-def test_braces_are_read(pattern: str, common: str) -> None:
-    assert normalize_braces(pattern) == common
+def test_braces_are_normalized(pattern: str, expected: str) -> None:
+    assert normalize_braces(pattern) == expected
 
 
 @pytest.mark.parametrize(
-    ("pattern", "common"),
+    ("pattern", "expected"),
     [
         ("/users/<id>", "/users/:id"),
         ("/users/<int:id>", "/users/:id"),
@@ -33,12 +33,12 @@ def test_braces_are_read(pattern: str, common: str) -> None:
         ("users/<uuid:id>/", "/users/:id/"),
     ],
 )
-def test_angles_are_read(pattern: str, common: str) -> None:
-    assert normalize_angles(pattern) == common
+def test_angle_brackets_are_normalized(pattern: str, expected: str) -> None:
+    assert normalize_angles(pattern) == expected
 
 
 @pytest.mark.parametrize(
-    ("pattern", "common"),
+    ("pattern", "expected"),
     [
         ("articles/<int:year>/", "/articles/:year/"),
         ("^articles/(?P<year>[0-9]{4})/$", "/articles/:year/"),
@@ -47,19 +47,19 @@ def test_angles_are_read(pattern: str, common: str) -> None:
         ("", "/"),
     ],
 )
-def test_django_s_are_read(pattern: str, common: str) -> None:
-    assert normalize_django(pattern) == common
+def test_django_patterns_are_normalized(pattern: str, expected: str) -> None:
+    assert normalize_django(pattern) == expected
 
 
 @given(st.text(alphabet="()<>{}[]:?P^$\\/ab*+|", max_size=40))
-def test_nothing_that_stands_there_is_too_odd_to_be_read(pattern: str) -> None:
-    for read in (normalize_braces, normalize_angles, normalize_django):
-        assert read(pattern).startswith("/")
+def test_any_text_is_normalized(pattern: str) -> None:
+    for normalize in (normalize_braces, normalize_angles, normalize_django):
+        assert normalize(pattern).startswith("/")
 
 
-def test_values_are_named_from_the_end() -> None:
+def test_values_are_replaced_from_the_end() -> None:
     assert replace_values_with_names("/users/users/7", {"name": "users", "id": 7}) == "/users/:name/:id"
 
 
-def test_a_value_that_is_no_segment_gives_no_pattern() -> None:
+def test_a_value_that_is_not_a_segment_yields_no_pattern() -> None:
     assert replace_values_with_names("/users/007", {"id": 7}) is None
