@@ -1,11 +1,5 @@
 """Metronome: self-hosted usage analytics for things that people publish."""
 
-import zoneinfo
-
-# Take time zones from the installed tzdata package: DuckDB and Elasticsearch bring zones of their own, which are newer
-# than those of many systems, and days counted in Python must begin when the store's days do.
-zoneinfo.reset_tzpath(())
-
 
 def __getattr__(name: str) -> str:
     """Return ``__version__``; looking it up takes 30 ms, which no command needs."""

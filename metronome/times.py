@@ -6,6 +6,7 @@ and their first ten characters are the UTC day.
 
 import math
 import re
+import zoneinfo
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from typing import Final
@@ -19,6 +20,11 @@ MONTH_NAMES: Final = (
 )
 MONTH_NUMBERS: Final = {name[:3]: number for number, name in enumerate(MONTH_NAMES, 1)}
 """The number of each month by its English abbreviation, as in ``Jan``."""
+
+# Take time zones from the installed tzdata package: DuckDB and Elasticsearch bring zones of their own, which are newer
+# than those of many systems, and days counted in Python must begin when the store's days do. Not done in
+# metronome/__init__.py, because a service that imports metronome.middleware keeps its own zones.
+zoneinfo.reset_tzpath(())
 
 _TIMESTAMP_LENGTH = 24
 _DATE_DIGITS = 8

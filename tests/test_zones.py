@@ -6,7 +6,7 @@ from pathlib import Path
 
 READ_ZONE = """
 import datetime
-import metronome
+import metronome.times
 import zoneinfo
 
 assert zoneinfo.TZPATH == (), zoneinfo.TZPATH
