@@ -20,7 +20,7 @@ from metronome.times import format_timestamp
 from metronome.web.bodies import read_body
 from metronome.web.limits import ConcurrencyLimiter
 from metronome.web.negotiation import Content, cached_response
-from metronome.web.problems import problem_response, protocol_error_response, reply_response
+from metronome.web.problems import error_response, problem_response, reply_response
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Authorize = Callable[[web.Request], Awaitable[object]]
@@ -96,7 +96,7 @@ def build_ingest_handler(address: Endpoint, context: IngestContext) -> Handler:
             return reply_response(await context.intake.ingest(dialect, read))
         except MetronomeError as error:
             context.telemetry.count_rejection(error)
-            return protocol_error_response(dialect, read, error)
+            return error_response(error, dialect.reply_error(read, error))
 
     return handle
 

@@ -6,7 +6,7 @@ import structlog
 from aiohttp import web
 
 from metronome.errors import MetronomeError
-from metronome.protocol import Protocol, Reply, Request, problem_reply
+from metronome.protocol import Reply, problem_reply
 
 log = structlog.get_logger()
 
@@ -15,14 +15,14 @@ ALLOW_ANY_ORIGIN: Final = {"Access-Control-Allow-Origin": "*"}
 
 def problem_response(error: MetronomeError) -> web.Response:
     """Return the response for an error as ``application/problem+json`` (RFC 9457)."""
-    _log_operator_error(error)
-    return reply_response(problem_reply(error))
+    return error_response(error, problem_reply(error))
 
 
-def protocol_error_response(protocol: Protocol, request: Request, error: MetronomeError) -> web.Response:
-    """Return the response for an error in the format of the request's protocol."""
-    _log_operator_error(error)
-    return reply_response(protocol.reply_error(request, error))
+def error_response(error: MetronomeError, reply: Reply) -> web.Response:
+    """Return a protocol's reply to an error as a response, and log an error that only the operator can fix."""
+    if error.public_message:
+        log.warning("answered_with_error", kind=type(error).__name__, error=str(error), advice=error.advice)
+    return reply_response(reply)
 
 
 def reply_response(reply: Reply) -> web.Response:
@@ -31,8 +31,3 @@ def reply_response(reply: Reply) -> web.Response:
     if reply.body:
         return web.Response(status=reply.status, body=reply.body, content_type=reply.content_type, headers=headers)
     return web.Response(status=reply.status, headers=headers)
-
-
-def _log_operator_error(error: MetronomeError) -> None:
-    if error.public_message:
-        log.warning("answered_with_error", kind=type(error).__name__, error=str(error), advice=error.advice)

@@ -7,17 +7,14 @@ from typing import Any, Final, NamedTuple
 import orjson
 from aiohttp import web
 
-from metronome.errors import InvalidQuery, MetronomeError
-from metronome.protocol import Request
+from metronome.errors import InvalidQuery
 from metronome.protocols.micro_metrics import reports
 from metronome.protocols.micro_metrics.reports import ALL_TIME, DEFAULT_LAST, parse_metrics_query
-from metronome.protocols.micro_metrics.tracking import KEY_PARAMETER, TRACK
+from metronome.protocols.micro_metrics.tracking import KEY_PARAMETER, error_reply
 from metronome.scopes import Scope
 from metronome.web.handlers import Handler, QueryContext, report_handler
 from metronome.web.negotiation import Content
-from metronome.web.problems import protocol_error_response
-
-_EMPTY_REQUEST: Final = Request(b"", "", 0)
+from metronome.web.problems import error_response
 
 
 class _ReportRoute(NamedTuple):
@@ -93,12 +90,8 @@ def _report_handler(report: _ReportRoute, context: QueryContext, to_csv: Callabl
         f"micrometrics_{report.path.rpartition('/')[2]}",
         context.require(Scope.QUERY, KEY_PARAMETER),
         run,
-        error_response=_error_response,
+        error_response=lambda error: error_response(error, error_reply(error)),
     )
-
-
-def _error_response(error: MetronomeError) -> web.Response:
-    return protocol_error_response(TRACK, _EMPTY_REQUEST, error)
 
 
 async def _run_report(report: _ReportRoute, request: web.Request, context: QueryContext) -> Any:

@@ -1,21 +1,17 @@
-"""The protocol of microticks: sessions of exhibits, and what is touched in them.
+"""The requests and replies of microticks.
 
-A consumer, that is an app, starts a session with its key and is given a token; with the token alone it sends events
-and stops the session. Form fields or JSON come in, JSON goes out, and each reply says its ``status`` in its body too.
-The names of fields, replies and errors are those of https://github.com/scriptotek/microticks; what becomes of them is
-said in `metronome.protocols.microticks.sessions`.
+A request has form fields or JSON. A reply is JSON, and has its ``status`` in the body, too. The names of fields, the
+replies and the errors are those of https://github.com/scriptotek/microticks.
 """
 
 import re
 from collections.abc import Mapping
 from typing import Any, Final
-from urllib.parse import parse_qsl
 
 import orjson
 
-from metronome.errors import Forbidden, Malformed, MetronomeError, PayloadTooLarge, Unauthorized, describe_to_client
-from metronome.event import Event
-from metronome.protocol import IngestResult, ParsedRequest, Reply, Request, http_error_headers
+from metronome.errors import Forbidden, Malformed, MetronomeError, Unauthorized, describe_to_client
+from metronome.protocol import Reply, http_error_headers, parse_form, parse_json_object
 from metronome.protocols.microticks.sessions import SESSION_NOT_FOUND, SessionAction
 from metronome.times import parse_timestamp
 
@@ -25,97 +21,50 @@ MISSING_KEY: Final = 'Please specify an API key using the "key" query string par
 WRONG_KEY: Final = "The key does not seem to be the right one."
 
 _DESCRIPTIONS: Final[Mapping[str, str]] = {
-    INVALID_CONSUMER_KEY: "no consumer that may send has this key: `metronome keys create NAME` makes one",
-    INACTIVE_CONSUMER: "the consumer's key has expired or was revoked: `metronome keys create NAME` makes another",
-    MISSING_KEY: "the lists need the key in METRONOME_MICROTICKS_KEY, or a Metronome key with the scope query",
-    WRONG_KEY: "the key is neither what METRONOME_MICROTICKS_KEY holds nor one of Metronome's with the scope query",
+    INVALID_CONSUMER_KEY: "no active key with the scope tick: `metronome keys create NAME` creates one",
+    INACTIVE_CONSUMER: "the consumer's key has expired or was revoked: `metronome keys create NAME` creates another",
+    MISSING_KEY: "lists need the key in METRONOME_MICROTICKS_KEY or a Metronome key with the scope query",
+    WRONG_KEY: "the key is neither the one in METRONOME_MICROTICKS_KEY nor a Metronome key with the scope query",
 }
 _TOKEN_PATTERN: Final = re.compile(r"[0-9a-f]{32}")
-_FORM_MAX_FIELDS: Final = 1000
+_JSON_CONTENT_TYPE: Final = "application/json"
 _MULTIPART_CONTENT_TYPE: Final = "multipart/form-data"
 
 
-class PreparedReplyProtocol:
-    """A dialect for one request that was read and decided on: the event that it makes, and what it is answered.
-
-    Args:
-        event: what goes on disk before the answer; None for nothing.
-        answer: what the reply says beside its status.
-
-    """
-
-    def __init__(self, event: Event | None = None, **answer: str) -> None:
-        self._events = [] if event is None else [event]
-        self._reply_fields = answer
-
-    def extract_key(self, request: Request) -> str:
-        """Return no key: it was looked at already (see `Dialect.key`)."""
-        del request
-        return ""
-
-    def parse(self, request: Request) -> ParsedRequest:
-        """Return the event (see `Dialect.read`)."""
-        del request
-        return ParsedRequest(self._events, is_batch=False)
-
-    def reply(self, request: Request, parsed: ParsedRequest, result: IngestResult) -> Reply:
-        """Answer with what was decided (see `Dialect.reply`)."""
-        del request, parsed
-        for error in result.rejected.values():
-            raise error
-        return success_reply(**self._reply_fields)
-
-    def reply_error(self, request: Request, error: MetronomeError) -> Reply:
-        """Describe the error (see `Dialect.refuse`)."""
-        del request
-        return error_reply(error)
-
-
 def success_reply(**fields: str) -> Reply:
-    """Answer that all is well, and what else there is to say."""
-    return Reply(200, orjson.dumps({"status": 200, **fields}), "application/json")
+    """Return a reply with status 200 and these fields."""
+    return Reply(200, orjson.dumps({"status": 200, **fields}), _JSON_CONTENT_TYPE)
 
 
 def error_reply(error: MetronomeError) -> Reply:
-    """Describe an error as microticks does: what is wrong with a key is 401."""
+    """Return the reply for an error as microticks does: every problem with a key is 401."""
     status = 401 if isinstance(error, Forbidden) else error.http_status
-    said = (error.public_message or str(error)).encode(errors="backslashreplace").decode()
-    told = said if isinstance(error, Malformed) else describe_to_client(error)
-    body = {"status": status, "error": said, "description": _DESCRIPTIONS.get(said, told)}
-    return Reply(status, orjson.dumps(body), "application/json", http_error_headers(error))
+    message = (error.public_message or str(error)).encode(errors="backslashreplace").decode()
+    description = message if isinstance(error, Malformed) else describe_to_client(error)
+    body = {"status": status, "error": message, "description": _DESCRIPTIONS.get(message, description)}
+    return Reply(status, orjson.dumps(body), _JSON_CONTENT_TYPE, http_error_headers(error))
 
 
-def parse_fields(request: Request) -> dict[str, Any]:
-    """Read the fields of a request: a form's, of which the first of each name counts, or those of a JSON object.
+def parse_fields(body: bytes, content_type: str) -> dict[str, Any]:
+    """Return the fields of a form, where the first value of each name counts, or of a JSON object.
 
     Raises:
-        Malformed: it is neither.
-        PayloadTooLarge: there are too many.
+        Malformed: the body is neither.
+        PayloadTooLarge: the form has too many fields.
 
     """
-    body = request.body
-    if request.content_type == _MULTIPART_CONTENT_TYPE:
-        raise Malformed("the body is in parts: send it as application/x-www-form-urlencoded or as JSON")
-    if body.lstrip()[:1] == b"{" or request.content_type.endswith("json"):
-        try:
-            found = orjson.loads(body)
-        except orjson.JSONDecodeError as error:
-            raise Malformed(f"the body is no JSON: {error}") from None
-        if not isinstance(found, dict):
-            raise Malformed("the body is JSON but no object: send an object")
-        return found
-    try:
-        pairs = parse_qsl(body.decode(errors="replace"), keep_blank_values=True, max_num_fields=_FORM_MAX_FIELDS)
-    except ValueError:
-        raise PayloadTooLarge(f"the form has over {_FORM_MAX_FIELDS} fields: send fewer") from None
-    return dict(reversed(pairs))
+    if content_type == _MULTIPART_CONTENT_TYPE:
+        raise Malformed(f"unsupported content type {content_type}: send application/x-www-form-urlencoded or JSON")
+    if body.lstrip()[:1] == b"{" or content_type.endswith("json"):
+        return parse_json_object(body)
+    return dict(reversed(parse_form(body.decode(errors="replace"))))
 
 
 def parse_consumer_key(fields: Mapping[str, Any]) -> str:
     """Return the key of the consumer.
 
     Raises:
-        Unauthorized: there is none.
+        Unauthorized: the request has none.
 
     """
     key = fields.get("consumer_key")
@@ -125,10 +74,10 @@ def parse_consumer_key(fields: Mapping[str, Any]) -> str:
 
 
 def parse_tick_timestamp(fields: Mapping[str, Any]) -> str:
-    """Return the time ``ts`` as a stamp.
+    """Return the timestamp of ``ts``.
 
     Raises:
-        Malformed: there is none, or it is no time.
+        Malformed: it is missing or invalid.
 
     """
     value = _require_parameter(fields, "ts")
@@ -137,14 +86,14 @@ def parse_tick_timestamp(fields: Mapping[str, Any]) -> str:
     try:
         return parse_timestamp(value)
     except Malformed as error:
-        raise Malformed(f'"ts" is wrong: {error}') from None
+        raise Malformed(f'invalid "ts": {error}') from None
 
 
 def parse_token(fields: Mapping[str, Any]) -> str:
     """Return the token of the session.
 
     Raises:
-        Malformed: there is none, or it cannot be one.
+        Malformed: it is missing or invalid.
 
     """
     token = _require_parameter(fields, "token")
@@ -154,17 +103,17 @@ def parse_token(fields: Mapping[str, Any]) -> str:
 
 
 def parse_action(fields: Mapping[str, Any]) -> SessionAction:
-    """Read an event.
+    """Return the action that a request describes.
 
     Raises:
-        Malformed: one of its fields is missing or cannot be.
+        Malformed: one of its fields is missing or invalid.
 
     """
     action, data = _require_parameter(fields, "action"), _require_parameter(fields, "data")
     if action == "":
         raise _missing_parameter("action")
     if not isinstance(action, str):
-        raise Malformed('"action" is no text: send one as click')
+        raise Malformed('invalid "action": expected a string such as click')
     return SessionAction(
         action, data if isinstance(data, str) else orjson.dumps(data).decode(), parse_tick_timestamp(fields)
     )

@@ -1,7 +1,7 @@
-"""The lists of microticks: its sessions, and its events with their data.
+"""The lists of microticks: sessions, and actions with their data.
 
-Parameters and names are those of https://github.com/scriptotek/microticks. Identities are no numbers that grow here, so
-that to sort by ``id`` is to sort by time.
+Parameters and names are those of https://github.com/scriptotek/microticks. IDs are not sequential here, so sorting by
+``id`` means sorting by time.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ from metronome.stores.query import MAX_GROUPS, AllOf, Equals, Exists, Filter, Me
 from metronome.times import format_timestamp
 
 LIST_MAX_DOCUMENT_BYTES: Final = 32 * 2**20
-"""One list holds so much of events' documents at the most; twice that is in memory while they are chosen."""
+"""The maximum size of the documents in a list; twice as much is in memory while the first ones are selected."""
 
 _STOPPED_METRIC: Final = Metric.parse(f"max:{STOPPED_FIELD}")
 _CLICKS_METRIC: Final = Metric.parse(f"sum:{CLICKS_FIELD}")
@@ -46,29 +46,29 @@ SESSION_COLUMNS: Final[Mapping[str, str]] = {
     "clicks": _CLICKS_METRIC.name,
     "last_action": _LAST_CLICK_METRIC.name,
 }
-"""What sessions can be sorted by, and the column of the question that holds it."""
+"""The columns that sessions can be sorted by, and the column of each in the query."""
 
 EVENT_COLUMNS: Final[Mapping[str, str]] = {"id": "", "time": "", "action": ACTION_FIELD, "session_id": SESSION_FIELD}
-"""What events can be sorted by, and the field that holds it; none for their time."""
+"""The columns that events can be sorted by, and the field of each; empty for the time."""
 
 _DATE_PATTERN: Final = re.compile(r"\d{4}(-\d\d(-\d\d(T\d\d(:\d\d(:\d\d(\.\d{1,3}Z?)?)?)?)?)?)?")
 _DESCENDING_SUFFIX: Final = ".desc"
 _MAX_NUMBER_DIGITS: Final = 9
 _DOCUMENTS_PER_SLICE: Final = 500
-"""So many documents are looked at before other work gets its turn."""
+"""How many documents are read before other work gets its turn."""
 
 
 @dataclass(frozen=True, slots=True)
 class SessionListQuery:
-    """What a list is asked with.
+    """The parameters of a list.
 
     Attributes:
-        consumer: the name of the consumer whose sessions count; empty for all.
-        date: the beginning of the time at which the sessions started, as ``2017-08-25``; empty for any.
-        column: what to sort by, as the list's columns have it; empty for time.
-        descending: whether to begin with the greatest.
-        limit: how many entries at the most; None for all.
-        offset: how many of the first entries to leave out.
+        consumer: the name of the sessions' consumer; empty for all.
+        date: the prefix of the time at which the sessions started, such as ``2017-08-25``; empty for any.
+        column: the column to sort by, from the list's columns; empty for the time.
+        descending: whether the greatest come first.
+        limit: the maximum number of entries; None for all.
+        offset: how many of the first entries to omit.
 
     """
 
@@ -80,38 +80,38 @@ class SessionListQuery:
     offset: int = 0
 
     def build_filter(self, *filters: Filter) -> AllOf:
-        """Return a filter of these and of what is asked for; what is quickest to check comes first."""
-        chosen = [Exists(SESSION_FIELD), *filters, Equals(*PROTOCOL_MARKER)]
+        """Return a filter of these and of the parameters, the ones that are quickest to check first."""
+        all_filters = [Exists(SESSION_FIELD), *filters, Equals(*PROTOCOL_MARKER)]
         if self.consumer:
-            chosen.append(Equals(CONSUMER_FIELD, self.consumer))
+            all_filters.append(Equals(CONSUMER_FIELD, self.consumer))
         if self.date:
-            chosen.append(Prefix(STARTED_FIELD, self.date))
-        return AllOf(tuple(chosen))
+            all_filters.append(Prefix(STARTED_FIELD, self.date))
+        return AllOf(tuple(all_filters))
 
 
 def parse_list_query(query: Mapping[str, str], columns: Mapping[str, str]) -> SessionListQuery:
-    """Read a list's parameters; unknown ones, as those against caches, do not count.
+    """Parse the parameters of a list; unknown ones, such as those that bypass caches, are ignored.
 
     Args:
-        query: as in the address: ``consumer``, ``date``, ``limit``, ``offset``, and ``sort=column``,
-            ``sort=column.desc`` or ``sort.desc=column``.
-        columns: what the list can be sorted by.
+        query: ``consumer``, ``date``, ``limit``, ``offset``, and ``sort=column``, ``sort=column.desc`` or
+            ``sort.desc=column``.
+        columns: the columns that the list can be sorted by.
 
     Raises:
-        InvalidQuery: a value cannot be; the message says which.
+        InvalidQuery: a parameter has an invalid value.
 
     """
     if query.get("ip"):
-        raise InvalidQuery("ip is not asked for here, since sessions are kept without addresses: leave it out")
+        raise InvalidQuery("invalid parameter ip: sessions are stored without IP addresses")
     date = query.get("date", "")
     if date and _DATE_PATTERN.fullmatch(date) is None:
-        raise InvalidQuery(f"date={date[:60]} is no date: write 2017-08-25, or 2017-08 for a month")
+        raise InvalidQuery(f"invalid date {date[:60]!r}: expected 2017-08-25, or 2017-08 for a month")
     sort = query.get("sort.desc", "")
     sort = sort + _DESCENDING_SUFFIX if sort else query.get("sort", "")
     name = sort.removesuffix(_DESCENDING_SUFFIX)
     if name and name not in columns:
         raise InvalidQuery(
-            f"sort={name[:60]} is no column: there are {', '.join(columns)}, each with .desc behind it too"
+            f"invalid sort {name[:60]!r}: expected {', '.join(columns)}, or one of them followed by .desc"
         )
     return SessionListQuery(
         consumer=query.get("consumer", ""),
@@ -124,22 +124,22 @@ def parse_list_query(query: Mapping[str, str], columns: Mapping[str, str]) -> Se
 
 
 async def list_sessions(store: Store, query: SessionListQuery) -> dict[str, Any]:
-    """List sessions, the oldest first.
+    """Return sessions, by default the oldest first.
 
     Args:
-        store: what is asked.
-        query: which, in which order; its column is one of `SESSION_COLUMNS`.
+        store: runs the query.
+        query: which sessions; its column is a value of `SESSION_COLUMNS`.
 
     Returns:
-        ``list_sessions``, each with its ``id``, ``consumer_id`` (the consumer's name), ``started_at``, ``stopped_at``
-        (None while it goes on), ``clicks`` and ``last_action`` (the time of the last click, or None); how many these
-        are as ``count``; and ``status``.
+        ``sessions``, each with its ``id``, ``consumer_id`` (the consumer's name), ``started_at``, ``stopped_at`` (None
+        while it lasts), ``clicks`` and ``last_action`` (the time of the last click, or None); their number as
+        ``count``; and ``status``.
 
     Raises:
-        InvalidQuery: they are too many.
+        InvalidQuery: there are too many.
 
     """
-    question = Query(
+    store_query = Query(
         metrics=(_STOPPED_METRIC, _CLICKS_METRIC, _LAST_CLICK_METRIC),
         group_by=(STARTED_FIELD, SESSION_FIELD, CONSUMER_FIELD),
         where=query.build_filter(),
@@ -147,53 +147,52 @@ async def list_sessions(store: Store, query: SessionListQuery) -> dict[str, Any]
         limit=MAX_GROUPS if query.limit is None else min(query.limit, MAX_GROUPS),
         offset=query.offset,
     )
-    (found,) = await store.query(question)
-    wanted = found.total - query.offset if query.limit is None else min(query.limit, found.total - query.offset)
-    # A store that stopped at so many groups may have left out the first of all.
-    if not found.exact or len(found.rows) < wanted:
+    (result,) = await store.query(store_query)
+    expected = result.total - query.offset if query.limit is None else min(query.limit, result.total - query.offset)
+    # An inexact result may lack the first sessions.
+    if not result.exact or len(result.rows) < expected:
         raise _list_too_large(f"over {MAX_GROUPS} sessions")
-    return _list_body("sessions", [_session_entry(row) for row in found.rows])
+    return _list_body("sessions", [_session_entry(row) for row in result.rows])
 
 
 async def list_events(store: Store, query: SessionListQuery) -> dict[str, Any]:
-    """List events, the oldest first.
+    """Return actions, by default the oldest first.
 
     Args:
-        store: what is asked.
-        query: which, in which order; its column is one of `EVENT_COLUMNS`.
+        store: runs the query.
+        query: which actions; its column is a value of `EVENT_COLUMNS`.
 
     Returns:
-        ``list_events``, each with its ``id``, ``session_id``, ``time``, ``action`` and ``data`` as it was sent; how
-        many
-        these are as ``count``; and ``status``.
+        ``events``, each with its ``id``, ``session_id``, ``time``, ``action`` and ``data`` as it was sent; their
+        number as ``count``; and ``status``.
 
     Raises:
-        InvalidQuery: they are too large together.
+        InvalidQuery: they are too large.
 
     """
     if query.limit == 0:
         return _list_body("events", [])
-    first = _TopDocuments(None if query.limit is None else query.offset + query.limit, descending=query.descending)
+    documents = _TopDocuments(None if query.limit is None else query.offset + query.limit, descending=query.descending)
     key_of = _sort_key(query.column)
-    seen = 0
+    read_count = 0
     async for document in store.iterate_documents(query.build_filter(Exists(ACTION_FIELD))):
-        first.add(key_of(document), document)
-        if first.is_full and not query.column and not query.descending:
+        documents.add(key_of(document), document)
+        if documents.is_full and not query.column and not query.descending:
             break
-        seen += 1
-        if seen % _DOCUMENTS_PER_SLICE == 0:
+        read_count += 1
+        if read_count % _DOCUMENTS_PER_SLICE == 0:
             await asyncio.sleep(0)
     return _list_body(
-        "events", [_event_entry(orjson.loads(document)) for document in first.sorted_documents()[query.offset :]]
+        "events", [_event_entry(orjson.loads(document)) for document in documents.sorted_documents()[query.offset :]]
     )
 
 
 class _TopDocuments:
-    """The first documents of a list in bounded memory, however many are added.
+    """Select the first documents of a list in bounded memory, however many are added.
 
     Args:
-        limit: how many; None for all.
-        descending: whether the greatest are first, and the youngest of those that are equal.
+        limit: the number of documents; None for all.
+        descending: whether the documents with the greatest keys come first, and of equal keys the newest.
 
     """
 
@@ -206,20 +205,25 @@ class _TopDocuments:
 
     @property
     def is_full(self) -> bool:
-        """Whether there are as many as are wanted."""
+        """Whether *limit* documents have been added."""
         return self._limit is not None and len(self._rows) >= self._limit
 
     def add(self, key: str, document: bytes) -> None:
-        """Add the next one; raises `InvalidQuery` where the first ones are too large together."""
+        """Add a document.
+
+        Raises:
+            InvalidQuery: the selected documents are too large.
+
+        """
         self._rows.append((key, self._added_count, document))
         self._added_count += 1
         self._bytes += len(document)
-        # Seldom enough that sorting costs little for each document.
+        # Rarely, so that sorting costs little per document.
         if self._bytes > 2 * LIST_MAX_DOCUMENT_BYTES or (self._limit is not None and len(self._rows) > 2 * self._limit):
             self._trim()
 
     def sorted_documents(self) -> list[bytes]:
-        """Return the first ones in their order; raises as `add` does."""
+        """Return the selected documents in order; raises as `add` does."""
         self._trim()
         return [document for _, _, document in self._rows]
 
@@ -271,15 +275,15 @@ def _format_timestamp(milliseconds: float | None) -> str | None:
     try:
         return format_timestamp(datetime.fromtimestamp(milliseconds / 1000, UTC))
     except (ValueError, OverflowError, OSError):
-        # Anybody who may send events may send one that looks like one of these.
+        # Any client may send an event with these fields.
         return None
 
 
 def _list_too_large(what: str) -> InvalidQuery:
-    return InvalidQuery(f"{what} are more than one list holds: ask for fewer with limit and offset, date or consumer")
+    return InvalidQuery(f"the list has {what}: request fewer entries with limit and offset, date or consumer")
 
 
 def _parse_number(name: str, text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= _MAX_NUMBER_DIGITS):
-        raise InvalidQuery(f"{name}={text[:60]} is no number: write 10")
+        raise InvalidQuery(f"invalid {name} {text[:60]!r}: expected a whole number")
     return int(text)

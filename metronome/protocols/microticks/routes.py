@@ -1,7 +1,6 @@
-"""Microticks over HTTP: its sessions lie in the state, its events go into the spool, its lists come from the store."""
+"""The routes of microticks: sessions are kept in the state, events are stored, and lists come from the store."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
 from hmac import compare_digest
 from typing import Any, Final, NamedTuple
 
@@ -12,16 +11,16 @@ from metronome.auth import keys
 from metronome.auth.authorizer import Authorizer
 from metronome.auth.client_address import ClientAddress
 from metronome.auth.keys import Key, key_from_record
-from metronome.errors import Forbidden, Malformed, RequestError, Unauthorized
-from metronome.event import generate_event_ids
-from metronome.protocol import Reply, Request, bearer_token
-from metronome.protocols.microticks import reports as microticks
+from metronome.errors import Forbidden, Malformed, MetronomeError, RequestError, Unauthorized
+from metronome.event import Event, generate_event_ids
+from metronome.protocol import Reply, bearer_token
+from metronome.protocols.microticks import reports
 from metronome.protocols.microticks.protocol import (
     INACTIVE_CONSUMER,
     INVALID_CONSUMER_KEY,
     MISSING_KEY,
     WRONG_KEY,
-    PreparedReplyProtocol,
+    error_reply,
     parse_action,
     parse_consumer_key,
     parse_fields,
@@ -44,29 +43,32 @@ from metronome.scopes import Scope, expand_scopes
 from metronome.state.base import State
 from metronome.stores.base import Store
 from metronome.web.bodies import read_body
-from metronome.web.handlers import Handler, IngestContext, QueryContext, handle_errors, report_handler
+from metronome.web.handlers import (
+    Handler,
+    IngestContext,
+    QueryContext,
+    content_type,
+    handle_errors,
+    report_handler,
+)
 from metronome.web.negotiation import Content, uncached_response
-from metronome.web.problems import protocol_error_response, reply_response
+from metronome.web.problems import error_response, reply_response
 
 SESSIONS_PATH: Final = "/sessions"
 EVENTS_PATH: Final = "/events"
 LIST_PATHS: Final = (SESSIONS_PATH, EVENTS_PATH)
-"""The addresses at which lists are read."""
+"""The paths of the lists."""
 
-_EMPTY_REQUEST: Final = Request(b"", "", 0)
-_ERROR_PROTOCOL: Final = PreparedReplyProtocol()
-_error_response: Final = partial(protocol_error_response, _ERROR_PROTOCOL, _EMPTY_REQUEST)
-
-_ListQuery = Callable[[Store, microticks.SessionListQuery], Awaitable[dict[str, Any]]]
+_ListQuery = Callable[[Store, reports.SessionListQuery], Awaitable[dict[str, Any]]]
 
 
 class SessionRequest(NamedTuple):
-    """What is known of a request beside its fields.
+    """What a request has besides its fields.
 
     Attributes:
-        again: its idempotency key, or nothing.
-        origin: the web origin that it came from, or nothing.
-        sender: the address that it came from, or nothing where that is not known.
+        idempotency_key: may be empty.
+        origin: the web origin, or empty.
+        client_ip: the IP address of the client, or empty if it is unknown.
 
     """
 
@@ -76,7 +78,7 @@ class SessionRequest(NamedTuple):
 
 
 class SessionService:
-    """Takes what exhibits send: each change is in the state and on disk before it is answered.
+    """Run the requests of exhibits; each change is in the state and on disk before the reply.
 
     Args:
         ingest: where events go, and who may send.
@@ -91,10 +93,10 @@ class SessionService:
         self._event_ids = generate_event_ids()
 
     async def start(self, fields: Mapping[str, Any], request: SessionRequest) -> Reply:
-        """Start a session, and answer its token.
+        """Start a session and reply with its token.
 
-        It is in the state before its event is on disk: one that is cut off between has no token that anybody knows,
-        and counts nowhere.
+        The session is added to the state before its event is stored: if this is interrupted in between, nobody knows
+        the token, and the session is in no report.
         """
         consumer_key = parse_consumer_key(fields)
         consumer = await self._authorize_consumer(consumer_key, request)
@@ -104,35 +106,34 @@ class SessionService:
         if not is_new:
             session = Session.from_record(await self._state.get(SESSION_KIND, token))
         try:
-            return await self._ingest_event(
-                PreparedReplyProtocol(build_start_event(token, session), token=token), session, request
-            )
+            await self._store(build_start_event(token, session), session, request)
         except RequestError:
             if is_new:
                 await self._state.remove(SESSION_KIND, token)
             raise
+        return success_reply(token=token)
 
     async def add_event(self, fields: Mapping[str, Any], request: SessionRequest) -> Reply:
-        """Take an event of a session, and answer its identity."""
-        token, happening = parse_token(fields), parse_action(fields)
+        """Store an action of a session and reply with its event ID."""
+        token, action = parse_token(fields), parse_action(fields)
         session = Session.from_record(await self._state.get(SESSION_KIND, token))
         check_not_stopped(session)
         key = await self._load_key(session.consumer)
         if key is None or not self._authorizer.is_key_active(key):
             raise Unauthorized(INACTIVE_CONSUMER)
-        identity = (
+        event_id = (
             idempotent_event_id(token, request.idempotency_key) if request.idempotency_key else next(self._event_ids)
         )
-        microtick = PreparedReplyProtocol(build_action_event(token, session, happening, identity), event_id=identity)
-        return await self._ingest_event(microtick, session, request)
+        await self._store(build_action_event(token, session, action, event_id), session, request)
+        return success_reply(event_id=event_id)
 
     async def stop(self, fields: Mapping[str, Any], request: SessionRequest) -> Reply:
         """Stop a session, once.
 
-        The state has the time of the stop before its event is on disk, and learns after that it is. So whoever comes
-        upon a stop that was cut off between finishes that same stop, and of several at once one is answered with yes.
+        The state has the time of the stop before the event is stored, and is marked as closed after that. So a stop
+        that was interrupted is completed by the next one, and of several concurrent ones exactly one succeeds.
         """
-        token, at = parse_token(fields), parse_tick_timestamp(fields)
+        token, timestamp = parse_token(fields), parse_tick_timestamp(fields)
         while True:
             record = await self._state.get(SESSION_KIND, token)
             session = Session.from_record(record)
@@ -141,13 +142,11 @@ class SessionService:
                     return success_reply()
                 raise Malformed(SESSION_ALREADY_STOPPED)
             if not session.stopped:
-                session, before = session.with_stop(at), session.to_record()
+                session, before = session.with_stop(timestamp), session.to_record()
                 if not await self._state.compare_and_swap(SESSION_KIND, token, before, session.to_record()):
                     continue
             try:
-                reply = await self._ingest_event(
-                    PreparedReplyProtocol(build_stop_event(token, session)), session, request
-                )
+                await self._store(build_stop_event(token, session), session, request)
             except RequestError:
                 await self._state.compare_and_swap(
                     SESSION_KIND, token, session.to_record(), session.without_stop().to_record()
@@ -156,16 +155,17 @@ class SessionService:
             if await self._state.compare_and_swap(
                 SESSION_KIND, token, session.to_record(), session.as_closed(request.idempotency_key).to_record()
             ):
-                return reply
+                return success_reply()
 
-    async def _ingest_event(self, protocol: PreparedReplyProtocol, session: Session, request: SessionRequest) -> Reply:
-        believed = await self._is_trusted(session.consumer, request)
-        return await self._intake.ingest(protocol, _EMPTY_REQUEST._replace(is_trusted=believed))
+    async def _store(self, event: Event, session: Session, request: SessionRequest) -> None:
+        is_trusted = await self._is_trusted(session.consumer, request)
+        result = await self._intake.store([event], is_trusted=is_trusted)
+        for error in result.rejected.values():
+            raise error
 
     async def _authorize_consumer(self, consumer_key: str, request: SessionRequest) -> Key:
-        """Return the consumer of a key, which has to be one even where everyone may send without."""
+        """Return the consumer's key, which is required even if anonymous clients may send."""
         key = await self._authorizer.find_key(consumer_key)
-        # What is public is not enough.
         if key is None or Scope.TICK not in expand_scopes(key.scopes):
             raise Unauthorized(INVALID_CONSUMER_KEY)
         if not self._authorizer.is_key_active(key):
@@ -174,7 +174,7 @@ class SessionService:
         return key
 
     async def _is_trusted(self, consumer: str, request: SessionRequest) -> bool:
-        """Tell whether a consumer may send old events now, by the right that it has or that all have."""
+        """Return whether the consumer, or an anonymous client, may send old events."""
         if Scope.IMPORT in self._authorizer.anonymous_permissions(request.origin, request.client_ip).scopes:
             return True
         key = await self._load_key(consumer)
@@ -189,27 +189,27 @@ class SessionService:
 
 
 def build_ingest_routes(ingest: IngestContext, state: State) -> list[web.RouteDef]:
-    """List the routes that exhibits send to."""
-    exhibits = SessionService(ingest, state)
+    """Return the routes that exhibits send to."""
+    service = SessionService(ingest, state)
     return [
-        web.post(SESSIONS_PATH, _ingest_handler(ingest, exhibits.start)),
-        web.post(f"{SESSIONS_PATH}/stop", _ingest_handler(ingest, exhibits.stop)),
-        web.post(EVENTS_PATH, _ingest_handler(ingest, exhibits.add_event)),
+        web.post(SESSIONS_PATH, _ingest_handler(ingest, service.start)),
+        web.post(f"{SESSIONS_PATH}/stop", _ingest_handler(ingest, service.stop)),
+        web.post(EVENTS_PATH, _ingest_handler(ingest, service.add_event)),
     ]
 
 
 def build_list_routes(context: QueryContext, read_key: str) -> list[web.RouteDef]:
-    """List the routes that answer lists.
+    """Return the routes of the lists.
 
     Args:
-        context: whom to ask.
-        read_key: a key that lists can be read with, beside those that were made here; empty for none.
+        context: the context of the routes.
+        read_key: a key that may read lists, in addition to Metronome's own; may be empty.
 
     """
-    reading = _ListAuthorizer(context.authorizer, context.client_address, read_key)
+    authorizer = _ListAuthorizer(context.authorizer, context.client_address, read_key)
     return [
-        web.get(SESSIONS_PATH, _list_handler(context, reading, microticks.SESSION_COLUMNS, microticks.list_sessions)),
-        web.get(EVENTS_PATH, _list_handler(context, reading, microticks.EVENT_COLUMNS, microticks.list_events)),
+        web.get(SESSIONS_PATH, _list_handler(context, authorizer, reports.SESSION_COLUMNS, reports.list_sessions)),
+        web.get(EVENTS_PATH, _list_handler(context, authorizer, reports.EVENT_COLUMNS, reports.list_events)),
     ]
 
 
@@ -218,13 +218,13 @@ def _ingest_handler(
 ) -> Handler:
     async def handle(request: web.Request) -> web.Response:
         body = await read_body(request, ingest.config.body_max_bytes)
-        fields = parse_fields(Request(body, request.content_type.lower(), ingest.config.batch_max_events))
-        sending = SessionRequest(
+        fields = parse_fields(body, content_type(request))
+        session_request = SessionRequest(
             request.headers.get("Idempotency-Key", ""),
             request.headers.get("Origin", ""),
             ingest.client_address.resolve_request(request),
         )
-        return reply_response(await operation(fields, sending))
+        return reply_response(await operation(fields, session_request))
 
     return handle_errors(ingest.telemetry, handle, _error_response)
 
@@ -233,7 +233,7 @@ def _list_handler(
     context: QueryContext, authorizer: "_ListAuthorizer", columns: Mapping[str, str], run_query: _ListQuery
 ) -> Handler:
     async def run(request: web.Request) -> Content:
-        list_query = microticks.parse_list_query(request.query, columns)
+        list_query = reports.parse_list_query(request.query, columns)
         return Content(orjson.dumps(await run_query(context.store, list_query)))
 
     return report_handler(
@@ -242,12 +242,12 @@ def _list_handler(
 
 
 class _ListAuthorizer(NamedTuple):
-    """Says who may read lists.
+    """Decide who may read lists.
 
     Attributes:
-        guard: knows the keys.
-        senders: tells where a request came from.
-        read_key: where there is one, everyone needs a key, even where all else is open.
+        authorizer: finds keys and their scopes.
+        client_address: finds the IP address of a request's client.
+        read_key: if it is not empty, every client needs a key.
 
     """
 
@@ -256,25 +256,29 @@ class _ListAuthorizer(NamedTuple):
     read_key: str
 
     async def authorize(self, request: web.Request) -> None:
-        """Let a request pass that may read.
+        """Return if a request may read lists.
 
         Raises:
-            Unauthorized: it brings no key that it needs, or a wrong one.
+            Unauthorized: it needs a key and has none, or a wrong one.
 
         """
-        given = request.query.get("key") or bearer_token(request.headers)
-        origin, sender = request.headers.get("Origin", ""), self.client_address.resolve_request(request)
-        if self.read_key and compare_digest(_encode_key(given), _encode_key(self.read_key)):
+        token = request.query.get("key") or bearer_token(request.headers)
+        origin, client_ip = request.headers.get("Origin", ""), self.client_address.resolve_request(request)
+        if self.read_key and compare_digest(_encode_key(token), _encode_key(self.read_key)):
             return
-        anyone = Scope.QUERY in self.authorizer.anonymous_permissions(origin, sender).scopes
-        if not given and (self.read_key or not anyone):
+        is_public = Scope.QUERY in self.authorizer.anonymous_permissions(origin, client_ip).scopes
+        if not token and (self.read_key or not is_public):
             raise Unauthorized(MISSING_KEY)
-        if self.read_key and await self.authorizer.find_key(given) is None:
+        if self.read_key and await self.authorizer.find_key(token) is None:
             raise Unauthorized(WRONG_KEY)
         try:
-            await self.authorizer.authorize(Scope.QUERY, given, origin, client_address=sender)
+            await self.authorizer.authorize(Scope.QUERY, token, origin, client_address=client_ip)
         except (Unauthorized, Forbidden):
             raise Unauthorized(WRONG_KEY) from None
+
+
+def _error_response(error: MetronomeError) -> web.Response:
+    return error_response(error, error_reply(error))
 
 
 def _encode_key(text: str) -> bytes:

@@ -1,12 +1,11 @@
-"""The sessions of microticks: how each is kept while it goes on, and the events that it becomes.
+"""The sessions of microticks: the record in the state while a session lasts, and the events of a session.
 
-All of a session's events have the fields that `PROTOCOL_MARKER`, `SESSION_FIELD`, `CONSUMER_FIELD` and
-`STARTED_FIELD` name:
+All events of a session have the fields `PROTOCOL_MARKER`, `SESSION_FIELD`, `CONSUMER_FIELD` and `STARTED_FIELD`:
 
-* its start, ``event`` `START_EVENT`;
-* each thing that happened, with ``event`` and ``action`` as they were sent, ``data`` as its JSON text, and beside it
-  each plain field of the data under its own name, so that an ``id`` is the item;
-* its stop, ``event`` `STOP_EVENT`, with ``duration`` in milliseconds.
+* its start, with the ``event`` `START_EVENT`;
+* each action, with ``event`` and ``action`` as they were sent, ``data`` as JSON text, and each top-level field of the
+  data as a field of the event, so that an ``id`` is the item;
+* its stop, with the ``event`` `STOP_EVENT` and ``duration`` in milliseconds.
 """
 
 import hashlib
@@ -21,24 +20,25 @@ import orjson
 from metronome.errors import Malformed
 from metronome.event import TOP_LEVEL_MAX_FIELDS, Event, derive_event_ids
 from metronome.fields import NAME_MAX_BYTES, is_top_level_name
+from metronome.times import to_milliseconds
 
 SESSION_KIND: Final = "session"
-"""What sessions are called in the state (see `metronome.state.base.State`), where they are known by their tokens."""
+"""The kind of sessions in the state (see `metronome.state.base.State`); their names there are their tokens."""
 
 PROTOCOL_MARKER: Final = ("protocol", "microticks")
-"""The field that tells these events from all others, and its value."""
+"""The field that marks these events, and its value."""
 START_EVENT: Final = "session_start"
 STOP_EVENT: Final = "session_stop"
 SESSION_FIELD: Final = "session"
 CONSUMER_FIELD: Final = "consumer"
 STARTED_FIELD: Final = "session_started"
-"""When the session started, as a stamp."""
+"""The timestamp of the session's start."""
 STOPPED_FIELD: Final = "session_stopped"
-"""When it was stopped, in milliseconds since 1970."""
+"""The time of the session's stop, in milliseconds since 1970."""
 CLICKED_FIELD: Final = "session_clicked"
-"""When a click was, in milliseconds since 1970."""
+"""The time of a click, in milliseconds since 1970."""
 CLICKS_FIELD: Final = "session_clicks"
-"""On each click a 1, so that their sum counts them."""
+"""1 in each click, so that the sum is their number."""
 ACTION_FIELD: Final = "action"
 DATA_FIELD: Final = "data"
 
@@ -67,14 +67,15 @@ _LONG_MAX: Final = 2**63
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A session as it is kept under its token.
+    """A session in the state.
 
     Attributes:
         consumer: the name of the key that it was started with.
-        started: when, as a stamp.
-        stopped: when it was stopped, as a stamp; empty while it goes on.
-        closed: whether its stop is on disk; what is stopped and not closed was cut off in the middle, or is under way.
-        closed_by: a hash of the idempotency key of the request that closed it, or nothing.
+        started: the timestamp of its start.
+        stopped: the timestamp of its stop; empty while it lasts.
+        closed: whether the event of its stop is on disk; a session that is stopped and not closed is being stopped,
+            or its stop was interrupted.
+        closed_by: a hash of the idempotency key of the request that closed it, or empty.
 
     """
 
@@ -86,10 +87,10 @@ class Session:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any] | None) -> Self:
-        """Return the session that was kept as *record*.
+        """Return the session of a record in the state.
 
         Raises:
-            Malformed: there is none.
+            Malformed: there is no record.
 
         """
         if record is None:
@@ -97,33 +98,33 @@ class Session:
         return cls(**record)
 
     def to_record(self) -> dict[str, Any]:
-        """Return what is kept of it; `of` reads it."""
+        """Return the record in the state; `from_record` reads it."""
         return asdict(self)
 
     def with_stop(self, timestamp: str) -> "Session":
-        """Return it as it is while its stop is on the way to the disk."""
+        """Return the session while its stop is being stored."""
         return replace(self, stopped=timestamp)
 
     def without_stop(self) -> "Session":
-        """Return it as it was before its stop, which turned out to be none."""
+        """Return the session as it was before a stop that was rejected."""
         return replace(self, stopped="")
 
     def as_closed(self, idempotency_key: str) -> "Session":
-        """Return it as it is for ever, closed by a request with that idempotency key, or with none."""
+        """Return the closed session; *idempotency_key* is that of the request that closed it, or empty."""
         return replace(self, closed=True, closed_by=_hash_idempotency_key(idempotency_key))
 
     def was_closed_by(self, idempotency_key: str) -> bool:
-        """Tell whether a request with that idempotency key is the one that has closed it."""
+        """Return whether the request that closed the session had this idempotency key."""
         return bool(idempotency_key) and self.closed_by == _hash_idempotency_key(idempotency_key)
 
 
 class SessionAction(NamedTuple):
-    """An event as it was sent.
+    """An action in a session.
 
     Attributes:
-        action: what happened.
-        data: of what it happened to, as text, mostly of JSON.
-        at: when, as a stamp.
+        action: its name, such as ``click``.
+        data: what the consumer sent with it, as text; usually JSON.
+        timestamp: its time.
 
     """
 
@@ -133,11 +134,11 @@ class SessionAction(NamedTuple):
 
 
 def new_token(consumer_key: str, idempotency_key: str) -> str:
-    """Make the token of a new session.
+    """Return the token of a new session.
 
     Args:
-        consumer_key: whose it is; with this, nobody else can guess it.
-        idempotency_key: the idempotency key, with which the same consumer gets the same token again; or nothing.
+        consumer_key: the key of the consumer; makes the token impossible to guess.
+        idempotency_key: with the same one, a consumer gets the same token again; may be empty.
 
     """
     if not idempotency_key:
@@ -147,12 +148,12 @@ def new_token(consumer_key: str, idempotency_key: str) -> str:
 
 
 def idempotent_event_id(token: str, idempotency_key: str) -> str:
-    """Name the event that a session sends with an idempotency key."""
+    """Return the ID of an event that is sent with an idempotency key."""
     return next(derive_event_ids(f"{token}\n{idempotency_key}"))
 
 
 def check_not_stopped(session: Session) -> None:
-    """Check that a session takes events.
+    """Check that a session accepts events.
 
     Raises:
         Malformed: it was stopped.
@@ -163,32 +164,34 @@ def check_not_stopped(session: Session) -> None:
 
 
 def build_start_event(token: str, session: Session) -> Event:
-    """Make the event of a session's start, the same however often it is made."""
+    """Return the event of a session's start; it is always the same for a session."""
     return Event(_common_fields(token, session, f"{token}-start", START_EVENT, session.started))
 
 
 def build_stop_event(token: str, session: Session) -> Event:
-    """Make the event of a session's stop, the same however often it is made."""
-    took = _to_epoch_milliseconds(session.stopped) - _to_epoch_milliseconds(session.started)
+    """Return the event of a session's stop; it is always the same for a session."""
+    duration = _to_epoch_milliseconds(session.stopped) - _to_epoch_milliseconds(session.started)
     fields = _common_fields(token, session, f"{token}-stop", STOP_EVENT, session.stopped)
     fields[STOPPED_FIELD] = _to_epoch_milliseconds(session.stopped)
-    # An exhibit's clock may have been set back meanwhile.
-    return Event(fields | {"duration": took} if took >= 0 else fields)
+    # The exhibit's clock may have been set back during the session.
+    return Event(fields | {"duration": duration} if duration >= 0 else fields)
 
 
 def build_action_event(token: str, session: Session, action: SessionAction, event_id: str) -> Event:
-    """Make the event of what happened in a session."""
+    """Return the event of an action."""
     fields = _common_fields(token, session, event_id, action.action, action.timestamp)
     fields |= {ACTION_FIELD: action.action, DATA_FIELD: action.data}
     if action.action == _CLICK_ACTION:
         fields |= {CLICKS_FIELD: 1, CLICKED_FIELD: _to_epoch_milliseconds(action.timestamp)}
-    room = TOP_LEVEL_MAX_FIELDS - len(fields)
-    plain = [(name, value) for name, value in _data_fields(action.data).items() if _is_plain_field(name, value)]
-    return Event(fields | dict(plain[:room]))
+    data = decode_data(action.data)
+    if isinstance(data, dict):
+        top_level = [(name, value) for name, value in data.items() if _is_top_level_field(name, value)]
+        fields |= dict(top_level[: TOP_LEVEL_MAX_FIELDS - len(fields)])
+    return Event(fields)
 
 
 def decode_data(text: str) -> Any:
-    """Return an event's data as it is listed: what its text says if that is JSON, else the text."""
+    """Return an action's data as lists have it: parsed if it is JSON, otherwise as text."""
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
@@ -207,13 +210,8 @@ def _common_fields(token: str, session: Session, event_id: str, event: str, time
     }
 
 
-def _data_fields(text: str) -> dict[str, Any]:
-    found = decode_data(text)
-    return found if isinstance(found, dict) else {}
-
-
-def _is_plain_field(name: str, value: object) -> bool:
-    """Tell whether a field of the data becomes one of the event; all of them are in the data's text."""
+def _is_top_level_field(name: str, value: object) -> bool:
+    """Return whether a field of the data becomes one of the event; all of them are in the text of the data."""
     if name in _RESERVED_FIELDS or not is_top_level_name(name):
         return False
     if isinstance(value, str):
@@ -221,8 +219,8 @@ def _is_plain_field(name: str, value: object) -> bool:
     return isinstance(value, int | float) and -_LONG_MAX < value < _LONG_MAX
 
 
-def _to_epoch_milliseconds(stamp: str) -> int:
-    return round(datetime.fromisoformat(stamp).timestamp() * 1000)
+def _to_epoch_milliseconds(timestamp: str) -> int:
+    return to_milliseconds(datetime.fromisoformat(timestamp))
 
 
 def _hash_idempotency_key(idempotency_key: str) -> str:

@@ -13,7 +13,7 @@ from metronome.protocols.native import tick
 from metronome.scopes import Scope
 from metronome.web.bodies import read_body
 from metronome.web.handlers import IngestContext, content_type
-from metronome.web.problems import protocol_error_response, reply_response
+from metronome.web.problems import error_response, reply_response
 
 _IDEMPOTENCY_KEY: Final = "Idempotency-Key"
 _AUTHORIZATION: Final = "Authorization"
@@ -51,7 +51,7 @@ def tick_route(context: IngestContext) -> web.RouteDef:
             return reply_response(await intake.ingest(tick, read))
         except MetronomeError as error:
             context.telemetry.count_rejection(error)
-            return protocol_error_response(tick, _NO_REQUEST, error)
+            return error_response(error, tick.reply_error(_NO_REQUEST, error))
 
     return web.post("/tick", post_tick)
 

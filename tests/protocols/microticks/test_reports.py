@@ -32,11 +32,11 @@ from metronome.stores.duckdb import DuckDBStore
 from metronome.stores.query import MAX_GROUPS
 from tests.reports.filled import BACK_ENDS, opened
 
-DOOR = DocumentContext(
+CONTEXT = DocumentContext(
     received_at="2017-09-01T00:00:00.000Z", min_timestamp=None, max_timestamp="2030-01-01T00:00:00.000Z"
 )
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-"""All tests ask the same stores, and so share the loop that these were opened in."""
+"""The tests share the stores, so they have to share the event loop."""
 
 
 def at(day: int, minute: int) -> str:
@@ -44,16 +44,16 @@ def at(day: int, minute: int) -> str:
 
 
 A, B, C = (name * 32 for name in "abc")
-"""The tokens of three sessions: the second was stopped, the third has no event and a neighbour's consumer."""
+"""The tokens of three sessions: the second is stopped, the third has no action and the consumer of the first."""
 TABLE = Session("table", at(24, 0))
 WALL = Session("wall", at(25, 0)).with_stop(at(25, 30))
 OTHER = Session("table", at(25, 10))
-HAPPENINGS = (
+ACTIONS = (
     (A, TABLE, SessionAction("click", '{"id":"moa"}', at(24, 1))),
     (A, TABLE, SessionAction("swipe", "left", at(24, 5))),
     (A, TABLE, SessionAction("click", '{"id":"moa"}', at(24, 3))),
     (B, WALL, SessionAction("click", "5", at(25, 2))),
-    # Sent after the session's day was over.
+    # On the day after the session's start.
     (A, TABLE, SessionAction("session_start", "{}", at(25, 1))),
 )
 LISTED_A = {
@@ -80,7 +80,7 @@ LISTED_C = {
     "clicks": 0,
     "last_action": None,
 }
-STRANGERS: tuple[dict[str, Any], ...] = (
+OTHER_EVENTS: tuple[dict[str, Any], ...] = (
     {"id": "moa"},
     {"session": A, "event": "session_start", "consumer": "table"},
     {"protocol": "microticks"},
@@ -89,24 +89,24 @@ STRANGERS: tuple[dict[str, Any], ...] = (
 
 @pytest_asyncio.fixture(params=BACK_ENDS, scope="module", loop_scope="module")
 async def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Store]:
-    made = [
+    events = [
         *(build_start_event(token, session) for token, session in ((A, TABLE), (B, WALL), (C, OTHER))),
-        *(build_action_event(*happening, f"e{number}") for number, happening in enumerate(HAPPENINGS)),
+        *(build_action_event(*action, f"e{number}") for number, action in enumerate(ACTIONS)),
         build_stop_event(B, WALL),
-        *(Event(fields) for fields in STRANGERS),
+        *(Event(fields) for fields in OTHER_EVENTS),
     ]
     async with opened(request.param, request, tmp_path_factory) as store:
-        await write(store, made)
+        await write(store, events)
         yield store
 
 
-async def write(store: Store, made: list[Event]) -> None:
-    lines = [build_document(event, DOOR, f"spare{number}") for number, event in enumerate(made)]
+async def write(store: Store, events: list[Event]) -> None:
+    lines = [build_document(event, CONTEXT, f"spare{number}") for number, event in enumerate(events)]
     await store.write(DocumentBatch.from_documents(lines))
     await store.refresh()
 
 
-async def test_sessions_are_listed_oldest_first_with_their_clicks_and_their_end(store: Store) -> None:
+async def test_lists_sessions_oldest_first(store: Store) -> None:
     assert await list_sessions(store, SessionListQuery()) == {
         "sessions": [LISTED_A, LISTED_B, LISTED_C],
         "count": 3,
@@ -114,17 +114,17 @@ async def test_sessions_are_listed_oldest_first_with_their_clicks_and_their_end(
     }
 
 
-async def test_events_are_listed_oldest_first_with_their_data_as_it_was_sent(store: Store) -> None:
-    found = await list_events(store, SessionListQuery())
-    assert (found["count"], found["status"]) == (5, 200)
-    assert found["events"][0] == {
+async def test_lists_actions_oldest_first_with_their_data(store: Store) -> None:
+    listed = await list_events(store, SessionListQuery())
+    assert (listed["count"], listed["status"]) == (5, 200)
+    assert listed["events"][0] == {
         "id": "e0",
         "session_id": A,
         "time": at(24, 1),
         "action": "click",
         "data": {"id": "moa"},
     }
-    assert [(event["id"], event["data"]) for event in found["events"]] == [
+    assert [(event["id"], event["data"]) for event in listed["events"]] == [
         ("e0", {"id": "moa"}),
         ("e2", {"id": "moa"}),
         ("e1", "left"),
@@ -134,7 +134,7 @@ async def test_events_are_listed_oldest_first_with_their_data_as_it_was_sent(sto
 
 
 @pytest.mark.parametrize(
-    ("query", "tokens", "identities"),
+    ("query", "tokens", "event_numbers"),
     [
         ({"consumer": "table"}, "ac", "0214"),
         ({"consumer": "nobody"}, "", ""),
@@ -156,14 +156,14 @@ async def test_events_are_listed_oldest_first_with_their_data_as_it_was_sent(sto
         ({"sort": "id.desc", "limit": "1", "offset": "1"}, "b", "4"),
     ],
 )
-async def test_lists_are_filtered_sorted_and_cut(
-    store: Store, query: Mapping[str, str], tokens: str, identities: str
+async def test_filters_sorts_and_limits_lists(
+    store: Store, query: Mapping[str, str], tokens: str, event_numbers: str
 ) -> None:
-    listed = await list_sessions(store, parse_list_query(query, SESSION_COLUMNS))
-    happened = await list_events(store, parse_list_query(query, EVENT_COLUMNS))
-    assert [session["id"] for session in listed["sessions"]] == [token * 32 for token in tokens]
-    assert [event["id"] for event in happened["events"]] == [f"e{identity}" for identity in identities]
-    assert (listed["count"], happened["count"]) == (len(tokens), len(identities))
+    sessions = await list_sessions(store, parse_list_query(query, SESSION_COLUMNS))
+    events = await list_events(store, parse_list_query(query, EVENT_COLUMNS))
+    assert [session["id"] for session in sessions["sessions"]] == [token * 32 for token in tokens]
+    assert [event["id"] for event in events["events"]] == [f"e{number}" for number in event_numbers]
+    assert (sessions["count"], events["count"]) == (len(tokens), len(event_numbers))
 
 
 @pytest.mark.parametrize(
@@ -180,18 +180,18 @@ async def test_lists_are_filtered_sorted_and_cut(
         ("last_action.desc", "bac"),
     ],
 )
-async def test_sessions_are_sorted_by_any_column_and_those_without_a_value_are_least(
+async def test_sorts_sessions_by_any_column_with_missing_values_as_the_least(
     store: Store, sort: str, tokens: str
 ) -> None:
     for limit, offset in itertools.product((None, 1, 2), (0, 1)):
         query = {"sort": sort, "offset": str(offset)} | ({} if limit is None else {"limit": str(limit)})
-        found = await list_sessions(store, parse_list_query(query, SESSION_COLUMNS))
+        listed = await list_sessions(store, parse_list_query(query, SESSION_COLUMNS))
         expected = tokens[offset:] if limit is None else tokens[offset : offset + limit]
-        assert [session["id"][0] for session in found["sessions"]] == list(expected)
+        assert [session["id"][0] for session in listed["sessions"]] == list(expected)
 
 
 @pytest.mark.parametrize(
-    ("sort", "identities"),
+    ("sort", "event_numbers"),
     [
         ("time", "02143"),
         ("time.desc", "34120"),
@@ -201,66 +201,64 @@ async def test_sessions_are_sorted_by_any_column_and_those_without_a_value_are_l
         ("session_id.desc", "34120"),
     ],
 )
-async def test_events_are_sorted_by_any_column_however_few_are_kept_meanwhile(
-    store: Store, sort: str, identities: str
-) -> None:
+async def test_sorts_actions_by_any_column_with_any_limit(store: Store, sort: str, event_numbers: str) -> None:
     for limit, offset in itertools.product((None, 1, 2), (0, 1)):
         query = {"sort": sort, "offset": str(offset)} | ({} if limit is None else {"limit": str(limit)})
-        found = await list_events(store, parse_list_query(query, EVENT_COLUMNS))
-        expected = identities[offset:] if limit is None else identities[offset : offset + limit]
-        assert [event["id"][1] for event in found["events"]] == list(expected)
+        listed = await list_events(store, parse_list_query(query, EVENT_COLUMNS))
+        expected = event_numbers[offset:] if limit is None else event_numbers[offset : offset + limit]
+        assert [event["id"][1] for event in listed["events"]] == list(expected)
 
 
 @pytest.mark.parametrize(
-    ("query", "sentence"),
+    ("query", "message"),
     [
-        ({"sort": "token"}, "sort=token is no column: there are id, time, action, session_id"),
-        ({"sort": "1; DROP TABLE events"}, "is no column"),
-        ({"sort": "time.asc"}, "is no column"),
-        ({"sort.desc": "clicks"}, "sort=clicks is no column"),
-        ({"limit": "-1"}, "limit=-1 is no number"),
-        ({"limit": "many"}, "limit=many is no number"),
-        ({"offset": "1e3"}, "offset=1e3 is no number"),
-        ({"offset": "²"}, "offset=² is no number"),
-        ({"date": "25.8.2017"}, "is no date"),
-        ({"date": "2017-08-2%"}, "is no date"),
-        ({"date": "yesterday"}, "is no date"),
-        ({"ip": "129.240.239.173"}, "without addresses"),
+        ({"sort": "token"}, "invalid sort 'token': expected id, time, action, session_id"),
+        ({"sort": "1; DROP TABLE events"}, "invalid sort"),
+        ({"sort": "time.asc"}, "invalid sort"),
+        ({"sort.desc": "clicks"}, "invalid sort 'clicks'"),
+        ({"limit": "-1"}, "invalid limit '-1'"),
+        ({"limit": "many"}, "invalid limit 'many'"),
+        ({"offset": "1e3"}, "invalid offset '1e3'"),
+        ({"offset": "²"}, "invalid offset '²'"),
+        ({"date": "25.8.2017"}, "invalid date"),
+        ({"date": "2017-08-2%"}, "invalid date"),
+        ({"date": "yesterday"}, "invalid date"),
+        ({"ip": "129.240.239.173"}, "without IP addresses"),
     ],
 )
-async def test_what_a_list_cannot_be_asked_with_is_refused(query: Mapping[str, str], sentence: str) -> None:
+async def test_rejects_invalid_parameters(query: Mapping[str, str], message: str) -> None:
     with pytest.raises(InvalidQuery) as caught:
         parse_list_query(query, EVENT_COLUMNS)
-    assert sentence in str(caught.value)
+    assert message in str(caught.value)
 
 
-async def test_events_that_are_too_large_together_are_refused_and_fewer_of_them_are_not(tmp_path: Path) -> None:
+async def test_rejects_a_list_with_too_many_bytes_of_actions(tmp_path: Path) -> None:
     store = DuckDBStore(tmp_path)
     await store.setup()
     data = orjson.dumps("x" * 2**20).decode()
-    each = [SessionAction("click", data, at(24, minute)) for minute in range(LIST_MAX_DOCUMENT_BYTES // 2**20 + 1)]
-    await write(store, [build_action_event(A, TABLE, happening, f"e{number}") for number, happening in enumerate(each)])
-    with pytest.raises(InvalidQuery, match="over 32 MiB of events are more than one list holds"):
+    actions = [SessionAction("click", data, at(24, minute)) for minute in range(LIST_MAX_DOCUMENT_BYTES // 2**20 + 1)]
+    await write(store, [build_action_event(A, TABLE, action, f"e{number}") for number, action in enumerate(actions)])
+    with pytest.raises(InvalidQuery, match="the list has over 32 MiB of events"):
         await list_events(store, SessionListQuery())
-    found = await list_events(store, SessionListQuery(limit=2, descending=True))
-    assert [event["id"] for event in found["events"]] == [f"e{len(each) - 1}", f"e{len(each) - 2}"]
+    listed = await list_events(store, SessionListQuery(limit=2, descending=True))
+    assert [event["id"] for event in listed["events"]] == [f"e{len(actions) - 1}", f"e{len(actions) - 2}"]
     await store.close()
 
 
-async def test_more_sessions_than_one_list_holds_are_refused_and_fewer_of_them_are_not(tmp_path: Path) -> None:
+async def test_rejects_a_list_with_too_many_sessions(tmp_path: Path) -> None:
     store = DuckDBStore(tmp_path)
     await store.setup()
-    made = [build_start_event(f"{number:032x}", TABLE) for number in range(MAX_GROUPS + 1)]
-    await write(store, made)
-    for asked in (SessionListQuery(), SessionListQuery(limit=MAX_GROUPS + 1)):
-        with pytest.raises(InvalidQuery, match="over 100000 sessions are more than one list holds"):
-            await list_sessions(store, asked)
+    events = [build_start_event(f"{number:032x}", TABLE) for number in range(MAX_GROUPS + 1)]
+    await write(store, events)
+    for query in (SessionListQuery(), SessionListQuery(limit=MAX_GROUPS + 1)):
+        with pytest.raises(InvalidQuery, match="the list has over 100000 sessions"):
+            await list_sessions(store, query)
     assert (await list_sessions(store, SessionListQuery(limit=3)))["count"] == 3
     assert (await list_sessions(store, SessionListQuery(offset=MAX_GROUPS)))["count"] == 1
     await store.close()
 
 
-async def test_what_only_looks_like_a_session_breaks_no_list(tmp_path: Path) -> None:
+async def test_lists_events_that_only_look_like_a_session(tmp_path: Path) -> None:
     store = DuckDBStore(tmp_path)
     await store.setup()
     forged = {"session": "s", "protocol": "microticks", "consumer": "c", "session_started": "2017"}
