@@ -1,15 +1,14 @@
-"""A record of a log shipper, read as an event.
+"""Convert records of log shippers to events.
 
-Filebeat, Fluent Bit, Fluentd, Logstash, Vector, rsyslog, syslog-ng, pino and winston all send records: what
-they read somewhere, with what they know of where they read it. `event_from_record` says what each of them is:
+Filebeat, Fluent Bit, Fluentd, Logstash, Vector, rsyslog, syslog-ng, pino and winston send records: a log line or its
+parsed fields, and fields about its source. `event_from_record` uses the first rule that applies:
 
-1. Metronome's own, if its ``event`` is a text: it stays as it is.
-2. A hit of a web server, if a parser has read one already (see `parse_hit_record`).
-3. A hit, if its ``message``, ``log`` or ``MESSAGE`` is a line of an access log (see `parse_hit_line`). The time in
-the line
-   counts, and not when the shipper read it.
-4. Metronome's own, if it has an ``id`` and nothing that log records have.
-5. A log record. It is a ``log``, never a view, whatever it holds.
+1. A record whose ``event`` is text is an event in Metronome's format, and stays as it is.
+2. A record with the fields of a web server's request is that request (see `parse_hit_record`).
+3. A record whose ``message``, ``log`` or ``MESSAGE`` is an access log line is that request, at the time in the line
+   (see `parse_hit_line`).
+4. A record with an ``id`` and without fields of log records is an event in Metronome's format.
+5. Any other record is a ``log`` event, never a view.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,12 +26,12 @@ LOG_EVENT: Final = "log"
 
 _LINE_FIELDS: Final = ("message", "log", "MESSAGE")
 _MESSAGE_FIELDS: Final = ("msg", "log", "short_message", "MESSAGE")
-"""Where a message stands that is not called so: of pino, of Fluent Bit, of GELF, of journald and syslog-ng."""
+"""Other names of ``message``: in pino, Fluent Bit, GELF, and journald or syslog-ng."""
 _HTTP_FIELDS: Final = frozenset(
     {"verb", "method", "request_method", "http.request.method", "http", "request"}
     | {"response", "code", "status", "http.response.status_code"}
 )
-"""Without any of these names, no record tells of a web server's hit."""
+"""A record without any of these fields is not a web server's request."""
 _LOG_FIELDS: Final = frozenset({"message", "msg", "log", "level", "severity", "loglevel", "log.level", "short_message"})
 _FLATTEN_MAX_FIELDS: Final = 256
 _FLATTEN_MAX_DEPTH: Final = 8
@@ -40,17 +39,17 @@ _FLATTEN_MAX_NAME_CHARACTERS: Final = 256
 
 
 def event_from_record(record: dict[str, Any], config: IngestConfig, original: OriginalText = None) -> Event:
-    """Read a record as an event.
+    """Convert a record to an event.
 
-    What lies in objects inside the record gets a name with dots (``host.name``), as far as there is not too much of
-    it. A record without ``@timestamp`` has its time in ``timestamp``, ``ts`` or ``time``; what stands there and is no
-    time does not fail a log record, but is kept as ``record_time``. Only Metronome's own events bring an
-    ``event_id``: elsewhere that is the number of a *kind* of event, and is kept as ``record_event_id``.
+    Fields of inner objects get names with dots (``host.name``), up to a limit. Without ``@timestamp``, the time is in
+    ``timestamp``, ``ts`` or ``time``; an invalid time in these does not reject a log record, but is kept as
+    ``record_timestamp``, ``record_ts`` or ``record_time``. Only events in Metronome's format have an ``event_id``: in
+    other records it identifies a *kind* of event, and is kept as ``record_event_id``.
 
     Args:
-        record: its fields; their names are texts. It may be changed, and become the event's fields.
+        record: is changed, and may become the event's fields.
         config: of the server.
-        original: what came in (see `Event`). Of hits it is not kept: it may have the client's address.
+        original: the record as it was sent (see `Event`). Dropped for requests: it may have the client's IP address.
 
     """
     event = record.get("event")
@@ -79,7 +78,7 @@ def _is_native_event(record: Mapping[str, Any]) -> bool:
 
 
 def _merge_other_fields(hit: dict[str, Any], record: Mapping[str, Any], line: str) -> dict[str, Any]:
-    """Add to a hit what else its record has; but no copy of the line, which has the client's whole address."""
+    """Add a record's other fields to a request, without copies of the line: it has the client's whole IP address."""
     rest = {
         name: _drop_line_copies(value, line) if isinstance(value, dict) else value
         for name, value in record.items()
@@ -112,7 +111,7 @@ def _as_log_event(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _normalize_record(fields: dict[str, Any]) -> dict[str, Any]:
-    """Set what would be misread of a shipper's record under a name where it is not."""
+    """Rename fields of a record that have another meaning in Metronome, and set the time."""
     if "event_id" in fields:
         fields["record_event_id"] = fields.pop("event_id")
     if fields.get("@timestamp") is None:
@@ -128,7 +127,7 @@ def _normalize_record(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _flatten_objects(fields: dict[str, Any]) -> dict[str, Any]:
-    """Give what lies in objects names with dots; what is too deep, too much or too long of name stays an object."""
+    """Replace inner objects by fields with dots in their names, unless they are too deep, too many or too long."""
     if dict not in map(type, fields.values()):
         return fields
     flat: dict[str, Any] = {}

@@ -302,7 +302,7 @@ def test_reports_a_log_of_unknown_format_and_follows_the_others(scene: Scene) ->
     with scene.following(scene.log, other) as follower:
         scene.write(2)
         scene.wait()
-        wait_for(lambda: "no line reads as an access log" in follower.said, "the sentence")
+        wait_for(lambda: "unknown log format" in follower.said, "the sentence")
         other.rename(scene.folder / "diary.1")
         scene.write(1, other)
         scene.wait()

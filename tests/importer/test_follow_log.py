@@ -143,7 +143,7 @@ def test_gives_up_a_log_of_unknown_format_after_enough_lines(folder: Path) -> No
     assert growing.log.read_error is None
     growing.write(b"dear diary\n")
     growing.read()
-    assert "no line reads as an access log" in str(growing.log.read_error)
+    assert "unknown log format" in str(growing.log.read_error)
     growing.write(LINES[0])
     growing.read()
     assert growing.sent == []

@@ -1,4 +1,4 @@
-"""What log shippers send, read as events."""
+"""Conversion of log shippers' records to events."""
 
 from typing import Any
 
@@ -37,14 +37,14 @@ def fields(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def stored(record: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = orjson.loads(
+    expected: dict[str, Any] = orjson.loads(
         build_document(event_from_record(dict(record), SITE, orjson.dumps(record)), DOOR, "spare")
     )
-    return found
+    return expected
 
 
 @pytest.mark.parametrize(
-    ("record", "found"),
+    ("record", "expected"),
     [
         # Filebeat: the time is when it read the line.
         (
@@ -68,14 +68,16 @@ def stored(record: dict[str, Any]) -> dict[str, Any]:
         ({"message": LINE, "id": 7, "format": "x", "event_id": 4}, HIT | {"record_id": 7, "record_format": "x"}),
     ],
 )
-def test_a_line_of_an_access_log_is_a_hit_at_its_own_time(record: dict[str, Any], found: dict[str, Any]) -> None:
+def test_an_access_log_line_is_a_request_at_the_time_in_the_line(
+    record: dict[str, Any], expected: dict[str, Any]
+) -> None:
     read = fields(record)
-    assert {name: read.get(name) for name in found} == found
+    assert {name: read.get(name) for name in expected} == expected
     assert not {"message", "MESSAGE", "event_id"} & read.keys()
     assert CLIENT not in orjson.dumps(stored(record)).decode()
 
 
-def test_what_a_parser_has_read_of_a_web_server_is_a_hit() -> None:
+def test_a_parsed_access_log_line_is_a_request() -> None:
     record = {
         "@timestamp": READ,
         "http": {"request": {"method": "GET"}, "response": {"status_code": 200}},
@@ -108,12 +110,12 @@ def test_what_a_parser_has_read_of_a_web_server_is_a_hit() -> None:
         {"id": 7, "format": "csv", "nested": {"a": 1}},
     ],
 )
-def test_metronomes_own_events_stay_as_they_are(record: dict[str, Any]) -> None:
+def test_events_in_metronomes_format_stay_unchanged(record: dict[str, Any]) -> None:
     assert fields(record) == record
 
 
 @pytest.mark.parametrize(
-    ("record", "found"),
+    ("record", "expected"),
     [
         # pino
         (
@@ -142,19 +144,19 @@ def test_metronomes_own_events_stay_as_they_are(record: dict[str, Any]) -> None:
         ({}, {}),
     ],
 )
-def test_all_else_is_a_log_record_and_never_a_view(record: dict[str, Any], found: dict[str, Any]) -> None:
-    assert fields(record) == {"event": "log", **found}
+def test_other_records_are_log_events(record: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert fields(record) == {"event": "log", **expected}
     assert stored(record)["event"] == "log"
 
 
-def test_a_log_record_is_kept_whole_where_it_had_to_be_changed() -> None:
+def test_a_changed_log_record_keeps_its_original() -> None:
     record = {"@timestamp": READ, "message": "m", "host": {"name": "web1"}, "big": 10**19}
-    found = stored(record)
-    assert found["params"] == {"host.name": "web1", "big": "10000000000000000000"}
-    assert orjson.loads(found["event.original"]) == record
+    expected = stored(record)
+    assert expected["params"] == {"host.name": "web1", "big": "10000000000000000000"}
+    assert orjson.loads(expected["event.original"]) == record
 
 
-def test_a_time_that_is_none_fails_a_record_only_where_elasticsearch_would_refuse_it_too() -> None:
+def test_an_invalid_time_rejects_a_record_only_in_timestamp() -> None:
     with pytest.raises(Malformed, match="is no time"):
         stored({"@timestamp": "nonsense", "message": "m"})
     assert stored({"time": "nonsense", "message": "m"})["@timestamp"] == DOOR.received_at
@@ -168,10 +170,10 @@ def test_a_time_that_is_none_fails_a_record_only_where_elasticsearch_would_refus
         {"a": {"a": {"a": {"a": {"a": {"a": {"a": {"a": {"a": {"a": 1}}}}}}}}}},
     ],
 )
-def test_too_much_inside_an_object_leaves_it_an_object(record: dict[str, Any]) -> None:
-    found = fields(record)
-    assert len(found) == 2
-    assert any(type(value) is dict for value in found.values())
+def test_an_object_with_too_many_fields_stays_an_object(record: dict[str, Any]) -> None:
+    expected = fields(record)
+    assert len(expected) == 2
+    assert any(type(value) is dict for value in expected.values())
     assert orjson.loads(stored(record)["event.original"]) == record
 
 
@@ -188,11 +190,11 @@ RECORDS = st.dictionaries(
 
 
 @given(RECORDS)
-def test_whatever_a_record_holds_it_is_an_event_or_refused_with_a_reason(record: dict[str, Any]) -> None:
+def test_any_record_is_an_event_or_is_rejected(record: dict[str, Any]) -> None:
     event = event_from_record(record, SITE)
     try:
-        found = orjson.loads(build_document(event, DOOR, "spare"))
+        expected = orjson.loads(build_document(event, DOOR, "spare"))
     except (Malformed, PayloadTooLarge) as error:
         assert str(error)  # noqa: PT017  # that there is a reason is what is tested
     else:
-        assert found["event"]
+        assert expected["event"]

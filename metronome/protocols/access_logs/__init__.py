@@ -1,1 +1,1 @@
-"""Formats of access logs: each module knows one way in which web servers write hits."""
+"""Access logs of web servers: detect the format, parse lines to the fields of events. Needs no server."""

@@ -1,7 +1,4 @@
-"""Parts of hits that formats share: request lines, paths, clients and times in brackets.
-
-What a format of access logs is.
-"""
+"""What a format of access logs is, and the parts of lines that formats share."""
 
 import math
 import re
@@ -9,15 +6,15 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 LINE_MAX_BYTES: Final = 65_536
-"""The longest line that is read: web servers take no request as long as that."""
+"""Longer lines are rejected: no web server accepts a request of that length."""
 
 DECODE_ERRORS: Final = "backslashreplace"
-"""Bytes that are no UTF-8 read as ``\\xHH``, as servers write them: so they stay apart, and nothing is lost."""
+"""Bytes that are not valid UTF-8 become ``\\xHH``, as servers write them, so nothing is lost."""
 
 LineParser = Callable[[str], dict[str, Any] | None]
-"""Turns the lines of one log, in their order, into the fields of events: ``@timestamp`` always; ``method``, ``url``,
-``status``, ``bytes``, ``referer``, ``agent``, ``clientip``, ``duration`` (milliseconds) and others where the line has
-them. None for a line that is no hit and need not be one. Raises `Malformed` for a line that it cannot read."""
+"""Parses the lines of one log, in their order, to the fields of events: ``@timestamp`` always; ``method``, ``url``,
+``status``, ``bytes``, ``referer``, ``agent``, ``clientip``, ``duration`` (milliseconds) and others if the line has
+them. Returns None for a valid line that is not a request, such as a directive. Raises `Malformed` for other lines."""
 
 
 def _always_true(_: Mapping[str, Any]) -> bool:
@@ -25,15 +22,15 @@ def _always_true(_: Mapping[str, Any]) -> bool:
 
 
 class LogFormat(NamedTuple):
-    """One way to write an access log.
+    """A format of access logs.
 
     Attributes:
-        name: what the operator calls it.
-        reader: makes what reads one log from its beginning; it may remember what earlier lines said.
-        settle: returns the part of a line that is known as soon as the line can be read: what a server
-            appends to a line that is still being written must not make it another hit.
-        directives: whether lines that begin with ``#`` say how the following are to be read.
-        shows_item: tells of a hit's fields whether it can be a view or download of its item at all.
+        name: in the command line.
+        new_parser: returns the parser for one log, which may depend on the log's earlier lines.
+        stable_part: returns the part of a line that does not change any more once the line can be parsed. A line that
+            the server is still writing must keep its event ID when it is completed.
+        has_directives: whether lines that begin with ``#`` define the columns of the lines after them.
+        is_item_request: returns whether a request with these fields can be a view or download of its item.
 
     """
 
@@ -45,14 +42,14 @@ class LogFormat(NamedTuple):
 
 
 EMPTY_VALUES: Final = frozenset({"", "-", '""'})
-"""How servers write that there is nothing."""
+"""Values that servers write for a missing value."""
 
 _METHOD_PATTERN = re.compile(r"[A-Za-z][A-Za-z_-]*+", re.ASCII)
 _PORT_PATTERN = re.compile(r":\d++\Z", re.ASCII)
 
 
 def set_request_line(fields: dict[str, Any], request: str) -> None:
-    """Set ``method`` and ``url`` of a request line such as ``GET /data HTTP/1.1``; else keep it as ``request``."""
+    """Set ``method`` and ``url`` from a line such as ``GET /data HTTP/1.1``, or ``request`` for any other line."""
     method, _, rest = request.partition(" ")
     target, _, protocol = rest.rpartition(" ")
     if not protocol.startswith("HTTP/"):
@@ -61,22 +58,22 @@ def set_request_line(fields: dict[str, Any], request: str) -> None:
         fields["method"] = method
         fields["url"] = target
     elif request not in EMPTY_VALUES:
-        # Bytes that were no HTTP, as of a port scan.
+        # Not HTTP, such as the bytes of a port scan.
         fields["request"] = request
 
 
 def is_http_method(text: str) -> bool:
-    """Tell whether *text* can be the method of a request."""
+    """Return whether *text* can be the method of a request."""
     return _METHOD_PATTERN.fullmatch(text) is not None
 
 
 def strip_port(host: str) -> str:
-    """Return a host's name without the port behind it."""
+    """Return a host without its port."""
     return _PORT_PATTERN.sub("", host) if host.count(":") == 1 or "]" in host else host
 
 
 def seconds_to_milliseconds(seconds: float) -> float | None:
-    """Return *seconds* in milliseconds, to a microsecond; None where that is no duration."""
+    """Return *seconds* in milliseconds, rounded to a microsecond; None if they are not a valid duration."""
     if not math.isfinite(seconds) or not 0 <= seconds < _MAX_DURATION_SECONDS:
         return None
     exact = round(seconds * 1000, 3)

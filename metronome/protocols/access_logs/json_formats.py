@@ -1,24 +1,20 @@
-"""Hits that come as records: JSON logs of NGINX, and documents of shippers that have parsed a log already.
+"""Requests as records: JSON logs of NGINX and Caddy, and records of log shippers that have parsed an access log.
 
-Everybody names the parts of a hit in a way of their own; the tables here list the usual names, best first. A name
-with dots is found flat (``{"source.ip": …}``) as well as nested (``{"source": {"ip": …}}``).
+Servers and shippers name the parts of a request differently: the tables list the common names by precedence. A name
+with dots matches both a flat field (``{"source.ip": …}``) and a nested one (``{"source": {"ip": …}}``).
 
-Caddy's access log: one object of JSON a line, with the request as an object inside.
-
-Source: Caddy's documentation, "How Logging Works" and the ``log`` directive.
+Source for Caddy: its documentation, "How Logging Works" and the ``log`` directive.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeVar
 
-import orjson
-
 from metronome.enrich.addresses import normalize_address, set_client
 from metronome.errors import Malformed
 from metronome.items import request_path
+from metronome.protocol import parse_json_object
 from metronome.protocols.access_logs.formats import (
     EMPTY_VALUES,
-    LineParser,
     LogFormat,
     is_http_method,
     seconds_to_milliseconds,
@@ -30,7 +26,7 @@ from metronome.times import parse_record_timestamp, parse_timestamp
 T = TypeVar("T")
 
 _TARGET_FIELDS: Final = ("request_uri", "url.original", "url", "uri", "path", "url.path")
-"""Where the target of a request stands; before them comes ``request``, which may have the method too."""
+"""Fields with the target of a request; ``request``, which may include the method, comes before them."""
 _QUERY_FIELDS: Final = ("url.query", "query_string", "args")
 _METHOD_FIELDS: Final = ("verb", "method", "request_method", "http.request.method")
 _STATUS_FIELDS: Final = ("response", "code", "status", "http.response.status_code")
@@ -42,23 +38,23 @@ _HOST_FIELDS: Final = ("host", "server_name", "http_host")
 _USER_FIELDS: Final = ("remote_user", "user", "user.name")
 _CLIENT_FIELDS: Final = ("clientip", "remote", "remote_addr", "source.ip", "client_ip", "client.ip", "source.address")
 _CLIENT_COPY_FIELDS: Final = ("http_x_forwarded_for", "x_forwarded_for", "event.original", "message", "log")
-"""What repeats the client's address, which must not stay there whole where ``clientip`` is cut."""
+"""Fields that may repeat the client's IP address: they are dropped, as only ``clientip`` is anonymized."""
 _RESERVED_FIELDS: Final = frozenset(
     {
         *("event", "id", "format", "method", "url", "status", "bytes", "referer", "referer_url"),
         *("agent", "clientip", "clienthost", "user", "host"),
     }
 )
-"""What a hit has under these names is of one kind: what a record has there that is none of it makes way."""
+"""Fields of requests whose type is fixed: a record's other value under such a name is renamed."""
 _STATUS_DIGITS = 3
 _SIZE_DIGITS = 18
 
 
 def parse_access_record(record: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return what a record says of a hit, or None where it tells of none.
+    """Return the fields of a record's request, or None if the record is not a request.
 
-    A hit has a request or a path, and a method or a status. What else the record has is kept under its own name;
-    only what repeats the client's address is not, and what names nothing (``-``).
+    A request has a request line or a path, and a method or a status. Other fields of the record are kept under their
+    own names, except missing values (``-``) and copies of the client's IP address.
     """
     fields = _parse_target(record)
     if fields is None:
@@ -84,10 +80,9 @@ def parse_access_record(record: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def merge_fields(fields: dict[str, Any], rest: Mapping[str, Any]) -> dict[str, Any]:
-    """Put what is not known of a record into the *fields* of its hit, and return them.
+    """Add the other fields of a record to the *fields* of its request, and return them.
 
-    Where a hit has a field of the same name, or could have, what is not known is renamed: ``agent.type``,
-    ``record_id``.
+    A field whose name a request has or could have is renamed: ``agent.type``, ``record_id``.
     """
     for name, value in rest.items():
         if name not in fields and name not in _RESERVED_FIELDS:
@@ -100,29 +95,19 @@ def merge_fields(fields: dict[str, Any], rest: Mapping[str, Any]) -> dict[str, A
 
 
 def parse_nginx_line(line: str) -> dict[str, Any]:
-    """Read a line that is one object of JSON, as of NGINX's ``log_format … escape=json`` (see `LineParser`)."""
-    fields = parse_access_record(parse_json_object(line))
+    """Parse a JSON object, as written by NGINX's ``log_format … escape=json`` (see `LineParser`)."""
+    fields = parse_access_record(_parse_object(line))
     if fields is None:
-        raise Malformed("it has no request or path, with a method or a status")
+        raise Malformed("no request or path with a method or a status")
     if parse_record_timestamp(fields.get("@timestamp")) is None:
-        raise Malformed("it has no time: log $time_iso8601, $time_local or $msec")
+        raise Malformed("no time: log $time_iso8601, $time_local or $msec")
     return fields
 
 
-def parse_json_object(line: str) -> dict[str, Any]:
-    """Read a line that is one object of JSON.
-
-    Raises:
-        Malformed: it is none.
-
-    """
-    try:
-        record = orjson.loads(line) if line.startswith("{") else None
-    except orjson.JSONDecodeError as error:
-        raise Malformed(f"it is no JSON: {error}") from None
-    if not isinstance(record, dict):
-        raise Malformed("it is no object of JSON")
-    return record
+def _parse_object(line: str) -> dict[str, Any]:
+    if not line.startswith("{"):
+        raise Malformed("not a JSON object")
+    return parse_json_object(line)
 
 
 def _parse_target(record: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -147,7 +132,7 @@ def _is_request_target(text: str) -> bool:
 
 
 def _pop_target(rest: dict[str, Any], fields: dict[str, Any]) -> None:
-    """Take away what `_parse_target` found, and put the query to a path that stands without it."""
+    """Remove the fields that `_parse_target` used, and add the query to a URL without one."""
     url = fields.get("url")
     if type(rest.get("request")) is str:
         del rest["request"]
@@ -168,7 +153,7 @@ def _pop_client(rest: dict[str, Any], fields: dict[str, Any]) -> None:
             client = client or _optional_text(value)
     host = rest.get("host")
     if client is None and type(host) is str and normalize_address(host):
-        # Parsers of Apache's log that name its parts as Apache's manual does: there the client is the host.
+        # Parsers of Apache's log that use the names of Apache's manual, in which the client is the host.
         client = host
         del rest["host"]
     if client is not None:
@@ -180,7 +165,7 @@ def _pop_client(rest: dict[str, Any], fields: dict[str, Any]) -> None:
 
 
 def _pop_first(rest: dict[str, Any], names: Iterable[str], parse: Callable[[Any], T | None]) -> T | None:
-    """Take the first of the fields that can be read out of *rest*, and drop those before it that name nothing."""
+    """Remove the first of the fields that can be parsed and return its value; drop missing values before it."""
     for name in names:
         value = _get_dotted(rest, name)
         if value is None:
@@ -188,10 +173,10 @@ def _pop_first(rest: dict[str, Any], names: Iterable[str], parse: Callable[[Any]
         if type(value) is str and value in EMPTY_VALUES:
             _delete_dotted(rest, name)
             continue
-        taken = parse(value)
-        if taken is not None:
+        result = parse(value)
+        if result is not None:
             _delete_dotted(rest, name)
-            return taken
+            return result
     return None
 
 
@@ -245,7 +230,7 @@ def _parse_integer(value: object, digits: int) -> int | None:
 
 
 def _parse_host(value: object) -> str | None:
-    # An underscore is how NGINX's configurations name a server that has no name.
+    # NGINX configurations name a server without a name with an underscore.
     return strip_port(value) if isinstance(value, str) and value not in {*EMPTY_VALUES, "_"} else None
 
 
@@ -267,11 +252,7 @@ _FIELD_PARSERS: Final[tuple[tuple[str, tuple[str, ...], Callable[[Any], Any]], .
 )
 
 
-def _new_nginx_parser() -> LineParser:
-    return parse_nginx_line
-
-
-NGINX_JSON: Final = LogFormat("nginx-json", _new_nginx_parser)
+NGINX_JSON: Final = LogFormat("nginx-json", lambda: parse_nginx_line)
 
 
 _CADDY_MAPPED_FIELDS: Final = frozenset(
@@ -282,13 +263,13 @@ _MAX_DIGITS = 18
 
 
 def parse_caddy_record(record: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return what a record of Caddy's says of a hit, or None where it tells of none.
+    """Return the fields of a request in a record of Caddy, or None if the record is not a request.
 
-    What else the record has is kept under its own name. Of the headers only the referer and the agent are taken:
-    others hold cookies and addresses.
+    Other fields of the record are kept under their own names. Of the headers, only referrer and user agent are kept:
+    others hold cookies and IP addresses.
 
     Raises:
-        Malformed: its time is none.
+        Malformed: the time is invalid.
 
     """
     request = record.get("request")
@@ -308,15 +289,15 @@ def parse_caddy_record(record: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def parse_caddy_line(line: str) -> dict[str, Any] | None:
-    """Read a line; it is no hit if it tells of no request (see `LineParser`)."""
-    record = parse_json_object(line)
+    """Parse a line of Caddy's log; messages without a request are skipped (see `LineParser`)."""
+    record = _parse_object(line)
     if "request" not in record and isinstance(record.get("msg"), str):
         return None
     fields = parse_caddy_record(record)
     if fields is None:
-        raise Malformed("it has no request with a uri, and a method or a status")
+        raise Malformed("no request with a uri, and a method or a status")
     if "@timestamp" not in fields:
-        raise Malformed("it has no time: Caddy writes it as ts")
+        raise Malformed("no time: expected the field ts")
     return fields
 
 
@@ -350,17 +331,13 @@ def _set_caddy_response(fields: dict[str, Any], record: Mapping[str, Any]) -> No
             fields[name] = value
     duration = record.get("duration")
     if isinstance(duration, (int, float)) and not isinstance(duration, bool):
-        spent = seconds_to_milliseconds(duration)
-        if spent is not None:
-            fields["duration"] = spent
+        milliseconds = seconds_to_milliseconds(duration)
+        if milliseconds is not None:
+            fields["duration"] = milliseconds
 
 
 def _first_text(values: object) -> str | None:
     return _optional_text(values[0] if isinstance(values, list) and values else values)
 
 
-def _new_caddy_parser() -> LineParser:
-    return parse_caddy_line
-
-
-CADDY_JSON: Final = LogFormat("caddy-json", _new_caddy_parser)
+CADDY_JSON: Final = LogFormat("caddy-json", lambda: parse_caddy_line)

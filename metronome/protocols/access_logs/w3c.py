@@ -1,8 +1,10 @@
-"""Logs in the W3C's extended format: of IIS, with blanks between the columns, and of CloudFront, with tabs.
+"""Logs in the W3C's extended format: IIS (columns separated by spaces) and CloudFront (by tabs).
 
-A directive ``#Fields:`` says which columns follow, also in the middle of a log. A hyphen is a missing value, and times
-are UTC. Sources: the W3C's working draft "Extended Log File Format"; Microsoft's "W3C Extended Log File Format";
-Amazon's "CloudFront standard logging reference".
+A ``#Fields:`` directive defines the columns of the lines after it, and may occur in the middle of a log. A hyphen is a
+missing value; times are UTC.
+
+Sources: the W3C's working draft "Extended Log File Format"; Microsoft's "W3C Extended Log File Format"; Amazon's
+"CloudFront standard logging reference".
 """
 
 import re
@@ -33,7 +35,7 @@ CLOUDFRONT_COLUMNS: Final = (
     *("time-to-first-byte", "x-edge-detailed-result-type", "sc-content-type", "sc-content-len"),
     *("sc-range-start", "sc-range-end"),
 )
-"""The columns of CloudFront's version 1.0, in which its lines are read where no directive says otherwise."""
+"""The columns of CloudFront's version 1.0, for lines without a directive before them."""
 
 _MAPPED_COLUMNS: Final = frozenset(
     {
@@ -42,7 +44,7 @@ _MAPPED_COLUMNS: Final = frozenset(
         *("cs(Cookie)", "x-forwarded-for", "cs(X-Forwarded-For)"),
     }
 )
-"""What is read; or is left out: cookies name persons, and so do addresses, which are kept in ``clientip`` alone."""
+"""Columns with a field of their own, or dropped for privacy: cookies, and IP addresses beside ``clientip``."""
 _HOST_COLUMNS = ("x-host-header", "cs-host", "cs(Host)")
 _NUMBER_COLUMNS = (("status", "sc-status"), ("bytes", "sc-bytes"))
 _QUOTED_COLUMN_PATTERN = re.compile(r' *+(?:"((?:[^"]|"")*+)"(?!\S)|([^\s"]\S*+))')
@@ -50,13 +52,13 @@ _MAX_DIGITS = 18
 
 
 class _W3CParser:
-    """Reads the lines of one log, and remembers what its directives said.
+    """Parse the lines of one log according to its directives.
 
     Args:
-        separator: stands between columns.
-        column_names: the columns of lines that come before any directive; none where there cannot be such lines.
-        decode_user_agent: undoes how the user agent is encoded.
-        parse_duration: reads ``time-taken`` as milliseconds.
+        separator: between columns.
+        column_names: the columns of lines before any directive; empty if there are no such lines.
+        decode_user_agent: decodes the column of the user agent.
+        parse_duration: converts ``time-taken`` to milliseconds.
 
     """
 
@@ -74,15 +76,15 @@ class _W3CParser:
         self._date = ""
 
     def parse(self, line: str) -> dict[str, Any] | None:
-        """Read a line, or learn what a directive says (see `LineParser`)."""
+        """Parse a line, or apply a directive (see `LineParser`)."""
         if line.startswith("#"):
             self._apply_directive(line)
             return None
         if not self._column_names:
-            raise Malformed("no line before it says which columns it has, as #Fields: date time c-ip … does")
+            raise Malformed("no #Fields directive before the line, as in #Fields: date time c-ip …")
         parts = self._split_columns(line)
         if len(parts) != len(self._column_names):
-            raise Malformed(f"it has {len(parts)} columns, and #Fields names {len(self._column_names)}")
+            raise Malformed(f"{len(parts)} columns instead of the {len(self._column_names)} of #Fields")
         return self._build_fields(
             {name: part for name, part in zip(self._column_names, parts, strict=True) if part not in EMPTY_VALUES}
         )
@@ -103,7 +105,7 @@ class _W3CParser:
     def _build_fields(self, values: dict[str, str]) -> dict[str, Any]:
         day, time = values.get("date", self._date), values.get("time")
         if not day or time is None:
-            raise Malformed("it has no date and time: let the server log both")
+            raise Malformed("no date and time: configure the server to log both")
         fields: dict[str, Any] = {"@timestamp": _parse_timestamp(f"{day}T{time}Z")}
         if "c-ip" in values:
             set_client(fields, values["c-ip"])
@@ -128,7 +130,7 @@ class _W3CParser:
 
 
 def _split_quoted(line: str) -> list[str]:
-    """Split a line of another server than IIS, which writes texts in quotes; nothing if it cannot be split."""
+    """Split a line with values in quotes, as servers other than IIS write them; empty if it cannot be split."""
     parts: list[str] = []
     at = 0
     while found := _QUOTED_COLUMN_PATTERN.match(line, at):
@@ -154,7 +156,9 @@ def _parse_timestamp(moment: str) -> str:
     try:
         return parse_timestamp(moment)
     except Malformed:
-        raise Malformed(f"{moment[:40]!r} is no date and time as in 2015-05-17 and 10:05:03") from None
+        raise Malformed(
+            f"invalid date and time {moment[:40]!r}: expected values such as 2015-05-17 and 10:05:03"
+        ) from None
 
 
 def _plus_to_space(agent: str) -> str:
@@ -163,12 +167,12 @@ def _plus_to_space(agent: str) -> str:
 
 def _decode_cloudfront_user_agent(agent: str) -> str:
     once = unquote(agent, errors=DECODE_ERRORS)
-    # CloudFront encodes percent signs as well, and so encodes blanks twice.
+    # CloudFront encodes percent signs as well, and so encodes spaces twice.
     return unquote(once, errors=DECODE_ERRORS) if "%20" in once else once
 
 
 def _parse_iis_duration(taken: str) -> float | None:
-    # IIS counts milliseconds; the servers that follow the draft write seconds, with a fraction.
+    # IIS writes milliseconds; servers that follow the draft write seconds with a fraction.
     if "." in taken:
         return _parse_seconds(taken)
     return int(taken) if taken.isascii() and taken.isdigit() and len(taken) <= _MAX_DIGITS else None
@@ -182,7 +186,7 @@ def _parse_seconds(taken: str) -> float | None:
 
 
 def _stable_part_spaces(line: bytes) -> bytes:
-    """Return a line without its last column, of which the server may have written only a part."""
+    """Return a line without its last column, which may be incomplete."""
     return line.strip().rpartition(b" ")[0]
 
 

@@ -1,4 +1,4 @@
-"""Lines of access logs, read."""
+"""Parsing of access logs in the Common Log Format and its relatives."""
 
 import time
 from contextlib import suppress
@@ -24,13 +24,15 @@ from metronome.protocols.access_logs.reader import (
 COMMON = get_format("common")
 COMBINED = get_format("combined")
 VHOST = get_format("vhost-combined")
-RULE = compile_item_pattern("^/data/(?P<id>[^/.]+)(?:[.](?P<format>csv))?")
+ITEM_PATTERN = compile_item_pattern("^/data/(?P<id>[^/.]+)(?:[.](?P<format>csv))?")
 OWN = frozenset({"own.example"})
 START = "192.0.2.1 - - [17/May/2015:10:05:03 +0000]"
 
 
-def read(line: str | bytes, log_format: LogFormat = COMBINED, rule: ItemPattern = RULE) -> dict[str, Any]:
-    fields = parse_line(line.encode() if isinstance(line, str) else line, log_format, rule, OWN)
+def read(
+    line: str | bytes, log_format: LogFormat = COMBINED, item_pattern: ItemPattern = ITEM_PATTERN
+) -> dict[str, Any]:
+    fields = parse_line(line.encode() if isinstance(line, str) else line, log_format, item_pattern, OWN)
     assert fields is not None
     return fields
 
@@ -41,7 +43,7 @@ def hit(
     return read(f'{START} "{request}" {status} 5 "{referer}" "{agent}"')
 
 
-def test_a_combined_line_gives_every_field() -> None:
+def test_a_combined_line_has_every_field() -> None:
     line = (
         '192.0.2.1 - ada [17/May/2015:12:05:03 +0200] "GET /data/a.csv?x=1 HTTP/1.1" 200 512 '
         '"https://news.example/a" "curl/8"'
@@ -62,7 +64,7 @@ def test_a_combined_line_gives_every_field() -> None:
     }
 
 
-def test_a_common_line_has_no_referer_and_no_agent() -> None:
+def test_a_common_line_has_neither_referrer_nor_user_agent() -> None:
     assert read(f'{START} "GET /data/a HTTP/1.0" 304 -', COMMON) == {
         "@timestamp": "2015-05-17T10:05:03.000Z",
         "event": "view",
@@ -75,7 +77,7 @@ def test_a_common_line_has_no_referer_and_no_agent() -> None:
 
 
 @pytest.mark.parametrize("host", ["www.example.org", "www.example.org:443", "2001:db8::1"])
-def test_a_vhost_line_keeps_the_host_apart(host: str) -> None:
+def test_a_vhost_line_has_the_host(host: str) -> None:
     fields = read(f'{host} {START} "GET /data/a HTTP/1.1" 200 5 "-" "curl/8"', VHOST)
     assert fields["host"] == host.removesuffix(":443") or host == "2001:db8::1"
     assert (fields["clientip"], fields["id"]) == ("192.0.2.1", "a")
@@ -91,13 +93,13 @@ def test_a_vhost_line_keeps_the_host_apart(host: str) -> None:
         ("unix:", "clienthost", "unix:"),
     ],
 )
-def test_a_client_is_an_address_or_a_host(client: str, name: str, value: str) -> None:
+def test_a_client_is_an_ip_address_or_a_host_name(client: str, name: str, value: str) -> None:
     fields = read(f'{client} - - [17/May/2015:10:05:03 +0000] "GET /data/a HTTP/1.1" 200 5')
     assert fields[name] == value
     assert ("clientip" in fields) != ("clienthost" in fields)
 
 
-def test_a_missing_client_is_left_out() -> None:
+def test_a_missing_client_is_omitted() -> None:
     fields = read('- - - [17/May/2015:10:05:03 +0000] "GET /data/a HTTP/1.1" 200 5')
     assert not {"clientip", "clienthost"} & fields.keys()
 
@@ -113,7 +115,7 @@ def test_a_missing_client_is_left_out() -> None:
         ("a[b]", "a[b]"),
     ],
 )
-def test_a_user_may_hold_spaces(user: str, read_as: str | None) -> None:
+def test_a_user_name_may_have_spaces(user: str, read_as: str | None) -> None:
     fields = read(f'192.0.2.1 - {user} [17/May/2015:10:05:03 +0000] "GET /data/a HTTP/1.1" 200 5 "-" "-"')
     assert fields.get("user") == read_as
 
@@ -136,12 +138,14 @@ def test_a_user_may_hold_spaces(user: str, read_as: str | None) -> None:
         (r"\x16\x03 \x01", None, None, None),
     ],
 )
-def test_request_lines(request_line: str, method: str | None, url: str | None, item: str | None) -> None:
+def test_request_lines_are_split_into_method_and_url(
+    request_line: str, method: str | None, url: str | None, item: str | None
+) -> None:
     fields = hit(request_line)
     assert (fields.get("method"), fields.get("url"), fields.get("id")) == (method, url, item)
 
 
-def test_what_is_no_request_is_kept_as_it_is() -> None:
+def test_an_invalid_request_line_is_kept() -> None:
     fields = hit(r"\x16\x03\x01", status="400")
     assert (fields["request"], fields["event"]) == ("\x16\x03\x01", "error")
 
@@ -158,14 +162,14 @@ def test_what_is_no_request_is_kept_as_it_is() -> None:
         ("http://[", "referer_url", "http://["),
     ],
 )
-def test_only_referers_of_others_on_the_web_count(referer: str, name: str, value: str) -> None:
+def test_only_referrers_of_other_sites_are_counted(referer: str, name: str, value: str) -> None:
     fields = hit(referer=referer)
     assert fields[name] == value
     assert ("referer" in fields) != ("referer_url" in fields)
 
 
 @pytest.mark.parametrize("referer", ["-", ""])
-def test_a_missing_referer_is_left_out(referer: str) -> None:
+def test_a_missing_referrer_is_omitted(referer: str) -> None:
     assert not {"referer", "referer_url"} & hit(referer=referer).keys()
 
 
@@ -180,11 +184,11 @@ def test_a_missing_referer_is_left_out(referer: str) -> None:
         ("-", None),
     ],
 )
-def test_escapes_are_undone(agent: str, read_as: str | None) -> None:
+def test_escapes_are_decoded(agent: str, read_as: str | None) -> None:
     assert hit(agent=agent).get("agent") == read_as
 
 
-def test_bytes_that_are_no_utf_8_read_as_their_escapes() -> None:
+def test_invalid_utf_8_becomes_escapes() -> None:
     line = f'{START} "GET /data/a HTTP/1.1" 200 5 "-" "'.encode()
     assert read(line + b'\xe4\xc3\xa9"')["agent"] == read(line + rb'\xE4\xC3\xA9"')["agent"] == r"\xe4é"
 
@@ -200,13 +204,13 @@ def test_bytes_that_are_no_utf_8_read_as_their_escapes() -> None:
         ("", None),
     ],
 )
-def test_lines_end_in_many_ways(end: str, agent: str | None) -> None:
+def test_accepts_different_line_ends(end: str, agent: str | None) -> None:
     fields = read(f'{START} "GET /data/a HTTP/1.1" 200 5 "https://news.example/" {end}')
     assert (fields.get("agent"), fields["referer"]) == (agent, "https://news.example/")
 
 
 @pytest.mark.parametrize(
-    ("time_read", "stamp"),
+    ("time_read", "timestamp"),
     [
         ("17/May/2015:10:05:03 +0000", "2015-05-17T10:05:03.000Z"),
         ("01/Jan/2025:00:30:00 +0530", "2024-12-31T19:00:00.000Z"),
@@ -214,31 +218,31 @@ def test_lines_end_in_many_ways(end: str, agent: str | None) -> None:
         ("29/Feb/2024:00:00:00 +0000", "2024-02-29T00:00:00.000Z"),
     ],
 )
-def test_times_are_read_with_their_zone(time_read: str, stamp: str) -> None:
-    assert read(f'192.0.2.1 - - [{time_read}] "-" 408 -')["@timestamp"] == stamp
+def test_times_are_converted_to_utc(time_read: str, timestamp: str) -> None:
+    assert read(f'192.0.2.1 - - [{time_read}] "-" 408 -')["@timestamp"] == timestamp
 
 
 @pytest.mark.parametrize(
-    ("line", "says"),
+    ("line", "reason"),
     [
         ("", "no time in brackets"),
         ("logrotate: restarted", "no time in brackets"),
-        ("192.0.2.1 - - [17/May/2015:10:05:03 +0000]", "no whole request in quotes"),
-        (f'{START} "GET /data/', "no whole request in quotes"),
-        (f'{START} "GET /data/a HTTP/1.1"', "its parts are not"),
-        (f'{START} "GET /data/a HTTP/1.1" OK 5', "its parts are not"),
-        (f'{START} "GET /data/a HTTP/1.1" 200 5x', "its parts are not"),
-        (f'{START} "GET /data/a HTTP/1.1" 200 {"9" * 5000}', "its parts are not"),
+        ("192.0.2.1 - - [17/May/2015:10:05:03 +0000]", "no complete request in quotes"),
+        (f'{START} "GET /data/', "no complete request in quotes"),
+        (f'{START} "GET /data/a HTTP/1.1"', "expected client, identity"),
+        (f'{START} "GET /data/a HTTP/1.1" OK 5', "expected client, identity"),
+        (f'{START} "GET /data/a HTTP/1.1" 200 5x', "expected client, identity"),
+        (f'{START} "GET /data/a HTTP/1.1" 200 {"9" * 5000}', "expected client, identity"),
         ('192.0.2.1 - - [17/Mai/2015:10:05:03 +0000] "-" 408 -', "invalid timestamp"),
         ('192.0.2.1 - - [31/Feb/2015:10:05:03 +0000] "-" 408 -', "invalid timestamp"),
         ('192.0.2.1 - - [17/May/2015:10:05:03] "-" 408 -', "invalid timestamp"),
         ('192.0.2.1 - - [17/May/1969:10:05:03 +0000] "-" 408 -', "invalid timestamp"),
         ('192.0.2.1 - - [31/Dec/9999:23:05:03 -0100] "-" 408 -', "invalid timestamp"),
-        ("x" * (LINE_MAX_BYTES + 1), "over 65,536 bytes"),
+        ("x" * (LINE_MAX_BYTES + 1), "longer than 65,536 bytes"),
     ],
 )
-def test_what_cannot_be_read_says_why(line: str, says: str) -> None:
-    with pytest.raises(Malformed, match=says):
+def test_rejects_an_invalid_line_with_a_reason(line: str, reason: str) -> None:
+    with pytest.raises(Malformed, match=reason):
         read(line)
 
 
@@ -258,44 +262,44 @@ COMMON_LINE = f'{START} "GET / HTTP/1.1" 200 5'.encode()
         ([COMMON_LINE.replace(b" - - ", b" - Ada Lovelace ")], "common"),
     ],
 )
-def test_the_format_is_found_from_the_first_lines(lines: list[bytes], name: str) -> None:
+def test_the_format_is_detected_from_the_first_lines(lines: list[bytes], name: str) -> None:
     assert detect_format(lines).name == name
 
 
 @pytest.mark.parametrize("lines", [[], [b""], [b"{}", b"PK\x03\x04"], [b"x" * (LINE_MAX_BYTES + 1)]])
-def test_no_format_is_found_where_there_is_none(lines: list[bytes]) -> None:
-    with pytest.raises(Malformed, match="the formats known are vhost-combined, common, combined"):
+def test_rejects_a_log_of_unknown_format(lines: list[bytes]) -> None:
+    with pytest.raises(Malformed, match="no line matches any of vhost-combined, common, combined"):
         detect_format(lines)
 
 
-def test_a_format_that_is_not_known_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="no log format is called 'x'"):
+def test_rejects_an_unknown_format_name() -> None:
+    with pytest.raises(ConfigurationError, match="unknown log format 'x'"):
         get_format("x")
 
 
-def identity(line: bytes, offset: int = 0, first: bytes = COMBINED_LINE) -> str:
-    event = AccessLog(COMBINED, log_fingerprint(first), RULE).parse_event(line, offset)
+def event_id(line: bytes, offset: int = 0, first: bytes = COMBINED_LINE) -> str:
+    event = AccessLog(COMBINED, log_fingerprint(first), ITEM_PATTERN).parse_event(line, offset)
     assert event is not None
     return str(event["event_id"])
 
 
-def test_a_hit_is_known_by_its_log_its_place_and_its_request() -> None:
-    here = identity(COMBINED_LINE)
+def test_the_event_id_depends_on_log_offset_and_request() -> None:
+    here = event_id(COMBINED_LINE)
     assert len(here) == 32
-    assert identity(COMBINED_LINE + b"\r\n") == here
-    assert identity(COMBINED_LINE, offset=1) != here
-    assert identity(COMBINED_LINE, first=COMMON_LINE.replace(b"10:05", b"10:06")) != here
-    assert identity(COMBINED_LINE.replace(b"GET", b"PUT")) != here
+    assert event_id(COMBINED_LINE + b"\r\n") == here
+    assert event_id(COMBINED_LINE, offset=1) != here
+    assert event_id(COMBINED_LINE, first=COMMON_LINE.replace(b"10:05", b"10:06")) != here
+    assert event_id(COMBINED_LINE.replace(b"GET", b"PUT")) != here
 
 
-def test_a_line_that_was_read_before_it_was_whole_stays_one_hit() -> None:
+def test_an_incomplete_line_keeps_its_event_id_when_completed() -> None:
     torn = COMBINED_LINE[:-4]
-    assert identity(torn) == identity(COMBINED_LINE)
+    assert event_id(torn) == event_id(COMBINED_LINE)
 
 
-def test_logs_whose_first_lines_differ_in_nothing_but_the_bytes_are_two() -> None:
+def test_logs_differ_if_their_first_lines_differ_in_the_bytes_sent() -> None:
     longer = COMMON_LINE.rpartition(b" ")[0] + b" 1234567"
-    assert identity(COMMON_LINE, first=COMMON_LINE) != identity(longer, first=longer)
+    assert event_id(COMMON_LINE, first=COMMON_LINE) != event_id(longer, first=longer)
 
 
 ODD = st.sampled_from(
@@ -314,17 +318,17 @@ def damaged_lines(draw: st.DrawFn) -> bytes:
 @given(
     st.one_of(st.binary(), PIECES, damaged_lines()),
     st.sampled_from(LOG_FORMATS),
-    st.sampled_from([RULE, ItemPattern()]),
+    st.sampled_from([ITEM_PATTERN, ItemPattern()]),
 )
-@example(b'a - - [17/May/2015:10:05:03 +0000] "\\', COMBINED, RULE)
-def test_any_bytes_are_read_or_malformed(line: bytes, log_format: LogFormat, rule: ItemPattern) -> None:
+@example(b'a - - [17/May/2015:10:05:03 +0000] "\\', COMBINED, ITEM_PATTERN)
+def test_any_line_is_parsed_or_rejected(line: bytes, log_format: LogFormat, item_pattern: ItemPattern) -> None:
     with suppress(Malformed):
-        fields = AccessLog(log_format, log_fingerprint(line), rule, OWN).parse_event(line, 0)
+        fields = AccessLog(log_format, log_fingerprint(line), item_pattern, OWN).parse_event(line, 0)
         assert fields is None or fields["event"] in {"view", "download", "error", "request"}
 
 
 @given(st.lists(st.one_of(st.binary(), damaged_lines()), max_size=5))
-def test_any_lines_have_a_format_or_none(lines: list[bytes]) -> None:
+def test_any_lines_have_a_format_or_are_rejected(lines: list[bytes]) -> None:
     with suppress(Malformed):
         assert detect_format(lines) in LOG_FORMATS
 

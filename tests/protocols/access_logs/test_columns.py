@@ -1,4 +1,4 @@
-"""Logs in columns: of IIS and others in the W3C's format, of CloudFront, and of S3."""
+"""Logs in columns: the W3C's format (IIS and others), CloudFront, and S3."""
 
 from contextlib import suppress
 from typing import Any
@@ -56,7 +56,7 @@ def events(lines: list[str], log_format: LogFormat) -> list[Fields]:
     return found
 
 
-def test_an_iis_line_gives_every_field() -> None:
+def test_an_iis_line_has_every_field() -> None:
     assert events([*IIS_HEAD, IIS_LINE], W3C) == [
         {
             "@timestamp": "2025-05-17T10:05:03.000Z",
@@ -79,7 +79,7 @@ def test_an_iis_line_gives_every_field() -> None:
     ]
 
 
-def test_what_is_missing_is_left_out() -> None:
+def test_missing_values_are_omitted() -> None:
     line = "2025-05-17 10:05:03 10.0.0.5 GET / - 443 - - - - 404 0 2 -"
     assert events([*IIS_HEAD, line], W3C) == [
         {
@@ -97,7 +97,7 @@ def test_what_is_missing_is_left_out() -> None:
     ]
 
 
-def test_the_columns_may_change_in_the_middle() -> None:
+def test_the_columns_may_change_in_the_middle_of_a_log() -> None:
     other = [
         "#Fields: time c-ip cs-method cs-uri-stem sc-status sc-bytes cs-host",
         "10:06:00 ::1 HEAD /a 304 0 a.example:80",
@@ -142,19 +142,19 @@ def test_columns_of_other_servers(columns: str, line: str, expected: Fields) -> 
 
 
 @pytest.mark.parametrize(
-    ("lines", "says"),
+    ("lines", "reason"),
     [
-        ([IIS_LINE], "no line before it says which columns it has"),
-        ([*IIS_HEAD, IIS_LINE.rpartition(" ")[0]], "it has 14 columns, and #Fields names 15"),
-        ([*IIS_HEAD, IIS_LINE + " 7"], "it has 16 columns, and #Fields names 15"),
-        (["#Fields: date cs-uri-stem", "2025-05-17 /a"], "it has no date and time"),
-        (["#Fields: time cs-uri-stem", "10:05:03 /a"], "it has no date and time"),
-        (["#Fields: date time", "2025-05-17 25:00:00"], "is no date and time as in"),
-        (["#Fields: date time a", '2025-05-17 10:00:00 "a b'], "it has 0 columns"),
+        ([IIS_LINE], "no #Fields directive"),
+        ([*IIS_HEAD, IIS_LINE.rpartition(" ")[0]], "14 columns instead of the 15"),
+        ([*IIS_HEAD, IIS_LINE + " 7"], "16 columns instead of the 15"),
+        (["#Fields: date cs-uri-stem", "2025-05-17 /a"], "no date and time"),
+        (["#Fields: time cs-uri-stem", "10:05:03 /a"], "no date and time"),
+        (["#Fields: date time", "2025-05-17 25:00:00"], "invalid date and time"),
+        (["#Fields: date time a", '2025-05-17 10:00:00 "a b'], "0 columns"),
     ],
 )
-def test_what_cannot_be_read_in_columns_says_why(lines: list[str], says: str) -> None:
-    with pytest.raises(Malformed, match=says):
+def test_rejects_an_invalid_line_with_a_reason(lines: list[str], reason: str) -> None:
+    with pytest.raises(Malformed, match=reason):
         events(lines, W3C)
 
 
@@ -167,7 +167,7 @@ CLOUDFRONT_LINE = (
 
 
 @pytest.mark.parametrize("first", [CLOUDFRONT_HEAD, []])
-def test_a_cloudfront_line_gives_every_field_with_directives_or_without(first: list[str]) -> None:
+def test_a_cloudfront_line_has_every_field_with_and_without_directives(first: list[str]) -> None:
     assert events([*first, CLOUDFRONT_LINE], CLOUDFRONT) == [
         {
             "@timestamp": "2025-05-17T10:05:03.000Z",
@@ -210,7 +210,7 @@ S3_LINE = (
 )
 
 
-def test_an_s3_line_gives_every_field() -> None:
+def test_an_s3_line_has_every_field() -> None:
     assert events([S3_LINE], S3) == [
         {
             "@timestamp": "2025-05-17T10:05:03.000Z",
@@ -254,7 +254,7 @@ def test_an_s3_line_gives_every_field() -> None:
         ("S3.EXPIRE.OBJECT", "a", "-", "-", "request", "/a"),
     ],
 )
-def test_only_what_shows_an_object_is_a_view(
+def test_only_operations_that_deliver_an_object_are_views(
     operation: str, key: str, request_line: str, status: str, event: str, item: str
 ) -> None:
     start = f"{OWNER} b [17/May/2025:10:05:03 +0000] 192.0.2.1 - 3E57"
@@ -264,8 +264,8 @@ def test_only_what_shows_an_object_is_a_view(
     assert not {"referer", "agent", "user", "bytes", "duration", "version_id", "host"} & found.keys()
 
 
-def test_what_is_no_s3_line_says_so() -> None:
-    with pytest.raises(Malformed, match="not those of an S3 log"):
+def test_rejects_a_line_of_another_format_than_s3() -> None:
+    with pytest.raises(Malformed, match="not an S3 log line"):
         events([S3_LINE.partition('"S3')[0]], S3)
     with pytest.raises(Malformed, match="invalid timestamp"):
         events([S3_LINE.replace("May", "Mai")], S3)
@@ -276,17 +276,17 @@ LINES = {"w3c": IIS_LINE, "cloudfront": CLOUDFRONT_LINE, "s3": S3_LINE}
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_the_format_of_columns_is_found(name: str) -> None:
+def test_the_format_is_detected(name: str) -> None:
     lines = [*HEADS[name], LINES[name], "", "# Remark", LINES[name]]
     assert detect_format([f"{line}\r\n".encode() for line in lines]).name == name
 
 
-def test_cloudfront_without_directives_is_found() -> None:
+def test_cloudfront_without_directives_is_detected() -> None:
     assert detect_format([CLOUDFRONT_LINE.encode()]).name == "cloudfront"
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_a_hit_in_columns_stays_one_while_its_line_is_written(name: str) -> None:
+def test_an_incomplete_line_keeps_its_event_id_when_completed(name: str) -> None:
     lines = [line.encode() for line in HEADS[name]]
     whole = LINES[name].encode()
 
@@ -307,20 +307,20 @@ def test_a_hit_in_columns_stays_one_while_its_line_is_written(name: str) -> None
 
 
 @pytest.mark.parametrize("name", ["w3c", "cloudfront"])
-def test_logs_that_begin_with_the_same_directives_are_told_apart_by_their_first_hits(name: str) -> None:
+def test_logs_with_the_same_directives_differ_by_their_first_requests(name: str) -> None:
     log_format = get_format(name)
 
-    def print_of(line: str) -> bytes:
+    def fingerprint(line: str) -> bytes:
         return log_of([text.encode() for text in [*HEADS[name], "", line, LINES[name]]], log_format).fingerprint
 
     today = LINES[name]
-    assert print_of(today) == print_of(today + "\r")
-    assert print_of(today) != print_of(today.replace("2025-05-17", "2025-05-18"))
-    assert print_of(today) != print_of(today.replace("10:05:03", "10:05:04"))
+    assert fingerprint(today) == fingerprint(today + "\r")
+    assert fingerprint(today) != fingerprint(today.replace("2025-05-17", "2025-05-18"))
+    assert fingerprint(today) != fingerprint(today.replace("10:05:03", "10:05:04"))
     assert header_lines([line.encode() for line in HEADS[name]], log_format) is None
 
 
-def test_a_line_that_is_passed_by_says_what_follows() -> None:
+def test_a_skipped_directive_is_applied() -> None:
     log = log_of([b"x"], W3C)
     log.skip_line(IIS_LINE.encode())
     log.skip_line(IIS_HEAD[3].encode())
@@ -337,7 +337,7 @@ PIECES = st.lists(
 
 
 @given(st.lists(PIECES | st.sampled_from([*IIS_HEAD, *CLOUDFRONT_HEAD]), max_size=6), st.sampled_from(LOG_FORMATS))
-def test_any_log_is_read_or_malformed(lines: list[str], log_format: LogFormat) -> None:
+def test_any_log_is_parsed_or_rejected(lines: list[str], log_format: LogFormat) -> None:
     log = log_of([b"x"], log_format)
     for line in lines:
         with suppress(Malformed):

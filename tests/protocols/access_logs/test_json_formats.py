@@ -1,4 +1,4 @@
-"""Hits as records: JSON logs of NGINX and Caddy, documents of shippers, and lines that may be hits."""
+"""Requests as records: JSON logs of NGINX and Caddy, records of shippers, and lines of unknown formats."""
 
 import copy
 import json
@@ -20,7 +20,7 @@ from metronome.protocols.access_logs.reader import (
     parse_line,
 )
 
-RULE = compile_item_pattern("^/data/(?P<id>[^/.]+)(?:[.](?P<format>csv))?")
+ITEM_PATTERN = compile_item_pattern("^/data/(?P<id>[^/.]+)(?:[.](?P<format>csv))?")
 OWN = frozenset({"own.example"})
 Fields = dict[str, Any]
 
@@ -84,20 +84,20 @@ CADDY: Fields = {
 
 
 def web(record: Fields) -> Fields:
-    found = parse_hit_record(record, RULE, OWN)
+    found = parse_hit_record(record, ITEM_PATTERN, OWN)
     assert found is not None
     return found
 
 
 def read(record: Fields, name: str) -> Fields | None:
-    return parse_line(json.dumps(record).encode(), get_format(name), RULE, OWN)
+    return parse_line(json.dumps(record).encode(), get_format(name), ITEM_PATTERN, OWN)
 
 
-def test_a_line_of_nginx_gives_every_field_and_keeps_what_is_not_known() -> None:
+def test_a_line_of_nginx_has_every_field_and_keeps_others() -> None:
     assert read(NGINX, "nginx-json") == {**HIT, "upstream": "10.0.0.1:80"}
 
 
-def test_a_line_of_caddy_gives_every_field() -> None:
+def test_a_line_of_caddy_has_every_field() -> None:
     assert read(CADDY, "caddy-json") == {**HIT, "@timestamp": "2025-05-17T10:05:03.250Z", "bytes_read": 0}
 
 
@@ -124,7 +124,7 @@ SPELLINGS: list[tuple[str, list[Fields]]] = [
 
 
 @pytest.mark.parametrize(("name", "spelling"), [(name, one) for name, spellings in SPELLINGS for one in spellings])
-def test_each_part_has_many_names(name: str, spelling: Fields) -> None:
+def test_each_field_is_found_under_different_names(name: str, spelling: Fields) -> None:
     others = {"url": ["id", "event", "format"], "method": ["event", "format"], "status": ["event", "format"]}
     known = {"request_uri": "/data/a.csv?x=1", "request_method": "GET", "status": "200"}
     alike = {"url": "request_uri", "method": "request_method", "status": "status"}
@@ -160,7 +160,7 @@ def test_each_part_has_many_names(name: str, spelling: Fields) -> None:
         ({"referer": "http://own.example/"}, {"referer_url": "http://own.example/"}),
     ],
 )
-def test_what_is_not_known_is_kept_and_gives_way(extra: Fields, expected: Fields | None) -> None:
+def test_other_fields_are_kept_or_renamed(extra: Fields, expected: Fields | None) -> None:
     record = {"request": "GET /data/a HTTP/1.1", "status": 200, "user_agent": "UA", **extra}
     plain = {"url": "/data/a", "method": "GET", "status": 200, "agent": "UA", "event": "view", "id": "a"}
     found = web(record)
@@ -185,43 +185,43 @@ def test_what_is_not_known_is_kept_and_gives_way(extra: Fields, expected: Fields
         {"request": {"uri": "/data/a", "method": "GET"}, "ts": "soon"},
     ],
 )
-def test_a_record_that_tells_of_no_hit_is_none(record: Fields) -> None:
-    assert parse_hit_record(record, RULE, OWN) is None
+def test_other_records_are_not_requests(record: Fields) -> None:
+    assert parse_hit_record(record, ITEM_PATTERN, OWN) is None
 
 
-def test_a_request_that_is_no_http_is_kept_where_there_was_a_client() -> None:
+def test_an_invalid_request_line_is_kept_if_there_is_a_client() -> None:
     found = web({"request": "\x16\x03\x01", "status": "400", "remote_addr": "::1"})
     assert (found["event"], found["request"]) == ("error", "\x16\x03\x01")
 
 
 @pytest.mark.parametrize(
-    ("name", "record", "says"),
+    ("name", "record", "reason"),
     [
         ("nginx-json", {"status": "200"}, "no request or path"),
-        ("nginx-json", {"request": "GET / HTTP/1.1", "status": "200"}, "it has no time: log .time_iso8601"),
-        ("nginx-json", ["/"], "no object of JSON"),
+        ("nginx-json", {"request": "GET / HTTP/1.1", "status": "200"}, "no time: log .time_iso8601"),
+        ("nginx-json", ["/"], "not a JSON object"),
         ("caddy-json", {"request": {"method": "GET"}}, "no request with a uri"),
-        ("caddy-json", {"request": {"method": "GET", "uri": "/"}}, "it has no time"),
+        ("caddy-json", {"request": {"method": "GET", "uri": "/"}}, "no time"),
         ("caddy-json", {**CADDY, "ts": "soon"}, "is no time"),
     ],
 )
-def test_json_that_is_no_hit_says_why(name: str, record: Fields, says: str) -> None:
-    with pytest.raises(Malformed, match=says):
+def test_rejects_other_json_with_a_reason(name: str, record: Fields, reason: str) -> None:
+    with pytest.raises(Malformed, match=reason):
         read(record, name)
 
 
-def test_what_is_no_json_says_so() -> None:
-    for line, says in ((b"{", "no JSON"), (b"GET /", "no object of JSON")):
-        with pytest.raises(Malformed, match=says):
-            parse_line(line, get_format("nginx-json"), RULE, OWN)
+def test_rejects_invalid_json() -> None:
+    for line, reason in ((b"{", "invalid JSON"), (b"GET /", "not a JSON object")):
+        with pytest.raises(Malformed, match=reason):
+            parse_line(line, get_format("nginx-json"), ITEM_PATTERN, OWN)
 
 
-def test_what_caddy_tells_besides_hits_is_no_hit() -> None:
+def test_other_messages_of_caddy_are_skipped() -> None:
     assert read({"level": "info", "ts": 1747476303, "msg": "server running"}, "caddy-json") is None
 
 
 @pytest.mark.parametrize(("name", "record"), [("nginx-json", NGINX), ("caddy-json", CADDY)])
-def test_the_format_of_json_is_found(name: str, record: Fields) -> None:
+def test_the_json_format_is_detected(name: str, record: Fields) -> None:
     lines = [b'{"level":"info","ts":1747476303,"msg":"started"}', json.dumps(record).encode()]
     assert detect_format(lines).name == name
     assert detect_format(lines[1:]).name == name
@@ -241,13 +241,13 @@ COMBINED = '192.0.2.1 - - [17/May/2025:10:05:03 +0000] "GET /data/a HTTP/1.1" 20
         (json.dumps(CADDY), {"duration": 12.5}),
     ],
 )
-def test_a_line_that_is_a_hit_is_read(line: str, expected: Fields) -> None:
-    found = parse_hit_line(line, RULE, OWN)
+def test_a_line_of_a_known_format_is_parsed(line: str, expected: Fields) -> None:
+    found = parse_hit_line(line, ITEM_PATTERN, OWN)
     assert found is not None
     assert found["id"] == "a"
     assert expected.items() <= found.items()
     if "\udc80" not in line:
-        assert parse_hit_line(line.encode(), RULE, OWN) == found
+        assert parse_hit_line(line.encode(), ITEM_PATTERN, OWN) == found
 
 
 @pytest.mark.parametrize(
@@ -259,8 +259,8 @@ def test_a_line_that_is_a_hit_is_read(line: str, expected: Fields) -> None:
         '{"level":"info","msg":"started"}',
     ],
 )
-def test_a_line_that_is_no_hit_is_none(line: str) -> None:
-    assert parse_hit_line(line, RULE, OWN) is None
+def test_other_lines_are_not_requests(line: str) -> None:
+    assert parse_hit_line(line, ITEM_PATTERN, OWN) is None
 
 
 JSON = st.recursive(
@@ -281,10 +281,10 @@ RECORDS = st.one_of(
 )
 
 
-@given(RECORDS, st.sampled_from([RULE, ItemPattern()]))
-def test_any_record_is_a_hit_or_none_and_stays_as_it_was(record: Fields, rule: ItemPattern) -> None:
+@given(RECORDS, st.sampled_from([ITEM_PATTERN, ItemPattern()]))
+def test_any_record_is_a_request_or_none_and_is_not_changed(record: Fields, item_pattern: ItemPattern) -> None:
     before = copy.deepcopy(record)
-    found = parse_hit_record(record, rule, OWN)
+    found = parse_hit_record(record, item_pattern, OWN)
     assert repr(record) == repr(before)
     assert found is None or found["event"] in {"view", "download", "error", "request"}
 
@@ -300,10 +300,13 @@ LINES = st.one_of(
 
 
 @given(LINES)
-def test_any_line_is_a_hit_or_none(line: str | bytes) -> None:
-    found = parse_hit_line(line, RULE, OWN)
+def test_any_line_is_a_request_or_none(line: str | bytes) -> None:
+    found = parse_hit_line(line, ITEM_PATTERN, OWN)
     assert found is None or (found["event"] in {"view", "download", "error", "request"} and "@timestamp" in found)
     with suppress(Malformed):
         parse_line(
-            line if isinstance(line, bytes) else line.encode(errors="replace"), get_format("caddy-json"), RULE, OWN
+            line if isinstance(line, bytes) else line.encode(errors="replace"),
+            get_format("caddy-json"),
+            ITEM_PATTERN,
+            OWN,
         )

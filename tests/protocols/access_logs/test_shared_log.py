@@ -1,4 +1,4 @@
-"""The real log beside the project, counted exactly as another program counted it."""
+"""A real log, if it is there, counted as another program counted it."""
 
 import gzip
 import json
@@ -47,7 +47,7 @@ def counted(expected: dict[str, Any]) -> dict[str, dict[str, Counter[str]]]:
     return items
 
 
-def test_every_item_of_the_real_log_is_counted_exactly() -> None:
+def test_each_item_of_the_real_log_is_counted_exactly() -> None:
     expected = json.loads((SHARED / "apache_logs.expected.json").read_bytes())
     found = counted(expected)
     names = ("views", "downloads", "referers")

@@ -1,9 +1,7 @@
-"""Common and Combined logs, as Apache and NGINX write them, and those with the virtual host before each line.
+"""The Common Log Format and formats derived from it: Combined, Combined with the virtual host, and S3.
 
-Server access logs of S3.
-
-Source: Amazon's "Amazon S3 server access log format". Amazon has added columns at the end several times, so a line
-may have fewer or more of them than are read here.
+Source for S3: Amazon's "Amazon S3 server access log format". Amazon has added columns at the end several times, so a
+line may have fewer or more columns than are parsed here.
 """
 
 import re
@@ -16,14 +14,13 @@ from metronome.errors import Malformed
 from metronome.protocols.access_logs.formats import (
     DECODE_ERRORS,
     EMPTY_VALUES,
-    LineParser,
     LogFormat,
     set_request_line,
     strip_port,
 )
 from metronome.times import parse_clf_timestamp
 
-# Possessive quantifiers and atomic groups leave nothing to go back to: a line is read once, whatever is in it.
+# Possessive quantifiers and atomic groups prevent backtracking: matching is linear for any line.
 _QUOTED_PATTERN = r'"((?:[^"\\]++|\\.)*+)'
 _HIT_PATTERN = rf'(\S++) \S++ (?>(.*?) \[)([^\]]++)\] {_QUOTED_PATTERN}" (\d{{3}}|-) (\d{{1,18}}|-)(?!\S)'
 _VISITOR_PATTERN = rf'(?: {_QUOTED_PATTERN}"(?: {_QUOTED_PATTERN})?)?'
@@ -34,47 +31,47 @@ _ESCAPE_PATTERN = re.compile(rb"\\(?:x([0-9A-Fa-f]{2})|([\"\\bnrtv]))")
 _ESCAPED_CHARACTERS = {b'"': b'"', b"\\": b"\\", b"b": b"\b", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
 
 
-def combined_stable_part(line: bytes) -> bytes:
-    """Return a line up to its request's end, if it has one in quotes (see `LogFormat.settle`)."""
+def _combined_stable_part(line: bytes) -> bytes:
+    """Return a line up to the end of its request, if that is in quotes (see `LogFormat.stable_part`)."""
     start = line.find(b'] "')
     end = line.find(b'"', start + 3)
     return line.strip() if start < 0 or end < 0 else line[:end].lstrip()
 
 
 def parse_common(line: str) -> dict[str, Any]:
-    """Read a line without the visitor's referer and agent (see `LineParser`)."""
+    """Parse a line of the Common Log Format (see `LineParser`)."""
     return _parse_fields(_COMMON_PATTERN, line)
 
 
 def parse_combined(line: str) -> dict[str, Any]:
-    """Read a line with the visitor's referer and agent, if it has them (see `LineParser`)."""
+    """Parse a line of the Combined Log Format; referrer and user agent may be missing (see `LineParser`)."""
     return _parse_fields(_COMBINED_PATTERN, line)
 
 
 def parse_vhost_combined(line: str) -> dict[str, Any]:
-    """Read a line with the virtual host before it (see `LineParser`)."""
+    """Parse a line of the Combined Log Format after its virtual host (see `LineParser`)."""
     host, _, rest = line.partition(" ")
-    # The client of a Combined line with a space in its user name stands where this has the host's
-    # name, and a hyphen, its identity, where this has the client.
+    # A Combined line whose user name has a space would match as well, with its client as the host and a hyphen, its
+    # identity, as the client.
     if rest.startswith("- "):
-        raise Malformed("it has no client after the host")
+        raise Malformed("no client after the host")
     fields = _parse_fields(_COMBINED_PATTERN, rest)
     fields["host"] = strip_port(host)
     return fields
 
 
 def unescape(text: str) -> str:
-    r"""Undo the escapes of Apache and NGINX: ``\xHH``, ``\"`` and those of C."""
+    r"""Decode the escapes of Apache and NGINX: ``\xHH``, ``\"`` and those of C."""
     if "\\" not in text:
         return text
     return _ESCAPE_PATTERN.sub(_replace_escape, text.encode()).decode(errors=DECODE_ERRORS)
 
 
 def _parse_fields(pattern: re.Pattern[str], line: str) -> dict[str, Any]:
-    found = pattern.match(line)
-    if found is None:
+    match = pattern.match(line)
+    if match is None:
         raise Malformed(_describe_mismatch(line))
-    client, user, time, request, status, size, *visitor = found.groups()
+    client, user, time, request, status, size, *visitor = match.groups()
     fields: dict[str, Any] = {"@timestamp": parse_clf_timestamp(time)}
     set_client(fields, client)
     if user not in EMPTY_VALUES:
@@ -90,40 +87,28 @@ def _parse_fields(pattern: re.Pattern[str], line: str) -> dict[str, Any]:
     return fields
 
 
-def _replace_escape(found: re.Match[bytes]) -> bytes:
-    return bytes.fromhex(found[1].decode()) if found[1] else _ESCAPED_CHARACTERS[found[2]]
+def _replace_escape(match: re.Match[bytes]) -> bytes:
+    return bytes.fromhex(match[1].decode()) if match[1] else _ESCAPED_CHARACTERS[match[2]]
 
 
 def _describe_mismatch(line: str) -> str:
     bracket = line.find(" [")
     request = line.find('] "', bracket)
     if bracket < 0:
-        return "it has no time in brackets, as in [17/May/2015:10:05:03 +0000]"
+        return "no time in brackets, as in [17/May/2015:10:05:03 +0000]"
     if request < 0 or line.find('"', request + 3) < 0:
-        return "it has no whole request in quotes after the time"
-    return 'its parts are not client, identity, user, [time], "request", status and size'
+        return "no complete request in quotes after the time"
+    return 'expected client, identity, user, [time], "request", status and size'
 
 
-def _new_common_parser() -> LineParser:
-    return parse_common
-
-
-def _new_combined_parser() -> LineParser:
-    return parse_combined
-
-
-def _new_vhost_combined_parser() -> LineParser:
-    return parse_vhost_combined
-
-
-COMMON: Final = LogFormat("common", _new_common_parser, combined_stable_part)
-COMBINED: Final = LogFormat("combined", _new_combined_parser, combined_stable_part)
-VHOST_COMBINED: Final = LogFormat("vhost-combined", _new_vhost_combined_parser, combined_stable_part)
+COMMON: Final = LogFormat("common", lambda: parse_common, _combined_stable_part)
+COMBINED: Final = LogFormat("combined", lambda: parse_combined, _combined_stable_part)
+VHOST_COMBINED: Final = LogFormat("vhost-combined", lambda: parse_vhost_combined, _combined_stable_part)
 
 
 _ITEM_OPERATIONS: Final = frozenset({"REST.GET.OBJECT", "WEBSITE.GET.OBJECT"})
-"""The operations that show an object to somebody."""
-# S3 escapes no quotes in a text: it ends where what has to follow does follow. There is nothing to go back to.
+"""The operations that deliver an object."""
+# S3 does not escape quotes in a value: the value ends at the quote before the next column. No backtracking.
 _S3_REQUEST_PATTERN = r'(?:"((?:[^"]|"(?! (?:\d{3}|-) ))*+)"|-)'
 _S3_REFERRER_PATTERN = r'(?:"((?:[^"]|"(?! (?:"|- )))*+)"|-)'
 _S3_USER_AGENT_PATTERN = r'(?:"((?:[^"]|"(?=[^"]*+"))*+)"|-)'
@@ -139,14 +124,14 @@ _S3_PATH_SAFE = "/!$&'()*+,;=:@~"
 
 
 def parse_s3(line: str) -> dict[str, Any]:
-    """Read a line (see `LineParser`).
+    """Parse a line of an S3 log (see `LineParser`).
 
-    The ``url`` is the object's key as a path, whichever way the bucket was addressed, with the query of the request.
+    The ``url`` is the object's key as a path, with the query of the request, whether the bucket is in the host or path.
     """
-    found = _S3_LINE_PATTERN.match(line)
-    if found is None:
-        raise Malformed("its parts are not those of an S3 log: owner, bucket, [time], address, requester, request id …")
-    _, bucket, time, client, user, request_id, operation, key, *rest = found.groups()
+    match = _S3_LINE_PATTERN.match(line)
+    if match is None:
+        raise Malformed("not an S3 log line: expected owner, bucket, [time], address, requester, request ID …")
+    _, bucket, time, client, user, request_id, operation, key, *rest = match.groups()
     request, status, error, sent, size, total, turnaround, referer, agent, version, *tail = rest
     fields: dict[str, Any] = {"@timestamp": parse_clf_timestamp(time)}
     set_client(fields, client)
@@ -174,7 +159,7 @@ def parse_s3(line: str) -> dict[str, Any]:
 def _set_object_url(fields: dict[str, Any], key: str) -> None:
     if key != "-":
         _, mark, query = fields.get("url", "").partition("?")
-        # S3 encodes a key twice: once decoded, it is a path as others write it.
+        # S3 encodes a key twice: decoded once, it is a percent-encoded path.
         path = quote(unquote(key, errors=DECODE_ERRORS), safe=_S3_PATH_SAFE + "%")
         fields["url"] = f"/{path.removeprefix('/')}{mark}{query}"
 
@@ -184,12 +169,8 @@ def _is_item_operation(fields: Mapping[str, Any]) -> bool:
 
 
 def _s3_stable_part(line: bytes) -> bytes:
-    """Return the first parts of a line, up to the operation: the request's own number is among them."""
+    """Return the columns up to the operation: they include the request ID."""
     return b" ".join(line.strip().split(b" ", _S3_STABLE_PARTS)[:_S3_STABLE_PARTS])
 
 
-def _new_s3_parser() -> LineParser:
-    return parse_s3
-
-
-S3: Final = LogFormat("s3", _new_s3_parser, _s3_stable_part, is_item_request=_is_item_operation)
+S3: Final = LogFormat("s3", lambda: parse_s3, _s3_stable_part, is_item_request=_is_item_operation)
