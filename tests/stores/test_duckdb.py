@@ -31,7 +31,7 @@ CONTEXT = DocumentContext("2026-03-01T00:00:00.000Z", None, "2027-01-01T00:00:00
 
 
 class OnDuckDB:
-    """Gives each test a file of its own."""
+    """Gives each test its own file."""
 
     @pytest.fixture
     async def store(self, tmp_path: Path) -> AsyncIterator[DuckDBStore]:
@@ -74,7 +74,7 @@ class TestProperties(OnDuckDB, PropertyTests):
 
 
 class OnDuckDBMergingEachBatch(OnDuckDB):
-    """Rewrites the rollup after each batch, which usually happens once in a hundred thousand events."""
+    """Rewrites the rollup after each batch, which otherwise happens once in a hundred thousand events."""
 
     @pytest.fixture
     async def store(self, tmp_path: Path) -> AsyncIterator[DuckDBStore]:
@@ -154,17 +154,17 @@ def test_uses_the_rollup_only_for_counts_of_whole_utc_days_by_its_fields() -> No
 async def test_combined_queries_have_the_same_results_as_single_ones(tmp_path: Path) -> None:
     store = DuckDBStore(tmp_path)
     await store.setup()
-    fields = [
-        {"id": "doc", "event_id": f"{number}", "ts": f"2026-01-{1 + number % 20:02}T12:00:00Z", "event": event}
-        | ({"format": "KML"} if event == "download" else {"referer": f"https://r{number % 3}.org/"})
+    events = [
+        {"id": "doc", "event_id": f"{number}", "ts": f"2026-01-{1 + number % 20:02}T12:00:00Z", "event": kind}
+        | ({"format": "KML"} if kind == "download" else {"referer": f"https://r{number % 3}.org/"})
         | ({"bot": "crawler"} if number % 7 == 0 else {})
-        for number, event in enumerate(["view", "download", "error", "view"] * 25)
+        for number, kind in enumerate(["view", "download", "error", "view"] * 25)
     ]
     await store.write(
         DocumentBatch.from_documents(
             [
-                build_document(Event({**each, "id": item, "event_id": f"{item}{each['event_id']}"}), CONTEXT, "")
-                for each in fields
+                build_document(Event({**event, "id": item, "event_id": f"{item}{event['event_id']}"}), CONTEXT, "")
+                for event in events
                 for item in ("doc", "other")
             ]
         )
@@ -173,21 +173,21 @@ async def test_combined_queries_have_the_same_results_as_single_ones(tmp_path: P
     start, end = datetime(2026, 1, 3, tzinfo=UTC), datetime(2026, 1, 15, tzinfo=UTC)
     queries = tuple(
         Query(
-            group_by=(by,),
+            group_by=(group,),
             where=AllOf((item, *filters)),
             start=start,
             end=end,
             sort_keys=(SortKey("count", descending=True),),
         )
-        for by in ("day", "week", "month", "format", "referer", "event", "id", "bot")
+        for group in ("day", "week", "month", "format", "referer", "event", "id", "bot")
         for filters in ((), (Equals("event", "view"),), (EXCLUDE_BOTS, OneOf("event", ("view", "download"))))
     )
     assert compile_combined_query(queries) is not None
-    together = await store.query(*queries)
-    singly = [(await store.query(query))[0] for query in queries]
+    combined = await store.query(*queries)
+    single = [(await store.query(query))[0] for query in queries]
     await store.close()
-    assert list(together) == singly
-    assert sum(int(row[1] or 0) for row in together[0].rows) == 60
+    assert list(combined) == single
+    assert sum(int(row[1] or 0) for row in combined[0].rows) == 60
 
 
 def test_combines_only_queries_of_the_same_item_and_time_range() -> None:

@@ -60,8 +60,8 @@ class OnElasticsearch:
     async def client(self, elasticsearch_url: str, prefix: str) -> AsyncIterator[AsyncElasticsearch]:
         client = create_client(ElasticsearchConfig(elasticsearch_url))
         yield client
-        found = await client.indices.get(index=f"{prefix}-*", filter_path="*.aliases", expand_wildcards="all")
-        for name in found.body:
+        indices = await client.indices.get(index=f"{prefix}-*", filter_path="*.aliases", expand_wildcards="all")
+        for name in indices.body:
             await client.indices.delete(index=name)
         await client.options(ignore_status=404).indices.delete_index_template(name=prefix)
         await client.close()
@@ -231,8 +231,8 @@ class TestIndices(OnElasticsearch):
         self, store: ElasticsearchStore, client: AsyncElasticsearch, prefix: str
     ) -> None:
         async def version() -> Any:
-            found = await client.indices.get_index_template(name=prefix)
-            return found["index_templates"][0]["index_template"]["version"]
+            response = await client.indices.get_index_template(name=prefix)
+            return response["index_templates"][0]["index_template"]["version"]
 
         assert await version() == TEMPLATE_VERSION
         for version_before, version_after in ((TEMPLATE_VERSION + 1, TEMPLATE_VERSION + 1), (0, TEMPLATE_VERSION)):
