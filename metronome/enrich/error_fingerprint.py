@@ -1,12 +1,12 @@
-"""Messages of errors, folded so that those of one fault are one."""
+"""Fingerprints of error messages: messages of the same error have the same one."""
 
 import re
-from functools import lru_cache
 from typing import Final
+
+from metronome.enrich.caches import cached
 
 _FINGERPRINT_MAX_CHARACTERS: Final = 256
 _MESSAGE_MAX_CHARACTERS: Final = 512
-_CACHED_MAX_CHARACTERS: Final = 512
 
 _VARIABLE_PARTS: Final = re.compile(
     r"""
@@ -28,40 +28,34 @@ _VARIABLE_PARTS: Final = re.compile(
     """,  # noqa: RUF001
     re.VERBOSE | re.IGNORECASE | re.ASCII,
 )
-"""What differs between two messages of one fault. Each of these needs a digit, a quotation mark, an ``@``, ``=`` or
-``:``, of which no placeholder has any: so folding again and again comes to an end."""
+"""What differs between messages of the same error. Each part needs a digit, a quotation mark, an ``@``, ``=`` or
+``:``, and no placeholder has one of these, so repeated replacement comes to an end."""
 
 
+@cached(_MESSAGE_MAX_CHARACTERS, size=8_192)
 def error_fingerprint(message: str) -> str:
-    """Put placeholders in the place of all that differs between messages of one fault.
+    """Return an error message with placeholders for everything that differs between messages of the same error.
 
-    Numbers become ``<n>``, hexadecimal and other ids ``<id>``, UUIDs ``<uuid>``, addresses of memory ``<address>``,
-    those of the network ``<ip>``, what stands in quotation marks ``<text>``, a URL's query ``<query>``, a whole
-    ``data:`` or ``blob:`` ``<url>``, times ``<time>``, addresses of mail ``<email>``. A status of HTTP stays, for two
-    of them are two faults. White space is one space.
+    Numbers become ``<n>``, hexadecimal and other IDs ``<id>``, UUIDs ``<uuid>``, memory addresses ``<address>``,
+    IP addresses ``<ip>``, quoted text ``<text>``, a URL's query ``<query>``, a ``data:`` or ``blob:`` URL ``<url>``,
+    times ``<time>``, and email addresses ``<email>``. An HTTP status is kept: it distinguishes errors. White space
+    becomes a single space.
 
     Args:
-        message: of any length; what comes after 512 characters does not count.
+        message: only its first 512 characters count.
 
     Returns:
-        At most 256 characters; folded once more they stay as they are.
+        At most 256 characters. The fingerprint of a fingerprint is the same.
 
     """
-    return _fingerprint_cached(message) if len(message) <= _CACHED_MAX_CHARACTERS else _fingerprint_uncached(message)
-
-
-def _fingerprint_uncached(message: str) -> str:
     text = _replace_variable_parts(message[:_MESSAGE_MAX_CHARACTERS])
     while (again := _replace_variable_parts(text)) != text:
         text = again
-    # Cutting can part what belonged together, and a placeholder is longer than a digit.
+    # Truncation can split a part, and a placeholder is longer than a digit.
     text = " ".join(text[:_FINGERPRINT_MAX_CHARACTERS].split())
     while (again := " ".join(_replace_variable_parts(text)[:_FINGERPRINT_MAX_CHARACTERS].split())) != text:
         text = again
     return text
-
-
-_fingerprint_cached = lru_cache(maxsize=8_192)(_fingerprint_uncached)
 
 
 def _replace_variable_parts(text: str) -> str:

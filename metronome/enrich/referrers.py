@@ -1,16 +1,13 @@
-"""Referers, as the short names that answers group by.
-
-Referers that are advertisements: visits that never were, made up so that somebody follows them back.
-"""
+"""Referrers: their normalized form, by which reports group them, and referrer spam."""
 
 import re
 from collections.abc import Iterable
-from functools import lru_cache
 from urllib.parse import urlsplit
 
+from metronome.enrich.caches import cached
+
 _WEB_SCHEMES = ("http", "https")
-_CACHED_MAX_CHARACTERS = 256
-"""Longer ones are worked out each time: strangers must not fill the memory."""
+_HOST_MAX_CHARACTERS = 256
 _SCHEME_PATTERN = re.compile(r"[\0- ]*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _LABEL = r"[^\s\0-\x1f/?#@:\[\]%.]+"
 _IPV6_LITERAL = r"\[[0-9a-f:.]+\]"
@@ -24,27 +21,29 @@ _HOST_IN_URL_PATTERN = re.compile(
 
 
 def normalize_referrer(url: str, own_hosts: frozenset[str]) -> str | None:
-    """Cut a referer down to its host and path: ``washingtonpost.com/articles/dc-news``.
+    """Return the host and path of a referrer: ``washingtonpost.com/articles/dc-news``.
 
-    The host is in lower case, without port and ``www.``; the path without trailing slashes, query and
-    fragment. A bare host with or without a path is taken as it were a web address, so that what this
-    function returns, it returns again. Only a host without a dot (``intranet``) needs its ``http://``: alone it
-    could be any word.
+    The host is in lower case, without port and ``www.``; the path is without trailing slashes. Query and fragment are
+    removed. A host without a scheme, with or without a path, is read as a URL, so that normalizing twice changes
+    nothing. Only a host without a dot (``intranet``) needs its ``http://``, because alone it could be any word.
 
     Args:
         url: what the sender gave.
-        own_hosts: hosts in lower case, without ``www.``, whose referers do not count.
+        own_hosts: hosts of the operator's sites, in lower case, without ``www.``.
 
     Returns:
-        The short name, or None where there is none to count: no web address, or one's own.
+        None if *url* is not the URL of a web page, or has one of the own hosts.
 
     """
-    return (
-        _normalize_cached(url, own_hosts) if len(url) <= _CACHED_MAX_CHARACTERS else _normalize_uncached(url, own_hosts)
-    )
+    host_and_path = _split_referrer(url)
+    if host_and_path is None or host_and_path[0] in own_hosts:
+        return None
+    return host_and_path[1]
 
 
-def _normalize_uncached(url: str, own_hosts: frozenset[str]) -> str | None:
+@cached()
+def _split_referrer(url: str) -> tuple[str, str] | None:
+    """Return the host of a referrer, and its normalized form; None if it is not the URL of a web page."""
     try:
         parts = urlsplit(
             url if _SCHEME_PATTERN.match(url) else f"http://{url}" if _BARE_HOST_PATTERN.fullmatch(url) else ""
@@ -55,46 +54,38 @@ def _normalize_uncached(url: str, own_hosts: frozenset[str]) -> str | None:
     if parts.scheme not in _WEB_SCHEMES or not host:
         return None
     host = _strip_www(f"[{host}]" if ":" in host else host)
-    if host in own_hosts or _HOST_PATTERN.fullmatch(host) is None:
-        return None
-    return host + parts.path.rstrip("/")
-
-
-_normalize_cached = lru_cache(maxsize=32_768)(_normalize_uncached)
+    return None if _HOST_PATTERN.fullmatch(host) is None else (host, host + parts.path.rstrip("/"))
 
 
 def normalize_own_hosts(hosts: tuple[str, ...]) -> frozenset[str]:
-    """Bring the names of one's own hosts into the form that `normalize_referrer` compares with."""
+    """Return the hosts of the operator's sites in the form that `normalize_referrer` compares with."""
     return frozenset(_strip_www(host.strip().lower()) for host in hosts if host.strip())
 
 
 def _strip_www(host: str) -> str:
-    """Take away the root's dot at the end, and ``www.`` where a host with a dot is left."""
+    """Remove the dot of the root at the end, and ``www.`` unless that leaves a host without a dot."""
     host = host.rstrip(".")
     prefix = _WWW_PREFIX.match(host)
     return host if prefix is None else host[prefix.end() :]
 
 
 def extract_host(url: str) -> str:
-    """Return the host of a referer, in lower case and without ``www.``.
+    """Return the host of a URL, in lower case and without ``www.``; empty if there is none.
 
     Args:
-        url: as `normalize_referrer` returns it, or any address with or without a scheme, an app's too
+        url: with or without a scheme, such as a normalized referrer, or an app's
             (``android-app://com.linkedin.android``).
 
-    Returns:
-        The host; nothing where there is none.
-
     """
-    found = _HOST_IN_URL_PATTERN.match(url[:_CACHED_MAX_CHARACTERS])
-    return _strip_www(found[1].lower()) if found is not None else ""
+    match = _HOST_IN_URL_PATTERN.match(url[:_HOST_MAX_CHARACTERS])
+    return _strip_www(match[1].lower()) if match is not None else ""
 
 
 def parse_spam_hosts(lines: Iterable[str]) -> frozenset[str]:
-    """Read a list of hosts, as Matomo's public referrer spam list is (https://github.com/matomo-org/referrer-spam-list).
+    """Parse a list of hosts, such as https://github.com/matomo-org/referrer-spam-list.
 
     Args:
-        lines: one host each, or its address; empty ones and what follows a ``#`` do not count.
+        lines: a host or URL each; empty lines and what follows a ``#`` are ignored.
 
     Returns:
         The hosts in lower case, without ``www.``.
@@ -105,10 +96,12 @@ def parse_spam_hosts(lines: Iterable[str]) -> frozenset[str]:
 
 
 def is_referrer_spam(referrer: str, spam_hosts: frozenset[str]) -> bool:
-    """Tell whether the host of a referer, or a domain that it belongs to, is among some.
+    """Return whether a referrer's host, or a domain that it belongs to, is in a list of spam hosts.
+
+    Referrer spam is visits that never happened, invented to make somebody open the referring page.
 
     Args:
-        referrer: as `metronome.enrich.referrers.normalise_referer` returns it, or any address.
+        referrer: a URL, or as `normalize_referrer` returns it.
         spam_hosts: as `parse_spam_hosts` returns them.
 
     """

@@ -1,8 +1,8 @@
-"""Robots by their user agents: which one it is, and what it is for.
+"""Robots by their user agents: their names, and what they are for.
 
-The names come from two lists that others keep: ``crawler-user-agents``, which also says what each robot is for, and
-COUNTER's own list (``counter-robots``), whose robots data repositories have to leave out. What neither knows is told by
-its words (`MyBot/1.0`) or by the address that robots leave of their owners.
+The names come from two lists that others maintain: ``crawler-user-agents``, which also says what each robot is for, and
+COUNTER's own list (``counter-robots``), whose robots data repositories must not count. A robot in neither is recognized
+by words in its user agent (``MyBot/1.0``) or by the URL of its owner.
 """
 
 import re
@@ -12,13 +12,21 @@ from importlib.resources import files
 from typing import Final, NamedTuple
 
 import orjson
-from ua_parser_rs import UserAgentExtractor
+from ua_parser import Domain, UserAgent
+from ua_parser.core import Matcher
+from ua_parser.lazy import UserAgentMatcher
+from ua_parser.regex import Resolver
+
+from metronome.enrich.caches import read_table
 
 
 class Robot(NamedTuple):
-    """A robot: its name, and what it is for.
+    """A robot.
 
-    The kind is one of search, ai, seo, social (previews of links), monitor, feed, archive, other.
+    Attributes:
+        name: as it calls itself.
+        kind: search, ai, seo, social (previews of links), monitor, feed, archive or other.
+
     """
 
     name: str
@@ -26,85 +34,15 @@ class Robot(NamedTuple):
 
 
 class _RobotPattern(NamedTuple):
-    """A pattern of a list, and the kind of the robots that have it; None where the list does not say."""
+    """A pattern, and the kind of the robots that match it; None if the list does not say."""
 
     pattern: str
     kind: str | None
 
 
-_KINDS_BY_TAG: Final = (
-    ("ai-crawler", "ai"),
-    ("search-engine", "search"),
-    ("social-preview", "social"),
-    ("feed-reader", "feed"),
-    ("archiver", "archive"),
-    ("monitoring", "monitor"),
-)
-"""What the list's tags are here, the telling ones first. Its ``seo`` is a pool of all that fits nowhere else."""
 _SEO_PATTERN: Final = re.compile(r"\bSEO\b|backlink|search engine optimi", re.IGNORECASE)
 _LIBRARY_TAG: Final = "http-library"
 _CRAWLER_LIBRARY_PATTERN: Final = re.compile(r"crawl|spider|bot|scrapy|httrack|larbin|colly", re.IGNORECASE)
-_KINDS_BY_NAME: Final = {
-    "ahrefsbot": "seo",
-    "barkrowler": "seo",
-    "blexbot": "seo",
-    "dataforseobot": "seo",
-    "dotbot": "seo",
-    "googleother": "other",
-    "mj12bot": "seo",
-    "rogerbot": "seo",
-    "semrushbot": "seo",
-    "serpstatbot": "seo",
-    "siteauditbot": "seo",
-    "zoominfobot": "seo",
-}
-"""Where the list says nothing or something else."""
-_AMBIGUOUS_PATTERNS: Final = frozenset(
-    {
-        r"008\/",
-        r"^Silk\/",
-        r"AP3A\.240617\.008",
-        "Butterfly",
-        r"Code\/1\.",
-        r"Fetch\/",
-        "Fluid",
-        "MetaIAB Facebook",
-        "Sonic",
-        "TSM-turingos",
-        r"Trae\/",
-        "Viber",
-        "speedy",
-        # Of COUNTER's list:
-        r"[^a]fish",
-        r"^MSIE",
-        r"ELinks\/",
-        "Wanadoo",
-        "baidu",
-        "bot",
-        "cfnetwork",
-        "combine",
-        "core",
-        "cursor",
-        "custo",
-        "docomo",
-        "google",
-        "libhttp",
-        "libwww",
-        r"mail\.ru",
-        "motor",
-        "myweb",
-        r"ng\/2\.",
-        "pioneer",
-        "sunrise",
-        "titan",
-        "yahoo",
-        "yandex",
-        "zeus",
-    }
-)
-"""Patterns that people's programs, phones and providers have too. The robots of Google and the like are in the lists
-by their own names besides, and any other ``bot`` is found as a word."""
-
 _ROBOT_WORD_PATTERN: Final = re.compile(
     r"(?<!cu)(?:bot|crawler|crawl|spider|scraper|fetcher|archiver|indexer|harvester|headless|health.?check(?:er)?|monitor|monitoring|"
     r"link.?check(?:er)?|link.?preview|uptime|validator)(?![a-z])",
@@ -119,11 +57,6 @@ _KINDS_BY_WORD: Final = (
 )
 _OWNER_URL_PATTERN: Final = re.compile(r"[+;( ]https?://(?:www\.)?([^\s/;,()]+)", re.IGNORECASE)
 _PRODUCT_PATTERN: Final = re.compile(r"(?<![\w.-])([A-Za-z][\w.!-]{1,60})/v?\d", re.ASCII)
-_BROWSER_PRODUCT_NAMES: Final = """
-    applewebkit chrome chromium edg edge epiphany firefox gecko khtml konqueror mobile mozilla opera opr presto safari
-    seamonkey trident ubuntu version
-"""
-_BROWSER_TOKENS: Final = frozenset(_BROWSER_PRODUCT_NAMES.split())
 _LETTERS: Final = re.compile(r"[A-Za-z]*", re.ASCII)
 _LETTERS_AT_END: Final = re.compile(r"[A-Za-z]{0,40}\Z", re.ASCII)
 _TOKEN_AT_END: Final = re.compile(r"[\w.!-]{0,40}\Z", re.ASCII)
@@ -132,78 +65,80 @@ _ROBOT_NAME_MAX_CHARACTERS: Final = 64
 
 
 def detect_robot(user_agent: str) -> Robot | None:
-    """Return the robot that a user agent names: one of the list, or one that calls itself a bot.
+    """Return the robot that a user agent names: a listed one, or one that calls itself a bot.
 
     Args:
-        user_agent: the user agent, of at most some hundred characters and without lone surrogates.
+        user_agent: of at most a few hundred characters, without lone surrogates.
 
     """
-    extractor, signs = _load_known_robots()
-    found = extractor.extract(user_agent)
+    resolver, patterns = _load_known_robots()
+    found = resolver(user_agent, Domain.USER_AGENT).user_agent
     if found is None:
         return _detect_by_word(user_agent)
     name = _expand_robot_name(user_agent, found.family)
-    return Robot(name, _KINDS_BY_NAME.get(name.lower()) or signs[int(found.major or 0)].kind or "other")
+    return Robot(name, _kind_by_name(name) or patterns[int(found.major or 0)].kind or "other")
 
 
 def detect_unlisted_robot(user_agent: str) -> Robot | None:
-    """Return the robot of a user agent that `detect_robot` does not know, and that is no tool of a person's.
+    """Return the robot of a user agent that is neither known to `detect_robot` nor a person's tool.
 
-    COUNTER's list (Code of Practice for Research Data, https://doi.org/10.7287/peerj.preprints.26505v1) is used as it
-    is, but that its bare words have to stand alone, and that those of `_AMBIGUOUS_PATTERNS` are left out: ``motor`` is
-    in ``motorola``.
+    COUNTER's list (Code of Practice for Research Data, https://doi.org/10.7287/peerj.preprints.26505v1) is used with
+    two exceptions: its plain words must be whole words, and the ``ambiguous_patterns`` in data/robots.toml are left
+    out, because ``motor`` is part of ``motorola``.
 
     Args:
         user_agent: as that of `detect_robot`.
 
     """
-    extractor, _ = _load_counter_robots()
-    found = extractor.extract(user_agent)
+    found = _load_counter_robots()(user_agent, Domain.USER_AGENT).user_agent
     if found is not None:
         return Robot(_expand_robot_name(user_agent, found.family), "other")
     owner = _OWNER_URL_PATTERN.search(user_agent)
     if owner is None:
         return None
-    products = [name for name in _PRODUCT_PATTERN.findall(user_agent) if name.lower() not in _BROWSER_TOKENS]
+    browser_products = read_table("robots")["browser_products"]
+    products = [name for name in _PRODUCT_PATTERN.findall(user_agent) if name.lower() not in browser_products]
     name = (products[0] if products else owner[1])[:_ROBOT_NAME_MAX_CHARACTERS]
     return Robot(name, _classify_by_word(name))
 
 
 @cache
-def _load_known_robots() -> tuple[UserAgentExtractor, list[_RobotPattern]]:
+def _load_known_robots() -> tuple[Resolver, list[_RobotPattern]]:
     signs = list(_iterate_robot_patterns())
-    return _build_extractor([sign.pattern for sign in signs]), signs
+    return _build_resolver([sign.pattern for sign in signs]), signs
 
 
 @cache
-def _load_counter_robots() -> tuple[UserAgentExtractor, list[str]]:
+def _load_counter_robots() -> Resolver:
     lines = files("counter_robots").joinpath("data", "robot.txt").read_text().splitlines()
-    used = [line for line in lines if line and line not in _AMBIGUOUS_PATTERNS]
+    used = [line for line in lines if line and line not in read_table("robots")["ambiguous_patterns"]]
     patterns = [rf"\b{line}\b" if line.isalnum() else line for line in used]
-    return _build_extractor(patterns), patterns
+    return _build_resolver(patterns)
 
 
 def _iterate_robot_patterns() -> Iterator[_RobotPattern]:
     robots = orjson.loads(files("crawleruseragents").joinpath("crawler-user-agents.json").read_bytes())
+    table = read_table("robots")
     for robot in robots:
         pattern, tags = robot["pattern"], robot.get("tags", ())
-        if pattern in _AMBIGUOUS_PATTERNS or (
+        if pattern in table["ambiguous_patterns"] or (
             _LIBRARY_TAG in tags and _CRAWLER_LIBRARY_PATTERN.search(pattern) is None
         ):
             continue
-        kind = next((kind for tag, kind in _KINDS_BY_TAG if tag in tags), None)
+        kind = next((kind for tag, kind in table["kinds_by_tag"].items() if tag in tags), None)
         yield _RobotPattern(pattern, kind or ("seo" if _SEO_PATTERN.search(robot.get("description", "")) else None))
 
 
-def _build_extractor(patterns: list[str]) -> UserAgentExtractor:
-    """Put patterns together so that a text is held against all of them at once, in time linear in its length.
+def _build_resolver(patterns: list[str]) -> Resolver:
+    """Combine patterns so that a text is matched against all of them at once, in time linear in its length.
 
-    The engine is that of the user agent parser; what it calls the family is the text that matched, and the major
-    version is the place in the list.
+    The user agent parser's engine does this. Its "family" is the text that matched, and its "major version" here is the
+    position of the pattern.
     """
-    return UserAgentExtractor(
-        (f"({pattern})", None, str(place), None, None, None) for place, pattern in enumerate(patterns)
-    )
+    matchers: list[Matcher[UserAgent]] = [
+        UserAgentMatcher(f"({pattern})", None, str(position)) for position, pattern in enumerate(patterns)
+    ]
+    return Resolver((matchers, [], []))
 
 
 def _detect_by_word(text: str) -> Robot | None:
@@ -212,12 +147,17 @@ def _detect_by_word(text: str) -> Robot | None:
         return None
     before = _TOKEN_AT_END.search(text, max(0, found.start() - _ROBOT_NAME_MAX_CHARACTERS), found.start())
     name = f"{before[0] if before else ''}{found[0]}".lstrip("-._!")
-    return Robot(name, _KINDS_BY_NAME.get(name.lower()) or _classify_by_word(text))
+    return Robot(name, _kind_by_name(name) or _classify_by_word(text))
 
 
 def _is_phone_name(text: str, found: re.Match[str]) -> bool:
-    """Tell whether a word is part of a phone's name (``M bot 60``): robots write their version after theirs."""
+    """Return whether a word is part of a phone's name (``M bot 60``): robots append their version to their name."""
     return "Android" in text and text[found.end() : found.end() + 1] != "/"
+
+
+def _kind_by_name(name: str) -> str | None:
+    kinds: dict[str, str] = read_table("robots")["kinds_by_name"]
+    return kinds.get(name.lower())
 
 
 def _classify_by_word(text: str) -> str:
@@ -225,11 +165,11 @@ def _classify_by_word(text: str) -> str:
 
 
 def _expand_robot_name(text: str, part: str) -> str:
-    """Return the name that a robot gives itself, of which a pattern matched a part, or matched an address."""
+    """Return the name that a robot calls itself, of which a pattern matched a part, or matched a URL."""
     if "/" in part.rstrip("/"):
         word = _ROBOT_WORD_PATTERN.search(text)
         part = word[0] if word is not None else part
-    # The name comes before the address of an owner, which often has it too.
+    # The name precedes the URL of the owner, which often contains it as well.
     start = text.lower().find(part.lower()) if text.isascii() else text.find(part)
     if start >= 0:
         end = start + len(part)

@@ -1,21 +1,19 @@
-"""User agents: which browser, on what, and which robots and tools among them.
+"""User agents: browsers, their operating systems and devices, and tools.
 
-Kinds of devices, as user agents show them.
-
-Tools that people let fetch for them: curl, wget, libraries of programming languages, download managers.
-
-COUNTER counts what they fetch as a machine's access, apart from people's and, unlike that of robots, as usage
-(Code of Practice for Research Data, https://doi.org/10.7287/peerj.preprints.26505v1).
+Tools fetch on behalf of people: curl, wget, libraries of programming languages, download managers. COUNTER counts
+requests of tools separately as machine access, which unlike that of robots is usage (Code of Practice for Research
+Data, https://doi.org/10.7287/peerj.preprints.26505v1).
 """
 
 import re
-from functools import cache, lru_cache
+from functools import cache
 from typing import Final, NamedTuple
 
 from counter_robots import is_machine
 from ua_parser import OS, Domain, UserAgent, load_lazy_builtins
 from ua_parser.regex import Resolver
 
+from metronome.enrich.caches import cached, read_table
 from metronome.enrich.robots import detect_robot, detect_unlisted_robot
 
 _CONSOLE_PATTERN: Final = re.compile(r"playstation|nintendo|xbox|steam ?deck|\bouya\b", re.ASCII)
@@ -45,16 +43,13 @@ _DESKTOP_SYSTEMS: Final = frozenset(
 
 
 def classify_device(user_agent: str, os: str | None) -> str:
-    """Return what kind of device a browser runs on.
+    """Return the kind of device that a browser runs on: desktop, mobile, tablet, tv, console or other.
 
-    What an agent hides cannot be told: an iPad that asks for desktop pages says that it is a Macintosh.
+    A user agent may hide it: an iPad that requests desktop pages claims to be a Macintosh.
 
     Args:
         user_agent: the user agent.
-        os: the operating system that was found in it, as `metronome.enrich.user_agents.Agent` has it.
-
-    Returns:
-        One of desktop, mobile, tablet, tv, console, other.
+        os: the operating system in it (see `ParsedUserAgent`).
 
     """
     words = user_agent.lower()
@@ -70,35 +65,11 @@ def classify_device(user_agent: str, os: str | None) -> str:
 
 
 class Tool(NamedTuple):
-    """A tool: its name, and its major version where it says so."""
+    """A tool, and its major version if the user agent has one."""
 
     name: str
     version: str | None
 
-
-_LIBRARIES: Final = """
-    aiohttp akka-http Apache-HttpAsyncClient Apache-HttpClient async-http-client axios Boto3 Botocore conda CPython-http
-    Dart Deno Bun Faraday fasthttp fsspec go-resty Go-http-client got grpc-go grpc-java-netty grpc-node grpc-python
-    GuzzleHttp hackney Hoek HTTP-Tiny http-kit HTTP.jl HTTP_Request2 http.rb HTTPClient httpx HTTPoison httr httr2
-    hyper isahc JAX-WS Jakarta Jersey Ktor ky lua-resty-http LWP::Simple libwww-perl MechanicalSoup mechanize
-    Mojolicious needle node-fetch node-superagent superagent okhttp pandas perl-http Photon pooch PycURL python-httpx
-    python-requests Python-urllib python-urllib3 r-curl ReactorNetty reqwest requests Request-Promise rest-client
-    RestSharp scalaj-http Symfony sttp Typhoeus treq uclient-fetch undici unirest-java unirest-net ureq urllib3
-    WinHttp WWW-Mechanize Zend_Http_Client
-"""
-_PROGRAMS: Final = """
-    aria2 aws-cli aws-sdk-go aws-sdk-java aws-sdk-js aws-sdk-dotnet Axel ApacheBench containerd Cyberduck curl davfs2
-    docker DownThemAll FDM fetch FileZilla GDAL git git-annex git-lfs GetRight gvfs hey HTTPie HTTPie-Go Helm Homebrew
-    insomnia JDownloader k6 lftp libdnf MATLAB Mathematica Maven Microsoft-WebDAV-MiniRedir Mono monolith npm pip pnpm
-    Postman PostmanRuntime QGIS Rclone RCurl s3cmd s5cmd SAS Stata Subversion SVN Teleport uv vegeta Wget Wget2 wrk yarn
-    Zotero ansible-httpget APT-HTTP xh
-"""
-_LANGUAGES: Final = """
-    Clojure CPython Erlang/OTP Go Java Julia libcurl Lua node Node.js Octave OpenJDK perl PHP Python R Ruby Rust Scala
-"""
-"""Of a language itself and of what many build upon: another name in the same text says more."""
-_TOOLS_BY_NAME: Final = {name.lower(): name for name in f"{_LIBRARIES} {_PROGRAMS}".split()}
-_LANGUAGES_BY_NAME: Final = {name.lower(): name for name in _LANGUAGES.split()}
 
 _BROWSER_PREFIXES: Final = ("Mozilla/", "Opera/", "Dalvik/", "BlackBerry", "Lynx/", "Links ", "ELinks", "w3m/")
 _TOKEN: Final = re.compile(r"(?<![^\s;,(])([A-Za-z][\w.:+-]{0,60})(?:[/ ]v?(\d{1,4})(?![\w-]))?", re.ASCII)
@@ -109,10 +80,10 @@ _MAX_TOKENS: Final = 24
 
 
 def detect_tool(user_agent: str) -> Tool | None:
-    """Return the tool that a user agent names, or None where it is a browser's or of something unknown.
+    """Return the tool that a user agent names; None for a browser or an unknown program.
 
     Args:
-        user_agent: the user agent, of at most some hundred characters.
+        user_agent: of at most a few hundred characters.
 
     """
     if user_agent.startswith(_BROWSER_PREFIXES):
@@ -120,6 +91,7 @@ def detect_tool(user_agent: str) -> Tool | None:
         return Tool("PowerShell", shell[1]) if shell else None
     if "Mozilla/" in user_agent or _NOT_TOOL_PATTERN.search(user_agent):
         return None
+    tools, languages = _load_tools()
     language = None
     for count, found in enumerate(_TOKEN.finditer(user_agent)):
         if count == _MAX_TOKENS:
@@ -127,15 +99,23 @@ def detect_tool(user_agent: str) -> Tool | None:
         token, version = found[1].lower(), found[2]
         if version is None and found.start():
             continue
-        name = _TOOLS_BY_NAME.get(token)
+        name = tools.get(token)
         if name is not None:
             return Tool(name, version)
-        if language is None and token in _LANGUAGES_BY_NAME:
-            language = Tool(_LANGUAGES_BY_NAME[token], version)
+        if language is None and token in languages:
+            language = Tool(languages[token], version)
     if language is not None:
         return language
     first = _FIRST_TOKEN.search(user_agent)
     return Tool(first[0], None) if first and is_machine(user_agent) else None
+
+
+@cache
+def _load_tools() -> tuple[dict[str, str], dict[str, str]]:
+    """Return the tools and the languages by their names in lower case."""
+    table = read_table("tools")
+    tools = {name.lower(): name for name in (*table["libraries"], *table["programs"])}
+    return tools, {name.lower(): name for name in table["languages"]}
 
 
 SCRIPT_DEVICE: Final = "script"
@@ -157,20 +137,26 @@ _BROWSER_ALIASES: Final = {
     "Opera Mobile": "Opera",
     "Opera Tablet": "Opera",
 }
-"""A browser is the same wherever it runs: the device says the rest."""
+"""A browser has one name on all devices."""
 _OS_ALIASES: Final = {"Mac OS X": "macOS", "ATV OS X": "tvOS", "Web0S": "webOS"}
 _UNKNOWN_FAMILY: Final = "Other"
 _APPLE_MAIL: Final = "Apple Mail"
-"""What the parser takes for it is, but on a Mac, whatever shows pages with Apple's engine."""
+"""Except on a Mac, the parser reports any program with Apple's engine as this."""
 _MAJOR_VERSION_PATTERN: Final = re.compile(r"\w[\w ]*", re.ASCII)
 
 
 class ParsedUserAgent(NamedTuple):
-    """What a user agent tells; None where it does not.
+    """What a user agent says; None for what it does not say.
 
-    A robot has a name (``bot``) and a kind (``bot_kind``: search, ai, seo, social, monitor, feed, archive or other) and
-    nothing else, for the browser that it pretends to be is none. ``device`` is one of desktop, mobile, tablet, tv,
-    console, script, other; a script's ``browser`` is the tool. Versions are the major ones.
+    Attributes:
+        browser: the browser, or the tool.
+        browser_version: its major version.
+        os: the operating system.
+        os_version: its major version.
+        device: desktop, mobile, tablet, tv, console, script (of a tool) or other.
+        bot: the name of a robot. A robot has no browser, because it only pretends to be one.
+        bot_kind: the kind of the robot: search, ai, seo, social, monitor, feed, archive or other.
+
     """
 
     browser: str | None = None
@@ -185,28 +171,28 @@ class ParsedUserAgent(NamedTuple):
 _UNKNOWN_AGENT: Final = ParsedUserAgent()
 
 
-def parse_user_agent(text: str) -> ParsedUserAgent:
-    """Tell what sent a user agent: a person's browser, a tool that a person uses, or a robot.
+def parse_user_agent(user_agent: str) -> ParsedUserAgent:
+    """Return what a user agent says of its sender: a person's browser, a person's tool, or a robot.
 
-    The first call loads the lists, which takes a fifth of a second. Each further one takes time linear in the text's
-    length, whatever is in it; what comes after 512 characters does not count.
+    The first call loads the lists, which takes a fifth of a second. Later ones take time linear in the length.
 
     Args:
-        text: as it was sent, or as somebody forwarded it.
+        user_agent: only its first 512 characters count.
 
     Returns:
-        What it tells; all None where *text* is empty or only says that there is none (``-``).
+        All None if *user_agent* is empty or a hyphen.
 
     """
-    return _parse_cached(text) if len(text) <= _AGENT_MAX_CHARACTERS else _parse_uncached(text[:_AGENT_MAX_CHARACTERS])
+    return _parse_truncated(user_agent[:_AGENT_MAX_CHARACTERS])
 
 
-def _parse_uncached(header: str) -> ParsedUserAgent:
+@cached(_AGENT_MAX_CHARACTERS)
+def _parse_truncated(header: str) -> ParsedUserAgent:
     text = header.strip()
     if not text or text == "-":
         return _UNKNOWN_AGENT
     if not text.isascii():
-        # The parser's engine takes no lone surrogates, which JSON can carry.
+        # The parser's engine rejects lone surrogates, which JSON can carry.
         text = text.encode("utf-8", "replace").decode()
     robot = detect_robot(text)
     if robot is None:
@@ -215,9 +201,6 @@ def _parse_uncached(header: str) -> ParsedUserAgent:
             return ParsedUserAgent(browser=tool.name, browser_version=tool.version, device=SCRIPT_DEVICE)
         robot = detect_unlisted_robot(text)
     return _parse_browser(text) if robot is None else ParsedUserAgent(bot=robot.name, bot_kind=robot.kind)
-
-
-_parse_cached = lru_cache(maxsize=32_768)(_parse_uncached)
 
 
 def _parse_browser(text: str) -> ParsedUserAgent:

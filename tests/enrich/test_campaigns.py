@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.enrich.campaigns import parse_campaign
+from metronome.enrich.channels import parse_campaign
 
 FIELDS = {"utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content"}
 PAGE = "https://data.example.org/d"

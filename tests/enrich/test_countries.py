@@ -99,13 +99,13 @@ def test_a_region_that_is_no_country_is_none(tmp_path: Path) -> None:
     assert (countries.find_country("193.0.6.1"), countries.find_country("193.0.7.1")) == (None, "NZ")
 
 
-def test_a_file_that_is_not_there_is_said_so(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"there is no file .*none\.mmdb; name one, or write built-in or off"):
+def test_rejects_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"none\.mmdb is not a file; name a file, or use built-in or off"):
         open_countries(str(tmp_path / "none.mmdb"))
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="there is no file"):
+    with pytest.raises(ConfigurationError, match="is not a file"):
         open_countries(str(tmp_path))
 
 
@@ -113,7 +113,9 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
 def test_a_damaged_file_is_said_so(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "bad.mmdb"
     path.write_bytes(content)
-    with pytest.raises(ConfigurationError, match=r"bad\.mmdb is no MaxMind DB file, or is damaged: download it again"):
+    with pytest.raises(
+        ConfigurationError, match=r"bad\.mmdb is not a MaxMind DB file, or is damaged: download it again"
+    ):
         open_countries(str(path))
 
 
@@ -127,9 +129,7 @@ def test_a_file_cut_off_is_said_so(tmp_path: Path) -> None:
 def test_a_file_of_another_kind_is_said_so(tmp_path: Path) -> None:
     record = {"autonomous_system_number": 3333, "autonomous_system_organization": "RIPE NCC"}
     path = write_mmdb(tmp_path / "asn.mmdb", {"193.0.6.0/24": record}, "GeoLite2-ASN")
-    with pytest.raises(
-        ConfigurationError, match="holds no countries but GeoLite2-ASN: take a file of the type Country"
-    ):
+    with pytest.raises(ConfigurationError, match="is of the type GeoLite2-ASN, without countries"):
         open_countries(path)
 
 

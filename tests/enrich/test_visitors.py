@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.enrich.visitors import hash_visitor
+from metronome.enrich.enrichment import hash_visitor
 
 SALT = bytes(range(32))
 ONE = (SALT, "2026-01-31", "193.0.6.139", "Firefox", "data.example.org")
