@@ -309,7 +309,7 @@ def assert_sentence(ended: CommandResult, named: str) -> None:
     assert ended.exit_code == 2, ended
     assert named in ended.stderr
     assert "Traceback" not in ended.stderr
-    assert len([line for line in ended.stderr.splitlines() if line.startswith("metronome: ")]) == 1
+    assert len([line for line in ended.stderr.splitlines() if line.startswith("metronome serve: ")]) == 1
 
 
 @pytest.mark.slow
