@@ -130,15 +130,15 @@ class ServerUnavailable(Unavailable):
     """The Metronome server that a command connects to is unreachable or overloaded.
 
     Attributes:
-        retry_after: minimum time before a retry, in seconds.
+        retry_after_seconds: minimum delay before a retry.
 
     """
 
     advice = "start it with `metronome serve`, or name another with --url, then run the same command again"
 
-    def __init__(self, message: str, retry_after: float = 0.0) -> None:
+    def __init__(self, message: str, retry_after_seconds: float = 0.0) -> None:
         super().__init__(message)
-        self.retry_after = retry_after
+        self.retry_after_seconds = retry_after_seconds
 
 
 class KibanaUnavailable(Unavailable):

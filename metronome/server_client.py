@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterat
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from http import HTTPStatus
-from random import SystemRandom
 from threading import Thread
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Protocol, Self, TypeVar
@@ -25,6 +24,7 @@ else:
     from backports import zstd
 
 from metronome.errors import ConfigurationError, Malformed, RequestError, ServerUnavailable
+from metronome.retry import Backoff, retry
 
 if TYPE_CHECKING:
     import aiohttp
@@ -45,8 +45,7 @@ _UPLOAD_TIMEOUT_SECONDS: Final = 60.0
 _UPLOAD_HEADERS: Final = {"Content-Type": "application/x-ndjson", "Content-Encoding": "zstd"}
 _MAX_IN_FLIGHT: Final = 2
 _ZSTD_LEVEL: Final = 1
-_FIRST_BACKOFF_SECONDS: Final = 0.25
-_MAX_BACKOFF_SECONDS: Final = 8.0
+_BACKOFF: Final = Backoff(0.25, 8.0)
 _WRONG_URL_STATUSES: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED})
 _KEY_STATUSES: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 _KEY_HINT: Final = "; set a key with --key or METRONOME_KEY"
@@ -262,7 +261,6 @@ class BatchSender(Generic[B]):
         self._on_result = on_result
         self._retry_timeout = retry_timeout
         self._on_retry = on_retry
-        self._random = SystemRandom()
         self._in_flight: deque[Future[SendResult[B]]] = deque()
         self._loop_thread = EventLoopThread("sender")
         self._open_session = client.open_session(_UPLOAD_TIMEOUT_SECONDS)
@@ -323,24 +321,20 @@ class BatchSender(Generic[B]):
 
     async def _send_with_retries(self, batch: B) -> SendResult[B]:
         body = zstd.compress(batch.body, _ZSTD_LEVEL)
-        delay = _FIRST_BACKOFF_SECONDS
-        deadline = None
-        while True:
-            try:
-                response = await self._client.request(self._session, "POST", self._path, _UPLOAD_HEADERS, body)
-            except ServerUnavailable as failure:
-                now = asyncio.get_running_loop().time()
-                deadline = now + self._retry_timeout if deadline is None else deadline
-                if now >= deadline:
-                    raise
-                self._on_retry(str(failure))
-                seconds = max(failure.retry_after, delay * self._random.uniform(0.5, 1))
-                await asyncio.sleep(min(seconds, deadline - now))
-                delay = min(delay * 2, _MAX_BACKOFF_SECONDS)
-            except RequestError as error:
-                raise RequestError(f"{self._client.url} rejects the events: {error}") from None
-            else:
-                return self._parse_result(batch, response)
+
+        async def post() -> bytes:
+            return await self._client.request(self._session, "POST", self._path, _UPLOAD_HEADERS, body)
+
+        try:
+            response = await retry(
+                post,
+                _BACKOFF,
+                on_retry=lambda error, _: self._on_retry(str(error)),
+                timeout_seconds=self._retry_timeout,
+            )
+        except RequestError as error:
+            raise RequestError(f"{self._client.url} rejects the events: {error}") from None
+        return self._parse_result(batch, response)
 
     def _parse_result(self, batch: B, response: bytes) -> SendResult[B]:
         with self._client.parsing_response(self._path):

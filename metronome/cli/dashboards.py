@@ -28,6 +28,7 @@ from metronome.errors import (
     KibanaAccessDenied,
     KibanaUnavailable,
 )
+from metronome.retry import Backoff, retry
 from metronome.server_client import validate_key
 
 MINIMUM_VERSION: Final = (8, 15)
@@ -160,8 +161,7 @@ _DEFAULT_PREFIX: Final = "metronome"
 
 _FILE_NAME: Final = "metronome.ndjson"
 _REQUEST_TIMEOUT_SECONDS: Final = 60.0
-_FIRST_BACKOFF_SECONDS: Final = 0.25
-_MAX_BACKOFF_SECONDS: Final = 5.0
+_BACKOFF: Final = Backoff(0.25, 5.0)
 _RETRYABLE_STATUSES: Final = frozenset({429, 502, 503, 504})
 _SPACE_PATTERN: Final = re.compile(r"[a-z0-9_-]+")
 
@@ -316,29 +316,25 @@ class _KibanaSession:
     ) -> None:
         self._session = session
         self._retry_timeout = retry_timeout
-        self._deadline = asyncio.get_running_loop().time() + retry_timeout
         self._on_wait = on_wait
         self._display_name = display_name
         self._has_notified = False
 
     async def request(self, method: str, url: str, objects: bytes | None = None) -> KibanaResponse:
         """Return the response to a request; raises `KibanaUnavailable` and `ConfigurationError`."""
-        delay = _FIRST_BACKOFF_SECONDS
-        while isinstance(response := await self._request_once(method, url, objects), str):
-            remaining = self._deadline - asyncio.get_running_loop().time()
-            if remaining <= 0:
-                raise KibanaUnavailable(f"{self._display_name} is unavailable: {response}")
-            if not self._has_notified:
-                self._on_wait(
-                    f"{self._display_name} is unavailable: {response}; retrying for up to {self._retry_timeout:g} s"
-                )
-                self._has_notified = True
-            await asyncio.sleep(min(delay, remaining))
-            delay = min(delay * 2, _MAX_BACKOFF_SECONDS)
-        return response
+        return await retry(
+            lambda: self._request_once(method, url, objects),
+            _BACKOFF,
+            on_retry=self._notify,
+            timeout_seconds=self._retry_timeout,
+        )
 
-    async def _request_once(self, method: str, url: str, objects: bytes | None) -> KibanaResponse | str:
-        """Return the response, or why there is none for now."""
+    def _notify(self, error: KibanaUnavailable, _delay_seconds: float) -> None:
+        if not self._has_notified:
+            self._on_wait(f"{error}; retrying for up to {self._retry_timeout:g} s")
+            self._has_notified = True
+
+    async def _request_once(self, method: str, url: str, objects: bytes | None) -> KibanaResponse:
         try:
             async with self._session.request(
                 method, url, data=None if objects is None else _build_form(objects), allow_redirects=False
@@ -352,8 +348,11 @@ class _KibanaSession:
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
             raise ConfigurationError(f"invalid {self._display_name}: expected http://host:5601") from None
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            return str(error) or type(error).__name__
-        return response.reason() if response.status in _RETRYABLE_STATUSES else response
+            reason = str(error) or type(error).__name__
+            raise KibanaUnavailable(f"{self._display_name} is unavailable: {reason}") from None
+        if response.status in _RETRYABLE_STATUSES:
+            raise KibanaUnavailable(f"{self._display_name} is unavailable: {response.reason()}")
+        return response
 
 
 def _build_form(objects: bytes) -> aiohttp.FormData:

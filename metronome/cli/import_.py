@@ -73,8 +73,8 @@ def import_command(  # noqa: PLR0913  # one argument for each option
 ) -> None:
     """Import web server access logs.
 
-    Each request becomes a view or a download of an item. A log can be imported again, complete, compressed or grown
-    since: no request is counted twice.
+    Each request becomes a view or a download of an item. Importing a log again, or after it has grown,
+    counts no request twice.
     """
     summary, started_at = ImportSummary(), monotonic()
     failures: list[str] = []

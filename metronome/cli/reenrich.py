@@ -76,9 +76,10 @@ def reenrich_command(  # noqa: PLR0913  # one argument for each option
 ) -> None:
     """Enrich stored events again.
 
-    Derives browser, bot, country, channel and other enriched fields from the stored events with the current rules.
-    Visitors, sessions and fields that senders set themselves do not change. With DuckDB, stop the server first;
-    with Elasticsearch, it may run.
+    Derives browser, bot, country, channel and other fields from stored events, by the current rules.
+    Visitors, sessions and fields that senders set themselves do not change.
+
+    With DuckDB, stop the server first; with Elasticsearch, it may run.
     """
     summary = ReenrichSummary()
     options = {
