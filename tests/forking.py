@@ -1,11 +1,13 @@
-"""Starts Metronome's command in processes that are forked from one that has imported it already.
+"""Starts Metronome's command and its workers in processes forked from one that has imported and loaded everything.
 
-``metronome serve`` needs over a second of CPU time for its imports, and the tests start hundreds of servers and
-commands. Forked processes have it at once. They are real processes otherwise, and run the same ``main()``, with an
-environment, a working directory and standard streams of their own.
+``metronome serve`` needs over two seconds of CPU time for its imports and the lists of user agents, a worker nearly
+as much, and the tests start hundreds of servers and commands. Forked processes need a tenth of that. They are real
+processes otherwise, and run the same ``main()``, with their own environment, working directory and standard streams.
+
+A worker is forked from the same process, not from its main process, which has threads by then. So its parent is not
+the main process; `worker_pids` finds the workers of a main process.
 """
 
-import gc
 import os
 import select
 import signal
@@ -16,15 +18,12 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import orjson
 
-# The forked process returns from `serve`, and goes on and ends as the command itself does.
-_CODE: Final = "from tests.forking import serve; serve(); from metronome.cli import main; main()"
-_CODE_BYTES: Final = 4
-_REQUEST_BYTES: Final = 200_000
-_MOST_FILES: Final = 1 << 16
+CODE_BYTES: Final = 4
+"""Process IDs and exit codes are sent as so many bytes."""
 _AT_START: Final = ("PYTHON", "LD_", "MALLOC_")
 """What of the environment is read as a process starts; where it differs, forking is no substitute."""
 
@@ -76,7 +75,7 @@ class ForkedProcess:
                 return None
             with self._reading:
                 if self.returncode is None:
-                    code = os.read(self._ended, _CODE_BYTES)
+                    code = os.read(self._ended, CODE_BYTES)
                     os.close(self._ended)
                     # Nothing is written if the process that forks was ended.
                     self.returncode = int.from_bytes(code, "little", signed=True) if code else -signal.SIGKILL
@@ -102,8 +101,8 @@ def start(arguments: list[str], environment: dict[str, str], stdin: int, stdout:
     try:
         with _forking:
             control = _connected()
-            socket.send_fds(control, [request], [stdin, stdout, stderr, report])
-            pid = int.from_bytes(control.recv(_CODE_BYTES), "little")
+            socket.send_fds(control, [request], [report, stdin, stdout, stderr])
+            pid = int.from_bytes(control.recv(CODE_BYTES), "little")
     finally:
         os.close(report)
     return ForkedProcess(pid, ended)
@@ -114,7 +113,7 @@ def _connected() -> socket.socket:
     if _control is None or _owner != os.getpid():
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            command = [sys.executable, "-c", _CODE, str(theirs.fileno())]
+            command = [sys.executable, "-m", "tests.fork_server", str(theirs.fileno())]
             root = Path(__file__).parents[1]
             process = subprocess.Popen(
                 command, cwd=root, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
@@ -124,61 +123,19 @@ def _connected() -> socket.socket:
     return _control
 
 
-def serve() -> None:
-    """Fork for each request; return in the forked processes, and end once there can be no more requests."""
-    control = socket.socket(fileno=int(sys.argv[1]))
-    wake, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    signal.set_wakeup_fd(woken)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    # Ctrl-C ends pytest, and that ends this process.
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    gc.freeze()
-    reports: dict[int, int] = {}
-    while True:
-        ready, _, _ = select.select([control.fileno(), wake], [], [])
-        if wake in ready:
-            os.read(wake, 1000)
-            _reap(reports)
-        if control.fileno() not in ready:
-            continue
-        request, streams, _, _ = socket.recv_fds(control, _REQUEST_BYTES, 4)
-        if not request:
-            # Pytest has ended: if it was killed, there may be servers that it has not stopped.
-            for server in reports:
-                with suppress(ProcessLookupError):
-                    os.kill(server, signal.SIGKILL)
-            os._exit(0)
-        pid = os.fork()
-        if not pid:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            signal.signal(signal.SIGINT, before)
-            control.close()
-            _become(orjson.loads(request), streams[:3])
-            return
-        reports[pid] = streams[3]
-        for stream in streams[:3]:
-            os.close(stream)
-        control.send(pid.to_bytes(_CODE_BYTES, "little"))
+def worker_pids(main_pid: int) -> list[int]:
+    """Return the IDs of the forked workers of a main process that run."""
+    name = worker_name(main_pid)
+    return [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/comm") if _read_text(path) == name]
 
 
-def _reap(reports: dict[int, int]) -> None:
-    while reports:
-        pid, status = os.waitpid(-1, os.WNOHANG)
-        if not pid:
-            return
-        report = reports.pop(pid)
-        with suppress(OSError):
-            os.write(report, os.waitstatus_to_exitcode(status).to_bytes(_CODE_BYTES, "little", signed=True))
-        os.close(report)
+def worker_name(main_pid: int) -> str:
+    """Return what the forked workers of a main process are called."""
+    # Linux truncates the names of processes after 15 characters.
+    return f"worker-{main_pid}"
 
 
-def _become(request: dict[str, Any], streams: list[int]) -> None:
-    for number, stream in enumerate(streams):
-        os.dup2(stream, number)
-    os.closerange(3, min(1 << 16, os.sysconf("SC_OPEN_MAX")))
-    os.environ.clear()
-    os.environ.update(request["environment"])
-    time.tzset()
-    os.chdir(request["folder"])
-    sys.argv = ["-c", *request["arguments"]]
+def _read_text(path: Path) -> str:
+    with suppress(OSError):
+        return path.read_text().strip()
+    return ""

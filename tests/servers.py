@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, Final, Self
 
 import orjson
 
-from tests.forking import ForkedProcess, can_fork, start
+from tests.forking import ForkedProcess, can_fork, start, worker_pids
 
 COMMAND: Final = (sys.executable, "-c", "from metronome.cli import main; main()")
 START_TIMEOUT_SECONDS: Final = 30.0
@@ -192,7 +192,8 @@ class Server:
     def worker_pids(self) -> list[int]:
         """Return the numbers of its worker processes."""
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        return sorted(int(child) for child in children if _read_command_line(child).endswith("metronome.server.worker"))
+        started = [int(child) for child in children if _read_command_line(child).endswith("metronome.server.worker")]
+        return sorted(started + worker_pids(self.pid))
 
     def kill_worker(self, pid: int) -> None:
         """End one of its worker processes with SIGKILL."""

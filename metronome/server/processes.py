@@ -17,7 +17,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -244,19 +244,10 @@ class WorkerPool:
             f"{ENV_PREFIX}PORT": str(self._port),
             SPOOL_FOLDER_VARIABLE: str(folder),
             SOCKET_VARIABLE: str(self.socket_path),
-            COMMIT_PIPE_VARIABLE: str(commit_pipe),
             _METRICS_VARIABLE: str(self._metrics),
         }
         while not self._stopping:
-            process = await asyncio.create_subprocess_exec(
-                # It reads nothing, but sees the end of the pipe when this process is no more.
-                sys.executable,
-                "-m",
-                "metronome.server.worker",
-                env=environment,
-                stdin=asyncio.subprocess.PIPE,
-                pass_fds=(commit_pipe,),
-            )
+            process = await start_worker_process(environment, commit_pipe)
             self._processes[folder] = process
             if self._stopping:
                 process.terminate()
@@ -286,6 +277,22 @@ def _open_commit_pipe(on_commit: Callable[[], None]) -> Iterator[int]:
         loop.remove_reader(reading_end)
         os.close(reading_end)
         os.close(writing_end)
+
+
+async def start_worker_process(environment: Mapping[str, str], commit_pipe: int) -> asyncio.subprocess.Process:
+    """Start a worker process, which writes to a pipe for each commit.
+
+    Its standard input is a pipe that this process never writes to: the worker stops when the pipe closes, which
+    happens when this process exits, however it exits.
+    """
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "metronome.server.worker",
+        env={**environment, COMMIT_PIPE_VARIABLE: str(commit_pipe)},
+        stdin=asyncio.subprocess.PIPE,
+        pass_fds=(commit_pipe,),
+    )
 
 
 @contextlib.asynccontextmanager

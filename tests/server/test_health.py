@@ -248,6 +248,7 @@ async def send_until_refused(http: aiohttp.ClientSession, sent: list[str], ackno
 
 
 class TestStart:
+    @pytest.mark.slow  # the second server waits five seconds for the first to exit
     @pytest.mark.parametrize("workers", [1, 2])
     def test_a_second_server_in_the_same_folder_says_so(self, server: Server, workers: int) -> None:
         ended = run_metronome("serve", data=server.data, port=free_port(), workers=workers)
@@ -255,7 +256,8 @@ class TestStart:
         assert str(server.data) in ended.stderr
         assert server.get("/health/live") == {"status": "ok"}
 
-    @pytest.mark.parametrize("workers", [1, 2])
+    # Several workers wait five seconds for the port.
+    @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
     def test_a_port_in_use_is_told(self, server: Server, tmp_path: Path, workers: int) -> None:
         ended = run_metronome("serve", data=tmp_path / "data", port=server.port, workers=workers)
         assert_sentence(ended, "METRONOME_PORT")
@@ -357,6 +359,18 @@ class TestWorkers:
         with running_server(server.data) as other:
             other.wait_until_shipped()
         assert stored_ids(other) == sorted(sent)
+
+    def test_a_server_and_its_workers_start_without_being_forked_too(
+        self, new_server: NewServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("tests.servers.can_fork", lambda _: False)
+        server = new_server(tmp_path / "data", workers=2)
+        server.start()
+        assert len(server.worker_pids()) == 2
+        server.post_events(b'{"event_id":"a"}')
+        server.wait_until_shipped()
+        assert server.stop() == 0
+        assert stored_ids(server) == ["a"]
 
     def test_workers_end_when_the_main_process_is_killed(self, new_server: NewServer, tmp_path: Path) -> None:
         server = new_server(tmp_path / "data", workers=2)
