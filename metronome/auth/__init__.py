@@ -1,1 +1,1 @@
-"""Keys, authorization and client addresses."""
+"""Keys, authorization, client addresses, and the salts that identify visitors."""

@@ -1,4 +1,4 @@
-"""Who may do what: the one place where that is decided."""
+"""Authorization: the only module that decides what a request may do."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -13,13 +13,15 @@ from metronome.errors import Forbidden, Unauthorized, Unavailable
 from metronome.scopes import Scope, expand_scopes
 from metronome.times import format_timestamp
 
+_ADDRESS_MAX_CHARACTERS: Final = 64
+
 
 class Permissions(NamedTuple):
     """What a request may do.
 
     Attributes:
-        scopes: all that is allowed.
-        name: of the key, or nothing if none came.
+        scopes: all allowed scopes.
+        key_name: the name of the request's key, or empty without a key.
 
     """
 
@@ -27,22 +29,20 @@ class Permissions(NamedTuple):
     key_name: str = ""
 
 
-_ADDRESS_MAX_CHARACTERS: Final = 64
 _ALL_PERMISSIONS: Final = Permissions(frozenset(Scope))
 
 
 class Authorizer:
     """Decides what each request may do.
 
-    While no key has been made and only this machine can reach the service, everyone there has every scope, and keys
-    that come with requests are not looked at. Those who come through a proxy from elsewhere, and the pages of other
-    sites in a browser on this machine, are not there.
+    While there are no keys and the server listens only on the loopback interface, every local client has all scopes,
+    and keys are ignored. Clients behind a proxy, and pages of other sites in a local browser, are not local.
 
     Args:
         key_cache: the keys.
-        public_scopes: what may be done without a key.
+        public_scopes: what requests without a key may do.
         clock: seconds since 1970.
-        on_loopback: whether only this machine can reach the service.
+        on_loopback: whether the server listens only on the loopback interface.
 
     """
 
@@ -56,89 +56,82 @@ class Authorizer:
 
     @property
     def is_unrestricted(self) -> bool:
-        """Whether everyone on this machine has every scope."""
+        """Whether every local client has all scopes."""
         return self._on_loopback and self._key_cache.is_loaded and self._key_cache.is_empty
 
     def anonymous_permissions(self, origin: str = "", client_address: str = "") -> Permissions:
         """Return what a request without a key may do.
 
         Args:
-            origin: the web origin that it came from, or nothing.
-            client_address: the address that it came from, or nothing where it came from this machine for sure.
+            origin: the request's web origin, or empty.
+            client_address: the client's IP address, or empty for a local client.
 
         """
-        return (
-            _ALL_PERMISSIONS
-            if self.is_unrestricted and _is_local_request(origin, client_address)
-            else self._public_permissions
-        )
+        is_allowed_everything = self.is_unrestricted and _is_local_request(origin, client_address)
+        return _ALL_PERMISSIONS if is_allowed_everything else self._public_permissions
 
     async def authorize(
         self, scope: Scope, token: str, origin: str = "", *, client_address: str = "", ignore_invalid_key: bool = False
     ) -> Permissions:
-        """Return what a request may do, if *scope* is part of it.
+        """Return what a request may do, if that includes a scope.
 
-        A key allows what it is for, and what is public.
+        A key allows its own scopes and the public ones.
 
         Args:
-            scope: what it needs.
-            token: the key that came with it, or nothing.
-            origin: the web origin that it came from, or nothing.
-            client_address: the address that it came from, or nothing where it came from this machine for sure.
-            ignore_invalid_key: whether a key that is unknown or no longer active counts as none.
+            scope: what the request needs.
+            token: the request's key, or empty.
+            origin: the request's web origin, or empty.
+            client_address: the client's IP address, or empty for a local client.
+            ignore_invalid_key: treat a request with an unknown or inactive key as one without a key.
 
         Raises:
-            Unauthorized: a key is needed and none came, or the one that came is unknown, has expired or was revoked.
+            Unauthorized: a key is needed but missing, or the key is unknown, expired or revoked.
             Forbidden: the key does not allow *scope*, or not from *origin*.
-            StoreUnavailable: the key is not known, and the keys cannot be read.
+            StoreUnavailable: the key is unknown, and the keys cannot be read.
 
         """
-        grant = self.anonymous_permissions(origin, client_address)
-        if token and grant is not _ALL_PERMISSIONS:
-            key = await self._find_key_unless_unavailable(
-                token, ignore_unavailable=ignore_invalid_key and scope in grant.scopes
-            )
+        permissions = self.anonymous_permissions(origin, client_address)
+        if token and permissions is not _ALL_PERMISSIONS:
+            try:
+                key = await self.find_key(token)
+            except Unavailable:
+                if not ignore_invalid_key or scope not in permissions.scopes:
+                    raise
+                key = None
             if key is not None and self.is_key_active(key):
-                grant = self._key_permissions(key, origin)
+                permissions = self._key_permissions(key, origin)
             elif not ignore_invalid_key:
                 raise Unauthorized(_invalid_key_message(key))
-        if scope not in grant.scopes:
-            if not grant.key_name:
-                raise Unauthorized(f"this needs a key with the scope {scope}")
-            raise Forbidden(f"the key {grant.key_name!r} lacks the scope {scope}")
-        return grant
+        if scope not in permissions.scopes:
+            if not permissions.key_name:
+                raise Unauthorized(f"a key with the scope {scope} is needed")
+            raise Forbidden(f"the key {permissions.key_name!r} does not have the scope {scope}")
+        return permissions
 
     async def find_key(self, token: str) -> Key | None:
         """Return the key of a token, active or not, or None if there is none.
 
         Raises:
-            StoreUnavailable: it is not known, and the keys cannot be read.
+            StoreUnavailable: the key is unknown, and the keys cannot be read.
 
         """
         return await self._key_cache.find(token)
 
     def is_key_active(self, key: Key) -> bool:
-        """Tell whether a key allows anything now."""
+        """Return whether a key is valid now."""
         return key.is_active(format_timestamp(datetime.fromtimestamp(self._clock(), UTC)))
-
-    async def _find_key_unless_unavailable(self, token: str, *, ignore_unavailable: bool) -> Key | None:
-        try:
-            return await self.find_key(token)
-        except Unavailable:
-            if ignore_unavailable:
-                return None
-            raise
 
     def _key_permissions(self, key: Key, origin: str) -> Permissions:
         if key.origins and origin not in key.origins:
             raise Forbidden(
-                f"the key {key.name!r} is for {', '.join(key.origins)} only, and this came from {origin or 'no origin'}"
+                f"the key {key.name!r} is only for requests from {', '.join(key.origins)}, "
+                f"not from {origin or 'clients without an origin'}"
             )
         return Permissions(expand_scopes(key.scopes) | self._public_permissions.scopes, key.name)
 
 
 def _is_local_request(origin: str, client_address: str) -> bool:
-    """Tell whether a request comes from this machine, and of its own accord and not of another site's page."""
+    """Return whether a request comes from this machine, and not from a page of another site."""
     if client_address and not _is_loopback(client_address):
         return False
     if not origin:
@@ -160,5 +153,5 @@ def _is_loopback(address: str) -> bool:
 
 def _invalid_key_message(key: Key | None) -> str:
     if key is None:
-        return "the key is not known here"
+        return "the key is unknown"
     return f"the key {key.name!r} was revoked" if key.revoked else f"the key {key.name!r} expired on {key.expires}"

@@ -1,8 +1,8 @@
-"""Who sent a request, where proxies stand between."""
+"""The IP address of a request's client, with proxies in between."""
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import ip_address, ip_network
 from typing import Final
 
 from aiohttp import web
@@ -14,37 +14,35 @@ _CACHE_SIZE: Final = 4096
 
 
 class ClientAddress:
-    """Tells the address that a request came from.
+    """Finds the IP address of a request's client.
 
     Args:
-        trusted_proxies: networks whose word on where a request came from is believed, as ``10.0.0.0/8``.
+        trusted_proxies: networks whose ``X-Forwarded-For`` is trusted, such as ``10.0.0.0/8``.
 
     """
 
     def __init__(self, trusted_proxies: Iterable[str]) -> None:
-        self._trusted_networks: list[IPv4Network | IPv6Network] = [
-            ip_network(proxy, strict=False) for proxy in trusted_proxies
-        ]
+        self._trusted_networks = [ip_network(proxy, strict=False) for proxy in trusted_proxies]
         self._is_trusted = lru_cache(_CACHE_SIZE)(self._is_in_trusted_network)
 
     def resolve_request(self, request: web.Request) -> str:
-        """Return the address of whoever sent a request, or nothing where it is not known.
+        """Return the IP address of a request's client, or an empty text if it is unknown.
 
-        What comes over a Unix socket, and so without an address, comes from a worker of our own, whose word counts.
+        A request over a Unix socket has no address; it comes from a worker of this server, which is trusted.
         """
         if request.remote is None:
-            # The line is gone already, and with it whose word this would be.
+            # The client has disconnected: it is unknown who sent the headers.
             return ""
         return self.resolve(request.remote, request.headers.getall(FORWARDED_HEADER, ()))
 
     def resolve(self, peer: str, forwarded: Sequence[str]) -> str:
-        """Return the address of whoever sent a request first.
+        """Return the IP address of the first sender of a request.
 
-        Each proxy appends whom it heard it from, so the last address that is no trusted proxy's is right.
+        Each proxy appends the address of its peer, so the last address that is not a trusted proxy is the client's.
 
         Args:
-            peer: who sent it to this process; nothing for one that is trusted in any case.
-            forwarded: the values of its ``X-Forwarded-For``, of which strangers can have written any.
+            peer: the address of the connection; empty for a trusted one.
+            forwarded: the values of ``X-Forwarded-For``, which a client may have forged.
 
         """
         last = normalize_address(peer) or peer
@@ -52,8 +50,8 @@ class ClientAddress:
             return last
         if not forwarded:
             return last
-        for given in reversed(",".join(forwarded).split(",")):
-            address = normalize_address(given)
+        for entry in reversed(",".join(forwarded).split(",")):
+            address = normalize_address(entry)
             if address is None:
                 return last
             if not self._is_trusted(address):

@@ -1,91 +1,76 @@
-"""The keys of the installation, as a process that serves knows them: read now and then, found at once."""
+"""The installation's keys, as a server process caches them."""
 
 import asyncio
 import contextlib
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
-from typing import Final
-
-import structlog
+from typing import Any, Final
 
 from metronome.auth.keys import KEY_KIND, Key, find_key, is_token, key_from_record
+from metronome.auth.refreshed import RefreshedState
 from metronome.errors import Malformed, MetronomeError, StoreUnavailable
-from metronome.state.base import Record, State
-
-log = structlog.get_logger()
+from metronome.state.base import State
 
 _REFRESH_SECONDS: Final = 1.0
-"""How often the keys are read: a key that is revoked may be used for so long."""
+"""A revoked key is accepted for up to this time."""
 _MISS_REFRESH_SECONDS: Final = 0.2
-"""How often at the most they are read for the sake of keys that are not known: anybody can make these up."""
+"""Minimum time between two reads because of unknown keys, which any client can invent."""
 _MISS_TIMEOUT_SECONDS: Final = 2.0
-"""How long a request with a key that is not known waits for a state that does not answer."""
+"""How long a request with an unknown key waits for the state."""
 
 
-class KeyCache:
-    """What keys there are.
+class KeyCache(RefreshedState):
+    """Caches all keys.
 
-    A key that was made is known at once, one that was revoked is not after a second. While the state does not answer,
-    the keys stay as they were. Whatever strangers send, one reading is under way at the most, and one waits for it.
+    A new key is found at once, a revoked one is rejected within a second. While the state is unavailable, the keys
+    stay as they were. Whatever clients send, at most one read is running and one waits for it.
 
     Args:
-        state: where they are kept.
+        state: where the keys are stored.
 
     Attributes:
-        is_read: whether they have been read at all.
-        is_empty: whether no key has ever been made, as far as is known: a state that was lost opens nothing.
+        is_loaded: whether the keys have been read.
+        is_empty: whether no key has ever been found; it stays false if the state is lost, so that nothing opens.
 
     """
 
     def __init__(self, state: State) -> None:
+        super().__init__("keys_not_read", _REFRESH_SECONDS, _REFRESH_SECONDS)
         self.is_loaded = False
         self.is_empty = True
         self._state = state
-        self._keys: Mapping[str, tuple[Key, ...]] = {}
-        self._refresh_lock = asyncio.Lock()
+        self._keys_by_id: Mapping[str, tuple[Key, ...]] = {}
         self._pending_refresh: asyncio.Task[bool] | None = None
         self._refresh_tasks: set[asyncio.Task[bool]] = set()
         self._refreshed_at = float("-inf")
-        self._last_problem = ""
 
     @contextlib.asynccontextmanager
-    async def keep_refreshed(self) -> AsyncIterator[None]:
-        """Read the keys again and again while the block runs; nobody may ask for one after it."""
-        keeping = asyncio.create_task(self._refresh_loop())
+    async def keep_refreshed(self, first_timeout_seconds: float | None = None) -> AsyncIterator[None]:
+        """Read the keys, and again at intervals while the block runs; no key can be looked up after it."""
         try:
-            yield
+            async with super().keep_refreshed(first_timeout_seconds):
+                yield
         finally:
-            tasks = [keeping, *self._refresh_tasks]
-            for task in tasks:
+            for task in self._refresh_tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*self._refresh_tasks, return_exceptions=True)
 
     async def find(self, token: str) -> Key | None:
         """Return the key of a token, active or not, or None if there is none.
 
         Raises:
-            StoreUnavailable: it is not known, but may have been made since the keys could last be read.
+            StoreUnavailable: the key is unknown, and the keys cannot be read.
 
         """
-        found = find_key(self._keys, token)
-        if found is not None or not is_token(token):
-            return found
+        key = find_key(self._keys_by_id, token)
+        if key is not None or not is_token(token):
+            return key
         if not await self._refresh_after_miss():
-            raise StoreUnavailable("the keys cannot be read at the moment, and this one was not known before")
-        return find_key(self._keys, token)
-
-    async def refresh(self) -> bool:
-        """Read the keys now; returns whether that was possible."""
-        async with self._refresh_lock:
-            return await self._load()
-
-    async def _refresh_loop(self) -> None:
-        while True:
-            await asyncio.sleep(_REFRESH_SECONDS)
-            await self.refresh()
+            raise StoreUnavailable("the key is unknown, and the keys cannot be read at the moment")
+        return find_key(self._keys_by_id, token)
 
     async def _refresh_after_miss(self) -> bool:
-        """Read the keys, once for all who wait for it, and not too often."""
+        """Read the keys, once for all requests that wait for it, and not too often."""
         if self._pending_refresh is None:
             self._pending_refresh = asyncio.create_task(self._refresh_throttled())
             self._refresh_tasks.add(self._pending_refresh)
@@ -97,42 +82,30 @@ class KeyCache:
 
     async def _refresh_throttled(self) -> bool:
         async with self._refresh_lock:
-            await asyncio.sleep(
-                max(0.0, self._refreshed_at + _MISS_REFRESH_SECONDS - asyncio.get_running_loop().time())
-            )
-            # Whoever comes from now on may bring a key that this reading is too early to see.
+            now = asyncio.get_running_loop().time()
+            await asyncio.sleep(max(0.0, self._refreshed_at + _MISS_REFRESH_SECONDS - now))
+            # Requests from now on may bring a key that this read does not find: they need another read.
             self._pending_refresh = None
-            return await self._load()
+            return await self._try_load()
 
-    async def _load(self) -> bool:
+    async def _load(self) -> dict[str, Any]:
         self._refreshed_at = asyncio.get_running_loop().time()
-        try:
-            self._replace_keys(await self._state.get_all(KEY_KIND))
-        except MetronomeError as error:
-            self._log_problem(str(error), error.advice)
-            return False
-        except Exception as error:  # noqa: BLE001  # whatever it is, later readings must find what was revoked
-            self._log_problem(repr(error), MetronomeError.advice)
-            return False
-        return True
-
-    def _replace_keys(self, records: Mapping[str, Record]) -> None:
+        records = await self._state.get_all(KEY_KIND)
         keys: defaultdict[str, tuple[Key, ...]] = defaultdict(tuple)
-        broken = ""
+        problem = {}
         for name, record in records.items():
             try:
                 key = key_from_record(name, record)
             except Malformed as error:
-                broken = str(error)
+                problem = {"error": str(error), "advice": "the other keys remain valid"}
             else:
                 keys[key.id] += (key,)
-        self._keys = dict(keys)
+        self._keys_by_id = dict(keys)
         self.is_loaded = True
         self.is_empty = self.is_empty and not records
-        self._log_problem(broken, "the other keys can be used")
+        return problem
 
-    def _log_problem(self, message: str, advice: str) -> None:
-        """Log what is wrong with the keys, once and not each second."""
-        if message and message != self._last_problem:
-            log.warning("keys_not_read", error=message, advice=advice)
-        self._last_problem = message
+    def _describe_failure(self, error: Exception) -> dict[str, Any]:
+        if isinstance(error, MetronomeError):
+            return {"error": str(error), "advice": error.advice}
+        return {"error": repr(error), "advice": MetronomeError.advice}

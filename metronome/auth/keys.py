@@ -1,7 +1,7 @@
-"""Keys: who may do what.
+"""Keys: what they are, and how they are stored.
 
-A key is 40 hexadecimal digits that are shown once and stored as a hash only. Its first eight digits find it, the
-hash of the whole proves it. The hash needs no salt and no slowness: nobody guesses 160 random bits.
+The token of a key is 40 hexadecimal digits that are displayed once; only a hash is stored. The first eight digits are
+the ID of the key. The hash needs neither a salt nor a slow function, since 160 random bits cannot be guessed.
 """
 
 import re
@@ -17,7 +17,7 @@ from metronome.errors import Malformed
 from metronome.scopes import Scope
 
 KEY_KIND: Final = "key"
-"""What keys are called in the state (see `metronome.state.base.State`), where their names are unique."""
+"""The kind of their records in the state (see `metronome.state.base.State`), where their names are unique."""
 
 NAME_MAX_CHARACTERS: Final = 100
 
@@ -33,14 +33,14 @@ class Key:
     """A key as it is stored.
 
     Attributes:
-        name: what people call it, and what its consumer is called.
-        scopes: what it allows, as it was made.
+        name: chosen by the operator; also the name of a microticks consumer.
+        scopes: the scopes that it was created with.
         id: the first digits of its token.
         digest: the SHA-256 of its token, in hexadecimal digits.
-        origins: the web origins that it may be used from, as ``https://example.org``; none for anywhere.
-        created: when it was made, as a stamp.
-        expires: from when on it allows nothing, as a stamp; empty for never.
-        revoked: when it was revoked, as a stamp; empty if it was not.
+        origins: the web origins that may use it, such as ``https://example.org``; empty for any.
+        created: timestamp.
+        expires: timestamp; empty for never.
+        revoked: timestamp; empty if it was not revoked.
 
     """
 
@@ -54,11 +54,11 @@ class Key:
     revoked: str = ""
 
     def is_active(self, now: str) -> bool:
-        """Tell whether it allows anything at the time of the stamp *now*."""
+        """Return whether it is valid at the timestamp *now*."""
         return not self.revoked and (not self.expires or now < self.expires)
 
     def to_record(self) -> dict[str, Any]:
-        """Return what is stored of it under its name; `key_from_record` reads it."""
+        """Return the record that is stored under its name; `key_from_record` is the inverse."""
         return {
             "scopes": [scope.value for scope in self.scopes],
             "id": self.id,
@@ -71,7 +71,7 @@ class Key:
 
 
 def key_from_record(name: str, record: Mapping[str, Any]) -> Key:
-    """Return the key that was stored as *record* (see `Key.record`).
+    """Return the key that was stored as a record (see `Key.to_record`).
 
     Raises:
         Malformed: this version of Metronome cannot read it.
@@ -89,31 +89,29 @@ def key_from_record(name: str, record: Mapping[str, Any]) -> Key:
             str(record["revoked"]),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise Malformed(
-            f"the record of the key {name!r} cannot be read ({error!r}): revoke it and make another"
-        ) from None
+        raise Malformed(f"the stored key {name!r} cannot be read ({error!r}): revoke it and create another") from None
 
 
 def validate_key_name(name: str) -> str:
-    """Return a name that people and logs can read.
+    """Return the name if it is valid: readable by people and in logs.
 
     Raises:
-        Malformed: it is none; the message says what one is.
+        Malformed: it is invalid.
 
     """
     if 0 < len(name) <= NAME_MAX_CHARACTERS and name.isprintable() and name == name.strip():
         return name
     raise Malformed(
-        f"{name[:NAME_MAX_CHARACTERS]!r} cannot name a key: write up to {NAME_MAX_CHARACTERS} printable characters, "
-        "without blanks at the ends"
+        f"invalid key name {name[:NAME_MAX_CHARACTERS]!r}: expected 1 to {NAME_MAX_CHARACTERS} printable characters, "
+        "without spaces at the ends"
     )
 
 
 def normalize_origin(text: str) -> str:
-    """Return a web origin as browsers send it in ``Origin``: in lower case, without a usual port, slash or path.
+    """Return a web origin as browsers send it in ``Origin``: in lower case, without a default port or slash.
 
     Raises:
-        Malformed: it is none; the message says what one is.
+        Malformed: it is invalid.
 
     """
     try:
@@ -124,43 +122,49 @@ def normalize_origin(text: str) -> str:
     rest = (parts.path.removeprefix("/"), parts.query, parts.fragment, parts.username, parts.password)
     if parts.scheme not in _DEFAULT_PORTS or re.fullmatch(r"[a-z0-9_.:-]+", host) is None or any(rest):
         raise Malformed(
-            f"{text[:NAME_MAX_CHARACTERS]!r} is no web origin: write a scheme and a host, as https://example.org, "
-            "and its port where it has an unusual one"
+            f"invalid web origin {text[:NAME_MAX_CHARACTERS]!r}: expected a scheme and a host, such as "
+            "https://example.org, and a port if it is not the default"
         )
-    shown = f"[{host}]" if ":" in host else host
-    return f"{parts.scheme}://{shown}" + (f":{port}" if port not in (None, _DEFAULT_PORTS[parts.scheme]) else "")
+    bracketed = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{bracketed}" + (f":{port}" if port not in (None, _DEFAULT_PORTS[parts.scheme]) else "")
 
 
 def generate_token() -> str:
-    """Make the secret of a new key."""
+    """Return the token of a new key."""
     return secrets.token_hex(_TOKEN_BYTES)
 
 
 def is_token(text: str) -> bool:
-    """Tell whether a text could be the secret of a key: what other systems use as one mostly cannot."""
+    """Return whether a text has the form of a token; the credentials of other systems mostly have not."""
     return _TOKEN.fullmatch(text) is not None
 
 
-def build_key(name: str, scopes: tuple[Scope, ...], token: str, created: str, **more: Any) -> Key:
-    """Make a key of its secret (see `generate_token`); *more* are its other attributes."""
-    return Key(name, scopes, token[:_ID_DIGITS], _hash_token(token), more.pop("origins", ()), created, **more)
+def build_key(
+    name: str,
+    scopes: tuple[Scope, ...],
+    token: str,
+    created: str,
+    *,
+    origins: tuple[str, ...] = (),
+    expires: str = "",
+    revoked: str = "",
+) -> Key:
+    """Return a key with a token (see `generate_token`)."""
+    return Key(name, scopes, token[:_ID_DIGITS], _hash_token(token), origins, created, expires, revoked)
 
 
 def find_key(keys: Mapping[str, tuple[Key, ...]], token: str) -> Key | None:
-    """Return the key of a token, whether it is active or not, comparing in constant time.
+    """Return the key with a token, active or not, comparing in constant time; None if there is none.
 
     Args:
-        keys: by their ids.
-        token: what came with a request.
+        keys: by their IDs.
+        token: from a request.
 
     """
     if not is_token(token):
         return None
     digest = _hash_token(token)
-    for key in keys.get(token[:_ID_DIGITS], ()):
-        if compare_digest(key.digest, digest):
-            return key
-    return None
+    return next((key for key in keys.get(token[:_ID_DIGITS], ()) if compare_digest(key.digest, digest)), None)
 
 
 def _hash_token(token: str) -> str:

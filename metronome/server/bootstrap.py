@@ -69,11 +69,10 @@ def _elasticsearch_config(settings: Settings) -> "ElasticsearchConfig":
 @contextlib.asynccontextmanager
 async def open_authorizer(settings: Settings, state: State) -> AsyncIterator[Authorizer]:
     """Know the keys while the block runs."""
-    keyring = KeyCache(state)
+    key_cache = KeyCache(state)
     try:
-        await keyring.refresh()
-        async with keyring.keep_refreshed():
-            yield Authorizer(keyring, frozenset(settings.public), time.time, on_loopback=settings.on_loopback)
+        async with key_cache.keep_refreshed():
+            yield Authorizer(key_cache, frozenset(settings.public), time.time, on_loopback=settings.on_loopback)
     finally:
         await state.close()
 

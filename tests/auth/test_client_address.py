@@ -61,13 +61,13 @@ STRANGER = "203.0.113.7"
         ("", [], ""),
     ],
 )
-def test_the_sender_is_the_last_whom_no_trusted_proxy_stands_for(
+def test_the_client_is_the_last_address_that_is_not_a_trusted_proxy(
     remote: str, forwarded: list[str], sender: str
 ) -> None:
     assert ClientAddress(PROXIES).resolve(remote, forwarded) == sender
 
 
-def test_without_proxies_nobody_s_word_counts() -> None:
+def test_without_trusted_proxies_the_header_is_ignored() -> None:
     for remote in ("127.0.0.1", "::1", "10.0.0.1", STRANGER):
         assert ClientAddress(()).resolve(remote, ["198.51.100.1"]) == remote
 

@@ -41,7 +41,7 @@ async def opened(folder: Path) -> AsyncIterator[State]:
         await state.close()
 
 
-async def test_there_is_one_a_day_and_the_next_is_made_an_hour_before_midnight(tmp_path: Path) -> None:
+async def test_creates_one_salt_per_day_and_the_next_one_an_hour_before_midnight(tmp_path: Path) -> None:
     async with opened(tmp_path) as state:
         clock = Clock()
         salts = VisitorSalts(state, clock)
@@ -59,7 +59,7 @@ async def test_there_is_one_a_day_and_the_next_is_made_an_hour_before_midnight(t
         assert salts.current() == dict([today, ("2015-01-23", tomorrow)])
 
 
-async def test_after_two_days_they_are_gone_from_the_memory_and_from_the_state(tmp_path: Path) -> None:
+async def test_deletes_salts_after_two_days_from_memory_and_state(tmp_path: Path) -> None:
     async with opened(tmp_path) as state:
         clock = Clock()
         salts = VisitorSalts(state, clock)
@@ -71,7 +71,7 @@ async def test_after_two_days_they_are_gone_from_the_memory_and_from_the_state(t
 
 
 @pytest.mark.elasticsearch
-async def test_nodes_that_share_an_elasticsearch_have_the_same_for_two_days(elasticsearch_url: str) -> None:
+async def test_nodes_that_share_an_elasticsearch_have_the_same_salts(elasticsearch_url: str) -> None:
     prefix, clock = unique_name("test"), Clock()
     config = ElasticsearchConfig(elasticsearch_url, prefix=prefix)
     states = [ElasticsearchState(config) for _ in range(3)]
@@ -90,7 +90,7 @@ async def test_nodes_that_share_an_elasticsearch_have_the_same_for_two_days(elas
         await client.close()
 
 
-async def test_who_starts_again_finds_the_same(tmp_path: Path) -> None:
+async def test_a_restarted_process_has_the_same_salts(tmp_path: Path) -> None:
     found = []
     for _ in range(2):
         async with opened(tmp_path) as state, (salts := VisitorSalts(state, Clock())).keep_refreshed():
@@ -98,7 +98,7 @@ async def test_who_starts_again_finds_the_same(tmp_path: Path) -> None:
     assert found[0] == found[1] != {}
 
 
-async def test_of_many_processes_that_start_at_once_all_have_the_same(tmp_path: Path) -> None:
+async def test_processes_that_start_at_once_have_the_same_salts(tmp_path: Path) -> None:
     async with AsyncExitStack() as stack:
         states = [await stack.enter_async_context(opened(tmp_path)) for _ in range(8)]
         several = [VisitorSalts(state, Clock()) for state in states]
@@ -106,7 +106,7 @@ async def test_of_many_processes_that_start_at_once_all_have_the_same(tmp_path: 
         assert len({salts.current()["2015-01-22"] for salts in several}) == 1
 
 
-async def test_while_the_state_is_away_there_are_none_and_one_line_says_so(tmp_path: Path) -> None:
+async def test_while_the_state_is_unavailable_there_are_no_salts_and_it_is_logged_once(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     folder.write_text("no folder")
     async with opened(folder) as state:
@@ -120,7 +120,7 @@ async def test_while_the_state_is_away_there_are_none_and_one_line_says_so(tmp_p
         assert sorted(salts.current()) == ["2015-01-22"]
 
 
-async def test_what_is_known_is_of_use_while_others_cannot_be_read_but_not_for_longer_than_two_days(
+async def test_known_salts_stay_in_use_for_two_days_while_others_cannot_be_read(
     tmp_path: Path,
 ) -> None:
     async with opened(tmp_path) as state:
@@ -136,7 +136,7 @@ async def test_what_is_known_is_of_use_while_others_cannot_be_read_but_not_for_l
         assert sorted(salts.current()) == ["2015-01-24"]
 
 
-async def test_a_salt_that_somebody_else_wrote_is_none_and_is_not_logged(tmp_path: Path) -> None:
+async def test_an_invalid_salt_is_rejected_and_not_logged(tmp_path: Path) -> None:
     async with opened(tmp_path) as state:
         await state.add(SALT_KIND, "2015-01-22", {"salt": "not hexadecimal"})
         salts = VisitorSalts(state, Clock())
@@ -147,7 +147,7 @@ async def test_a_salt_that_somebody_else_wrote_is_none_and_is_not_logged(tmp_pat
         assert b"not hexadecimal" not in orjson.dumps(logged)
 
 
-async def test_where_nobody_is_to_be_named_none_is_made_and_old_ones_are_destroyed_all_the_same(
+async def test_without_visitors_no_salt_is_created_and_old_ones_are_deleted(
     tmp_path: Path,
 ) -> None:
     async with opened(tmp_path) as state:
@@ -160,13 +160,13 @@ async def test_where_nobody_is_to_be_named_none_is_made_and_old_ones_are_destroy
         assert await state.get_all(SALT_KIND) == {}
 
 
-async def test_they_are_there_as_soon_as_the_block_begins(tmp_path: Path) -> None:
+async def test_salts_are_available_when_the_block_starts(tmp_path: Path) -> None:
     async with opened(tmp_path) as state, (salts := VisitorSalts(state, Clock())).keep_refreshed():
         assert sorted(salts.current()) == ["2015-01-22"]
 
 
 @pytest.mark.parametrize("hours", [0, 10.99, 11.01])
-async def test_reading_again_on_the_same_day_asks_nobody(tmp_path: Path, hours: float) -> None:
+async def test_a_refresh_on_the_same_day_does_not_read_the_state(tmp_path: Path, hours: float) -> None:
     clock = Clock()
     clock.now += hours * HOUR
     async with opened(tmp_path) as state:

@@ -192,8 +192,8 @@ def test_health_is_told_to_everyone(open_server: Server, keyed: Keyed, closed: K
 
 def test_an_error_says_what_is_wrong_and_what_to_do(keyed: Keyed) -> None:
     server, tokens = keyed
-    assert "needs a key with the scope query; send a key as `Authorization: Bearer" in ask(server, METRICS).detail
-    assert "the key 'tick' lacks the scope query" in ask(server, METRICS, tokens["tick"]).detail
+    assert "a key with the scope query is needed; send a key as `Authorization: Bearer" in ask(server, METRICS).detail
+    assert "the key 'tick' does not have the scope query" in ask(server, METRICS, tokens["tick"]).detail
     assert "the key 'expired' expired on 2015-01-22" in ask(server, TICK, tokens["expired"]).detail
     assert "the key 'revoked' was revoked" in ask(server, TICK, tokens["revoked"]).detail
     assert f"the key 'bound' is for {SITE} only" in ask(server, TOCK, tokens["bound"], "null").detail

@@ -60,7 +60,7 @@ async def test_too_many_at_once_are_refused_together(either: Server, item: str) 
 async def test_they_need_the_scope_import(tmp_path_factory: pytest.TempPathFactory) -> None:
     with running_server(tmp_path_factory.mktemp("documents") / "data", host="0.0.0.0") as server:  # noqa: S104  # that it is not open
         status, told = await post(server, document("x", "1"))
-        assert (status, told["detail"].split(";")[0]) == (401, "this needs a key with the scope import")
+        assert (status, told["detail"].split(";")[0]) == (401, "a key with the scope import is needed")
 
 
 async def test_they_go_past_the_spool(either: Server, item: str) -> None:

@@ -156,7 +156,7 @@ def test_only_keys_of_the_scope_may_ask(tmp_path: Any) -> None:
         ]
         answers = send_requests(running, asked)
         assert [answer.status for answer in answers] == [401, 401]
-        assert b"this needs a key with the scope query" in answers[0].body
+        assert b"a key with the scope query is needed" in answers[0].body
         (here,) = send_requests(running, [RawRequest("GET", "/query")])
         assert here.status == 200
 

@@ -65,9 +65,9 @@ async def test_an_event_counts_with_a_key_in_the_address_or_a_header(
 @pytest.mark.parametrize(
     ("query", "key", "said"),
     [
-        ("id={item}", "", "needs a key with the scope tick"),
+        ("id={item}", "", "a key with the scope tick is needed"),
         ("id={item}&key=unknown", "", "not known"),
-        ("id={item}", "reads", "lacks the scope tick"),
+        ("id={item}", "reads", "does not have the scope tick"),
         ("nothing", "sends", "holds no field"),
         ("id={item}&ts=yesterday", "sends", "'yesterday' is no time"),
         ("id={item}&ts=1999-01-01", "sends", "raise tick_max_age"),
