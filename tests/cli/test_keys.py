@@ -157,7 +157,7 @@ def test_replaces_control_characters_and_reports_invalid_records(data: Path) -> 
     assert result.exit_code == 0
     assert "a\ufffd[2J\ufffdb" in result.stdout
     assert "\x1b" not in result.output
-    assert "metronome keys list: the record of the key 'odd' cannot be read" in result.stderr
+    assert "metronome keys list: the stored key 'odd' cannot be read" in result.stderr
     assert keys(data, "revoke", "odd").exit_code == 0
 
 
