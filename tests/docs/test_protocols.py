@@ -8,7 +8,7 @@ import orjson
 import pytest
 from msgpack import packb
 
-from metronome.event import Event, generate_event_ids
+from metronome.event import Event, IngestConfig, generate_event_ids
 from metronome.matomo_parameters import PARAMETERS
 from metronome.protocol import ParsedEvent, Protocol, Request
 from metronome.protocols import micro_analytics
@@ -18,7 +18,7 @@ from metronome.protocols.micro_metrics import tracking
 from metronome.protocols.microticks import sessions
 from metronome.protocols.native import pixel
 from metronome.protocols.registry import ENDPOINTS
-from metronome.protocols.syslog import messages as syslog
+from metronome.protocols.syslog.messages import parse_message
 from tests.docs.pages import first_cells, section, text_of
 from tests.protocols.forward.parsing import parse_frame
 
@@ -95,7 +95,11 @@ EXAMPLES: Final = {
         }
     ),
     "Elasticsearch": fields_of(elasticsearch, request(BULK, path="/_bulk")),
-    "Syslog": {name: value for name, value in fields_of(syslog, request(SYSLOG)).items() if name != "room"},
+    "Syslog": {
+        name: value
+        for name, value in parse_message(SYSLOG, ARRIVAL, "", IngestConfig()).fields.items()
+        if name != "room"
+    },
     "Forward": only_event(parse_frame(FRAME)).fields,
 }
 

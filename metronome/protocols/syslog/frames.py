@@ -1,7 +1,7 @@
-"""Syslog over TCP: where one message ends and the next begins (RFC 6587).
+"""Split syslog over TCP into messages (RFC 6587).
 
-Each frame says for itself how it is bounded: one that begins with a number, a space and ``<`` is counted in octets,
-any other ends with its line or with a NUL. Bytes go in as they come, and frames come out once they are whole.
+Both ways of framing may be mixed: a frame that begins with a number, a space and ``<`` is counted in octets, any other
+one ends at a line feed or a NUL.
 """
 
 import re
@@ -12,19 +12,18 @@ from metronome.errors import PayloadTooLarge
 _OCTET_COUNT_PATTERN: Final = re.compile(rb"([1-9]\d{0,18}) <")
 _PARTIAL_OCTET_COUNT_PATTERN: Final = re.compile(rb"[1-9]\d{0,18} ?")
 _LINE_END_PATTERN: Final = re.compile(rb"[\n\0]+")
-"""Of a run of them each ends a line, and all but the first an empty one."""
+"""The end of a line and of any empty lines after it."""
 _NUL_REPLACEMENT: Final = "\ufffd".encode()
 
 
 class SyslogFrameReader:
-    """Tells the frames of one connection apart.
+    """Split the bytes of one connection into frames.
 
     Args:
-        max_bytes: how long a frame may be. Of a longer line the first so many bytes are a frame, and the rest of it
-            is skipped.
+        max_bytes: the maximum size of a frame; a longer line is truncated.
 
     Attributes:
-        cut: how many lines were longer.
+        truncated_lines: the number of truncated lines.
 
     """
 
@@ -36,28 +35,28 @@ class SyslogFrameReader:
         self._is_skipping_line = False
 
     def feed(self, data: bytes) -> tuple[list[bytes], PayloadTooLarge | None]:
-        """Take what came, and return the frames that are whole now.
+        """Add received bytes and return the frames that are now complete.
 
         Returns:
-            The frames, none of them empty and none with a NUL in it; and, where the next one promises to be longer
-            than it may, why nothing behind it can be read any more.
+            The frames, which are not empty and contain no NUL; and an error if the next frame is over the limit, after
+            which nothing can be read any more.
 
         """
         self._buffer += data
         frames: list[bytes] = []
-        at = 0
-        lost = None
+        begin = 0
+        too_large = None
         try:
-            while (end := self._read_next(at, frames)) is not None:
-                at = end
+            while (end := self._read_next(begin, frames)) is not None:
+                begin = end
         except PayloadTooLarge as error:
-            lost = error
-        if at:
-            del self._buffer[:at]
-        return frames, lost
+            too_large = error
+        if begin:
+            del self._buffer[:begin]
+        return frames, too_large
 
     def finish(self) -> list[bytes]:
-        """Return what is left once the sender has ended: a line without its end, but no part of what is counted."""
+        """Return the last line of a connection that has ended, if it lacks only its end."""
         rest = bytes(self._buffer)
         self._buffer.clear()
         if self._is_skipping_line or _OCTET_COUNT_PATTERN.match(rest):
@@ -65,39 +64,39 @@ class SyslogFrameReader:
         return strip_frame(rest)
 
     def _read_next(self, offset: int, frames: list[bytes]) -> int | None:
-        """Read the frame that begins at *offset*, and return where the next begins; None if more has to come first."""
-        held = self._buffer
-        if offset == len(held):
+        """Read the frame that begins at *offset* and return where the next begins; None if it is incomplete."""
+        buffer = self._buffer
+        if offset == len(buffer):
             return None
         if self._is_skipping_line:
             return self._skip_line(offset)
-        counted = _OCTET_COUNT_PATTERN.match(held, offset)
+        counted = _OCTET_COUNT_PATTERN.match(buffer, offset)
         if counted is not None:
             return self._read_counted(counted, frames)
-        return None if _PARTIAL_OCTET_COUNT_PATTERN.fullmatch(held, offset) else self._read_line(offset, frames)
+        return None if _PARTIAL_OCTET_COUNT_PATTERN.fullmatch(buffer, offset) else self._read_line(offset, frames)
 
     def _read_line(self, offset: int, frames: list[bytes]) -> int | None:
-        held = self._buffer
-        end = _LINE_END_PATTERN.search(held, max(offset, self._searched_bytes), offset + self._max_bytes + 1)
+        buffer = self._buffer
+        end = _LINE_END_PATTERN.search(buffer, max(offset, self._searched_bytes), offset + self._max_bytes + 1)
         if end is not None:
             self._searched_bytes = 0
-            frames += strip_frame(bytes(held[offset : end.start()]))
+            frames += strip_frame(bytes(buffer[offset : end.start()]))
             return end.end()
-        if len(held) - offset > self._max_bytes:
+        if len(buffer) - offset > self._max_bytes:
             self._searched_bytes = 0
             self._is_skipping_line = True
             self.truncated_lines += 1
-            frames += strip_frame(bytes(held[offset : offset + self._max_bytes]))
+            frames += strip_frame(bytes(buffer[offset : offset + self._max_bytes]))
             return offset + self._max_bytes
-        # What is before it will be deleted, and need not be searched again.
-        self._searched_bytes = len(held) - offset
+        # Relative to the frame, which will be at the start of the buffer.
+        self._searched_bytes = len(buffer) - offset
         return None
 
     def _read_counted(self, counted: re.Match[bytes], frames: list[bytes]) -> int | None:
         length = int(counted[1])
         if length > self._max_bytes:
             raise PayloadTooLarge(
-                f"a message promises {length} bytes, and {self._max_bytes} are taken: send shorter ones"
+                f"a message of {length} bytes is over the limit of {self._max_bytes} bytes: send shorter ones"
             )
         start = counted.end() - 1
         if len(self._buffer) < start + length:
@@ -112,6 +111,6 @@ class SyslogFrameReader:
 
 
 def strip_frame(frame: bytes) -> list[bytes]:
-    """Return a frame without what may end it and without NULs; nothing if nothing is left."""
+    """Return a frame without line ends around it and without NULs; nothing if it is empty."""
     frame = frame.strip(b"\r\n\0")
     return [frame.replace(b"\0", _NUL_REPLACEMENT)] if frame else []

@@ -1,7 +1,7 @@
-"""The listeners for syslog: over TCP, which waits for the disk, and over UDP, which cannot.
+"""The syslog listeners over TCP and UDP.
 
-A connection is read no further than what is on disk, so a sender that can wait loses nothing. A datagram for which
-there is no room is counted as refused, and lost.
+A TCP connection is not read further until the messages read so far are on disk, so no message is lost while the spool
+is full. Datagrams that arrive while it is full are counted as rejected, and lost.
 """
 
 import asyncio
@@ -18,9 +18,9 @@ from metronome.auth.authorizer import Authorizer
 from metronome.config import ENV_PREFIX
 from metronome.enrich.addresses import normalize_address
 from metronome.errors import ConfigurationError, MetronomeError, PayloadTooLarge, SpoolFull, Unauthorized, Unavailable
-from metronome.protocol import Request
-from metronome.protocols.syslog import messages as syslog
 from metronome.protocols.syslog.frames import SyslogFrameReader, strip_frame
+from metronome.protocols.syslog.messages import parse_messages
+from metronome.retry import Backoff, retry
 from metronome.scopes import Scope
 from metronome.times import format_timestamp
 from metronome.web.handlers import IngestContext
@@ -29,36 +29,34 @@ log = structlog.get_logger()
 
 FRAME_MAX_BYTES: Final = 64 * 1024
 MAX_CONNECTIONS: Final = 1000
-"""So many senders may be connected to one process."""
+"""The maximum number of TCP connections of one process."""
 IDLE_TIMEOUT_SECONDS: Final = 4 * 3600.0
-"""A connection over which nothing comes for so long is closed: its sender may be gone without a word."""
+"""A TCP connection is closed if it is idle for so long: the sender may have gone without closing it."""
 
 _READ_BYTES: Final = 64 * 1024
-_RETRY_SECONDS: Final = 0.5
-"""How long a connection rests when there is no room on the disk."""
+_BACKOFF: Final = Backoff(0.5, 0.5)
 _DRAIN_IDLE_SECONDS: Final = 0.1
-"""When the service stops, a connection over which nothing comes for so long has nothing under way."""
+"""At shutdown, a connection is closed once it is idle for so long."""
 _DRAIN_MAX_SECONDS: Final = 1.0
-"""And so long others are listened to."""
+"""How long connections that are not idle are read at shutdown."""
 _MAX_WAITING_BYTES: Final = 16 * 2**20
 _MAX_WAITING_DATAGRAMS: Final = 50_000
-"""How many datagrams may wait for the disk."""
+"""How many datagrams may wait to be stored."""
 _RECEIVE_BUFFER_BYTES: Final = 4 * 2**20
-"""What of datagrams the system is asked to hold until they are read."""
+"""How many bytes of datagrams the operating system should buffer."""
 
 
 def validate_syslog_access(authorizer: Authorizer) -> None:
-    """See that events are taken without a key, which syslog has no place for.
+    """Check that events may be sent without a key, as syslog cannot carry one.
 
     Raises:
-        ConfigurationError: they are not.
+        ConfigurationError: they may not.
 
     """
     if Scope.TICK not in authorizer.anonymous_permissions().scopes:
         raise ConfigurationError(
-            f"{ENV_PREFIX}SYSLOG_PORT is set, but {ENV_PREFIX}PUBLIC lets nobody send without a key, and syslog "
-            f"has no place "
-            "for one"
+            f"{ENV_PREFIX}SYSLOG_PORT is set, but {ENV_PREFIX}PUBLIC does not allow sending without a key, and syslog "
+            "cannot carry one"
         )
 
 
@@ -71,23 +69,21 @@ async def run_syslog_listener(
     reuse_port: bool = False,
     idle_timeout_seconds: float = IDLE_TIMEOUT_SECONDS,
 ) -> AsyncIterator[None]:
-    """Listen for syslog over TCP and UDP while the block runs; as it ends, keep what has come whole.
+    """Listen for syslog over TCP and UDP while the block runs; at its end, store the complete messages.
 
     Args:
         ingest: where the messages go.
-        host: the address to listen at.
-        port: of both.
-        reuse_port: whether other processes listen there too.
-        idle_timeout_seconds: how long a connection may be silent.
+        host: the address to listen on.
+        port: of both protocols.
+        reuse_port: whether other processes listen on the port too.
+        idle_timeout_seconds: how long a TCP connection may be idle.
 
     Raises:
-        OSError: the address cannot be listened on.
+        OSError: the address is not available.
 
     """
-    connections, datagrams = (
-        SyslogConnections(ingest, idle_timeout_seconds=idle_timeout_seconds),
-        SyslogDatagrams(ingest),
-    )
+    connections = SyslogConnections(ingest, idle_timeout_seconds=idle_timeout_seconds)
+    datagrams = SyslogDatagrams(ingest)
     async with contextlib.AsyncExitStack() as listeners:
         server = await asyncio.start_server(connections.serve, host, port, reuse_port=reuse_port or None, backlog=1024)
         listeners.push_async_callback(connections.stop, server)
@@ -97,18 +93,18 @@ async def run_syslog_listener(
         listeners.push_async_callback(datagrams.stop, transport)
         with contextlib.suppress(OSError):
             transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
-        for kind in ("tcp", "udp"):
-            log.info("listening", url=f"syslog+{kind}://{host}:{port}")
+        for transport_name in ("tcp", "udp"):
+            log.info("listening", url=f"syslog+{transport_name}://{host}:{port}")
         yield
 
 
 class SyslogConnections:
-    """Senders over TCP.
+    """Receive messages over TCP.
 
     Args:
-        ingest: where their messages go.
-        idle_timeout_seconds: how long a connection may be silent.
-        max_connections: how many there may be at a time.
+        ingest: where messages go.
+        idle_timeout_seconds: how long a connection may be idle.
+        max_connections: the maximum number of concurrent connections.
 
     """
 
@@ -128,22 +124,22 @@ class SyslogConnections:
         self._drain_deadline = float("inf")
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Take what comes over one connection, until it ends."""
+        """Serve one connection until it ends."""
         task = asyncio.current_task()
         try:
             if task is None or len(self._tasks) >= self._max_connections:
                 self._ingest.telemetry.count_rejection(
-                    Unavailable(f"{self._max_connections} senders are connected already")
+                    Unavailable(f"the limit of {self._max_connections} connections is reached")
                 )
                 return
             self._tasks.add(task)
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            remote = str((writer.get_extra_info("peername") or ("",))[0])
-            await self._ingest_connection(reader, normalize_address(remote) or remote)
+            peer = str((writer.get_extra_info("peername") or ("",))[0])
+            await self._ingest_connection(reader, normalize_address(peer) or peer)
         except MetronomeError as error:
             self._ingest.telemetry.count_rejection(error)
         except OSError:
-            # The sender is gone: what it had sent is kept.
+            # The sender has gone; the messages that it sent are stored.
             pass
         finally:
             if task is not None:
@@ -151,36 +147,36 @@ class SyslogConnections:
             writer.close()
 
     async def stop(self, server: asyncio.Server) -> None:
-        """Let no more senders in, take what those who are there have sent, and hang up."""
+        """Accept no more connections, store the messages that have been sent, and close the connections."""
         server.close()
         self._drain_deadline = self._loop.time() + _DRAIN_MAX_SECONDS
-        for reading in self._read_timeouts:
-            # One that has just run out of time cannot be given less.
+        for read_timeout in self._read_timeouts:
+            # A timeout that has just expired cannot be changed.
             with contextlib.suppress(RuntimeError):
-                reading.reschedule(self._loop.time() + _DRAIN_IDLE_SECONDS)
-        # Those who have just come in have no task yet.
+                read_timeout.reschedule(self._loop.time() + _DRAIN_IDLE_SECONDS)
+        # Connections that have just been accepted have no task yet.
         await asyncio.sleep(0)
         while self._tasks:
             await asyncio.wait(self._tasks)
 
     async def _ingest_connection(self, reader: asyncio.StreamReader, client_ip: str) -> None:
-        frames = SyslogFrameReader(FRAME_MAX_BYTES)
-        cut = 0
+        frame_reader = SyslogFrameReader(FRAME_MAX_BYTES)
+        truncated_lines = 0
         while data := await self._read(reader):
-            whole, lost = frames.feed(data)
-            await self._ingest_with_retry(whole, client_ip)
-            for _ in range(frames.truncated_lines - cut):
+            frames, too_large = frame_reader.feed(data)
+            await self._ingest_frames(frames, client_ip)
+            for _ in range(frame_reader.truncated_lines - truncated_lines):
                 self._ingest.telemetry.count_rejection(
-                    PayloadTooLarge(f"a line is over {FRAME_MAX_BYTES} bytes, and was cut")
+                    PayloadTooLarge(f"a line is over {FRAME_MAX_BYTES} bytes and was truncated")
                 )
-            cut = frames.truncated_lines
-            if lost is not None:
-                raise lost
+            truncated_lines = frame_reader.truncated_lines
+            if too_large is not None:
+                raise too_large
         if data is not None:
-            await self._ingest_with_retry(frames.finish(), client_ip)
+            await self._ingest_frames(frame_reader.finish(), client_ip)
 
     async def _read(self, reader: asyncio.StreamReader) -> bytes | None:
-        """Return what came: nothing if the sender has ended or is silent, None if the service stops."""
+        """Return received bytes: none if the connection has ended or is idle, None if the server stops."""
         if self._loop.time() >= self._drain_deadline:
             return None
         limit = asyncio.timeout(_DRAIN_IDLE_SECONDS if self._is_stopping else self._idle_timeout_seconds)
@@ -193,19 +189,26 @@ class SyslogConnections:
         finally:
             self._read_timeouts.discard(limit)
 
-    async def _ingest_with_retry(self, frames: Sequence[bytes], client_ip: str) -> None:
-        """Take messages, however long the disk takes."""
-        for part in _split_batches(frames, self._ingest.config.batch_max_events):
-            while True:
-                try:
-                    await _ingest_messages(self._ingest, part, client_ip)
-                    break
-                except Unavailable as error:
-                    self._ingest.telemetry.count_rejection(error)
-                    if self._is_stopping:
-                        log.warning("syslog_lost", messages=len(part), reason=str(error))
-                        break
-                    await asyncio.sleep(_RETRY_SECONDS)
+    async def _ingest_frames(self, frames: Sequence[bytes], client_ip: str) -> None:
+        for batch in _split_batches(frames, self._ingest.config.batch_max_events):
+            try:
+                await _store_messages(self._ingest, batch, client_ip)
+            except Unavailable:
+                # Only now: `retry` takes longer than storing a few messages.
+                await self._retry(batch, client_ip)
+
+    async def _retry(self, frames: Sequence[bytes], client_ip: str) -> None:
+        """Store messages as soon as that is possible; at shutdown they are lost."""
+        try:
+            await retry(
+                lambda: _store_messages(self._ingest, frames, client_ip),
+                _BACKOFF,
+                should_retry=lambda error: isinstance(error, Unavailable) and not self._is_stopping,
+                on_retry=lambda error, _: self._ingest.telemetry.count_rejection(error),
+            )
+        except Unavailable as error:
+            self._ingest.telemetry.count_rejection(error)
+            log.warning("syslog_lost", messages=len(frames), reason=str(error))
 
     @property
     def _is_stopping(self) -> bool:
@@ -213,10 +216,10 @@ class SyslogConnections:
 
 
 class SyslogDatagrams(asyncio.DatagramProtocol):
-    """Messages over UDP.
+    """Receive messages over UDP.
 
     Args:
-        ingest: where they go.
+        ingest: where messages go.
 
     """
 
@@ -228,10 +231,10 @@ class SyslogDatagrams(asyncio.DatagramProtocol):
         self._ingest_task: asyncio.Task[None] | None = None
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        """Take one message, and hand on all that wait once the disk has taken those before."""
-        full = self._waiting_bytes + len(data) > _MAX_WAITING_BYTES or self._waiting_count >= _MAX_WAITING_DATAGRAMS
-        if full:
-            self._ingest.telemetry.count_rejection(SpoolFull("datagrams come faster than the disk takes them"))
+        """Add a message to the waiting ones, which are stored together once those before are on disk."""
+        is_full = self._waiting_bytes + len(data) > _MAX_WAITING_BYTES or self._waiting_count >= _MAX_WAITING_DATAGRAMS
+        if is_full:
+            self._ingest.telemetry.count_rejection(SpoolFull("datagrams arrive faster than they can be stored"))
             return
         frames = strip_frame(data)
         if frames:
@@ -242,7 +245,7 @@ class SyslogDatagrams(asyncio.DatagramProtocol):
                 self._ingest_task = asyncio.create_task(self._ingest_waiting())
 
     async def stop(self, transport: asyncio.DatagramTransport) -> None:
-        """Hear no more, and take what was heard."""
+        """Stop receiving, and store the messages that were received."""
         transport.close()
         if self._ingest_task is not None:
             await self._ingest_task
@@ -250,44 +253,39 @@ class SyslogDatagrams(asyncio.DatagramProtocol):
     async def _ingest_waiting(self) -> None:
         try:
             while self._waiting:
-                # What has come in the same turn of the loop goes together.
+                # Store the messages of one turn of the event loop together.
                 await asyncio.sleep(0)
                 waiting, self._waiting = self._waiting, defaultdict(list)
                 self._waiting_bytes = self._waiting_count = 0
-                await asyncio.gather(*(self._ingest_from_client(sender, frames) for sender, frames in waiting.items()))
+                await asyncio.gather(*(self._ingest_from_client(peer, frames) for peer, frames in waiting.items()))
         finally:
             self._ingest_task = None
 
-    async def _ingest_from_client(self, client_ip: str, frames: Sequence[bytes]) -> None:
-        for part in _split_batches(frames, self._ingest.config.batch_max_events):
+    async def _ingest_from_client(self, peer: str, frames: Sequence[bytes]) -> None:
+        for batch in _split_batches(frames, self._ingest.config.batch_max_events):
             try:
-                await _ingest_messages(self._ingest, part, normalize_address(client_ip) or client_ip)
+                await _store_messages(self._ingest, batch, normalize_address(peer) or peer)
             except MetronomeError as error:
-                for _ in part:
+                for _ in batch:
                     self._ingest.telemetry.count_rejection(error)
 
 
-async def _ingest_messages(ingest: IngestContext, frames: Sequence[bytes], client_ip: str) -> None:
-    """Take messages; what returns is on disk.
+async def _store_messages(ingest: IngestContext, frames: Sequence[bytes], client_ip: str) -> None:
+    """Store messages; they are on disk when this returns.
 
     Raises:
-        Unauthorized: nothing is taken without a key any more.
-        SpoolFull: there is no room, and none was taken.
+        Unauthorized: sending without a key is no longer allowed.
+        SpoolFull: no message was stored.
 
     """
-    grant = ingest.authorizer.anonymous_permissions(client_address=client_ip)
-    if Scope.TICK not in grant.scopes:
-        raise Unauthorized("syslog cannot carry a key, and events without one are not taken here")
-    request = Request(
-        syslog.MESSAGE_SEPARATOR.join(frames),
-        "",
-        len(frames),
-        client_ip=client_ip,
-        received_at=format_timestamp(datetime.fromtimestamp(ingest.clock(), UTC)),
-        is_trusted=Scope.IMPORT in grant.scopes,
-        config=ingest.config,
-    )
-    await ingest.intake.ingest(syslog, request)
+    scopes = ingest.authorizer.anonymous_permissions(client_address=client_ip).scopes
+    if Scope.TICK not in scopes:
+        raise Unauthorized("events need a key, which syslog cannot carry")
+    received_at = format_timestamp(datetime.fromtimestamp(ingest.clock(), UTC))
+    events = parse_messages(frames, received_at, client_ip, ingest.config)
+    result = await ingest.intake.store(events, is_trusted=Scope.IMPORT in scopes)
+    for error in result.rejected.values():
+        ingest.telemetry.count_rejection(error)
 
 
 def _split_batches(frames: Sequence[bytes], size: int) -> Iterator[Sequence[bytes]]:

@@ -1,4 +1,4 @@
-"""Syslog over TCP: frames are told apart however the bytes come in pieces."""
+"""Splitting syslog over TCP into messages."""
 
 import pytest
 from hypothesis import given
@@ -10,18 +10,18 @@ MAX = 40
 
 
 def frames_of(*pieces: bytes, max_bytes: int = MAX) -> tuple[list[bytes], bool]:
-    """Return all frames of a connection that ends behind these pieces, and whether framing was lost before."""
-    frames, found = SyslogFrameReader(max_bytes), list[bytes]()
+    """Return all frames of a connection that ends after these pieces, and whether it ended with an error."""
+    reader, frames = SyslogFrameReader(max_bytes), list[bytes]()
     for piece in pieces:
-        whole, lost = frames.feed(piece)
-        found += whole
-        if lost is not None:
-            return found, True
-    return found + frames.finish(), False
+        complete, too_large = reader.feed(piece)
+        frames += complete
+        if too_large is not None:
+            return frames, True
+    return frames + reader.finish(), False
 
 
 @pytest.mark.parametrize(
-    ("sent", "found"),
+    ("sent", "expected"),
     [
         (b"<13>a\n<13>b\n", [b"<13>a", b"<13>b"]),
         (b"<13>a\0<13>b\0", [b"<13>a", b"<13>b"]),
@@ -43,47 +43,45 @@ def frames_of(*pieces: bytes, max_bytes: int = MAX) -> tuple[list[bytes], bool]:
         (b"<13>" + b"x" * (MAX - 4) + b"\n<13>b\n", [b"<13>" + b"x" * (MAX - 4), b"<13>b"]),
     ],
 )
-def test_each_frame_says_how_it_is_bounded(sent: bytes, found: list[bytes]) -> None:
-    assert frames_of(sent) == (found, False)
+def test_both_ways_of_framing_may_be_mixed(sent: bytes, expected: list[bytes]) -> None:
+    assert frames_of(sent) == (expected, False)
 
 
-def test_what_is_counted_and_has_not_come_whole_is_no_frame() -> None:
+def test_an_incomplete_counted_frame_is_dropped() -> None:
     assert frames_of(b"5 <13>a9 <13>b") == ([b"<13>a"], False)
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\0"])
-def test_of_a_line_that_is_too_long_the_rest_is_skipped(end: bytes) -> None:
-    frames = SyslogFrameReader(10)
-    whole, lost = frames.feed(b"<13>" + b"x" * 100)
-    assert (whole, lost) == ([b"<13>xxxxxx"], None)
-    assert frames.feed(b"y" * 100) == ([], None)
-    assert frames.feed(b"z" + end + b"<13>b" + end) == ([b"<13>b"], None)
-    assert frames.truncated_lines == 1
-    assert frames.finish() == []
+def test_skips_the_rest_of_a_line_that_is_too_long(end: bytes) -> None:
+    reader = SyslogFrameReader(10)
+    assert reader.feed(b"<13>" + b"x" * 100) == ([b"<13>xxxxxx"], None)
+    assert reader.feed(b"y" * 100) == ([], None)
+    assert reader.feed(b"z" + end + b"<13>b" + end) == ([b"<13>b"], None)
+    assert reader.truncated_lines == 1
+    assert reader.finish() == []
 
 
-def test_a_line_that_is_too_long_may_be_the_last() -> None:
+def test_truncates_the_last_line() -> None:
     assert frames_of(b"<13>" + b"x" * 100, max_bytes=10) == ([b"<13>xxxxxx"], False)
 
 
-@pytest.mark.parametrize("promise", [MAX + 1, 10**9, 10**19 - 1])
-def test_a_promise_of_too_much_ends_it_and_what_came_before_is_kept(promise: int) -> None:
-    frames = SyslogFrameReader(MAX)
-    whole, lost = frames.feed(b"<13>a\n5 <13>b%d <" % promise)
-    assert whole == [b"<13>a", b"<13>b"]
-    assert lost is not None
-    assert f"promises {promise} bytes, and {MAX} are taken" in str(lost)
+@pytest.mark.parametrize("length", [MAX + 1, 10**9, 10**19 - 1])
+def test_a_counted_frame_over_the_limit_is_an_error_after_the_frames_before_it(length: int) -> None:
+    frames, too_large = SyslogFrameReader(MAX).feed(b"<13>a\n5 <13>b%d <" % length)
+    assert frames == [b"<13>a", b"<13>b"]
+    assert too_large is not None
+    assert f"a message of {length} bytes is over the limit of {MAX} bytes" in str(too_large)
 
 
-def test_more_digits_than_any_count_has_are_a_line() -> None:
+def test_a_number_with_too_many_digits_is_a_line() -> None:
     assert frames_of(b"1" * 20 + b" <\n") == ([b"1" * 20 + b" <"], False)
 
 
-def test_no_more_is_held_than_a_frame_may_have() -> None:
-    frames = SyslogFrameReader(MAX)
+def test_buffers_at_most_one_frame() -> None:
+    reader = SyslogFrameReader(MAX)
     for _ in range(1000):
-        frames.feed(b"x" * 100)
-        assert len(frames._buffer) <= MAX + 100  # what it takes in memory is nowhere else to be seen
+        reader.feed(b"x" * 100)
+        assert len(reader._buffer) <= MAX + 100  # memory use has no public attribute
 
 
 _pieces = st.one_of(
@@ -94,7 +92,7 @@ _pieces = st.one_of(
 
 
 @given(st.lists(_pieces, max_size=12).map(b"".join), st.data())
-def test_any_pieces_give_the_same_frames(sent: bytes, data: st.DataObject) -> None:
+def test_frames_do_not_depend_on_how_the_bytes_are_split(sent: bytes, data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.lists(st.integers(0, len(sent)), max_size=10)))
     pieces = [sent[start:end] for start, end in zip([0, *cuts], [*cuts, len(sent)], strict=True)]
     assert frames_of(*pieces) == frames_of(sent)
@@ -102,14 +100,14 @@ def test_any_pieces_give_the_same_frames(sent: bytes, data: st.DataObject) -> No
 
 
 @given(st.lists(st.binary(min_size=1, max_size=30).map(lambda text: b"<13>" + text.strip(b"\r\n\0")), max_size=20))
-def test_what_is_counted_comes_out_as_it_went_in(messages: list[bytes]) -> None:
+def test_returns_counted_frames_unchanged(messages: list[bytes]) -> None:
     sent = b"".join(b"%d %b" % (len(message), message) for message in messages)
     assert frames_of(sent) == ([message.replace(b"\0", "\ufffd".encode()) for message in messages], False)
 
 
 @given(st.binary())
-def test_no_frame_is_empty_or_has_a_nul_in_it(sent: bytes) -> None:
-    found, _ = frames_of(sent)
-    assert all(found)
-    assert not [frame for frame in found if b"\0" in frame]
-    assert max(map(len, found), default=0) <= 3 * MAX
+def test_no_frame_is_empty_or_contains_a_nul(sent: bytes) -> None:
+    frames, _ = frames_of(sent)
+    assert all(frames)
+    assert not [frame for frame in frames if b"\0" in frame]
+    assert max(map(len, frames), default=0) <= 3 * MAX

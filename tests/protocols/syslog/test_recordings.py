@@ -1,22 +1,21 @@
-"""What senders of syslog really send: recorded from them, with their versions."""
+"""Recordings of real syslog senders, with their versions."""
 
 from typing import Any, Final, Literal, NamedTuple
 
 import pytest
 
-from metronome.event import Event
-from metronome.protocol import Request
-from metronome.protocols.syslog import messages
+from metronome.event import Event, IngestConfig
 from metronome.protocols.syslog.frames import SyslogFrameReader, strip_frame
+from metronome.protocols.syslog.messages import parse_messages
 
-ARRIVAL: Final = "2026-11-22T19:00:00.000Z"
-SENDER: Final = "192.0.2.1"
+RECEIVED_AT: Final = "2026-11-22T19:00:00.000Z"
+CLIENT_IP: Final = "192.0.2.1"
 AGENT: Final = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 MAX_BYTES: Final = 65536
 
 
 class Recording(NamedTuple):
-    """What came over one connection, or as datagrams, and the events that it becomes."""
+    """The bytes of one TCP connection, or datagrams, and the events that they become."""
 
     transport: Literal["tcp", "udp"]
     pieces: list[bytes]
@@ -365,24 +364,22 @@ def frames_of(recording: Recording) -> list[bytes]:
     """Return the messages in a recording."""
     if recording.transport == "udp":
         return [frame for datagram in recording.pieces for frame in strip_frame(datagram)]
-    frames, found = SyslogFrameReader(MAX_BYTES), list[bytes]()
+    reader, frames = SyslogFrameReader(MAX_BYTES), list[bytes]()
     for piece in recording.pieces:
-        whole, lost = frames.feed(piece)
-        assert lost is None
-        found += whole
-    return found + frames.finish()
+        complete, too_large = reader.feed(piece)
+        assert too_large is None
+        frames += complete
+    return frames + reader.finish()
 
 
 @pytest.mark.parametrize("name", RECORDINGS)
-def test_what_a_sender_sends_becomes_these_events(name: str) -> None:
-    body = messages.MESSAGE_SEPARATOR.join(frames_of(RECORDINGS[name]))
-    readings = messages.parse(Request(body, "", 100, client_ip=SENDER, received_at=ARRIVAL))
-    events = [dict(event.fields) for event in readings.events if isinstance(event, Event)]
-    assert events == RECORDINGS[name].events
+def test_converts_a_recording_to_events(name: str) -> None:
+    events = parse_messages(frames_of(RECORDINGS[name]), RECEIVED_AT, CLIENT_IP, IngestConfig())
+    assert [dict(event.fields) for event in events if isinstance(event, Event)] == RECORDINGS[name].events
 
 
 @pytest.mark.parametrize("name", [name for name, recording in RECORDINGS.items() if recording.transport == "tcp"])
-def test_it_is_the_same_however_the_network_cuts_it(name: str) -> None:
+def test_frames_do_not_depend_on_how_the_network_splits_them(name: str) -> None:
     recording = RECORDINGS[name]
     pieces = [bytes([byte]) for byte in b"".join(recording.pieces)]
     assert frames_of(recording._replace(pieces=pieces)) == frames_of(recording)

@@ -1,4 +1,4 @@
-"""Syslog messages, as programs send them: what each becomes."""
+"""Converting syslog messages to events."""
 
 from typing import Any
 
@@ -7,33 +7,32 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.errors import Malformed, SpoolFull
+from metronome.errors import Malformed
 from metronome.event import DocumentContext, Event, IngestConfig, build_document
 from metronome.items import compile_item_pattern
-from metronome.protocol import IngestResult, ParsedRequest, Request
-from metronome.protocols.syslog import messages as syslog
+from metronome.protocols.syslog.messages import parse_message, parse_messages
 from metronome.times import parse_timestamp
 
-ARRIVAL = "2015-01-22T12:00:00.000Z"
-DOOR = DocumentContext(received_at=ARRIVAL, min_timestamp=None, max_timestamp="2030-01-01T00:00:00.000Z")
+RECEIVED_AT = "2015-01-22T12:00:00.000Z"
+CONTEXT = DocumentContext(received_at=RECEIVED_AT, min_timestamp=None, max_timestamp="2030-01-01T00:00:00.000Z")
 HIT = (
     '192.0.2.77 - - [22/Jan/2015:10:30:00 +0100] "GET /data/a.csv?x=1 HTTP/1.1" 200 612 "https://example.org/" "curl/7"'
 )
 
 
 def fields(
-    message: str | bytes, arrival: str = ARRIVAL, sender: str = "", config: IngestConfig | None = None
+    message: str | bytes, received_at: str = RECEIVED_AT, client_ip: str = "", config: IngestConfig | None = None
 ) -> dict[str, Any]:
     frame = message.encode() if isinstance(message, str) else message
-    return dict(syslog.parse_message(frame, arrival, sender, config or IngestConfig()).fields)
+    return dict(parse_message(frame, received_at, client_ip, config or IngestConfig()).fields)
 
 
-def stored(message: str | bytes) -> dict[str, Any]:
+def document_of(message: str | bytes) -> dict[str, Any]:
     frame = message.encode() if isinstance(message, str) else message
-    found: dict[str, Any] = orjson.loads(
-        build_document(syslog.parse_message(frame, ARRIVAL, "", IngestConfig()), DOOR, "spare")
+    document: dict[str, Any] = orjson.loads(
+        build_document(parse_message(frame, RECEIVED_AT, "", IngestConfig()), CONTEXT, "spare")
     )
-    return {name: value for name, value in found.items() if name not in {"event_id", "@version"}}
+    return {name: value for name, value in document.items() if name not in {"event_id", "@version"}}
 
 
 NEW = "2003-10-11T22:14:15.003Z mymachine.example.com"
@@ -225,7 +224,7 @@ PROGRAMS = [
         "<13>Jan 22 09:30:00 ops[99]: hello: world",
         {**USER, "@timestamp": "2015-01-22T09:30:00.000Z", "program": "ops", "procid": "99", "message": "hello: world"},
     ),
-    # NGINX while it starts: its host is empty still
+    # NGINX during its start, with an empty host
     (
         "<189>Jan 22 09:30:00  nginx: 2015/01/22 09:30:00 [notice] 5#5: start worker processes",
         {
@@ -237,7 +236,7 @@ PROGRAMS = [
             "message": "2015/01/22 09:30:00 [notice] 5#5: start worker processes",
         },
     ),
-    # A switch: with the year, and a colon behind the time
+    # A switch, with the year and a colon after the time
     (
         "<189>Jan 22 2015 09:30:00: %ASA-6-302013: Built outbound TCP connection",
         {
@@ -252,10 +251,10 @@ PROGRAMS = [
 ]
 
 
-@pytest.mark.parametrize(("message", "found"), [*RFC_5424, *RFC_3164, *PROGRAMS])
-def test_a_message_and_its_header_are_a_log(message: str, found: dict[str, Any]) -> None:
-    assert fields(message) == found
-    assert stored(message) == {"@timestamp": ARRIVAL, **found}
+@pytest.mark.parametrize(("message", "expected"), [*RFC_5424, *RFC_3164, *PROGRAMS])
+def test_a_message_with_a_header_becomes_a_log(message: str, expected: dict[str, Any]) -> None:
+    assert fields(message) == expected
+    assert document_of(message) == {"@timestamp": RECEIVED_AT, **expected}
 
 
 @pytest.mark.parametrize(
@@ -287,14 +286,14 @@ def test_a_message_and_its_header_are_a_log(message: str, found: dict[str, Any])
         ("<13>@cee: 7", "@cee: 7"),
     ],
 )
-def test_what_cannot_be_read_as_a_header_is_part_of_the_message(message: str | bytes, text: str) -> None:
-    found = fields(message)
-    assert found["message"] == text
-    assert found["event"] == "log"
+def test_an_invalid_header_is_part_of_the_message(message: str | bytes, text: str) -> None:
+    event = fields(message)
+    assert event["message"] == text
+    assert event["event"] == "log"
 
 
 @pytest.mark.parametrize(
-    ("arrival", "time", "stamp"),
+    ("received_at", "time", "timestamp"),
     [
         ("2015-01-01T00:00:05.000Z", "Dec 31 23:59:59", "2014-12-31T23:59:59.000Z"),
         ("2014-12-31T23:59:59.000Z", "Jan  1 00:00:05", "2015-01-01T00:00:05.000Z"),
@@ -304,22 +303,22 @@ def test_what_cannot_be_read_as_a_header_is_part_of_the_message(message: str | b
         ("2015-01-22T12:00:00.000Z", "Jan 2 09:30:00", "2015-01-02T09:30:00.000Z"),
     ],
 )
-def test_a_time_without_a_year_is_the_one_nearest_to_the_arrival(arrival: str, time: str, stamp: str) -> None:
-    assert fields(f"<13>{time} host1 ops: hello", arrival)["@timestamp"] == stamp
+def test_a_time_without_a_year_is_the_one_nearest_to_the_arrival(received_at: str, time: str, timestamp: str) -> None:
+    assert fields(f"<13>{time} host1 ops: hello", received_at)["@timestamp"] == timestamp
 
 
-def test_a_29_february_of_no_year_near_is_no_time() -> None:
+def test_ignores_a_29_february_if_no_adjacent_year_has_one() -> None:
     assert "@timestamp" not in fields("<13>Feb 29 09:30:00 host1 ops: hello", "2018-06-01T00:00:00.000Z")
 
 
-def test_the_sender_is_the_host_where_the_message_names_none() -> None:
-    assert fields("hello", sender="192.0.2.9")["host"] == "192.0.2.9"
-    assert fields("<13>1 - - a - - - hello", sender="192.0.2.9")["host"] == "192.0.2.9"
-    assert fields("<13>1 - h a - - - hello", sender="192.0.2.9")["host"] == "h"
+def test_the_client_is_the_host_of_a_message_without_one() -> None:
+    assert fields("hello", client_ip="192.0.2.9")["host"] == "192.0.2.9"
+    assert fields("<13>1 - - a - - - hello", client_ip="192.0.2.9")["host"] == "192.0.2.9"
+    assert fields("<13>1 - h a - - - hello", client_ip="192.0.2.9")["host"] == "h"
 
 
 @pytest.mark.parametrize(
-    ("data", "found"),
+    ("data", "expected"),
     [
         ('[a x="1" y="2"][b z="3"]', {"x": "1", "y": "2", "z": "3"}),
         ('[a x="1"][b x="2"]', {"x": "1", "b.x": "2"}),
@@ -334,49 +333,49 @@ def test_the_sender_is_the_host_where_the_message_names_none() -> None:
         ('[a host="x" a.b="1"]', {"a.host": "x", "a.a.b": "1"}),
     ],
 )  # fmt: skip
-def test_structured_data_keeps_plain_names_where_they_are_free(data: str, found: dict[str, Any]) -> None:
-    plain = {**USER, "host": "h", "program": "p", "message": "hello"}
-    assert fields(f"<13>1 - h p - - {data} hello") == {**plain, **found}
-    assert stored(f"<13>1 - h p - - {data} hello")["event"] == "log"
+def test_structured_data_becomes_fields_with_names_that_are_free(data: str, expected: dict[str, Any]) -> None:
+    header = {**USER, "host": "h", "program": "p", "message": "hello"}
+    assert fields(f"<13>1 - h p - - {data} hello") == {**header, **expected}
+    assert document_of(f"<13>1 - h p - - {data} hello")["event"] == "log"
 
 
 @pytest.mark.parametrize(
     "header",
     ["", "<190>", "<190>Jan 22 09:30:00 web1 nginx: ", "<190>Jan 22 09:30:00 nginx: ", "<190>1 - web1 nginx - - - "],
 )
-def test_a_line_of_an_access_log_is_a_hit(header: str) -> None:
-    found = fields(header + HIT)
-    assert (found["event"], found["id"], found["format"]) == ("download", "/data/a.csv", "csv")
-    assert (found["clientip"], found["status"], found["url"]) == ("192.0.2.77", 200, "/data/a.csv?x=1")
-    assert found["@timestamp"] == "2015-01-22T09:30:00.000Z"
-    assert "message" not in found
+def test_an_access_log_line_becomes_a_hit(header: str) -> None:
+    hit = fields(header + HIT)
+    assert (hit["event"], hit["id"], hit["format"]) == ("download", "/data/a.csv", "csv")
+    assert (hit["clientip"], hit["status"], hit["url"]) == ("192.0.2.77", 200, "/data/a.csv?x=1")
+    assert hit["@timestamp"] == "2015-01-22T09:30:00.000Z"
+    assert "message" not in hit
     if "web1" in header:
-        assert (found["host"], found["program"], found["severity"]) == ("web1", "nginx", "info")
+        assert (hit["host"], hit["program"], hit["severity"]) == ("web1", "nginx", "info")
 
 
-def test_a_hit_is_read_by_the_operator_s_rule() -> None:
+def test_finds_the_item_of_a_hit_by_the_operator_s_pattern() -> None:
     config = IngestConfig(compile_item_pattern("^/data/(?P<id>[a-z]+)"), frozenset({"example.org"}))
-    found = fields(f"<190>{HIT}", config=config)
-    assert (found["event"], found["id"], found["referer_url"]) == ("view", "a", "https://example.org/")
+    hit = fields(f"<190>{HIT}", config=config)
+    assert (hit["event"], hit["id"], hit["referer_url"]) == ("view", "a", "https://example.org/")
 
 
-def test_a_hit_in_json_is_a_hit_and_its_time_may_be_the_header_s() -> None:
+def test_a_hit_in_json_may_have_the_time_of_the_header() -> None:
     record = '{"remote_addr":"192.0.2.77","request":"GET /a HTTP/1.1","status":"200","time":0.25}'
-    found = fields(f"<190>Jan 22 09:30:00 web1 nginx: {record}")
-    assert (found["event"], found["id"], found["@timestamp"]) == ("view", "/a", "2015-01-22T09:30:00.000Z")
+    hit = fields(f"<190>Jan 22 09:30:00 web1 nginx: {record}")
+    assert (hit["event"], hit["id"], hit["@timestamp"]) == ("view", "/a", "2015-01-22T09:30:00.000Z")
 
 
-def test_the_whole_address_stands_nowhere_in_a_hit_that_is_stored() -> None:
+def test_the_document_of_a_hit_has_no_full_ip_address() -> None:
     odd = '{"remote_addr":"192.0.2.77","request":"GET /a HTTP/1.1","status":200,"a.b":{"c":1}}'
     for message in (HIT, f"<190>Jan 22 09:30:00 web1 nginx: {odd}"):
-        found = stored(message)
-        assert found["clientip"] == "192.0.2.0"
-        assert "192.0.2.77" not in str(found)
+        document = document_of(message)
+        assert document["clientip"] == "192.0.2.0"
+        assert "192.0.2.77" not in str(document)
 
 
 @pytest.mark.parametrize("cookie", ["", "@cee: ", "@cee:", " @cee: "])
 @pytest.mark.parametrize(
-    ("record", "found"),
+    ("record", "expected"),
     [
         ('{"id":"report-7","event":"view"}', {"id": "report-7", "event": "view"}),
         ('{"id":"report-7"}', {"id": "report-7"}),
@@ -387,17 +386,18 @@ def test_the_whole_address_stands_nowhere_in_a_hit_that_is_stored() -> None:
         ("{}", {"event": "log"}),
     ],
 )
-def test_an_object_of_json_is_an_event_with_its_fields(cookie: str, record: str, found: dict[str, Any]) -> None:
+def test_a_json_object_becomes_an_event_with_its_fields(cookie: str, record: str, expected: dict[str, Any]) -> None:
     header = {"facility": "user", "severity": "info", "host": "h", "program": "app"}
     message = f"<14>Jan 22 09:30:00 h app: {cookie}{record}"
-    assert fields(message) == {**header, "@timestamp": "2015-01-22T09:30:00.000Z", **found}
+    assert fields(message) == {**header, "@timestamp": "2015-01-22T09:30:00.000Z", **expected}
 
 
 @pytest.mark.parametrize(
-    ("time", "stamp"),
+    ("time", "timestamp"),
     [
         ('"ts":"2015-01-20T00:00:00Z"', "2015-01-20T00:00:00.000Z"),
         ('"time":1421712000', "2015-01-20T00:00:00.000Z"),
+        ('"time":"20/Jan/2015:00:00:00 +0000"', "2015-01-20T00:00:00.000Z"),
         ('"@timestamp":"2015-01-20T00:00:00+01:00"', "2015-01-19T23:00:00.000Z"),
         ('"time":0.25', "2015-01-22T09:30:00.000Z"),
         ('"time":"09:30"', "2015-01-22T09:30:00.000Z"),
@@ -406,36 +406,23 @@ def test_an_object_of_json_is_an_event_with_its_fields(cookie: str, record: str,
         ('"ts":{"a":1}', "2015-01-22T09:30:00.000Z"),
     ],
 )
-def test_the_time_in_json_counts_where_it_is_one(time: str, stamp: str) -> None:
-    assert stored('<14>Jan 22 09:30:00 h app: {"event":"e",%s}' % time)["@timestamp"] == stamp  # noqa: UP031
+def test_a_valid_time_in_json_takes_precedence(time: str, timestamp: str) -> None:
+    assert document_of('<14>Jan 22 09:30:00 h app: {"event":"e",%s}' % time)["@timestamp"] == timestamp  # noqa: UP031
 
 
-def test_without_any_time_the_arrival_counts() -> None:
+def test_a_message_without_a_time_has_the_time_of_arrival() -> None:
     for message in ("hello", '{"event":"e","time":"?"}', "<13>1 - h a - - - hello"):
-        assert stored(message)["@timestamp"] == ARRIVAL
+        assert document_of(message)["@timestamp"] == RECEIVED_AT
 
 
-def test_what_fits_no_field_keeps_the_message_whole() -> None:
+def test_keeps_the_original_of_a_message_with_nested_fields() -> None:
     message = '<14>Jan 22 09:30:00 h app: {"event":"e","inner":{"a":1}}'
-    assert stored(message)["event.original"] == message
+    assert document_of(message)["event.original"] == message
 
 
-def request_of(*messages: bytes) -> Request:
-    return Request(
-        syslog.MESSAGE_SEPARATOR.join(messages), "", len(messages), client_ip="192.0.2.9", received_at=ARRIVAL
-    )
-
-
-def test_a_request_holds_messages() -> None:
-    readings = list(syslog.parse(request_of(b"<13>a", b"b")).events)
-    assert [event.fields["message"] for event in readings if isinstance(event, Event)] == ["a", "b"]
-
-
-def test_nothing_is_answered_and_there_is_no_key() -> None:
-    request = request_of(b"a")
-    assert syslog.extract_key(request) == ""
-    assert syslog.reply(request, ParsedRequest([], is_batch=True), IngestResult(1, {})).body == b""
-    assert syslog.reply_error(request, SpoolFull("full")).body == b""
+def test_parses_several_messages() -> None:
+    events = parse_messages([b"<13>a", b"b"], RECEIVED_AT, "192.0.2.9", IngestConfig())
+    assert [event.fields["message"] for event in events if isinstance(event, Event)] == ["a", "b"]
 
 
 _headers = st.sampled_from(
@@ -461,18 +448,19 @@ _texts = st.one_of(
 
 
 @given(st.lists(_headers, max_size=3).map("".join), _texts)
-def test_any_text_is_an_event_that_can_be_stored_or_is_refused(header: str, text: str) -> None:
-    (reading,) = syslog.parse(request_of((header + text).replace("\0", " ").encode(errors="replace"))).events
-    assert isinstance(reading, Event)
+def test_any_text_becomes_a_document_or_is_rejected(header: str, text: str) -> None:
+    frame = (header + text).replace("\0", " ").encode(errors="replace")
+    (event,) = parse_messages([frame], RECEIVED_AT, "192.0.2.9", IngestConfig())
+    assert isinstance(event, Event)
     try:
-        found = orjson.loads(build_document(reading, DOOR, "spare"))
+        document = orjson.loads(build_document(event, CONTEXT, "spare"))
     except Malformed as error:
-        assert "is no time" in str(error) or "more than a day ahead" in str(error)  # noqa: PT017
+        assert "time" in str(error) or "more than a day ahead" in str(error)  # noqa: PT017  # either may happen
     else:
-        assert parse_timestamp(found["@timestamp"])
+        assert parse_timestamp(document["@timestamp"])
 
 
 @given(st.binary().filter(lambda frame: b"\0" not in frame))
-def test_any_bytes_are_an_event(frame: bytes) -> None:
-    (reading,) = syslog.parse(request_of(frame)).events
-    assert isinstance(reading, (Event, Malformed))
+def test_any_bytes_become_an_event(frame: bytes) -> None:
+    (event,) = parse_messages([frame], RECEIVED_AT, "192.0.2.9", IngestConfig())
+    assert isinstance(event, (Event, Malformed))
