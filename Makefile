@@ -66,7 +66,7 @@ format: $(INSTALLED_DEV) ## put the code in order
 	$(BIN)/ruff format
 
 .PHONY: docs
-docs: $(INSTALLED) ## write the generated docs and dashboards
+docs: $(INSTALLED_DEV) ## write the generated docs, dashboards and the minified beacon
 	$(BIN)/python docs/generate.py
 	$(BIN)/python -m kibana
 

@@ -1,4 +1,4 @@
-"""Write docs/configuration.md from the table of settings; with --check, compare it."""  # noqa: INP001  # a script of its own
+"""Write docs/configuration.md and the minified beacon; with --check, compare them with their sources."""  # noqa: INP001  # a script of its own
 
 import sys
 from collections.abc import Callable
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from pydantic.fields import FieldInfo
+from rjsmin import jsmin
 
 from metronome.config import ENV_PREFIX, Settings, format_default
 
@@ -58,8 +59,14 @@ def _row(name: str, field: FieldInfo) -> str:
     return f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |\n"
 
 
+def beacon() -> bytes:
+    """Return the script for web pages without comments and white space."""
+    return str(jsmin((ROOT / "metronome/web/beacon.js").read_text())).encode()
+
+
 GENERATED: Final[dict[str, tuple[Callable[[], bytes], str]]] = {
     "docs/configuration.md": (page, "metronome/config.py"),
+    "metronome/web/beacon.min.js": (beacon, "metronome/web/beacon.js"),
 }
 """Each file, how it is made, and of what."""
 

@@ -5,7 +5,6 @@ from importlib.resources import files
 from typing import Final, NamedTuple
 
 from aiohttp import hdrs, web
-from rjsmin import jsmin
 
 from metronome.web.negotiation import accepts_gzip, build_etag, matches_etag
 from metronome.web.problems import ALLOW_ANY_ORIGIN
@@ -27,15 +26,10 @@ class _ScriptVariant(NamedTuple):
     headers: dict[str, str]
 
 
-def build_script() -> bytes:
-    """Return the script as served: without comments and white space; all names are those of the source."""
-    source = files("metronome.web").joinpath("beacon.js").read_text(encoding="utf-8")
-    return str(jsmin(source)).encode()
-
-
 def beacon_routes() -> list[web.RouteDef]:
     """Return the route ``GET /metronome.js``."""
-    body = build_script()
+    # Written by `make docs` from beacon.js.
+    body = files("metronome.web").joinpath("beacon.min.js").read_bytes()
     compressed = gzip.compress(body, mtime=0)
     plain = _ScriptVariant(body, {**_BEACON_HEADERS, hdrs.ETAG: build_etag(body)})
     gzipped = _ScriptVariant(
