@@ -1,18 +1,13 @@
-"""The event, and the Logstash document that it becomes.
+"""Events, and the Logstash documents that are built from them.
 
-An event is flat JSON with any parameters. Its document loses nothing of it and is refused by no
-mapping: what fits stands at the top level under its own name, all else as text in ``params``, and
-where anything had to be changed the untouched event in ``event.original``.
+An event is flat JSON with any fields. Its document loses nothing, and no mapping rejects it: fields that fit are at the
+top level under their own names, all others are texts in ``params``, and if anything had to be changed, the unchanged
+event is in ``event.original``.
 
-Every document begins with ``@timestamp`` and ``event_id``, in this order, so that a store can take
-index and identity from its head without parsing the rest (`head_pattern`).
+Every document begins with ``@timestamp`` and ``event_id``, in this order, so that a store can read index and ID without
+parsing the rest (`DOCUMENT_HEAD_PATTERN`).
 
-Documents that come back as documents: from the archive, where they were put as the door made them.
-
-They go into the store as they are. So each is looked at first: whatever `metronome.event.document` makes passes
-unchanged, and what no door has made is refused.
-
-Names for events that bring none, so that each is known again wherever it goes.
+Documents that come back, from the archive, are validated: every document that `build_document` builds is valid.
 """
 
 import hashlib
@@ -61,32 +56,32 @@ from metronome.items import ItemPattern
 from metronome.times import parse_timestamp
 
 REPEATED_FIELDS: Final = "[repeated]"
-"""Under this name a dialect lists fields that were given twice: no plain one, so that the event is kept whole."""
+"""The name under which a protocol lists repeated fields. It is not a top-level name, so the whole event is stored."""
 
 TOP_LEVEL_MAX_FIELDS: Final = 100
-"""A document's fields past this many go to ``params``: one event must not use up an index's mapping."""
+"""Further fields of a document go to ``params``, so that one event cannot use up an index's mapping."""
 
 DOCUMENT_HEAD_PATTERN: Final = rb'\{"@timestamp":"(\d{4})-(\d\d)-(\d\d)T[0-9:.]++Z","event_id":("(?:[^"\\]++|\\.)++")'
-"""How each document begins: year, month and day of its UTC day, and its identity as JSON text."""
+"""The beginning of each document: year, month and day of its UTC day, and its ID as a JSON string."""
 
 _NO_FIELDS: Final[frozenset[str]] = frozenset()
 _NOT_A_BOT = (None, False, "", 0, "0", "false")
 _LONG_MAX = 2**63
 _UNSIGNED_LONG_MAX = 2**64
-"""Whole numbers below this one are read digit by digit."""
+"""JSON integers below this limit are parsed exactly."""
 _NAME_SAFE_CHARACTERS = NAME_MAX_BYTES // 4
-"""So many characters are within `NAME_MAX_BYTES` in any case."""
+"""A text of this length is within `NAME_MAX_BYTES` in any case."""
 _EVENT_ID_SAFE_CHARACTERS = EVENT_ID_MAX_BYTES // 4
 _UNKNOWN_EVENT = "unknown"
 
 
 class Event(NamedTuple):
-    """One thing that happened, as a dialect read it.
+    """An event as a protocol parsed it.
 
     Attributes:
-        fields: its parameters, under the names that the sender or the dialect gave them.
-        original: what came in, where it can say more than *fields* (a number of thirty digits); or what finds it
-            when it is asked for, with *fields*.
+        fields: under the names that the sender or the protocol gave them.
+        original: the event as it was received, if that can be more exact than *fields* (a number of thirty digits), or
+            a function that finds it when it is needed, given *fields*.
 
     """
 
@@ -160,54 +155,53 @@ class DocumentContext:
 
 
 def build_document(event: Event, context: DocumentContext, generated_id: str) -> bytes:
-    """Encode an event as its Logstash document: one line of JSON, without a line's end.
+    """Encode an event as its Logstash document: a line of JSON, without the line feed.
 
-    The same event with the same ``event_id`` and time gives the same document, so that a resend
-    lands on itself.
+    The same event with the same ``event_id`` and time is the same document, so that a resent event replaces itself.
 
     Args:
-        event: what came in.
-        context: what is known where it came in.
-        generated_id: the identity of an event that brings none.
+        event: the event.
+        context: what depends on the time of receipt.
+        generated_id: the ID if the event has none.
 
     Raises:
-        Malformed: its time is none or is not taken, or its ``id``, ``event``, ``format`` or
-            ``event_id`` is too long. The message says which and what to change.
+        Malformed: the timestamp is not valid or not accepted, or ``id``, ``event``, ``format``, ``bot`` or ``event_id``
+            is too long.
 
     """
-    shape = _FIELD_LAYOUTS[tuple(event.fields)]
+    layout = _FIELD_LAYOUTS[tuple(event.fields)]
     event = (
-        _anonymize_event(event, shape.address_fields)
-        if shape.address_fields and context.config.anonymize_addresses
+        _anonymize_event(event, layout.address_fields)
+        if layout.address_fields and context.config.anonymize_addresses
         else event
     )
     fields = event.fields
     odd: dict[str, Any] = {}
-    if shape.all_top_level and _all_scalar(fields):
+    if layout.all_top_level and _all_scalar(fields):
         doc = {"@timestamp": context.received_at, "event_id": generated_id, "@version": "1", **fields}
     else:
         doc = {"@timestamp": context.received_at, "event_id": generated_id, "@version": "1"}
         _split_fields(fields, doc, odd)
-    if shape.timestamp_fields:
-        doc["@timestamp"] = _extract_timestamp(shape.timestamp_fields, doc, odd, context)
-    if shape.has_event_id:
+    if layout.timestamp_fields:
+        doc["@timestamp"] = _extract_timestamp(layout.timestamp_fields, doc, odd, context)
+    if layout.has_event_id:
         _set_event_id(doc, generated_id)
     item, event_name = doc.get("id"), doc.get("event")
     if not (type(item) is str and 0 < len(item) <= _NAME_SAFE_CHARACTERS):
         _set_item_id(doc, item)
-    if shape.has_format_or_bot or not (type(event_name) is str and 0 < len(event_name) <= _NAME_SAFE_CHARACTERS):
+    if layout.has_format_or_bot or not (type(event_name) is str and 0 < len(event_name) <= _NAME_SAFE_CHARACTERS):
         _set_event_type(doc, odd)
-    if shape.referrer_fields:
-        _set_referrer(shape.referrer_fields, doc, odd, context)
-    if shape.has_number_or_address:
+    if layout.referrer_fields:
+        _set_referrer(layout.referrer_fields, doc, odd, context)
+    if layout.has_number_or_address:
         _convert_numbers_and_address(doc, odd, context)
-    if shape.can_enrich and context.config.enrichment is not None:
-        kept = (
-            frozenset([name for name in shape.enriched_fields if fields[name] not in EMPTY_VALUES])
-            if shape.enriched_fields
+    if layout.can_enrich and context.config.enrichment is not None:
+        sender_fields = (
+            frozenset([name for name in layout.enriched_fields if fields[name] not in EMPTY_VALUES])
+            if layout.enriched_fields
             else _NO_FIELDS
         )
-        context.config.enrichment.enrich(doc, kept, fields.get("clientip"), context.received_at, context.salts)
+        context.config.enrichment.enrich(doc, sender_fields, fields.get("clientip"), context.received_at, context.salts)
     if odd:
         doc["params"] = _encode_params(odd)
         doc["event.original"] = _original_text(event, context)
@@ -215,7 +209,7 @@ def build_document(event: Event, context: DocumentContext, generated_id: str) ->
 
 
 class _FieldLayout(NamedTuple):
-    """What an event's names alone say of it: events of one sender mostly have the same ones."""
+    """What follows from the names of an event's fields, which most events of a sender share."""
 
     all_top_level: bool
     timestamp_fields: tuple[str, ...]
@@ -229,38 +223,40 @@ class _FieldLayout(NamedTuple):
 
 
 class _FieldLayoutCache(dict[tuple[str, ...], _FieldLayout]):
-    """The shapes seen lately, in bounded memory whatever strangers send."""
+    """Recent layouts, in bounded memory whatever clients send."""
 
     MAX_LAYOUTS = 4096
     MAX_CHARACTERS = 2048
 
     def __missing__(self, names: tuple[str, ...]) -> _FieldLayout:
-        here = frozenset(names)
-        shape = _FieldLayout(
-            all_top_level=len(names) <= TOP_LEVEL_MAX_FIELDS and all(map(is_top_level_name, here - {"@timestamp"})),
-            timestamp_fields=tuple(name for name in TIMESTAMP_FIELDS if name in here),
-            referrer_fields=tuple(name for name in REFERRER_FIELDS if name in here),
-            has_event_id="event_id" in here,
-            has_format_or_bot=not here.isdisjoint(("format", "bot")),
-            has_number_or_address=not here.isdisjoint(("clientip", *CONVERTED_NUMBERS)),
-            # What was enriched once is sent again: it stays as it is.
-            can_enrich=here.isdisjoint((ENRICH_VERSION_FIELD, ENRICH_KEPT_FIELD)) and not here.isdisjoint(INPUT_FIELDS),
+        name_set = frozenset(names)
+        layout = _FieldLayout(
+            all_top_level=len(names) <= TOP_LEVEL_MAX_FIELDS and all(map(is_top_level_name, name_set - {"@timestamp"})),
+            timestamp_fields=tuple(name for name in TIMESTAMP_FIELDS if name in name_set),
+            referrer_fields=tuple(name for name in REFERRER_FIELDS if name in name_set),
+            has_event_id="event_id" in name_set,
+            has_format_or_bot=not name_set.isdisjoint(("format", "bot")),
+            has_number_or_address=not name_set.isdisjoint(("clientip", *CONVERTED_NUMBERS)),
+            # A document that is sent again was enriched before.
+            can_enrich=name_set.isdisjoint((ENRICH_VERSION_FIELD, ENRICH_KEPT_FIELD))
+            and not name_set.isdisjoint(INPUT_FIELDS),
             enriched_fields=tuple(name for name in names if name in ENRICHED_FIELDS),
             address_fields=tuple(name for name in names if name in FIELDS_WITH_ADDRESSES),
         )
         if sum(map(len, names)) <= self.MAX_CHARACTERS:
             if len(self) >= self.MAX_LAYOUTS:
                 self.clear()
-            self[names] = shape
-        return shape
+            self[names] = layout
+        return layout
 
 
 _FIELD_LAYOUTS = _FieldLayoutCache()
 
 
 def _anonymize_event(event: Event, names: tuple[str, ...]) -> Event:
-    cut = anonymize_fields(event.fields, names, _to_text)
-    return Event({**event.fields, **cut}) if cut else event  # What came in has them whole.
+    anonymized = anonymize_fields(event.fields, names, _to_text)
+    # Without the original, which contains the whole addresses.
+    return Event({**event.fields, **anonymized}) if anonymized else event
 
 
 def _all_scalar(fields: Mapping[str, Any]) -> bool:
@@ -274,14 +270,14 @@ def _all_scalar(fields: Mapping[str, Any]) -> bool:
 
 
 def _split_fields(fields: Mapping[str, Any], doc: dict[str, Any], odd: dict[str, Any]) -> None:
-    """Put what may stand at a document's top level into *doc*, and the rest into *odd*."""
-    room = TOP_LEVEL_MAX_FIELDS
+    """Put fields that fit at the top level into *doc*, and all others into *odd*."""
+    remaining = TOP_LEVEL_MAX_FIELDS
     for name, value in fields.items():
-        known = name in CORE_FIELDS
-        plain = known or (room > 0 and is_top_level_name(name))
-        if plain and _all_scalar({name: value}):
+        is_core = name in CORE_FIELDS
+        fits = is_core or (remaining > 0 and is_top_level_name(name))
+        if fits and _all_scalar({name: value}):
             doc[name] = value
-            room -= not known
+            remaining -= not is_core
         elif name in TIMESTAMP_FIELDS:
             doc[name] = value
         elif name in CONVERTED_TEXTS and type(value) is int and abs(value) < _UNSIGNED_LONG_MAX:
@@ -303,19 +299,17 @@ def _extract_timestamp(
         return context.received_at
     stamp = parse_timestamp(value)
     if name != "@timestamp":
-        # That one keeps its place at the head.
+        # `@timestamp` keeps its place at the head.
         del doc[name]
     for other in names:
         if other in doc and not _all_scalar({other: doc[other]}):
             odd[other] = doc.pop(other)
     if stamp > context.max_timestamp:
-        raise Malformed(
-            f"{name} is {stamp}, more than a day ahead of this server's clock: send the time at which it happened"
-        )
+        raise Malformed(f"{name} is {stamp}, more than a day ahead of the server's clock: send the time of the event")
     if context.min_timestamp is not None and stamp < context.min_timestamp:
         raise Malformed(
-            f"{name} is {stamp}, and events from before {context.min_timestamp} are not taken here: "
-            "raise tick_max_age to take older ones, or send a key with the scope import"
+            f"{name} is {stamp}, before {context.min_timestamp}: raise tick_max_age to accept older events, or send a "
+            "key with the scope import"
         )
     return stamp
 
@@ -346,11 +340,11 @@ def _set_event_type(doc: dict[str, Any], odd: dict[str, Any]) -> None:
 
 
 def _set_event_id(doc: dict[str, Any], generated_id: str) -> None:
-    given = doc["event_id"]
-    if type(given) is str and 0 < len(given) <= _EVENT_ID_SAFE_CHARACTERS:
+    event_id = doc["event_id"]
+    if type(event_id) is str and 0 < len(event_id) <= _EVENT_ID_SAFE_CHARACTERS:
         return
     doc["event_id"] = (
-        generated_id if given is None or given == "" else _limited_text("event_id", given, EVENT_ID_MAX_BYTES)
+        generated_id if event_id is None or event_id == "" else _limited_text("event_id", event_id, EVENT_ID_MAX_BYTES)
     )
 
 
@@ -358,31 +352,35 @@ def _limited_text(name: str, value: object, limit: int) -> str:
     text = _to_text(value)
     if len(text) > limit or len(text.encode(errors="replace")) > limit:
         raise Malformed(
-            f"{name} is over {limit} bytes: shorten it, or send a hash of it and the whole under another name"
+            f"{name} is over {limit} bytes: shorten it, or send its hash here and the whole text in another field"
         )
     return text
 
 
 def _set_referrer(names: tuple[str, ...], doc: dict[str, Any], odd: dict[str, Any], context: DocumentContext) -> None:
     for name in names:
-        given = doc.pop(name, None)
-        if given is not None and given != "":
+        referrer = doc.pop(name, None)
+        if referrer is not None and referrer != "":
             break
     else:
         return
-    url = _to_text(given)
-    short = normalize_referrer(url, context.config.own_hosts)
-    whole = doc.get("referer_url")
-    if short != url and whole is not None and normalize_referrer(_to_text(whole), context.config.own_hosts) == url:
-        # A document that is sent again: this was made of the address beside it.
-        short = url
-    if short is not None and len(short) <= NAME_MAX_BYTES:
-        doc["referer"] = short
+    url = _to_text(referrer)
+    normalized = normalize_referrer(url, context.config.own_hosts)
+    whole_url = doc.get("referer_url")
+    if (
+        normalized != url
+        and whole_url is not None
+        and normalize_referrer(_to_text(whole_url), context.config.own_hosts) == url
+    ):
+        # A document that is sent again: this was normalized from `referer_url`.
+        normalized = url
+    if normalized is not None and len(normalized) <= NAME_MAX_BYTES:
+        doc["referer"] = normalized
     else:
-        # None of the others may take its place when the document is sent again.
+        # No alias may take its place when the document is sent again.
         odd.update({other: doc.pop(other) for other in names if other in doc})
-    if short != url:
-        (doc if whole is None else odd)["referer_url"] = url
+    if normalized != url:
+        (doc if whole_url is None else odd)["referer_url"] = url
 
 
 def _convert_numbers_and_address(doc: dict[str, Any], odd: dict[str, Any], context: DocumentContext) -> None:
@@ -391,11 +389,12 @@ def _convert_numbers_and_address(doc: dict[str, Any], odd: dict[str, Any], conte
             doc[name] = _parse_number(doc[name])
     address = doc.pop("clientip", odd.pop("clientip", None))
     if address is not None:
-        plain = (anonymize_address if context.config.anonymize_addresses else normalize_address)(_to_text(address))
-        if plain is None:
+        normalize = anonymize_address if context.config.anonymize_addresses else normalize_address
+        normalized = normalize(_to_text(address))
+        if normalized is None:
             odd["clientip"] = anonymize_text(_to_text(address)) if context.config.anonymize_addresses else address
         else:
-            doc["clientip"] = plain
+            doc["clientip"] = normalized
 
 
 def _parse_number(text: str) -> str | int | float:
@@ -403,7 +402,7 @@ def _parse_number(text: str) -> str | int | float:
         number = float(text)
         if not math.isfinite(number) or abs(number) >= _LONG_MAX:
             return text
-        # Of a whole number, a float may lack the last digits.
+        # A float may lack the last digits of an integer.
         return int(number if "." in text or "e" in text.lower() else text) if number.is_integer() else number
     except ValueError:
         return text
@@ -423,21 +422,21 @@ def _to_text(value: object) -> str:
     try:
         return json.dumps(value, default=str)
     except RecursionError:
-        raise Malformed("the event is nested too deeply to be read: send it with fewer levels") from None
+        raise Malformed("the event is nested too deeply: send it with fewer levels") from None
 
 
 def _original_text(event: Event, context: DocumentContext) -> str:
     original = event.original(event.fields) if callable(event.original) else event.original
     address = event.fields.get("clientip")
     if context.config.anonymize_addresses and "clientip" in event.fields:
-        # What is cut must not stand here whole, not even in a field that was given twice.
-        text, twice = "" if address is None else _to_text(address), REPEATED_FIELDS in event.fields
-        cut = anonymize_address(text) or anonymize_text(text)
-        if cut != text or twice:
+        # The whole address must not be stored, not even in a repeated field.
+        text, is_repeated = "" if address is None else _to_text(address), REPEATED_FIELDS in event.fields
+        anonymized = anonymize_address(text) or anonymize_text(text)
+        if anonymized != text or is_repeated:
             quoted = orjson.dumps(address) if address == text and text.isascii() else b""
-            if original is None or twice or not quoted or original.count(quoted) != 1:
-                return _to_text({**event.fields, "clientip": address if address is None else cut})
-            original = original.replace(quoted, orjson.dumps(cut))
+            if original is None or is_repeated or not quoted or original.count(quoted) != 1:
+                return _to_text({**event.fields, "clientip": address if address is None else anonymized})
+            original = original.replace(quoted, orjson.dumps(anonymized))
     return _to_text(dict(event.fields)) if original is None else original.decode(errors="replace")
 
 
@@ -449,7 +448,7 @@ def _encode_document(doc: Mapping[str, Any]) -> bytes:
 
 
 def _replace_surrogates(value: object) -> Any:
-    """Put U+FFFD in place of lone surrogates, which UTF-8 has no bytes for."""
+    """Replace lone surrogates, which UTF-8 cannot encode, by U+FFFD."""
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, dict):
@@ -459,110 +458,100 @@ def _replace_surrogates(value: object) -> Any:
 
 _DOCUMENT_HEAD: Final = re.compile(DOCUMENT_HEAD_PATTERN)
 _MAX_FIELDS: Final = 250
-"""At the top level: more than a door's limit, the known fields and those of enrichment are together."""
+"""At the top level: more than `TOP_LEVEL_MAX_FIELDS` and all core fields together."""
 _CACHED_NAMES_MAX_CHARACTERS: Final = 2048
 _NO_PARAMS: Final[dict[str, str]] = {}
 
 
 def validate_document(line: bytes, max_timestamp: str) -> bytes:
-    """Return a document as a store takes it: the same bytes, if it was made at a door.
+    """Return a document as stores accept it: the same bytes for a document that `build_document` built.
 
     Args:
-        line: a line of JSON, without its end.
-        max_timestamp: the newest stamp that is taken.
+        line: a line of JSON, without the line feed.
+        max_timestamp: the newest timestamp that is accepted.
 
     Raises:
-        Malformed: it is none; the message says why.
+        Malformed: it is not a valid document.
 
     """
     if _DOCUMENT_HEAD.match(line) is None:
-        raise Malformed("it is no document of Metronome: these begin with @timestamp and event_id")
+        raise Malformed("not a document of Metronome: expected one that begins with @timestamp and event_id")
     try:
         fields = orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        raise Malformed(f"it is no JSON: {error}") from None
+        raise Malformed(f"invalid JSON: {error}") from None
     _check_head(fields, max_timestamp)
     names = tuple(fields)
-    stranger = (
-        _invalid_names_message(names)
-        if sum(map(len, names)) <= _CACHED_NAMES_MAX_CHARACTERS
-        else _invalid_names_message.__wrapped__(names)
-    )
-    if stranger is not None:
-        raise Malformed(stranger)
+    is_short = sum(map(len, names)) <= _CACHED_NAMES_MAX_CHARACTERS
+    invalid = (_find_invalid_name if is_short else _find_invalid_name.__wrapped__)(names)
+    if invalid is not None:
+        raise Malformed(invalid)
     for name, value in fields.items():
         kind = type(value)
         if kind is str or value is None or kind is bool or kind is float:
             continue
-        if kind is not int or not -_LONG_MAX < value < _LONG_MAX:
-            _check_params_value(name, value)
+        if name != "params" and not (kind is int and -_LONG_MAX < value < _LONG_MAX):
+            raise Malformed(f"invalid {name}: expected a text, a boolean or a number below 2^63")
     _check_texts(fields)
     return orjson.dumps(fields)
 
 
 @lru_cache(maxsize=4096)
-def _invalid_names_message(names: tuple[str, ...]) -> str | None:
-    """Say what is wrong with a document's names; None for nothing: documents of one sender mostly have the same."""
+def _find_invalid_name(names: tuple[str, ...]) -> str | None:
+    """Return what is wrong with the names of a document's fields, which most documents of a sender share."""
     if len(names) > _MAX_FIELDS:
-        return f"it has over {_MAX_FIELDS} fields, and no door makes so many"
-    wrong = next((name for name in names if name not in RESERVED_FIELDS and not is_top_level_name(name)), None)
-    return None if wrong is None else f"{wrong[:100]!r} may not stand at a document's top level"
+        return f"the document has over {_MAX_FIELDS} fields"
+    invalid = next((name for name in names if name not in RESERVED_FIELDS and not is_top_level_name(name)), None)
+    return None if invalid is None else f"invalid field {invalid[:100]!r} at the document's top level"
 
 
 def _check_head(fields: Mapping[str, Any], max_timestamp: str) -> None:
-    stamp, identity = fields["@timestamp"], fields["event_id"]
-    if type(stamp) is not str or parse_timestamp(stamp) != stamp:
-        raise Malformed("@timestamp is not written as 2015-01-22T09:30:00.000Z")
-    if stamp > max_timestamp:
-        raise Malformed(f"@timestamp is {stamp}, more than a day ahead of this server's clock")
-    if type(identity) is not str or not 0 < len(identity.encode()) <= EVENT_ID_MAX_BYTES:
-        raise Malformed(f"event_id is no text of 1 to {EVENT_ID_MAX_BYTES} bytes")
-
-
-def _check_params_value(name: str, value: object) -> None:
-    """Look at a value that is neither a text nor a number of the usual size."""
-    if name != "params":
-        raise Malformed(f"{name} is neither a text nor a number that a document may have")
-    if type(value) is not dict or not all(type(text) is str for text in value.values()):
-        raise Malformed("params is no object of texts")
+    timestamp, event_id = fields["@timestamp"], fields["event_id"]
+    if type(timestamp) is not str or parse_timestamp(timestamp) != timestamp:
+        raise Malformed("invalid @timestamp: expected the form 2015-01-22T09:30:00.000Z")
+    if timestamp > max_timestamp:
+        raise Malformed(f"@timestamp is {timestamp}, more than a day ahead of the server's clock")
+    if type(event_id) is not str or not 0 < len(event_id.encode()) <= EVENT_ID_MAX_BYTES:
+        raise Malformed(f"invalid event_id: expected a text of 1 to {EVENT_ID_MAX_BYTES} bytes")
 
 
 def _check_texts(fields: Mapping[str, Any]) -> None:
-    if type(fields.get("params", _NO_PARAMS)) is not dict:
-        raise Malformed("params is no object of texts")
+    params = fields.get("params", _NO_PARAMS)
+    if type(params) is not dict or not all(type(text) is str for text in params.values()):
+        raise Malformed("invalid params: expected an object of texts")
     if type(fields.get("event.original", "")) is not str:
-        raise Malformed("event.original is no text")
+        raise Malformed("invalid event.original: expected a text")
     for name, limit in LENGTH_LIMITS:
         value = fields.get(name, "")
         if type(value) is not str or len(value) > limit or len(value.encode()) > limit:
-            raise Malformed(f"{name} is no text of at most {limit} bytes")
+            raise Malformed(f"invalid {name}: expected a text of at most {limit} bytes")
 
 
 def generate_event_ids() -> Iterator[str]:
-    """Name events for ever uniquely: by 80 random bits of this process, in order within it."""
+    """Yield unique event IDs: 80 random bits of this process, and a counter."""
     process = secrets.token_hex(10)
     return map(f"{process}-%08x".__mod__, count())
 
 
 def idempotent_event_ids(idempotency_key: str, path_and_query: str, body: bytes) -> Iterator[str]:
-    """Name the events of a request that may come again with its idempotency key.
+    """Yield event IDs for a request with an idempotency key: the same ones if the request is repeated.
 
-    Two senders may well use the same key: only the same request is the same.
+    Path, query and body count as well, because two senders may use the same key.
 
     Args:
-        idempotency_key: what the sender says again.
-        path_and_query: the request's path and query.
-        body: its body, decoded.
+        idempotency_key: the key that the sender repeats.
+        path_and_query: of the request's URL.
+        body: decoded.
 
     """
     return derive_event_ids(f"{idempotency_key}\n{path_and_query}\n".encode(errors="backslashreplace") + body)
 
 
 def derive_event_ids(content: str | bytes) -> Iterator[str]:
-    """Name the events of something that may come again, by what it is and their position in it.
+    """Yield event IDs that follow from some content and the position in it.
 
     Args:
-        content: a chunk's id, or the whole of a request.
+        content: what may be sent again, such as a chunk's ID or a whole request.
 
     """
     seed = content.encode(errors="backslashreplace") if isinstance(content, str) else content

@@ -195,7 +195,7 @@ async def test_the_door_moves_with_the_clock(tmp_path: Path) -> None:
         door.now += 2
         assert (await door.tick('{"ts":"2015-01-23T12:00:01Z"}')).status == 204
         with pytest.raises(
-            Malformed, match="raise tick_max_age to take older ones, or send a key with the scope import"
+            Malformed, match="raise tick_max_age to accept older events, or send a key with the scope import"
         ):
             await door.tick('{"ts":"2015-01-15T12:00:00Z"}')
 

@@ -181,7 +181,7 @@ INVALID_JSON: Final = b'{"ts":'
         ("/sessions", {"consumer_key": "KEY"}, 400, 'No "ts" parameter provided'),
         ("/sessions", {"consumer_key": "KEY", "ts": "noon"}, 400, 'invalid "ts"'),
         ("/sessions", {"consumer_key": "KEY", "ts": at(3 * 24 * 60)}, 400, "more than a day ahead"),
-        ("/sessions", {"consumer_key": "KEY", "ts": "2017-08-25T17:09:19.438Z"}, 400, "are not taken here"),
+        ("/sessions", {"consumer_key": "KEY", "ts": "2017-08-25T17:09:19.438Z"}, 400, "raise tick_max_age"),
         ("/sessions/stop", {"token": UNKNOWN, "ts": at()}, 400, "Could not find session"),
         ("/sessions/stop", {"token": "x' OR 1=1", "ts": at()}, 400, "Could not find session"),
         ("/sessions/stop", {"ts": at()}, 400, 'No "token" parameter provided'),
