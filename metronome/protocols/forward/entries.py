@@ -40,7 +40,7 @@ _MSGPACK_SIZE_FACTOR: Final = 2
 
 
 def parse_entries(message: ForwardMessage, entry_ends: EntryEnds, config: IngestConfig) -> Iterator[ParsedEvent]:
-    """Convert a message's entries to events, each when it is asked for.
+    """Lazily convert a message's entries to events.
 
     Args:
         message: not compressed; its tag becomes the ``type`` of events that have none.

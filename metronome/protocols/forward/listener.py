@@ -42,6 +42,7 @@ from metronome.protocols.forward.messages import (
     parse_message,
     split_message,
 )
+from metronome.retry import Backoff, retry
 from metronome.scopes import Scope
 from metronome.web.bodies import decompress
 from metronome.web.handlers import IngestContext
@@ -55,9 +56,8 @@ _MIN_ENTRY_BYTES: Final = 128
 """The size that a smaller entry counts as: the document that it becomes is larger."""
 _DECOMPRESS_IN_THREAD_MIN_BYTES: Final = 64 * 1024
 _MAX_MALFORMED_FRAMES: Final = 100
-"""A client that sends more invalid frames is taken to speak another protocol, and disconnected."""
-_INITIAL_BACKOFF_SECONDS: Final = 0.1
-_MAX_BACKOFF_SECONDS: Final = 2.0
+"""A client that sends this many invalid frames uses another protocol, and is disconnected."""
+_BACKOFF: Final = Backoff(0.1, 2.0)
 _CLOSE_TIMEOUT_SECONDS: Final = 1.0
 _COMPRESSIONS: Final = frozenset({"gzip", "zstd"})
 _BYTES_PER_MEMBER: Final = 16
@@ -279,24 +279,32 @@ class ForwardConnection:
         self, part: ForwardMessage, entry_ends: EntryEnds, event_id_seed: bytes, first_index: int, *, is_trusted: bool
     ) -> bytes | None:
         """Store a part of a message and return its acknowledgement, or None if the part was abandoned."""
-        delay = _INITIAL_BACKOFF_SECONDS
-        while True:
+
+        async def store() -> bytes:
             events = parse_entries(part, entry_ends, self._ingest.config)
             event_ids = islice(derive_event_ids(event_id_seed), first_index, None) if event_id_seed else None
-            try:
-                result = await self._ingest.intake.store(events, is_trusted=is_trusted, event_ids=event_ids)
-            except SpoolFull as error:
-                if delay == _INITIAL_BACKOFF_SECONDS:
-                    self._count_rejections([error])
-                if self._shutdown.is_set() or (event_id_seed and self._is_client_disconnected()):
-                    return None
-            else:
-                self._count_rejections(list(result.rejected.values()))
-                return encode_ack(part.chunk_id)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(delay):
-                    await self._shutdown.wait()
-            delay = min(2 * delay, _MAX_BACKOFF_SECONDS)
+            result = await self._ingest.intake.store(events, is_trusted=is_trusted, event_ids=event_ids)
+            self._count_rejections(list(result.rejected.values()))
+            return encode_ack(part.chunk_id)
+
+        def should_retry(error: BaseException) -> bool:
+            is_abandoned = self._shutdown.is_set() or (event_id_seed and self._is_client_disconnected())
+            return isinstance(error, SpoolFull) and not is_abandoned
+
+        try:
+            return await store()
+        except SpoolFull as error:
+            # Only now: `retry` takes longer than storing a small part.
+            self._count_rejections([error])
+        try:
+            return await retry(store, _BACKOFF, should_retry=should_retry, sleep=self._sleep_unless_shutdown)
+        except SpoolFull:
+            return None
+
+    async def _sleep_unless_shutdown(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._shutdown.wait()
 
     def _is_client_disconnected(self) -> bool:
         """Return whether the client no longer waits for acknowledgements, and will send again what has none."""

@@ -141,8 +141,7 @@ def encode_ack(chunk_id: bytes) -> bytes:
 def split_message(message: ForwardMessage, max_entries: int) -> Iterator[tuple[int, ForwardMessage, EntryEnds]]:
     """Split an uncompressed message into parts of at most *max_entries* entries.
 
-    The ends of a part's entries are searched only when the part is asked for: a frame may hold millions of one-byte
-    entries.
+    The parts are found lazily: a frame may hold millions of one-byte entries.
 
     Yields:
         The index of the part's first entry, the part, and where its entries end. Only the last part has the chunk ID

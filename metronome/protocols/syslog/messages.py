@@ -84,7 +84,7 @@ def parse_message(frame: bytes, received_at: str, client_ip: str, config: Ingest
 def parse_messages(
     frames: Iterable[bytes], received_at: str, client_ip: str, config: IngestConfig
 ) -> Iterator[ParsedEvent]:
-    """Yield the events of messages (see `parse_message`), each when it is asked for."""
+    """Lazily convert messages to events (see `parse_message`)."""
     for frame in frames:
         try:
             yield parse_message(frame, received_at, client_ip, config)
