@@ -1,4 +1,4 @@
-"""The dashboard of what fails, what robots do, and what comes in."""
+"""The health dashboard: errors, bots, and accepted events."""
 
 from typing import Final
 

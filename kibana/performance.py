@@ -1,4 +1,4 @@
-"""The dashboard of how fast things are: web vitals and page timings of browsers, and durations."""
+"""The performance dashboard: web vitals, Matomo's page timings, and durations."""
 
 from typing import Final
 

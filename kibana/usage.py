@@ -1,4 +1,4 @@
-"""The dashboard of how items are used: how much, which, by whom, and how people come."""
+"""The usage dashboard: views, downloads and visitors of items, and where visitors come from."""
 
 from typing import Final
 

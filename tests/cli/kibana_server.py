@@ -1,7 +1,7 @@
-"""A server on the loopback that acts as Kibana does: its status, its spaces, and its import of saved objects.
+"""A fake Kibana: its status, its spaces, and its import of saved objects.
 
-It follows the sources of Kibana 8.19 in what is asked of it here: the header that changes need, what strangers are
-told, the versions of objects that it knows, that a 200 does not mean that anything was imported.
+It follows the sources of Kibana 8.19: the header that changes need, what unauthenticated clients are told, which
+versions of objects are supported, and that a status of 200 does not mean that anything was imported.
 """
 
 import asyncio
@@ -21,24 +21,24 @@ from tests.servers import free_port
 Json = dict[str, Any]
 
 KNOWN: Final = {"index-pattern": (8, 0, 0), "lens": (8, 9, 0), "dashboard": (10, 2, 0)}
-"""The newest form of each type that it reads."""
+"""The newest supported version of each type."""
 START_SECONDS: Final = 10
 
 
 @dataclass
 class Kibana:
-    """What it is, and what it holds.
+    """State of the fake Kibana.
 
     Attributes:
-        version: as it tells.
-        known: the newest form that it reads of each type.
-        key: the API key that is asked for; with it or with *user*, nobody else may do anything.
-        user: name and password, likewise.
-        may_write: whether those who are let in may change saved objects.
-        spaces: those that there are.
-        starts: to how many requests it says that it is starting still.
-        objects: what it holds, by space and id.
-        asked: the requests that came, with their paths.
+        version: its version.
+        known: the newest supported version of each type.
+        key: required API key; empty if none is required.
+        user: required user name and password; empty if none are required.
+        may_write: whether authenticated clients may change saved objects.
+        spaces: names of the spaces.
+        starts: number of requests to reject because it is starting.
+        objects: saved objects by space and ID.
+        asked: methods and paths of all requests.
 
     """
 
@@ -53,12 +53,12 @@ class Kibana:
     asked: list[str] = field(default_factory=list)
 
     def application(self) -> web.Application:
-        made = web.Application(middlewares=[self._guard])
-        made.router.add_get("/api/status", self._status)
-        made.router.add_get("/api/spaces/space/{space}", self._space)
-        made.router.add_post("/api/saved_objects/_import", self._import)
-        made.router.add_post("/s/{space}/api/saved_objects/_import", self._import)
-        return made
+        application = web.Application(middlewares=[self._guard])
+        application.router.add_get("/api/status", self._status)
+        application.router.add_get("/api/spaces/space/{space}", self._space)
+        application.router.add_post("/api/saved_objects/_import", self._import)
+        application.router.add_post("/s/{space}/api/saved_objects/_import", self._import)
+        return application
 
     def _knows(self, request: web.Request) -> bool:
         keys = {f"ApiKey {self.key}"} if self.key else set()
@@ -83,10 +83,10 @@ class Kibana:
         return answer
 
     async def _status(self, request: web.Request) -> web.Response:
-        told: Json = {"status": {"overall": {"level": "available"}}}
+        status: Json = {"status": {"overall": {"level": "available"}}}
         if self._knows(request):
-            told |= {"name": "kibana", "version": {"number": self.version, "build_snapshot": False}}
-        return web.json_response(told)
+            status |= {"name": "kibana", "version": {"number": self.version, "build_snapshot": False}}
+        return web.json_response(status)
 
     async def _space(self, request: web.Request) -> web.Response:
         space = request.match_info["space"]
@@ -107,10 +107,10 @@ class Kibana:
         overwrite = request.query.get("overwrite") == "true"
         errors = [error for one in objects for error in self._errors(one, objects, space, overwrite=overwrite)]
         wrong = {(error["type"], error["id"]) for error in errors}
-        taken = [one for one in objects if (one["type"], one["id"]) not in wrong]
-        self.objects |= {(space, one["id"]): one for one in taken}
-        told: Json = {"success": not errors, "successCount": len(taken), "warnings": []}
-        return web.json_response(told | ({"errors": errors} if errors else {}))
+        imported = [one for one in objects if (one["type"], one["id"]) not in wrong]
+        self.objects |= {(space, one["id"]): one for one in imported}
+        result: Json = {"success": not errors, "successCount": len(imported), "warnings": []}
+        return web.json_response(result | ({"errors": errors} if errors else {}))
 
     def _errors(self, one: Json, objects: list[Json], space: str, *, overwrite: bool) -> Iterator[Json]:
         kind, known = one["type"], self.known.get(one["type"])
@@ -139,7 +139,7 @@ def problem(status: int, error: str, message: str) -> web.Response:
 
 @contextlib.contextmanager
 def serving(application: web.Application, port: int = 0, trust: ssl.SSLContext | None = None) -> Iterator[str]:
-    """Serve an application in a thread of its own while the context lasts; gives its address."""
+    """Serve an application in a thread during the context; yields its URL."""
     port = port or free_port()
     loop = asyncio.new_event_loop()
     runner = web.AppRunner(application)
@@ -162,12 +162,12 @@ def serving(application: web.Application, port: int = 0, trust: ssl.SSLContext |
 
 @contextlib.contextmanager
 def answering(status: int, body: str, content_type: str = "text/html", **headers: str) -> Iterator[str]:
-    """Serve the same answer to every request: something that is no Kibana; gives its address."""
+    """Serve the same response to every request, as a server that is not Kibana; yields its URL."""
 
     async def answer(_: web.Request) -> web.Response:
         return web.Response(status=status, text=body, content_type=content_type, headers=headers)
 
-    made = web.Application()
-    made.router.add_route("*", "/{path:.*}", answer)
-    with serving(made) as url:
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", answer)
+    with serving(application) as url:
         yield url

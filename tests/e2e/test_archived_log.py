@@ -1,4 +1,4 @@
-"""From a log to the archive, and from the archive to an empty store: each item's answer is the same, whatever dies."""
+"""A replay of the archive into an empty store gives the same reports, even if servers are killed."""
 
 import asyncio
 import re
@@ -28,7 +28,7 @@ __all__ = ["log", "new_server", "store"]
 
 NAMES: Final = ("log", "store", "archive", "workers")
 INDIRECT: Final = ["log", "store", "archive"]
-# Each log, store, kind of archive and number of workers is tried in both ways, and each with most of the others.
+# Each log, store, kind of archive and number of workers is tested in both ways, and each with most of the others.
 UNDISTURBED: Final = pytest.mark.parametrize(
     NAMES,
     [
@@ -49,7 +49,7 @@ KILLED: Final = pytest.mark.parametrize(
 
 @pytest.fixture(params=["folder", "s3"])
 def archive(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The address of an archive that holds nothing."""
+    """URL of an empty archive."""
     if request.param == "folder":
         return f"file://{tmp_path}/archive"
     request.getfixturevalue("s3_environment")
@@ -59,7 +59,7 @@ def archive(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def other(store: dict[str, str]) -> Iterator[dict[str, str]]:
-    """The settings of another store of the same kind, which is empty."""
+    """Settings of another, empty store of the same kind."""
     if store["store"] == "duckdb":
         yield store
         return
@@ -77,13 +77,13 @@ def verify(archive: str, server: Server) -> CommandResult:
     return run_metronome("verify", archive, f"--url={server.url}", timeout=180)
 
 
-def told(ended: CommandResult, what: str) -> int:
-    """Return a figure of a command's summary."""
-    return int(next(line for line in ended.stdout.splitlines() if what in line).split()[-1].replace(",", ""))
+def count_of(ended: CommandResult, name: str) -> int:
+    """Return a count in the summary of a command."""
+    return int(next(line for line in ended.stdout.splitlines() if name in line).split()[-1].replace(",", ""))
 
 
 @UNDISTURBED
-async def test_what_is_replayed_into_an_empty_store_has_the_same_answers(
+async def test_a_replay_into_an_empty_store_gives_the_same_reports(
     new_server: ServerFactory,
     log: ExpectedLog,
     store: dict[str, str],
@@ -104,20 +104,20 @@ async def test_what_is_replayed_into_an_empty_store_has_the_same_answers(
     for attempt in range(2):
         ended = await asyncio.to_thread(replay, archive, second, tmp_path)
         assert ended.exit_code == 0, ended
-        assert told(ended, "damaged") == told(ended, "rejected") == 0
-        assert (told(ended, "new in the store") > 0) == (attempt == 0)
+        assert count_of(ended, "damaged") == count_of(ended, "rejected") == 0
+        assert (count_of(ended, "new in the store") > 0) == (attempt == 0)
         await check_results(second, log)
     await asyncio.to_thread(first.start)
     for server in (first, second):
         same = await asyncio.to_thread(verify, archive, server)
         assert same.exit_code == 0, same
-    # Not only the answers: all that is asked of events is alike.
-    question = "/query?by=event,browser,country,day&limit=0&bots=1"
-    assert await asyncio.to_thread(first.get, question) == await asyncio.to_thread(second.get, question)
+    # All enriched fields are the same, too.
+    query = "/query?by=event,browser,country,day&limit=0&bots=1"
+    assert await asyncio.to_thread(first.get, query) == await asyncio.to_thread(second.get, query)
 
 
 @KILLED
-async def test_so_it_is_if_both_were_killed_while_they_shipped_and_replayed(
+async def test_a_replay_gives_the_same_reports_after_both_servers_were_killed(
     new_server: ServerFactory,
     log: ExpectedLog,
     store: dict[str, str],
@@ -155,7 +155,7 @@ async def test_so_it_is_if_both_were_killed_while_they_shipped_and_replayed(
         second.kill()
         assert (await replaying).exit_code in {0, 1}
     await asyncio.to_thread(second.start)
-    # What the killed ones had acknowledged is left out, unless they had come to their end.
+    # Objects that the killed servers have acknowledged are skipped, unless a replay was complete.
     ended = await asyncio.to_thread(replay, archive, second, tmp_path)
     assert ended.exit_code == 0, ended
     await check_results(second, log)
@@ -165,9 +165,7 @@ async def test_so_it_is_if_both_were_killed_while_they_shipped_and_replayed(
     assert second.error_lines() == []
 
 
-def test_what_an_archive_holds_is_what_the_store_was_given(
-    new_server: ServerFactory, tmp_path: Path, archive: str
-) -> None:
+def test_the_archive_has_the_same_events_as_the_store(new_server: ServerFactory, tmp_path: Path, archive: str) -> None:
     server = new_server(tmp_path / "data", archive=archive)
     server.start()
     events = [{"id": "a", "event_id": f"e{number}", "ts": "2015-01-22", "n": [number]} for number in range(9)]
@@ -175,11 +173,11 @@ def test_what_an_archive_holds_is_what_the_store_was_given(
     server.post_events(orjson.dumps(events))
     assert server.stop() == 0
     server.start()
-    # All came twice, and count once.
+    # Each event was sent twice, and counts once.
     assert "9             9             0             0" in verify(archive, server).stdout
     server.post_events(b'{"id": "a", "event_id": "late", "ts": "2015-01-23", "event": "rated"}')
     server.wait_until_shipped()
     ended = verify(archive, server)
     assert ended.exit_code == 1
     assert re.search(r"^2015-01-23 +0 +1 +0 +1$", ended.stdout, re.MULTILINE), ended.stdout
-    assert "1 events wait for the archive" in ended.stdout
+    assert "1 events have not reached the archive" in ended.stdout

@@ -1,4 +1,4 @@
-"""Access logs, from the file to the answer: imported into a real server, each item's answer is exact."""
+"""Imported access logs give exact reports for each item."""
 
 import asyncio
 from functools import partial
@@ -12,7 +12,7 @@ from tests.servers import running_server
 __all__ = ["log", "new_server", "store"]
 
 
-def test_the_answers_are_those_that_were_counted(log: ExpectedLog) -> None:
+def test_the_expected_results_have_the_known_totals(log: ExpectedLog) -> None:
     counts = [
         sum(sum(answer[name].values()) for answer in log.expected_results.values())
         for name in ("views", "downloads", "referers")
@@ -20,20 +20,20 @@ def test_the_answers_are_those_that_were_counted(log: ExpectedLog) -> None:
     assert (len(log.expected_results), *counts) in {(268, 4122, 62, 705), (5, 35, 11, 18)}
 
 
-async def test_every_item_is_counted_exactly_however_often_its_log_is_imported(
+async def test_counts_are_exact_after_importing_a_log_twice(
     log: ExpectedLog, store: dict[str, str], tmp_path: Path
 ) -> None:
     with running_server(tmp_path / "data", **store) as server:
         for _ in range(2):
             ended = await asyncio.to_thread(log.import_into, server)
-            # Some lines of the small one cannot be read, and that is told, but it is no failure.
+            # Some lines of the small log are unreadable, which is reported, but is not a failure.
             assert ended.exit_code == 0, ended
             await check_results(server, log)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_every_item_is_counted_exactly_where_the_server_was_killed_amid_an_import(
+async def test_counts_are_exact_after_the_server_was_killed_during_an_import(
     new_server: ServerFactory, log: ExpectedLog, store: dict[str, str], tmp_path: Path, workers: int
 ) -> None:
     batch = "--batch=5" if log.is_small else "--batch=100"
@@ -45,7 +45,7 @@ async def test_every_item_is_counted_exactly_where_the_server_was_killed_amid_an
     ended = await importing
     assert ended.exit_code in {0, 1}, ended
     if ended.exit_code:
-        assert "nothing is counted twice" in ended.stderr
+        assert "no request is counted twice" in ended.stderr
     await asyncio.to_thread(server.start)
     assert (await asyncio.to_thread(log.import_into, server, batch)).exit_code == 0
     await check_results(server, log)
@@ -54,7 +54,7 @@ async def test_every_item_is_counted_exactly_where_the_server_was_killed_amid_an
 
 
 @pytest.mark.slow
-async def test_an_import_has_patience_with_a_server_that_is_killed_and_comes_back(
+async def test_an_import_continues_after_the_server_was_killed_and_restarted(
     new_server: ServerFactory, log: ExpectedLog, store: dict[str, str], tmp_path: Path
 ) -> None:
     server = new_server(tmp_path / "data", **store)

@@ -1,7 +1,7 @@
-"""What Lens asks Elasticsearch for a panel's columns, and the rows that come of the answer.
+"""Translate a panel's columns to an Elasticsearch search as Lens does, and the response to rows.
 
-It follows how Kibana's ``form_based`` data source turns columns into aggregations. An operation or a parameter that
-it does not know is an error here, not a guess. What Lens shows as 'Other' is left out.
+Follows Kibana's ``form_based`` data source. An unknown operation or parameter fails an assertion. Rows that Lens shows
+as 'Other' are omitted.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

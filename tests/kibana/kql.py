@@ -1,7 +1,7 @@
-"""The part of Kibana's query language that the panels use, as queries of Elasticsearch.
+"""Translate the subset of Kibana's query language that the panels use to Elasticsearch queries.
 
-It follows Kibana's documentation of KQL: ``not`` binds closest, then ``and``, then ``or``; ``field : "value"``,
-``field : ("one" or "other")``, ``field : *``, and comparisons of numbers. Anything else is an error here, not a guess.
+Follows Kibana's documentation of KQL: ``not`` binds closest, then ``and``, then ``or``; ``field : "value"``,
+``field : ("one" or "other")``, ``field : *``, and comparisons of numbers. Anything else fails an assertion.
 """
 
 import re
@@ -16,17 +16,17 @@ _RANGES: Final = {">=": "gte", ">": "gt", "<=": "lte", "<": "lt"}
 
 
 def elasticsearch_query(query: str) -> Query:
-    """Return the query that a text in KQL means; everything for an empty one."""
+    """Return the Elasticsearch query for a KQL query; an empty one matches all events."""
     if not query.strip():
         return {"match_all": {}}
     reader = _Reader(_tokens(query))
     found = reader.any_of()
-    assert reader.at_end, f"cannot read all of {query!r}"
+    assert reader.at_end, f"cannot parse all of {query!r}"
     return found
 
 
 def fields_in(query: str) -> set[str]:
-    """Return the fields that a text in KQL asks for."""
+    """Return the fields that a KQL query uses."""
 
     def look(value: Any) -> set[str]:
         match value:

@@ -1,4 +1,4 @@
-"""Saved objects as tests read them: dashboards with their panels, panels with their columns."""
+"""Parse saved objects: dashboards with their panels, panels with their columns."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ LAYER_REFERENCE: Final = "indexpattern-datasource-layer-"
 
 @dataclass(frozen=True)
 class Layer:
-    """What a panel works out.
+    """The layer of a panel.
 
     Attributes:
-        name: the layer's id.
-        columns: by their ids, in the order in which Lens works them out.
-        query: which events it looks at, in KQL.
+        name: ID of the layer.
+        columns: columns by ID, in the order in which Lens computes them.
+        query: KQL query of the panel.
 
     """
 
@@ -46,7 +46,7 @@ def layer_of(panel: Json) -> Layer:
 
 
 def named_columns(panel: Json) -> set[str]:
-    """Return the columns that a panel's visualisation shows."""
+    """Return the columns that a panel's visualization shows."""
     state = panel["attributes"]["state"]["visualization"]
     match panel["attributes"]["visualizationType"]:
         case "lnsMetric":
@@ -59,11 +59,11 @@ def named_columns(panel: Json) -> set[str]:
             named = {name for layer in state["layers"] for name in (layer["xAccessor"], *layer["accessors"])}
             return named | {layer["splitAccessor"] for layer in state["layers"] if "splitAccessor" in layer}
         case other:
-            raise AssertionError(f"no test knows {other}")
+            raise AssertionError(f"unknown visualization {other}")
 
 
 def shown_layers(panel: Json) -> list[str]:
-    """Return the layers that a panel's visualisation shows."""
+    """Return the layers that a panel's visualization shows."""
     state = panel["attributes"]["state"]["visualization"]
     return [layer["layerId"] for layer in state.get("layers", [state])]
 
@@ -84,12 +84,12 @@ def filters_on(dashboard: Json) -> list[Json]:
 
 
 def referred(one: Json) -> dict[str, tuple[str, str]]:
-    """Return what an object needs: kinds and ids, by the names of the references."""
+    """Return types and IDs of an object's references, by name."""
     return {each["name"]: (each["type"], each["id"]) for each in one["references"]}
 
 
 def texts(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """Tell all texts within an object that are JSON themselves, as their names say, with these names."""
+    """Yield name and value of all strings in an object that contain JSON."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from texts(inner, key)

@@ -1,4 +1,4 @@
-"""Each panel, asked of a real Elasticsearch as Lens asks, says what Metronome answers of the same events."""
+"""Each panel's search, run on a real Elasticsearch, gives the same numbers as Metronome's reports."""
 
 import json
 import urllib.request
@@ -37,8 +37,8 @@ VITALS: Final = ["TTFB", "FCP", "LCP", "CLS", "INP"]
 pytestmark = [pytest.mark.elasticsearch, pytest.mark.slow]
 
 
-def made_up() -> Iterator[dict[str, Any]]:
-    """Tell events of all kinds that the panels look at, over four days."""
+def generate_events() -> Iterator[dict[str, Any]]:
+    """Yield events of all kinds that the panels use, over four days."""
     for day, hour, (person, (agent, address)) in product(range(17, 21), range(3), enumerate(PEOPLE)):
         who = {"agent": agent, "clientip": address, "ts": f"2015-05-{day}T{8 + hour:02}:{17 * person:02}:00Z"}
         item = f"doc{(day + hour + person) % 5}"
@@ -59,7 +59,7 @@ def made_up() -> Iterator[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Installation:
-    """A server, and the dashboards over what it has stored."""
+    """A server, and the dashboards for its events."""
 
     server: Server
     elasticsearch: str
@@ -80,7 +80,7 @@ class Installation:
         return next(one for one in self.objects if one["id"] == f"{self.prefix}-{name}")
 
     def rows(self, name: str, *chosen: Query) -> list[Row]:
-        """Return what a panel shows, on its dashboard, with what is chosen in the controls."""
+        """Return the rows of a panel on its dashboard, with values selected in the controls."""
         panel = self.panel(name)
         layer = layer_of(panel)
         return rows_of(layer, self.search(search_body(layer, [*self._left_out(panel["id"]), *chosen])))
@@ -105,7 +105,7 @@ def installed(elasticsearch_url: str, tmp_path_factory: pytest.TempPathFactory) 
     try:
         make_salts(elasticsearch_url, prefix)
         with running_server(data, store=elasticsearch_url, index_prefix=prefix) as server:
-            server.post_events(orjson.dumps([*made_up()]))
+            server.post_events(orjson.dumps([*generate_events()]))
             server.post_events(VISITS.read_bytes())
             server.wait_until_shipped()
             refresh_indices(elasticsearch_url, prefix)
@@ -115,7 +115,7 @@ def installed(elasticsearch_url: str, tmp_path_factory: pytest.TempPathFactory) 
 
 
 NAMES: Final = [one["id"].removeprefix("metronome-") for one in of_kind(load_saved_objects("metronome"), "lens")]
-"""All panels, with their dashboards."""
+"""Names of all panels, with their dashboards."""
 
 
 def listed(rows: list[Row]) -> list[list[Any]]:
@@ -123,11 +123,11 @@ def listed(rows: list[Row]) -> list[list[Any]]:
 
 
 def there(rows: list[Row]) -> list[list[Any]]:
-    """Leave out the days without anything, which Metronome does not tell either."""
+    """Return the rows with events: Metronome omits days without."""
     return [[*row.values()] for row in rows if [*row.values()][-1]]
 
 
-def test_each_field_is_indexed_in_one_way(installed: Installation) -> None:
+def test_each_field_has_one_type(installed: Installation) -> None:
     fields = set()
     for panel in of_kind(installed.objects, "lens"):
         layer = layer_of(panel)
@@ -145,7 +145,7 @@ def test_each_field_is_indexed_in_one_way(installed: Installation) -> None:
         assert kind["aggregatable"], name
 
 
-def test_each_panel_has_something_to_show(installed: Installation) -> None:
+def test_each_panel_shows_something(installed: Installation) -> None:
     for name in NAMES:
         rows = installed.rows(name)
         assert rows, name
@@ -179,10 +179,10 @@ SAME: Final = {
     "health-enrichment": "by=enrich_version&metrics=count,last&order=-count&bots=1",
     "health-event-names": "by=event&metrics=count,last&order=-count&bots=1",
 }
-"""Panels that one question answers."""
+"""Panels that show the result of one query."""
 
 
-def test_panels_show_what_questions_are_answered(installed: Installation) -> None:
+def test_panels_show_the_results_of_queries(installed: Installation) -> None:
     for name, query in SAME.items():
         shown = there(installed.rows(name))
         size = max((c["params"].get("size", 0) for c in layer_of(installed.panel(name)).columns.values()), default=0)
@@ -201,7 +201,7 @@ TWO_GROUPS: Final = [
 ]
 
 
-def test_two_groups_are_those_of_a_question(installed: Installation) -> None:
+def test_panels_with_two_groups_show_the_results_of_queries(installed: Installation) -> None:
     for name, query in TWO_GROUPS:
         shown = {tuple(row[:2]): row[2:] for row in there(installed.rows(name))}
         answered = {tuple(row[:2]): row[2:] for row in installed.ask(query)}
@@ -221,7 +221,7 @@ def every_item(installed: Installation) -> list[str]:
     return [one["id"] for one in installed.server.get("/items.json?limit=0&bots=1")["items"]]
 
 
-def test_each_item_that_is_chosen_is_shown_as_tock_tells_it(installed: Installation) -> None:
+def test_a_selected_item_is_shown_as_by_tock(installed: Installation) -> None:
     items = every_item(installed)
     assert len(items) > 5
     for item in items:
@@ -233,7 +233,7 @@ def test_each_item_that_is_chosen_is_shown_as_tock_tells_it(installed: Installat
         assert referers == dict([*tock["referers"].items()][:100])
 
 
-def test_items_are_those_of_the_list_of_items(installed: Installation) -> None:
+def test_items_are_those_of_the_items_report(installed: Installation) -> None:
     listed_items = installed.server.get("/items.json?limit=100")["items"]
     answered = [[one["id"], one["views"], one["downloads"]] for one in listed_items]
     shown = [row[:3] for row in listed(installed.rows("usage-top-items"))]
@@ -242,7 +242,7 @@ def test_items_are_those_of_the_list_of_items(installed: Installation) -> None:
     assert sorted(shown) == sorted(answered)
 
 
-def test_percentiles_by_day_are_those_of_the_report_of_times(installed: Installation) -> None:
+def test_percentiles_by_day_are_those_of_the_time_report(installed: Installation) -> None:
     timings = installed.server.get("/time.json?limit=0")["timings"]
     matomo = layer_of(installed.panel("performance-matomo-by-day")).columns.values()
     for name in TIMING_FIELDS:
@@ -268,7 +268,7 @@ PERCENTILES: Final = [
 ]
 
 
-def test_percentiles_by_what_they_are_of_are_those_of_a_question(installed: Installation) -> None:
+def test_percentiles_by_group_are_the_results_of_queries(installed: Installation) -> None:
     for name, label, query in PERCENTILES:
         rows = installed.rows(f"performance-{name}")
         answered = {row[0]: row[1:] for row in installed.ask(f"{query}&event=timing&event=request&event=error")}
@@ -284,13 +284,13 @@ def _labels_as_asked(installed: Installation, name: str) -> list[str]:
     return [column["label"] for column in columns if not column["isBucketed"]]
 
 
-def test_web_vitals_are_those_of_a_question(installed: Installation) -> None:
+def test_web_vitals_are_the_results_of_queries(installed: Installation) -> None:
     for name in VITALS:
         ((shown,),) = listed(installed.rows(f"performance-{name.lower()}"))
         assert [[shown]] == installed.ask(f"metrics=p75:{name}&{name}=*")
 
 
-def test_errors_are_those_of_the_report_of_errors(installed: Installation) -> None:
+def test_errors_are_those_of_the_errors_report(installed: Installation) -> None:
     report = installed.server.get("/errors.json?limit=100")
     days: dict[str, int] = {}
     for row in installed.rows("health-errors-by-day"):
@@ -316,7 +316,7 @@ def test_errors_are_split_by_their_status(installed: Installation) -> None:
     assert all(counts.values())
 
 
-def test_bots_are_told_apart(installed: Installation) -> None:
+def test_bots_are_distinguished(installed: Installation) -> None:
     rows = installed.rows("health-bots-by-day")
     of = {"People": "by=day&bot!=*", "Bots": "by=day&bot=*"}
     for whose, query in of.items():
@@ -328,7 +328,7 @@ def test_bots_are_told_apart(installed: Installation) -> None:
     assert sum(errors.values()) > 0
 
 
-def test_shares_are_of_the_counts_that_questions_are_answered(installed: Installation) -> None:
+def test_shares_are_ratios_of_the_results_of_queries(installed: Installation) -> None:
     requests = "event=view&event=download&event=error&event=request"
     ((errors,),), ((every,),) = installed.ask("event=error"), installed.ask(requests)
     assert listed(installed.rows("health-error-share")) == [[errors / every]]
