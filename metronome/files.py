@@ -1,9 +1,4 @@
-"""Folders that one process at a time may work in.
-
-Where commands keep, for the user who runs them, how far they have come.
-
-What is on the disk, and stays there if the machine loses power.
-"""
+"""Folders and files: locks, durable writes, and the user's state folder."""
 
 import fcntl
 import os
@@ -15,7 +10,7 @@ from metronome.errors import DataFolderLocked
 
 
 def state_folder() -> Path:
-    """Return the folder, which need not be there yet.
+    """Return the folder in which commands keep their progress for the current user; it may not exist yet.
 
     Source: https://specifications.freedesktop.org/basedir-spec/latest/.
     """
@@ -25,27 +20,27 @@ def state_folder() -> Path:
 
 
 def fsync_path(path: Path) -> None:
-    """Return once the disk has a file's bytes, or a folder's list of files."""
-    number = os.open(path, os.O_RDONLY)
+    """Flush a file's contents, or a folder's list of files, to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(number)
+        os.fsync(descriptor)
     finally:
-        os.close(number)
+        os.close(descriptor)
 
 
 _LOCK_TIMEOUT_SECONDS: Final = 5.0
-"""How long a process that was just ended may take to go away."""
+"""A process that was just stopped may take a moment to exit."""
 
 
 class FolderLock:
-    """A lock on a folder, held until it is released or its process ends, however that happens.
+    """An exclusive lock on a folder, held until it is released or its process ends in any way.
 
     Args:
-        folder: made if need be.
-        timeout_seconds: how long another process may take to let go of it.
+        folder: created if it does not exist.
+        timeout_seconds: how long to wait for another process to release the lock.
 
     Raises:
-        DataFolderLocked: another process holds it, and did not end within a few seconds.
+        DataFolderLocked: another process holds the lock.
 
     """
 
@@ -56,7 +51,7 @@ class FolderLock:
         while not self._try_acquire():
             if time.monotonic() > deadline:
                 os.close(self._descriptor)
-                raise DataFolderLocked(f"another process works in {folder}")
+                raise DataFolderLocked(f"another process uses {folder}")
             time.sleep(0.05)
 
     def _try_acquire(self) -> bool:
@@ -67,7 +62,7 @@ class FolderLock:
         return True
 
     def release(self) -> None:
-        """Let others work there; idempotent."""
+        """Release the lock; idempotent."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1

@@ -1,4 +1,4 @@
-"""The narrow waist: every event goes in here, and what comes out is on disk."""
+"""The ingest pipeline: parse, enrich and durably spool events."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,9 +19,9 @@ from metronome.times import format_timestamp
 
 _MAX_CLOCK_SKEW = timedelta(days=1)
 _GPC: Final = "Sec-GPC"
-"""Global Privacy Control, by which browsers say that their users want to be nobody's data."""
+"""Global Privacy Control: the user objects to the sale and sharing of personal data."""
 _DNT: Final = "DNT"
-"""Do Not Track, its forerunner."""
+"""Do Not Track, the predecessor of Global Privacy Control."""
 _SLICE_MAX_SECONDS = 0.02
 """How long events are converted before other work gets its turn."""
 _DEADLINE_CHECK_EVENTS = 16
@@ -44,14 +44,14 @@ class _Batch:
 
 
 class Intake:
-    """Make documents of events and put them into the spool.
+    """Converts events to documents and writes them to the spool.
 
     Args:
-        spool: where they go.
-        config: what is taken.
-        clock: seconds since 1970.
-        telemetry: where they are counted.
-        salts: tells what visitors are named with, as far as it is known now, by UTC days.
+        spool: the spool.
+        config: what is accepted, and how it is stored.
+        clock: returns seconds since 1970.
+        telemetry: counts rejected events.
+        salts: returns the known salts of visitor IDs by UTC day.
 
     """
 
@@ -206,11 +206,11 @@ class Intake:
                 batch.result.set_result(IngestResult(len(batch.lines), batch.rejected))
 
     def _refresh_context(self) -> None:
-        at = int(self._clock() * 1000)
-        if at != self._context_ms:
-            now = datetime.fromtimestamp(at / 1000, UTC)
+        now_ms = int(self._clock() * 1000)
+        if now_ms != self._context_ms:
+            now = datetime.fromtimestamp(now_ms / 1000, UTC)
             max_age = self._config.max_age
-            self._context_ms = at
+            self._context_ms = now_ms
             self._import_context = DocumentContext(
                 received_at=format_timestamp(now),
                 min_timestamp=None,
@@ -226,18 +226,18 @@ class Intake:
 
 
 def _opts_out_of_tracking(headers: Mapping[str, str]) -> bool:
-    """Tell whether a request's sender asks not to be followed."""
+    """Return whether a request's headers ask not to be tracked."""
     return headers.get(_GPC) == "1" or headers.get(_DNT) == "1"
 
 
 def _without_visitor(event: Event) -> Event:
-    """Take from an event what tells its visitor from others."""
+    """Remove from an event what identifies its visitor."""
     visitor = event.fields.get("visitor")
     if visitor is None:
         return event
-    known = {"visitor", "session"} if event.fields.get("session") == visitor else {"visitor"}
-    # Not even what came in may say who it was.
-    return Event({name: value for name, value in event.fields.items() if name not in known})
+    identifying = {"visitor", "session"} if event.fields.get("session") == visitor else {"visitor"}
+    # Without the original, which contains the visitor as well.
+    return Event({name: value for name, value in event.fields.items() if name not in identifying})
 
 
 def _fail(result: "asyncio.Future[IngestResult]", error: BaseException) -> None:
@@ -248,5 +248,5 @@ def _fail(result: "asyncio.Future[IngestResult]", error: BaseException) -> None:
 
 
 def _drop_traceback(error: MetronomeError) -> None:
-    """Free an error of the frames that it came through: they hold it in turn, and the body with it."""
+    """Drop an error's references to frames, which refer to the error and the body: a cycle keeps both in memory."""
     error.__traceback__ = error.__context__ = error.__cause__ = None

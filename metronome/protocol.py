@@ -1,10 +1,7 @@
-"""The port that every protocol stands behind: request in, events and reply out.
+"""The interface of protocols: a request comes in, events and a reply go out.
 
-A dialect is pure: it opens no socket, reads no clock and keeps nothing between two calls.
-
-The keys that requests carry in their ``Authorization``.
-
-Errors as ``application/problem+json`` (RFC 9457), for protocols without an error shape of their own.
+Also, what several protocols need: keys in the ``Authorization`` header, form and JSON bodies, and errors as
+``application/problem+json`` (RFC 9457).
 """
 
 import binascii
@@ -24,27 +21,27 @@ from metronome.scopes import Scope
 
 
 def bearer_token(headers: Mapping[str, str]) -> str:
-    """Return the key of ``Authorization: Bearer …``, or nothing."""
+    """Return the key of ``Authorization: Bearer …``, or an empty text."""
     return _authorization_parameter(headers, "bearer")
 
 
 def basic_password(headers: Mapping[str, str]) -> str:
-    """Return the password of ``Authorization: Basic …``, or nothing; the user may be any."""
+    """Return the password of ``Authorization: Basic …`` with any user, or an empty text."""
     return _decode_base64(_authorization_parameter(headers, "basic")).partition(":")[2]
 
 
 def elasticsearch_api_key(headers: Mapping[str, str]) -> str:
-    """Return the key of Elasticsearch's ``Authorization: ApiKey …``, or nothing.
+    """Return the key of Elasticsearch's ``Authorization: ApiKey …``, or an empty text.
 
-    It is sent as the base64 of ``id:key``, where the id may be any; the key alone will do as well.
+    Its parameter is the base64 of ``id:key`` with any ID, or the key alone.
     """
-    given = _authorization_parameter(headers, "apikey")
-    return _decode_base64(given).partition(":")[2] or given
+    parameter = _authorization_parameter(headers, "apikey")
+    return _decode_base64(parameter).partition(":")[2] or parameter
 
 
 def _authorization_parameter(headers: Mapping[str, str], scheme: str) -> str:
-    given, _, parameter = headers.get("Authorization", "").partition(" ")
-    return parameter.strip() if given.lower() == scheme else ""
+    actual_scheme, _, parameter = headers.get("Authorization", "").partition(" ")
+    return parameter.strip() if actual_scheme.lower() == scheme else ""
 
 
 def _decode_base64(text: str) -> str:
@@ -102,18 +99,18 @@ _JSON_TYPE_NAMES: Final = {
 
 
 ParsedEvent = Event | Malformed | PayloadTooLarge
-"""One event of a request, or why it could not be read."""
+"""An event of a request, or the error for one that could not be parsed."""
 
 _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class ParsedRequest(NamedTuple):
-    """What a request holds.
+    """The contents of a request.
 
     Attributes:
-        events: in their order, to be gone through once.
-        batch: whether the sender asked for several events, and so expects to hear of each.
-        notes: whatever the dialect's reply needs to know of what it read.
+        events: in order, to be iterated once.
+        is_batch: whether the sender sent a batch, and expects a result for each of its events.
+        context: what the protocol needs to build the reply.
 
     """
 
@@ -123,22 +120,21 @@ class ParsedRequest(NamedTuple):
 
 
 class Request(NamedTuple):
-    """What a dialect reads.
+    """A request as a protocol parses it.
 
     Attributes:
-        body: decoded, that is without its Content-Encoding; of a protocol over TCP or UDP, one frame.
+        body: decoded from its Content-Encoding; one frame of a protocol over TCP or UDP.
         content_type: the media type in lower case, without parameters; may be empty.
-        max_events: how many events one request may hold.
-        method: of HTTP, in capitals.
-        path: of HTTP, what follows the protocol's own prefix, percent-encoded as it came.
-        query: of HTTP, as it came, without its question mark.
-        headers: of HTTP; their names are found in any case.
-        sender: the address of whoever sent it, or empty.
-        arrival: when it came, as a stamp (see `metronome.times`).
-        identities: new names for its events, one for each ``next``; None where the dialect needs none. A dialect
-            names all its events or none.
-        believed: whether the sender may say of any time and address that it happened then and there.
-        config: of the server.
+        max_events: the maximum number of events.
+        method: the HTTP method in capitals.
+        path: the part of the URL's path after the protocol's prefix, percent-encoded.
+        query: the query of the URL, without the question mark.
+        headers: the HTTP headers; their names are case-insensitive.
+        client_ip: the IP address of the client, or empty.
+        received_at: the timestamp of receipt (see `metronome.times`).
+        event_ids: yields IDs for the events; None if the protocol needs none. A protocol names all its events or none.
+        is_trusted: whether the sender may set any time and IP address.
+        config: the server's.
 
     """
 
@@ -157,11 +153,11 @@ class Request(NamedTuple):
 
 
 class IngestResult(NamedTuple):
-    """What became of a request's events.
+    """The outcome for a request's events.
 
     Attributes:
-        accepted: how many are on disk.
-        rejected: why the others are not, by their position in the request, from 0.
+        accepted: the number of events on disk.
+        rejected: the errors of all other events, by their position in the request, from 0.
 
     """
 
@@ -171,11 +167,11 @@ class IngestResult(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What to answer.
+    """A protocol's reply to a request.
 
     Attributes:
-        status: of HTTP.
-        body: of a protocol over TCP, what is written back.
+        status: the HTTP status.
+        body: of HTTP, or the bytes to write to a TCP connection.
         content_type: of HTTP.
         headers: of HTTP. Any origin may read the reply unless they say otherwise.
 
@@ -188,37 +184,38 @@ class Reply:
 
 
 class Protocol(typing.Protocol):
-    """One protocol; a module with these functions is one.
+    """A protocol: parses requests into events, and builds replies. A module with these functions is one.
 
-    An address of a protocol that takes no events, such as a handshake's, has none in its readings.
+    A protocol is pure: it opens no socket, reads no clock and keeps no state between calls. Requests without events,
+    such as handshakes, are parsed into no events.
     """
 
     def extract_key(self, request: Request) -> str:
-        """Return the key that the request carries where the protocol has its place, or nothing."""
+        """Return the key that the request contains where the protocol specifies it, or an empty text."""
 
     def parse(self, request: Request) -> ParsedRequest:
-        """Read a request's events; one that cannot be read fails no other.
+        """Parse a request's events. One that is malformed does not affect the others.
 
         Raises:
-            Malformed: nothing in the request can be read.
-            PayloadTooLarge: it holds more events than it may.
+            Malformed: the request cannot be parsed at all.
+            PayloadTooLarge: it has too many events.
 
         """
 
     def reply(self, request: Request, parsed: ParsedRequest, result: IngestResult) -> Reply:
-        """Say what became of the events, in the protocol's own way. What is called accepted is on disk.
+        """Return the reply to a request. Accepted events are on disk.
 
         Raises:
-            Malformed, PayloadTooLarge: the protocol answers a single event that was rejected as an error.
+            Malformed, PayloadTooLarge: the only event was rejected, and the protocol reports that as an error.
 
         """
 
     def reply_error(self, request: Request, error: MetronomeError) -> Reply:
-        """Say in the protocol's own way that nothing of a request was taken.
+        """Return the reply to a request of which no event was accepted.
 
         Args:
-            request: as far as it could be read: its body is empty where that failed.
-            error: why. The protocol may have a better HTTP status for it than ``error.http_status``.
+            request: its body is empty if it could not be read.
+            error: the reason. The protocol may have a better HTTP status for it than ``error.http_status``.
 
         """
 
@@ -239,7 +236,7 @@ def problem_reply(error: MetronomeError) -> Reply:
 
 
 def http_error_headers(error: MetronomeError) -> dict[str, str]:
-    """Return the headers that HTTP wants for an error, whatever the shape of the body."""
+    """Return the HTTP headers of a response with this error, in whatever format its body is."""
     headers = {}
     if error.retry:
         headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
@@ -249,23 +246,23 @@ def http_error_headers(error: MetronomeError) -> dict[str, str]:
 
 
 class Endpoint(NamedTuple):
-    """One address and what is spoken at it.
+    """A route of a protocol.
 
     Attributes:
-        method: of HTTP, in capitals; ``*`` for any.
-        prefix: what all addresses of the protocol begin with; it is no part of what the dialect sees.
-        path: the rest, with ``{name}`` or ``{name:pattern}`` for what varies.
-        dialect: reads and answers what is sent there.
-        scope: what a key must allow here.
-        lenient: whether a key that is unknown counts as none, since trackers bring the key of another system.
-        credentials: whether pages of other origins send it with their cookies, as some trackers do; none is looked at.
+        method: the HTTP method in capitals; ``*`` for any.
+        prefix: the path that all routes of the protocol begin with; the protocol does not see it.
+        path: the rest of the path, with ``{name}`` or ``{name:pattern}`` for variable parts.
+        protocol: parses requests and builds replies.
+        scope: the scope that a key needs.
+        ignore_invalid_key: whether an unknown key counts as none, because trackers send the key of another system.
+        allow_credentials: whether pages of other origins may send cookies, as some trackers do. Cookies are ignored.
 
     """
 
     method: str
     prefix: str
     path: str
-    dialect: Protocol
+    protocol: Protocol
     scope: Scope = Scope.TICK
-    lenient: bool = False
-    credentials: bool = False
+    ignore_invalid_key: bool = False
+    allow_credentials: bool = False

@@ -1,4 +1,4 @@
-"""Scopes: what a key may allow."""
+"""Scopes: what a key permits."""
 
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
@@ -6,16 +6,16 @@ from typing import Final
 
 
 class Scope(StrEnum):
-    """One thing that a key may allow."""
+    """A permission of a key."""
 
     TICK = "tick"
     """Send events."""
     IMPORT = "import"
-    """Send events of any age, and say where they came from."""
+    """Send events of any age, with any client IP address."""
     TOCK = "tock"
-    """Ask for the reports about one item."""
+    """Read reports about items."""
     QUERY = "query"
-    """Ask for anything."""
+    """Run any query."""
     ADMIN = "admin"
     """Everything."""
 
@@ -30,5 +30,5 @@ _IMPLIED_SCOPES: Final[Mapping[Scope, frozenset[Scope]]] = {
 
 
 def expand_scopes(scopes: Iterable[Scope]) -> frozenset[Scope]:
-    """Return all that *scopes* allow: ``import`` also sends, ``query`` also asks for items, ``admin`` does all."""
+    """Return scopes and all they imply: ``import`` implies ``tick``, ``query`` implies ``tock``, ``admin`` all."""
     return frozenset().union(*(_IMPLIED_SCOPES[scope] for scope in scopes))

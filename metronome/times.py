@@ -1,7 +1,7 @@
-"""The times that senders write, as the one form that documents have.
+"""Timestamps, dates and labels of time units.
 
-A *stamp* is a UTC time as ``2015-01-22T09:30:00.000Z``: 24 characters, so that stamps sort as text
-and their first ten characters are the UTC day.
+A *timestamp* in a document is a UTC time such as ``2015-01-22T09:30:00.000Z``: always 24 characters, so that timestamps
+sort as text and their first ten characters are the UTC day.
 """
 
 import math
@@ -28,9 +28,9 @@ zoneinfo.reset_tzpath(())
 
 _TIMESTAMP_LENGTH = 24
 _DATE_DIGITS = 8
-"""Digits alone are a day, as 20150122; more of them count seconds or milliseconds."""
+"""Eight digits are a day, such as 20150122; more digits are seconds or milliseconds."""
 _MILLISECONDS_FROM = 100_000_000_000
-"""Numbers from here on are milliseconds: as seconds they would lie beyond the year 5138."""
+"""Numbers from this one on are milliseconds: as seconds they would be after the year 5138."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 _QUOTED_MAX_CHARACTERS = 60
@@ -41,19 +41,19 @@ _CLF_MAX_CHARACTERS = 40
 
 
 def format_timestamp(moment: datetime) -> str:
-    """Write an aware *moment* as a stamp; what is finer than a millisecond is cut off."""
+    """Return the timestamp of an aware datetime, truncated to milliseconds."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds")[:23] + "Z"
 
 
 def parse_timestamp(value: object) -> str:
-    """Read a time as senders write it and return its stamp.
+    """Return the timestamp of a time as senders write it.
 
     Args:
-        value: ISO 8601 text (without a zone it is UTC, without a time midnight), or seconds or
-            milliseconds since 1970 as a number or as text.
+        value: ISO 8601 text (UTC if it has no zone, midnight if it has no time), or seconds or milliseconds since 1970
+            as a number or as text.
 
     Raises:
-        Malformed: it is none of these, or lies before 1970 or after the year 9999.
+        Malformed: the value is not valid, or is before 1970 or after 9999.
 
     """
     if isinstance(value, str):
@@ -105,10 +105,10 @@ def _clf_timestamp_error(text: str) -> str:
 
 
 def from_milliseconds(milliseconds: float) -> datetime:
-    """Return the UTC time that lies so many milliseconds after 1970.
+    """Return the UTC time of a number of milliseconds since 1970.
 
     Raises:
-        OverflowError: it lies outside the years 1 to 9999.
+        OverflowError: it is outside the years 1 to 9999.
 
     """
     return _EPOCH + timedelta(milliseconds=milliseconds)
@@ -201,5 +201,5 @@ def _invalid_timestamp_message(value: object) -> str:
         text = repr(value)
     except ValueError:
         text = "a number of thousands of digits"
-    shown = text if len(text) <= _QUOTED_MAX_CHARACTERS else text[:_QUOTED_MAX_CHARACTERS] + "…"
-    return f"{shown} is no time: write ISO 8601 (2015-01-22T09:30:00Z), or seconds or milliseconds since 1970"
+    excerpt = text if len(text) <= _QUOTED_MAX_CHARACTERS else text[:_QUOTED_MAX_CHARACTERS] + "…"
+    return f"invalid timestamp {excerpt}: expected ISO 8601 (2015-01-22T09:30:00Z) or a Unix timestamp"

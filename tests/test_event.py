@@ -166,7 +166,7 @@ def test_a_second_time_that_fits_no_mapping_is_set_apart(other: object) -> None:
 
 @pytest.mark.parametrize("given", ["yesterday", "", {"a": 1}, ["2015-01-22"], True, 2**63, 10**400, math.nan, -1])
 def test_what_is_no_time_is_refused(given: object) -> None:
-    assert "is no time: write ISO 8601" in refusal({"time": given})
+    assert "expected ISO 8601" in refusal({"time": given})
 
 
 @pytest.mark.parametrize("given", ["2015-01-23T12:00:00.001Z", "9999-12-31", "2100-01-01", 1e12 * 4])

@@ -24,7 +24,9 @@ _PREFLIGHT_HEADERS: Final = {
     "Access-Control-Allow-Headers": "Authorization, Content-Type, Content-Encoding, Idempotency-Key, If-None-Match",
     "Access-Control-Max-Age": "86400",
 }
-_CREDENTIALED_PATHS: Final = frozenset(address.prefix + address.path for address in ENDPOINTS if address.credentials)
+_CREDENTIALED_PATHS: Final = frozenset(
+    address.prefix + address.path for address in ENDPOINTS if address.allow_credentials
+)
 _KEEP_ALIVE_SECONDS: Final = 75.0
 _CONTINUE_RESPONSE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _CATCH_ALL_PATH: Final = r"/{rest:[\s\S]*}"

@@ -62,7 +62,7 @@ def build_ingest_route(address: Endpoint, context: IngestContext) -> web.RouteDe
 
 def build_ingest_handler(address: Endpoint, context: IngestContext) -> Handler:
     """Make the handler of an address at which any dialect is spoken."""
-    dialect, guard = address.dialect, context.authorizer
+    dialect, guard = address.protocol, context.authorizer
     identities = generate_event_ids()
 
     async def handle(request: web.Request) -> web.Response:
@@ -90,7 +90,7 @@ def build_ingest_handler(address: Endpoint, context: IngestContext) -> Handler:
                 dialect.extract_key(read),
                 origin,
                 client_address=read.client_ip,
-                ignore_invalid_key=address.lenient,
+                ignore_invalid_key=address.ignore_invalid_key,
             )
             read = read._replace(is_trusted=Scope.IMPORT in grant.scopes)
             return reply_response(await context.intake.ingest(dialect, read))

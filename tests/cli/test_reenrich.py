@@ -144,7 +144,7 @@ def test_fails_while_a_server_uses_the_data_folder(data: Path) -> None:
     finally:
         lock.release()
     assert result.exit_code == 2
-    assert "another process works in" in result.stderr
+    assert "another process uses" in result.stderr
 
 
 @pytest.fixture

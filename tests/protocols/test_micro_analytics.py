@@ -38,7 +38,7 @@ def fields(path: str, query: str = "", headers: dict[str, str] | None = None, cl
 
 def test_the_endpoint_is_below_the_prefix() -> None:
     assert (micro_analytics_endpoint("/count").prefix, micro_analytics_endpoint("").prefix) == ("/count", "")
-    assert micro_analytics_endpoint("/count").dialect is PROTOCOL
+    assert micro_analytics_endpoint("/count").protocol is PROTOCOL
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,7 @@ async def test_a_spool_that_is_opened_again_goes_on_counting(tmp_path: Path) -> 
 
 async def test_a_spool_has_one_writer(tmp_path: Path) -> None:
     async with opened(tmp_path):
-        with pytest.raises(DataFolderLocked, match="another process works in"):
+        with pytest.raises(DataFolderLocked, match="another process uses"):
             FolderLock(tmp_path, timeout_seconds=0)
     FolderLock(tmp_path, timeout_seconds=0).release()
 

@@ -9,7 +9,7 @@ from metronome.protocols.matomo import api, tracker
 def _endpoints(prefix: str) -> tuple[Endpoint, ...]:
     return (
         *(
-            Endpoint(method, prefix, path, tracker, lenient=True, credentials=True)
+            Endpoint(method, prefix, path, tracker, ignore_invalid_key=True, allow_credentials=True)
             for path in ("/matomo.php", "/piwik.php")
             for method in ("GET", "POST")
         ),

@@ -202,7 +202,7 @@ def test_an_invalid_request_line_is_kept_if_there_is_a_client() -> None:
         ("nginx-json", ["/"], "not a JSON object"),
         ("caddy-json", {"request": {"method": "GET"}}, "no request with a uri"),
         ("caddy-json", {"request": {"method": "GET", "uri": "/"}}, "no time"),
-        ("caddy-json", {**CADDY, "ts": "soon"}, "is no time"),
+        ("caddy-json", {**CADDY, "ts": "soon"}, "invalid timestamp"),
     ],
 )
 def test_rejects_other_json_with_a_reason(name: str, record: Fields, reason: str) -> None:

@@ -324,9 +324,9 @@ def play(recording: Recording) -> tuple[list[Mapping[str, Any]], Reply]:
         received_at=ARRIVAL,
         is_trusted=TOKEN in recording.body,
     )
-    parsed = endpoint.dialect.parse(request)
+    parsed = endpoint.protocol.parse(request)
     events = [event.fields for event in parsed.events if isinstance(event, Event)]
-    return events, endpoint.dialect.reply(request, parsed, IngestResult(len(events), {}))
+    return events, endpoint.protocol.reply(request, parsed, IngestResult(len(events), {}))
 
 
 @pytest.mark.parametrize("name", RECORDINGS)
@@ -358,7 +358,7 @@ def test_a_resent_log_has_the_same_event_ids() -> None:
 @pytest.mark.parametrize("name", CALLS)
 def test_the_first_requests_of_the_importer_are_answered(name: str) -> None:
     path, body, expected = CALLS[name]
-    dialect = endpoint_of("POST", path).dialect
+    dialect = endpoint_of("POST", path).protocol
     request = Request(body.encode(), "", 100, "POST", headers={"Host": HOST}, is_trusted=True)
     reply = dialect.reply(request, dialect.parse(request), IngestResult(0, {}))
     assert dialect.extract_key(request) == TOKEN

@@ -38,7 +38,7 @@ def fields(query: str, headers: dict[str, str] | None = None, sender: str = "") 
 
 
 def test_it_is_taken_where_pages_ask_for_a_picture() -> None:
-    assert [(one.method, one.prefix, one.path) for one in ENDPOINTS if one.dialect is pixel] == [
+    assert [(one.method, one.prefix, one.path) for one in ENDPOINTS if one.protocol is pixel] == [
         ("GET", "", "/tick.gif")
     ]
 

@@ -69,7 +69,7 @@ async def test_an_event_counts_with_a_key_in_the_address_or_a_header(
         ("id={item}&key=unknown", "", "not known"),
         ("id={item}", "reads", "does not have the scope tick"),
         ("nothing", "sends", "holds no field"),
-        ("id={item}&ts=yesterday", "sends", "'yesterday' is no time"),
+        ("id={item}&ts=yesterday", "sends", "invalid timestamp 'yesterday'"),
         ("id={item}&ts=1999-01-01", "sends", "raise tick_max_age"),
         ("id={item}" + "x" * 1100, "sends", "id is over 1024 bytes"),
     ],
