@@ -1,31 +1,38 @@
-"""NDJSON batches, from the request to the embedded store, beside what DuckDB takes from ready-made batches."""
+"""NDJSON batches from request to store, compared with what the store itself accepts from prepared batches."""
 
 import asyncio
 import time
 from itertools import count
 from pathlib import Path
-from typing import Final
+from statistics import median
+from typing import Any, Final, cast
 
 import orjson
+from elasticsearch import AsyncElasticsearch
 
-from bench.events import build_events, build_ndjson_bodies
-from bench.figures import BenchmarkRow, run_load, temporary_folder
+from bench.harness import BenchmarkRow, build_events, build_ndjson_bodies, run_load, sized, temporary_folder
 from metronome.event import DocumentContext, Event, build_document
 from metronome.stores.base import DocumentBatch, Store
 from metronome.stores.duckdb import DuckDBStore
-from tests.servers import running_server
+from metronome.stores.elasticsearch import ElasticsearchConfig, ElasticsearchStore
+from metronome.stores.elasticsearch.bulk import build_create_body
+from tests.elasticsearch_node import elasticsearch_node
+from tests.servers import delete_indices, running_server, unique_name
 
 EVENTS_PER_REQUEST: Final = 1000
-LOAD_SECONDS: Final = 20
-PREBUILT_EVENTS: Final = 2_000_000
+LOAD_SECONDS: Final = sized(20, 1)
+PREBUILT_EVENTS: Final = sized(2_000_000, 50_000)
+ELASTICSEARCH_EVENTS: Final = sized(600_000, 60_000)
+ELASTICSEARCH_ROUNDS: Final = sized(3, 1)
+IN_FLIGHT: Final = 2
 _INGEST_CONFIG: Final = DocumentContext("2026-01-22T09:30:00.000Z", None, "2027-01-01T00:00:00.000Z")
 
 
-def measure() -> list[BenchmarkRow]:
-    """Measure both, one behind the other."""
-    ready = duckdb_write_rate()
+def measure_duckdb() -> list[BenchmarkRow]:
+    """Measure DuckDB with prepared batches, then Metronome with DuckDB."""
+    prepared = duckdb_write_rate()
     with temporary_folder() as folder, running_server(folder / "data") as server:
-        began = time.monotonic()
+        started = time.monotonic()
         load = run_load(
             f"{server.url}/tick",
             build_ndjson_bodies(20 * EVENTS_PER_REQUEST, EVENTS_PER_REQUEST),
@@ -34,20 +41,20 @@ def measure() -> list[BenchmarkRow]:
             LOAD_SECONDS,
         )
         server.wait_until_shipped(600, 0.2)
-        whole = load.requests * EVENTS_PER_REQUEST / (time.monotonic() - began)
+        end_to_end = load.requests * EVENTS_PER_REQUEST / (time.monotonic() - started)
     return [
         BenchmarkRow(
             f"NDJSON, {EVENTS_PER_REQUEST:,} events a request, end to end into DuckDB",
-            f"{whole:,.0f} events/s",
-            f"{ready:,.0f} (DuckDB, ready-made batches)",
-            f"{whole / ready:.2f}",
+            f"{end_to_end:,.0f} events/s",
+            f"{prepared:,.0f} (DuckDB, prepared batches)",
+            f"{end_to_end / prepared:.2f}",
             "≥ 100,000 and ≥ 0.5",
         )
     ]
 
 
 def duckdb_write_rate() -> float:
-    """Return how many events a second DuckDB takes as it takes them from the shipper, with nothing else to do."""
+    """Return how many events per second DuckDB accepts from batches as the shipper writes them."""
     with temporary_folder() as folder:
         return asyncio.run(_write_prebuilt(folder))
 
@@ -55,28 +62,81 @@ def duckdb_write_rate() -> float:
 async def _write_prebuilt(folder: Path) -> float:
     store = DuckDBStore(folder)
     await store.setup()
-    made = build_batches(PREBUILT_EVENTS, store)
-    began = time.monotonic()
-    for batch in made:
+    batches = build_batches(PREBUILT_EVENTS, store)
+    started = time.monotonic()
+    for batch in batches:
         await store.write(batch)
-    rate = PREBUILT_EVENTS / (time.monotonic() - began)
+    rate = PREBUILT_EVENTS / (time.monotonic() - started)
     await store.close()
     return rate
 
 
 def build_batches(events_count: int, store: Store) -> list[DocumentBatch]:
-    """Make the batches that a shipper would take from the spool."""
+    """Return batches as the shipper reads them from the spool."""
     parsed = [orjson.loads(text) for text in build_events(20_000)]
     size = 0
     batches: list[DocumentBatch] = []
-    gathered: list[bytes] = []
+    documents: list[bytes] = []
     for number in count():
         if number == events_count:
             break
         line = build_document(Event(parsed[number % len(parsed)]), _INGEST_CONFIG, f"{number:032x}")
         if size + len(line) > store.preferred_batch_bytes:
-            batches.append(DocumentBatch.from_documents(gathered))
-            gathered, size = [], 0
-        gathered.append(line)
+            batches.append(DocumentBatch.from_documents(documents))
+            documents, size = [], 0
+        documents.append(line)
         size += len(line) + 1
-    return [*batches, DocumentBatch.from_documents(gathered)]
+    return [*batches, DocumentBatch.from_documents(documents)]
+
+
+def measure_elasticsearch() -> list[BenchmarkRow]:
+    """Alternate between prepared ``_bulk`` bodies and Metronome on one warm node, and compare the medians."""
+    prepared: list[float] = []
+    end_to_end: list[float] = []
+    with elasticsearch_node("1g") as url:
+        asyncio.run(_bulk_write_rate(url))
+        for _ in range(ELASTICSEARCH_ROUNDS):
+            prepared.append(asyncio.run(_bulk_write_rate(url)))
+            end_to_end.append(_end_to_end_rate(url))
+    return [
+        BenchmarkRow(
+            f"NDJSON, {EVENTS_PER_REQUEST:,} events a request, end to end into Elasticsearch",
+            f"{median(end_to_end):,.0f} events/s",
+            f"{median(prepared):,.0f} (prepared `_bulk` bodies)",
+            f"{median(end_to_end) / median(prepared):.2f}",
+            "≥ 0.8",
+        )
+    ]
+
+
+async def _bulk_write_rate(url: str) -> float:
+    prefix = unique_name("prepared")
+    store = ElasticsearchStore(ElasticsearchConfig(url, prefix=prefix))
+    await store.setup()
+    bodies = [build_create_body(batch.body, prefix) for batch in build_batches(ELASTICSEARCH_EVENTS, store)]
+    await store.close()
+    client = AsyncElasticsearch(url, max_retries=0, request_timeout=120)
+    started = time.monotonic()
+    pending = iter(bodies)
+
+    async def send() -> None:
+        for body in pending:
+            await client.bulk(operations=cast("Any", body), filter_path="errors,items.*.status,items.*.error")
+
+    await asyncio.gather(*(send() for _ in range(IN_FLIGHT)))
+    rate = ELASTICSEARCH_EVENTS / (time.monotonic() - started)
+    await client.close()
+    delete_indices(url, prefix)
+    return rate
+
+
+def _end_to_end_rate(url: str) -> float:
+    prefix = unique_name("end_to_end")
+    with temporary_folder() as folder, running_server(folder / "data", store=url, index_prefix=prefix) as server:
+        bodies = build_ndjson_bodies(20 * EVENTS_PER_REQUEST, EVENTS_PER_REQUEST)
+        started = time.monotonic()
+        load = run_load(f"{server.url}/tick", bodies, "application/x-ndjson", 2, max(ELASTICSEARCH_EVENTS // 60_000, 1))
+        server.wait_until_shipped(600, 0.2)
+        rate = load.requests * EVENTS_PER_REQUEST / (time.monotonic() - started)
+    delete_indices(url, prefix)
+    return rate

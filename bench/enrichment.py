@@ -1,16 +1,16 @@
-"""What enrichment costs at the door, beside what a document costs without it."""
+"""The cost of enrichment on ingest, compared with building a document without it."""
 
 import random
 import time
 from typing import Any, Final
 
-from bench.figures import BenchmarkRow
+from bench.harness import BenchmarkRow, sized
 from metronome.enrich.countries import open_countries
 from metronome.enrich.enrichment import Enrichment
 from metronome.event import DocumentContext, Event, IngestConfig, build_document
 
 VISITORS: Final = 1000
-ROUNDS: Final = 20
+ROUNDS: Final = sized(20, 2)
 _DAY: Final = "2026-01-22"
 _AGENTS: Final = (
     "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/{0}.0.0.0 Safari/537.36",
@@ -26,8 +26,8 @@ _REFERERS: Final = (
 
 
 def measure() -> list[BenchmarkRow]:
-    """Make documents of the same events with enrichment and without, in turns, and compare the best of each."""
-    made = [Event(fields) for fields in build_visits(VISITORS)]
+    """Build documents of the same events with and without enrichment in turns, and compare the fastest of each."""
+    events = [Event(fields) for fields in build_visits(VISITORS)]
     plain = DocumentContext(f"{_DAY}T09:30:00.000Z", None, "2027-01-01T00:00:00.000Z")
     enriching = DocumentContext(
         plain.received_at,
@@ -38,12 +38,12 @@ def measure() -> list[BenchmarkRow]:
     )
     without = with_it = float("inf")
     for _ in range(ROUNDS):
-        without = min(without, _measure_microseconds(made, plain))
-        with_it = min(with_it, _measure_microseconds(made, enriching))
+        without = min(without, _measure_microseconds(events, plain))
+        with_it = min(with_it, _measure_microseconds(events, enriching))
     added = with_it - without
     return [
         BenchmarkRow(
-            f"enrichment of an event with agent, address, referer and url, {VISITORS:,} different ones, warm caches",
+            f"enrichment of an event with user agent, IP address, referrer and URL, {VISITORS:,} visitors, warm caches",
             f"{added:.1f} µs",
             f"{without:.1f} µs (the document without it)",
             f"{added / without:.1f}",
@@ -53,7 +53,7 @@ def measure() -> list[BenchmarkRow]:
 
 
 def build_visits(count: int, seed: int = 1) -> list[dict[str, Any]]:
-    """Make views as a web server forwards them, each of another visitor."""
+    """Return views as a web server forwards them, each of a different visitor."""
     draw = random.Random(seed)
     return [
         {
@@ -69,7 +69,7 @@ def build_visits(count: int, seed: int = 1) -> list[dict[str, Any]]:
 
 
 def _measure_microseconds(events: list[Event], config: DocumentContext) -> float:
-    began = time.perf_counter()
+    started = time.perf_counter()
     for event in events:
         build_document(event, config, "0123456789abcdef")
-    return (time.perf_counter() - began) / len(events) * 1e6
+    return (time.perf_counter() - started) / len(events) * 1e6

@@ -1,7 +1,7 @@
-"""What the middleware of `metronome.middleware` adds to each request of a host that does nothing but answer 204.
+"""The overhead of `metronome.middleware` for each request of a service that only responds with 204.
 
-The host runs in this process, in a loop without a network; its reports go to a real Metronome in another. First
-comes what a request waits for, then all that the process works for it, with what its thread makes and sends of it.
+The service runs in this process without a network; its reports go to a real Metronome in another one. The first figure
+is the time until the response, the second all CPU time of the process, including the background thread's.
 """
 
 import asyncio
@@ -9,15 +9,15 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
-from bench.figures import BenchmarkRow, temporary_folder
+from bench.harness import BenchmarkRow, sized, temporary_folder
 from metronome.middleware.asgi import ASGIMiddleware
 from metronome.middleware.config import ClientConfig
 from metronome.middleware.reporter import Reporter
 from metronome.middleware.wsgi import WSGIMiddleware
 from tests.servers import running_server
 
-REQUESTS: Final = 5000
-ROUNDS: Final = 15
+REQUESTS: Final = sized(5000, 500)
+ROUNDS: Final = sized(15, 2)
 _AGENT: Final = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 _HEADERS: Final = {
     "host": "data.example.org",
@@ -36,14 +36,14 @@ RequestLoop = Callable[[], None]
 
 
 class _RequestCost(NamedTuple):
-    """Microseconds a request: until it was answered, and of work in all."""
+    """Microseconds per request: until the response, and of CPU time."""
 
     latency: float
     cpu: float
 
 
 def measure() -> list[BenchmarkRow]:
-    """Run each kind of host with the middleware and without, in turns, and compare the best of each."""
+    """Run each service with and without the middleware in turns, and compare the fastest of each."""
     with temporary_folder() as folder, running_server(folder / "data") as server:
         rows = []
         for name, plain, reported in (
@@ -66,12 +66,12 @@ def _row(name: str, plain: RequestLoop, reported: RequestLoop, reporter: Reporte
         with_it = _minimum(with_it, _measure_cost(reported, reporter))
     stats = reporter.stats()
     if stats.sent != REQUESTS * ROUNDS:
-        raise SystemExit(f"the middleware did not report all that it should have: {stats}")
-    waiting, working = with_it.latency - without.latency, with_it.cpu - without.cpu
+        raise SystemExit(f"the middleware did not report every request: {stats}")
+    latency, cpu = with_it.latency - without.latency, with_it.cpu - without.cpu
     return BenchmarkRow(
-        f"{name}: added to each request of a host that answers 204",
-        f"{waiting:.1f} µs, {working:.1f} µs with the sending in the background",
-        f"{without.latency:.1f} µs (the host alone)",
+        f"{name}: added to each request of a service that responds with 204",
+        f"{latency:.1f} µs, {cpu:.1f} µs with the background thread",
+        f"{without.latency:.1f} µs (the service alone)",
         "",
         "≤ 20 µs",
     )
@@ -82,12 +82,12 @@ def _minimum(one: _RequestCost, other: _RequestCost) -> _RequestCost:
 
 
 def _measure_cost(loop: RequestLoop, reporter: Reporter) -> _RequestCost:
-    began, worked = time.perf_counter(), time.process_time()
+    started, cpu_started = time.perf_counter(), time.process_time()
     loop()
-    waiting = time.perf_counter() - began
+    latency = time.perf_counter() - started
     if not reporter.flush():
-        raise SystemExit(f"the reports do not go out: {reporter.stats()}")
-    return _RequestCost(waiting / REQUESTS * 1e6, (time.process_time() - worked) / REQUESTS * 1e6)
+        raise SystemExit(f"the queue was not drained: {reporter.stats()}")
+    return _RequestCost(latency / REQUESTS * 1e6, (time.process_time() - cpu_started) / REQUESTS * 1e6)
 
 
 async def _asgi_app(_: Any, __: Any, send: Any) -> None:
@@ -102,7 +102,7 @@ def _asgi_host(app: Any = _asgi_app) -> RequestLoop:
     async def send(_: Any) -> None:
         pass
 
-    async def ask() -> None:
+    async def run_requests() -> None:
         for number in range(REQUESTS):
             path = f"/datasets/{number}"
             scope = {
@@ -119,7 +119,7 @@ def _asgi_host(app: Any = _asgi_app) -> RequestLoop:
             }
             await app(scope, receive, send)
 
-    return lambda: asyncio.run(ask())
+    return lambda: asyncio.run(run_requests())
 
 
 def _asgi_host_with_middleware(reporter: Reporter) -> RequestLoop:
@@ -135,7 +135,7 @@ def _wsgi_host(app: Any = _wsgi_app) -> RequestLoop:
     def start_response(*_: Any) -> None:
         pass
 
-    def ask() -> None:
+    def run_requests() -> None:
         for number in range(REQUESTS):
             environ = {
                 "REQUEST_METHOD": "GET",
@@ -148,7 +148,7 @@ def _wsgi_host(app: Any = _wsgi_app) -> RequestLoop:
             }
             app(environ, start_response)
 
-    return ask
+    return run_requests
 
 
 def _wsgi_host_with_middleware(reporter: Reporter) -> RequestLoop:

@@ -1,8 +1,8 @@
-"""Measure Metronome beside its limits, and print the table in docs/performance.md.
+"""Run the benchmarks and print the table of docs/performance.md.
 
-Each row is a ratio of two figures of the same run, or a figure beside its bound, so that it means something on any
-machine. ``python -m bench.run`` runs all; ``python -m bench.run tick tock`` runs some;
-``--write FILE`` puts the table between the marks ``<!-- bench -->`` of a file.
+Each row compares two measurements of the same run, or one with a limit, so that it is meaningful on any machine.
+``python -m bench.run`` runs all benchmarks; ``python -m bench.run tick tock`` runs some; ``--quick`` only checks that
+they run; ``--write FILE`` replaces the table between the markers ``<!-- bench -->`` in a file.
 """
 
 import argparse
@@ -14,27 +14,28 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from bench import archives, away, batches, elastic, enrichment, imports, middleware, questions, tick, tocks, wires
-from bench.figures import BenchmarkRow
+from bench import batches, enrichment, imports, middleware, outage, protocols, reports, startup, tick
+from bench.harness import BenchmarkRow
 
 BENCHMARKS: Final[dict[str, Callable[[], list[BenchmarkRow]]]] = {
+    "startup": startup.measure,
     "tick": tick.measure,
-    "batches": batches.measure,
-    "wires": wires.measure,
+    "batches": batches.measure_duckdb,
+    "protocols": protocols.measure,
     "enrichment": enrichment.measure,
-    "import": imports.measure,
-    "archive": archives.measure,
-    "elasticsearch": elastic.measure,
-    "tock": tocks.measure,
-    "questions": questions.measure,
-    "away": away.measure,
+    "import": imports.measure_import,
+    "archive": imports.measure_archive,
     "middleware": middleware.measure,
+    "elasticsearch": batches.measure_elasticsearch,
+    "tock": reports.measure_tock,
+    "queries": reports.measure_queries,
+    "outage": outage.measure,
 }
 _MARKERS: Final = ("<!-- bench -->", "<!-- /bench -->")
 
 
 def table(rows: list[BenchmarkRow]) -> str:
-    """Write rows as a table in Markdown, and say where they were measured."""
+    """Return rows as a Markdown table, followed by a description of the machine."""
     lines = ["| What | Metronome | Compared with | Ratio | Goal |", "|---|---|---|---|---|"]
     lines += [f"| {row.name} | {row.measured} | {row.reference} | {row.ratio} | {row.target} |" for row in rows]
     return "\n".join([*lines, "", _describe_machine()])
@@ -56,32 +57,33 @@ def _read_cpuinfo() -> list[str]:
 
 
 def write_into(path: Path, text: str) -> None:
-    """Put a table between the marks of a file."""
-    before, mark, rest = path.read_text().partition(_MARKERS[0])
+    """Replace the table between the markers of a file."""
+    before, start, rest = path.read_text().partition(_MARKERS[0])
     _, end, after = rest.partition(_MARKERS[1])
-    if not (mark and end):
-        raise SystemExit(f"{path} has no marks {_MARKERS[0]} and {_MARKERS[1]}")
-    path.write_text(f"{before}{mark}\n{text}\n{end}{after}")
+    if not (start and end):
+        raise SystemExit(f"{path} has no markers {_MARKERS[0]} and {_MARKERS[1]}")
+    path.write_text(f"{before}{start}\n{text}\n{end}{after}")
 
 
 def main() -> None:
-    """Measure what the arguments name."""
+    """Run the benchmarks that the arguments name."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"any of {', '.join(BENCHMARKS)}; all if none")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="a file with the marks to put the table between")
-    asked = parser.parse_args()
-    if unknown := set(asked.parts) - set(BENCHMARKS):
-        parser.error(f"there is no {', '.join(unknown)}; choose of {', '.join(BENCHMARKS)}")
+    parser.add_argument("parts", nargs="*", metavar="NAME", help=f"{', '.join(BENCHMARKS)}; default: all")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="a file with the markers")
+    parser.add_argument("--quick", action="store_true", help="run with little data, to check that nothing is broken")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.parts) - set(BENCHMARKS):
+        parser.error(f"unknown benchmark {', '.join(sorted(unknown))}: expected some of {', '.join(BENCHMARKS)}")
     rows: list[BenchmarkRow] = []
-    for name in asked.parts or BENCHMARKS:
+    for name in arguments.parts or BENCHMARKS:
         print(f"measuring {name} …", file=sys.stderr, flush=True)
-        found = BENCHMARKS[name]()
-        rows += found
-        print("\n".join(f"  {row.name}: {row.measured}, {row.ratio}" for row in found), file=sys.stderr, flush=True)
+        new_rows = BENCHMARKS[name]()
+        rows += new_rows
+        print("\n".join(f"  {row.name}: {row.measured}, {row.ratio}" for row in new_rows), file=sys.stderr, flush=True)
     text = table(rows)
     print(text)
-    if asked.write:
-        write_into(asked.write, text)
+    if arguments.write:
+        write_into(arguments.write, text)
 
 
 if __name__ == "__main__":

@@ -1,24 +1,27 @@
-"""One event a request, durable: beside a bare handler, each on the same single core."""
+"""Single events to ``POST /tick``, compared with a bare aiohttp handler that parses the body, each on one core."""
 
+import asyncio
 import contextlib
 import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
-from bench.events import build_events
-from bench.figures import BenchmarkRow, pinned_to_core, run_load, temporary_folder
+import orjson
+import uvloop
+from aiohttp import web
+
+from bench.harness import BenchmarkRow, build_events, pinned_to_core, run_load, sized, temporary_folder
 from tests.servers import free_port, running_server
 
-ROUNDS: Final = 5
-SECONDS: Final = 5
+ROUNDS: Final = sized(5, 1)
+SECONDS: Final = sized(5, 1)
 CONNECTIONS: Final = 128
 
 
 def measure() -> list[BenchmarkRow]:
-    """Alternate between the two, and compare the medians."""
+    """Alternate between the two and compare the medians."""
     bodies = build_events(1000)
     with (
         temporary_folder() as folder,
@@ -28,12 +31,12 @@ def measure() -> list[BenchmarkRow]:
     ):
         rates: dict[str, list[float]] = {bare: [], server.url: []}
         for _ in range(ROUNDS):
-            for url, found in rates.items():
+            for url, url_rates in rates.items():
                 with pinned_to_core(1):
                     load = run_load(f"{url}/tick", bodies, "application/json", CONNECTIONS, SECONDS)
-                found.append(load.rate)
+                url_rates.append(load.rate)
                 server.wait_until_shipped()
-    limit, own = (statistics.median(found) for found in rates.values())
+    limit, own = (statistics.median(url_rates) for url_rates in rates.values())
     return [
         BenchmarkRow(
             f"`POST /tick`, one event a request, {CONNECTIONS} connections, server on one core",
@@ -48,7 +51,7 @@ def measure() -> list[BenchmarkRow]:
 @contextlib.contextmanager
 def _bare_server() -> Iterator[str]:
     port = free_port()
-    command = [sys.executable, str(Path(__file__).with_name("bare.py")), str(port)]
+    command = [sys.executable, "-m", "bench.tick", str(port)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         try:
             if process.stdout is not None:
@@ -56,3 +59,21 @@ def _bare_server() -> Iterator[str]:
             yield f"http://127.0.0.1:{port}"
         finally:
             process.terminate()
+
+
+async def _serve_bare(port: int) -> None:
+    async def handle(request: web.Request) -> web.Response:
+        orjson.loads(await request.read())
+        return web.Response(status=204)
+
+    app = web.Application()
+    app.router.add_post("/tick", handle)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    print("listening", flush=True)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    uvloop.run(_serve_bare(int(sys.argv[1])))

@@ -1,4 +1,4 @@
-"""Questions and reports over a million events of ninety days, on both stores, over HTTP."""
+"""Queries and reports over a million events of ninety days, over HTTP."""
 
 import random
 import statistics
@@ -10,17 +10,17 @@ from typing import Final, NamedTuple
 
 import orjson
 
-from bench.figures import BenchmarkRow, temporary_folder
+from bench.harness import BenchmarkRow, build_events, sized, temporary_folder
 from tests.elasticsearch_node import elasticsearch_node
 from tests.servers import Server, delete_indices, running_server, unique_name
 
-EVENTS: Final = 1_000_000
+EVENTS: Final = sized(1_000_000, 20_000)
 DAYS: Final = 90
 ITEMS: Final = 2000
 EVENTS_PER_SESSION: Final = 5
-"""Events of a session."""
 EVENTS_PER_REQUEST: Final = 5000
-REPETITIONS: Final = 20
+REPETITIONS: Final = sized(20, 2)
+TOCK_REPETITIONS: Final = sized(200, 5)
 AGENTS: Final = tuple(
     f"Mozilla/5.0 ({system}) {engine.format(version)}"
     for system in ("X11; Linux x86_64", "Windows NT 10.0; Win64; x64", "Macintosh; Intel Mac OS X 10_15_7")
@@ -34,7 +34,7 @@ _ITEM: Final = "doc0"
 
 
 class _QueryCase(NamedTuple):
-    """What is asked, and how long it may take at most on DuckDB and on Elasticsearch, in milliseconds."""
+    """A query, and the maximum milliseconds it may take on DuckDB and on Elasticsearch."""
 
     name: str
     path: str
@@ -56,29 +56,29 @@ QUERY_CASES: Final = (
 )
 
 
-def measure() -> list[BenchmarkRow]:
-    """Fill each store alike and ask it."""
+def measure_queries() -> list[BenchmarkRow]:
+    """Fill both stores with the same events and run the queries."""
     with temporary_folder() as folder, running_server(folder / "data") as server:
-        embedded = _run_queries(server)
-    prefix = unique_name("questions")
+        duckdb = _run_queries(server)
+    prefix = unique_name("queries")
     with (
         elasticsearch_node("1g") as url,
         temporary_folder() as folder,
         running_server(folder / "data", store=url, index_prefix=prefix) as server,
     ):
-        searched = _run_queries(server)
+        elasticsearch = _run_queries(server)
         delete_indices(url, prefix)
-    return [_row(each, *times) for each, *times in zip(QUERY_CASES, embedded, searched, strict=True)]
+    return [_row(case, *times) for case, *times in zip(QUERY_CASES, duckdb, elasticsearch, strict=True)]
 
 
 def _row(case: _QueryCase, duckdb_ms: float, elasticsearch_ms: float) -> BenchmarkRow:
-    wanted = f"≤ {case.duckdb} ms" + (f", ≤ {case.elasticsearch:,} ms" if case.elasticsearch else "")
+    target = f"≤ {case.duckdb} ms" + (f", ≤ {case.elasticsearch:,} ms" if case.elasticsearch else "")
     return BenchmarkRow(
         f"{case.name}, {EVENTS:,} events over {DAYS} days, p50",
         f"DuckDB {duckdb_ms:.0f} ms, Elasticsearch {elasticsearch_ms:.0f} ms",
         "",
         "",
-        wanted,
+        target,
     )
 
 
@@ -86,51 +86,51 @@ def _run_queries(server: Server) -> list[float]:
     for body in _bodies():
         server.post_events(body, **{"Content-Type": "application/x-ndjson"})
     server.wait_until_shipped(1200, 0.2)
-    line = HTTPConnection("127.0.0.1", server.port)
+    connection = HTTPConnection("127.0.0.1", server.port)
     return [
-        statistics.median(_measure_milliseconds(line, each.path, number) for number in range(REPETITIONS))
-        for each in QUERY_CASES
+        statistics.median(_measure_milliseconds(connection, case.path, number) for number in range(REPETITIONS))
+        for case in QUERY_CASES
     ]
 
 
 def _measure_milliseconds(connection: HTTPConnection, path: str, number: int) -> float:
-    # A limit of its own each time, so that no cache has the answer.
+    # A different limit each time, so that no result is cached.
     path += f"{'&' if '?' in path else '?'}limit={100 + number}"
-    began = time.perf_counter()
+    started = time.perf_counter()
     connection.request("GET", path)
     response = connection.getresponse()
     body = response.read()
-    took = time.perf_counter() - began
+    seconds = time.perf_counter() - started
     if response.status != 200:
-        raise SystemExit(f"{path} was answered with {response.status}: {body.decode()}")
-    return took * 1000
+        raise SystemExit(f"{path} returned status {response.status}: {body.decode()}")
+    return seconds * 1000
 
 
 def _bodies() -> Iterator[bytes]:
     draw = random.Random(5)
     start = datetime.now(UTC) - timedelta(days=DAYS)
     step = timedelta(days=DAYS) / EVENTS
-    gathered: list[bytes] = []
+    batch: list[bytes] = []
     for session in range(EVENTS // EVENTS_PER_SESSION):
-        gathered += _session(draw, session, start + step * session * EVENTS_PER_SESSION)
-        if len(gathered) >= EVENTS_PER_REQUEST:
-            yield b"\n".join(gathered)
-            gathered = []
-    yield b"\n".join(gathered)
+        batch += _session(draw, session, start + step * session * EVENTS_PER_SESSION)
+        if len(batch) >= EVENTS_PER_REQUEST:
+            yield b"\n".join(batch)
+            batch = []
+    yield b"\n".join(batch)
 
 
-def _session(draw: random.Random, session: int, at: datetime) -> Iterator[bytes]:
+def _session(draw: random.Random, session: int, start: datetime) -> Iterator[bytes]:
     person = draw.randrange(150_000)
     common = {
         "session": f"{session:08x}",
         "agent": AGENTS[person % len(AGENTS)],
         "clientip": f"10.{person >> 16}.{person >> 8 & 255}.{person & 255}",
     }
-    # Half of what a session looks at are neighbours of what it began with.
+    # Half of a session's items are neighbours of its first one.
     first = min(int(draw.paretovariate(0.5)) - 1, ITEMS - 1)
     for number in range(EVENTS_PER_SESSION):
         item = (first + draw.randrange(4)) % ITEMS if draw.random() < 0.5 else draw.randrange(ITEMS)
-        fields = {"id": f"doc{item if number else first}", "ts": (at + timedelta(seconds=20 * number)).isoformat()}
+        fields = {"id": f"doc{item if number else first}", "ts": (start + timedelta(seconds=20 * number)).isoformat()}
         yield orjson.dumps({**fields, **common, **_random_event(draw), "topic": f"t{item % 40}"})
 
 
@@ -148,3 +148,43 @@ def _random_event(draw: random.Random) -> dict[str, object]:
             "INP": draw.randrange(10, 400),
         }
     return {"event": "download", "format": "csv"} if chance < 0.35 else {"event": "view"}
+
+
+def measure_tock() -> list[BenchmarkRow]:
+    """Measure the tock of an item with a tenth of a million events on DuckDB."""
+    with temporary_folder() as folder, running_server(folder / "data") as server:
+        _fill_items(server)
+        server.wait_until_shipped(600)
+        connection = HTTPConnection("127.0.0.1", server.port)
+        durations = [_measure_seconds(connection, "/tock/doc0.json") for _ in range(TOCK_REPETITIONS)]
+        connection.close()
+        views = sum(server.get("/tock/doc0.json")["views"].values())
+    p50, p95 = statistics.median(durations) * 1000, statistics.quantiles(durations, n=20)[-1] * 1000
+    return [
+        BenchmarkRow(
+            f"tock of an item with 10 % of {EVENTS:,} events ({views:,} views), DuckDB, over HTTP",
+            f"p50 {p50:.1f} ms, p95 {p95:.1f} ms",
+            "",
+            "",
+            "p50 < 5 ms",
+        )
+    ]
+
+
+def _fill_items(server: Server) -> None:
+    start = datetime.now(UTC) - timedelta(days=DAYS)
+    step = timedelta(days=DAYS) / EVENTS
+    events = build_events(100_000)
+    for first in range(0, EVENTS, EVENTS_PER_REQUEST):
+        batch = [
+            events[number % len(events)][:-1] + f',"ts":"{(start + step * number).isoformat()}"}}'.encode()
+            for number in range(first, first + EVENTS_PER_REQUEST)
+        ]
+        server.post_events(b"\n".join(batch), **{"Content-Type": "application/x-ndjson"})
+
+
+def _measure_seconds(connection: HTTPConnection, path: str) -> float:
+    started = time.perf_counter()
+    connection.request("GET", path)
+    orjson.loads(connection.getresponse().read())
+    return time.perf_counter() - started

@@ -1,4 +1,4 @@
-"""Other programs' protocols, from the request to the embedded store, beside NDJSON to ``/tick`` in the same run."""
+"""The protocols of shippers, from request to DuckDB, compared with NDJSON to ``/tick`` in the same run."""
 
 import socket
 import struct
@@ -11,12 +11,11 @@ from typing import Final
 import msgpack
 import orjson
 
-from bench.events import build_events, build_ndjson_bodies
-from bench.figures import BenchmarkRow, run_load, temporary_folder
+from bench.harness import BenchmarkRow, build_events, build_ndjson_bodies, run_load, sized, temporary_folder
 from tests.servers import Server, free_port, running_server
 
 EVENTS_PER_REQUEST: Final = 1000
-LOAD_SECONDS: Final = 15
+LOAD_SECONDS: Final = sized(15, 1)
 _BODIES: Final = 20
 _CONNECTIONS: Final = 4
 _ACTION: Final = b'{"create":{"_index":"logs"}}\n'
@@ -24,7 +23,7 @@ _ACK_BYTES: Final = 64
 
 
 def measure() -> list[BenchmarkRow]:
-    """Measure each protocol on a server of its own."""
+    """Measure each protocol on its own server."""
     native = _ingest_rate(_send_lines)
     return [
         _row("`_bulk`, 1,000 documents a request", _ingest_rate(_send_bulks), native),
@@ -32,9 +31,9 @@ def measure() -> list[BenchmarkRow]:
     ]
 
 
-def _row(what: str, rate: float, native: float) -> BenchmarkRow:
+def _row(name: str, rate: float, native: float) -> BenchmarkRow:
     return BenchmarkRow(
-        f"{what}, end to end into DuckDB",
+        f"{name}, end to end into DuckDB",
         f"{rate:,.0f} events/s",
         f"{native:,.0f} (NDJSON to `/tick`)",
         f"{rate / native:.2f}",
@@ -43,13 +42,13 @@ def _row(what: str, rate: float, native: float) -> BenchmarkRow:
 
 
 def _ingest_rate(send: Callable[[Server, int], int]) -> float:
-    """Return how many events a second are in the store, of all that *send* has sent."""
+    """Return how many events per second reach the store when *send* sends them."""
     port = free_port()
     with temporary_folder() as folder, running_server(folder / "data", forward_port=port) as server:
-        began = time.monotonic()
+        started = time.monotonic()
         requests = send(server, port)
         server.wait_until_shipped(600, 0.2)
-        return requests * EVENTS_PER_REQUEST / (time.monotonic() - began)
+        return requests * EVENTS_PER_REQUEST / (time.monotonic() - started)
 
 
 def _send_lines(server: Server, _: int) -> int:
@@ -73,17 +72,17 @@ def _send_chunks(_: Server, port: int) -> int:
     deadline = time.monotonic() + LOAD_SECONDS
     with ThreadPoolExecutor(_CONNECTIONS) as senders:
         sent = [senders.submit(_send_until, deadline, port, packed, number) for number in range(_CONNECTIONS)]
-        return sum(one.result() for one in sent)
+        return sum(sender.result() for sender in sent)
 
 
 def _pack_entries(records: Sequence[object]) -> bytes:
     seconds = int(time.time())
-    at = msgpack.ExtType(0, struct.pack(">II", seconds, 0))
-    return b"".join(msgpack.packb([at, record]) for record in records)
+    timestamp = msgpack.ExtType(0, struct.pack(">II", seconds, 0))
+    return b"".join(msgpack.packb([timestamp, record]) for record in records)
 
 
 def _send_until(deadline: float, port: int, packed: Sequence[bytes], sender: int) -> int:
-    """Send chunks over one connection, each as the last is acknowledged, and return how many there were."""
+    """Send chunks over one connection, each after the previous is acknowledged; return their number."""
     with socket.create_connection(("127.0.0.1", port)) as connection:
         for number in count():
             if time.monotonic() > deadline:
