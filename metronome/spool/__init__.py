@@ -1,4 +1,4 @@
-"""The durable queue between a reply, and the store and the archive: one writes it, several read it."""
+"""The durable queue between intake and store or archive, with one writer and several readers."""
 
 from typing import Final
 

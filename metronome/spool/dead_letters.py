@@ -1,4 +1,4 @@
-"""Dead letters: documents that the store will never take, kept with the reason, so that none is lost."""
+"""Dead letters: documents that the store has rejected for good, kept with the reason so that none is lost."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -16,15 +16,15 @@ DEAD_LETTER_FOLDER: Final = "dead"
 
 
 def append_dead_letters(folder: Path, rejected: Sequence[RejectedDocument], now: datetime) -> None:
-    """Append refused documents to the file of the day; when this returns they are on disk.
+    """Append rejected documents to the file of the day, and flush it to disk.
 
-    The same refusal may be written twice, where the process died between this and the spool.
+    A document may be appended twice if the process dies before it is acknowledged to the spool.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lines = [
-        orjson.dumps({"at": now, "reason": refusal.reason, "document": refusal.document.decode(errors="replace")})
+        orjson.dumps({"at": now, "reason": rejection.reason, "document": rejection.document.decode(errors="replace")})
         + b"\n"
-        for refusal in rejected
+        for rejection in rejected
     ]
     path = folder / f"{now.astimezone(UTC):%Y-%m-%d}.ndjson"
     with path.open("a+b") as file:
@@ -37,7 +37,7 @@ def append_dead_letters(folder: Path, rejected: Sequence[RejectedDocument], now:
 
 
 def iterate_dead_letters(folder: Path) -> Iterator[RejectedDocument]:
-    """Yield the dead letters, oldest first; lines that were torn are left out: what they held was written again."""
+    """Yield the dead letters, oldest first. Torn lines are skipped: their documents were appended again."""
     for path in sorted(folder.glob("*.ndjson")):
         with path.open("rb") as file:
             for line in file:
@@ -47,12 +47,12 @@ def iterate_dead_letters(folder: Path) -> Iterator[RejectedDocument]:
 
 
 def move_to_requeued(folder: Path) -> None:
-    """Take all dead letters out of the count, because the store gets them once more; their files stay beside it."""
-    aside = folder / "given-again"
-    aside.mkdir(exist_ok=True)
+    """Move the files of all dead letters to a subfolder, because they are sent to the store again."""
+    requeued = folder / "given-again"
+    requeued.mkdir(exist_ok=True)
     for path in folder.glob("*.ndjson"):
-        number = sum(1 for _ in aside.glob(f"{path.stem}*"))
-        path.rename(aside / f"{path.stem}.{number}.ndjson")
+        number = sum(1 for _ in requeued.glob(f"{path.stem}*"))
+        path.rename(requeued / f"{path.stem}.{number}.ndjson")
 
 
 def _ends_with_newline(file: BinaryIO) -> bool:

@@ -1,8 +1,7 @@
-"""The file of a spool: its tables, who reads it, and how much it holds.
+"""The file of a spool: its tables, its readers, and its size.
 
-The engine is SQLite with a write-ahead log and ``synchronous=FULL``, one row for each commit: it survives
-``kill -9`` and a torn last write, and lets those who read it, in this process or another, see what the writer has
-committed.
+It is an SQLite database with a write-ahead log and ``synchronous=FULL``, and one row for each commit. It survives
+``kill -9`` and a torn last write, and readers in any process see what the writer has committed.
 """
 
 import re
@@ -30,7 +29,7 @@ _SCHEMA: Final = (
         total_bytes INTEGER NOT NULL,
         body BLOB NOT NULL)
     """,
-    # A row leaves once each of these has had it. What they have had stays known, so that no number is given twice.
+    # A commit is deleted once all readers have acknowledged it. Their progress is kept, so that no number is reused.
     """
     CREATE TABLE IF NOT EXISTS readers(
         name TEXT PRIMARY KEY,
@@ -43,12 +42,12 @@ _SCHEMA: Final = (
 
 @dataclass(frozen=True, slots=True)
 class SpoolStats:
-    """How much a spool holds: of all that is in it, or of what one of its readers has not had.
+    """What a spool holds in total, or what one of its readers has yet to process.
 
     Attributes:
-        events: how many.
-        bytes: how large they are together.
-        oldest_seconds: how long the oldest has been there; 0.0 if there are none.
+        events: the number of events.
+        bytes: their size.
+        oldest_seconds: the age of the oldest one; 0.0 if there are none.
 
     """
 
@@ -58,17 +57,17 @@ class SpoolStats:
 
 
 def register_readers(folder: Path, reader_names: Collection[str]) -> None:
-    """Say who reads a spool from now on: what is in it stays until each of these has had it.
+    """Set the readers of a spool: what it holds is kept until each of them has acknowledged it.
 
-    A reader that is new gets all that is there still; one that is no longer named holds up nothing more.
-    Call it before any of them reads.
+    A new reader gets everything that the spool holds. A reader that is no longer named is removed. Call this before any
+    of them reads.
     """
     folder.mkdir(parents=True, exist_ok=True)
     marks = ", ".join("?" for _ in reader_names)
     with closing(open_database(folder / SPOOL_FILE_NAME)) as database:
-        # In one transaction: whoever numbers commits must find the highest number that was ever given.
+        # In one transaction: the writer must always find the highest number that was ever used.
         database.execute("BEGIN IMMEDIATE")
-        # Whoever comes back after a while has had nothing that has come since.
+        # A reader that is registered again has processed nothing that was committed since.
         new = "INSERT OR IGNORE INTO readers(name, upto) SELECT ?, coalesce((SELECT min(seq) FROM commits) - 1, "
         new += "(SELECT max(upto) FROM readers), 0)"
         database.executemany(new, [(name,) for name in reader_names])
@@ -78,17 +77,17 @@ def register_readers(folder: Path, reader_names: Collection[str]) -> None:
 
 
 def ensure_spool_name(database: sqlite3.Connection) -> str:
-    """Return the name that a spool has had since it was made, and that no other has: its machine's, and a number."""
+    """Return the unique and permanent name of a spool: the machine's, and a random number."""
     host = _INVALID_NAME_CHARACTERS.sub("-", socket.gethostname())[:_HOST_MAX_CHARACTERS].strip("-.") or "node"
-    made = f"{host}-{secrets.token_hex(4)}"
-    database.execute("INSERT INTO names SELECT ? WHERE NOT EXISTS (SELECT 1 FROM names)", (made,))
+    name = f"{host}-{secrets.token_hex(4)}"
+    database.execute("INSERT INTO names SELECT ? WHERE NOT EXISTS (SELECT 1 FROM names)", (name,))
     return str(database.execute("SELECT name FROM names ORDER BY rowid LIMIT 1").fetchone()[0])
 
 
 def open_database(path: Path) -> sqlite3.Connection:
-    """Open the file, made if need be."""
+    """Open the file, and create it if it does not exist."""
     database = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-    # Large pages: half the time that a batch takes goes into single pages of the usual size.
+    # With pages of the default size, half of the time to write a batch is spent on single pages.
     database.execute("PRAGMA page_size = 16384")
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("PRAGMA synchronous = FULL")
@@ -100,7 +99,7 @@ def open_database(path: Path) -> sqlite3.Connection:
 
 
 def measure_after(database: sqlite3.Connection, after: int = 0) -> SpoolStats:
-    """Measure what is held behind a commit's number."""
+    """Measure the commits after a number."""
     ends = database.execute(
         "SELECT seq, at_ms, events, total_events, total_bytes, length(body) FROM commits WHERE seq IN "
         "((SELECT min(seq) FROM commits WHERE seq > ?), (SELECT max(seq) FROM commits WHERE seq > ?)) ORDER BY seq",

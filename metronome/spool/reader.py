@@ -1,4 +1,4 @@
-"""The reading end of a spool: what one reader has not had yet, and how it says that it has."""
+"""The reading end of a spool, on which a reader acknowledges what it has processed."""
 
 import asyncio
 import threading
@@ -13,26 +13,26 @@ from metronome.spool.file import SPOOL_FILE_NAME, SpoolStats, ensure_spool_name,
 from metronome.stores.base import DocumentBatch
 
 STORE_READER: Final = "store"
-"""The reader that brings events into the store; each spool has it."""
+"""The reader of the shipper; each spool has it."""
 ARCHIVE_READER: Final = "archive"
-"""The reader that brings them into the archive, where there is one."""
+"""The reader of the archiver, if there is an archive."""
 
-# The event loop's own threads may all be busy with reports.
+# The threads of the event loop may all be busy with reports.
 _MEASURING: Final = ThreadPoolExecutor(1, "spool-depth")
 
 
 async def measure(work: Callable[[], SpoolStats]) -> SpoolStats:
-    """Measure a spool in a thread that does nothing else, so that readiness never waits behind reports."""
+    """Measure a spool in a thread for nothing else, so that readiness never waits behind reports."""
     return await asyncio.get_running_loop().run_in_executor(_MEASURING, work)
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Documents that an outlet has read, and how far that is.
+    """Documents of consecutive commits.
 
     Attributes:
         batch: the documents.
-        upto: what to hand to `Outlet.drop` once they are stored.
+        last_seq: the number of the last commit, to `SpoolReader.acknowledge` once they are stored.
 
     """
 
@@ -42,13 +42,13 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class CommitRange:
-    """Commits that follow each other.
+    """Consecutive commits.
 
     Attributes:
-        spool: the spool's name.
-        first: the number of the first.
-        last: the number of the last.
-        arrived: when the first and the last were made, in milliseconds since 1970.
+        spool_name: the name of the spool.
+        first_seq: the number of the first commit.
+        last_seq: the number of the last commit.
+        committed_ms: the times of the first and the last commit, in milliseconds since 1970.
 
     """
 
@@ -59,13 +59,13 @@ class CommitRange:
 
 
 class SpoolReader:
-    """The reading end of a spool; in the writer's process or another, one for each reader.
+    """The reading end of a spool for one reader, in any process.
 
     Its methods block, and may be called from any thread.
 
     Args:
-        folder: the spool's.
-        name: who reads, of those that were appointed (see `metronome.spool.file.appoint`).
+        folder: the folder of the spool.
+        name: the name of a registered reader (see `metronome.spool.file.register_readers`).
 
     """
 
@@ -73,17 +73,23 @@ class SpoolReader:
         self._database = open_database(folder / SPOOL_FILE_NAME)
         self._name = name
         self.spool_name = ensure_spool_name(self._database)
-        # A look at the depth amid a deletion would hold it to the look's old state of the file: SQLite refuses that.
+        # SQLite fails a deletion that begins in the snapshot of a concurrent measurement on the same connection.
         self._lock = threading.Lock()
         with self._lock:
             self._database.execute("INSERT OR IGNORE INTO readers(name, upto) VALUES (?, 0)", (name,))
             self._acknowledged = self._read_progress()[0]
 
     def read_chunk(self, after: int, max_bytes: int) -> Chunk | None:
-        """Read the oldest documents behind *after*, at least one commit and then up to *max_bytes*.
+        """Return the oldest documents after a commit: of at least one commit, and of further ones up to a size.
+
+        They stay in the spool until they are acknowledged.
+
+        Args:
+            after: the number of a commit, or 0.
+            max_bytes: the maximum size of the documents of several commits.
 
         Returns:
-            None where there are none. What was read stays in the spool until it is dropped.
+            None if there are none.
 
         """
         bodies: list[bytes] = []
@@ -100,11 +106,15 @@ class SpoolReader:
         return Chunk(DocumentBatch(b"".join(bodies), count), upto) if bodies else None
 
     def reserve_range(self, max_bytes: int) -> CommitRange | None:
-        """Say which commits this reader takes next as one, and keep that: at least one, and then up to *max_bytes*.
+        """Choose the next commits to process as one, and remember the choice until they are acknowledged.
+
+        The result stays the same even if the process restarts, so that an interrupted upload can be repeated.
+
+        Args:
+            max_bytes: the maximum size of the documents of several commits.
 
         Returns:
-            None where there are none. Until these are dropped the answer is the same, even if the process ends in
-            between: so whatever is made of them can be made again.
+            None if there are none.
 
         """
         with self._lock:
@@ -121,7 +131,7 @@ class SpoolReader:
         return CommitRange(self.spool_name, first, last, (began, ended))
 
     def iterate_bodies(self, commit_range: CommitRange) -> Iterator[bytes]:
-        """Yield the bodies of a span's commits, in their order: whole lines of JSON each."""
+        """Yield the bodies of commits in order: whole lines of JSON each."""
         at = commit_range.first_seq - 1
         select = "SELECT seq, body FROM commits WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT 1"
         while True:
@@ -133,9 +143,9 @@ class SpoolReader:
             yield body
 
     def acknowledge(self, last_seq: int) -> None:
-        """Say that this reader needs nothing more up to and with *last_seq*; idempotent.
+        """Record that this reader has processed all commits up to and including *last_seq*; idempotent.
 
-        What no other reader waits for either leaves the spool.
+        What all readers have processed is deleted.
         """
         with self._lock:
             self._database.execute("BEGIN IMMEDIATE")
@@ -146,22 +156,22 @@ class SpoolReader:
             self._acknowledged = max(self._acknowledged, last_seq)
 
     def pending_stats(self) -> SpoolStats:
-        """Measure what this reader has not had."""
+        """Measure what this reader has yet to process."""
         with self._lock:
             return measure_after(self._database, self._acknowledged)
 
     def total_stats(self) -> SpoolStats:
-        """Measure what the spool holds, for this reader or for others."""
+        """Measure what the spool holds for any reader."""
         with self._lock:
             return measure_after(self._database)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         with self._lock:
             self._database.close()
 
     def __enter__(self) -> Self:
-        """Return this outlet, to be closed at the block's end."""
+        """Return this reader."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -174,7 +184,7 @@ class SpoolReader:
         return upto, planned
 
     def _find_range_end(self, acknowledged: int, max_bytes: int) -> int | None:
-        """Return the last of the commits behind *acknowledged* that are taken as one; None where there are none."""
+        """Return the last commit to process together with the first after *acknowledged*; None if there are none."""
         select = "SELECT seq, total_bytes - length(body) FROM commits WHERE seq > ? ORDER BY seq LIMIT 1"
         row = self._database.execute(select, (acknowledged,)).fetchone()
         if row is None:

@@ -1,10 +1,10 @@
 """The writing end of a spool.
 
-A reply means that its events are on disk: `Spool.put` returns once the commit that holds them has been
-synchronised. While one commit runs, what arrives gathers; as it ends, the next takes all of it, so there
-is no timer and load sets the size of a commit.
+A reply to a client means that its events are on disk: the future of `SpoolWriter.put` is done once the commit with the
+events is synced. While one commit runs, further events are gathered for the next one, so that no timer is needed and
+the load determines the size of a commit.
 
-One process writes a spool; outlets read it (see `metronome.spool.reader`).
+One process writes a spool; several may read it (see `metronome.spool.reader`).
 """
 
 import asyncio
@@ -27,11 +27,11 @@ from metronome.spool.file import SPOOL_FILE_NAME, measure_after, open_database
 log = structlog.get_logger()
 
 _FREE_DISK_BYTES = 256 * 2**20
-"""What is left free on the disk: a full one would stop the store as well."""
+"""Free space to leave on the disk: a full disk would stop the store as well."""
 _PENDING_MAX_BYTES = 64 * 2**20
-"""What may wait in memory for a commit: more only gathers where the disk has all but stopped."""
+"""The maximum size of events in memory that wait for a commit: more means that the disk has all but stopped."""
 _SPACE_CHECK_SECONDS = 0.05
-"""How often it is measured whether there is room, near the limit."""
+"""How often to measure the size near the limit."""
 _STOPPING_MESSAGE = "the server is stopping"
 _DISK_FULL_MESSAGE = "the disk that the spool is on is full"
 
@@ -46,9 +46,9 @@ class SpoolWriter:
     """The writing end of one spool.
 
     Args:
-        folder: its own folder, made if need be.
-        max_bytes: what it holds at the most; past that `put` refuses.
-        on_commit: called in the event loop after each commit with the seconds it took and the number of its events.
+        folder: the folder of the spool, created if it does not exist.
+        max_bytes: the maximum size of the spool; above it, `put` raises `SpoolFull`.
+        on_commit: called in the event loop after each commit with its duration in seconds and its number of events.
 
     Raises:
         DataFolderLocked: another process writes this spool.
@@ -85,23 +85,23 @@ class SpoolWriter:
         self._thread.start()
 
     def put(self, body: bytes, count: int) -> "asyncio.Future[None]":
-        """Take documents; the future is done once they are on disk.
+        """Write documents.
 
         Args:
-            body: *count* lines of JSON, each with its line feed.
-            count: how many.
+            body: *count* lines of JSON, each with a line feed.
+            count: the number of documents.
 
         Returns:
-            A future that ends well after the commit, or with `SpoolFull` if the disk turned out full.
+            A future that is done once they are on disk. It fails with `SpoolFull` if the disk is full.
 
         Raises:
-            SpoolFull: there is no room; nothing was taken.
+            SpoolFull: the spool or the disk is full; nothing was written.
 
         """
         size = len(body)
         if self._size_bytes + self._pending_bytes + size > self._max_bytes or self._pending_bytes > _PENDING_MAX_BYTES:
             self._recheck_space_if_idle()
-            raise SpoolFull(f"the spool is at its limit of {self._max_bytes} bytes, or its disk does not keep up")
+            raise SpoolFull(f"the spool is at its limit of {self._max_bytes} bytes, or the disk is too slow")
         if self._rejection_reason:
             self._recheck_space_if_idle()
             raise SpoolFull(self._rejection_reason)
@@ -113,14 +113,14 @@ class SpoolWriter:
         return done
 
     async def close(self) -> None:
-        """Commit what waits and let go of the file; idempotent."""
+        """Commit what is waiting and close the file; idempotent."""
         self._rejection_reason = _STOPPING_MESSAGE
         await self._idle.wait()
         self._commit_queue.put(None)
         await asyncio.to_thread(self._thread.join)
 
     def _recheck_space_if_idle(self) -> None:
-        """Measure whether there is room by now: while all is refused, no commit does."""
+        """Measure the free space again: while all events are rejected, no commit does."""
         if (
             self._idle.is_set()
             and self._rejection_reason != _STOPPING_MESSAGE
@@ -145,7 +145,7 @@ class SpoolWriter:
             else:
                 done.set_exception(error)
         if self._pending:
-            # One turn later, when those that were just answered may have sent more: larger groups cost less.
+            # One turn of the loop later, when clients may have sent more after their reply: larger commits cost less.
             self._loop.call_soon(self._start_commit)
         else:
             self._idle.set()
@@ -168,23 +168,23 @@ class SpoolWriter:
         except (sqlite3.Error, OSError) as problem:
             log.error("spool_commit_failed", path=str(self._path), error=str(problem))  # noqa: TRY400  # no bug: no trace
             error = SpoolFull(f"the spool could not be written: {problem}")
-        # What is on disk by now is so, whatever the look finds.
+        # The events are on disk by now, even if this fails.
         with suppress(sqlite3.Error, OSError):
             self._check_space()
-        # The loop is closed already if the process is being torn down.
+        # The loop is already closed if the process exits.
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._finish_commit, batch, len(body), error, time.perf_counter() - began)
 
     def _insert(self, body: bytes, count: int) -> None:
         events, size = self._total_events + count, self._total_bytes + len(body)
         row = (self._seq + 1, int(time.time() * 1000), count, events, size, body)
-        # A statement of its own is a transaction of its own.
+        # A single statement is a transaction.
         self._database.execute("INSERT INTO commits VALUES (?, ?, ?, ?, ?, ?)", row)
         self._seq, self._total_events, self._total_bytes = row[0], events, size
         self._size_bytes += len(body)
 
     def _check_space(self) -> None:
-        """Measure what is held now and then, and always when it may have reached the limit."""
+        """Measure the size of the spool and the free space: once a second, and more often near the limit."""
         now = time.monotonic()
         if now - self._space_checked_at < (_SPACE_CHECK_SECONDS if self._size_bytes > self._max_bytes // 2 else 1.0):
             return

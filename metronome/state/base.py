@@ -1,7 +1,7 @@
-"""The port that every keeper of state stands behind.
+"""The interface of state back ends.
 
-State is small and changes seldom: keys, the sessions of microticks. Events are none of it. What each back end
-promises, `tests.contracts.state` tests on all of them.
+State is small and changes rarely: API keys, salts, sessions of microticks. Events are in stores. The contract of all
+back ends is in tests/contracts/state_contract.py.
 """
 
 from abc import ABC, abstractmethod
@@ -13,23 +13,22 @@ import orjson
 from metronome.errors import StoreUnavailable
 
 Record = Mapping[str, Any]
-"""What is kept under a name: JSON, whose texts have no lone surrogates and whose whole numbers have 64 bits."""
+"""A JSON object whose texts have no lone surrogates, and whose integers have 64 bits."""
 
 
 class State(ABC):
-    """Records, each known by its kind and its name.
+    """Records, each identified by its kind and its name.
 
-    Any number of processes may work on the same state at the same time. When a method returns, what it changed
-    survives the death of the process and of the machine, and every other process sees it. Each may raise
-    `StoreUnavailable` (try again: nothing is known of what was under way) and `StoreAccessDenied`.
+    Any number of processes may use the same state concurrently. When a method returns, its change is durable, and
+    visible to all processes. Methods may raise `StoreUnavailable`, which leaves open whether the change was made, and
+    `StoreAccessDenied`.
 
-    A kind is a short word of our own; a name may be any text. Records are the same where they hold the same, in
-    whatever order.
+    A kind is a short word, such as ``key``; a name may be any text. The order of a record's fields does not matter.
     """
 
     @abstractmethod
     async def setup(self) -> None:
-        """Prepare to be read and written; idempotent, and safe beside other processes."""
+        """Prepare the state for reads and writes; idempotent, and safe while other processes use it."""
 
     @abstractmethod
     async def get(self, kind: str, name: str) -> Record | None:
@@ -37,51 +36,51 @@ class State(ABC):
 
     @abstractmethod
     async def get_all(self, kind: str) -> dict[str, Record]:
-        """Return all records of a kind by their names, in the names' order."""
+        """Return all records of a kind by name, sorted by name."""
 
     @abstractmethod
     async def add(self, kind: str, name: str, record: Record) -> bool:
-        """Add a record where there is none of that name; returns whether that is so. Of two at once, one wins."""
+        """Add a record and return True, or return False if there is one. One of several concurrent calls succeeds."""
 
     @abstractmethod
     async def compare_and_swap(self, kind: str, name: str, expected: Record, replacement: Record) -> bool:
-        """Replace a record if it still is *expected*; returns whether that is so. Of two at once, one wins."""
+        """Replace a record if it equals *expected*; return whether it did. One of several concurrent calls succeeds."""
 
     @abstractmethod
     async def remove(self, kind: str, name: str) -> bool:
-        """Remove a record; returns whether there was one."""
+        """Remove a record; return whether there was one."""
 
     @abstractmethod
     async def close(self) -> None:
-        """Let go of connections and files; idempotent. Nothing else may be called afterwards."""
+        """Close connections and files; idempotent. No other method may be called afterwards."""
 
 
 def encode_record(record: Record) -> bytes:
-    """Write a record as it is kept: the same record as the same text."""
+    """Encode a record for storage: equal records as equal texts."""
     return orjson.dumps(dict(record), option=orjson.OPT_SORT_KEYS)
 
 
 def decode_record(text: bytes | str) -> Record:
-    """Read what `encode_record` wrote.
+    """Decode a stored record (see `encode_record`).
 
     Raises:
-        StoreUnavailable: it is something else, so somebody else wrote it.
+        StoreUnavailable: it is not a record, so another program wrote it.
 
     """
     try:
-        found = orjson.loads(text)
+        record = orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise StoreUnavailable(f"a record cannot be read: {error}") from error
-    if not isinstance(found, dict):
-        raise StoreUnavailable("a record is no object")
-    return found
+        raise StoreUnavailable(f"invalid record in the state: {error}") from error
+    if not isinstance(record, dict):
+        raise StoreUnavailable("invalid record in the state: expected an object")
+    return record
 
 
 def encode_name(name: str) -> bytes:
-    """Write a name, whatever it holds; in their order, names are in the order of their characters."""
+    """Encode a name with any characters. Encoded names sort like names."""
     return name.encode(errors="surrogatepass")
 
 
 def decode_name(text: bytes) -> str:
-    """Read what `encode_name` wrote."""
+    """Decode a stored name (see `encode_name`)."""
     return text.decode(errors="surrogatepass")

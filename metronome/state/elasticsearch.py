@@ -1,7 +1,7 @@
 """State in an Elasticsearch index of its own, for any number of machines.
 
-Each record is a document whose ``_id`` is a hash of its kind and name, so that names may be of any length. The record
-itself is kept as text: no mapping can refuse it or change it.
+Each record is a document whose ``_id`` is a hash of its kind and name, so that names may have any length. The record
+itself is stored as text, so that no mapping can reject or change it.
 """
 
 from collections.abc import Awaitable
@@ -26,7 +26,7 @@ from metronome.stores.elasticsearch.connection import (
 )
 
 REQUEST_SECONDS: Final = 5.0
-"""Whoever asks waits for it, and records are small."""
+"""Short, because clients wait for it and records are small."""
 CREATE_SECONDS: Final = 30.0
 PAGE_RECORDS: Final = 1_000
 
@@ -51,15 +51,15 @@ _INDEX_DEFINITION: Final[dict[str, Any]] = {
 
 
 def state_index_name(prefix: str) -> str:
-    """Return the name of the index that goes with the events' prefix, whose pattern does not match it."""
+    """Return the name of the state's index for an index prefix of events, whose pattern does not match it."""
     return f"state-{prefix}"
 
 
 class ElasticsearchState(State):
-    """State in Elasticsearch; the index is made before the first record is added.
+    """State in Elasticsearch. The index is created before the first record is added.
 
     Args:
-        config: where it is, and how the events' indices begin.
+        config: the connection, and the index prefix of events.
 
     """
 
@@ -70,17 +70,17 @@ class ElasticsearchState(State):
         self._is_set_up = False
 
     async def setup(self) -> None:
-        """Make the index where there is none (see `State.setup`)."""
+        """Create the index if it does not exist (see `State.setup`)."""
         if self._is_set_up:
             return
-        # Whether it is there can be seen with the right to read; once it is, no right to make it is needed.
+        # Reading first: once the index exists, the privilege to create it is not needed.
         _, found = await self._get_document("", "")
         if _is_index_missing(found):
             client = self._connection.options(request_timeout=CREATE_SECONDS, ignore_status=_BAD_REQUEST)
             status, body = await _await_response(client.indices.create(index=self._index, **_INDEX_DEFINITION))
             if status == _BAD_REQUEST and body["error"]["type"] != _INDEX_EXISTS:
                 raise StoreUnavailable(
-                    f"Elasticsearch does not make the index {self._index}: {format_reason(body['error'])}"
+                    f"Elasticsearch cannot create the index {self._index}: {format_reason(body['error'])}"
                 )
         self._is_set_up = True
 
@@ -90,13 +90,13 @@ class ElasticsearchState(State):
         return None if status == _NOT_FOUND else decode_record(found["_source"]["record"])
 
     async def get_all(self, kind: str) -> dict[str, Record]:
-        """Return all records of a kind (see `State.all`)."""
-        # Searches see what was there at the last refresh.
+        """Return all records of a kind (see `State.get_all`)."""
+        # Searches see the records as of the last refresh.
         status, refreshed = await _await_response(self._client.indices.refresh(index=self._index))
         if status == _NOT_FOUND:
             return {}
         if refreshed["_shards"]["failed"]:
-            raise StoreUnavailable("Elasticsearch cannot read all of its state now: a shard is missing")
+            raise StoreUnavailable("Elasticsearch cannot read all of the state: a shard is missing")
         hits = page = await retry_missing_shards(partial(self._search_page, kind, None))
         while len(page) == PAGE_RECORDS:
             page = await retry_missing_shards(partial(self._search_page, kind, page[-1]["sort"]))
@@ -115,7 +115,7 @@ class ElasticsearchState(State):
         return status != _CONFLICT
 
     async def compare_and_swap(self, kind: str, name: str, expected: Record, replacement: Record) -> bool:
-        """Replace a record (see `State.swap`)."""
+        """Replace a record (see `State.compare_and_swap`)."""
         status, found = await self._get_document(kind, name)
         if status == _NOT_FOUND or found["_source"]["record"].encode() != encode_record(expected):
             return False
@@ -141,13 +141,12 @@ class ElasticsearchState(State):
         await self._connection.close()
 
     async def _get_document(self, kind: str, name: str) -> tuple[int, dict[str, Any]]:
-        async def read_now() -> tuple[int, dict[str, Any]]:
-            return await _await_response(self._client.get(index=self._index, id=_document_id(kind, name)))
-
-        return await retry_missing_shards(read_now)
+        return await retry_missing_shards(
+            lambda: _await_response(self._client.get(index=self._index, id=_document_id(kind, name)))
+        )
 
     async def _search_page(self, kind: str, after: list[str] | None) -> list[dict[str, Any]]:
-        """Search for the next records of a kind: by their hashes, so that none is missed while others are written."""
+        """Return the next records of a kind, sorted by their hashes so that none is missed while others are written."""
         status, found = await _await_response(
             self._client.search(
                 index=self._index,
@@ -172,18 +171,18 @@ def _document_id(kind: str, name: str) -> str:
 
 
 async def _await_response(request: Awaitable[ApiResponse[Any]]) -> tuple[int, dict[str, Any]]:
-    """Return status and body of an answer.
+    """Return the status and the body of a response.
 
     Raises:
-        StoreUnavailable: it is none of Elasticsearch's; a 404 of whoever else must not pass for a state that is empty.
-        StoreAccessDenied: the credentials lack a right.
+        StoreUnavailable: it is not Elasticsearch's. The 404 of another server must not look like an empty state.
+        StoreAccessDenied: the credentials lack a privilege.
 
     """
     try:
         with translate_errors():
             response = await request
     except (RequestRejected, RequestTooLarge) as error:
-        raise StoreUnavailable(f"Elasticsearch does not keep its state in this index: {error}") from error
+        raise StoreUnavailable(f"Elasticsearch rejects a request for the state: {error}") from error
     status, body = response.meta.status, response.body
     if status == _NOT_FOUND and not _is_elasticsearch_404(body):
         raise build_error(status, body)

@@ -1,4 +1,4 @@
-"""State in an SQLite file of its own, so that the command line reaches it while the server runs."""
+"""State in an SQLite file of its own, which commands can use while the server runs."""
 
 import asyncio
 import os
@@ -30,7 +30,7 @@ class SQLiteState(State):
     """State in a file, for any number of processes of one machine.
 
     Args:
-        folder: where the file is, or will be.
+        folder: the folder of the file.
 
     """
 
@@ -40,7 +40,7 @@ class SQLiteState(State):
         self._database: sqlite3.Connection | None = None
 
     async def setup(self) -> None:
-        """Open the file and make its table (see `State.setup`)."""
+        """Open the file and create its table (see `State.setup`)."""
         await self._run(lambda database: database)
 
     async def get(self, kind: str, name: str) -> Record | None:
@@ -50,7 +50,7 @@ class SQLiteState(State):
         return None if found is None else decode_record(found[0])
 
     async def get_all(self, kind: str) -> dict[str, Record]:
-        """Return all records of a kind (see `State.all`)."""
+        """Return all records of a kind (see `State.get_all`)."""
         sql = "SELECT name, record FROM records WHERE kind = ? ORDER BY name"
         rows = await self._run(lambda database: database.execute(sql, (kind,)).fetchall())
         return {decode_name(name): decode_record(record) for name, record in rows}
@@ -65,7 +65,7 @@ class SQLiteState(State):
         )
 
     async def compare_and_swap(self, kind: str, name: str, expected: Record, replacement: Record) -> bool:
-        """Replace a record (see `State.swap`)."""
+        """Replace a record (see `State.compare_and_swap`)."""
         return await self._execute_change(
             "UPDATE records SET record = ? WHERE kind = ? AND name = ? AND record = ?",
             encode_record(replacement),
@@ -78,7 +78,7 @@ class SQLiteState(State):
         """Remove a record (see `State.remove`)."""
         removed = await self._execute_change("DELETE FROM records WHERE kind = ? AND name = ?", kind, encode_name(name))
         if removed:
-            # Until then what was removed stands in the file, or in the log beside it.
+            # Until a checkpoint, the removed record is still in the file or in its log.
             await self._run(lambda database: database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
         return removed
 
@@ -98,7 +98,7 @@ class SQLiteState(State):
     def _open_database(self) -> sqlite3.Connection:
         if self._database is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            # What lies beside it gets the same rights: names of sessions are nobody else's business.
+            # Private, as its log will be, too: it contains the tokens of sessions.
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             database = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
             try:
@@ -125,6 +125,6 @@ def _configure_database(database: sqlite3.Connection) -> None:
         timeout_seconds=_BUSY_SECONDS,
     )
     database.execute("PRAGMA synchronous = FULL")
-    # Not every SQLite overwrites what is removed, and salts are to be destroyed.
+    # Not every build of SQLite overwrites removed data, and salts must be destroyed.
     database.execute("PRAGMA secure_delete = ON")
     database.execute(_TABLE)

@@ -17,7 +17,7 @@ from metronome.state.elasticsearch import ElasticsearchState, state_index_name
 from metronome.stores.elasticsearch import ElasticsearchConfig, ElasticsearchStore
 from metronome.stores.elasticsearch.connection import create_client
 from metronome.stores.query import Query
-from tests.contracts.state import StateConcurrencyTests, StateRecordTests
+from tests.contracts.state_contract import StateConcurrencyTests, StateRecordTests
 
 on_a_node = pytest.mark.elasticsearch
 
@@ -93,9 +93,9 @@ class TestIndex(OnElasticsearch):
             mappings={"properties": {"hash": {"type": "text"}, "record": {"type": "long"}}},
         )
         state = open_state()
-        with pytest.raises(StoreUnavailable, match="does not keep its state"):
+        with pytest.raises(StoreUnavailable, match="rejects a request for the state"):
             await state.add("key", "a", {"n": 1})
-        with pytest.raises(StoreUnavailable, match="does not keep its state"):
+        with pytest.raises(StoreUnavailable, match="rejects a request for the state"):
             await state.get_all("key")
         await state.close()
 

@@ -12,7 +12,7 @@ import pytest
 from metronome.errors import StoreUnavailable
 from metronome.state.base import State
 from metronome.state.sqlite import STATE_FILE_NAME, SQLiteState
-from tests.contracts.state import StateConcurrencyTests, StateRecordTests
+from tests.contracts.state_contract import StateConcurrencyTests, StateRecordTests
 
 PROCESSES = 4
 
