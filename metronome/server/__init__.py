@@ -1,1 +1,1 @@
-"""The service: sockets, processes, and nothing that could be a function of its arguments."""
+"""The server: processes, sockets, routes, and how they are composed."""

@@ -1,4 +1,4 @@
-"""The parts that both the main process and its workers have, made as the settings say."""
+"""Build what both the main process and its workers need, from the settings."""
 
 import contextlib
 import time
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _WARM_UP_EVENT: Final = {"event": "view", "clientip": "1.0.0.0", "url": "http://192.0.2.0/"}
 _WARM_UP_AGENTS: Final = ("Mozilla/5.0", "unheard of")
-"""A browser's, and one that is looked for in all lists."""
+"""One of a browser, and one that matches no list."""
 
 
 # Each store is imported only where it is used: importing the Elasticsearch client takes half a second, DuckDB a tenth.
@@ -68,7 +68,7 @@ def _elasticsearch_config(settings: Settings) -> "ElasticsearchConfig":
 
 @contextlib.asynccontextmanager
 async def open_authorizer(settings: Settings, state: State) -> AsyncIterator[Authorizer]:
-    """Know the keys while the block runs."""
+    """Yield an authorizer with current keys, and close the state at the end of the block."""
     key_cache = KeyCache(state)
     try:
         async with key_cache.keep_refreshed():
@@ -79,17 +79,17 @@ async def open_authorizer(settings: Settings, state: State) -> AsyncIterator[Aut
 
 @contextlib.asynccontextmanager
 async def open_visitor_salts(settings: Settings, state: State) -> AsyncIterator[VisitorSalts]:
-    """Know what visitors are named with while the block runs."""
+    """Yield the salts that identify visitors, kept up to date while the block runs."""
     salts = VisitorSalts(state, time.time, create_missing=settings.enrich == settings.visitors == "on")
     async with salts.keep_refreshed():
         yield salts
 
 
 def build_enrichment(settings: Settings) -> Enrichment | None:
-    """Make what adds to events what follows from them; None where that is off.
+    """Return the enrichment of events, or None if it is off.
 
     Raises:
-        ConfigurationError: a file that it needs cannot be read.
+        ConfigurationError: a file that a setting names cannot be read.
 
     """
     if settings.enrich == "off":
@@ -105,7 +105,7 @@ def _load_spam_hosts(settings: Settings) -> frozenset[str]:
     try:
         return parse_spam_hosts(path.read_text().splitlines())
     except (OSError, ValueError) as error:
-        raise ConfigurationError(f"METRONOME_REFERER_SPAM is {str(path)!r}, and cannot be read: {error}") from None
+        raise ConfigurationError(f"cannot read METRONOME_REFERER_SPAM={path}: {error}") from None
 
 
 def build_ingest_context(
@@ -115,14 +115,14 @@ def build_ingest_context(
     telemetry: Telemetry,
     salts: Callable[[], Mapping[str, bytes]] = lambda: NO_SALTS,
 ) -> IngestContext:
-    """Make what all routes need that take events into a spool.
+    """Return the context of all routes that accept events.
 
     Args:
         settings: of the installation.
         spool: where events go.
-        authorizer: says who may send.
-        telemetry: where things are counted.
-        salts: tells what visitors are named with (see `Intake`).
+        authorizer: decides who may send events.
+        telemetry: counts events and requests.
+        salts: returns the current salts of visitors (see `Intake`).
 
     Raises:
         ConfigurationError: a file that a setting names cannot be read.
@@ -130,7 +130,7 @@ def build_ingest_context(
     """
     enrichment = build_enrichment(settings)
     if enrichment is not None:
-        # The first of its kind has tables read for it, which takes longer than any event should wait.
+        # Load the tables now: the first event would wait for them.
         for agent in _WARM_UP_AGENTS:
             enrichment.derive_fields({**_WARM_UP_EVENT, "agent": agent})
     config = IngestConfig(

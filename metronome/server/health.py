@@ -1,4 +1,4 @@
-"""The routes that tell how Metronome is."""
+"""The routes that report health and metrics."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
@@ -37,39 +37,39 @@ _GAUGES: Final = (
 
 
 class _SummedMetrics(Collector):
-    """Counts of several processes, added up: each family and each of its samples once."""
+    """The sums of the metrics of several processes."""
 
     def __init__(self, registries: Sequence[CollectorRegistry]) -> None:
         self._registries = registries
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the families."""
+        """Yield each metric once."""
         families: dict[str, Metric] = {}
-        counts: dict[str, dict[tuple[str, frozenset[tuple[str, str]]], tuple[dict[str, str], float]]] = {}
+        sums: dict[str, dict[tuple[str, frozenset[tuple[str, str]]], tuple[dict[str, str], float]]] = {}
         for registry in self._registries:
             for metric in registry.collect():
                 families.setdefault(metric.name, Metric(metric.name, metric.documentation, metric.type, metric.unit))
-                samples = counts.setdefault(metric.name, {})
+                samples = sums.setdefault(metric.name, {})
                 for sample in metric.samples:
                     key = (sample.name, frozenset(sample.labels.items()))
-                    _, before = samples.get(key, ({}, 0.0))
-                    samples[key] = (sample.labels, before + sample.value)
+                    _, subtotal = samples.get(key, ({}, 0.0))
+                    samples[key] = (sample.labels, subtotal + sample.value)
         for name, family in families.items():
-            for (sample_name, _), (labels, value) in counts[name].items():
+            for (sample_name, _), (labels, value) in sums[name].items():
                 family.add_sample(sample_name, labels, value)
             yield family
 
 
 class HealthRoutes:
-    """What is known of the parts.
+    """The routes below ``/health``, and ``/metrics``.
 
     Args:
-        store: is asked whether it answers.
-        shippers: tell how much their spools hold.
-        spool_max_bytes: how much that may be.
-        context: says who may see the metrics.
-        registries: called for the registries of all processes.
-        archivers: tell what the archive has not got yet, and whether it answers; none if there is no archive.
+        store: is pinged.
+        shippers: know the spools, and how much of them the store does not have yet.
+        spool_max_bytes: maximum size of all spools.
+        context: authorizes requests for metrics.
+        registries: returns the registries of all processes.
+        archivers: know how much the archive does not have yet, and its last failure; none without an archive.
 
     """
 
@@ -88,12 +88,11 @@ class HealthRoutes:
         self._context = context
         self._registries = registries
         self._archivers = archivers
-        depths = CollectorRegistry()
-        self._gauges = tuple(Gauge(name, text, registry=depths) for name, text in _GAUGES)
-        self._spool_registry = depths
+        self._spool_registry = CollectorRegistry()
+        self._gauges = tuple(Gauge(name, text, registry=self._spool_registry) for name, text in _GAUGES)
 
     def routes(self) -> list[web.RouteDef]:
-        """List the routes."""
+        """Return the routes."""
         return [
             web.get("/health/live", self._live),
             web.get("/health/ready", self._ready),
@@ -105,14 +104,14 @@ class HealthRoutes:
         return web.json_response({"status": "ok"})
 
     async def _ready(self, request: web.Request) -> web.Response:
-        held, unshipped, unarchived = await self._measure_spools()
-        room = held.bytes < self._spool_max_bytes * _FULL_RATIO
+        total, unshipped, unarchived = await self._measure_spools()
+        has_room = total.bytes < self._spool_max_bytes * _FULL_RATIO
         parts: dict[str, dict[str, object]] = {
             "spool": {
-                "status": "ok" if room else "full",
-                "events": held.events,
-                "bytes": held.bytes,
-                "oldest_seconds": round(held.oldest_seconds, 1),
+                "status": "ok" if has_room else "full",
+                "events": total.events,
+                "bytes": total.bytes,
+                "oldest_seconds": round(total.oldest_seconds, 1),
             },
             "store": {**_component_status("store", await self._store_failure()), **_pending_fields(unshipped)},
         }
@@ -121,8 +120,8 @@ class HealthRoutes:
             parts["archive"] = {**_component_status("archive", failure), **_pending_fields(unarchived)}
         part = request.match_info.get("part")
         if part is not None and part not in parts:
-            return problem_response(NotFound(f"nothing answers at {request.path[:100]}: there are {', '.join(parts)}"))
-        # Ticks are taken while the store is away: as a whole, the service is ready as long as the spool has room.
+            return problem_response(NotFound(f"unknown part in {request.path[:100]}: expected {', '.join(parts)}"))
+        # Events are accepted while the store is unavailable: the server is ready as long as the spool has room.
         ready = parts[part or "spool"]["status"] == "ok"
         body = {"status": "ok" if ready else "not ready", **({part: parts[part]} if part else parts)}
         return web.Response(status=200 if ready else 503, body=orjson.dumps(body), content_type="application/json")
@@ -134,16 +133,16 @@ class HealthRoutes:
         except MetronomeError as error:
             return error
         except TimeoutError:
-            return StoreUnavailable(f"the store did not answer a ping within {_PING_SECONDS:g} s")
+            return StoreUnavailable(f"the store did not respond to a ping within {_PING_SECONDS:g} s")
         # The ping is the better test of whether the store is reachable: a shipper retries only after a delay.
         failures = (shipper.failure for shipper in self._shippers)
         return next((failure for failure in failures if failure and type(failure) is not StoreUnavailable), None)
 
     async def _metrics(self, request: web.Request) -> web.Response:
         await self._context.authorize(request, Scope.QUERY)
-        held, unshipped, unarchived = await self._measure_spools()
+        total, unshipped, unarchived = await self._measure_spools()
         figures = (
-            *(held.events, held.bytes, held.oldest_seconds),
+            *(total.events, total.bytes, total.oldest_seconds),
             *(unshipped.events, unshipped.oldest_seconds),
             *(unarchived.events, unarchived.oldest_seconds),
         )
@@ -153,12 +152,12 @@ class HealthRoutes:
         return web.Response(body=body, headers={"Content-Type": _METRICS_CONTENT_TYPE})
 
     async def _measure_spools(self) -> tuple[SpoolStats, SpoolStats, SpoolStats]:
-        """Measure what all spools hold, what of it is not in the store, and what is not in the archive."""
+        """Return the size of all spools, of what is not in the store, and of what is not in the archive."""
         unshipped = _sum_stats([await shipper.pending_stats() for shipper in self._shippers])
         unarchived = _sum_stats([await archiver.pending_stats() for archiver in self._archivers])
-        # Last, so that no report says that a spool still holds events which the store and the archive have.
-        held = _sum_stats([await shipper.total_stats() for shipper in self._shippers])
-        return held, unshipped, unarchived
+        # Last, so that the spool does not seem to hold events that the store and the archive have.
+        total = _sum_stats([await shipper.total_stats() for shipper in self._shippers])
+        return total, unshipped, unarchived
 
 
 def _component_status(part: str, failure: MetronomeError | None) -> dict[str, object]:
@@ -168,13 +167,13 @@ def _component_status(part: str, failure: MetronomeError | None) -> dict[str, ob
     return {"status": "away", "detail": failure.public_message or type(failure).__name__}
 
 
-def _pending_fields(depth: SpoolStats) -> dict[str, object]:
-    return {"events": depth.events, "oldest_seconds": round(depth.oldest_seconds, 1)}
+def _pending_fields(stats: SpoolStats) -> dict[str, object]:
+    return {"events": stats.events, "oldest_seconds": round(stats.oldest_seconds, 1)}
 
 
-def _sum_stats(depths: Sequence[SpoolStats]) -> SpoolStats:
+def _sum_stats(stats: Sequence[SpoolStats]) -> SpoolStats:
     return SpoolStats(
-        sum(depth.events for depth in depths),
-        sum(depth.bytes for depth in depths),
-        max((depth.oldest_seconds for depth in depths), default=0.0),
+        sum(each.events for each in stats),
+        sum(each.bytes for each in stats),
+        max((each.oldest_seconds for each in stats), default=0.0),
     )

@@ -1,20 +1,31 @@
-"""The protocols that have no HTTP under them: each listens at a port of its own, if it has one."""
+"""The sockets of a process: HTTP, and the protocols with ports of their own."""
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import structlog
+from aiohttp import web
 
 from metronome.auth.authorizer import Authorizer
 from metronome.config import Settings
+from metronome.protocols import micro_analytics
 from metronome.protocols.forward.listener import run_forward_listener, validate_forward_settings
 from metronome.protocols.syslog.listener import run_syslog_listener, validate_syslog_access
-from metronome.web.handlers import IngestContext
+from metronome.server.app import build_app, build_runner
+from metronome.web.handlers import Handler, IngestContext
+
+log = structlog.get_logger()
+
+_LOOP_TURNS = 5
 
 
 def validate_listeners(settings: Settings, authorizer: Authorizer) -> None:
-    """See that the settings of each listener go together, before any process listens.
+    """Check the settings of all listeners, before any process listens.
 
     Raises:
-        ConfigurationError: they do not; the message names one.
+        ConfigurationError: settings contradict each other.
 
     """
     if settings.forward_port is not None:
@@ -24,23 +35,75 @@ def validate_listeners(settings: Settings, authorizer: Authorizer) -> None:
 
 
 @contextlib.asynccontextmanager
-async def run_listeners(settings: Settings, context: IngestContext, *, reuse_port: bool = False) -> AsyncIterator[None]:
-    """Listen at all ports that the settings name, while the block runs.
+async def serve_extra_ports(
+    settings: Settings, context: IngestContext, hit_report_handler: Handler, *, reuse_port: bool = False
+) -> AsyncIterator[None]:
+    """Listen on the ports of protocols that have their own, while the block runs.
 
     Args:
-        settings: say which.
+        settings: the ports.
         context: where events go.
-        reuse_port: whether other processes listen there too.
+        hit_report_handler: handles the reports of true-micro-analytics on `Settings.hit_port`.
+        reuse_port: whether other processes listen on the same ports.
 
     Raises:
-        ConfigurationError: the settings of a listener do not go together.
-        OSError: a port cannot be listened on.
+        OSError: a port is in use or not permitted.
 
     """
     async with contextlib.AsyncExitStack() as listeners:
+        if settings.hit_port is not None:
+            routes = micro_analytics.build_routes("", context, hit_report_handler)
+            await listeners.enter_async_context(
+                serve_http(settings, routes, port=settings.hit_port, reuse_port=reuse_port)
+            )
         if settings.forward_port is not None:
             await listeners.enter_async_context(run_forward_listener(settings, context, reuse_port=reuse_port))
         if settings.syslog_port is not None:
-            syslog = run_syslog_listener(context, settings.host, settings.syslog_port, reuse_port=reuse_port)
-            await listeners.enter_async_context(syslog)
+            await listeners.enter_async_context(
+                run_syslog_listener(context, settings.host, settings.syslog_port, reuse_port=reuse_port)
+            )
         yield
+
+
+@contextlib.asynccontextmanager
+async def serve_http(
+    settings: Settings,
+    routes: Sequence[web.RouteDef],
+    fallback: web.RouteDef | None = None,
+    *,
+    port: int | None = None,
+    socket_path: Path | None = None,
+    reuse_port: bool = False,
+) -> AsyncIterator[None]:
+    """Serve HTTP while the block runs, and complete open responses at its end.
+
+    Args:
+        settings: the address, and limits.
+        routes: the routes.
+        fallback: handles all other paths.
+        port: another port than that of the settings.
+        socket_path: a Unix socket to listen on instead.
+        reuse_port: whether other processes listen on the same port.
+
+    Raises:
+        OSError: the port is in use or not permitted.
+
+    """
+    runner = build_runner(build_app(routes, settings.body_max_bytes, fallback), settings.stop_seconds)
+    await runner.setup()
+    try:
+        if socket_path is not None:
+            await web.UnixSite(runner, str(socket_path)).start()
+        else:
+            port = settings.port if port is None else port
+            await web.TCPSite(runner, settings.host, port, reuse_port=reuse_port or None, backlog=1024).start()
+            for address in runner.addresses:
+                log.info("listening", url=f"http://{address[0]}:{address[1]}", store=settings.store.rpartition("@")[2])
+        yield
+    finally:
+        for site in list(runner.sites):
+            await site.stop()
+        # aiohttp would wait for requests, until its timeout, on connections that were accepted in this very turn.
+        for _ in range(_LOOP_TURNS):
+            await asyncio.sleep(0)
+        await runner.cleanup()

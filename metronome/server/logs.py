@@ -1,4 +1,4 @@
-"""Structured logs, of Metronome and of the libraries under it."""
+"""Structured logs, of Metronome and of the libraries it uses."""
 
 import logging
 import sys
@@ -13,39 +13,36 @@ _LOG_LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": l
 
 
 def configure_logging(settings: Settings) -> None:
-    """Log to standard error: a line of JSON for each event, or colours for people in a terminal."""
-    people = settings.log_format == "console" or (settings.log_format == "auto" and sys.stderr.isatty())
+    """Log to standard error: one JSON line per event, or colored text in a terminal."""
+    is_text = settings.log_format == "console" or (settings.log_format == "auto" and sys.stderr.isatty())
+    level = _LOG_LEVELS[settings.log_level]
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    last: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if people else structlog.processors.JSONRenderer()
+    renderers: list[structlog.typing.Processor] = (
+        [structlog.dev.ConsoleRenderer()]
+        if is_text
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
     structlog.configure(
-        processors=[*shared, structlog.processors.format_exc_info, last] if not people else [*shared, last],
-        wrapper_class=structlog.make_filtering_bound_logger(_LOG_LEVELS[settings.log_level]),
+        processors=[*shared, *renderers],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
+    remove_metadata = structlog.stdlib.ProcessorFormatter.remove_processors_meta
     handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                *([] if people else [structlog.processors.format_exc_info]),
-                last,
-            ],
-        )
+        structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[remove_metadata, *renderers])
     )
     handler.addFilter(_should_log)
-    logging.basicConfig(handlers=[handler], level=max(_LOG_LEVELS[settings.log_level], logging.WARNING), force=True)
-    # Each of its warnings is an error that the shipper logs with what follows from it.
+    logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
+    # Each of its warnings leads to an error that the shipper logs with its consequences.
     logging.getLogger("elastic_transport").setLevel(logging.ERROR)
 
 
 def _should_log(record: logging.LogRecord) -> bool:
-    """Leave out what is no HTTP at all: anybody can send that, as often as they like."""
+    """Omit requests that are not HTTP: any client can send them, as often as it likes."""
     return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))

@@ -1,7 +1,7 @@
-"""The composition root: which parts run in which process, and in which order they start and end.
+"""The composition root: what runs in which process, and in which order it starts and stops.
 
-With one worker, one process does everything. With more, each worker takes ticks into a spool of its own and
-hands everything else, over a Unix socket, to the main process, which owns the store and ships all spools.
+With one worker, one process does everything. With more, each worker accepts events into its own spool and forwards all
+other requests over a Unix socket to the main process, which owns the store and drains all spools.
 """
 
 import asyncio
@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import structlog
-from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from metronome.archive.objects import open_archive
@@ -21,7 +20,6 @@ from metronome.config import Settings
 from metronome.files import FolderLock
 from metronome.protocols.micro_analytics import build_query_handler
 from metronome.server import processes, routes
-from metronome.server.app import build_app, build_runner, serve_extra_ports, serve_http, stop_runner
 from metronome.server.bootstrap import (
     build_enrichment,
     build_ingest_context,
@@ -31,7 +29,7 @@ from metronome.server.bootstrap import (
     open_visitor_salts,
 )
 from metronome.server.health import HealthRoutes
-from metronome.server.listeners import validate_listeners
+from metronome.server.listeners import serve_extra_ports, serve_http, validate_listeners
 from metronome.shipper import Shipper
 from metronome.spool import (
     ARCHIVE_READER,
@@ -42,7 +40,7 @@ from metronome.spool import (
     SpoolWriter,
     register_readers,
 )
-from metronome.spool.dead_letters import DEAD_LETTER_FOLDER as DEAD_FOLDER
+from metronome.spool.dead_letters import DEAD_LETTER_FOLDER
 from metronome.spool.drain import DrainLoop
 from metronome.stores.base import Store
 from metronome.telemetry import Telemetry
@@ -52,11 +50,11 @@ log = structlog.get_logger()
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
-    """Serve until *stop* is set, then end cleanly: stop listening, finish replies, ship what is in the spool.
+    """Serve until *stop* is set, then shut down: stop listening, complete responses, drain the spools.
 
     Raises:
-        DataFolderLocked: another Metronome works in the data folder.
-        OSError: the address cannot be listened on.
+        DataFolderLocked: another Metronome uses the data folder.
+        OSError: a port is in use or not permitted.
 
     """
     lock = FolderLock(settings.data)
@@ -74,9 +72,9 @@ async def _serve_single_process(settings: Settings, stop: asyncio.Event) -> None
     folder = settings.data / SPOOL_FOLDER / "0"
     folders = _register_spools(settings, folder)
     store = open_store(settings)
-    rollers = _build_archivers(settings, folders, telemetry)
+    archivers = _build_archivers(settings, folders, telemetry)
     shippers = [_build_shipper(path, store, settings, telemetry) for path in folders]
-    wake_drains = _waker(folders, shippers, rollers)
+    wake_drains = _waker(folders, shippers, archivers)
 
     def on_commit(seconds: float, events: int) -> None:
         telemetry.count_commit(seconds, events)
@@ -85,21 +83,24 @@ async def _serve_single_process(settings: Settings, stop: asyncio.Event) -> None
     spool = SpoolWriter(folder, settings.spool_max_bytes, on_commit)
     state = open_state(settings)
     async with (
-        open_authorizer(settings, state) as guard,
+        open_authorizer(settings, state) as authorizer,
         open_visitor_salts(settings, state) as salts,
-        _run_drains(shippers, rollers, store, settings),
+        _run_drains(shippers, archivers, store, settings),
     ):
         try:
-            validate_listeners(settings, guard)
-            doorway = build_ingest_context(settings, spool, guard, telemetry, salts.current)
-            answering = QueryContext(store, guard, doorway.client_address, telemetry, time.time)
+            validate_listeners(settings, authorizer)
+            ingest_context = build_ingest_context(settings, spool, authorizer, telemetry, salts.current)
+            query_context = QueryContext(store, authorizer, ingest_context.client_address, telemetry, time.time)
             health = HealthRoutes(
-                store, shippers, settings.spool_max_bytes, answering, lambda: [telemetry.registry], rollers
+                store, shippers, settings.spool_max_bytes, query_context, lambda: [telemetry.registry], archivers
             )
-            everything = [*routes.single_process_routes(settings, doorway, state, answering), *health.routes()]
+            all_routes = [
+                *routes.single_process_routes(settings, ingest_context, state, query_context),
+                *health.routes(),
+            ]
             async with (
-                serve_http(settings, everything),
-                serve_extra_ports(settings, doorway, build_query_handler("", answering)),
+                serve_http(settings, all_routes),
+                serve_extra_ports(settings, ingest_context, build_query_handler("", query_context)),
             ):
                 await stop.wait()
         finally:
@@ -108,55 +109,54 @@ async def _serve_single_process(settings: Settings, stop: asyncio.Event) -> None
 
 async def _serve_with_workers(settings: Settings, stop: asyncio.Event) -> None:
     telemetry = Telemetry(CollectorRegistry())
-    # Each worker needs one, and would die without saying why once and for all.
+    # Check its files here: each worker would fail at its start, again and again.
     build_enrichment(settings)
     store = open_store(settings)
     folders = [settings.data / SPOOL_FOLDER / str(number) for number in range(settings.workers)]
     async with (
-        processes.open_worker_pool(settings, folders) as crew,
-        open_authorizer(settings, open_state(settings)) as guard,
+        processes.open_worker_pool(settings, folders) as workers,
+        open_authorizer(settings, open_state(settings)) as authorizer,
     ):
-        validate_listeners(settings, guard)
+        validate_listeners(settings, authorizer)
         spools = _register_spools(settings, *folders)
-        rollers = _build_archivers(settings, spools, telemetry)
+        archivers = _build_archivers(settings, spools, telemetry)
         shippers = [_build_shipper(path, store, settings, telemetry) for path in spools]
-        answering = QueryContext(store, guard, ClientAddress(settings.trusted_proxies), telemetry, time.time)
+        query_context = QueryContext(store, authorizer, ClientAddress(settings.trusted_proxies), telemetry, time.time)
         health = HealthRoutes(
             store,
             shippers,
             settings.spool_max_bytes,
-            answering,
-            lambda: [telemetry.registry, crew.collect_metrics()],
-            rollers,
+            query_context,
+            lambda: [telemetry.registry, workers.collect_metrics()],
+            archivers,
         )
-        answers = [*routes.main_process_routes(settings, answering), *health.routes()]
-        async with _run_drains(shippers, rollers, store, settings):
-            runner = build_runner(build_app(answers, settings.body_max_bytes), settings.stop_seconds)
-            await runner.setup()
-            await web.UnixSite(runner, str(crew.socket_path)).start()
-            await crew.start(_waker(spools, shippers, rollers))
+        main_routes = [*routes.main_process_routes(settings, query_context), *health.routes()]
+        async with (
+            _run_drains(shippers, archivers, store, settings),
+            serve_http(settings, main_routes, socket_path=workers.socket_path),
+        ):
+            await workers.start(_waker(spools, shippers, archivers))
             try:
                 await stop.wait()
             finally:
-                await crew.stop()
-                await stop_runner(runner)
+                await workers.stop()
 
 
 def _register_spools(settings: Settings, *first: Path) -> list[Path]:
-    """List the spools to drain: these, and those that workers have left that are no more; and say who reads them."""
-    found = (path.parent for path in sorted((settings.data / SPOOL_FOLDER).glob(f"*/{SPOOL_FILE_NAME}")))
-    folders = list(dict.fromkeys([*first, *found]))
+    """Return the spools to drain: these, and those of earlier workers; and register their readers."""
+    existing = (path.parent for path in sorted((settings.data / SPOOL_FOLDER).glob(f"*/{SPOOL_FILE_NAME}")))
+    folders = list(dict.fromkeys([*first, *existing]))
     for folder in folders:
         register_readers(folder, (STORE_READER, ARCHIVE_READER) if settings.archive else (STORE_READER,))
     return folders
 
 
 def _build_shipper(folder: Path, store: Store, settings: Settings, telemetry: Telemetry) -> Shipper:
-    return Shipper(SpoolReader(folder, STORE_READER), store, settings.data / DEAD_FOLDER, telemetry)
+    return Shipper(SpoolReader(folder, STORE_READER), store, settings.data / DEAD_LETTER_FOLDER, telemetry)
 
 
 def _build_archivers(settings: Settings, folders: Sequence[Path], telemetry: Telemetry) -> list[Archiver]:
-    """Make what brings spools into the archive; none where there is no archive."""
+    """Return the archivers of the spools; none without an archive."""
     if not settings.archive:
         return []
     archive = open_archive(settings.archive, create=True)
@@ -183,7 +183,7 @@ def _waker(
 async def _run_drains(
     shippers: Sequence[Shipper], archivers: Sequence[Archiver], store: Store, settings: Settings
 ) -> AsyncIterator[None]:
-    """Ship and archive while the block runs; as it ends, do so with the rest as far as time allows."""
+    """Ship and archive while the block runs; at its end, drain the spools until the timeout."""
     drains: list[DrainLoop] = [*shippers, *archivers]
     tasks = [asyncio.create_task(drain.run()) for drain in drains]
     try:

@@ -1,9 +1,4 @@
-"""The crew of worker processes, as the main process sees it.
-
-What every process of the service has in common: its event loop, its signals, and how it ends.
-
-How a worker hands a request to the main process, and its answer back.
-"""
+"""Server processes: event loop and signals, the pool of workers, and the relay from a worker to the main process."""
 
 import asyncio
 import contextlib
@@ -40,27 +35,27 @@ _GC_THRESHOLD = 20_000
 _COLLECTION_SECONDS: Final = 30.0
 """A full collection stops the process for 1 to 15 ms: 50,000 objects take 10 ms."""
 _OPEN_FILES_LIMIT = 65_536
-"""So many connections and files a process may have, if the machine allows: its usual limit of 1,024 is soon reached."""
+"""Maximum number of connections and files, if the system permits; the common limit of 1,024 is soon reached."""
 
 
 def run_process(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
-    """Run a process until it is told to stop.
+    """Run a process until it is stopped by a signal.
 
     Args:
-        main: what it does; the event that it gets is set on SIGTERM and SIGINT, upon which it ends cleanly.
+        main: must return soon after its event is set, by SIGTERM or SIGINT.
 
     """
     _raise_open_files_limit()
-    # Requests leave little garbage in cycles: looking for it seldom saves a twentieth of the time. By these thresholds,
-    # a full collection practically never happens. `_collect_garbage` runs one at regular intervals, since few objects
-    # can hold much memory.
+    # Requests leave few reference cycles, so collecting rarely saves 5 % of the time. With these thresholds, a full
+    # collection practically never happens; `_collect_garbage` runs one at intervals, since few objects can hold much
+    # memory.
     gc.collect()
     gc.freeze()
     gc.set_threshold(_GC_THRESHOLD, 50, 100)
     try:
         uvloop.run(_run_until_signal(main))
     finally:
-        # What stays frozen to the end, DuckDB's library calls leaked.
+        # DuckDB reports objects that are frozen at exit as leaked.
         gc.unfreeze()
 
 
@@ -107,12 +102,12 @@ _DROPPED_HEADERS: Final = frozenset(
 
 
 class MainProcessRelay:
-    """A line to the main process, open while the block runs.
+    """Forwards requests from a worker to the main process.
 
     Args:
-        socket_path: the main process's Unix socket.
-        max_bytes: how large a request may be.
-        client_address: tells where a request came from, which the main process is told.
+        socket_path: the Unix socket of the main process.
+        max_bytes: maximum size of a request body, decompressed.
+        client_address: finds the client's IP address, which is forwarded, too.
 
     """
 
@@ -123,7 +118,7 @@ class MainProcessRelay:
             connector=UnixConnector(socket_path),
             timeout=ClientTimeout(total=_RELAY_TIMEOUT_SECONDS),
             auto_decompress=False,
-            # Answers are packed for who asked, not for this client.
+            # Responses are compressed for the client, not for the relay.
             skip_auto_headers=("Accept-Encoding",),
         )
 
@@ -134,11 +129,11 @@ class MainProcessRelay:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Hang up."""
+        """Close the connections."""
         await self._session.close()
 
     async def handle(self, request: web.Request, prefix: str = "") -> web.Response:
-        """Answer what the main process answers; *prefix* is put in front of the path that it sees."""
+        """Return the response of the main process to a request, with *prefix* before the path."""
         try:
             body = await read_body(request, self._max_bytes)
             return await self._relay_request(request, body, prefix)
@@ -148,17 +143,17 @@ class MainProcessRelay:
     async def _relay_request(self, request: web.Request, body: bytes, prefix: str) -> web.Response:
         headers = {name: request.headers[name] for name in _FORWARDED_HEADERS if name in request.headers}
         headers[FORWARDED_HEADER] = self._client_address.resolve_request(request)
-        # Not the raw path: that may begin with a scheme and a host.
+        # Not the raw path, which may start with a scheme and a host.
         url = URL(f"http://main{prefix}{request.rel_url.raw_path_qs}", encoded=True)
         try:
             async with self._session.request(
                 request.method, url, data=body or None, headers=headers, allow_redirects=False
-            ) as answer:
-                content = await answer.read()
+            ) as response:
+                body = await response.read()
         except (ClientError, TimeoutError, OSError) as error:
-            raise StoreUnavailable(f"the main process does not answer: {type(error).__name__}") from error
-        kept = {name: value for name, value in answer.headers.items() if name.title() not in _DROPPED_HEADERS}
-        return web.Response(status=answer.status, body=content, headers=kept)
+            raise StoreUnavailable(f"the main process does not respond: {type(error).__name__}") from error
+        headers = {name: value for name, value in response.headers.items() if name.title() not in _DROPPED_HEADERS}
+        return web.Response(status=response.status, body=body, headers=headers)
 
 
 log = structlog.get_logger()
@@ -174,12 +169,12 @@ _PORT_TIMEOUT_SECONDS = 5.0
 
 
 class WorkerPool:
-    """Worker processes that are started again when they die.
+    """Worker processes, restarted when they exit.
 
     Args:
-        settings: what they are started with.
-        folders: the spool of each.
-        scratch: a folder for what lives as long as the crew: the main process's socket, the workers' metrics.
+        settings: of the installation.
+        folders: the spool of each worker.
+        scratch: a temporary folder for the main process's socket and the workers' metrics.
 
     """
 
@@ -204,7 +199,7 @@ class WorkerPool:
             OSError: a port is in use.
 
         """
-        # Workers share the port, and so would a stranger who has it already: look before they leap.
+        # Workers share the port; without a check, they would also share it with another program that uses it.
         self._port = await _wait_for_free_port(self._settings.host, self._settings.port)
         for port in (self._settings.hit_port, *_listener_ports(self._settings)):
             if port is not None:
@@ -215,7 +210,7 @@ class WorkerPool:
         self._supervisors = [asyncio.create_task(self._supervise(folder, on_commit)) for folder in self._folders]
 
     async def stop(self) -> None:
-        """Let the workers finish their replies, and end them."""
+        """Stop the workers; they complete their responses first."""
         self._stopping = True
         for process in self._processes.values():
             with contextlib.suppress(ProcessLookupError):
@@ -227,7 +222,7 @@ class WorkerPool:
         await asyncio.gather(*self._supervisors, return_exceptions=True)
 
     def collect_metrics(self) -> CollectorRegistry:
-        """Return what the workers count, added up."""
+        """Return the sums of the workers' metrics."""
         registry = CollectorRegistry()
         MultiProcessCollector(registry, path=str(self._metrics))  # type: ignore[no-untyped-call]
         return registry
@@ -297,7 +292,7 @@ async def start_worker_process(environment: Mapping[str, str], commit_pipe: int)
 
 @contextlib.asynccontextmanager
 async def open_worker_pool(settings: Settings, folders: Sequence[Path]) -> AsyncIterator[WorkerPool]:
-    """Make a crew, not started yet, and the folder that it needs while the block runs."""
+    """Yield a pool of workers that are not started yet, and delete its temporary folder at the end of the block."""
     # Not in the data folder: the path of a Unix socket must be short.
     scratch = Path(tempfile.mkdtemp(prefix="metronome-"))
     try:
@@ -307,20 +302,20 @@ async def open_worker_pool(settings: Settings, folders: Sequence[Path]) -> Async
 
 
 def _listener_ports(settings: Settings) -> tuple[int | None, ...]:
-    """Return the ports that are listened at over UDP as well as TCP."""
+    """Return the ports that use both UDP and TCP."""
     return settings.forward_port, settings.syslog_port
 
 
 async def _wait_for_free_port(host: str, port: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    """Return the port to listen on, once nobody else does.
+    """Return the port once no other process listens on it.
 
-    Workers whose main process was killed need a moment to go away.
+    Workers whose main process was killed need a moment to exit.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     deadline = time.monotonic() + _PORT_TIMEOUT_SECONDS
     while True:
         with socket.socket(family, kind) as probe:
-            # For datagrams this would mean that several may have the port.
+            # With datagrams, this would let several sockets use the port.
             if kind is socket.SOCK_STREAM:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

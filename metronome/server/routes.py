@@ -1,4 +1,4 @@
-"""All routes: those that take events, and those that answer for them, which may be in another process."""
+"""The routes of each kind of process."""
 
 from aiohttp import web
 
@@ -24,13 +24,13 @@ from metronome.web.handlers import Handler, IngestContext, QueryContext, build_i
 def ingest_routes(
     settings: Settings, context: IngestContext, state: State, hit_report_handler: Handler
 ) -> list[web.RouteDef]:
-    """List the routes that take events, and of the script that sends them.
+    """Return the routes that accept events, and that of the beacon.
 
     Args:
         settings: of the installation.
         context: where events go.
-        state: where sessions are kept.
-        hit_report_handler: answers what is asked at an address that takes events, too.
+        state: stores the sessions of microticks.
+        hit_report_handler: handles the reports of true-micro-analytics, which have the same paths as its events.
 
     """
     return [
@@ -43,7 +43,7 @@ def ingest_routes(
 
 
 def all_report_routes(settings: Settings, context: QueryContext) -> list[web.RouteDef]:
-    """List the routes that answer reports, as far as none of these addresses takes events."""
+    """Return the routes of reports whose paths do not also accept events."""
     platform = Platform(settings.counter_platform, settings.counter_publisher, settings.counter_publisher_id)
     return [
         *report_routes(context, settings.min_visitors),
@@ -59,17 +59,17 @@ def all_report_routes(settings: Settings, context: QueryContext) -> list[web.Rou
 def single_process_routes(
     settings: Settings, ingest_context: IngestContext, state: State, query_context: QueryContext
 ) -> list[web.RouteDef]:
-    """List all routes of a process that both takes events and answers."""
-    ask_hits = build_query_handler(settings.hit_prefix, query_context)
-    return [*ingest_routes(settings, ingest_context, state, ask_hits), *all_report_routes(settings, query_context)]
+    """Return the routes of the only process of a server."""
+    hit_reports = build_query_handler(settings.hit_prefix, query_context)
+    return [*ingest_routes(settings, ingest_context, state, hit_reports), *all_report_routes(settings, query_context)]
 
 
 def main_process_routes(settings: Settings, context: QueryContext) -> list[web.RouteDef]:
-    """List the routes of a process whose workers take the events."""
+    """Return the routes of a main process with workers."""
     return [*build_query_routes(settings.hit_prefix, context), *all_report_routes(settings, context)]
 
 
 def worker_routes(settings: Settings, context: IngestContext, state: State, relay: Handler) -> list[web.RouteDef]:
-    """List the routes of a worker, which hands on to the main process what is asked at its own addresses."""
+    """Return the routes of a worker; it relays the reports that have the same paths as its own routes."""
     lists = [web.get(path, relay) for path in microticks.LIST_PATHS]
     return [*ingest_routes(settings, context, state, relay), *lists]

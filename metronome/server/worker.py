@@ -1,4 +1,4 @@
-"""One worker process: it takes ticks into its spool and hands everything else to the main process."""
+"""A worker process: it accepts events into its spool and forwards all other requests to the main process."""
 
 import asyncio
 import contextlib
@@ -12,8 +12,8 @@ from prometheus_client import CollectorRegistry
 from metronome.auth.client_address import ClientAddress
 from metronome.config import Settings, read_settings
 from metronome.server import routes
-from metronome.server.app import serve_extra_ports, serve_http
 from metronome.server.bootstrap import build_ingest_context, open_authorizer, open_state, open_visitor_salts
+from metronome.server.listeners import serve_extra_ports, serve_http
 from metronome.server.logs import configure_logging
 from metronome.server.processes import (
     COMMIT_PIPE_VARIABLE,
@@ -43,17 +43,17 @@ async def run_worker(
     try:
         state = open_state(settings)
         async with (
-            open_authorizer(settings, state) as guard,
+            open_authorizer(settings, state) as authorizer,
             open_visitor_salts(settings, state) as salts,
             MainProcessRelay(main_socket, settings.body_max_bytes, ClientAddress(settings.trusted_proxies)) as relay,
         ):
             fallback = web.route("*", "/{rest:.*}", relay.handle)
-            doorway = build_ingest_context(settings, spool, guard, telemetry, salts.current)
-            own = routes.worker_routes(settings, doorway, state, relay.handle)
+            context = build_ingest_context(settings, spool, authorizer, telemetry, salts.current)
+            worker_routes = routes.worker_routes(settings, context, state, relay.handle)
             async with (
-                serve_http(settings, own, fallback, reuse_port=True),
+                serve_http(settings, worker_routes, fallback, reuse_port=True),
                 serve_extra_ports(
-                    settings, doorway, partial(relay.handle, prefix=settings.hit_prefix), reuse_port=True
+                    settings, context, partial(relay.handle, prefix=settings.hit_prefix), reuse_port=True
                 ),
             ):
                 await stop.wait()
@@ -64,16 +64,16 @@ async def run_worker(
 def _stop_when_main_exits(stop: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
 
-    def look() -> None:
+    def read_stdin() -> None:
         if not os.read(0, 1):
             loop.remove_reader(0)
             stop.set()
 
-    loop.add_reader(0, look)
+    loop.add_reader(0, read_stdin)
 
 
 def main() -> None:
-    """Run a worker as its environment says."""
+    """Run the worker that the environment variables describe."""
     settings = read_settings()
     configure_logging(settings)
     folder, main_socket = Path(os.environ[SPOOL_FOLDER_VARIABLE]), os.environ[SOCKET_VARIABLE]

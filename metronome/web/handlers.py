@@ -3,7 +3,6 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final
 
 from aiohttp import hdrs, web
 
@@ -26,19 +25,16 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Authorize = Callable[[web.Request], Awaitable[object]]
 """Return if a request is allowed, else raise `Unauthorized` or `Forbidden`."""
 
-_IDEMPOTENCY_HEADER: Final = "Idempotency-Key"
-_ORIGIN_HEADER: Final = "Origin"
-
 
 @dataclass(frozen=True, slots=True)
 class IngestContext:
-    """What every route that takes events needs.
+    """What the routes that accept events share.
 
     Attributes:
-        intake: where the events go.
-        guard: says who may send.
-        senders: tells where a request came from.
-        telemetry: where refused requests are counted.
+        intake: where events go.
+        authorizer: decides what a request may do.
+        client_address: finds the IP address of a request's client.
+        telemetry: counts rejected requests.
         config: limits, and how events are stored.
         clock: seconds since 1970.
 
@@ -52,57 +48,58 @@ class IngestContext:
     clock: Callable[[], float]
 
 
-def build_ingest_route(address: Endpoint, context: IngestContext) -> web.RouteDef:
-    """Make the route of an address that takes events."""
-    handler = build_ingest_handler(address, context)
-    # A GET's route would take a HEAD as well, and count it.
-    more = {"allow_head": False} if address.method == hdrs.METH_GET else {}
-    return web.route(address.method, address.prefix + address.path, handler, **more)
+def build_ingest_route(endpoint: Endpoint, context: IngestContext) -> web.RouteDef:
+    """Return the route of an endpoint that accepts events."""
+    handler = build_ingest_handler(endpoint, context)
+    # By default, the route of a GET would also accept a HEAD, and count it.
+    options = {"allow_head": False} if endpoint.method == hdrs.METH_GET else {}
+    return web.route(endpoint.method, endpoint.prefix + endpoint.path, handler, **options)
 
 
-def build_ingest_handler(address: Endpoint, context: IngestContext) -> Handler:
-    """Make the handler of an address at which any dialect is spoken."""
-    dialect, guard = address.protocol, context.authorizer
-    identities = generate_event_ids()
+def build_ingest_handler(endpoint: Endpoint, context: IngestContext) -> Handler:
+    """Return the handler of an endpoint that accepts events in any protocol."""
+    protocol, config, authorizer = endpoint.protocol, context.config, context.authorizer
+    event_ids = generate_event_ids()
 
     async def handle(request: web.Request) -> web.Response:
-        again = request.headers.get(_IDEMPOTENCY_HEADER)
-        read = Request(
-            b"",
-            content_type(request),
-            context.config.batch_max_events,
-            request.method,
-            request.rel_url.raw_path[len(address.prefix) :],
-            request.rel_url.raw_query_string,
-            request.headers,
-            context.client_address.resolve_request(request),
-            format_timestamp(datetime.fromtimestamp(context.clock(), UTC)),
-            identities,
-            config=context.config,
+        ingest_request = Request(
+            body=b"",
+            content_type=content_type(request),
+            max_events=config.batch_max_events,
+            method=request.method,
+            path=request.rel_url.raw_path[len(endpoint.prefix) :],
+            query=request.rel_url.raw_query_string,
+            headers=request.headers,
+            client_ip=context.client_address.resolve_request(request),
+            received_at=format_timestamp(datetime.fromtimestamp(context.clock(), UTC)),
+            event_ids=event_ids,
+            config=config,
         )
         try:
-            read = read._replace(body=await read_body(request, context.config.body_max_bytes))
-            if again:
-                read = read._replace(event_ids=idempotent_event_ids(again, request.rel_url.raw_path_qs, read.body))
-            origin = request.headers.get(_ORIGIN_HEADER, "")
-            grant = await guard.authorize(
-                address.scope,
-                dialect.extract_key(read),
-                origin,
-                client_address=read.client_ip,
-                ignore_invalid_key=address.ignore_invalid_key,
+            body = await read_body(request, config.body_max_bytes)
+            ingest_request = ingest_request._replace(body=body)
+            if idempotency_key := request.headers.get("Idempotency-Key"):
+                ingest_request = ingest_request._replace(
+                    event_ids=idempotent_event_ids(idempotency_key, request.rel_url.raw_path_qs, body)
+                )
+            permissions = await authorizer.authorize(
+                endpoint.scope,
+                protocol.extract_key(ingest_request),
+                request.headers.get("Origin", ""),
+                client_address=ingest_request.client_ip,
+                ignore_invalid_key=endpoint.ignore_invalid_key,
             )
-            read = read._replace(is_trusted=Scope.IMPORT in grant.scopes)
-            return reply_response(await context.intake.ingest(dialect, read))
+            ingest_request = ingest_request._replace(is_trusted=Scope.IMPORT in permissions.scopes)
+            return reply_response(await context.intake.ingest(protocol, ingest_request))
         except MetronomeError as error:
             context.telemetry.count_rejection(error)
-            return error_response(error, dialect.reply_error(read, error))
+            return error_response(error, protocol.reply_error(ingest_request, error))
 
     return handle
 
 
 def content_type(request: web.Request) -> str:
-    """Return the media type of a request in lower case, without parameters; may be empty."""
+    """Return the media type of a request in lower case, without parameters; it may be empty."""
     return request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
 

@@ -1,4 +1,4 @@
-"""What every process of the service has in common."""
+"""The event loop that server processes share."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ import asyncio
 import gc
 import weakref
 
-from metronome.server import process
+from metronome.server import processes
 
 
 class Node:
@@ -32,11 +32,11 @@ async def main(stop: asyncio.Event) -> None:
     print("freed")
 
 
-process._COLLECTION_SECONDS = 0.1
-process.run(main)
+processes._COLLECTION_SECONDS = 0.1
+processes.run_process(main)
 """
 
 
-def test_cycles_of_old_objects_are_freed_at_regular_intervals() -> None:
+def test_frees_cycles_of_old_objects_at_intervals() -> None:
     done = subprocess.run([sys.executable, "-c", COLLECT], capture_output=True, text=True, timeout=SECONDS, check=False)
     assert (done.returncode, done.stdout) == (0, "freed\n"), done.stderr
