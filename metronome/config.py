@@ -4,9 +4,11 @@ A setting ``spool_max_bytes`` is ``METRONOME_SPOOL_MAX_BYTES`` in the environmen
 command line, where the command line wins.
 """
 
+import os
 import re
 from collections.abc import Mapping
 from datetime import timedelta
+from difflib import get_close_matches
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -31,6 +33,12 @@ _NONE = "none"
 _RESERVED_INDEX_PREFIX = "state"
 _COUNTRY_SOURCES = frozenset({"built-in", "off"})
 _PUBLISHER_ID_PATTERN = re.compile(r"(?:isni|orcid|grid|urn|client-id):\S+")
+_OTHER_VARIABLES = frozenset(
+    {"KEY", "URL", "LOGS", "CLIENTS", "KIBANA", "KIBANA_KEY", "KIBANA_USER", "KIBANA_PASSWORD", "KIBANA_CA"}
+)
+"""Variables of commands, of the Compose file, of the Makefile and of the examples."""
+_OTHER_VARIABLE_PATTERN = re.compile(r"(?:TEST|WORKER)_.*|(?:.*_)?SERVICE_(?:HOST|PORT)(?:_.*)?|(?:.*_)?PORT_\d+_.*")
+"""Variables of tests and of worker processes, and those that Kubernetes sets for a service called ``metronome``."""
 _INDEX_PREFIX_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
@@ -295,9 +303,10 @@ def read_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
         overrides: settings by their names; those that are None were not given.
 
     Raises:
-        ConfigurationError: one has a value that cannot be; the message names it.
+        ConfigurationError: one has a value that cannot be, or the environment has an unknown one; the message names it.
 
     """
+    _check_variable_names()
     chosen = {name: value for name, value in (overrides or {}).items() if value is not None}
     try:
         return Settings(**chosen)
@@ -307,6 +316,23 @@ def read_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
         reason = problem["msg"].removeprefix("Value error, ")
         shown = "not right" if name in _SECRET_SETTINGS else repr(problem["input"])
         raise ConfigurationError(f"{ENV_PREFIX}{name.upper()} is {shown}: {reason}") from None
+
+
+def _check_variable_names() -> None:
+    """Reject misspelt and renamed variables, whose settings would silently keep their defaults."""
+    settings = [name.upper() for name in Settings.model_fields]
+    for variable, value in os.environ.items():
+        name = variable.upper()
+        short_name = name.removeprefix(ENV_PREFIX)
+        if name == short_name or short_name in settings or short_name in _OTHER_VARIABLES:
+            continue
+        if _OTHER_VARIABLE_PATTERN.fullmatch(short_name) or value.startswith(("tcp://", "udp://")):
+            continue
+        similar = get_close_matches(short_name, settings, 1)
+        suggestion = (
+            f"did you mean {ENV_PREFIX}{similar[0]}?" if similar else "docs/configuration.md lists all settings"
+        )
+        raise ConfigurationError(f"unknown setting {variable} in the environment: {suggestion}")
 
 
 def format_default(default: object) -> str:

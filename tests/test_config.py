@@ -1,6 +1,7 @@
 """Settings: safe without any, and each wrong one refused by its name."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -245,3 +246,43 @@ def test_old_events_are_refused_unless_any_age_is_asked_for(age: str, max_age: t
 def test_settings_do_not_change() -> None:
     with pytest.raises(ValueError, match="frozen"):
         settings().port = 1
+
+
+@pytest.mark.parametrize(
+    ("variable", "message"),
+    [
+        (
+            "METRONOME_SPOOL_MAXBYTES",
+            "SPOOL_MAXBYTES in the environment: did you mean METRONOME_SPOOL_MAX_BYTES?",
+        ),
+        ("metronome_prot", "metronome_prot in the environment: did you mean METRONOME_PORT?"),
+        ("METRONOME_ZZZ", "METRONOME_ZZZ in the environment: docs/configuration.md lists all settings"),
+    ],
+)
+def test_rejects_an_unknown_variable_and_suggests_the_most_similar(
+    monkeypatch: pytest.MonkeyPatch, variable: str, message: str
+) -> None:
+    monkeypatch.setenv(variable, "1")
+    with pytest.raises(ConfigurationError, match=re.escape(message)):
+        read_settings()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("METRONOME_KEY", "0123"),
+        ("METRONOME_KIBANA_PASSWORD", "x"),
+        ("METRONOME_TEST_ELASTICSEARCH", "http://localhost:9200"),
+        ("METRONOME_WORKER_SOCKET", "/tmp/x"),
+        ("METRONOME_SERVICE_HOST", "10.0.0.1"),
+        ("METRONOME_DB_SERVICE_PORT_HTTP", "80"),
+        ("METRONOME_PORT_8080_TCP_ADDR", "10.0.0.1"),
+        ("METRONOME_DB_PORT", "tcp://10.0.0.1:80"),
+        ("MY_METRONOME_PORT", "1"),
+    ],
+)
+def test_accepts_variables_of_commands_tests_and_kubernetes(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    assert read_settings().port == 8080
