@@ -273,7 +273,7 @@ def test_rejects_an_unknown_variable_and_suggests_the_most_similar(
         ("METRONOME_KEY", "0123"),
         ("METRONOME_KIBANA_PASSWORD", "x"),
         ("METRONOME_TEST_ELASTICSEARCH", "http://localhost:9200"),
-        ("METRONOME_WORKER_SOCKET", "/tmp/x"),
+        ("METRONOME_WORKER_SOCKET", "main.sock"),
         ("METRONOME_SERVICE_HOST", "10.0.0.1"),
         ("METRONOME_DB_SERVICE_PORT_HTTP", "80"),
         ("METRONOME_PORT_8080_TCP_ADDR", "10.0.0.1"),

@@ -196,7 +196,7 @@ def test_an_error_says_what_is_wrong_and_what_to_do(keyed: Keyed) -> None:
     assert "the key 'tick' does not have the scope query" in ask(server, METRICS, tokens["tick"]).detail
     assert "the key 'expired' expired on 2015-01-22" in ask(server, TICK, tokens["expired"]).detail
     assert "the key 'revoked' was revoked" in ask(server, TICK, tokens["revoked"]).detail
-    assert f"the key 'bound' is for {SITE} only" in ask(server, TOCK, tokens["bound"], "null").detail
+    assert f"the key 'bound' is only for requests from {SITE}" in ask(server, TOCK, tokens["bound"], "null").detail
 
 
 def test_only_the_scope_import_lets_old_events_in_where_there_are_keys(open_server: Server, keyed: Keyed) -> None:
