@@ -109,4 +109,3 @@ def _count_pending(client: ServerClient) -> int:
     status = client.get_json(path, "store")
     with client.parsing_response(path):
         return max(int(status[part]["events"]) for part in ("store", "archive") if part in status)
-    return 0
