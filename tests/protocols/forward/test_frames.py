@@ -32,7 +32,7 @@ VALUES: Final = st.recursive(
     | st.binary(max_size=300)
     | st.builds(ExtType, st.integers(0, 127), st.binary(max_size=20)),
     lambda inner: st.lists(inner, max_size=20) | st.dictionaries(st.text(max_size=4), inner, max_size=20),
-    max_leaves=30,
+    max_leaves=10,
 )
 
 

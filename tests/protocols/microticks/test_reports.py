@@ -11,9 +11,9 @@ import pytest_asyncio
 
 from metronome.errors import InvalidQuery
 from metronome.event import DocumentContext, Event, build_document
+from metronome.protocols.microticks import reports
 from metronome.protocols.microticks.reports import (
     EVENT_COLUMNS,
-    LIST_MAX_DOCUMENT_BYTES,
     SESSION_COLUMNS,
     SessionListQuery,
     list_events,
@@ -29,7 +29,6 @@ from metronome.protocols.microticks.sessions import (
 )
 from metronome.stores.base import DocumentBatch, Store
 from metronome.stores.duckdb import DuckDBStore
-from metronome.stores.query import MAX_GROUPS
 from tests.reports.filled import BACK_ENDS, opened
 
 CONTEXT = DocumentContext(
@@ -232,29 +231,31 @@ async def test_rejects_invalid_parameters(query: Mapping[str, str], message: str
     assert message in str(caught.value)
 
 
-async def test_rejects_a_list_with_too_many_bytes_of_actions(tmp_path: Path) -> None:
+async def test_rejects_a_list_with_too_many_bytes_of_actions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reports, "LIST_MAX_DOCUMENT_BYTES", 2**20)
     store = DuckDBStore(tmp_path)
     await store.setup()
-    data = orjson.dumps("x" * 2**20).decode()
-    actions = [SessionAction("click", data, at(24, minute)) for minute in range(LIST_MAX_DOCUMENT_BYTES // 2**20 + 1)]
+    data = orjson.dumps("x" * 2**16).decode()
+    actions = [SessionAction("click", data, at(24, minute)) for minute in range(2**20 // 2**16 + 1)]
     await write(store, [build_action_event(A, TABLE, action, f"e{number}") for number, action in enumerate(actions)])
-    with pytest.raises(InvalidQuery, match="the list has over 32 MiB of events"):
+    with pytest.raises(InvalidQuery, match="the list has over 1 MiB of events"):
         await list_events(store, SessionListQuery())
     listed = await list_events(store, SessionListQuery(limit=2, descending=True))
     assert [event["id"] for event in listed["events"]] == [f"e{len(actions) - 1}", f"e{len(actions) - 2}"]
     await store.close()
 
 
-async def test_rejects_a_list_with_too_many_sessions(tmp_path: Path) -> None:
+async def test_rejects_a_list_with_too_many_sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reports, "MAX_GROUPS", 100)
     store = DuckDBStore(tmp_path)
     await store.setup()
-    events = [build_start_event(f"{number:032x}", TABLE) for number in range(MAX_GROUPS + 1)]
+    events = [build_start_event(f"{number:032x}", TABLE) for number in range(101)]
     await write(store, events)
-    for query in (SessionListQuery(), SessionListQuery(limit=MAX_GROUPS + 1)):
-        with pytest.raises(InvalidQuery, match="the list has over 100000 sessions"):
+    for query in (SessionListQuery(), SessionListQuery(limit=101)):
+        with pytest.raises(InvalidQuery, match="the list has over 100 sessions"):
             await list_sessions(store, query)
     assert (await list_sessions(store, SessionListQuery(limit=3)))["count"] == 3
-    assert (await list_sessions(store, SessionListQuery(offset=MAX_GROUPS)))["count"] == 1
+    assert (await list_sessions(store, SessionListQuery(offset=100)))["count"] == 1
     await store.close()
 
 
