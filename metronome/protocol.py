@@ -164,6 +164,11 @@ class IngestResult(NamedTuple):
     accepted: int
     rejected: Mapping[int, Malformed | PayloadTooLarge]
 
+    def raise_rejection(self) -> None:
+        """Raise the error of the first rejected event, if there is one: a reply to a single event has its error."""
+        for error in self.rejected.values():
+            raise error
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:

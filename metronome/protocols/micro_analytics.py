@@ -76,8 +76,7 @@ class MicroAnalyticsProtocol:
     def reply(self, request: Request, parsed: ParsedRequest, result: IngestResult) -> Reply:
         """Return 204 (see `Protocol.reply`)."""
         del request, parsed
-        for error in result.rejected.values():
-            raise error
+        result.raise_rejection()
         return Reply(204, headers={"Cache-Control": "no-store"})
 
     def reply_error(self, request: Request, error: MetronomeError) -> Reply:

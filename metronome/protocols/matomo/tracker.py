@@ -46,8 +46,7 @@ def reply(request: Request, parsed: ParsedRequest, result: IngestResult) -> Repl
     tracking: TrackingRequest = parsed.context
     if tracking.is_bulk:
         return _bulk_reply(request, result, no_content=tracking.no_content)
-    for error in result.rejected.values():
-        raise error
+    result.raise_rejection()
     if not tracking.entries:
         return Reply(200, _INFO_TEXT, "text/plain", _cors_headers(request))
     if tracking.no_content:

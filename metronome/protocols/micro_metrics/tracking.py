@@ -68,7 +68,7 @@ class TrackProtocol(_TrackingProtocol):
     def reply(self, request: Request, parsed: ParsedRequest, result: IngestResult) -> Reply:
         """Return the document (see `Protocol.reply`)."""
         del request
-        _raise_rejection(result)
+        result.raise_rejection()
         return Reply(200, parsed.context, _JSON_CONTENT_TYPE)
 
 
@@ -118,7 +118,7 @@ class PixelProtocol(_TrackingProtocol):
     def reply(self, request: Request, parsed: ParsedRequest, result: IngestResult) -> Reply:
         """Return the image (see `Protocol.reply`)."""
         del request, parsed
-        _raise_rejection(result)
+        result.raise_rejection()
         return gif_reply()
 
     def reply_error(self, request: Request, error: MetronomeError) -> Reply:
@@ -181,11 +181,6 @@ def _add_client_data(payload: Mapping[str, Any], request: Request) -> dict[str, 
 
 def _replace_surrogates(text: str) -> str:
     return text.encode(errors="replace").decode()
-
-
-def _raise_rejection(result: IngestResult) -> None:
-    for error in result.rejected.values():
-        raise error
 
 
 def _error_body(error: MetronomeError) -> dict[str, Any]:

@@ -160,8 +160,7 @@ class SessionService:
     async def _store(self, event: Event, session: Session, request: SessionRequest) -> None:
         is_trusted = await self._is_trusted(session.consumer, request)
         result = await self._intake.store([event], is_trusted=is_trusted)
-        for error in result.rejected.values():
-            raise error
+        result.raise_rejection()
 
     async def _authorize_consumer(self, consumer_key: str, request: SessionRequest) -> Key:
         """Return the consumer's key, which is required even if anonymous clients may send."""

@@ -101,8 +101,7 @@ def reply(_: Request, parsed: ParsedRequest, result: IngestResult) -> Reply:
         rejected = [{"index": index, "error": str(error)} for index, error in sorted(result.rejected.items())]
         answer = orjson.dumps({"accepted": result.accepted, "rejected": rejected})
         return Reply(200, answer, "application/json")
-    for error in result.rejected.values():
-        raise error
+    result.raise_rejection()
     return _NO_CONTENT_REPLY
 
 
