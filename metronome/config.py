@@ -1,7 +1,7 @@
-"""Every setting, in one table: `Settings` feeds the command line, the environment and docs/configuration.md.
+"""All settings: `Settings` defines the command line, the environment variables and docs/configuration.md.
 
-A setting ``spool_max_bytes`` is ``METRONOME_SPOOL_MAX_BYTES`` in the environment and ``--spool-max-bytes`` on the
-command line, where the command line wins.
+The setting ``spool_max_bytes`` is ``METRONOME_SPOOL_MAX_BYTES`` in the environment and ``--spool-max-bytes`` on the
+command line, which takes precedence.
 """
 
 import os
@@ -25,36 +25,48 @@ _AGE_PATTERN = re.compile(r"(\d+)\s*([smhdw])")
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _MAX_AGE_SECONDS = 36_500 * _UNIT_SECONDS["d"]
 _SECRET_SETTINGS = frozenset({"store", "store_api_key", "forward_shared_key", "forward_users", "microticks_key"})
-"""Settings that may hold a password, and so are shown to nobody."""
-_ARCHIVE_PATTERN = re.compile(r"(?:s3|gs|az)://[^/\s]\S*|file:///\S*")
-_STORE_PATTERN = re.compile(r"duckdb|https?://\S+")
-_PATH_PREFIX_PATTERN = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
+"""Settings that may contain a password, and so are never printed."""
 _NONE = "none"
-_RESERVED_INDEX_PREFIX = "state"
-_COUNTRY_SOURCES = frozenset({"built-in", "off"})
-_PUBLISHER_ID_PATTERN = re.compile(r"(?:isni|orcid|grid|urn|client-id):\S+")
 _OTHER_VARIABLES = frozenset(
     {"KEY", "URL", "LOGS", "CLIENTS", "KIBANA", "KIBANA_KEY", "KIBANA_USER", "KIBANA_PASSWORD", "KIBANA_CA"}
 )
 """Variables of commands, of the Compose file, of the Makefile and of the examples."""
 _OTHER_VARIABLE_PATTERN = re.compile(r"(?:TEST|WORKER)_.*|(?:.*_)?SERVICE_(?:HOST|PORT)(?:_.*)?|(?:.*_)?PORT_\d+_.*")
 """Variables of tests and of worker processes, and those that Kubernetes sets for a service called ``metronome``."""
-_INDEX_PREFIX_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+
+
+def _matching(pattern: str, expected: str) -> BeforeValidator:
+    """Return a validator of texts; *expected* says in an error message what is valid."""
+    compiled = re.compile(pattern)
+
+    def validate(value: object) -> object:
+        if not isinstance(value, str) or compiled.fullmatch(value) is None:
+            raise ValueError(f"expected {expected}")
+        return value
+
+    return BeforeValidator(validate)
 
 
 def parse_age(value: object) -> object:
-    """Read an age such as ``7d``, ``12h`` or ``0``; what is no text passes."""
+    """Parse an age such as ``7d``, ``12h`` or ``0``; return a value that is not a text unchanged."""
     if not isinstance(value, str):
         return value
     if value.strip() == "0":
         return timedelta(0)
     match = _AGE_PATTERN.fullmatch(value.strip().lower())
     if match is None:
-        raise ValueError("write a number and s, m, h, d or w, as 7d; or 0 for any age")
+        raise ValueError("expected a number and s, m, h, d or w, such as 7d; or 0 for any age")
     seconds = int(match[1]) * _UNIT_SECONDS[match[2]]
     if seconds > _MAX_AGE_SECONDS:
-        raise ValueError("write at the most 36500d, or 0 for any age")
+        raise ValueError("expected at most 36500d, or 0 for any age")
     return timedelta(seconds=seconds)
+
+
+def _parse_positive_age(value: object) -> object:
+    age = parse_age(value)
+    if not age:
+        raise ValueError("expected a number and s, m, h, d or w, such as 15m, and more than 0")
+    return age
 
 
 def _parse_list(value: object) -> object:
@@ -64,7 +76,7 @@ def _parse_list(value: object) -> object:
 def _parse_public_scopes(value: object) -> object:
     scopes = () if value == _NONE else _parse_list(value)
     if not isinstance(scopes, tuple) or not set(scopes) <= set(Scope):
-        raise ValueError(f"write scopes with commas between, of {', '.join(Scope)}; or none")
+        raise ValueError(f"expected scopes, comma-separated, of {', '.join(Scope)}; or none")
     return scopes
 
 
@@ -74,91 +86,79 @@ def _parse_networks(value: object) -> object:
         for network in networks if isinstance(networks, tuple) else ():
             ip_network(network, strict=False)
     except ValueError as error:
-        raise ValueError(f"write addresses or networks with commas between, as 10.0.0.0/8, or none: {error}") from None
+        raise ValueError(f"expected networks, comma-separated, such as 10.0.0.0/8, or none: {error}") from None
     return networks
-
-
-def _parse_path_prefix(value: object) -> object:
-    if not isinstance(value, str) or _PATH_PREFIX_PATTERN.fullmatch(value) is None:
-        raise ValueError("write a path without a slash at its end, as /hit")
-    return value
 
 
 def _parse_users(value: object) -> object:
     users = _parse_list(value)
     if not isinstance(users, tuple) or any(not all(user.partition(":")[::2]) for user in users):
-        raise ValueError("write name:password, with commas between several")
+        raise ValueError("expected name:password, comma-separated")
     return users
-
-
-def _parse_store(value: object) -> object:
-    if not isinstance(value, str) or _STORE_PATTERN.fullmatch(value) is None:
-        raise ValueError("write duckdb, or the address of an Elasticsearch as http://user:password@host:9200")
-    return value
-
-
-def _parse_archive(value: object) -> object:
-    if not isinstance(value, str) or (value and _ARCHIVE_PATTERN.fullmatch(value) is None):
-        raise ValueError("write s3://bucket/prefix, gs://bucket/prefix, az://container/prefix or file:///folder")
-    return value
-
-
-def _parse_positive_age(value: object) -> object:
-    age = parse_age(value)
-    if not age:
-        raise ValueError("write a number and s, m, h, d or w, as 15m; it may not be 0")
-    return age
-
-
-def _parse_index_prefix(value: object) -> object:
-    if not isinstance(value, str) or _INDEX_PREFIX_PATTERN.fullmatch(value) is None:
-        raise ValueError("write lower-case letters, digits, _ and -, beginning with a letter or digit")
-    if value == _RESERVED_INDEX_PREFIX:
-        raise ValueError("indices of that name hold keys, and events must not take them for their own: choose another")
-    return value
-
-
-def _parse_countries(value: object) -> object:
-    if not isinstance(value, str) or not (value in _COUNTRY_SOURCES or value.endswith(".mmdb")):
-        raise ValueError("write built-in, off, or the path of a MaxMind file, which ends in .mmdb")
-    return value
-
-
-def _parse_publisher_id(value: object) -> object:
-    if not isinstance(value, str) or (value and _PUBLISHER_ID_PATTERN.fullmatch(value) is None):
-        raise ValueError("write a type of isni, orcid, grid, urn or client-id, a colon, and the identifier")
-    return value
 
 
 def _parse_item_pattern(value: object) -> object:
     try:
         groups = re.compile(str(value)).groupindex if value else {"id": 1}
     except (re.error, OverflowError, RecursionError) as error:
-        raise ValueError(f"this is no regular expression: {error}") from None
+        raise ValueError(f"expected a regular expression: {error}") from None
     if "id" not in groups:
-        raise ValueError("the regular expression needs a group named id: (?P<id>…)")
+        raise ValueError("expected a regular expression with a group named id: (?P<id>…)")
     return value
 
 
+_Store = Annotated[
+    str, _matching(r"duckdb|https?://\S+", "duckdb, or the URL of an Elasticsearch: http://user:password@host:9200")
+]
+_ArchiveUrl = Annotated[
+    str,
+    _matching(
+        r"|(?:s3|gs|az)://[^/\s]\S*|file:///\S*",
+        "s3://bucket/prefix, gs://bucket/prefix, az://container/prefix or file:///folder",
+    ),
+]
+_PathPrefix = Annotated[
+    str, _matching(r"(?:/[A-Za-z0-9._~-]+)+", "a path that begins, but does not end, with a slash, such as /hit")
+]
+_IndexPrefix = Annotated[
+    str,
+    # The state's index is state-<prefix>, so it must not look like one of events.
+    _matching(
+        r"(?!state\Z)[a-z0-9][a-z0-9_-]{0,63}",
+        "lower-case letters, digits, _ and -, beginning with a letter or digit, and not state, which is reserved",
+    ),
+]
+_Countries = Annotated[
+    str, _matching(r"built-in|off|.*\.mmdb", "built-in, off, or the path of a MaxMind file, which ends in .mmdb")
+]
+_PublisherId = Annotated[
+    str,
+    _matching(
+        r"|(?:isni|orcid|grid|urn|client-id):\S+",
+        "a type of isni, orcid, grid, urn or client-id, a colon, and the identifier",
+    ),
+]
+
+
 class Settings(BaseSettings):
-    """The settings of one installation, checked."""
+    """The validated settings of an installation."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True, env_ignore_empty=True)
 
     host: str = Field("127.0.0.1", description="Address to listen on. Beyond localhost, put a proxy in front.")
     port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 chooses a free one and logs it.")
     data: Path = Field(Path("data"), description="Folder for the spool, dead letters and the embedded store.")
-    store: Annotated[str, BeforeValidator(_parse_store)] = Field(
+    store: _Store = Field(
         "duckdb",
         description="Where events are stored: `duckdb`, a file in the data folder, or the URL of an Elasticsearch, "
         "`http(s)://[user:password@]host:9200`.",
     )
     store_api_key: str = Field("", description="API key for Elasticsearch, instead of user and password.")
     store_ca: Path | None = Field(None, description="File with the certificate that signed Elasticsearch's.")
-    index_prefix: Annotated[str, BeforeValidator(_parse_index_prefix)] = Field(
+    index_prefix: _IndexPrefix = Field(
         "metronome", description="Prefix of the Elasticsearch indices: `metronome-2015.01.22`."
     )
-    archive: Annotated[str, BeforeValidator(_parse_archive)] = Field(
+    archive: _ArchiveUrl = Field(
         "",
         description="URL of the long-term archive: `s3://bucket/prefix`, `gs://bucket/prefix`, "
         "`az://container/prefix` or `file:///folder`. Empty: no archive.",
@@ -184,9 +184,7 @@ class Settings(BaseSettings):
         ("127.0.0.0/8", "::1/128"),
         description="Networks of proxies whose `X-Forwarded-For` is trusted; `none` to trust no proxy.",
     )
-    hit_prefix: Annotated[str, BeforeValidator(_parse_path_prefix)] = Field(
-        "/hit", description="Path prefix of the true-micro-analytics protocol."
-    )
+    hit_prefix: _PathPrefix = Field("/hit", description="Path prefix of the true-micro-analytics protocol.")
     hit_port: int | None = Field(
         None, ge=1, le=65535, description="Separate port for true-micro-analytics, which it serves at `/`."
     )
@@ -229,7 +227,7 @@ class Settings(BaseSettings):
         "on",
         description="Add browser, system, device, bot, country, channel, campaign and visitor to events.",
     )
-    countries: Annotated[str, BeforeValidator(_parse_countries)] = Field(
+    countries: _Countries = Field(
         "built-in",
         description="Country database: `built-in`, the path of a MaxMind file `….mmdb`, or `off`.",
     )
@@ -253,7 +251,7 @@ class Settings(BaseSettings):
         "", description="Your repository's name in COUNTER reports; registries reject reports without one."
     )
     counter_publisher: str = Field("", description="The publisher of your datasets in COUNTER reports.")
-    counter_publisher_id: Annotated[str, BeforeValidator(_parse_publisher_id)] = Field(
+    counter_publisher_id: _PublisherId = Field(
         "",
         description="The publisher's identifier, such as `grid:grid.1234.5`; of the types isni, orcid, grid, urn "
         "and client-id.",
@@ -287,35 +285,35 @@ class Settings(BaseSettings):
 
     @property
     def on_loopback(self) -> bool:
-        """Whether only this machine can reach the service."""
+        """Whether only this machine can reach the server."""
         return self.host in _LOOPBACK
 
     @property
     def event_max_age(self) -> timedelta | None:
-        """How old an event may be whose sender is not believed; None for any age."""
+        """The maximum age of an event from a sender without the scope ``import``; None for any age."""
         return self.tick_max_age or None
 
 
 def read_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
-    """Read the settings from the environment, and from what was given on the command line.
+    """Read the settings from the environment and the command line.
 
     Args:
-        overrides: settings by their names; those that are None were not given.
+        overrides: settings of the command line by name; None for those that are not set there.
 
     Raises:
-        ConfigurationError: one has a value that cannot be, or the environment has an unknown one; the message names it.
+        ConfigurationError: a setting has an invalid value, or the environment has an unknown one.
 
     """
     _check_variable_names()
-    chosen = {name: value for name, value in (overrides or {}).items() if value is not None}
+    options = {name: value for name, value in (overrides or {}).items() if value is not None}
     try:
-        return Settings(**chosen)
+        return Settings(**options)
     except ValidationError as error:
         problem = error.errors()[0]
         name = str(problem["loc"][0]) if problem["loc"] else "?"
         reason = problem["msg"].removeprefix("Value error, ")
-        shown = "not right" if name in _SECRET_SETTINGS else repr(problem["input"])
-        raise ConfigurationError(f"{ENV_PREFIX}{name.upper()} is {shown}: {reason}") from None
+        value = "" if name in _SECRET_SETTINGS else f" {problem['input']!r}"
+        raise ConfigurationError(f"invalid {ENV_PREFIX}{name.upper()}{value}: {reason}") from None
 
 
 def _check_variable_names() -> None:
@@ -336,7 +334,7 @@ def _check_variable_names() -> None:
 
 
 def format_default(default: object) -> str:
-    """Write a setting's default as one would write it in the environment; nothing for None."""
+    """Return a setting's default as it is written in the environment; empty for None."""
     if default is None:
         return ""
     if isinstance(default, ByteSize):

@@ -192,11 +192,11 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("name", "text"), WRONG)
-def test_a_wrong_value_is_refused_by_the_setting_s_name(name: str, text: str) -> None:
-    shown = "not right: " if name in {"store", "forward_users"} else repr(text)[:1]
-    with pytest.raises(ConfigurationError, match=f"{ENV_PREFIX}{name.upper()} is {shown}"):
+def test_rejects_an_invalid_value_and_names_the_setting(name: str, text: str) -> None:
+    value = ": " if name in {"store", "forward_users"} else f" {text!r}"[:2]
+    with pytest.raises(ConfigurationError, match=f"invalid {ENV_PREFIX}{name.upper()}{value}"):
         settings(**{name: text})
-    with environment(), pytest.raises(ConfigurationError, match=f"{ENV_PREFIX}{name.upper()} is {shown}"):
+    with environment(), pytest.raises(ConfigurationError, match=f"invalid {ENV_PREFIX}{name.upper()}{value}"):
         read_settings({name: text})
 
 
@@ -218,7 +218,7 @@ def test_an_empty_variable_is_as_good_as_none() -> None:
 
 
 def test_a_setting_that_there_is_not_is_refused_on_the_command_line() -> None:
-    with environment(), pytest.raises(ConfigurationError, match="METRONOME_PROT is '1'"):
+    with environment(), pytest.raises(ConfigurationError, match="invalid METRONOME_PROT '1'"):
         read_settings({"prot": "1"})
 
 

@@ -88,7 +88,7 @@ class TestInstall:
         assert install(url, INDEX_PREFIX="logs-of-mine").exit_code == 0
         assert install(url, "--index-prefix", "other", INDEX_PREFIX="logs-of-mine").exit_code == 0
         assert [*kibana.objects.values()] == load_saved_objects("logs-of-mine") + load_saved_objects("other")
-        assert "METRONOME_INDEX_PREFIX is 'A*'" in error_message(install(url, "--index-prefix", "A*"))
+        assert "invalid METRONOME_INDEX_PREFIX 'A*'" in error_message(install(url, "--index-prefix", "A*"))
 
     def test_accepts_a_url_with_a_path_or_a_trailing_slash(self, kibana: Kibana) -> None:
         with serving(kibana.application()) as address:

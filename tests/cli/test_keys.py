@@ -177,4 +177,4 @@ def test_reports_an_unavailable_state(data: Path, arguments: list[str]) -> None:
 def test_reports_an_invalid_setting_by_its_name(data: Path) -> None:
     result = keys(data, "list", "--store", "nowhere")
     assert result.exit_code == 2
-    assert "METRONOME_STORE is not right" in result.stderr
+    assert "invalid METRONOME_STORE: " in result.stderr
