@@ -1,4 +1,4 @@
-"""State in a real Elasticsearch keeps what every state promises, beside the events and apart from them."""
+"""The Elasticsearch state back end meets the state contract and keeps its index apart from the events."""
 
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -19,11 +19,9 @@ from metronome.stores.elasticsearch.connection import create_client
 from metronome.stores.query import Query
 from tests.contracts.state_contract import StateConcurrencyTests, StateRecordTests
 
-on_a_node = pytest.mark.elasticsearch
 
-
-class OnElasticsearch:
-    """Gives each test an index of its own on the node that all share, and deletes it afterwards."""
+class ElasticsearchFixtures:
+    """Give each test its own index on the shared node, and delete the index afterwards."""
 
     @pytest.fixture
     def prefix(self) -> str:
@@ -38,23 +36,23 @@ class OnElasticsearch:
 
     @pytest.fixture
     def open_state(self, elasticsearch_url: str, prefix: str, client: AsyncElasticsearch) -> Callable[[], State]:
-        del client  # It deletes the index after the test.
+        del client  # The client fixture deletes the index after the test.
         return lambda: ElasticsearchState(ElasticsearchConfig(elasticsearch_url, prefix=prefix))
 
 
-@on_a_node
-class TestKeeping(OnElasticsearch, StateRecordTests):
+@pytest.mark.elasticsearch
+class TestRecords(ElasticsearchFixtures, StateRecordTests):
     pass
 
 
-@on_a_node
-class TestSharing(OnElasticsearch, StateConcurrencyTests):
+@pytest.mark.elasticsearch
+class TestConcurrency(ElasticsearchFixtures, StateConcurrencyTests):
     pass
 
 
-@on_a_node
-class TestIndex(OnElasticsearch):
-    async def test_reading_makes_no_index(
+@pytest.mark.elasticsearch
+class TestIndex(ElasticsearchFixtures):
+    async def test_reads_do_not_create_the_index(
         self, open_state: Callable[[], State], client: AsyncElasticsearch, prefix: str
     ) -> None:
         state = open_state()
@@ -63,18 +61,18 @@ class TestIndex(OnElasticsearch):
         await state.close()
         assert not await client.indices.exists(index=state_index_name(prefix))
 
-    async def test_its_index_is_none_of_the_events(
+    async def test_event_queries_do_not_read_the_state_index(
         self, open_state: Callable[[], State], elasticsearch_url: str, prefix: str
     ) -> None:
         state = open_state()
         await state.add("key", "a", {"id": "a", "@timestamp": "2015-01-22T12:00:00Z"})
         store = ElasticsearchStore(ElasticsearchConfig(elasticsearch_url, prefix=prefix))
-        (answer,) = await store.query(Query())
-        assert list(answer.rows) == [(0,)]
+        (result,) = await store.query(Query())
+        assert list(result.rows) == [(0,)]
         await store.close()
         await state.close()
 
-    async def test_a_closed_index_is_a_state_that_is_away_and_no_empty_one(
+    async def test_a_closed_index_raises_instead_of_looking_empty(
         self, open_state: Callable[[], State], client: AsyncElasticsearch, prefix: str
     ) -> None:
         state = open_state()
@@ -85,7 +83,7 @@ class TestIndex(OnElasticsearch):
                 await call(state)
         await state.close()
 
-    async def test_an_index_that_somebody_else_made_is_a_state_that_is_away(
+    async def test_rejects_an_index_with_foreign_mappings(
         self, open_state: Callable[[], State], client: AsyncElasticsearch, prefix: str
     ) -> None:
         await client.indices.create(
@@ -93,9 +91,9 @@ class TestIndex(OnElasticsearch):
             mappings={"properties": {"hash": {"type": "text"}, "record": {"type": "long"}}},
         )
         state = open_state()
-        with pytest.raises(StoreUnavailable, match="rejects a request for the state"):
+        with pytest.raises(StoreUnavailable, match="does not keep its state"):
             await state.add("key", "a", {"n": 1})
-        with pytest.raises(StoreUnavailable, match="rejects a request for the state"):
+        with pytest.raises(StoreUnavailable, match="does not keep its state"):
             await state.get_all("key")
         await state.close()
 
@@ -110,7 +108,7 @@ CALLS: list[Callable[[State], Awaitable[Any]]] = [
 
 
 @pytest.mark.parametrize("call", [lambda state: state.setup(), *CALLS])
-async def test_where_nothing_listens_the_state_is_away(call: Callable[[State], Awaitable[Any]]) -> None:
+async def test_a_refused_connection_raises_store_unavailable(call: Callable[[State], Awaitable[Any]]) -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         state = ElasticsearchState(ElasticsearchConfig(f"http://127.0.0.1:{bound.getsockname()[1]}"))
@@ -121,11 +119,11 @@ async def test_where_nothing_listens_the_state_is_away(call: Callable[[State], A
 
 
 @contextmanager
-def answering(status: int, body: bytes) -> Iterator[str]:
-    """Have a server that is no Elasticsearch answer everything alike."""
+def server_responding(status: int, body: bytes) -> Iterator[str]:
+    """Run a server that gives every request the same response, and yield its URL."""
 
     class Handler(BaseHTTPRequestHandler):
-        def answer(self) -> None:
+        def respond(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
@@ -133,7 +131,7 @@ def answering(status: int, body: bytes) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(body)
 
-        do_GET = do_POST = do_PUT = do_DELETE = answer  # noqa: N815  # as the base class wants them called
+        do_GET = do_POST = do_PUT = do_DELETE = respond  # noqa: N815  # the base class prescribes these names
 
         def log_message(self, *_: object) -> None:
             pass
@@ -162,10 +160,10 @@ def answering(status: int, body: bytes) -> Iterator[str]:
         (500, b"", StoreUnavailable),
     ],
 )
-async def test_what_does_not_answer_as_elasticsearch_is_no_empty_state(
+async def test_an_unexpected_response_raises_instead_of_looking_empty(
     call: Callable[[State], Awaitable[Any]], status: int, body: bytes, error: type[Exception]
 ) -> None:
-    with answering(status, body) as url:
+    with server_responding(status, body) as url:
         state = ElasticsearchState(ElasticsearchConfig(url))
         with pytest.raises(error):
             await call(state)
