@@ -6,8 +6,9 @@ from metronome.config import Settings
 from metronome.protocols.micro_analytics import build_query_handler, build_query_routes, build_routes
 from metronome.protocols.micro_metrics import routes as micrometrics
 from metronome.protocols.microticks import routes as microticks
+from metronome.protocols.native import TICK_ENDPOINT
 from metronome.protocols.native.routes import tick_route
-from metronome.protocols.registry import ENDPOINTS, TICK_ENDPOINT
+from metronome.protocols.registry import ENDPOINTS
 from metronome.reports.counter.dataset_report import Platform
 from metronome.server.report_routes import (
     badge_routes,
@@ -35,7 +36,7 @@ def ingest_routes(
     """
     return [
         tick_route(context),
-        *(build_ingest_route(address, context) for address in ENDPOINTS if address is not TICK_ENDPOINT),
+        *(build_ingest_route(endpoint, context) for endpoint in ENDPOINTS if endpoint is not TICK_ENDPOINT),
         *microticks.build_ingest_routes(context, state),
         *build_routes(settings.hit_prefix, context, hit_report_handler),
         *beacon_routes(),

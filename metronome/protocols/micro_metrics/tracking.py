@@ -14,6 +14,7 @@ import orjson
 from metronome.errors import Malformed, MetronomeError, PayloadTooLarge, describe_to_client
 from metronome.event import Event, generate_event_ids
 from metronome.protocol import (
+    Endpoint,
     IngestResult,
     ParsedEvent,
     ParsedRequest,
@@ -130,6 +131,12 @@ class PixelProtocol(_TrackingProtocol):
 TRACK: Final = TrackProtocol()
 BATCH: Final = BatchProtocol()
 PIXEL: Final = PixelProtocol()
+
+ENDPOINTS: Final = (
+    Endpoint("POST", "", "/api/track", TRACK),
+    Endpoint("POST", "", "/api/track/batch", BATCH),
+    Endpoint("GET", "", "/t.gif", PIXEL),
+)
 
 
 def _parse_event(payload: object, request: Request, event_id: str, page_url: str = "") -> tuple[Event, bytes]:

@@ -1,6 +1,6 @@
-"""The native protocol for pages without a script: one event in the address of a picture.
+"""The native protocol for pages without a script, at ``GET /tick.gif``: one event in the URL of an image.
 
-The page is told nothing but the picture, which always comes; what is wrong stands in a header, for developers.
+The reply is always the image. Errors are in a header, for developers.
 """
 
 from collections.abc import Iterator
@@ -18,47 +18,46 @@ _KEY_PARAMETER: Final = "key"
 
 
 def extract_key(request: Request) -> str:
-    """Return the key of the request, which an address may hold as ``extract_key`` (see `Dialect.key`)."""
-    in_query = [unquote_plus(value) for name, _, value in _iter_query_parameters(request) if name == _KEY_PARAMETER]
-    return bearer_token(request.headers) or (in_query[-1] if in_query else "")
+    """Return the bearer token or the parameter ``key`` (see `Protocol.extract_key`)."""
+    keys = [unquote_plus(value) for name, _, value in _iter_query_parameters(request) if name == _KEY_PARAMETER]
+    return bearer_token(request.headers) or (keys[-1] if keys else "")
 
 
 def parse(request: Request) -> ParsedRequest:
-    """Read the event of a ``GET /tick.gif`` (see `Dialect.read`)."""
-    # The key must not stand in the store.
-    told = "&".join(part for name, part, _ in _iter_query_parameters(request) if name != _KEY_PARAMETER)
-    return ParsedRequest(
-        [_add_browser_context(parse_form_event(told.encode(errors="replace")), request)], is_batch=False
-    )
+    """Parse the event of a request (see `Protocol.parse`)."""
+    # The key must not be stored.
+    query = "&".join(part for name, part, _ in _iter_query_parameters(request) if name != _KEY_PARAMETER)
+    event = _add_browser_fields(parse_form_event(query.encode(errors="replace")), request)
+    return ParsedRequest([event], is_batch=False)
 
 
 def reply(_: Request, __: ParsedRequest, result: IngestResult) -> Reply:
-    """Answer with the picture (see `Dialect.reply`)."""
+    """Reply with the image (see `Protocol.reply`)."""
     for error in result.rejected.values():
         return gif_error_reply(error)
     return gif_reply()
 
 
 def reply_error(_: Request, error: MetronomeError) -> Reply:
-    """Answer with the picture all the same (see `Dialect.refuse`)."""
+    """Reply with the image and the error in a header (see `Protocol.reply_error`)."""
     return gif_error_reply(error)
 
 
 def _iter_query_parameters(request: Request) -> Iterator[tuple[str, str, str]]:
-    """Yield each parameter's name, the whole of it as it came, and its value as it came."""
+    """Yield each parameter as its decoded name, the undecoded ``name=value``, and the undecoded value."""
     for part in request.query.split("&"):
         name, _, value = part.partition("=")
         yield unquote_plus(name), part, value
 
 
-def _add_browser_context(event: ParsedEvent, request: Request) -> ParsedEvent:
-    """Add to an event what a browser tells of itself, where its parameters do not: a picture's referer is its page."""
+def _add_browser_fields(event: ParsedEvent, request: Request) -> ParsedEvent:
+    """Add fields from the request that the parameters do not set; the Referer of an image is its page."""
     if not isinstance(event, Event):
         return event
     headers = request.headers
-    told = {"url": headers.get("Referer"), "agent": headers.get("User-Agent"), "clientip": request.client_ip}
-    given = {name for name, value in event.fields.items() if value}
-    if not given.isdisjoint(USER_AGENT_FIELDS):
-        del told["agent"]
-    added = {name: value for name, value in told.items() if value and name not in given}
-    return Event({**event.fields, **added}, event.original) if added else event
+    browser_fields = {"url": headers.get("Referer"), "agent": headers.get("User-Agent"), "clientip": request.client_ip}
+    names = {name for name, value in event.fields.items() if value}
+    if not names.isdisjoint(USER_AGENT_FIELDS):
+        del browser_fields["agent"]
+    new_fields = {name: value for name, value in browser_fields.items() if value and name not in names}
+    return Event({**event.fields, **new_fields}, event.original) if new_fields else event

@@ -16,46 +16,47 @@ from metronome.web.handlers import IngestContext, content_type
 from metronome.web.problems import error_response, reply_response
 
 _IDEMPOTENCY_KEY: Final = "Idempotency-Key"
-_AUTHORIZATION: Final = "Authorization"
 _ORIGIN: Final = "Origin"
-_NO_REQUEST: Final = Request(b"", "", 0)
+_AUTHORIZATION: Final = "Authorization"
+_EMPTY_REQUEST: Final = Request(b"", "", 0)
 
 
 def tick_route(context: IngestContext) -> web.RouteDef:
-    """Return the route of ``POST /tick``: the general handler, but it prepares only what this protocol reads."""
-    guard, intake, max_bytes, max_events = (
-        context.authorizer,
-        context.intake,
-        context.config.body_max_bytes,
-        context.config.batch_max_events,
-    )
+    """Return the route of ``POST /tick``.
+
+    It does the same as `metronome.web.handlers.build_ingest_handler`, but prepares only the parts of a request that the
+    protocol reads: most requests come without any header that identifies their sender, and are answered sooner.
+    """
+    authorizer, intake = context.authorizer, context.intake
+    max_bytes, max_events = context.config.body_max_bytes, context.config.batch_max_events
 
     async def post_tick(request: web.Request) -> web.Response:
         headers = request.headers
         try:
-            body, sender = await read_body(request, max_bytes), ""
-            grant = guard.anonymous_permissions()
-            if _identifies_sender(headers) or Scope.TICK not in grant.scopes:
-                sender, origin = context.client_address.resolve_request(request), headers.get(_ORIGIN, "")
-                grant = await guard.authorize(Scope.TICK, bearer_token(headers), origin, client_address=sender)
-            again = headers.get(_IDEMPOTENCY_KEY)
-            read = Request(
+            body, client_ip = await read_body(request, max_bytes), ""
+            permissions = authorizer.anonymous_permissions()
+            if _identifies_sender(headers) or Scope.TICK not in permissions.scopes:
+                client_ip, origin = context.client_address.resolve_request(request), headers.get(_ORIGIN, "")
+                permissions = await authorizer.authorize(
+                    Scope.TICK, bearer_token(headers), origin, client_address=client_ip
+                )
+            key = headers.get(_IDEMPOTENCY_KEY)
+            parsed_request = Request(
                 body,
                 content_type(request),
                 max_events,
                 headers=headers,
-                client_ip=sender,
-                event_ids=idempotent_event_ids(again, request.rel_url.raw_path_qs, body) if again else None,
-                is_trusted=Scope.IMPORT in grant.scopes,
+                client_ip=client_ip,
+                event_ids=idempotent_event_ids(key, request.rel_url.raw_path_qs, body) if key else None,
+                is_trusted=Scope.IMPORT in permissions.scopes,
             )
-            return reply_response(await intake.ingest(tick, read))
+            return reply_response(await intake.ingest(tick, parsed_request))
         except MetronomeError as error:
             context.telemetry.count_rejection(error)
-            return error_response(error, tick.reply_error(_NO_REQUEST, error))
+            return error_response(error, tick.reply_error(_EMPTY_REQUEST, error))
 
     return web.post("/tick", post_tick)
 
 
 def _identifies_sender(headers: Mapping[str, str]) -> bool:
-    """Tell whether a request says who sent it; else it is of nobody in particular, from right here if all is open."""
     return FORWARDED_HEADER in headers or _ORIGIN in headers or _AUTHORIZATION in headers

@@ -1,81 +1,59 @@
-"""The native protocol: flat JSON, alone, in an array, as lines (NDJSON), or as a form.
+"""The native protocol at ``POST /tick``: flat JSON, as an object, an array, lines (NDJSON), or a form.
 
-What a body holds is told from its first bytes, whatever its content type says: ``sendBeacon`` sends
-``text/plain``. Only a form must call itself one, and a single line that calls itself NDJSON is answered as a batch.
+The first bytes of a body decide between JSON and lines, not its content type: ``sendBeacon`` sends ``text/plain``. A
+form needs its content type, and a single line with the content type of NDJSON is answered as a batch.
 
-A page in a browser speaks for who looks at it, so its events get the agent and the address of the request. It is
-known by its ``Origin``, which browsers send with each POST; what a back end sends with says nothing of people.
-
-Flat fields as browsers write them, in a form's body or in an address: ``id=a&event=view``.
+Events of a page in a browser get the user agent and the IP address of the request. Such requests have an ``Origin``,
+which browsers send with each POST; the user agent of a back end says nothing about visitors.
 """
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any, Final
-from urllib.parse import parse_qsl
 
 import orjson
 
 from metronome.errors import Malformed, MetronomeError, PayloadTooLarge
-from metronome.event import REPEATED_FIELDS, Event
+from metronome.event import Event, mark_duplicates
 from metronome.fields import USER_AGENT_FIELDS
-from metronome.protocol import IngestResult, ParsedEvent, ParsedRequest, Reply, Request, bearer_token, problem_reply
+from metronome.protocol import (
+    IngestResult,
+    ParsedEvent,
+    ParsedRequest,
+    Reply,
+    Request,
+    bearer_token,
+    json_type_name,
+    parse_form,
+    problem_reply,
+)
 
-_FORM_MAX_FIELDS: Final = 1000
-
-
-def parse_form_event(text: bytes) -> ParsedEvent:
-    """Read an event that is written as a form."""
-    try:
-        pairs = parse_qsl(text.decode(errors="replace"), keep_blank_values=True, max_num_fields=_FORM_MAX_FIELDS)
-    except ValueError:
-        return PayloadTooLarge(f"the form has over {_FORM_MAX_FIELDS} fields: send fewer, or send JSON")
-    if not pairs or b"=" not in text:
-        return Malformed("the form holds no field: send id=…&event=…")
-    return build_event_marking_duplicates(dict(pairs), [name for name, _ in pairs], text)
-
-
-def build_event_marking_duplicates(fields: Mapping[str, Any], field_names: Sequence[str], original: bytes) -> Event:
-    """Make an event of fields of which some may have been given twice: the last one counts, the text keeps all.
-
-    Args:
-        fields: the fields.
-        field_names: those of all fields that were given, in their order.
-        original: what they were read from.
-
-    """
-    if len(field_names) == len(fields):
-        return Event(fields, original)
-    return Event(
-        {**fields, REPEATED_FIELDS: sorted(name for name, times in Counter(field_names).items() if times > 1)}, original
-    )
-
-
-FORM_CONTENT_TYPE = "application/x-www-form-urlencoded"
-NDJSON_CONTENT_TYPES = frozenset(
+FORM_CONTENT_TYPE: Final = "application/x-www-form-urlencoded"
+NDJSON_CONTENT_TYPES: Final = frozenset(
     {"application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"}
 )
-_WHITESPACE = b" \t\r\n"
-_MAX_SAFE_INTEGER = 2.0**53
-"""A float from here on may be a whole number that has lost its last digits."""
-_NO_CONTENT_REPLY = Reply(204)
-_CLIENT_FIELDS = (*USER_AGENT_FIELDS, "clientip")
-"""An event that has one of these speaks of somebody else than the request does."""
+_WHITESPACE: Final = b" \t\r\n"
+_MAX_SAFE_INTEGER: Final = 2.0**53
+"""A float from here on may be a whole number that has lost digits."""
+_NO_CONTENT_REPLY: Final = Reply(204)
+_CLIENT_FIELDS: Final = (*USER_AGENT_FIELDS, "clientip")
+"""An event with one of these describes another client than the sender of the request."""
 
 
 def extract_key(request: Request) -> str:
-    """Return the key of the request (see `Dialect.key`)."""
+    """Return the bearer token (see `Protocol.extract_key`)."""
     return bearer_token(request.headers)
 
 
 def parse(request: Request) -> ParsedRequest:
-    """Read the events of a ``POST /tick`` (see `Dialect.read`)."""
-    readings = _parse_body(request)
-    told = _browser_fields(request) if "Origin" in request.headers else None
-    return readings._replace(events=map(partial(_add_browser_fields, told), readings.events)) if told else readings
+    """Parse the events of a request (see `Protocol.parse`)."""
+    parsed = _parse_body(request)
+    browser_fields = _browser_fields(request) if "Origin" in request.headers else None
+    if not browser_fields:
+        return parsed
+    return parsed._replace(events=map(partial(_add_browser_fields, browser_fields), parsed.events))
 
 
 def _parse_body(request: Request) -> ParsedRequest:
@@ -85,33 +63,51 @@ def _parse_body(request: Request) -> ParsedRequest:
     if request.content_type in NDJSON_CONTENT_TYPES:
         return ParsedRequest(_parse_ndjson(body, request.max_events), is_batch=True)
     try:
-        found = orjson.loads(body)
+        value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         return ParsedRequest(_parse_invalid_json(body, request.max_events, error), is_batch=True)
-    if type(found) is dict:
-        return ParsedRequest([_event_from_object(found, body)], is_batch=False)
-    if type(found) is list:
-        return ParsedRequest(_parse_array(found, body, request.max_events), is_batch=True)
-    raise Malformed("the body is JSON but holds no event: send an object, an array of objects, or lines of objects")
+    if type(value) is dict:
+        return ParsedRequest([_event_from_object(value, body)], is_batch=False)
+    if type(value) is list:
+        return ParsedRequest(_parse_array(value, body, request.max_events), is_batch=True)
+    raise Malformed(f"expected a JSON object, an array of objects, or lines of objects, got {json_type_name(value)}")
 
 
 def reply(_: Request, parsed: ParsedRequest, result: IngestResult) -> Reply:
-    """Answer a single event with 204, or its error; a batch with what became of each (see `Dialect.reply`)."""
+    """Reply to a single event with 204 or its error, to a batch with its result (see `Protocol.reply`)."""
     if parsed.is_batch:
         rejected = [{"index": index, "error": str(error)} for index, error in sorted(result.rejected.items())]
-        answer = orjson.dumps({"accepted": result.accepted, "rejected": rejected})
-        return Reply(200, answer, "application/json")
+        body = orjson.dumps({"accepted": result.accepted, "rejected": rejected})
+        return Reply(200, body, "application/json")
     result.raise_rejection()
     return _NO_CONTENT_REPLY
 
 
 def reply_error(_: Request, error: MetronomeError) -> Reply:
-    """Describe the error (see `Dialect.refuse`)."""
+    """Describe the error (see `Protocol.reply_error`)."""
     return problem_reply(error)
 
 
+def parse_form_event(text: bytes) -> ParsedEvent:
+    """Parse a form or query such as ``id=a&event=view``; return the error if it is invalid."""
+    try:
+        pairs = parse_form(text.decode(errors="replace"))
+    except PayloadTooLarge as error:
+        return error
+    if not pairs or b"=" not in text:
+        return Malformed("no field in the form: send id=…&event=…")
+    return _build_event(dict(pairs), [name for name, _ in pairs], text)
+
+
+def _build_event(fields: dict[str, Any], names: list[str], text: bytes) -> Event:
+    """Build an event from fields of which the sender may have repeated some: the last value counts."""
+    if len(names) != len(fields):
+        mark_duplicates(fields, names)
+    return Event(fields, text)
+
+
 def _browser_fields(request: Request) -> dict[str, str]:
-    """Return what a browser's request says of who sent it; a header may hold bytes that are no text."""
+    """Return the fields that describe the request's client; headers may hold bytes that are not text."""
     agent = request.headers.get("User-Agent", "").encode(errors="replace").decode()
     return {name: text for name, text in (("agent", agent), ("clientip", request.client_ip)) if text}
 
@@ -123,10 +119,10 @@ def _add_browser_fields(browser_fields: dict[str, str], event: ParsedEvent) -> P
 
 
 def _original_with_fields(event: Event, browser_fields: dict[str, str], _: Mapping[str, Any]) -> bytes:
-    """Return the text of an event with what was added to it, and nothing else changed."""
+    """Return an event's text with the added fields and otherwise unchanged."""
     text = event.original(event.fields) if callable(event.original) else event.original
     if text is None or not event.fields or not text.lstrip(_WHITESPACE).startswith(b"{"):
-        # A form's fields are texts: nothing is lost of them.
+        # The fields of a form are text, which JSON preserves.
         return orjson.dumps({**event.fields, **browser_fields})
     return text.rstrip(_WHITESPACE).removesuffix(b"}") + b"," + orjson.dumps(browser_fields)[1:]
 
@@ -138,70 +134,70 @@ def _event_from_object(fields: dict[str, Any], text: bytes) -> ParsedEvent:
 
 
 def _event_with_duplicates(fields: dict[str, Any], text: bytes) -> ParsedEvent:
-    """Keep what parsing an object loses: of two fields of one name, the parser gives the last only."""
+    """Build an event and mark its duplicate fields, of which the JSON parser returns the last only."""
     names: list[str] = []
 
-    def note(pairs: list[tuple[str, Any]]) -> None:
-        # Called innermost first: what it holds after the last call are the outer object's names.
+    def note_names(pairs: list[tuple[str, Any]]) -> None:
+        # Called for inner objects first: after the last call, the names are those of the outer object.
         names[:] = [name for name, _ in pairs]
 
     try:
-        json.JSONDecoder(object_pairs_hook=note, parse_int=float).decode(text.decode())
+        json.JSONDecoder(object_pairs_hook=note_names, parse_int=float).decode(text.decode())
     except (ValueError, RecursionError):
         return Event(fields, text)
-    return build_event_marking_duplicates(fields, names, text)
+    return _build_event(fields, names, text)
 
 
 def _parse_ndjson(body: bytes, max_events: int) -> Iterator[ParsedEvent]:
     lines = body.split(b"\n")
     if len(lines) > max_events and sum(1 for line in lines if line.strip(_WHITESPACE)) > max_events:
-        raise PayloadTooLarge(f"the body holds over {max_events} lines: send fewer at once, or raise batch_max_events")
+        raise PayloadTooLarge(f"over {max_events} lines: send fewer at once, or raise batch_max_events")
     return _iter_ndjson(lines)
 
 
 def _iter_ndjson(lines: list[bytes]) -> Iterator[ParsedEvent]:
-    """Read line by line as they are asked for: a batch is never there as objects all at once."""
+    """Parse lines one by one as the caller iterates: a batch is never in memory as objects as a whole."""
     for line in lines:
         try:
-            found = orjson.loads(line)
+            value = orjson.loads(line)
         except orjson.JSONDecodeError as error:
             if line.strip(_WHITESPACE):
                 yield _invalid_json(error)
             continue
-        if type(found) is not dict:
-            yield _not_an_object(found)
-        elif line.count(b'":') == len(found):
-            yield Event(found, line)
+        if type(value) is not dict:
+            yield _not_an_object(value)
+        elif line.count(b'":') == len(value):
+            yield Event(value, line)
         else:
-            yield _event_with_duplicates(found, line)
+            yield _event_with_duplicates(value, line)
 
 
 def _parse_array(elements: list[Any], body: bytes, max_events: int) -> Sequence[ParsedEvent]:
     if len(elements) > max_events:
         raise _too_many_events(max_events)
-    if body.count(b'":') == sum([len(inner) for inner in elements if type(inner) is dict]):
+    if body.count(b'":') == sum([len(element) for element in elements if type(element) is dict]):
         texts = _ElementTexts(elements, body)
-        return [Event(inner, texts) if type(inner) is dict else _not_an_object(inner) for inner in elements]
+        return [Event(element, texts) if type(element) is dict else _not_an_object(element) for element in elements]
     return list(_parse_elements(body, max_events))
 
 
 def _parse_invalid_json(body: bytes, max_events: int, error: ValueError) -> Iterable[ParsedEvent]:
-    """Read what is no JSON as a whole: lines, or an array in which an element is broken."""
+    """Parse a body that is not JSON as a whole: lines, or an array with an invalid element."""
     start = body.lstrip(_WHITESPACE)
     if start.startswith(b"["):
         return list(_parse_elements(body, max_events))
     if start.startswith(b"{") and b"\n" in start.rstrip(_WHITESPACE):
-        readings = _parse_ndjson(body, max_events)
-        before: list[ParsedEvent] = []
-        for reading in readings:
-            before.append(reading)
-            if type(reading) is Event:
-                return chain(before, readings)
+        events = _parse_ndjson(body, max_events)
+        first_events: list[ParsedEvent] = []
+        for event in events:
+            first_events.append(event)
+            if type(event) is Event:
+                return chain(first_events, events)
     raise _invalid_json(error)
 
 
 def _parse_elements(body: bytes, max_events: int) -> Iterator[ParsedEvent]:
-    """Read an array by its elements' own texts, so that a broken element fails no other."""
+    """Parse the elements of an array one by one, so that an invalid element does not affect the others."""
     return map(_parse_element, _split_array(body, max_events))
 
 
@@ -209,40 +205,40 @@ def _split_array(body: bytes, max_events: int) -> Iterator[bytes]:
     try:
         text = body.decode()
     except UnicodeDecodeError as error:
-        raise Malformed(f"the body is no UTF-8: {error.reason} at byte {error.start}") from None
+        raise Malformed(f"invalid UTF-8: {error.reason} at byte {error.start}") from None
     decoder = json.JSONDecoder(parse_int=float, strict=False)
-    at = _skip_whitespace(text, text.index("[") + 1)
+    offset = _skip_whitespace(text, text.index("[") + 1)
     count = 0
-    while text[at : at + 1] != "]" or count == 0:
-        if text[at : at + 1] == "]":
+    while text[offset : offset + 1] != "]" or count == 0:
+        if text[offset : offset + 1] == "]":
             break
         try:
-            _, end = decoder.raw_decode(text, at)
+            _, end = decoder.raw_decode(text, offset)
         except (ValueError, RecursionError) as error:
-            raise Malformed(f"the body is no JSON array: {error}") from None
+            raise Malformed(f"invalid JSON array: {error}") from None
         count += 1
         if count > max_events:
             raise _too_many_events(max_events)
-        yield text[at:end].encode()
-        at = _skip_whitespace(text, end)
-        if text[at : at + 1] == ",":
-            at = _skip_whitespace(text, at + 1)
-        elif text[at : at + 1] != "]":
-            raise Malformed(f"the body is no JSON array: ',' or ']' is missing at character {at}")
-    if text[at + 1 :].strip():
-        raise Malformed(f"the body goes on behind its array, at character {at + 1}")
+        yield text[offset:end].encode()
+        offset = _skip_whitespace(text, end)
+        if text[offset : offset + 1] == ",":
+            offset = _skip_whitespace(text, offset + 1)
+        elif text[offset : offset + 1] != "]":
+            raise Malformed(f"invalid JSON array: expected ',' or ']' at character {offset}")
+    if text[offset + 1 :].strip():
+        raise Malformed(f"invalid JSON array: text after its end at character {offset + 1}")
 
 
 class _ElementTexts:
-    """The texts of an array's elements, told apart only if one of them is needed."""
+    """The texts of an array's elements; the array is split only if one of them is needed."""
 
-    def __init__(self, found: list[Any], body: bytes) -> None:
-        self._elements = found
+    def __init__(self, elements: list[Any], body: bytes) -> None:
+        self._elements = elements
         self._body = body
         self._texts: dict[int, bytes] = {}
 
     def __call__(self, fields: Mapping[str, Any]) -> bytes:
-        """Return the text that an element was read from, or one that says the same."""
+        """Return the text of an element, or an equivalent one."""
         if all(map(_is_lossless, fields.values())):
             return orjson.dumps(fields)
         if not self._texts:
@@ -256,25 +252,25 @@ def _is_lossless(value: object) -> bool:
 
 def _parse_element(text: bytes) -> ParsedEvent:
     try:
-        found = orjson.loads(text)
+        value = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         return _invalid_json(error)
-    return _event_from_object(found, text) if type(found) is dict else _not_an_object(found)
+    return _event_from_object(value, text) if type(value) is dict else _not_an_object(value)
 
 
-def _skip_whitespace(text: str, at: int) -> int:
-    while text[at : at + 1] and text[at] in " \t\r\n":
-        at += 1
-    return at
+def _skip_whitespace(text: str, offset: int) -> int:
+    while text[offset : offset + 1] and text[offset] in " \t\r\n":
+        offset += 1
+    return offset
 
 
 def _invalid_json(error: ValueError) -> Malformed:
-    return Malformed(f"not JSON: {error}; numbers are finite, texts UTF-8 without lone surrogates")
+    return Malformed(f"invalid JSON: {error}; numbers must be finite, and text UTF-8 without lone surrogates")
 
 
 def _not_an_object(value: object) -> Malformed:
-    return Malformed(f"an event is a JSON object, and this is {type(value).__name__}")
+    return Malformed(f"expected a JSON object as event, got {json_type_name(value)}")
 
 
 def _too_many_events(max_events: int) -> PayloadTooLarge:
-    return PayloadTooLarge(f"the body holds over {max_events} events: send fewer at once, or raise batch_max_events")
+    return PayloadTooLarge(f"over {max_events} events: send fewer at once, or raise batch_max_events")

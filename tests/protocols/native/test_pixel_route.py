@@ -1,4 +1,4 @@
-"""``GET /tick.gif`` of a real server: what pages and developers see of it, and what is stored."""
+"""``GET /tick.gif`` over HTTP: the reply, its error header, and the stored event."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -34,13 +34,13 @@ async def http(guarded: Server) -> AsyncIterator[aiohttp.ClientSession]:
         yield session
 
 
-async def ask(http: aiohttp.ClientSession, query: str, **headers: str) -> str:
-    """Ask for the picture, see that it is one, and return what the header says of errors."""
-    async with http.get(f"/tick.gif?{query}", headers={**BROWSER, **headers}) as answer:
-        assert (answer.status, answer.content_type, await answer.read()) == (200, "image/gif", TRANSPARENT_GIF)
-        assert "no-store" in answer.headers["Cache-Control"]
-        assert answer.headers["Access-Control-Allow-Origin"] == "*"
-        return answer.headers.get(ERROR_HEADER, "")
+async def get_pixel(http: aiohttp.ClientSession, query: str, **headers: str) -> str:
+    """Get the image, check it, and return the error in its header."""
+    async with http.get(f"/tick.gif?{query}", headers={**BROWSER, **headers}) as response:
+        assert (response.status, response.content_type, await response.read()) == (200, "image/gif", TRANSPARENT_GIF)
+        assert "no-store" in response.headers["Cache-Control"]
+        assert response.headers["Access-Control-Allow-Origin"] == "*"
+        return response.headers.get(ERROR_HEADER, "")
 
 
 def views(server: Server, item: str) -> int:
@@ -48,66 +48,66 @@ def views(server: Server, item: str) -> int:
     return sum(server.get(f"/tock/{item}.json")["views"].values())
 
 
-@pytest.mark.parametrize("place", ["address", "header"])
-async def test_an_event_counts_with_a_key_in_the_address_or_a_header(
+@pytest.mark.parametrize("place", ["query", "header"])
+async def test_an_event_is_counted_with_a_key_in_the_query_or_a_header(
     guarded: Server, http: aiohttp.ClientSession, place: str
 ) -> None:
     item, key = unique_name(), TOKENS["sends"]
-    said = await (
-        ask(http, f"id={item}&key={key}")
-        if place == "address"
-        else ask(http, f"id={item}", Authorization=f"Bearer {key}")
+    error = await (
+        get_pixel(http, f"id={item}&key={key}")
+        if place == "query"
+        else get_pixel(http, f"id={item}", Authorization=f"Bearer {key}")
     )
-    assert said == ""
+    assert error == ""
     assert views(guarded, item) == 1
 
 
 @pytest.mark.parametrize(
-    ("query", "key", "said"),
+    ("query", "key", "error"),
     [
         ("id={item}", "", "a key with the scope tick is needed"),
-        ("id={item}&key=unknown", "", "not known"),
+        ("id={item}&key=unknown", "", "the key is unknown"),
         ("id={item}", "reads", "does not have the scope tick"),
-        ("nothing", "sends", "holds no field"),
+        ("nothing", "sends", "no field in the form"),
         ("id={item}&ts=yesterday", "sends", "invalid timestamp 'yesterday'"),
         ("id={item}&ts=1999-01-01", "sends", "raise tick_max_age"),
         ("id={item}" + "x" * 1100, "sends", "id is over 1024 bytes"),
     ],
 )
-async def test_the_picture_comes_whatever_is_wrong_and_a_header_says_what(
-    guarded: Server, http: aiohttp.ClientSession, query: str, key: str, said: str
+async def test_the_reply_to_an_invalid_request_is_the_image_with_an_error_header(
+    guarded: Server, http: aiohttp.ClientSession, query: str, key: str, error: str
 ) -> None:
     item = unique_name()
-    asked = query.format(item=item) + (f"&key={TOKENS[key]}" if key else "")
-    assert said in await ask(http, asked)
+    full_query = query.format(item=item) + (f"&key={TOKENS[key]}" if key else "")
+    assert error in await get_pixel(http, full_query)
     assert views(guarded, item) == 0
 
 
 @pytest.mark.parametrize("method", ["HEAD", "POST", "PUT"])
-async def test_only_a_get_is_taken(http: aiohttp.ClientSession, method: str) -> None:
-    async with http.request(method, f"/tick.gif?id=a&key={TOKENS['sends']}") as answer:
-        assert answer.status == 405
-        assert answer.headers["Allow"] == "GET, OPTIONS"
+async def test_rejects_other_methods_than_get(http: aiohttp.ClientSession, method: str) -> None:
+    async with http.request(method, f"/tick.gif?id=a&key={TOKENS['sends']}") as response:
+        assert response.status == 405
+        assert response.headers["Allow"] == "GET, OPTIONS"
 
 
-async def test_the_picture_comes_when_the_spool_is_full(tmp_path: Path) -> None:
+async def test_the_reply_is_the_image_when_the_spool_is_full(tmp_path: Path) -> None:
     with running_server(tmp_path / "data", spool_max_bytes=1) as running:
         async with aiohttp.ClientSession(running.url) as http:
-            assert "spool is at its limit" in await ask(http, "id=a")
+            assert "spool is at its limit" in await get_pixel(http, "id=a")
 
 
 @pytest.mark.clock
-async def test_page_agent_and_a_cut_address_are_stored_and_the_key_is_not(tmp_path: Path) -> None:
+async def test_stores_page_user_agent_and_anonymized_address_but_not_the_key(tmp_path: Path) -> None:
     data = tmp_path / "data"
     key = await asyncio.to_thread(create_key, data, "page", Scope.TICK)
     with running_server(data) as running:
         async with aiohttp.ClientSession(running.url) as http:
-            said = await ask(http, f"id=a&key={key}&title=Z%C3%BCrich", **{"X-Forwarded-For": "198.51.100.77"})
-        assert said == ""
+            error = await get_pixel(http, f"id=a&key={key}&title=Z%C3%BCrich", **{"X-Forwarded-For": "198.51.100.77"})
+        assert error == ""
         running.wait_until_shipped()
-    (found,) = await asyncio.to_thread(read_stored_documents, data)
+    (document,) = await asyncio.to_thread(read_stored_documents, data)
     changing = {"@timestamp", "event_id", "@version", "visitor", "session", "enrich_version"}
-    assert {name: found[name] for name in found if name not in changing} == {
+    assert {name: document[name] for name in document if name not in changing} == {
         "id": "a",
         "event": "view",
         "title": "Zürich",

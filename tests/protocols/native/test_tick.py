@@ -1,4 +1,4 @@
-"""The native protocol: what a body holds, and what is answered."""
+"""The native protocol: bodies and replies."""
 
 import json
 import time
@@ -17,7 +17,7 @@ from metronome.protocols.native import tick
 
 FORM = "application/x-www-form-urlencoded"
 NDJSON = "application/x-ndjson"
-DOOR = DocumentContext(
+CONTEXT = DocumentContext(
     received_at="2015-01-22T12:00:00.000Z", min_timestamp=None, max_timestamp="2030-01-01T00:00:00.000Z"
 )
 TYPES = ("", "application/json", "text/plain", "image/png", "application/octet-stream")
@@ -39,12 +39,12 @@ def fields(body: bytes | str, content_type: str = "", max_events: int = 100) -> 
 def original(body: bytes | str, content_type: str = "", at: int = 0) -> str | None:
     event = list(read(body, content_type).events)[at]
     assert isinstance(event, Event)
-    found = orjson.loads(build_document(event, DOOR, "spare")).get("event.original")
+    found = orjson.loads(build_document(event, CONTEXT, "spare")).get("event.original")
     assert found is None or isinstance(found, str)
     return found
 
 
-def refusal(body: bytes | str, content_type: str = "", max_events: int = 100) -> str:
+def rejection(body: bytes | str, content_type: str = "", max_events: int = 100) -> str:
     with pytest.raises((Malformed, PayloadTooLarge)) as caught:
         read(body, content_type, max_events)
     return str(caught.value)
@@ -52,7 +52,7 @@ def refusal(body: bytes | str, content_type: str = "", max_events: int = 100) ->
 
 @pytest.mark.parametrize("content_type", TYPES)
 @pytest.mark.parametrize("body", ['{"id":"a","n":1}', ' {\n  "id": "a",\n  "n": 1\n}\r\n', '{ "id" : "a" , "n" : 1 }'])
-def test_an_object_is_one_event_whatever_it_calls_itself(body: str, content_type: str) -> None:
+def test_an_object_is_one_event_whatever_its_content_type(body: str, content_type: str) -> None:
     readings = read(body, content_type)
     assert fields(body, content_type) == [{"id": "a", "n": 1}]
     assert not readings.is_batch
@@ -77,7 +77,7 @@ def test_an_object_is_one_event_whatever_it_calls_itself(body: str, content_type
     ],
 )
 @pytest.mark.parametrize("content_type", TYPES)
-def test_an_array_is_a_batch_in_which_nothing_broken_fails_its_neighbours(
+def test_an_array_is_a_batch_whose_invalid_elements_do_not_affect_others(
     body: str, found: list[Any], content_type: str
 ) -> None:
     assert fields(body, content_type) == found
@@ -96,7 +96,7 @@ def test_an_array_is_a_batch_in_which_nothing_broken_fails_its_neighbours(
     ],
 )
 @pytest.mark.parametrize("content_type", [*TYPES, NDJSON, "application/jsonl"])
-def test_lines_are_a_batch_by_their_look(body: str, found: list[Any], content_type: str) -> None:
+def test_lines_are_recognized_without_their_content_type(body: str, found: list[Any], content_type: str) -> None:
     assert fields(body, content_type) == found
     assert read(body, content_type).is_batch
 
@@ -106,7 +106,7 @@ def test_lines_are_a_batch_by_their_look(body: str, found: list[Any], content_ty
     [("", []), ("\n \n", []), ('{"id":"a"}', [{"id": "a"}]), ("x", [Malformed]), ('{"id":\n"a"}', [Malformed] * 2)],
 )
 @pytest.mark.parametrize("content_type", sorted(tick.NDJSON_CONTENT_TYPES))
-def test_what_calls_itself_lines_is_a_batch(body: str, found: list[Any], content_type: str) -> None:
+def test_the_content_type_of_lines_makes_a_batch(body: str, found: list[Any], content_type: str) -> None:
     assert fields(body, content_type) == found
     assert read(body, content_type).is_batch
 
@@ -130,13 +130,13 @@ def test_a_form_is_one_event(body: str, found: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("body", "kind"), [("", Malformed), ("&&", Malformed), ("a=1&" * 1001, PayloadTooLarge)])
-def test_a_form_without_fields_or_with_too_many_is_refused(body: str, kind: type[Exception]) -> None:
+def test_rejects_a_form_without_fields_or_with_too_many(body: str, kind: type[Exception]) -> None:
     assert fields(body, FORM) == [kind]
 
 
 @pytest.mark.parametrize("number", ["1", "1.5", '"text"', "true", "null"])
-def test_json_that_holds_no_event_is_refused(number: str) -> None:
-    assert refusal(number).startswith("the body is JSON but holds no event")
+def test_rejects_json_without_an_event(number: str) -> None:
+    assert rejection(number).startswith("expected a JSON object, an array")
 
 
 @pytest.mark.parametrize(
@@ -174,11 +174,11 @@ def test_json_that_holds_no_event_is_refused(number: str) -> None:
     ids=lambda body: repr(body[:24]),
 )
 @pytest.mark.parametrize("content_type", TYPES)
-def test_what_cannot_be_read_at_all_is_refused(body: str | bytes, content_type: str) -> None:
-    assert len(refusal(body, content_type)) < 250
+def test_rejects_an_invalid_body(body: str | bytes, content_type: str) -> None:
+    assert len(rejection(body, content_type)) < 250
 
 
-def test_nesting_of_a_hundred_thousand_brackets_fails_alone_among_lines() -> None:
+def test_a_line_nested_too_deeply_does_not_affect_others() -> None:
     deep = '{"a":' + "[" * 100_000 + "]" * 100_000 + "}"
     assert fields(f'{{"id":"a"}}\n{deep}\n{{"id":"b"}}') == [{"id": "a"}, Malformed, {"id": "b"}]
 
@@ -193,17 +193,17 @@ def test_nesting_of_a_hundred_thousand_brackets_fails_alone_among_lines() -> Non
         ("{}\n\n{}\n{}", NDJSON),
     ],
 )
-def test_more_events_than_a_request_may_hold_are_refused_together(body: str, content_type: str) -> None:
-    assert "raise batch_max_events" in refusal(body, content_type, 2)
+def test_rejects_a_request_with_too_many_events(body: str, content_type: str) -> None:
+    assert "raise batch_max_events" in rejection(body, content_type, 2)
     assert len(list(read(body, content_type, 3).events)) == 3
 
 
-def test_blank_lines_are_no_events() -> None:
+def test_blank_lines_are_skipped() -> None:
     assert fields("\n" * 1000 + '{"id":"a"}\n{"id":"b"}', NDJSON, 2) == [{"id": "a"}, {"id": "b"}]
 
 
 @pytest.mark.parametrize("body", ['{"q":1,"id":"a","q":2}', '{ "q" : 1, "id" : "a", "q" : 2 }'])
-def test_fields_of_the_same_name_are_all_kept(body: str) -> None:
+def test_duplicate_fields_are_kept_in_the_original(body: str) -> None:
     assert fields(body) == [{"q": 2, "id": "a", "[repeated]": ["q"]}]
     assert original(body) == body
     assert original(f"[{body}]") == body
@@ -216,7 +216,7 @@ def test_fields_of_the_same_name_are_all_kept(body: str) -> None:
 @pytest.mark.parametrize(
     "number", ["123456789012345678901234567890", "-98765432109876543210.0", "1.5e300", "[98765432109876543210]"]
 )
-def test_long_numbers_are_kept_to_the_last_digit(number: str) -> None:
+def test_long_numbers_are_kept_in_the_original(number: str) -> None:
     body = f'{{"id":"a","n":{number}}}'
     assert original(body) == body
     assert original(f"[{body}]") == body
@@ -224,17 +224,17 @@ def test_long_numbers_are_kept_to_the_last_digit(number: str) -> None:
     assert original(f"{body}\n{{}}") == body
 
 
-def test_an_array_s_odd_events_keep_what_they_say() -> None:
+def test_elements_of_an_array_keep_their_original() -> None:
     assert original('[{"id":"a"},{"a.b":1,"c":"é"}]', at=1) == '{"a.b":1,"c":"é"}'
 
 
 @pytest.mark.parametrize("levels", [1, 300, 900])
-def test_nested_events_are_kept_whole(levels: int) -> None:
+def test_nested_events_keep_their_original(levels: int) -> None:
     body = '{"a":' + "[" * levels + "]" * levels + "}"
     assert original(body) == original(f"[{body}]") == body
 
 
-def test_a_single_event_is_answered_with_nothing_and_a_batch_with_what_became_of_each() -> None:
+def test_replies_204_to_a_single_event_and_with_results_to_a_batch() -> None:
     done = tick.reply(REQUEST, read("{}"), IngestResult(1, {}))
     assert (done.status, done.body) == (204, b"")
     listed = tick.reply(
@@ -247,7 +247,7 @@ def test_a_single_event_is_answered_with_nothing_and_a_batch_with_what_became_of
     assert (empty.status, empty.body) == (200, b'{"accepted":0,"rejected":[]}')
 
 
-def test_a_single_event_that_was_rejected_is_answered_with_its_error() -> None:
+def test_a_rejected_single_event_is_answered_with_its_error() -> None:
     with pytest.raises(PayloadTooLarge, match="too large"):
         tick.reply(REQUEST, read("{}"), IngestResult(0, {0: PayloadTooLarge("too large")}))
 
@@ -268,7 +268,7 @@ def test_a_single_event_that_was_rejected_is_answered_with_its_error() -> None:
     ids=lambda body: repr(body[:16]),
 )
 @pytest.mark.parametrize("content_type", ["application/json", NDJSON, FORM])
-def test_a_large_body_takes_no_longer_than_its_size_explains(body: bytes, content_type: str) -> None:
+def test_parsing_time_is_linear_in_the_size(body: bytes, content_type: str) -> None:
     began = time.process_time()
     with suppress(Malformed, PayloadTooLarge):
         tick.parse(Request(body, content_type, 10**6))
@@ -291,41 +291,40 @@ _bodies = st.one_of(
 
 
 @given(_bodies, st.sampled_from([*TYPES, NDJSON, FORM]), st.integers(1, 5))
-def test_any_bytes_are_events_or_refused(body: bytes, content_type: str, max_events: int) -> None:
+def test_any_body_is_parsed_or_rejected(body: bytes, content_type: str, max_events: int) -> None:
     try:
-        readings = tick.parse(Request(body, content_type, max_events))
+        parsed = tick.parse(Request(body, content_type, max_events))
     except (Malformed, PayloadTooLarge) as error:
         orjson.dumps(str(error))
         return
-    events = list(readings.events)
+    events = list(parsed.events)
     assert len(events) <= max_events
-    for reading in events:
-        if isinstance(reading, Event):
-            assert type(reading.fields) is dict
+    for event in events:
+        if isinstance(event, Event):
+            assert type(event.fields) is dict
         else:
-            assert isinstance(reading, Malformed | PayloadTooLarge)
-            orjson.dumps(str(reading))
+            assert isinstance(event, Malformed | PayloadTooLarge)
+            orjson.dumps(str(event))
 
 
 @given(st.lists(st.dictionaries(st.text(), _json, max_size=4), max_size=4))
-def test_arrays_and_lines_hold_the_same_events(events: list[dict[str, Any]]) -> None:
+def test_arrays_and_lines_are_equivalent(events: list[dict[str, Any]]) -> None:
     lines = [json.dumps(event) for event in events]
     array = read(f"[{','.join(lines)}]")
-    told = read("\n".join(lines), NDJSON)
+    ndjson = read("\n".join(lines), NDJSON)
     assert fields(f"[{','.join(lines)}]") == fields("\n".join(lines), NDJSON)
     assert array.is_batch
-    assert told.is_batch
+    assert ndjson.is_batch
 
 
 PAGE = {"Origin": "https://example.org", "User-Agent": "Mozilla/5.0 é"}
 SENDER = "203.0.113.77"
-TOLD = {"agent": "Mozilla/5.0 é", "clientip": SENDER}
+BROWSER_FIELDS = {"agent": "Mozilla/5.0 é", "clientip": SENDER}
 
 
-def sent_by_a_page(body: str, content_type: str = "", headers: dict[str, str] | None = None) -> list[Event]:
-    asked = Request(body.encode(), content_type, 100, headers=PAGE if headers is None else headers, client_ip=SENDER)
-    found = list(tick.parse(asked).events)
-    return [event for event in found if isinstance(event, Event)]
+def events_of_page(body: str, content_type: str = "", headers: dict[str, str] | None = None) -> list[Event]:
+    request = Request(body.encode(), content_type, 100, headers=PAGE if headers is None else headers, client_ip=SENDER)
+    return [event for event in tick.parse(request).events if isinstance(event, Event)]
 
 
 @pytest.mark.parametrize(
@@ -339,22 +338,22 @@ def sent_by_a_page(body: str, content_type: str = "", headers: dict[str, str] | 
         ('[{"id":"a"},{"n":NaN}]', "", 1),
     ],
 )
-def test_a_page_in_a_browser_speaks_for_who_looks_at_it(body: str, content_type: str, count: int) -> None:
-    found = sent_by_a_page(body, content_type)
+def test_events_of_a_page_get_the_fields_of_the_browser(body: str, content_type: str, count: int) -> None:
+    found = events_of_page(body, content_type)
     assert len(found) == count
-    assert all(event.fields.items() >= TOLD.items() for event in found)
-    assert all(event.fields.keys().isdisjoint(TOLD) for event in sent_by_a_page(body, content_type, {}))
+    assert all(event.fields.items() >= BROWSER_FIELDS.items() for event in found)
+    assert all(event.fields.keys().isdisjoint(BROWSER_FIELDS) for event in events_of_page(body, content_type, {}))
 
 
 @pytest.mark.parametrize("name", ["agent", "user_agent", "ua", "clientip"])
-def test_an_event_that_speaks_of_somebody_else_is_left_alone(name: str) -> None:
-    assert [dict(event.fields) for event in sent_by_a_page(f'[{{"{name}":"x"}},{{"{name}":""}}]')] == [
+def test_an_event_that_describes_another_client_is_unchanged(name: str) -> None:
+    assert [dict(event.fields) for event in events_of_page(f'[{{"{name}":"x"}},{{"{name}":""}}]')] == [
         {name: "x"},
-        {name: "", **TOLD},
+        {name: "", **BROWSER_FIELDS},
     ]
 
 
-def test_a_page_that_tells_nothing_adds_nothing() -> None:
+def test_a_request_without_browser_fields_adds_none() -> None:
     asked = Request(b'{"id":"a"}', "", 10, headers={"Origin": "null"})
     assert [dict(event.fields) for event in tick.parse(asked).events if isinstance(event, Event)] == [{"id": "a"}]
 
@@ -367,8 +366,8 @@ def test_a_page_that_tells_nothing_adds_nothing() -> None:
         ('{"id":"b"}\n{"n":123456789012345678901234567890,"id":"a"}\r\n', NDJSON, 1),
     ],
 )
-def test_what_a_page_sent_is_kept_to_the_last_digit_and_no_address_whole(body: str, content_type: str, at: int) -> None:
-    line = build_document(sent_by_a_page(body, content_type)[at], DOOR, "spare")
+def test_the_original_of_a_page_has_every_digit_and_no_whole_address(body: str, content_type: str, at: int) -> None:
+    line = build_document(events_of_page(body, content_type)[at], CONTEXT, "spare")
     kept = orjson.loads(line)["event.original"]
     assert json.loads(kept, parse_int=str) == {
         "n": "123456789012345678901234567890",
@@ -382,13 +381,13 @@ def test_what_a_page_sent_is_kept_to_the_last_digit_and_no_address_whole(body: s
 @pytest.mark.parametrize(
     ("body", "content_type"), [('{"a.b":"1","a.b":"1"}', ""), ("a.b=1&c=é", FORM), ('{"a.b":"203.0.113.77"}', "")]
 )
-def test_odd_events_of_pages_keep_what_they_said(body: str, content_type: str) -> None:
-    (event,) = sent_by_a_page(body, content_type)
-    found = orjson.loads(build_document(event, DOOR, "spare"))
+def test_unusual_events_of_pages_keep_their_original(body: str, content_type: str) -> None:
+    (event,) = events_of_page(body, content_type)
+    found = orjson.loads(build_document(event, CONTEXT, "spare"))
     assert orjson.loads(found["event.original"]).items() >= {**event.fields, "clientip": "203.0.113.0"}.items()
 
 
-def test_a_header_that_is_no_text_does_no_harm() -> None:
-    (event,) = sent_by_a_page('{"a.b":1}', headers={"Origin": "x", "User-Agent": "M\udcff"})
+def test_a_header_with_invalid_bytes_is_accepted() -> None:
+    (event,) = events_of_page('{"a.b":1}', headers={"Origin": "x", "User-Agent": "M\udcff"})
     assert event.fields["agent"] == "M?"
-    assert orjson.loads(build_document(event, DOOR, "spare"))["agent"] == "M?"
+    assert orjson.loads(build_document(event, CONTEXT, "spare"))["agent"] == "M?"
