@@ -1,4 +1,4 @@
-"""A small catalogue of datasets, with Flask: what is viewed, downloaded and goes wrong is counted by Metronome."""
+"""A catalogue of datasets with Flask, whose views, downloads and errors Metronome counts."""
 
 import csv
 import json
@@ -21,16 +21,16 @@ DATASETS: Final[dict[str, list[dict[str, Any]]]] = {
     "rivers": [{"name": "Aare", "km": 288}, {"name": "Reuss", "km": 164}, {"name": "Limmat", "km": 35}],
     "lakes": [{"name": "Lake Zurich", "km2": 88}, {"name": "Lake Biel", "km2": 39}],
 }
-ASKING_SECONDS: Final = 5.0
+TIMEOUT_SECONDS: Final = 5.0
 
 reporter = Reporter(ClientConfig(url=METRONOME, skip=("/health",), trusted_proxies=("127.0.0.1",)))
 app = Flask(__name__)
-app.wsgi_app = WSGIMiddleware(app.wsgi_app, reporter)  # type: ignore[method-assign]  # as Flask's documentation has it
+app.wsgi_app = WSGIMiddleware(app.wsgi_app, reporter)  # type: ignore[method-assign]  # as in Flask's documentation
 app.logger.addHandler(ReportingHandler(reporter, logging.WARNING))
 
 
-def rows_of(name: str) -> list[dict[str, Any]]:
-    """Return a dataset, and say that the request is for it; of one that is not there, the request is an error."""
+def get_rows(name: str) -> list[dict[str, Any]]:
+    """Return a dataset and assign the request to it."""
     if name not in DATASETS:
         abort(404)
     describe_request(id=name)
@@ -39,27 +39,27 @@ def rows_of(name: str) -> list[dict[str, Any]]:
 
 @app.get("/health")
 def health() -> Response:
-    """Say that the service runs: this is not reported."""
+    """Return that the service is running; not reported."""
     return jsonify(status="ok")
 
 
 @app.get("/datasets")
 def list_datasets() -> Response:
-    """List the datasets: a request for none of them in particular."""
+    """List the datasets; counts as a request without an item."""
     return jsonify(list(DATASETS))
 
 
 @app.get("/datasets/<name>")
 def view(name: str) -> Response:
-    """Describe a dataset: a view."""
-    rows = rows_of(name)
+    """Describe a dataset; counts as a view."""
+    rows = get_rows(name)
     return jsonify(name=name, rows=len(rows), columns=list(rows[0]))
 
 
 @app.get("/datasets/<name>.csv")
 def download_csv(name: str) -> Response:
-    """Give a dataset as CSV: a download."""
-    rows = rows_of(name)
+    """Return a dataset as CSV; counts as a download."""
+    rows = get_rows(name)
     describe_request(format="csv")
     text = StringIO()
     table = csv.DictWriter(text, rows[0])
@@ -70,8 +70,8 @@ def download_csv(name: str) -> Response:
 
 @app.post("/datasets/<name>/ratings")
 def rate(name: str) -> tuple[str, int]:
-    """Take a rating of one to five stars, and report it as an event with a value."""
-    rows_of(name)
+    """Accept a rating of one to five stars, and report it as an event with a value."""
+    get_rows(name)
     stars = request.form.get("stars", 0, int)
     if stars not in range(1, 6):
         app.logger.warning("a rating of %s stars", request.form.get("stars"))
@@ -82,10 +82,10 @@ def rate(name: str) -> tuple[str, int]:
 
 @app.get("/datasets/<name>/usage")
 def usage(name: str) -> tuple[Response, int]:
-    """Tell how a dataset is used, as Metronome does."""
+    """Return the dataset's views and downloads from Metronome."""
     url = f"{METRONOME}/tock/{urllib.parse.quote(name, safe='')}.json"
     try:
-        with urllib.request.urlopen(url, timeout=ASKING_SECONDS) as answer:  # noqa: S310  # our own Metronome
-            return jsonify(json.load(answer)), 200
+        with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:  # noqa: S310  # our own Metronome
+            return jsonify(json.load(response)), 200
     except (OSError, ValueError):
-        return jsonify(error="usage cannot be told at the moment; it is counted all the same"), 503
+        return jsonify(error="usage is not available at the moment"), 503

@@ -1,4 +1,4 @@
-"""Serves the example's pages: ``python examples/page/serve.py``, with nothing but Python's standard library."""
+"""Serve the example's pages with Python's standard library: ``python examples/page/serve.py``."""
 
 import argparse
 import sys
@@ -10,7 +10,7 @@ from typing import Final
 
 FOLDER: Final = Path(__file__).parent
 METRONOME: Final = "http://localhost:8080"
-"""The address that stands in the pages."""
+"""The URL in the pages."""
 KINDS: Final = {
     ".html": "text/html",
     ".css": "text/css",
@@ -21,16 +21,16 @@ KINDS: Final = {
 
 
 class Pages(SimpleHTTPRequestHandler):
-    """Answers with the files of this folder, in which another Metronome may take the place of the usual one."""
+    """Responds with the files of this folder, with the configured URL of Metronome."""
 
     protocol_version = "HTTP/1.1"
 
-    def __init__(self, *given: object, metronome: str) -> None:
+    def __init__(self, *args: object, metronome: str) -> None:
         self._metronome = metronome
-        super().__init__(*given, directory=str(FOLDER))  # type: ignore[arg-type]  # as the server gives them
+        super().__init__(*args, directory=str(FOLDER))  # type: ignore[arg-type]  # the server's arguments
 
     def do_GET(self) -> None:
-        """Answer with a file."""
+        """Respond with a file."""
         path = Path(self.translate_path(self.path))
         if path.is_dir():
             path /= "index.html"
@@ -47,25 +47,25 @@ class Pages(SimpleHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing of each request."""
+        """Do not log requests."""
 
     def _policy(self) -> str:
-        allowed = f"'self' {self._metronome}"
-        return f"default-src 'none'; style-src 'self'; script-src {allowed}; connect-src {allowed}; img-src {allowed}"
+        sources = f"'self' {self._metronome}"
+        return f"default-src 'none'; style-src 'self'; script-src {sources}; connect-src {sources}; img-src {sources}"
 
 
 def main() -> None:
     """Serve until Ctrl-C."""
     parser = argparse.ArgumentParser(description="Serve pages that Metronome counts.")
-    parser.add_argument("--metronome", default=METRONOME, help="where Metronome is (%(default)s)")
+    parser.add_argument("--metronome", default=METRONOME, help="URL of Metronome (%(default)s)")
     parser.add_argument("--port", type=int, default=8000, help="port of the pages; 0 for a free one (%(default)s)")
-    asked = parser.parse_args()
-    metronome = asked.metronome.rstrip("/")
+    arguments = parser.parse_args()
+    metronome = arguments.metronome.rstrip("/")
     try:
         urllib.request.urlopen(f"{metronome}/health/live", timeout=5).close()  # noqa: S310  # the user's own
     except (OSError, ValueError) as error:
-        print(f"no Metronome answers at {metronome} ({error}): start one with `make serve`", file=sys.stderr)
-    with ThreadingHTTPServer(("127.0.0.1", asked.port), partial(Pages, metronome=metronome)) as server:
+        print(f"Metronome is unreachable at {metronome} ({error}): start it with `make serve`", file=sys.stderr)
+    with ThreadingHTTPServer(("127.0.0.1", arguments.port), partial(Pages, metronome=metronome)) as server:
         print(f"the page is at http://localhost:{server.server_port}", flush=True)
         try:
             server.serve_forever()

@@ -1,13 +1,13 @@
-// Shows the page's tock: how often its item was viewed and downloaded, and where people came from.
+// Shows the item's tock: views, downloads and referrers.
 const server = document.currentScript.dataset.metronome;
 const item = document.querySelector('meta[name=metronome-id]').content;
 const DAYS = 28, DAY_MS = 864e5;
 
 const show = async () => {
-  const answer = await fetch(`${server}/tock/${encodeURIComponent(item)}.json`);
-  if (!answer.ok) return;
-  const { views, downloads, referers } = await answer.json();
-  const sum = (counts) => Object.values(counts).reduce((one, other) => one + other, 0);
+  const response = await fetch(`${server}/tock/${encodeURIComponent(item)}.json`);
+  if (!response.ok) return;
+  const { views, downloads, referers } = await response.json();
+  const sum = (counts) => Object.values(counts).reduce((a, b) => a + b, 0);
   document.querySelector('#views').textContent = sum(views).toLocaleString('en');
   document.querySelector('#downloads').textContent = sum(downloads).toLocaleString('en');
   list('#formats', downloads, 'none yet');
@@ -15,9 +15,9 @@ const show = async () => {
   plot(views);
 };
 
-const list = (selector, counts, nothing) => {
+const list = (selector, counts, placeholder) => {
   const rows = Object.entries(counts).slice(0, 5).map(([name, count]) => row(name, count.toLocaleString('en')));
-  document.querySelector(selector).replaceChildren(...rows.length ? rows : [row(nothing, '')]);
+  document.querySelector(selector).replaceChildren(...rows.length ? rows : [row(placeholder, '')]);
 };
 
 const row = (...texts) => {
@@ -29,21 +29,21 @@ const row = (...texts) => {
 const plot = (views) => {
   const days = Array.from({ length: DAYS }, (_, ago) =>
     new Date(Date.now() - (DAYS - 1 - ago) * DAY_MS).toISOString().slice(0, 10));
-  const most = Math.max(1, ...days.map((day) => views[day] || 0));
-  const bars = days.map((day, at) => {
+  const max = Math.max(1, ...days.map((day) => views[day] || 0));
+  const bars = days.map((day, index) => {
     const bar = document.createElementNS('http://www.w3.org/2000/svg', 'rect');
-    const height = views[day] ? Math.max(3, 78 * views[day] / most) : 1;
-    Object.entries({ x: at * 10 + 1, y: 80 - height, width: 8, height, rx: 1, class: views[day] ? 'some' : 'none' })
+    const height = views[day] ? Math.max(3, 78 * views[day] / max) : 1;
+    Object.entries({ x: index * 10 + 1, y: 80 - height, width: 8, height, rx: 1, class: views[day] ? 'some' : 'none' })
       .forEach(([name, value]) => bar.setAttribute(name, value));
-    const told = document.createElementNS('http://www.w3.org/2000/svg', 'title');
-    told.textContent = `${day}: ${views[day] || 0}`;
-    bar.append(told);
+    const tooltip = document.createElementNS('http://www.w3.org/2000/svg', 'title');
+    tooltip.textContent = `${day}: ${views[day] || 0}`;
+    bar.append(tooltip);
     return bar;
   });
   document.querySelector('#days').replaceChildren(...bars);
 };
 
-// What was just counted is there a moment later; while Metronome is away, the last numbers stay.
-const look = () => show().catch(() => {});
-look();
-setInterval(look, 3000);
+// If Metronome is unavailable, the last numbers stay.
+const update = () => show().catch(() => {});
+update();
+setInterval(update, 3000);

@@ -1,4 +1,4 @@
-"""Serves the touch table: ``python examples/touch-table/serve.py --key KEY``, with Python's standard library only."""
+"""Serve the touch table with Python's standard library: ``python examples/touch-table/serve.py --key KEY``."""
 
 import argparse
 import json
@@ -16,29 +16,29 @@ FILES: Final = frozenset({"/", "/index.html", "/style.css", "/table.js", "/micro
 
 
 class Table(SimpleHTTPRequestHandler):
-    """Answers with the files of this folder, and with what the table is set up with."""
+    """Responds with the files of this folder and with the table's settings."""
 
     protocol_version = "HTTP/1.1"
 
-    def __init__(self, *given: object, setup: dict[str, object]) -> None:
+    def __init__(self, *args: object, setup: dict[str, object]) -> None:
         self._setup = setup
-        super().__init__(*given, directory=str(FOLDER))  # type: ignore[arg-type]  # as the server gives them
+        super().__init__(*args, directory=str(FOLDER))  # type: ignore[arg-type]  # the server's arguments
 
     def do_GET(self) -> None:
-        """Answer with a file, or with the table's set-up."""
+        """Respond with a file or with the table's settings."""
         path = self.path.partition("?")[0]
         if path == "/setup.json":
-            self._answer(json.dumps(self._setup).encode(), "application/json")
+            self._respond(json.dumps(self._setup).encode(), "application/json")
         elif path in FILES:
             file = FOLDER / (path.strip("/") or "index.html")
-            self._answer(file.read_bytes(), f"{self.guess_type(file)}; charset=utf-8")
+            self._respond(file.read_bytes(), f"{self.guess_type(file)}; charset=utf-8")
         else:
             self.send_error(404)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing of each request."""
+        """Do not log requests."""
 
-    def _answer(self, body: bytes, kind: str) -> None:
+    def _respond(self, body: bytes, kind: str) -> None:
         policy = (
             f"default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self' {self._setup['metronome']}"
         )
@@ -53,18 +53,20 @@ class Table(SimpleHTTPRequestHandler):
 
 def main() -> None:
     """Serve until Ctrl-C."""
-    parser = argparse.ArgumentParser(description="Serve a touch table whose sessions Metronome keeps.")
-    parser.add_argument("--metronome", default=METRONOME, help="where Metronome is (%(default)s)")
+    parser = argparse.ArgumentParser(description="Serve a touch table that reports its sessions to Metronome.")
+    parser.add_argument("--metronome", default=METRONOME, help="URL of Metronome (%(default)s)")
     parser.add_argument(
-        "--key", default=os.environ.get(KEY_VARIABLE, ""), help=f"the table's key; without it, that in {KEY_VARIABLE}"
+        "--key", default=os.environ.get(KEY_VARIABLE, ""), help=f"the table's key; default: {KEY_VARIABLE}"
     )
-    parser.add_argument("--idle", type=float, default=60, help="seconds until a visitor has left (%(default)s)")
+    parser.add_argument(
+        "--idle", type=float, default=60, help="seconds without a touch until a session ends (%(default)s)"
+    )
     parser.add_argument("--port", type=int, default=8001, help="port of the table; 0 for a free one (%(default)s)")
-    asked = parser.parse_args()
-    if not asked.key:
-        sys.exit("the table needs a key: make one with `metronome keys create hall`, and name it with --key")
-    setup = {"metronome": asked.metronome.rstrip("/"), "key": asked.key, "idleSeconds": asked.idle}
-    with ThreadingHTTPServer(("127.0.0.1", asked.port), partial(Table, setup=setup)) as server:
+    arguments = parser.parse_args()
+    if not arguments.key:
+        sys.exit("missing key: create one with `metronome keys create hall` and pass it with --key")
+    setup = {"metronome": arguments.metronome.rstrip("/"), "key": arguments.key, "idleSeconds": arguments.idle}
+    with ThreadingHTTPServer(("127.0.0.1", arguments.port), partial(Table, setup=setup)) as server:
         print(f"the table is at http://localhost:{server.server_port}", flush=True)
         try:
             server.serve_forever()

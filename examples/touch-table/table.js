@@ -1,4 +1,4 @@
-// The touch table: a session begins with a visitor's first touch, and ends with the button or after a while without any.
+// The touch table: a session starts with the first touch, and ends with the button or after a time without touches.
 import { Session } from './microticks.js';
 
 const MINERALS = [
@@ -23,10 +23,10 @@ const SHAPE = [
 
 const setup = await (await fetch('setup.json')).json();
 const overview = document.querySelector('#overview'), detail = document.querySelector('#detail');
-const hint = document.querySelector('#hint'), done = document.querySelector('#done'), told = document.querySelector('#told');
+const hint = document.querySelector('#hint'), done = document.querySelector('#done'), description = document.querySelector('#description');
 let session, shown, idle;
 
-// What a visitor does: the session begins with it where none is under way.
+// Reports an action, and starts a session if there is none.
 const act = (action, data) => {
   if (!session) {
     session = new Session(setup.metronome, setup.key);
@@ -34,7 +34,7 @@ const act = (action, data) => {
   }
   clearTimeout(idle);
   idle = setTimeout(leave, setup.idleSeconds * 1000);
-  if (action) session.happened(action, data);
+  if (action) session.track(action, data);
 };
 
 const leave = () => {
@@ -43,7 +43,7 @@ const leave = () => {
   session = undefined;
   close();
   done.hidden = true;
-  told.hidden = true;
+  description.hidden = true;
   ended?.stop();
 };
 
@@ -54,7 +54,7 @@ const open = (mineral) => {
   detail.querySelector('.found').textContent = mineral.found;
   detail.querySelector('.text').textContent = mineral.text;
   detail.querySelector('.crystal').replaceChildren(crystal(mineral));
-  told.hidden = true;
+  description.hidden = true;
   overview.hidden = true;
   detail.hidden = false;
   hint.textContent = '';
@@ -89,13 +89,13 @@ for (const mineral of MINERALS) {
   overview.append(tile);
 }
 
-// Clicks are what the list of sessions counts.
+// The list of sessions counts clicks.
 addEventListener('click', (event) => {
   const button = event.target.closest('button');
   if (!button || button === done) return;
   act('click', { id: button.dataset.id || shown?.id, target: button.dataset.target || 'tile', x: event.clientX, y: event.clientY });
 }, true);
 document.querySelector('#back').addEventListener('click', close);
-document.querySelector('#more').addEventListener('click', () => { told.hidden = !told.hidden; });
+document.querySelector('#more').addEventListener('click', () => { description.hidden = !description.hidden; });
 done.addEventListener('click', leave);
 addEventListener('contextmenu', (event) => event.preventDefault());

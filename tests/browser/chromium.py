@@ -1,4 +1,4 @@
-"""A real Chromium, and what a test has to know to make sense of it."""
+"""A real Chromium, and helpers of its tests."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ BROWSER_NAMES: Final = ("chromium", "chromium-browser", "google-chrome", "google
 USER_AGENT: Final = (
     "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/141.0.0.0 Safari/537.36"
 )
-"""What it calls itself. By default it says that it has no head, and that counts as a robot."""
+"""By default, it identifies itself as headless, which counts as a robot."""
 FLAGS: Final = (
     f"--user-agent={USER_AGENT}",
     # Hosts with names, of which a page's own may begin with www.
@@ -36,10 +36,10 @@ GroupCounts = dict[tuple[str | None, ...], int]
 
 
 def require_chromium() -> Path:
-    """Return where Chromium is, or skip the test; under CI there has to be one."""
+    """Return the path of Chromium, or skip the test; under CI, fail it."""
     found = next(filter(None, map(shutil.which, BROWSER_NAMES)), None)
     if found is None:
-        message = f"there is no browser: install Debian's chromium, or one of {', '.join(BROWSER_NAMES)}"
+        message = f"Chromium not found: install Debian's chromium, or one of {', '.join(BROWSER_NAMES)}"
         if os.environ.get("CI") == "true":
             pytest.fail(message)
         pytest.skip(message)
@@ -48,7 +48,7 @@ def require_chromium() -> Path:
 
 @contextlib.asynccontextmanager
 async def launch_browser(chromium: Path) -> AsyncIterator[Browser]:
-    """Have a Chromium run while the context lasts."""
+    """Run a Chromium."""
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
             executable_path=chromium,
@@ -64,7 +64,7 @@ async def launch_browser(chromium: Path) -> AsyncIterator[Browser]:
 
 @contextlib.asynccontextmanager
 async def launch_with_profile(chromium: Path, profile: Path) -> AsyncIterator[BrowserContext]:
-    """Have a Chromium run while the context lasts that remembers, in a folder, what it did there before."""
+    """Run a Chromium with a persistent profile."""
     async with async_playwright() as playwright:
         context = await playwright.chromium.launch_persistent_context(profile, executable_path=chromium, args=FLAGS)
         try:
@@ -75,14 +75,14 @@ async def launch_with_profile(chromium: Path, profile: Path) -> AsyncIterator[Br
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser() -> AsyncIterator[Browser]:
-    """Have one Chromium for the whole run."""
+    """Return a Chromium for the whole session."""
     async with launch_browser(require_chromium()) as running:
         yield running
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def visitor(browser: Browser) -> AsyncIterator[BrowserContext]:
-    """Have somebody whose browser knows nothing yet."""
+    """Return a new, empty browser context."""
     context = await browser.new_context()
     try:
         yield context
@@ -91,7 +91,7 @@ async def visitor(browser: Browser) -> AsyncIterator[BrowserContext]:
 
 
 async def close_tab(page: Page) -> None:
-    """Close a tab as its user does, so that the page hears of it."""
+    """Close a tab as a user does, so that the page receives its events."""
     async with page.expect_event("close"):
         await page.close(run_before_unload=True)
 
@@ -112,7 +112,7 @@ def count_events(server: Server, by: str, **where: str) -> GroupCounts:
 
 
 async def wait_for_events(server: Server, expected: Mapping[str, int], **where: str) -> None:
-    """Wait until just these events are in the store, by what happened; any more are an error, later ones too."""
+    """Wait until the store has exactly these numbers of events by name; fail if further ones arrive."""
     wanted = {(event,): number for event, number in expected.items()}
     found = await poll_until(lambda: _count_shipped(server, where), lambda found: found == wanted)
     assert found == wanted
@@ -126,7 +126,7 @@ def _count_shipped(server: Server, where: Mapping[str, str]) -> GroupCounts:
 
 
 async def poll_until(observe: Any, condition: Any, limit: float = ARRIVAL_TIMEOUT_SECONDS) -> Any:
-    """Look until what is seen is right or time is over, and return what was seen last."""
+    """Observe until the condition holds or the time is over; return the last observation."""
     deadline = time.monotonic() + limit
     while not condition(seen := observe()) and time.monotonic() < deadline:  # noqa: ASYNC110  # only asking tells
         await asyncio.sleep(POLL_SECONDS)
@@ -134,6 +134,6 @@ async def poll_until(observe: Any, condition: Any, limit: float = ARRIVAL_TIMEOU
 
 
 def beacon_tag(server: Server, more: str = "", **data: str) -> str:
-    """Write the beacon's tag, deferred unless *more* says otherwise; *data* are its ``data-`` attributes."""
+    """Return the beacon's script tag, deferred by default; *data* are its ``data-`` attributes."""
     written = "".join(f' data-{name}="{value}"' for name, value in data.items())
     return f'<script src="{server.url}/metronome.js" {more or "defer"}{written}></script>'

@@ -1,4 +1,4 @@
-"""What tests in a browser share: a Metronome and a site of pages for each module."""
+"""Fixtures of browser tests: a Metronome and a site for each module."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""A small site of pages on the loopback, and what browsers have asked it for."""
+"""A small site on the loopback interface."""
 
 import contextlib
 import threading
@@ -64,7 +64,7 @@ class StaticSite:
 
 @contextlib.contextmanager
 def running_site() -> Iterator[StaticSite]:
-    """Serve a site while the context lasts."""
+    """Serve a site."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

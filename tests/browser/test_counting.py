@@ -1,4 +1,4 @@
-"""What people do on a page, and what the beacon makes of it: to the count, in a real browser."""
+"""The beacon counts what visitors do on a page, in a real browser."""
 
 from datetime import UTC, datetime
 from typing import Final
@@ -15,7 +15,7 @@ from tests.servers import Server
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 LEAVING: Final = {"timing": 1, "heartbeat": 1}
-"""What each page tells as it closes."""
+"""The events that each page sends when it is closed."""
 
 
 def today() -> str:
@@ -48,7 +48,7 @@ async def go_back(page: Page, path: str, steps: int = 1) -> None:
     assert await poll_until(lambda: urlsplit(page.url).path, lambda seen: seen == path) == path
 
 
-async def test_a_whole_visit_is_counted_to_the_last_click(
+async def test_every_event_of_a_visit_is_counted(
     server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
     site.pages["/files/rivers.csv"] = Served("a,b\n", "text/plain")
@@ -117,7 +117,7 @@ async def test_a_whole_visit_is_counted_to_the_last_click(
         ("async", "end"),
     ],
 )
-async def test_wherever_the_tag_stands_a_view_is_counted(
+async def test_a_view_is_counted_wherever_and_however_the_script_is_loaded(
     server: Server, site: StaticSite, visitor: BrowserContext, item: str, how: str, where: str
 ) -> None:
     written = beacon_tag(server, how, id=item)
@@ -138,7 +138,7 @@ async def test_two_tags_count_once(server: Server, site: StaticSite, visitor: Br
     await wait_for_events(server, {"view": 1, **LEAVING}, id=item)
 
 
-async def test_an_item_is_that_of_the_tag_or_of_the_page_or_its_path(
+async def test_the_item_is_that_of_the_tag_or_the_meta_tag_or_the_path(
     server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
     named = f"<meta name='metronome-id' content='{item}/meta'>"
@@ -156,7 +156,7 @@ async def test_an_item_is_that_of_the_tag_or_of_the_page_or_its_path(
         assert tock(server, expected)["views"] == {today(): 1}
 
 
-async def test_pages_within_a_page_are_views_of_their_own(
+async def test_navigations_within_a_page_are_views(
     server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
     named = f"<meta name='metronome-id' content='{item}-1'>"
@@ -180,7 +180,7 @@ async def test_pages_within_a_page_are_views_of_their_own(
         await wait_for_events(server, {"view": number, **extra}, id=name)
 
 
-async def test_a_page_that_one_comes_back_to_is_viewed_again(
+async def test_a_page_restored_by_the_back_button_is_viewed_again(
     server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
     page = await open_page(visitor, site.add_page(f"/{item}", "<p>Text</p>", beacon_tag(server, id=item)))
@@ -196,7 +196,7 @@ async def test_a_page_that_one_comes_back_to_is_viewed_again(
 
 
 @pytest.mark.slow
-async def test_time_on_a_page_is_told_by_heartbeats(
+async def test_heartbeats_measure_the_time_on_a_page(
     server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
     page = await open_page(visitor, site.add_page(f"/{item}", head=beacon_tag(server, id=item, heartbeat="0.5")))
@@ -214,7 +214,7 @@ async def test_time_on_a_page_is_told_by_heartbeats(
 
 
 @pytest.mark.slow
-async def test_where_nobody_does_anything_heartbeats_stop_until_somebody_does(
+async def test_heartbeats_stop_while_the_visitor_is_inactive(
     server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
     def beats() -> int:
@@ -233,7 +233,7 @@ async def test_where_nobody_does_anything_heartbeats_stop_until_somebody_does(
     assert await poll_until(beats, lambda number: number > before) > before
 
 
-async def test_a_site_with_and_without_www_is_one(
+async def test_hosts_with_and_without_www_are_the_same_site(
     server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
     with_www, without = f"http://www.site.test:{site.port}", f"http://site.test:{site.port}"
@@ -252,7 +252,7 @@ async def test_a_site_with_and_without_www_is_one(
     assert tock(server, item)["referers"] == {}
 
 
-async def test_parts_can_be_left_out(server: Server, site: StaticSite, visitor: BrowserContext, item: str) -> None:
+async def test_parts_can_be_disabled(server: Server, site: StaticSite, visitor: BrowserContext, item: str) -> None:
     off = "views downloads outlinks vitals errors navigations"
     head = beacon_tag(server, id=item, off=off, heartbeat="0")
     body = f"<a id=csv href='/files/x.csv'>x</a> <a id=out href='{site.other_host_url}/x'>x</a>"
@@ -266,7 +266,7 @@ async def test_parts_can_be_left_out(server: Server, site: StaticSite, visitor: 
     await wait_for_events(server, {"zoom": 1}, id=item)
 
 
-async def test_what_is_ticked_before_the_script_is_there_is_counted_too(
+async def test_events_queued_before_the_script_has_loaded_are_counted(
     server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
     queue = "metronome = {q: [], tick(event) { this.q.push({ts: Date.now(), ...event}) }}"
@@ -277,7 +277,7 @@ async def test_what_is_ticked_before_the_script_is_there_is_counted_too(
     await wait_for_events(server, {"view": 1, "early": 1, **LEAVING}, id=item)
 
 
-async def test_a_server_may_be_named_apart_from_the_script(
+async def test_data_url_names_another_server(
     server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
     with_script = beacon_tag(server, id=item, url=server.url).replace(f"{server.url}/metronome.js", "/lib/counting.js")
@@ -289,7 +289,7 @@ async def test_a_server_may_be_named_apart_from_the_script(
     await wait_for_events(server, {"view": 1, **LEAVING}, id=item)
 
 
-async def test_events_go_where_the_tag_says(
+async def test_events_are_sent_to_the_url_of_the_tag(
     server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
     # Behind a proxy, Metronome may be at a path of another server.

@@ -1,4 +1,4 @@
-"""Which links are downloads, and of what format: as an import of an access log would say of the same paths."""
+"""Links are classified, and have the formats that an import of the same paths gives."""
 
 from typing import Final
 
@@ -65,7 +65,7 @@ async def clicked(server: Server, site: StaticSite, visitor: BrowserContext, ite
     return page
 
 
-async def test_formats_are_those_of_imported_logs(
+async def test_formats_match_those_of_imported_logs(
     server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
     rule = ItemPattern()
@@ -77,7 +77,7 @@ async def test_formats_are_those_of_imported_logs(
     assert found == {(f"{item} {path}", form): 1 for path, form in downloads.items()}
 
 
-async def test_a_link_is_a_download_or_leads_elsewhere_or_neither(
+async def test_links_are_classified_as_download_outlink_or_neither(
     server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
     links = {f"{item} {name.replace(chr(39), '')}": link for name, (link, _, _) in OTHERS.items()}
@@ -93,7 +93,7 @@ async def test_a_link_is_a_download_or_leads_elsewhere_or_neither(
     }
 
 
-async def test_each_button_that_follows_a_link_counts_and_no_other(
+async def test_only_mouse_buttons_that_follow_a_link_count(
     server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
     stay = "<script>for (const name of ['click', 'auxclick', 'contextmenu'])"

@@ -1,4 +1,4 @@
-"""What pages and their visitors may expect: no cookies, no traces, no errors, under any policy, beside any script."""
+"""The beacon sets no cookies, leaves no traces and raises no errors, under any policy and next to any script."""
 
 import re
 from typing import Any, Final
@@ -19,7 +19,7 @@ SIGNALS: Final = {
     "Sec-GPC": "Object.defineProperty(Navigator.prototype, 'globalPrivacyControl', {get: () => true})",
     "DNT": "Object.defineProperty(Navigator.prototype, 'doNotTrack', {get: () => '1'})",
 }
-"""How browsers that know these signals show them to pages, beside sending the header."""
+"""How browsers expose these signals to pages, in addition to the headers."""
 
 
 async def watched(visitor: BrowserContext) -> tuple[Page, list[str]]:
@@ -39,7 +39,7 @@ async def watched(visitor: BrowserContext) -> tuple[Page, list[str]]:
 
 
 @pytest.mark.parametrize("signal", SIGNALS)
-async def test_who_asks_not_to_be_followed_is_counted_and_nothing_else(
+async def test_a_visitor_with_a_privacy_signal_is_counted_without_storage_and_heartbeats(
     server: Server, site: StaticSite, browser: Browser, item: str, signal: str
 ) -> None:
     context = await browser.new_context(extra_http_headers={signal: "1"})
@@ -77,7 +77,7 @@ async def test_nothing_is_stored_and_no_cookie_is_set_or_sent(
     assert await page.evaluate("Object.keys(metronome)") == ["tick"]
 
 
-async def test_what_is_sent_is_what_the_documentation_says(
+async def test_events_have_the_documented_fields(
     server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
     described: dict[str, set[str]] = {}
@@ -106,7 +106,7 @@ async def test_what_is_sent_is_what_the_documentation_says(
 
 
 @pytest.mark.parametrize("trusted", [False, True])
-async def test_it_works_under_a_strict_policy(
+async def test_it_works_under_a_strict_content_security_policy(
     server: Server, site: StaticSite, visitor: BrowserContext, item: str, *, trusted: bool
 ) -> None:
     policy = f"default-src 'none'; script-src {server.url}; connect-src {server.url}"
@@ -133,7 +133,7 @@ async def test_it_works_under_a_strict_policy(
     assert server.get(f"/query?metrics=visitors&id={item}")["rows"] == [[1]]
 
 
-async def test_a_policy_that_forbids_sending_does_no_harm(
+async def test_a_policy_that_blocks_sending_causes_no_errors(
     server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
     page, troubles = await watched(visitor)
@@ -181,7 +181,7 @@ STILL_COUNTED: Final = frozenset(HOSTILE) - {
 
 
 @pytest.mark.parametrize("how", HOSTILE)
-async def test_beside_scripts_that_break_everything_no_error_is_the_beacons(
+async def test_it_raises_no_errors_next_to_scripts_that_break_built_ins(
     server: Server, site: StaticSite, visitor: BrowserContext, item: str, how: str
 ) -> None:
     page, troubles = await watched(visitor)
@@ -201,7 +201,7 @@ async def test_beside_scripts_that_break_everything_no_error_is_the_beacons(
         assert found == {("view",): 1}
 
 
-async def test_what_a_page_ticks_wrongly_harms_nothing(
+async def test_invalid_arguments_of_tick_are_harmless(
     server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
     page, troubles = await watched(visitor)
@@ -224,7 +224,7 @@ async def test_what_a_page_ticks_wrongly_harms_nothing(
     assert [each for each in troubles if "Metronome: " not in each] == []
 
 
-async def test_an_error_counts_a_few_times_and_a_page_has_a_bound(
+async def test_the_number_of_errors_is_limited_per_message_and_per_page(
     server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
     address = site.add_page(f"/{item}", "<p>Text</p><img src=/none.png>", beacon_tag(server, id=item))
@@ -250,7 +250,7 @@ async def test_an_error_counts_a_few_times_and_a_page_has_a_bound(
     assert all(stack.startswith("RangeError: again\n") for stack in stacks)
 
 
-async def test_a_page_in_the_background_that_nobody_looks_at_is_no_view(
+async def test_a_page_in_the_background_is_not_a_view(
     server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
     hidden = """
@@ -276,7 +276,7 @@ async def test_a_page_in_the_background_that_nobody_looks_at_is_no_view(
     assert answer["rows"] == [[0, 1]]
 
 
-async def test_a_headless_browser_that_says_so_is_a_robot(
+async def test_a_headless_browser_counts_as_a_robot(
     server: Server, site: StaticSite, browser: Browser, item: str
 ) -> None:
     context = await browser.new_context(user_agent="Mozilla/5.0 (X11; Linux x86_64) HeadlessChrome/141.0.0.0")

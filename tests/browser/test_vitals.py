@@ -1,4 +1,4 @@
-"""Web vitals, beside those that npm's ``web-vitals`` measures on the same page in the same browser."""
+"""Web vitals match those of the npm package ``web-vitals`` on the same page in the same browser."""
 
 import os
 import shutil
@@ -173,7 +173,7 @@ def assert_alike(one: dict[str, float], other: dict[str, float]) -> None:
 
 
 @pytest.mark.parametrize("what", DOING)
-async def test_a_page_has_the_vitals_that_the_library_measures(
+async def test_web_vitals_match_those_of_the_library(
     server: Server, site: StaticSite, visitor: BrowserContext, item: str, library: str, what: str
 ) -> None:
     page = await visitor.new_page()
@@ -192,7 +192,7 @@ async def test_a_page_has_the_vitals_that_the_library_measures(
     assert measured.get("INP", 0) < {"clicking_often": 500}.get(what, 5000)
 
 
-async def test_a_page_that_is_restored_is_measured_anew(
+async def test_a_restored_page_is_measured_again(
     server: Server, site: StaticSite, visitor: BrowserContext, item: str, library: str
 ) -> None:
     page = await visitor.new_page()

@@ -1,4 +1,4 @@
-"""Offline, with the server down, in several tabs, with the storage full: nothing is lost, and nothing counts twice."""
+"""Events are neither lost nor counted twice while offline, during outages, in several tabs, and with full storage."""
 
 import time
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ TROUBLES: Final = {
     """,
     "gone": "Object.defineProperty(window, 'localStorage', {value: null})",
 }
-"""What can be wrong with a page's storage, as scripts."""
+"""Scripts that break a page's storage."""
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ async def wait_for(page: Page, batches: int) -> None:
     await page.wait_for_function(f"{WAITING}.length === {batches}")
 
 
-async def test_what_happens_offline_goes_out_later_with_its_own_time(
+async def test_events_while_offline_are_sent_later_with_their_timestamps(
     server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
     address = site.add_page(f"/{item}", "<p>Text</p>", beacon_tag(server, id=item))
@@ -83,7 +83,7 @@ async def test_what_happens_offline_goes_out_later_with_its_own_time(
     await wait_for_events(server, {"view": 1, "away": 2, **LEAVING}, id=item)
 
 
-async def test_what_waits_as_the_page_closes_goes_out_with_the_next_page(
+async def test_events_unsent_when_a_page_closes_are_sent_by_the_next_page(
     server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
     address = site.add_page(f"/{item}", "<p>Text</p>", beacon_tag(server, id=item))
@@ -101,7 +101,7 @@ async def test_what_waits_as_the_page_closes_goes_out_with_the_next_page(
     await wait_for_events(server, {"view": 1, "away": 1, **LEAVING}, id=item)
 
 
-async def test_a_server_that_is_killed_and_comes_back_gets_everything_once(
+async def test_a_server_that_is_killed_and_restarted_receives_every_event_once(
     own: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
     page = await visitor.new_page()
@@ -127,7 +127,7 @@ async def test_a_server_that_is_killed_and_comes_back_gets_everything_once(
     await wait_for_events(own, {"view": 1, "away": 3, **LEAVING}, id=item)
 
 
-async def test_what_waits_is_still_there_when_the_browser_is_started_again(
+async def test_unsent_events_survive_a_restart_of_the_browser(
     own: Server, site: StaticSite, item: str, tmp_path: Path
 ) -> None:
     address = site.add_page(f"/{item}", "<p>Text</p>", beacon_tag(own, id=item, off="vitals", heartbeat="0"))
@@ -146,7 +146,7 @@ async def test_what_waits_is_still_there_when_the_browser_is_started_again(
         await wait_for_events(own, {"view": 2, "away": 1}, id=item)
 
 
-async def test_what_waits_goes_on_waiting_while_nothing_gets_through(
+async def test_unsent_events_are_kept_while_requests_fail(
     own: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
     script = await (await visitor.request.get(f"{own.url}/metronome.js")).text()
@@ -171,7 +171,7 @@ async def test_what_waits_goes_on_waiting_while_nothing_gets_through(
     await wait_for_events(own, {"view": 3}, id=item)
 
 
-async def test_what_a_server_has_no_room_for_waits_until_it_has(
+async def test_events_wait_while_the_spool_of_the_server_is_full(
     tmp_path: Path, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
     require_chromium()
@@ -188,7 +188,7 @@ async def test_what_a_server_has_no_room_for_waits_until_it_has(
         await wait_for_events(full, {"view": 1, **LEAVING}, id=item)
 
 
-async def test_tabs_that_are_offline_together_neither_lose_nor_double_anything(
+async def test_offline_tabs_neither_lose_nor_duplicate_events(
     server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
     address = site.add_page(f"/{item}", "<p>Text</p>", beacon_tag(server, id=item))
@@ -214,7 +214,7 @@ async def test_tabs_that_are_offline_together_neither_lose_nor_double_anything(
     await wait_for_events(server, {"view": 3, "away": 6, "timing": 3, "heartbeat": 3}, id=item)
 
 
-async def test_what_has_waited_for_over_a_week_is_let_go(
+async def test_unsent_events_older_than_a_week_are_dropped(
     server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
     page = await visitor.new_page()
@@ -231,7 +231,7 @@ async def test_what_has_waited_for_over_a_week_is_let_go(
     assert await page.evaluate("({...localStorage})") == {"metronome": "the page's own"}
 
 
-async def test_what_waits_has_a_bound_and_the_oldest_goes_first(
+async def test_unsent_events_are_limited_and_the_oldest_dropped_first(
     server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
     page = await visitor.new_page()
@@ -253,7 +253,7 @@ async def test_what_waits_has_a_bound_and_the_oldest_goes_first(
 
 
 @pytest.mark.parametrize("trouble", TROUBLES)
-async def test_without_room_in_the_storage_events_wait_in_the_page(
+async def test_without_storage_unsent_events_are_kept_in_memory(
     server: Server, site: StaticSite, visitor: BrowserContext, item: str, trouble: str
 ) -> None:
     breaking = TROUBLES[trouble]
@@ -271,7 +271,7 @@ async def test_without_room_in_the_storage_events_wait_in_the_page(
     await wait_for_events(server, {"view": 1, "away": 1, **LEAVING}, id=item)
 
 
-async def test_what_could_not_be_stored_is_tried_once_more_as_the_page_closes(
+async def test_events_that_cannot_be_stored_are_sent_when_the_page_closes(
     own: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
     page = await visitor.new_page()
@@ -286,7 +286,7 @@ async def test_what_could_not_be_stored_is_tried_once_more_as_the_page_closes(
     await wait_for_events(own, {"view": 1, "away": 1, **LEAVING}, id=item)
 
 
-async def test_more_than_a_browser_lets_out_at_once_arrives_all_the_same(
+async def test_more_events_than_a_browser_sends_at_once_arrive(
     server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
     page = await visitor.new_page()
@@ -304,7 +304,7 @@ async def test_more_than_a_browser_lets_out_at_once_arrives_all_the_same(
     await wait_for_events(server, {"view": 1, "many": 300, "huge": 1, **LEAVING}, id=item)
 
 
-async def test_a_refused_event_is_told_in_the_console_and_not_sent_again(
+async def test_a_rejected_event_is_logged_in_the_console_and_not_sent_again(
     server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
     page = await visitor.new_page()
@@ -317,7 +317,7 @@ async def test_a_refused_event_is_told_in_the_console_and_not_sent_again(
     await wait_for_events(server, {"view": 1, "even": 1, **LEAVING}, id=item)
 
 
-async def test_events_of_one_server_do_not_go_to_another(
+async def test_unsent_events_are_sent_only_to_their_own_server(
     own: Server, server: Server, site: StaticSite, browser: Browser, item: str
 ) -> None:
     context = await browser.new_context()

@@ -1,4 +1,4 @@
-"""Examples, started as their READMEs say."""
+"""Run examples by the commands of their READMEs."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ STOP_SECONDS: Final = 10
 
 @contextlib.contextmanager
 def started(script: str, *options: str, **environment: str) -> Iterator[str]:
-    """Have an example run on a free port while the context lasts; gives the address that it says it is at."""
+    """Run an example on a free port, and yield the URL that it prints."""
     process = subprocess.Popen(
         [sys.executable, EXAMPLES / script, "--port", "0", *options],
         env={**os.environ, **environment},

@@ -1,4 +1,4 @@
-"""The services of examples/, each run by the one command that its README gives."""
+"""Run the services of examples/ by the commands of their READMEs."""
 
 import contextlib
 import os
@@ -20,7 +20,7 @@ _STEPS = re.compile(r"^\$ (curl .*)\n((?:(?!\$ |```).*\n)*)", re.MULTILINE)
 
 
 def examples(name: str) -> list[tuple[str, str]]:
-    """Return what the README of an example asks of it, each with the answer that it shows."""
+    """Return the requests in the README of an example, each with the output that it shows."""
     return _STEPS.findall((ROOT / "examples" / name / "README.md").read_text())
 
 
@@ -35,7 +35,7 @@ def command(name: str) -> str:
 
 @contextlib.contextmanager
 def started(name: str, server: Server, folder: Path) -> Iterator[str]:
-    """Run an example against a Metronome, with what is installed here, and return its address."""
+    """Run an example with the installed packages against a Metronome, and yield its URL."""
     port = free_port()
     settings = {"PORT": str(port), "METRONOME_URL": server.url, "PYTHON": sys.executable, "PYTHONWARNINGS": ""}
     log = folder / f"{name}.log"

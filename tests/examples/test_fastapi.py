@@ -1,4 +1,4 @@
-"""The FastAPI service of examples/, started by its one command, and what Metronome counts of it."""
+"""The FastAPI example, and what Metronome counts."""
 
 import subprocess
 import time
@@ -23,7 +23,7 @@ def wait_for(server: Server, count: int) -> None:
     server.wait_until_shipped()
 
 
-def test_the_steps_of_its_readme_give_what_it_shows(tmp_path: Path) -> None:
+def test_the_steps_of_the_readme_give_the_output_that_it_shows(tmp_path: Path) -> None:
     *steps, (usage, shown) = examples(NAME)
     assert len(steps) == 3
     with running_server(tmp_path / "data") as server, started(NAME, server, tmp_path) as url:
@@ -34,7 +34,7 @@ def test_the_steps_of_its_readme_give_what_it_shows(tmp_path: Path) -> None:
         assert (told["downloads"], list(told["views"].values())) == (said["downloads"], list(said["views"].values()))
 
 
-def test_what_is_viewed_downloaded_looked_for_and_missing_is_all_there(tmp_path: Path) -> None:
+def test_views_downloads_searches_and_errors_are_counted(tmp_path: Path) -> None:
     with running_server(tmp_path / "data") as server:
         with started(NAME, server, tmp_path) as url:
             for path in ("/datasets", "/datasets/lakes", "/datasets/lakes", "/datasets/lakes.csv", "/search?q=aare"):
@@ -58,7 +58,7 @@ def test_what_is_viewed_downloaded_looked_for_and_missing_is_all_there(tmp_path:
     assert searches == [["aare", 1, 1]]
 
 
-def test_while_metronome_is_away_it_answers_and_says_that_usage_cannot_be_told(tmp_path: Path) -> None:
+def test_while_metronome_is_down_it_responds_and_reports_usage_as_unavailable(tmp_path: Path) -> None:
     with Server(tmp_path / "data") as server, started(NAME, server, tmp_path) as url:
         assert run(f"curl -s {url}/datasets/rivers", url).startswith('{"name":"rivers"')
         done = subprocess.run(

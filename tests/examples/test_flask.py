@@ -1,4 +1,4 @@
-"""The Flask service of examples/, started by its one command, and what Metronome counts of it."""
+"""The Flask example, and what Metronome counts."""
 
 import urllib.error
 import urllib.request
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 NAME = "flask"
 
 
-def test_the_steps_of_its_readme_give_what_it_shows(tmp_path: Path) -> None:
+def test_the_steps_of_the_readme_give_the_output_that_it_shows(tmp_path: Path) -> None:
     *steps, (usage, shown) = examples(NAME)
     assert len(steps) == 3
     with running_server(tmp_path / "data") as server, started(NAME, server, tmp_path) as url:
@@ -27,7 +27,7 @@ def test_the_steps_of_its_readme_give_what_it_shows(tmp_path: Path) -> None:
         assert (told["downloads"], list(told["views"].values())) == (said["downloads"], list(said["views"].values()))
 
 
-def test_what_is_viewed_downloaded_rated_and_logged_is_all_there(tmp_path: Path) -> None:
+def test_views_downloads_ratings_and_log_records_are_counted(tmp_path: Path) -> None:
     with running_server(tmp_path / "data") as server:
         with started(NAME, server, tmp_path) as url:
             for path in ("/datasets", "/datasets/lakes", "/datasets/lakes", "/datasets/lakes.csv"):

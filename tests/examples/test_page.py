@@ -1,4 +1,4 @@
-"""The example of pages with the beacon, in a real browser, and what comes of it."""
+"""The example of pages with the beacon, in a real browser."""
 
 import subprocess
 import sys
@@ -26,7 +26,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 @in_a_browser
-async def test_a_visit_is_counted_and_shown_on_the_page_itself(server: Server, visitor: BrowserContext) -> None:
+async def test_a_visit_is_counted_and_shown_on_the_page(server: Server, visitor: BrowserContext) -> None:
     troubles: list[str] = []
     visitor.on("weberror", lambda error: troubles.append(str(error.error)))
     visitor.on(
@@ -71,7 +71,7 @@ async def test_a_visit_is_counted_and_shown_on_the_page_itself(server: Server, v
         assert troubles == []
 
 
-def test_it_says_where_there_is_no_metronome() -> None:
+def test_it_warns_if_metronome_is_unreachable() -> None:
     gone = f"http://127.0.0.1:{free_port()}"
     process = subprocess.Popen(
         [sys.executable, EXAMPLES / "page/serve.py", "--port", "0", "--metronome", gone],
@@ -83,5 +83,5 @@ def test_it_says_where_there_is_no_metronome() -> None:
     assert process.stdout.readline().startswith("the page is at http://localhost:")
     process.terminate()
     _, said = process.communicate(timeout=10)
-    assert said.startswith(f"no Metronome answers at {gone}")
-    assert said.endswith("start one with `make serve`\n")
+    assert said.startswith(f"Metronome is unreachable at {gone}")
+    assert said.endswith("start it with `make serve`\n")

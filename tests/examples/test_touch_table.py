@@ -1,4 +1,4 @@
-"""The example of a touch table, touched in a real browser, and the sessions that come of it."""
+"""The example of a touch table, in a real browser, and its sessions."""
 
 import subprocess
 import sys
@@ -56,7 +56,7 @@ async def touch(page: Page, *targets: str) -> None:
 
 
 @in_a_browser
-async def test_each_visitor_is_a_session_with_what_was_touched(server: Server, browser: Browser, key: str) -> None:
+async def test_each_visitor_is_a_session_with_its_touches(server: Server, browser: Browser, key: str) -> None:
     context = await browser.new_context(has_touch=True)
     with started("touch-table/serve.py", "--metronome", server.url, "--key", key, "--idle", "1.5") as address:
         page = await context.new_page()
@@ -93,7 +93,7 @@ async def test_each_visitor_is_a_session_with_what_was_touched(server: Server, b
 
 
 @in_a_browser
-async def test_what_is_touched_while_metronome_is_away_is_told_later_and_once(
+async def test_touches_during_an_outage_are_sent_later_and_counted_once(
     server: Server, browser: Browser, key: str
 ) -> None:
     context = await browser.new_context(has_touch=True)
@@ -124,7 +124,7 @@ async def test_what_is_touched_while_metronome_is_away_is_told_later_and_once(
     assert abs(last.replace(tzinfo=UTC).timestamp() - at) < 5
 
 
-def test_without_a_key_it_says_how_to_make_one() -> None:
+def test_without_a_key_it_exits_and_says_how_to_create_one() -> None:
     done = subprocess.run(
         [sys.executable, EXAMPLES / "touch-table/serve.py"],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""Installs the real clients that Metronome is tried with, into a folder of their own.
+"""Install the clients that Metronome is tested with, into a separate folder.
 
 ``python tests/programs/install.py FOLDER`` needs Node's npm, Debian's apt-get and dpkg-deb, and Go for Filebeat.
 Nothing is installed on the machine itself: Debian's packages are only unpacked. What is there already stays.

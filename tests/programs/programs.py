@@ -1,4 +1,4 @@
-"""The installed clients, as commands to start."""
+"""Commands that start the installed clients."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import pytest
 
 INSTALLED: Final = Path(os.environ.get("METRONOME_CLIENTS", ".cache/clients")).resolve()
-"""Where install.py has put them."""
+"""The folder that install.py installs into."""
 
 INGEST: Final = Path(__file__).parents[2] / "ingest"
 SECONDS: Final = 60.0

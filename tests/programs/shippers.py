@@ -1,4 +1,4 @@
-"""Log shippers, each run with a configuration of ingest/ for a server and with a folder of its own."""
+"""Run log shippers with the configurations of ingest/, each in its own folder."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager

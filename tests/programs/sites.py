@@ -1,4 +1,4 @@
-"""Web servers that run with a configuration of ingest/, and what their visitors do there."""
+"""Run web servers with the configurations of ingest/, and visit them."""
 
 import http.client
 import os

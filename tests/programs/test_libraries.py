@@ -1,4 +1,4 @@
-"""Clients that programs send with: each sends a known set of events, and tock shows just these."""
+"""Client libraries: the events that they send are counted exactly."""
 
 import os
 import subprocess
@@ -88,13 +88,13 @@ def views(server: Server, item: str) -> int:
 
 
 @pytest.mark.parametrize("name", CLIENTS)
-def test_what_a_client_sends_is_counted(server: Server, name: str, item: str) -> None:
+def test_events_of_a_client_are_counted(server: Server, name: str, item: str) -> None:
     said = finish(CLIENTS[name].command(server.url, port_of(server), item))
     assert views(server, item) == COUNT, said
 
 
 @pytest.mark.parametrize("name", [name for name, client in CLIENTS.items() if client.resends])
-def test_a_client_that_sends_again_is_counted_once_though_metronome_was_killed_or_stopped(
+def test_retries_of_a_client_are_counted_once_when_metronome_is_killed_or_stopped(
     tmp_path: Path, name: str, item: str
 ) -> None:
     with running_server(tmp_path / "data", forward_port=free_port()) as server:
@@ -118,7 +118,7 @@ def test_a_client_that_sends_again_is_counted_once_though_metronome_was_killed_o
 
 
 @pytest.mark.parametrize("name", [name for name, client in CLIENTS.items() if not client.resends])
-def test_what_a_client_sends_before_and_after_a_restart_is_counted(tmp_path: Path, name: str, item: str) -> None:
+def test_events_before_and_after_a_restart_are_counted(tmp_path: Path, name: str, item: str) -> None:
     with running_server(tmp_path / "data", forward_port=free_port()) as server:
         command = CLIENTS[name].command(server.url, port_of(server), item)
         finish(command)

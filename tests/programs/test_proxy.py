@@ -1,4 +1,4 @@
-"""NGINX in front of Metronome, with the file of ingest/."""
+"""NGINX as a reverse proxy, with the configuration of ingest/."""
 
 import http.client
 import urllib.parse
@@ -71,7 +71,7 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def test_what_comes_through_the_proxy_is_counted_of_whoever_asked_the_proxy(tmp_path: Path, folder: Path) -> None:
+def test_the_proxy_passes_on_the_address_of_the_client(tmp_path: Path, folder: Path) -> None:
     item, data = unique_name("item-"), tmp_path / "data"
     with running_server(data, addresses="keep", trusted_proxies="127.0.0.1") as server:
         with proxied(folder, server) as proxy:
@@ -96,13 +96,13 @@ def test_a_large_batch_passes_the_proxy(tmp_path: Path, folder: Path) -> None:
         assert sum(server.get(f"/tock/{item}.json")["views"].values()) == 5000
 
 
-def test_only_the_machine_itself_sees_the_figures_through_the_proxy(tmp_path: Path, folder: Path) -> None:
+def test_the_proxy_allows_metrics_only_from_its_own_machine(tmp_path: Path, folder: Path) -> None:
     with running_server(tmp_path / "data") as server, proxied(folder, server) as proxy:
         assert proxy.ask("GET", "/metrics") == 403
         assert proxy.ask("GET", "/metrics", sender="127.0.0.1") == 200
 
 
-def test_whoever_sends_too_fast_is_told_so_by_the_proxy_and_others_are_not(tmp_path: Path, folder: Path) -> None:
+def test_the_proxy_limits_the_request_rate_per_client(tmp_path: Path, folder: Path) -> None:
     slow = {"rate=50r/s": "rate=1r/m", "burst=200": "burst=3"}
     with running_server(tmp_path / "data") as server, proxied(folder, server, **slow) as proxy:
         assert [proxy.ask("POST", "/tick", b'{"id":"a"}') for _ in range(5)] == [204, 204, 204, 204, 429]
@@ -112,9 +112,7 @@ def test_whoever_sends_too_fast_is_told_so_by_the_proxy_and_others_are_not(tmp_p
 @pytest.mark.parametrize(
     "ship", [shippers.rsyslog_elasticsearch, shippers.syslog_ng_http, shippers.filebeat_elasticsearch]
 )
-def test_shippers_send_again_through_the_proxy_what_came_while_metronome_was_away(
-    tmp_path: Path, folder: Path, ship: shippers.Shipper
-) -> None:
+def test_shippers_retry_through_the_proxy_after_an_outage(tmp_path: Path, folder: Path, ship: shippers.Shipper) -> None:
     item = unique_name("item-")
     shipping = tmp_path / "shipping"
     shipping.mkdir()

@@ -1,4 +1,4 @@
-"""Log shippers run with the files of ingest/: tock shows just what was visited, whatever happened to Metronome."""
+"""Log shippers with the configurations of ingest/: requests are counted exactly, also when Metronome fails."""
 
 import shutil
 import urllib.request
@@ -80,7 +80,7 @@ def wait_until_counted(server: Server, item: str, views: int, folder: Path) -> N
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_what_a_shipper_reads_is_counted(server: Server, folder: Path, item: str, name: str) -> None:
+def test_lines_that_a_shipper_reads_are_counted(server: Server, folder: Path, item: str, name: str) -> None:
     with ALL[name](Place(folder, server)) as visit:
         visit(visits(item, COUNT))
         wait_until_counted(server, item, COUNT, folder)
@@ -89,7 +89,7 @@ def test_what_a_shipper_reads_is_counted(server: Server, folder: Path, item: str
 
 
 @pytest.mark.parametrize("name", RESENDING)
-def test_a_shipper_sends_again_what_was_not_answered_and_nothing_counts_twice(
+def test_a_shipper_retries_unacknowledged_lines_and_nothing_counts_twice(
     tmp_path: Path, folder: Path, item: str, name: str
 ) -> None:
     with running_server(tmp_path / "data") as server:
@@ -105,7 +105,7 @@ def test_a_shipper_sends_again_what_was_not_answered_and_nothing_counts_twice(
 
 
 @pytest.mark.parametrize("name", POSITIONS)
-def test_what_is_read_once_more_counts_once(server: Server, folder: Path, item: str, name: str) -> None:
+def test_lines_that_are_read_again_count_once(server: Server, folder: Path, item: str, name: str) -> None:
     for times in (1, 2):
         with RESENDING[name](Place(folder, server)) as visit:
             visit(visits(item, COUNT))
@@ -125,7 +125,7 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, s
 
 
 @pytest.mark.parametrize("name", KEYED)
-def test_a_shipper_with_a_key_is_let_in(locked: tuple[Server, str], folder: Path, item: str, name: str) -> None:
+def test_a_shipper_with_a_key_is_accepted(locked: tuple[Server, str], folder: Path, item: str, name: str) -> None:
     server, key = locked
     with RESENDING[name](Place(folder, server, key)) as visit:
         visit(visits(item, COUNT))
@@ -133,7 +133,7 @@ def test_a_shipper_with_a_key_is_let_in(locked: tuple[Server, str], folder: Path
 
 
 @pytest.mark.parametrize("name", PATIENT)
-def test_without_a_key_a_shipper_is_refused_and_keeps_what_it_has(
+def test_without_a_key_a_shipper_is_rejected_and_keeps_its_lines(
     locked: tuple[Server, str], folder: Path, item: str, name: str
 ) -> None:
     server, key = locked
@@ -145,7 +145,7 @@ def test_without_a_key_a_shipper_is_refused_and_keeps_what_it_has(
         wait_until_counted(server, item, COUNT, folder)
 
 
-def test_without_a_key_rsyslog_is_refused_and_writes_down_what_it_could_not_send(
+def test_without_a_key_rsyslog_is_rejected_and_writes_unsent_lines_to_a_file(
     locked: tuple[Server, str], folder: Path, item: str
 ) -> None:
     server, _ = locked
@@ -158,7 +158,7 @@ def test_without_a_key_rsyslog_is_refused_and_writes_down_what_it_could_not_send
 
 
 @pytest.mark.parametrize("name", RESENDING)
-def test_what_comes_while_the_spool_is_full_is_sent_again_and_counted_once(
+def test_lines_sent_while_the_spool_is_full_are_retried_and_counted_once(
     tmp_path: Path, folder: Path, item: str, name: str
 ) -> None:
     store = f"http://127.0.0.1:{free_port()}"

@@ -1,4 +1,4 @@
-"""Configurations of ingest/ for programs that cannot be had here: their syntax, and that they fit the rest."""
+"""Configurations of ingest/ for programs that are not available in the build environment: syntax and settings."""
 
 import re
 import tomllib
@@ -45,18 +45,18 @@ def read_fluentd(text: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name != "logstash/pipelines.yml"])
-def test_each_configuration_says_how_it_buffers_resends_and_authenticates(name: str) -> None:
+def test_every_configuration_describes_buffering_retries_and_authentication(name: str) -> None:
     head = read(name).partition("\n\n")[0]
     assert [fact for fact in FACTS if f"# {fact}: " not in head] == []
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_each_setting_that_a_configuration_names_is_one(name: str) -> None:
+def test_settings_named_in_configurations_exist(name: str) -> None:
     named = set(re.findall(rf"{ENV_PREFIX}([A-Z_]+)", read(name))) - {"KEY"}
     assert named <= {field.upper() for field in Settings.model_fields}
 
 
-def test_fluent_bit_sends_all_that_it_reads_and_waits_for_acknowledgements(tmp_path: Path) -> None:
+def test_fluent_bit_sends_all_lines_and_waits_for_acknowledgements(tmp_path: Path) -> None:
     lines = [line.strip(" -") for line in read_yaml(read("fluent-bit/fluent-bit.yaml"), tmp_path)]
     for tag in ("events", "access"):
         assert f"tag: {tag}" in lines
@@ -67,13 +67,13 @@ def test_fluent_bit_sends_all_that_it_reads_and_waits_for_acknowledgements(tmp_p
     assert len(set(databases)) == 2
 
 
-def test_compose_opens_the_door_that_fluent_bit_sends_to(tmp_path: Path) -> None:
+def test_compose_opens_the_port_that_fluent_bit_sends_to(tmp_path: Path) -> None:
     lines = [line.strip(" -") for line in read_yaml((INGEST.parent / "docker-compose.yml").read_text(), tmp_path)]
     assert f"{ENV_PREFIX}FORWARD_PORT: 24224" in lines
     assert "./ingest/fluent-bit/fluent-bit.yaml:/fluent-bit/etc/fluent-bit.yaml:ro" in lines
 
 
-def test_fluentd_waits_for_acknowledgements_and_buffers_less_than_a_frame_may_hold() -> None:
+def test_fluentd_waits_for_acknowledgements_and_its_chunks_fit_into_a_frame() -> None:
     match = read_fluentd(read("fluentd/fluent.conf"))["match access"]
     assert (match["require_ack_response"], match["buffer tag"]["retry_forever"]) == ("true", "true")
     limit = int(match["buffer tag"]["chunk_limit_size"].removesuffix("m")) * 2**20
@@ -91,7 +91,7 @@ def test_logstash_keeps_its_queue_on_disk_and_prepares_no_indices(tmp_path: Path
         assert line in text
 
 
-def test_vector_names_each_line_and_keeps_it_on_disk() -> None:
+def test_vector_assigns_ids_to_lines_and_buffers_on_disk() -> None:
     found = tomllib.loads(read("vector/vector.toml"))
     known = {*found["sources"], *found["transforms"]}
     assert {name for part in ("transforms", "sinks") for one in found[part].values() for name in one["inputs"]} <= known
