@@ -1,4 +1,4 @@
-"""What docs/protocols.md says of each protocol is what the protocol does."""
+"""docs/protocols.md lists the fields, addresses and sections of each protocol."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -24,21 +24,21 @@ from tests.protocols.forward.parsing import parse_frame
 
 PAGE: Final = "docs/protocols.md"
 READ_LIKE: Final = {"Forward": "Elasticsearch"}
-"""Protocols whose records are read as those of another are."""
+"""Protocols whose records are parsed as those of another protocol."""
 HEADERS: Final = {"User-Agent": "Mozilla/5.0", "Referer": "https://example.org/page", "Accept-Language": "de"}
-ARRIVAL: Final = "2026-11-22T10:00:00.000Z"
+RECEIVED_AT: Final = "2015-01-22T10:00:00.000Z"
 
 
 def request(body: bytes = b"", path: str = "", query: str = "", content_type: str = "") -> Request:
     method = "POST" if body else "GET"
-    identities = generate_event_ids()
+    event_ids = generate_event_ids()
     return Request(
-        body, content_type, 10, method, path, query, HEADERS, "203.0.113.9", ARRIVAL, identities, is_trusted=True
+        body, content_type, 10, method, path, query, HEADERS, "203.0.113.9", RECEIVED_AT, event_ids, is_trusted=True
     )
 
 
-def fields_of(dialect: Protocol, asked: Request) -> Mapping[str, Any]:
-    return only_event(dialect.parse(asked).events).fields
+def fields_of(protocol: Protocol, sent: Request) -> Mapping[str, Any]:
+    return only_event(protocol.parse(sent).events).fields
 
 
 def only_event(events: Iterable[ParsedEvent]) -> Event:
@@ -48,7 +48,7 @@ def only_event(events: Iterable[ParsedEvent]) -> Event:
 
 
 def described(heading: str) -> set[str]:
-    """Return the fields that a protocol's table names; those that end in dots stand for all that begin so."""
+    """Return the fields in a protocol's table; a name that ends in dots stands for all that begin like it."""
     return first_cells(section(PAGE, heading)) | first_cells(section("docs/api.md", "What an event may hold"))
 
 
@@ -64,16 +64,16 @@ TRACKED: Final = orjson.dumps(
         "value": 2,
         "userId": "u",
         "sessionId": "s",
-        "createdOn": "2026-11-22T09:00:00Z",
+        "createdOn": "2015-01-22T09:00:00Z",
     }
 )
 
-SESSION: Final = sessions.Session("hall", "2026-11-22T09:00:00.000Z", "2026-11-22T10:00:00.000Z")
-CLICK: Final = sessions.SessionAction("click", '{"id":"x"}', "2026-11-22T09:30:00.000Z")
-SYSLOG: Final = b'<165>1 2026-11-22T10:00:00Z host app 7 ID [e@32473 room="hall"] it rains'
+SESSION: Final = sessions.Session("hall", "2015-01-22T09:00:00.000Z", "2015-01-22T10:00:00.000Z")
+CLICK: Final = sessions.SessionAction("click", '{"id":"x"}', "2015-01-22T09:30:00.000Z")
+SYSLOG: Final = b'<165>1 2015-01-22T10:00:00Z host app 7 ID [e@32473 room="hall"] it rains'
 HIT: Final = b'{"remote_addr":"203.0.113.9","request":"GET /a.csv HTTP/1.1","status":"200","request_time":1}'
 BULK: Final = b'{"create":{}}\n' + HIT
-FRAME: Final = packb(["app.access", 1763805600, {"message": "it rains"}])
+FRAME: Final = packb(["app.access", 1421919000, {"message": "it rains"}])
 
 EXAMPLES: Final = {
     "Pixel": fields_of(pixel, request(query="id=x&event=view")),
@@ -97,7 +97,7 @@ EXAMPLES: Final = {
     "Elasticsearch": fields_of(elasticsearch, request(BULK, path="/_bulk")),
     "Syslog": {
         name: value
-        for name, value in parse_message(SYSLOG, ARRIVAL, "", IngestConfig()).fields.items()
+        for name, value in parse_message(SYSLOG, RECEIVED_AT, "", IngestConfig()).fields.items()
         if name != "room"
     },
     "Forward": only_event(parse_frame(FRAME)).fields,
