@@ -133,9 +133,9 @@ def _split_quoted(line: str) -> list[str]:
     """Split a line with values in quotes, as servers other than IIS write them; empty if it cannot be split."""
     parts: list[str] = []
     at = 0
-    while found := _QUOTED_COLUMN_PATTERN.match(line, at):
-        parts.append(found[2] if found[1] is None else found[1].replace('""', '"'))
-        at = found.end()
+    while match := _QUOTED_COLUMN_PATTERN.match(line, at):
+        parts.append(match[2] if match[1] is None else match[1].replace('""', '"'))
+        at = match.end()
     return parts if at == len(line) else []
 
 
@@ -152,12 +152,12 @@ def _set_target(fields: dict[str, Any], values: dict[str, str]) -> None:
 
 
 @lru_cache(maxsize=4096)
-def _parse_timestamp(moment: str) -> str:
+def _parse_timestamp(text: str) -> str:
     try:
-        return parse_timestamp(moment)
+        return parse_timestamp(text)
     except Malformed:
         raise Malformed(
-            f"invalid date and time {moment[:40]!r}: expected values such as 2015-05-17 and 10:05:03"
+            f"invalid date and time {text[:40]!r}: expected values such as 2015-05-17 and 10:05:03"
         ) from None
 
 
@@ -171,16 +171,16 @@ def _decode_cloudfront_user_agent(agent: str) -> str:
     return unquote(once, errors=DECODE_ERRORS) if "%20" in once else once
 
 
-def _parse_iis_duration(taken: str) -> float | None:
+def _parse_iis_duration(text: str) -> float | None:
     # IIS writes milliseconds; servers that follow the draft write seconds with a fraction.
-    if "." in taken:
-        return _parse_seconds(taken)
-    return int(taken) if taken.isascii() and taken.isdigit() and len(taken) <= _MAX_DIGITS else None
+    if "." in text:
+        return _parse_seconds(text)
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS else None
 
 
-def _parse_seconds(taken: str) -> float | None:
+def _parse_seconds(text: str) -> float | None:
     try:
-        return seconds_to_milliseconds(float(taken))
+        return seconds_to_milliseconds(float(text))
     except ValueError:
         return None
 
