@@ -23,7 +23,7 @@ USER_AGENT: Final = (
 """By default, it identifies itself as headless, which counts as a robot."""
 FLAGS: Final = (
     f"--user-agent={USER_AGENT}",
-    # Hosts with names, of which a page's own may begin with www.
+    # Host names, so that a page can have one with www.
     "--host-resolver-rules=MAP site.test 127.0.0.1, MAP www.site.test 127.0.0.1",
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -53,7 +53,7 @@ async def launch_browser(chromium: Path) -> AsyncIterator[Browser]:
         browser = await playwright.chromium.launch(
             executable_path=chromium,
             args=FLAGS,
-            # Pages that one comes back to are restored as they were, as in any browser that people use.
+            # Restore pages from the back/forward cache, as browsers of users do.
             ignore_default_args=["--disable-back-forward-cache"],
         )
         try:
@@ -97,17 +97,17 @@ async def close_tab(page: Page) -> None:
 
 
 def count_events(server: Server, by: str, **where: str) -> GroupCounts:
-    """Return how many events a server's store has in each group that its answers would count.
+    """Return the number of events in each group.
 
     Args:
-        server: is asked.
-        by: fields, with commas between.
-        where: fields and their values.
+        server: the server to query.
+        by: fields to group by, separated by commas.
+        where: filters: fields and their values.
 
     """
     filters = "".join(f"&{name}={quote(value, safe='')}" for name, value in where.items())
     answer = server.get(f"/query?by={by}&limit=0{filters}")
-    # A field that no event has had yet is none that can be asked for.
+    # The server rejects fields that no event has had yet.
     return {tuple(row[:-1]): row[-1] for row in answer.get("rows", ())}
 
 
@@ -128,7 +128,7 @@ def _count_shipped(server: Server, where: Mapping[str, str]) -> GroupCounts:
 async def poll_until(observe: Any, condition: Any, limit: float = ARRIVAL_TIMEOUT_SECONDS) -> Any:
     """Observe until the condition holds or the time is over; return the last observation."""
     deadline = time.monotonic() + limit
-    while not condition(seen := observe()) and time.monotonic() < deadline:  # noqa: ASYNC110  # only asking tells
+    while not condition(seen := observe()) and time.monotonic() < deadline:  # noqa: ASYNC110  # polls a server
         await asyncio.sleep(POLL_SECONDS)
     return seen
 

@@ -13,13 +13,13 @@ HTML: Final = "text/html; charset=utf-8"
 
 @dataclass(frozen=True, slots=True)
 class SitePage:
-    """What is answered at a path.
+    """The response at a path.
 
     Attributes:
-        body: of the answer.
-        kind: its content type.
-        headers: more of them.
-        delay: seconds until it is answered.
+        body: the response's body.
+        content_type: its content type.
+        headers: further headers.
+        delay: seconds before the response.
 
     """
 
@@ -31,12 +31,12 @@ class SitePage:
 
 @dataclass(slots=True)
 class StaticSite:
-    """A site that is being served.
+    """A running site.
 
     Attributes:
-        port: of the loopback, where it is.
-        pages: by their paths; more may be added at any time.
-        cookies: those that came with requests.
+        port: port on the loopback interface.
+        pages: pages by path; pages can be added at any time.
+        cookies: the cookies of requests.
 
     """
 
@@ -46,16 +46,16 @@ class StaticSite:
 
     @property
     def url(self) -> str:
-        """The site's address."""
+        """The site's URL."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
     def other_host_url(self) -> str:
-        """The same site under the name of another host."""
+        """The same site under another host name."""
         return f"http://localhost:{self.port}"
 
     def add_page(self, path: str, body: str = "", head: str = "", title: str = "A page", **headers: str) -> str:
-        """Put a page of HTML at a path, and return its address."""
+        """Add an HTML page and return its URL."""
         text = f"<!doctype html><html lang=en><head><meta charset=utf-8><title>{title}</title>{head}</head>"
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         self.pages[path] = SitePage(f"{text}<body>{body}</body></html>", headers=named)
@@ -84,7 +84,7 @@ def running_site() -> Iterator[StaticSite]:
             self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Do not log requests."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
         listening.daemon_threads = True

@@ -29,21 +29,21 @@ def tock(server: Server, item: str) -> dict[str, dict[str, int]]:
 
 
 async def open_page(visitor: BrowserContext, address: str, **options: str) -> Page:
-    """Open a page in a new tab, and wait until the beacon has begun."""
+    """Open a page in a new tab, and wait until the beacon has started."""
     page = await visitor.new_page()
-    await page.goto(address, **options)  # type: ignore[arg-type]  # options are those of goto
+    await page.goto(address, **options)  # type: ignore[arg-type]  # options of goto
     return page
 
 
 async def click_away(page: Page, selector: str) -> None:
-    """Follow a link in a new tab, as with the control key, and close that."""
+    """Follow a link into a new tab by a click with the control key, and close the tab."""
     async with page.context.expect_page() as opened:
         await page.click(selector, modifiers=["Control"])
     await (await opened.value).close()
 
 
 async def go_back(page: Page, path: str, steps: int = 1) -> None:
-    """Go back in a tab's history, to a page at *path*. Playwright's own way waits for it to be loaded again."""
+    """Go back in a tab's history to *path*. Playwright's `go_back` waits for a load, which a restored page lacks."""
     await page.evaluate(f"history.go(-{steps})")
     assert await poll_until(lambda: urlsplit(page.url).path, lambda seen: seen == path) == path
 
@@ -78,7 +78,7 @@ async def test_every_event_of_a_visit_is_counted(
     views, referers = {today(): 1}, {"example.org/a": 1}
     assert tock(server, item) == {"views": views, "downloads": {"csv": 2, "kml": 1}, "referers": referers}
     assert tock(server, f"{item}-other") == {"views": {}, "downloads": {"csv": 1}, "referers": {}}
-    # Nobody came from elsewhere to the second one.
+    # The second page has no external referrer.
     assert tock(server, following) == {"views": views, "downloads": {}, "referers": {}}
     assert count_events(server, "id,title,url,channel", event="view", **mine) == {
         (item, "Rivers", f"{address}?utm_source=letter", "campaign"): 1,
@@ -104,7 +104,7 @@ async def test_every_event_of_a_visit_is_counted(
     assert site.cookies == []
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # waits for events and heartbeats
 @pytest.mark.parametrize(
     ("how", "where"),
     [
@@ -144,7 +144,7 @@ async def test_the_item_is_that_of_the_tag_or_the_meta_tag_or_the_path(
     named = f"<meta name='metronome-id' content='{item}/meta'>"
     for path, head, expected in (
         ("/a", beacon_tag(server, id=f"{item}/tag") + named, f"{item}/tag"),
-        # The tag stands before what names the item.
+        # The script tag precedes the meta tag.
         ("/b", beacon_tag(server, "async") + named, f"{item}/meta"),
         (f"/{item}/caf%C3%A9/", beacon_tag(server), f"/{item}/café/"),
         (f"/{item}/100%", beacon_tag(server), f"/{item}/100%"),
@@ -162,11 +162,11 @@ async def test_navigations_within_a_page_are_views(
     named = f"<meta name='metronome-id' content='{item}-1'>"
     page = await open_page(visitor, site.add_page(f"/{item}/1", head=named + beacon_tag(server)))
     for script in (
-        # It names its item after its address, as frameworks do.
+        # Sets its item after its URL, as frameworks do.
         f"history.pushState(null, '', '2'); document.querySelector('meta[name=metronome-id]').content = '{item}-2'",
-        # This one forgets to: what was another page's is not taken for its own.
+        # Does not set its item: the previous page's must not be used.
         f"history.pushState(null, '', '/{item}/3?a=1')",
-        # Neither of these is another page.
+        # Changes of query and fragment are not navigations.
         f"history.pushState(null, '', '/{item}/3?a=2'); history.replaceState(null, '', '#top'); location.hash = 'end'",
         f"history.replaceState({{deep: 1}}, '', '/{item}/4')",
     ):
@@ -187,7 +187,7 @@ async def test_a_page_restored_by_the_back_button_is_viewed_again(
     await page.evaluate("window.same = true")
     await page.goto(site.add_page(f"/{item}/other"))
     await go_back(page, f"/{item}")
-    # It was not loaded again but restored as it was.
+    # The page was restored from the cache, not loaded again.
     await page.wait_for_function("window.same === true")
     await page.wait_for_timeout(200)
     await close_tab(page)
@@ -195,13 +195,13 @@ async def test_a_page_restored_by_the_back_button_is_viewed_again(
     assert server.get(f"/query?metrics=min:TTFB,count:LCP&id={item}")["rows"] == [[0, 2]]
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # waits for events and heartbeats
 async def test_heartbeats_measure_the_time_on_a_page(
     server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
     page = await open_page(visitor, site.add_page(f"/{item}", head=beacon_tag(server, id=item, heartbeat="0.5")))
     await page.wait_for_timeout(1800)
-    # The page breaks down and says nothing as it goes: what is known until then counts.
+    # The page crashes without its closing events: the events before count.
     beats = await poll_until(
         lambda: count_events(server, "event", id=item, event="heartbeat").get(("heartbeat",), 0), lambda n: n >= 3
     )
@@ -213,7 +213,7 @@ async def test_heartbeats_measure_the_time_on_a_page(
     assert longer > stay["p50"]
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # waits for events and heartbeats
 async def test_heartbeats_stop_while_the_visitor_is_inactive(
     server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
@@ -241,7 +241,7 @@ async def test_hosts_with_and_without_www_are_the_same_site(
     stay = "<script>addEventListener('click', (event) => event.preventDefault())</script>"
     site.add_page(f"/{item}", links + stay, beacon_tag(server, id=item))
     page = await open_page(visitor, f"{with_www}/{item}", referer=f"{without}/before")
-    # Such a page, over plain HTTP, lacks much of what browsers have for others.
+    # Over plain HTTP, pages lack many browser features.
     assert not await page.evaluate("isSecureContext")
     await page.click("#same")
     await page.click("#other")
@@ -292,7 +292,7 @@ async def test_data_url_names_another_server(
 async def test_events_are_sent_to_the_url_of_the_tag(
     server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
-    # Behind a proxy, Metronome may be at a path of another server.
+    # Behind a proxy, Metronome can be at a path of another server.
     site.pages["/stats/metronome.js"] = Served(
         await (await visitor.request.get(f"{server.url}/metronome.js")).text(), "text/javascript"
     )

@@ -49,13 +49,13 @@ CLICK: Final = """
 
 
 async def clicked(server: Server, site: StaticSite, visitor: BrowserContext, item: str, links: dict[str, str]) -> Page:
-    """Open a page with links, each beside the name of its case, click all of them, and leave it."""
+    """Open a page with links, click each of them, and close the page."""
     stay = "<script>addEventListener('click', (event) => event.preventDefault())</script>"
     body = stay + "".join(f"<div data-case='{name}'>{link}</div>" for name, link in links.items())
     page = await visitor.new_page()
     head = beacon_tag(server, id=item, off="vitals views", heartbeat="0")
     await page.goto(site.add_page(f"/{item}", body, head))
-    # Each link names its case as the item that it is about.
+    # Each link has its case as its item.
     await page.evaluate(
         "for (const each of document.querySelectorAll('[data-case] :is(a, area, button)'))"
         " each.dataset.id = each.closest('[data-case]').dataset.case"
@@ -108,7 +108,7 @@ async def test_only_mouse_buttons_that_follow_a_link_count(
     await page.click("a", button="right")
     await page.focus("a")
     await page.keyboard.press("Enter")
-    # Neither an element's own document nor a handler that keeps clicks to itself hides them.
+    # Clicks in a shadow root, or stopped by a handler, count.
     await page.evaluate(
         "document.querySelector('#host').attachShadow({mode: 'open'}).innerHTML = '<a href=/x.kml>in the shadow</a>';"
         "document.querySelector('a').addEventListener('click', (event) => event.stopImmediatePropagation())"

@@ -12,7 +12,7 @@ from tests.browser.sites import StaticSite
 from tests.docs.pages import section
 from tests.servers import Server
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]  # loads pages and waits for events
 
 LEAVING: Final = {"timing": 1, "heartbeat": 1}
 SIGNALS: Final = {
@@ -23,12 +23,12 @@ SIGNALS: Final = {
 
 
 async def watched(visitor: BrowserContext) -> tuple[Page, list[str]]:
-    """Return a new tab, and where its errors and complaints gather."""
+    """Return a new tab and a list of its errors and console messages."""
     page, troubles = await visitor.new_page(), []
     page.on("pageerror", lambda error: troubles.append(str(error)))
     page.on(
         "console",
-        # Each browser asks by itself for a picture that no page here has.
+        # Browsers request a favicon, which the site does not have.
         lambda said: (
             troubles.append(said.text)
             if said.type in {"error", "warning"} and "favicon" not in said.location["url"]
@@ -62,7 +62,7 @@ async def test_a_visitor_with_a_privacy_signal_is_counted_without_storage_and_he
 async def test_nothing_is_stored_and_no_cookie_is_set_or_sent(
     server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
-    # One that the page's own site has set does not go to Metronome.
+    # A cookie of the page's site is not sent to Metronome.
     await visitor.add_cookies([{"name": "a", "value": "b", "url": server.url}])
     sent: list[dict[str, str]] = []
     page = await visitor.new_page()
@@ -129,7 +129,7 @@ async def test_it_works_under_a_strict_content_security_policy(
     await close_tab(page)
     await wait_for_events(server, {"view": 1, "download": 1, **LEAVING}, id=item)
     assert troubles == []
-    # The server knows that a browser speaks, whatever it was told of where it came from.
+    # The server recognizes a browser, whatever Origin it sends.
     assert server.get(f"/query?metrics=visitors&id={item}")["rows"] == [[1]]
 
 
@@ -144,7 +144,7 @@ async def test_a_policy_that_blocks_sending_causes_no_errors(
     assert await page.evaluate("metronome.tick({event: 'unheard'})") is None
     await close_tab(page)
     assert troubles
-    # The browser says so; no error of the page's own comes of it.
+    # The browser reports the violation; the page has no error.
     assert all("Content Security Policy" in each for each in troubles)
     assert count_events(server, "event", id=item) == {}
 
@@ -230,7 +230,7 @@ async def test_the_number_of_errors_is_limited_per_message_and_per_page(
     address = site.add_page(f"/{item}", "<p>Text</p><img src=/none.png>", beacon_tag(server, id=item))
     page = await visitor.new_page()
     await page.goto(address)
-    # A picture that cannot be loaded is no error of a script.
+    # An image that fails to load is not a script error.
     await page.evaluate("new Promise((done) => document.images[0].onerror = done, document.images[0].src = '/no.png')")
     throwing = "setTimeout(() => {{ throw new RangeError('{0}') }})"
     await page.evaluate(";".join(throwing.format("again") for _ in range(9)))
@@ -269,7 +269,7 @@ async def test_a_page_in_the_background_is_not_a_view(
     await pages[0].evaluate("show()")
     for page in pages:
         await close_tab(page)
-    # What was painted while nobody looked says nothing of how fast the page is.
+    # Paint times of a hidden page are not web vitals.
     await wait_for_events(server, {"view": 1, **LEAVING}, id=f"{item}-seen")
     answer = server.get(f"/query?metrics=count:FCP,count:TTFB&id={item}-seen")
     assert count_events(server, "event", id=f"{item}-unseen") == {}

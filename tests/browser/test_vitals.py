@@ -16,7 +16,7 @@ from tests.browser.sites import SitePage as Served
 from tests.browser.sites import StaticSite
 from tests.servers import Server
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]  # loads pages and waits for events
 
 MAJOR: Final = "6"
 FOLDER: Final = Path(__file__).parents[2] / ".cache" / f"web-vitals-{MAJOR}"
@@ -25,12 +25,12 @@ MEASURES: Final = ("TTFB", "FCP", "LCP", "CLS", "INP")
 LOADED: Final = "navigate"
 RESTORED: Final = "back-forward-cache"
 ROUNDING: Final = {"CLS": 0.0001}
-"""How far two measures may lie apart; other ones a millisecond, as the beacon sends whole ones."""
+"""Maximum differences; for other metrics 1 ms, because the beacon rounds to milliseconds."""
 
 
 @pytest.fixture(scope="session")
 def library() -> str:
-    """The text of npm's library, installed once into ``.cache``."""
+    """Return the source of the npm library, installed once into ``.cache``."""
     script = FOLDER / "node_modules/web-vitals/dist/web-vitals.iife.js"
     if not script.exists():
         try:
@@ -58,7 +58,7 @@ TELLING: Final = """
             metronome.tick({event: 'theirs', measure: name, value, navigation: navigationType}));
     }
 """
-"""What has the library tell Metronome what it measures, beside the beacon."""
+"""Sends the library's metrics to Metronome, in addition to the beacon's."""
 
 BUSY: Final = "const busy = (ms) => { const end = performance.now() + ms; while (performance.now() < end); };"
 SHIFTING: Final = """
@@ -75,7 +75,7 @@ async def nothing(page: Page) -> None:
 
 
 async def jumping(page: Page) -> None:
-    """Have the content jump: two bursts, and then one that goes on for longer than a burst counts."""
+    """Shift the layout in two bursts, and in one that is longer than a session window."""
     await page.evaluate(
         f"{SHIFTING}; grow(40, 50); grow(80, 500); grow(30, 1800);"
         "for (let n = 0; n < 8; n++) grow(20 + n, 3000 + 800 * n)"
@@ -84,7 +84,7 @@ async def jumping(page: Page) -> None:
 
 
 async def jumping_when_clicked(page: Page) -> None:
-    """Have the content jump because somebody clicked, which is no shift; and once without."""
+    """Shift the layout after a click, which does not count, and once without one."""
     await page.evaluate(f"{SHIFTING}; document.querySelector('button').onclick = () => grow(90, 20)")
     await page.click("button")
     await page.wait_for_timeout(700)
@@ -93,7 +93,7 @@ async def jumping_when_clicked(page: Page) -> None:
 
 
 async def growing(page: Page) -> None:
-    """Show something larger later."""
+    """Show a larger element later."""
     await page.evaluate(
         "setTimeout(() => document.body.insertAdjacentHTML('beforeend', `<h1>${'Large text '.repeat(60)}</h1>`), 400)"
     )
@@ -113,7 +113,7 @@ async def clicking(page: Page) -> None:
 
 
 async def clicking_often(page: Page) -> None:
-    """Click so often that the slowest one no longer counts."""
+    """Click so often that the slowest click is ignored as an outlier."""
     await page.evaluate(
         f"{BUSY}; let n = 0; const slow = {{7: 500, 20: 120, 40: 80}};"
         "document.querySelector('button').onclick = () => busy(slow[n++] || 0)"
@@ -122,7 +122,7 @@ async def clicking_often(page: Page) -> None:
     assert box is not None
     for _ in range(60):
         await page.mouse.click(box["x"] + 5, box["y"] + 5)
-        # The next one must not wait for this one.
+        # The next click must not wait for this one.
         await page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
     assert await page.evaluate("performance.interactionCount") == 60
     await page.wait_for_timeout(400)
@@ -136,7 +136,7 @@ SAID: Final = {
     "jumping": set(MEASURES) - {"INP"},
     "growing": set(MEASURES) - {"INP"},
 }
-"""What is measured where not all is."""
+"""The metrics of cases that have not all of them."""
 
 
 def served(server: Server, site: StaticSite, item: str, library: str, **more: float) -> str:
@@ -157,7 +157,7 @@ def theirs(server: Server, item: str, navigation: str) -> dict[str, float]:
 
 
 def ours(server: Server, item: str, *, restored: bool) -> dict[str, float]:
-    """Return what the beacon has measured; a page that was restored is known by its time to the first byte, 0."""
+    """Return the beacon's metrics; a restored page has a TTFB of 0."""
     where = "TTFB<0.5" if restored else "TTFB>=0.5"
     metrics = ",".join(f"avg:{name},count:{name}" for name in MEASURES)
     (row,) = server.get(f"/query?metrics={metrics}&id={item}&event=timing&{where}")["rows"]
@@ -186,7 +186,7 @@ async def test_web_vitals_match_those_of_the_library(
     assert found["TTFB"] >= 150
     measured = ours(server, item, restored=False)
     assert_alike(measured, found)
-    # Comparing is worth something only if there was something to compare.
+    # Make sure that there is something to compare.
     assert (measured["CLS"] > 0) == what.startswith("jumping")
     assert measured.get("INP", 0) >= {"clicking": 170, "clicking_often": 120}.get(what, 0)
     assert measured.get("INP", 0) < {"clicking_often": 500}.get(what, 5000)
@@ -216,5 +216,5 @@ async def test_a_restored_page_is_measured_again(
 
 def _told(server: Server, item: str, navigation: str) -> dict[str, float]:
     server.wait_until_shipped()
-    # Nothing is answered of what no event has had yet.
+    # The server has no result for fields that no event has had yet.
     return theirs(server, item, navigation) if count_events(server, "event", id=item, event="theirs") else {}

@@ -22,7 +22,7 @@ from tests.browser.sites import SitePage as Served
 from tests.browser.sites import StaticSite
 from tests.servers import Server, running_server
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]  # loads pages and waits for events
 
 LEAVING: Final = {"timing": 1, "heartbeat": 1}
 WAITING: Final = "Object.keys(localStorage).filter((key) => key.startsWith('metronome '))"
@@ -44,7 +44,7 @@ TROUBLES: Final = {
 
 @pytest.fixture
 def own(tmp_path: Path) -> Iterator[Server]:
-    """A server that the test may kill."""
+    """Return a server that the test may kill."""
     with running_server(tmp_path / "data") as running:
         yield running
 
@@ -112,13 +112,13 @@ async def test_a_server_that_is_killed_and_restarted_receives_every_event_once(
         await page.evaluate(f"metronome.tick({{event: 'away', n: {n}}})")
         await wait_for(page, n)
     own.start()
-    # Nobody tells the page: it tries again by itself.
+    # The page gets no signal: it retries by itself.
     await wait_for(page, 0)
     await wait_for_events(own, {"view": 1, "away": 2}, id=item)
     own.kill()
     await page.evaluate("metronome.tick({event: 'away', n: 3})")
     await wait_for(page, 1)
-    # It knows that the server is away, so that nothing is given to a beacon whose fate nobody hears of.
+    # The page knows that the server is down and does not use sendBeacon, whose result is unknown.
     await close_tab(page)
     again = await visitor.new_page()
     own.start()
@@ -158,7 +158,7 @@ async def test_unsent_events_are_kept_while_requests_fail(
     await first.goto(address)
     await wait_for(first, 1)
     await close_tab(first)
-    # The next page tries what waits, and learns by it that its own events had better wait, too.
+    # The next page retries stored events and, when that fails, stores its own.
     second = await visitor.new_page()
     async with second.expect_event("requestfailed"):
         await second.goto(address)
@@ -192,7 +192,7 @@ async def test_offline_tabs_neither_lose_nor_duplicate_events(
     server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
     address = site.add_page(f"/{item}", "<p>Text</p>", beacon_tag(server, id=item))
-    # Even what happens in several tabs at the very same time is kept apart.
+    # Events at the same time in several tabs are stored separately.
     await visitor.add_init_script(f"Date.now = () => {time.time() * 1000:.0f}")
     pages = [await visitor.new_page() for _ in range(3)]
     for page in pages:
@@ -205,7 +205,7 @@ async def test_offline_tabs_neither_lose_nor_duplicate_events(
         await wait_for(pages[0], 3 * (turn + 1))
     await close_tab(pages.pop())
     await wait_for(pages[0], 7)
-    # Both of them send whatever waits, at the same time.
+    # Both tabs send all stored events at the same time.
     await visitor.set_offline(offline=False)
     await wait_for(pages[0], 0)
     await wait_for_events(server, {"view": 3, "away": 6, **LEAVING}, id=item)
@@ -296,7 +296,7 @@ async def test_more_events_than_a_browser_sends_at_once_arrive(
         "metronome.tick({event: 'huge', text: '語'.repeat(100_000)})"
     )
     await close_tab(page)
-    # As much as the browser takes goes out as the page closes.
+    # The browser sends as much as it allows when the page closes.
     assert await poll_until(lambda: count_events(server, "event", id=item, event="many"), bool)
     other = await visitor.new_page()
     await other.goto(site.add_page(f"/{item}/next", head=beacon_tag(server, id=f"{item}-next")))

@@ -12,7 +12,7 @@ import pytest
 from tests.examples.services import examples, run, started
 from tests.servers import Server, running_server
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow  # starts a service and a server
 
 NAME = "fastapi"
 

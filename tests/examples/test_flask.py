@@ -11,7 +11,7 @@ from tests.examples.services import examples, run, started
 from tests.examples.test_fastapi import wait_for
 from tests.servers import running_server
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow  # starts a service and a server
 
 NAME = "flask"
 

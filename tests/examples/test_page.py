@@ -13,7 +13,7 @@ from tests.browser.chromium import close_tab, require_chromium, wait_for_events
 from tests.examples.running import EXAMPLES, started
 from tests.servers import Server, free_port, running_server
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow  # starts a service and a server
 
 in_a_browser = pytest.mark.asyncio(loop_scope="session")
 

@@ -17,7 +17,7 @@ from tests.examples.running import EXAMPLES, started
 from tests.installations import create_key
 from tests.servers import Server, running_server
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow  # starts a service and a server
 
 in_a_browser = pytest.mark.asyncio(loop_scope="session")
 

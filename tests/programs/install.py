@@ -1,7 +1,7 @@
 """Install the clients that Metronome is tested with, into a separate folder.
 
 ``python tests/programs/install.py FOLDER`` needs Node's npm, Debian's apt-get and dpkg-deb, and Go for Filebeat.
-Nothing is installed on the machine itself: Debian's packages are only unpacked. What is there already stays.
+Nothing is installed system-wide: Debian packages are only unpacked. Existing installations are kept.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ PYTHON: Final[Mapping[str, Sequence[str]]] = {
     "opensearch": ("opensearch-py==3.2.0",),
     "fluent": ("fluent-logger==0.11.1",),
 }
-"""Each into a folder of its own, since there are several of one name."""
+"""Installed into separate folders: several packages have the same name."""
 
 NODE: Final = (
     "@elastic/elasticsearch@9.4.3",
@@ -38,7 +38,7 @@ DEBIAN: Final[Mapping[str, Sequence[str]]] = {
     "nginx": ("nginx-light",),
     "apache": ("apache2",),
 }
-"""Each into a folder of its own: rsyslog and syslog-ng do not suffer each other."""
+"""Installed into separate folders: rsyslog and syslog-ng conflict."""
 
 FILEBEAT: Final = "github.com/elastic/beats/v7@v7.17.29"
 
@@ -46,7 +46,7 @@ _DONE: Final = ".installed"
 
 
 def main() -> None:
-    """Install what is not there yet."""
+    """Install the missing clients."""
     folder = Path(sys.argv[1]).resolve()
     for name, packages in PYTHON.items():
         _once(folder / "python" / name, packages, _install_python)
@@ -54,22 +54,22 @@ def main() -> None:
     for name, packages in DEBIAN.items():
         _once(folder / "debian" / name, packages, _unpack_debian)
     if shutil.which("go") is None:
-        print("Filebeat is left out: it is built by Go, and there is none", file=sys.stderr)
+        print("skipping Filebeat: building it needs Go", file=sys.stderr)
     else:
         _once(folder / "filebeat", [FILEBEAT], _build_filebeat)
 
 
 def _once(folder: Path, packages: Sequence[str], install: Callable[[Path, Sequence[str]], None]) -> None:
-    """Install, unless just that is there."""
-    wanted = hashlib.sha256(" ".join(packages).encode()).hexdigest()
+    """Install packages unless these versions are installed."""
+    digest = hashlib.sha256(" ".join(packages).encode()).hexdigest()
     mark = folder / _DONE
-    if mark.exists() and mark.read_text() == wanted:
+    if mark.exists() and mark.read_text() == digest:
         return
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     print(f"installing {' '.join(packages)}", flush=True)
     install(folder, packages)
-    mark.write_text(wanted)
+    mark.write_text(digest)
 
 
 def _install_python(folder: Path, packages: Sequence[str]) -> None:
@@ -82,12 +82,12 @@ def _install_node(folder: Path, packages: Sequence[str]) -> None:
 
 
 def _unpack_debian(folder: Path, packages: Sequence[str]) -> None:
-    """Unpack packages, and those that they need and the machine lacks."""
+    """Unpack packages and their missing dependencies."""
     simulated = _run(["apt-get", "-qq", "-s", "--no-install-recommends", "install", *packages])
     needed = {line.split()[1] for line in simulated.splitlines() if line.startswith("Inst ")} | set(packages)
     archives = folder / "archives"
     archives.mkdir()
-    # As root, apt-get else warns that its own user cannot write here.
+    # Prevents a warning of apt-get as root that its own user cannot write here.
     _run(["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", *sorted(needed)], archives)
     for archive in sorted(archives.iterdir()):
         _run(["dpkg-deb", "--extract", str(archive), str(folder)])

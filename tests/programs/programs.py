@@ -22,26 +22,26 @@ _LOOK_SECONDS: Final = 0.02
 
 
 class Command(NamedTuple):
-    """A program with its arguments, and what it needs in its environment."""
+    """A program with its arguments and environment variables."""
 
     arguments: Sequence[str]
     environment: Mapping[str, str]
 
 
 def python(library: str, driver: str, *arguments: object) -> Command:
-    """Run a driver with a library of Python's."""
+    """Return the command of a driver with a Python library."""
     command = [sys.executable, str(_DRIVERS / driver), *map(str, arguments)]
     return Command(command, {"PYTHONPATH": str(INSTALLED / "python" / library)})
 
 
 def node(driver: str, *arguments: object, **environment: str) -> Command:
-    """Run a driver with the libraries of Node."""
+    """Return the command of a driver with the Node libraries."""
     command = ["node", str(_DRIVERS / driver), *map(str, arguments)]
     return Command(command, {"NODE_PATH": str(INSTALLED / "node" / "node_modules"), **environment})
 
 
 def debian(package: str, program: str, *arguments: object) -> Command:
-    """Run a program of Debian's that was unpacked, not installed."""
+    """Return the command of a program in an unpacked Debian package."""
     root = INSTALLED / "debian" / package
     libraries = [path for path in (*root.glob("usr/lib/*-linux-gnu*"), *root.glob("lib/*-linux-gnu")) if path.is_dir()]
     libraries += [path.parent for path in root.glob("usr/lib/**/lib*.so.0")]
@@ -50,16 +50,16 @@ def debian(package: str, program: str, *arguments: object) -> Command:
 
 
 def filebeat(configuration: Path, folder: Path, *arguments: str) -> Command:
-    """Run Filebeat with a configuration; all that it keeps is in a folder."""
+    """Return the command of Filebeat with a configuration and a state folder."""
     if not (INSTALLED / "filebeat" / "filebeat").exists():
-        pytest.skip("Filebeat is not installed: Go builds it, and there was none")
+        pytest.skip("Filebeat is not installed: building it needs Go")
     program = INSTALLED / "filebeat" / "filebeat"
     paths = [f"--path.{name}={folder / name}" for name in ("home", "data", "logs")]
     return Command([str(program), *arguments, "-e", "--strict.perms=false", "-c", str(configuration), *paths], {})
 
 
 def finish(command: Command) -> str:
-    """Run a command to its end and return what it said; it must end well."""
+    """Run a command, assert that it succeeds, and return its output."""
     done = subprocess.run(
         command.arguments,
         env={**os.environ, **command.environment},
@@ -75,7 +75,7 @@ def finish(command: Command) -> str:
 
 @contextmanager
 def started(command: Command, folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """Have a program run in a folder while the block does, and end it then; what it says is in a file there."""
+    """Run a program in a folder; its output is in the file ``said``."""
     with (folder / "said").open("ab") as said:
         process = subprocess.Popen(
             command.arguments,
@@ -96,16 +96,16 @@ def started(command: Command, folder: Path) -> Iterator["subprocess.Popen[bytes]
             process.wait()
 
 
-def wait_until(holds: Callable[[], bool], what: Callable[[], str]) -> None:
-    """Wait until something holds; fails after a while with *what* there is instead."""
+def wait_until(condition: Callable[[], bool], what: Callable[[], str]) -> None:
+    """Wait until a condition holds; fail with the text of *what* after a timeout."""
     deadline = time.monotonic() + SECONDS
-    while not holds():
+    while not condition():
         assert time.monotonic() < deadline, what()
         time.sleep(_LOOK_SECONDS)
 
 
 def edited(name: str, folder: Path, replaced: Mapping[str, object]) -> Path:
-    """Write a configuration of ingest/ into a folder, with texts of it replaced, each of which must be there."""
+    """Write a configuration of ingest/ into a folder, with replacements of texts that must occur in it."""
     text = (INGEST / name).read_text()
     for before, after in replaced.items():
         assert before in text, f"ingest/{name} has no {before!r}"

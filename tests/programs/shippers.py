@@ -9,12 +9,12 @@ from tests.programs.programs import INSTALLED, Command, debian, edited, filebeat
 from tests.programs.sites import Visit, apache, log_of, nginx
 from tests.servers import COMMAND, Server
 
-_DOOR: Final = "127.0.0.1:8080"
-_SYSLOG_DOOR: Final = "5514"
+_ADDRESS: Final = "127.0.0.1:8080"
+_SYSLOG_ADDRESS: Final = "5514"
 
 
 class Place(NamedTuple):
-    """Where a shipper runs.
+    """The environment of a shipper.
 
     Attributes:
         folder: holds its configuration, what it keeps, and what it says (``said``).
@@ -36,7 +36,7 @@ class Place(NamedTuple):
 
     @property
     def syslog_port(self) -> int:
-        """Its port for syslog."""
+        """The port for syslog."""
         return int(str(self.server.settings["syslog_port"]))
 
     @property
@@ -46,13 +46,13 @@ class Place(NamedTuple):
 
 
 Shipper = Callable[[Place], AbstractContextManager[Visit]]
-"""Runs while the context lasts; what is visited then gets into the log, and is shipped."""
+"""Runs a shipper; visits during the context are logged and shipped."""
 
 
 @contextmanager
 def rsyslog_elasticsearch(place: Place) -> Iterator[Visit]:
     """Run rsyslog, which sends to /es."""
-    replaced = {_DOOR: place.door, "/var/log/metronome": place.folder / "metronome"}
+    replaced = {_ADDRESS: place.door, "/var/log/metronome": place.folder / "metronome"}
     if place.key:
         replaced |= {'# uid="any"': 'uid="any"', '# pwd="the key"': f'pwd="{place.key}"'}
     with _rsyslog("rsyslog/access-log.conf", place, replaced) as visit:
@@ -62,14 +62,14 @@ def rsyslog_elasticsearch(place: Place) -> Iterator[Visit]:
 @contextmanager
 def rsyslog_syslog(place: Place) -> Iterator[Visit]:
     """Run rsyslog, which sends syslog."""
-    with _rsyslog("rsyslog/syslog.conf", place, {_SYSLOG_DOOR: place.syslog_port}) as visit:
+    with _rsyslog("rsyslog/syslog.conf", place, {_SYSLOG_ADDRESS: place.syslog_port}) as visit:
         yield visit
 
 
 @contextmanager
 def syslog_ng_http(place: Place) -> Iterator[Visit]:
     """Run syslog-ng, which sends to /es."""
-    replaced: dict[str, object] = {_DOOR: place.door}
+    replaced: dict[str, object] = {_ADDRESS: place.door}
     if place.key:
         replaced |= {'# user("any")': 'user("any")', '# password("the key")': f'password("{place.key}")'}
     with _syslog_ng("syslog-ng/access-log.conf", place, replaced) as visit:
@@ -79,7 +79,7 @@ def syslog_ng_http(place: Place) -> Iterator[Visit]:
 @contextmanager
 def syslog_ng_syslog(place: Place) -> Iterator[Visit]:
     """Run syslog-ng, which sends syslog."""
-    with _syslog_ng("syslog-ng/syslog.conf", place, {_SYSLOG_DOOR: place.syslog_port}) as visit:
+    with _syslog_ng("syslog-ng/syslog.conf", place, {_SYSLOG_ADDRESS: place.syslog_port}) as visit:
         yield visit
 
 
@@ -87,7 +87,7 @@ def syslog_ng_syslog(place: Place) -> Iterator[Visit]:
 def filebeat_elasticsearch(place: Place) -> Iterator[Visit]:
     """Run Filebeat, which sends to /es."""
     visit = log_of(place.logs / "access.log")
-    replaced = {_DOOR: place.door, "/var/log/nginx": place.logs, "/var/log/apache2": place.folder / "none"}
+    replaced = {_ADDRESS: place.door, "/var/log/nginx": place.logs, "/var/log/apache2": place.folder / "none"}
     if place.key:
         replaced |= {'# api_key: "any:${METRONOME_KEY}"': f'api_key: "any:{place.key}"'}
     configuration = edited("filebeat/filebeat.yml", place.folder, replaced)
@@ -97,7 +97,7 @@ def filebeat_elasticsearch(place: Place) -> Iterator[Visit]:
 
 @contextmanager
 def nginx_followed(place: Place) -> Iterator[Visit]:
-    """Run NGINX, and ``metronome import --follow`` beside it."""
+    """Run NGINX and ``metronome import --follow``."""
     place.logs.mkdir(exist_ok=True)
     replaced = {"/var/log/nginx": place.logs}
     with nginx("nginx/access-log.conf", place.folder, replaced) as visit, _following(place):
@@ -106,7 +106,7 @@ def nginx_followed(place: Place) -> Iterator[Visit]:
 
 @contextmanager
 def apache_followed(place: Place) -> Iterator[Visit]:
-    """Run Apache, and ``metronome import --follow`` beside it."""
+    """Run Apache and ``metronome import --follow``."""
     place.logs.mkdir(exist_ok=True)
     replaced = {"/var/log/apache2": place.logs}
     with apache("apache/access-log.conf", place.folder, replaced) as visit, _following(place):
@@ -116,14 +116,14 @@ def apache_followed(place: Place) -> Iterator[Visit]:
 @contextmanager
 def nginx_syslog(place: Place) -> Iterator[Visit]:
     """Run NGINX, which sends syslog."""
-    with nginx("nginx/syslog.conf", place.folder, {_SYSLOG_DOOR: place.syslog_port}) as visit:
+    with nginx("nginx/syslog.conf", place.folder, {_SYSLOG_ADDRESS: place.syslog_port}) as visit:
         yield visit
 
 
 @contextmanager
 def apache_syslog(place: Place) -> Iterator[Visit]:
     """Run Apache, with ``logger`` that sends syslog."""
-    with apache("apache/syslog.conf", place.folder, {_SYSLOG_DOOR: place.syslog_port}) as visit:
+    with apache("apache/syslog.conf", place.folder, {_SYSLOG_ADDRESS: place.syslog_port}) as visit:
         yield visit
 
 

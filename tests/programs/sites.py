@@ -13,10 +13,10 @@ from tests.servers import free_port
 
 AGENT: Final = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 MISSING: Final = "/missing"
-"""Paths that begin so are answered with 404, all others with 200."""
+"""The prefix of paths with status 404; all others have 200."""
 
 Visit = Callable[[Iterable[str]], None]
-"""Asks for each of some paths."""
+"""Requests each of the paths."""
 
 _NGINX: Final = """
 daemon off;
@@ -48,7 +48,7 @@ LoadModule authz_core_module modules/mod_authz_core.so
 LoadModule alias_module modules/mod_alias.so
 ServerName localhost
 Listen 127.0.0.1:{port}
-# It answers no requests as root.
+# Apache does not serve requests as root.
 User #65534
 Group #65534
 PidFile "{folder}/httpd.pid"
@@ -62,7 +62,7 @@ Include "{included}"
 
 
 def nginx_around(included: Path, folder: Path, more: str = "") -> Path:
-    """Write the rest of a configuration of NGINX, around what is included in its http block."""
+    """Write an NGINX configuration with the included parts in its http block."""
     user = "root" if os.geteuid() == 0 else "nobody"
     main = folder / "nginx.conf"
     main.write_text(_NGINX.format(user=user, included=included, more=more))
@@ -93,7 +93,7 @@ def apache(name: str, folder: Path, replaced: Mapping[str, object]) -> Iterator[
 
 
 def log_of(file: Path) -> Visit:
-    """Return what writes a log as web servers do, without one."""
+    """Return a function that writes a log as web servers do."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.touch()
     written = 0

@@ -15,7 +15,7 @@ COUNT = 40
 
 
 class Client(NamedTuple):
-    """One client.
+    """A client library.
 
     Attributes:
         command: makes its command of the server's address, forward's port and the item.
@@ -74,7 +74,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture
 def item() -> str:
-    # Matomo's items are paths.
+    # Items of Matomo are paths.
     return f"/{unique_name('item-')}"
 
 

@@ -19,11 +19,11 @@ from tests.servers import Server, free_port, running_server, unique_name
 VISITOR: Final = "127.0.0.2"
 FORGED: Final = "198.51.100.7"
 COMPLAINTS: Final = ("Empty reply from server", "Server returned nothing", "EOF")
-"""What shippers say of a connection that ends without an answer."""
+"""Messages of shippers about a connection that is closed without a response."""
 
 
 class Proxy:
-    """NGINX, seen from another address than its own.
+    """NGINX, requested from another address.
 
     Args:
         port: where it listens.
@@ -34,7 +34,7 @@ class Proxy:
         self.port = port
 
     def ask(self, method: str, path: str, body: bytes = b"", sender: str = VISITOR) -> int:
-        """Send a request that claims to come from elsewhere, and return the status of its answer."""
+        """Send a request with a forged client address, and return the status."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30, source_address=(sender, 0))
         headers = {"User-Agent": AGENT, "X-Forwarded-For": FORGED, "Content-Type": "application/json"}
         try:
@@ -46,7 +46,7 @@ class Proxy:
             connection.close()
 
     def is_there(self) -> bool:
-        """Tell whether it answers."""
+        """Return whether it responds."""
         try:
             return self.ask("GET", "/health/live") > 0
         except OSError:
@@ -82,7 +82,7 @@ def test_the_proxy_passes_on_the_address_of_the_client(tmp_path: Path, folder: P
         server.stop()
     with duckdb.connect(data / "metronome.duckdb", read_only=True) as store:
         clients = store.execute("SELECT doc ->> '$.clientip' FROM events WHERE id = ?", [item]).fetchall()
-    # What comes to /tick says itself whom it is of.
+    # Events sent to /tick name their client themselves.
     assert sorted(clients, key=str) == [(VISITOR,), (None,)]
 
 

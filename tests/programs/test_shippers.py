@@ -28,7 +28,7 @@ SYSLOG: dict[str, Shipper] = {
     "Apache, syslog": shippers.apache_syslog,
 }
 POSITIONS = {"rsyslog": "work", "Filebeat": "data", "NGINX, followed": "following", "Apache, followed": "following"}
-"""Where it is kept how far the logs were read, of those that name lines by their place."""
+"""The read positions of shippers that identify lines by position."""
 KEYED = ("rsyslog", "syslog-ng", "Filebeat", "NGINX, followed")
 PATIENT = tuple(name for name in KEYED if name != "rsyslog")
 ALL = RESENDING | SYSLOG
@@ -53,24 +53,24 @@ def item() -> str:
 
 
 def visits(item: str, views: int) -> list[str]:
-    """Return paths: views, half as many downloads, and one of what is not there."""
+    """Return paths of views, half as many downloads, and one missing file."""
     return [f"/{item}"] * views + [f"/{item}.csv"] * (views // 2) + [f"{MISSING}-{item}"]
 
 
 def counted(server: Server, item: str) -> tuple[int, int, int]:
-    """Return the views, the downloads, and what is counted of what is not there."""
+    """Return the numbers of views, downloads and errors."""
     seen, downloaded, missing = (server.get(f"/tock/{path}.json") for path in visits(item, 2)[-3:])
     return sum(seen["views"].values()), downloaded["downloads"].get("csv", 0), sum(missing["views"].values())
 
 
 def has_refused(server: Server) -> bool:
-    """Tell whether a server had no room for something."""
+    """Return whether a server has rejected events because its spool was full."""
     with urllib.request.urlopen(f"{server.url}/metrics", timeout=30) as answer:  # noqa: S310  # our own server
         return b'metronome_refused_total{reason="SpoolFull"}' in answer.read()
 
 
 def said(folder: Path) -> str:
-    """Return what the programs in a folder have said."""
+    """Return the output of the programs in a folder."""
     return "\n".join(path.read_text(errors="replace") for path in folder.rglob("said"))
 
 
@@ -117,7 +117,7 @@ def test_lines_that_are_read_again_count_once(server: Server, folder: Path, item
 
 @pytest.fixture(scope="module")
 def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, str]]:
-    """Return a server that takes nothing without a key, and a key."""
+    """Return a server that requires a key, and a key."""
     data = tmp_path_factory.mktemp("locked") / "data"
     made = run_metronome("keys", "create", "shipper", "--scope", "import", data=data)
     with running_server(data, public="tock") as running:
@@ -168,7 +168,7 @@ def test_lines_sent_while_the_spool_is_full_are_retried_and_counted_once(
             for _ in range(3):
                 visit(visits(item, COUNT))
             wait_until(lambda: has_refused(server), lambda: said(folder))
-            # The store is there again.
+            # The store is available again.
             server.stop()
             server.settings = {}
             server.start()

@@ -12,7 +12,7 @@ from tests.programs.programs import INGEST, filebeat, finish
 
 FILES = sorted(path.relative_to(INGEST).as_posix() for path in INGEST.rglob("*.*"))
 FACTS = ("Sends", "Buffers", "Resends", "Authenticates")
-"""What each says of itself."""
+"""The facts that each configuration states."""
 
 
 def read(name: str) -> str:
@@ -20,14 +20,14 @@ def read(name: str) -> str:
 
 
 def read_yaml(text: str, folder: Path) -> list[str]:
-    """Return the lines of a YAML file as Filebeat understands them, with names that have dots taken apart."""
+    """Return a YAML file as Filebeat reads it, with dotted names as nested ones."""
     file = folder / "read.yml"
     file.write_text(text)
     return finish(filebeat(file, folder, "export", "config")).splitlines()
 
 
 def read_fluentd(text: str) -> dict[str, Any]:
-    """Return the sections of a configuration of Fluentd, by what opens them."""
+    """Return the sections of a Fluentd configuration by their opening lines."""
     sections: list[dict[str, Any]] = [{}]
     opened: list[str] = []
     for line in filter(None, (line.partition("#")[0].strip() for line in text.splitlines())):
