@@ -1,4 +1,4 @@
-"""The roller: what a spool holds is in the archive, whole and once, before it leaves the spool."""
+"""The archiver: what a spool holds is in the archive, whole and once, before it leaves the spool."""
 
 import asyncio
 import gzip
@@ -58,20 +58,20 @@ class ScriptedArchive(Archive):
         return
 
 
-class Yard:
-    """One spool, its roller, and what became of it."""
+class Pipeline:
+    """One spool, its archiver, and what became of it."""
 
     def __init__(self, folder: Path, archive: Archive, limits: ArchiveThresholds) -> None:
         register_readers(folder / "spool", (STORE_READER, ARCHIVE_READER))
         self.folder = folder / "spool"
         self.telemetry = Telemetry(CollectorRegistry())
-        self.spool = SpoolWriter(self.folder, 10**9, lambda _seconds, _events: self.roller.wake())
-        self.roller = Archiver(
+        self.spool = SpoolWriter(self.folder, 10**9, lambda _seconds, _events: self.archiver.wake())
+        self.archiver = Archiver(
             SpoolReader(self.folder, ARCHIVE_READER), archive, limits, self.telemetry, Backoff(0.005, 0.02)
         )
 
     async def waiting(self) -> int:
-        return (await self.roller.pending_stats()).events
+        return (await self.archiver.pending_stats()).events
 
     def counted(self, name: str, **labels: str) -> float:
         return self.telemetry.registry.get_sample_value(f"metronome_{name}_total", labels) or 0.0
@@ -85,22 +85,22 @@ class Yard:
 @asynccontextmanager
 async def rolling(
     folder: Path, archive: Archive, *documents: bytes, limits: ArchiveThresholds = NEVER, kill: bool = False
-) -> AsyncIterator[Yard]:
+) -> AsyncIterator[Pipeline]:
     """Roll these documents while the block runs, and, unless it is to be killed, what is left as it ends."""
-    yard = Yard(folder, archive, limits)
+    pipeline = Pipeline(folder, archive, limits)
     for line in documents:
-        await yard.spool.put(line, 1)
-    running = asyncio.create_task(yard.roller.run())
+        await pipeline.spool.put(line, 1)
+    running = asyncio.create_task(pipeline.archiver.run())
     try:
-        yield yard
+        yield pipeline
         if not kill:
-            yard.roller.stop()
+            pipeline.archiver.stop()
             await asyncio.wait_for(running, 10)
     finally:
         running.cancel()
         await asyncio.wait([running])
-        await yard.spool.close()
-        yard.roller.close()
+        await pipeline.spool.close()
+        pipeline.archiver.close()
 
 
 def line(number: int, hour: str = "09") -> bytes:
@@ -118,50 +118,50 @@ def documents(archive: ScriptedArchive) -> list[bytes]:
     return found
 
 
-async def test_what_is_open_at_a_clean_stop_is_written(tmp_path: Path) -> None:
+async def test_stop_archives_the_rest(tmp_path: Path) -> None:
     archive = ScriptedArchive()
-    async with rolling(tmp_path, archive, line(1), line(2), line(3, "10")) as yard:
+    async with rolling(tmp_path, archive, line(1), line(2), line(3, "10")) as pipeline:
         await asyncio.sleep(0.5)
-        assert (archive.puts, await yard.waiting()) == ([], 3)
+        assert (archive.puts, await pipeline.waiting()) == ([], 3)
     assert documents(archive) == [line(1), line(2), line(3, "10")]
     assert [path.split("/")[0] for path in archive.puts] == ["2015", "2015", MANIFEST_PREFIX]
-    assert (yard.counted("events_archived"), yard.counted("archive_objects")) == (3, 2)
+    assert (pipeline.counted("events_archived"), pipeline.counted("archive_objects")) == (3, 2)
 
 
-async def test_a_quiet_hour_is_written_too(tmp_path: Path) -> None:
+async def test_old_documents_are_archived(tmp_path: Path) -> None:
     archive = ScriptedArchive()
-    async with rolling(tmp_path, archive, line(1), limits=ArchiveThresholds(10**9, 0.2), kill=True) as yard:
-        await yard.until_done()
+    async with rolling(tmp_path, archive, line(1), limits=ArchiveThresholds(10**9, 0.2), kill=True) as pipeline:
+        await pipeline.until_done()
         assert documents(archive) == [line(1)]
 
 
-async def test_much_is_written_at_once_in_rolls_of_the_size_that_was_set(tmp_path: Path) -> None:
+async def test_uploads_have_the_configured_size(tmp_path: Path) -> None:
     archive = ScriptedArchive()
     lines = [line(number) for number in range(100, 150)]
     async with rolling(
         tmp_path, archive, *lines, limits=ArchiveThresholds(10 * len(lines[0]), 10**9), kill=True
-    ) as yard:
-        await yard.until_done()
+    ) as pipeline:
+        await pipeline.until_done()
         assert documents(archive) == lines
         assert len([path for path in archive.puts if path.startswith(MANIFEST_PREFIX)]) == 5
 
 
-async def test_while_the_archive_is_away_the_spool_keeps_everything(tmp_path: Path) -> None:
+async def test_spool_keeps_events_while_the_archive_is_unavailable(tmp_path: Path) -> None:
     archive = ScriptedArchive(
         *[ArchiveUnavailable("no answer"), ArchiveAccessDenied("who are you")] * 2, None, ArchiveUnavailable("gone")
     )
     archive.is_open.clear()
-    async with rolling(tmp_path, archive, line(1), limits=ArchiveThresholds(1, 10**9)) as yard:
+    async with rolling(tmp_path, archive, line(1), limits=ArchiveThresholds(1, 10**9)) as pipeline:
         await asyncio.sleep(0.4)
-        assert await yard.waiting() == 1
+        assert await pipeline.waiting() == 1
         archive.is_open.set()
-        await yard.until_done()
+        await pipeline.until_done()
         assert documents(archive) == [line(1)]
-        assert yard.counted("roll_failures", reason="ArchiveUnavailable") == 3
-        assert yard.counted("roll_failures", reason="ArchiveAccessDenied") == 2
+        assert pipeline.counted("roll_failures", reason="ArchiveUnavailable") == 3
+        assert pipeline.counted("roll_failures", reason="ArchiveAccessDenied") == 2
 
 
-async def test_only_what_is_not_there_yet_is_put_again(tmp_path: Path) -> None:
+async def test_retry_uploads_only_missing_objects(tmp_path: Path) -> None:
     archive = ScriptedArchive(None, ArchiveUnavailable("no answer"), None)
     async with rolling(tmp_path, archive, line(1, "01"), line(2, "02"), line(3, "03")):
         pass
@@ -170,11 +170,11 @@ async def test_only_what_is_not_there_yet_is_put_again(tmp_path: Path) -> None:
     assert documents(archive) == [line(1, "01"), line(2, "02"), line(3, "03")]
 
 
-async def test_the_store_is_held_up_by_nothing(tmp_path: Path) -> None:
+async def test_unavailable_archive_does_not_delay_the_store(tmp_path: Path) -> None:
     archive = ScriptedArchive()
     archive.is_open.clear()
-    async with rolling(tmp_path, archive, line(1), line(2), limits=ArchiveThresholds(1, 10**9)) as yard:
-        with SpoolReader(yard.folder, STORE_READER) as store:
+    async with rolling(tmp_path, archive, line(1), line(2), limits=ArchiveThresholds(1, 10**9)) as pipeline:
+        with SpoolReader(pipeline.folder, STORE_READER) as store:
             taken = store.read_chunk(0, 10**9)
             assert taken
             store.acknowledge(taken.last_seq)
@@ -183,7 +183,7 @@ async def test_the_store_is_held_up_by_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("after", range(5))
-async def test_a_roll_that_was_cut_off_is_written_again_under_its_names(tmp_path: Path, after: int) -> None:
+async def test_interrupted_upload_is_repeated_under_the_same_names(tmp_path: Path, after: int) -> None:
     archive = ScriptedArchive()
     lines = [line(number, f"{hour:02}") for number, hour in enumerate(range(4))]
 
@@ -208,8 +208,8 @@ async def test_a_roll_that_was_cut_off_is_written_again_under_its_names(tmp_path
     assert sum(gzip.decompress(body).count(b"\n") for body in objects) == 5
 
 
-async def test_an_error_that_nobody_foresaw_loses_nothing(tmp_path: Path) -> None:
+async def test_unexpected_exceptions_lose_nothing(tmp_path: Path) -> None:
     archive = ScriptedArchive(RuntimeError("a bug"), ArchiveDamaged("odd"), KeyError("x"))
-    async with rolling(tmp_path, archive, line(1), line(2), limits=ArchiveThresholds(1, 10**9)) as yard:
-        await yard.until_done()
+    async with rolling(tmp_path, archive, line(1), line(2), limits=ArchiveThresholds(1, 10**9)) as pipeline:
+        await pipeline.until_done()
     assert documents(archive) == [line(1), line(2)]

@@ -34,7 +34,7 @@ def settings(**given: str) -> Settings:
         return read_settings()
 
 
-def test_without_any_setting_only_this_machine_is_served_and_addresses_are_cut() -> None:
+def test_defaults_serve_localhost_and_anonymize_addresses() -> None:
     found = settings()
     assert (found.host, found.port, found.data, found.store) == ("127.0.0.1", 8080, Path("data"), "duckdb")
     assert (found.addresses, found.own_hosts, found.workers) == ("cut", (), 1)
@@ -102,13 +102,13 @@ VALUES = [
 
 
 @pytest.mark.parametrize(("name", "text", "value"), VALUES)
-def test_a_setting_comes_from_the_environment_or_the_command_line(name: str, text: str, value: object) -> None:
+def test_reads_settings_from_environment_and_command_line(name: str, text: str, value: object) -> None:
     assert getattr(settings(**{name: text}), name) == value
     with environment():
         assert getattr(read_settings({name: text}), name) == value
 
 
-def test_every_setting_is_tried_here_with_a_good_and_a_wrong_value() -> None:
+def test_every_setting_is_tested_with_valid_and_invalid_values() -> None:
     assert {name for name, *_ in VALUES} == Settings.model_fields.keys()
     free = {"host", "data", "store_api_key", "store_ca", "own_hosts", "microticks_key"}
     free |= {"counter_platform", "counter_publisher"}
@@ -201,23 +201,23 @@ def test_rejects_an_invalid_value_and_names_the_setting(name: str, text: str) ->
 
 
 @pytest.mark.parametrize(("name", "text"), [("store", "htp://me:secret@es.example:9200"), ("forward_users", ":secret")])
-def test_what_may_hold_a_password_is_not_shown(name: str, text: str) -> None:
+def test_error_messages_do_not_contain_secrets(name: str, text: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         settings(**{name: text})
     assert "secret" not in str(caught.value)
 
 
-def test_the_command_line_wins_and_what_is_not_given_there_does_not_count() -> None:
+def test_command_line_takes_precedence() -> None:
     with environment(port="1", host="::1"):
         found = read_settings({"port": 2, "host": None})
     assert (found.port, found.host) == (2, "::1")
 
 
-def test_an_empty_variable_is_as_good_as_none() -> None:
+def test_empty_variable_is_ignored() -> None:
     assert settings(port="", store="", own_hosts="", tick_max_age="") == settings()
 
 
-def test_a_setting_that_there_is_not_is_refused_on_the_command_line() -> None:
+def test_rejects_unknown_settings() -> None:
     with environment(), pytest.raises(ConfigurationError, match="invalid METRONOME_PROT '1'"):
         read_settings({"prot": "1"})
 
@@ -234,16 +234,16 @@ def test_a_setting_that_there_is_not_is_refused_on_the_command_line() -> None:
         ("localhost.example", False),
     ],
 )
-def test_only_the_loopback_is_called_one(host: str, on_loopback: bool) -> None:  # noqa: FBT001  # a row of the table
+def test_recognizes_loopback_addresses(host: str, on_loopback: bool) -> None:  # noqa: FBT001  # a row of the table
     assert settings(host=host).on_loopback is on_loopback
 
 
 @pytest.mark.parametrize(("age", "max_age"), [("7d", timedelta(days=7)), ("0", None)])
-def test_old_events_are_refused_unless_any_age_is_asked_for(age: str, max_age: timedelta | None) -> None:
+def test_age_zero_means_no_limit(age: str, max_age: timedelta | None) -> None:
     assert settings(tick_max_age=age).event_max_age == max_age
 
 
-def test_settings_do_not_change() -> None:
+def test_settings_are_immutable() -> None:
     with pytest.raises(ValueError, match="frozen"):
         settings().port = 1
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from metronome.errors import Malformed
 from metronome.event import DocumentContext, Event, build_document, validate_document
-from tests.test_event_properties import DOOR, ENRICHING, OUR_HOSTILE, read
+from tests.test_event_properties import CONTEXT, ENRICHING, OUR_HOSTILE, read
 from tests.test_event_properties import _events as events
 from tests.test_event_properties import _telling as telling
 
@@ -26,17 +26,21 @@ def made(event: Event, door: DocumentContext) -> bytes | None:
 
 
 @settings(max_examples=3 * settings().max_examples)
-@given(st.builds(lambda some, more: {**some, **more}, events, telling), st.sampled_from([DOOR, ENRICHING]))
-def test_what_a_door_has_made_passes_unchanged(fields: dict[str, Any], door: DocumentContext) -> None:
+@given(st.builds(lambda some, more: {**some, **more}, events, telling), st.sampled_from([CONTEXT, ENRICHING]))
+def test_documents_of_build_document_are_valid(fields: dict[str, Any], door: DocumentContext) -> None:
     line = made(Event(fields), door)
     if line is not None:
         assert validate_document(line, LATEST) == line
 
 
 @pytest.mark.parametrize("text", OUR_HOSTILE.read_bytes().splitlines())
-def test_so_does_what_was_made_of_hostile_events(text: bytes) -> None:
+def test_documents_of_hostile_events_are_valid(text: bytes) -> None:
     event = read(text)
-    line = None if event is None else made(event, replace(DOOR, config=replace(DOOR.config, anonymize_addresses=False)))
+    line = (
+        None
+        if event is None
+        else made(event, replace(CONTEXT, config=replace(CONTEXT.config, anonymize_addresses=False)))
+    )
     assert line is None or validate_document(line, LATEST) == line
 
 
@@ -72,12 +76,12 @@ def line(**fields: Any) -> bytes:
         (line(**{f"n{number}": 1 for number in range(250)}), "over 250 fields"),
     ],
 )
-def test_what_no_door_has_made_is_refused_with_the_reason(text: bytes, says: str) -> None:
+def test_rejects_invalid_documents(text: bytes, says: str) -> None:
     with pytest.raises(Malformed, match=says):
         validate_document(text, LATEST)
 
 
-def test_of_two_fields_of_one_name_one_is_left() -> None:
+def test_repeated_field_is_reduced_to_one() -> None:
     twice = line()[:-1] + b',"event":"download"}'
     assert orjson.loads(validate_document(twice, LATEST)) == {**GOOD, "event": "download"}
 
@@ -90,7 +94,7 @@ def test_of_two_fields_of_one_name_one_is_left() -> None:
         ),
     )
 )
-def test_whatever_comes_is_a_document_or_malformed(text: bytes) -> None:
+def test_any_bytes_are_valid_or_malformed(text: bytes) -> None:
     try:
         kept = validate_document(text, LATEST)
     except Malformed:

@@ -21,17 +21,17 @@ from metronome.protocol import Request
 from metronome.protocols.native import tick
 from metronome.times import parse_timestamp
 
-DOOR = DocumentContext(
+CONTEXT = DocumentContext(
     received_at="2026-01-22T12:00:00.000Z",
     min_timestamp=None,
     max_timestamp="2026-01-23T12:00:00.000Z",
     config=IngestConfig(own_hosts=frozenset({"own.example"})),
 )
 ENRICHING = replace(
-    DOOR,
+    CONTEXT,
     config=replace(
-        DOOR.config,
-        enrichment=Enrichment(open_countries("built-in"), frozenset({"a.example"}), DOOR.config.own_hosts),
+        CONTEXT.config,
+        enrichment=Enrichment(open_countries("built-in"), frozenset({"a.example"}), CONTEXT.config.own_hosts),
     ),
     salts={"2026-01-22": b"s" * 32},
 )
@@ -108,7 +108,7 @@ def read(body: bytes) -> Event | None:
     return event if isinstance(event, Event) else None
 
 
-def encode(event: Event, spare: str = "spare", door: DocumentContext = DOOR) -> dict[str, Any] | None:
+def encode(event: Event, spare: str = "spare", door: DocumentContext = CONTEXT) -> dict[str, Any] | None:
     """Return an event's document, seen to be as every document is; None if it is refused."""
     try:
         line = build_document(event, door, spare)
@@ -184,7 +184,7 @@ def check_nothing_is_lost(body: bytes, doc: dict[str, Any]) -> None:
 
 @settings(max_examples=4 * settings().max_examples)
 @given(_events)
-def test_any_event_is_refused_in_words_or_becomes_a_document_that_loses_nothing(fields: dict[str, Any]) -> None:
+def test_any_event_is_rejected_or_stored_without_loss(fields: dict[str, Any]) -> None:
     body = json.dumps(fields).encode()
     event = read(body)
     doc = encode(event) if event is not None else None
@@ -194,7 +194,7 @@ def test_any_event_is_refused_in_words_or_becomes_a_document_that_loses_nothing(
 
 @settings(max_examples=4 * settings().max_examples)
 @given(_events)
-def test_a_document_that_is_sent_again_stays_what_it_is(fields: dict[str, Any]) -> None:
+def test_resent_documents_are_unchanged(fields: dict[str, Any]) -> None:
     event = read(json.dumps(fields).encode())
     doc = encode(event) if event is not None else None
     # A host without a dot is known as one by the address beside it, unless the sender has put something else there.
@@ -212,7 +212,7 @@ def test_a_document_that_is_sent_again_stays_what_it_is(fields: dict[str, Any]) 
 @settings(max_examples=4 * settings().max_examples, deadline=None)  # The first agent has tables read for it.
 @given(_events, _telling, st.sampled_from([ENRICHING, replace(ENRICHING, salts={})]))
 @example({"referer": "localhost", **{f"n{number}": number for number in range(99)}}, {}, ENRICHING)
-def test_an_enriched_document_that_is_sent_again_stays_what_it_is(
+def test_resent_enriched_documents_are_unchanged(
     fields: dict[str, Any], telling: dict[str, Any], door: DocumentContext
 ) -> None:
     event = read(json.dumps({**fields, **telling}).encode())
@@ -224,7 +224,7 @@ def test_an_enriched_document_that_is_sent_again_stays_what_it_is(
 
 
 @given(st.dictionaries(_names, st.floats() | st.integers() | st.text(st.characters()), max_size=5))
-def test_what_no_json_can_hold_becomes_a_document_all_the_same(fields: dict[str, Any]) -> None:
+def test_values_that_json_lacks_are_stored(fields: dict[str, Any]) -> None:
     encode(Event({name: value for name, value in fields.items() if name not in TIMESTAMP_FIELDS}))
 
 
@@ -242,7 +242,7 @@ def run_the_gauntlet(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", hostile(OUR_HOSTILE))
-def test_our_own_hostile_events_do_no_harm(text: str) -> None:
+def test_hostile_events_do_no_harm(text: str) -> None:
     run_the_gauntlet(text)
 
 
@@ -265,7 +265,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("text", hostile(OUR_HOSTILE))
-def test_only_what_cannot_be_kept_is_refused(request: pytest.FixtureRequest, text: str) -> None:
+def test_rejects_only_events_that_cannot_be_stored(request: pytest.FixtureRequest, text: str) -> None:
     event = read(text.encode())
     name = request.node.callspec.id
     assert (event is None or encode(event) is None) == (name in REFUSED), name

@@ -77,8 +77,8 @@ class Entrance:
         return doc.get("visitor"), doc.get("session")
 
     def documents(self) -> list[dict[str, Any]]:
-        with SpoolReader(self.folder) as outlet:
-            taken = outlet.read_chunk(0, 10**9)
+        with SpoolReader(self.folder) as reader:
+            taken = reader.read_chunk(0, 10**9)
         if taken is None:
             return []
         assert taken.batch.count == len(taken.batch.documents())
@@ -94,7 +94,7 @@ async def opened(folder: Path, max_bytes: int = 10**9, policy: IngestConfig = PO
         await entrance.spool.close()
 
 
-async def test_what_is_answered_as_accepted_is_on_disk(tmp_path: Path) -> None:
+async def test_accepted_events_are_on_disk(tmp_path: Path) -> None:
     async with opened(tmp_path) as door:
         assert (await door.tick('{"id":"a"}')).status == 204
         assert [doc["id"] for doc in door.documents()] == ["a"]
@@ -105,7 +105,7 @@ async def test_what_is_answered_as_accepted_is_on_disk(tmp_path: Path) -> None:
         assert door.telemetry.registry.get_sample_value("metronome_events_accepted_total") == 3
 
 
-async def test_requests_of_the_same_moment_each_hear_of_their_own(tmp_path: Path) -> None:
+async def test_concurrent_requests_get_their_own_replies(tmp_path: Path) -> None:
     async with opened(tmp_path) as door:
         bodies = ['{"id":"a"}', "rubbish", '{"ts":"never"}', '[{"id":"b"},1]', "[]", '{"id":"' + "x" * 1000 + '"}']
         found = await asyncio.gather(*map(door.tick, bodies), return_exceptions=True)
@@ -115,7 +115,9 @@ async def test_requests_of_the_same_moment_each_hear_of_their_own(tmp_path: Path
 
 
 @pytest.mark.parametrize(("in_reply", "kept"), [(False, ["a", "b"]), (True, ["a", "good", None, "b"])])
-async def test_a_bug_in_one_request_s_way_stops_no_other(tmp_path: Path, *, in_reply: bool, kept: list[str]) -> None:
+async def test_exception_in_one_request_does_not_affect_others(
+    tmp_path: Path, *, in_reply: bool, kept: list[str]
+) -> None:
     async with opened(tmp_path) as door:
         broken = door.intake.ingest(Breaking(in_reply=in_reply), Request(b"", "", 10))
         async with asyncio.timeout(5):
@@ -159,13 +161,13 @@ async def test_a_rejected_request_is_freed_without_a_garbage_collection(tmp_path
             gc.enable()
 
 
-async def test_what_has_no_name_gets_one_of_its_own(tmp_path: Path) -> None:
+async def test_events_without_an_id_get_a_unique_one(tmp_path: Path) -> None:
     async with opened(tmp_path) as door:
         await asyncio.gather(*(door.tick("[{},{},{}]") for _ in range(20)))
         assert len({doc["event_id"] for doc in door.documents()}) == 60
 
 
-async def test_a_request_that_is_sent_again_with_its_key_has_the_same_names(tmp_path: Path) -> None:
+async def test_repeated_idempotency_key_yields_the_same_event_ids(tmp_path: Path) -> None:
     async with opened(tmp_path) as door:
         for key in ("k", "k", "other"):
             await door.tick('[{"n":1},{"event_id":"mine"},{"n":3}]', key)
@@ -179,7 +181,7 @@ async def test_a_request_that_is_sent_again_with_its_key_has_the_same_names(tmp_
     ("move", "stamp"),
     [(0, "2015-01-22T12:00:00.000Z"), (0.0015, "2015-01-22T12:00:00.001Z"), (86400, "2015-01-23T12:00:00.000Z")],
 )
-async def test_an_event_without_a_time_has_that_of_its_arrival(tmp_path: Path, move: float, stamp: str) -> None:
+async def test_events_without_a_timestamp_get_the_time_of_receipt(tmp_path: Path, move: float, stamp: str) -> None:
     async with opened(tmp_path) as door:
         await door.tick("{}")
         door.now += move
@@ -187,7 +189,7 @@ async def test_an_event_without_a_time_has_that_of_its_arrival(tmp_path: Path, m
         assert [doc["@timestamp"] for doc in door.documents()] == ["2015-01-22T12:00:00.000Z", stamp]
 
 
-async def test_the_door_moves_with_the_clock(tmp_path: Path) -> None:
+async def test_timestamp_limits_follow_the_clock(tmp_path: Path) -> None:
     async with opened(tmp_path) as door:
         for stamp in ("2015-01-15T11:59:59Z", "2015-01-23T12:00:01Z"):
             with pytest.raises(Malformed):
@@ -200,7 +202,7 @@ async def test_the_door_moves_with_the_clock(tmp_path: Path) -> None:
             await door.tick('{"ts":"2015-01-15T12:00:00Z"}')
 
 
-async def test_a_full_spool_takes_none_of_a_request(tmp_path: Path) -> None:
+async def test_full_spool_rejects_whole_requests(tmp_path: Path) -> None:
     async with opened(tmp_path, max_bytes=300) as door:
         await door.tick('{"id":"a"}')
         with pytest.raises(SpoolFull):
@@ -209,7 +211,7 @@ async def test_a_full_spool_takes_none_of_a_request(tmp_path: Path) -> None:
         assert [doc.get("id") for doc in door.documents()] == ["a"]
 
 
-async def test_those_who_go_away_before_their_reply_lose_nothing(tmp_path: Path) -> None:
+async def test_disconnected_clients_lose_no_events(tmp_path: Path) -> None:
     async with opened(tmp_path) as door:
         tasks = [asyncio.create_task(door.tick(f'{{"id":{number}}}')) for number in range(3)]
         await asyncio.sleep(0)
@@ -219,7 +221,7 @@ async def test_those_who_go_away_before_their_reply_lose_nothing(tmp_path: Path)
         assert [doc["id"] for doc in door.documents()] == ["0", "1", "2"]
 
 
-async def test_more_than_fits_one_turn_is_taken_in_several(tmp_path: Path) -> None:
+async def test_large_queues_are_processed_in_several_slices(tmp_path: Path) -> None:
     async with opened(tmp_path) as door:
         blank = b" " * 200_000
         found = await asyncio.gather(*(door.tick(b'{"id":%d}' % number + blank) for number in range(10)))
@@ -227,7 +229,7 @@ async def test_more_than_fits_one_turn_is_taken_in_several(tmp_path: Path) -> No
         assert [doc["id"] for doc in door.documents()] == [str(number) for number in range(10)]
 
 
-async def test_a_request_that_takes_long_lets_others_have_their_turns(tmp_path: Path) -> None:
+async def test_slow_request_does_not_block_others(tmp_path: Path) -> None:
     class Endless(Breaking):
         """Its request has events until another request has been answered."""
 
@@ -252,7 +254,7 @@ async def test_a_request_that_takes_long_lets_others_have_their_turns(tmp_path: 
     assert (stored.count("small"), stored.count("large")) == (1, accepted)
 
 
-async def test_one_person_is_one_visitor_for_a_day_on_a_site(tmp_path: Path) -> None:
+async def test_visitor_is_the_same_for_a_day_and_a_site(tmp_path: Path) -> None:
     async with opened(tmp_path) as door:
         visitor, session = await door.visitor()
         assert visitor == session != ""
@@ -273,7 +275,7 @@ async def test_one_person_is_one_visitor_for_a_day_on_a_site(tmp_path: Path) -> 
         assert await door.visitor({"ts": "2015-01-22T23:00:00Z"}) == (visitor, visitor)
 
 
-async def test_without_the_day_s_salt_that_of_the_arrival_names_the_visitors_of_older_events(tmp_path: Path) -> None:
+async def test_salt_of_the_day_of_receipt_is_used_for_older_events(tmp_path: Path) -> None:
     async with opened(tmp_path) as door:
         old = {"ts": "2015-01-19T10:00:00Z"}
         first, _ = await door.visitor(old)
@@ -288,12 +290,12 @@ async def test_without_the_day_s_salt_that_of_the_arrival_names_the_visitors_of_
 
 @pytest.mark.parametrize("name", ["agent", "clientip"])
 @pytest.mark.parametrize("given", [None, "", 7, ["x"]])
-async def test_who_lacks_an_agent_or_an_address_is_no_visitor(tmp_path: Path, name: str, given: object) -> None:
+async def test_no_visitor_without_user_agent_or_address(tmp_path: Path, name: str, given: object) -> None:
     async with opened(tmp_path) as door:
         assert await door.visitor({name: given}) == (None, None)
 
 
-async def test_a_visitor_and_a_session_of_the_sender_s_own_stay(tmp_path: Path) -> None:
+async def test_keeps_visitor_and_session_of_the_sender(tmp_path: Path) -> None:
     async with opened(tmp_path) as door:
         assert await door.visitor({"visitor": "ann"}) == ("ann", None)
         assert await door.visitor({"visitor": "ann", "session": "s"}) == ("ann", "s")
@@ -302,7 +304,7 @@ async def test_a_visitor_and_a_session_of_the_sender_s_own_stay(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("signal", [{"Sec_GPC": "1"}, {"DNT": "1"}, {"DNT": "1", "Sec_GPC": "0"}])
-async def test_who_asks_not_to_be_followed_is_counted_and_not_known(tmp_path: Path, signal: dict[str, str]) -> None:
+async def test_privacy_signals_remove_the_visitor(tmp_path: Path, signal: dict[str, str]) -> None:
     async with opened(tmp_path) as door:
         assert await door.visitor({}, **signal) == (None, None)
         assert await door.visitor({"visitor": "a-visitor", "session": "s"}, **signal) == (None, "s")
@@ -315,18 +317,18 @@ async def test_who_asks_not_to_be_followed_is_counted_and_not_known(tmp_path: Pa
 
 
 @pytest.mark.parametrize("signal", [{"Sec_GPC": "0"}, {"DNT": "0"}, {"DNT": "yes"}, {}])
-async def test_who_asks_for_nothing_is_known(tmp_path: Path, signal: dict[str, str]) -> None:
+async def test_without_privacy_signals_the_visitor_is_kept(tmp_path: Path, signal: dict[str, str]) -> None:
     async with opened(tmp_path) as door:
         assert await door.visitor({}, **signal) == await door.visitor()
 
 
-async def test_the_signals_can_be_ignored(tmp_path: Path) -> None:
+async def test_privacy_signals_can_be_ignored(tmp_path: Path) -> None:
     async with opened(tmp_path, policy=replace(POLICY, honor_privacy_signals=False)) as door:
         assert await door.visitor({}, DNT="1") == await door.visitor()
         assert await door.visitor({"visitor": "ann"}, DNT="1") == ("ann", None)
 
 
-async def test_without_enrichment_nobody_is_named_and_signals_are_honoured_all_the_same(tmp_path: Path) -> None:
+async def test_privacy_signals_are_honored_without_enrichment(tmp_path: Path) -> None:
     async with opened(tmp_path, policy=replace(POLICY, enrichment=None)) as door:
         assert await door.visitor() == (None, None)
         assert await door.visitor({"visitor": "ann"}) == ("ann", None)

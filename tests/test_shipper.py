@@ -74,7 +74,7 @@ class RecordingShipper(Shipper):
         self.failures.append(failure)
 
 
-class Yard:
+class Pipeline:
     """One spool, its shipper, and what became of it."""
 
     def __init__(self, folder: Path, store: ScriptedSink) -> None:
@@ -90,8 +90,8 @@ class Yard:
         return SpoolWriter(self.folder / "spool", 10**9, lambda _seconds, _events: self.shipper.wake())
 
     def held(self) -> int:
-        with SpoolReader(self.folder / "spool") as outlet:
-            return outlet.pending_stats().events
+        with SpoolReader(self.folder / "spool") as reader:
+            return reader.pending_stats().events
 
     def dead(self) -> list[RejectedDocument]:
         return list(iterate_dead_letters(self.folder / "dead"))
@@ -106,21 +106,21 @@ class Yard:
 
 
 @asynccontextmanager
-async def shipping(folder: Path, store: ScriptedSink, *documents: bytes) -> AsyncIterator[Yard]:
+async def shipping(folder: Path, store: ScriptedSink, *documents: bytes) -> AsyncIterator[Pipeline]:
     """Ship these documents while the block runs, and what is left as it ends."""
-    yard = Yard(folder, store)
+    pipeline = Pipeline(folder, store)
     for line in documents:
-        await yard.spool.put(line + b"\n", 1)
-    running = asyncio.create_task(yard.shipper.run())
+        await pipeline.spool.put(line + b"\n", 1)
+    running = asyncio.create_task(pipeline.shipper.run())
     try:
-        yield yard
-        yard.shipper.stop()
+        yield pipeline
+        pipeline.shipper.stop()
         await asyncio.wait_for(running, 5)
     finally:
         running.cancel()
         await asyncio.wait([running])
-        await yard.spool.close()
-        yard.shipper.close()
+        await pipeline.spool.close()
+        pipeline.shipper.close()
 
 
 def refuse(*numbers: bytes) -> Play:
@@ -130,37 +130,37 @@ def refuse(*numbers: bytes) -> Play:
     )
 
 
-async def test_what_is_in_the_spool_reaches_the_store_in_its_order_and_leaves_the_spool(tmp_path: Path) -> None:
+async def test_ships_in_order_and_empties_the_spool(tmp_path: Path) -> None:
     store = ScriptedSink()
-    async with shipping(tmp_path, store, b"1", b"2", b"3") as yard:
-        await yard.until(lambda: not yard.held())
-        await yard.spool.put(b"4\n5\n", 2)
-        await yard.until(lambda: not yard.held())
+    async with shipping(tmp_path, store, b"1", b"2", b"3") as pipeline:
+        await pipeline.until(lambda: not pipeline.held())
+        await pipeline.spool.put(b"4\n5\n", 2)
+        await pipeline.until(lambda: not pipeline.held())
         assert list(store.kept) == [b"1", b"2", b"3", b"4", b"5"]
-        assert yard.counted("events_shipped") == 5
-        assert set(yard.failures) == {None}
+        assert pipeline.counted("events_shipped") == 5
+        assert set(pipeline.failures) == {None}
 
 
-async def test_while_the_store_is_away_the_spool_keeps_everything(tmp_path: Path) -> None:
+async def test_spool_keeps_events_while_the_store_is_unavailable(tmp_path: Path) -> None:
     away = [StoreUnavailable(f"no answer {number}") for number in range(3)]
     store = ScriptedSink(*away)
     store.is_open.clear()
-    async with shipping(tmp_path, store, b"1", b"2") as yard:
+    async with shipping(tmp_path, store, b"1", b"2") as pipeline:
         await asyncio.sleep(0.05)
-        assert yard.held() == 2
+        assert pipeline.held() == 2
         store.is_open.set()
-        await yard.until(lambda: not yard.held())
+        await pipeline.until(lambda: not pipeline.held())
         assert list(store.kept) == [b"1", b"2"]
-        assert [str(error) for error in yard.failures if error] == ["no answer 0", "no answer 1", "no answer 2"]
-        assert yard.failures[-1] is None
-        assert yard.counted("shipment_failures", reason="StoreUnavailable") == 3
+        assert [str(error) for error in pipeline.failures if error] == ["no answer 0", "no answer 1", "no answer 2"]
+        assert pipeline.failures[-1] is None
+        assert pipeline.counted("shipment_failures", reason="StoreUnavailable") == 3
 
 
-async def test_credentials_that_are_denied_keep_the_spool_until_they_are_not(tmp_path: Path) -> None:
+async def test_spool_keeps_events_while_access_is_denied(tmp_path: Path) -> None:
     store = ScriptedSink(StoreAccessDenied("who are you"), setups=(StoreAccessDenied("who"), StoreUnavailable("gone")))
-    async with shipping(tmp_path, store, b"1") as yard:
-        await yard.until(lambda: not yard.held())
-        assert [type(error) for error in yard.failures] == [
+    async with shipping(tmp_path, store, b"1") as pipeline:
+        await pipeline.until(lambda: not pipeline.held())
+        assert [type(error) for error in pipeline.failures] == [
             StoreAccessDenied,
             StoreUnavailable,
             type(None),
@@ -170,24 +170,24 @@ async def test_credentials_that_are_denied_keep_the_spool_until_they_are_not(tmp
         assert list(store.kept) == [b"1"]
 
 
-async def test_a_missing_index_keeps_the_spool_and_warns_the_operator(tmp_path: Path) -> None:
+async def test_missing_index_keeps_the_spool_and_logs_a_warning(tmp_path: Path) -> None:
     store = ScriptedSink(*[IndexMissing("no such index")] * 3)
     store.is_open.clear()
     with capture_logs() as logs:
-        async with shipping(tmp_path, store, b"1") as yard:
+        async with shipping(tmp_path, store, b"1") as pipeline:
             store.is_open.set()
-            await yard.until(lambda: not yard.held())
-            assert [type(error) for error in yard.failures if error] == [IndexMissing] * 3
-            assert yard.shipper.failure is None
-            assert yard.dead() == []
+            await pipeline.until(lambda: not pipeline.held())
+            assert [type(error) for error in pipeline.failures if error] == [IndexMissing] * 3
+            assert pipeline.shipper.failure is None
+            assert pipeline.dead() == []
             assert list(store.kept) == [b"1"]
-            assert yard.counted("shipment_failures", reason="IndexMissing") == 3
+            assert pipeline.counted("shipment_failures", reason="IndexMissing") == 3
     warnings = [line for line in logs if line["event"] == "shipment_failed"]
     assert [line["log_level"] for line in warnings] == ["warning"] * 3
     assert (warnings[0]["error"], warnings[0]["advice"]) == ("no such index", IndexMissing.advice)
 
 
-async def test_pauses_grow_and_stay_below_the_longest(tmp_path: Path) -> None:
+async def test_retry_delays_grow_up_to_the_maximum(tmp_path: Path) -> None:
     loop = asyncio.get_running_loop()
     times: list[float] = []
 
@@ -196,41 +196,41 @@ async def test_pauses_grow_and_stay_below_the_longest(tmp_path: Path) -> None:
         raise StoreUnavailable("no answer")
 
     store = ScriptedSink(*[away] * 8)
-    async with shipping(tmp_path, store, b"1") as yard:
-        await yard.until(lambda: not yard.held())
+    async with shipping(tmp_path, store, b"1") as pipeline:
+        await pipeline.until(lambda: not pipeline.held())
     pauses = [later - earlier for earlier, later in pairwise(times)]
     assert pauses[0] >= 0.003
     assert min(pauses[4:]) >= 0.015
     assert sum(pauses) < 2
 
 
-async def test_what_is_refused_lies_among_the_dead_before_it_leaves_the_spool(tmp_path: Path) -> None:
+async def test_rejected_documents_become_dead_letters_before_they_leave_the_spool(tmp_path: Path) -> None:
     store = ScriptedSink(refuse(b"2"))
-    async with shipping(tmp_path, store, b"1", b"2", b"3") as yard:
+    async with shipping(tmp_path, store, b"1", b"2", b"3") as pipeline:
         dead: list[RejectedDocument] = []
 
         def is_shipped() -> bool:
-            dead[:] = yard.dead()
-            return not yard.held()
+            dead[:] = pipeline.dead()
+            return not pipeline.held()
 
-        await yard.until(is_shipped)
+        await pipeline.until(is_shipped)
         assert dead == [RejectedDocument(b"2", "too odd")]
-        assert yard.counted("events_dead") == 1
-        assert yard.counted("events_shipped") == 2
+        assert pipeline.counted("events_dead") == 1
+        assert pipeline.counted("events_shipped") == 2
 
 
-async def test_where_the_dead_cannot_be_buried_the_spool_keeps_them(tmp_path: Path) -> None:
+async def test_spool_keeps_documents_whose_dead_letters_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "dead").write_text("no folder")
     store = ScriptedSink(*[refuse(b"1")] * 2)
-    async with shipping(tmp_path, store, b"1") as yard:
-        await yard.until(lambda: len(store.batches) == 2)
-        assert yard.held() == 1
+    async with shipping(tmp_path, store, b"1") as pipeline:
+        await pipeline.until(lambda: len(store.batches) == 2)
+        assert pipeline.held() == 1
         (tmp_path / "dead").unlink()
-        await yard.until(lambda: not yard.held())
+        await pipeline.until(lambda: not pipeline.held())
         assert list(store.kept) == [b"1"]
 
 
-async def test_what_the_store_was_too_busy_for_is_written_again_alone(tmp_path: Path) -> None:
+async def test_only_documents_that_the_store_was_too_busy_for_are_resent(tmp_path: Path) -> None:
     store = ScriptedSink()
 
     def busy(batch: DocumentBatch) -> WriteResult:
@@ -238,22 +238,22 @@ async def test_what_the_store_was_too_busy_for_is_written_again_alone(tmp_path: 
         return WriteResult(store.keep([first]).stored, retry=DocumentBatch.from_documents(rest))
 
     store.script += [busy, busy]
-    async with shipping(tmp_path, store, b"1", b"2", b"3") as yard:
-        await yard.until(lambda: not yard.held())
+    async with shipping(tmp_path, store, b"1", b"2", b"3") as pipeline:
+        await pipeline.until(lambda: not pipeline.held())
         assert [batch.documents() for batch in store.batches] == [[b"1", b"2", b"3"], [b"2", b"3"], [b"3"]]
-        assert yard.counted("events_shipped") == 3
-        assert yard.counted("shipment_failures", reason="busy") == 2
+        assert pipeline.counted("events_shipped") == 3
+        assert pipeline.counted("shipment_failures", reason="busy") == 2
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a bug"), ConfigurationError("wrong"), KeyError("x")])
-async def test_an_error_that_nobody_foresaw_loses_nothing(tmp_path: Path, error: Exception) -> None:
+async def test_unexpected_exceptions_lose_nothing(tmp_path: Path, error: Exception) -> None:
     store = ScriptedSink(error, setups=(error,))
-    async with shipping(tmp_path, store, b"1", b"2") as yard:
-        await yard.until(lambda: not yard.held())
+    async with shipping(tmp_path, store, b"1", b"2") as pipeline:
+        await pipeline.until(lambda: not pipeline.held())
         assert list(store.kept) == [b"1", b"2"]
 
 
-async def test_a_shipment_that_was_cut_off_is_made_again_and_counts_once(tmp_path: Path) -> None:
+async def test_interrupted_shipment_is_repeated_and_counts_once(tmp_path: Path) -> None:
     store = ScriptedSink()
 
     def keep_and_break(batch: DocumentBatch) -> WriteResult:
@@ -261,58 +261,58 @@ async def test_a_shipment_that_was_cut_off_is_made_again_and_counts_once(tmp_pat
         raise StoreUnavailable("the answer was lost")
 
     store.script.append(keep_and_break)
-    async with shipping(tmp_path, store, b"1", b"2") as yard:
-        await yard.until(lambda: not yard.held())
-        assert yard.counted("events_duplicate") == 2
+    async with shipping(tmp_path, store, b"1", b"2") as pipeline:
+        await pipeline.until(lambda: not pipeline.held())
+        assert pipeline.counted("events_duplicate") == 2
         assert list(store.kept) == [b"1", b"2"]
 
 
-async def test_a_stop_ships_what_is_left(tmp_path: Path) -> None:
+async def test_stop_ships_the_rest(tmp_path: Path) -> None:
     store = ScriptedSink(StoreUnavailable("no answer"))
     store.is_open.clear()
     documents = [b"%d" % number * 300 for number in range(10)]
-    async with shipping(tmp_path, store, *documents) as yard:
-        yard.shipper.stop()
+    async with shipping(tmp_path, store, *documents) as pipeline:
+        pipeline.shipper.stop()
         store.is_open.set()
     assert sorted(store.kept) == documents
-    assert yard.held() == 0
+    assert pipeline.held() == 0
     assert all(len(batch.body) <= ScriptedSink.preferred_batch_bytes for batch in store.batches)
 
 
-async def test_what_is_not_shipped_at_the_end_is_there_for_the_next_shipper(tmp_path: Path) -> None:
+async def test_unshipped_documents_are_left_for_the_next_shipper(tmp_path: Path) -> None:
     store = ScriptedSink()
     store.is_open.clear()
-    yard = Yard(tmp_path, store)
-    await yard.spool.put(b"1\n", 1)
-    running = asyncio.create_task(yard.shipper.run())
+    pipeline = Pipeline(tmp_path, store)
+    await pipeline.spool.put(b"1\n", 1)
+    running = asyncio.create_task(pipeline.shipper.run())
     await asyncio.sleep(0.05)
     running.cancel()
     await asyncio.wait([running])
-    yard.shipper.close()
-    await yard.spool.close()
+    pipeline.shipper.close()
+    await pipeline.spool.close()
     store.is_open.set()
     async with shipping(tmp_path, store, b"2") as again:
         await again.until(lambda: not again.held())
         assert list(store.kept) == [b"1", b"2"]
 
 
-async def test_an_emptied_spool_that_is_opened_again_is_shipped_as_well(tmp_path: Path) -> None:
+async def test_reopened_empty_spool_is_shipped(tmp_path: Path) -> None:
     store = ScriptedSink()
-    async with shipping(tmp_path, store, b"1", b"2") as yard:
-        await yard.until(lambda: not yard.held())
-        await yard.spool.close()
-        yard.spool = yard.open_spool()
-        await yard.spool.put(b"3\n", 1)
-        await yard.until(lambda: not yard.held())
+    async with shipping(tmp_path, store, b"1", b"2") as pipeline:
+        await pipeline.until(lambda: not pipeline.held())
+        await pipeline.spool.close()
+        pipeline.spool = pipeline.open_spool()
+        await pipeline.spool.put(b"3\n", 1)
+        await pipeline.until(lambda: not pipeline.held())
         assert list(store.kept) == [b"1", b"2", b"3"]
-        assert (await yard.shipper.pending_stats()).events == 0
+        assert (await pipeline.shipper.pending_stats()).events == 0
 
 
-async def test_a_commit_is_shipped_without_waiting_for_the_next_look(tmp_path: Path) -> None:
+async def test_commit_wakes_the_shipper(tmp_path: Path) -> None:
     store = ScriptedSink()
-    async with shipping(tmp_path, store) as yard:
+    async with shipping(tmp_path, store) as pipeline:
         # Enough for the first look, which finds nothing.
         await asyncio.sleep(0.1)
         async with asyncio.timeout(drain.FALLBACK_POLL_SECONDS / 2):
-            await yard.spool.put(b"1\n", 1)
-            await yard.until(lambda: not yard.held())
+            await pipeline.spool.put(b"1\n", 1)
+            await pipeline.until(lambda: not pipeline.held())

@@ -66,7 +66,7 @@ _offsets = st.integers(-23 * 60, 23 * 60).map(lambda minutes: timezone(timedelta
         ("1712010112345", "2024-04-01T22:21:52.345Z"),
     ],
 )
-def test_a_time_in_any_usual_form_becomes_its_stamp(given: object, stamp: str) -> None:
+def test_parses_usual_timestamps(given: object, stamp: str) -> None:
     assert parse_timestamp(given) == stamp
 
 
@@ -114,14 +114,14 @@ def test_a_time_in_any_usual_form_becomes_its_stamp(given: object, stamp: str) -
         b"2015-01-22",
     ],
 )
-def test_what_is_no_time_between_1970_and_9999_is_refused_in_few_words(given: object) -> None:
+def test_rejects_invalid_timestamps_with_a_short_message(given: object) -> None:
     with pytest.raises(Malformed, match=r"invalid timestamp .*: expected ISO 8601") as caught:
         parse_timestamp(given)
     assert len(str(caught.value)) < 200
 
 
 @given(_moments, _offsets)
-def test_the_zone_that_a_time_is_written_in_does_not_matter(moment: datetime, zone: timezone) -> None:
+def test_time_zone_of_a_timestamp_does_not_matter(moment: datetime, zone: timezone) -> None:
     stamp = format_timestamp(moment)
     assert parse_timestamp(moment.astimezone(zone).isoformat()) == stamp
     assert format_timestamp(moment.astimezone(zone)) == stamp
@@ -129,7 +129,7 @@ def test_the_zone_that_a_time_is_written_in_does_not_matter(moment: datetime, zo
 
 
 @given(_moments, _moments)
-def test_stamps_sort_as_the_times_do(one: datetime, other: datetime) -> None:
+def test_timestamps_sort_chronologically(one: datetime, other: datetime) -> None:
     if format_timestamp(one) < format_timestamp(other):
         assert one < other
     assert STAMP.fullmatch(format_timestamp(one))
@@ -137,7 +137,7 @@ def test_stamps_sort_as_the_times_do(one: datetime, other: datetime) -> None:
 
 
 @given(st.integers(100_000_000_000, 253_402_300_799_999))
-def test_milliseconds_are_the_same_as_number_and_as_text(number: int) -> None:
+def test_milliseconds_may_be_a_number_or_a_text(number: int) -> None:
     stamp = parse_timestamp(number)
     assert parse_timestamp(str(number)) == stamp
     assert datetime.fromisoformat(stamp) == datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=number)
@@ -146,7 +146,7 @@ def test_milliseconds_are_the_same_as_number_and_as_text(number: int) -> None:
 @given(
     st.one_of(st.text(), st.integers(), st.floats(), st.none(), st.datetimes().map(str), st.from_regex(r"[0-9TZ:.W-]+"))
 )
-def test_whatever_comes_in_a_stamp_or_a_refusal_comes_out(given: object) -> None:
+def test_any_value_is_a_timestamp_or_malformed(given: object) -> None:
     try:
         stamp = parse_timestamp(given)
     except Malformed:

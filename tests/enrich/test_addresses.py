@@ -24,7 +24,7 @@ from metronome.enrich.addresses import anonymize_address, normalize_address
         ("203.0.113.77, 198.51.100.9", "203.0.113.0", "203.0.113.77"),
     ],
 )
-def test_an_address_is_cut_or_kept_in_its_usual_form(address: str, cut: str, whole: str) -> None:
+def test_normalizes_and_anonymizes_addresses(address: str, cut: str, whole: str) -> None:
     assert (anonymize_address(address), normalize_address(address)) == (cut, whole)
 
 
@@ -43,26 +43,26 @@ def test_an_address_is_cut_or_kept_in_its_usual_form(address: str, cut: str, who
         "1" * 100_000,
     ],
 )
-def test_what_is_no_address_is_none(text: str) -> None:
+def test_invalid_address_is_none(text: str) -> None:
     assert anonymize_address(text) is None
     assert normalize_address(text) is None
 
 
 @given(st.ip_addresses(v=4), st.integers(0, 255))
-def test_neighbours_in_a_v4_network_look_alike(address: IPv4Address, last: int) -> None:
+def test_ipv4_addresses_of_a_network_are_anonymized_alike(address: IPv4Address, last: int) -> None:
     neighbour = IPv4Address((int(address) & ~255) | last)
     assert anonymize_address(str(neighbour)) == anonymize_address(str(address))
 
 
 @given(st.integers(2**64, 2**128 - 1).map(IPv6Address), st.integers(0, 2**80 - 1))
-def test_neighbours_in_a_v6_network_look_alike(address: IPv6Address, rest: int) -> None:
+def test_ipv6_addresses_of_a_network_are_anonymized_alike(address: IPv6Address, rest: int) -> None:
     neighbour = IPv6Address((int(address) >> 80 << 80) | rest)
     if neighbour.ipv4_mapped is None:
         assert anonymize_address(str(neighbour)) == anonymize_address(str(address))
 
 
 @given(st.one_of(st.ip_addresses().map(str), st.text(max_size=70)))
-def test_what_is_cut_or_read_stays_as_it_is(text: str) -> None:
+def test_normalizing_and_anonymizing_are_idempotent(text: str) -> None:
     for work in (anonymize_address, normalize_address):
         found = work(text)
         if found is not None:

@@ -53,11 +53,11 @@ PAGE = "https://data.example.org/d"
         ("", {}),
     ],
 )
-def test_an_address_names_its_campaign(url: str, found: dict[str, str]) -> None:
+def test_parses_campaigns_of_urls(url: str, found: dict[str, str]) -> None:
     assert parse_campaign(url) == found
 
 
-def test_values_are_cut() -> None:
+def test_values_are_truncated() -> None:
     assert parse_campaign(f"{PAGE}?utm_source={'x' * 1000}") == {"utm_source": "x" * 200}
 
 
@@ -66,13 +66,13 @@ _queries = st.lists(st.builds("{}={}".format, _names, st.text(max_size=12)), max
 
 
 @given(st.one_of(st.text(), st.builds("{}{}{}".format, st.text(max_size=9), st.sampled_from("?#&"), _queries)))
-def test_any_address_names_short_values_or_none(url: str) -> None:
+def test_any_url_has_short_campaign_values_or_none(url: str) -> None:
     found = parse_campaign(url)
     assert found.keys() <= FIELDS
     assert all(0 < len(value) <= 200 for value in found.values())
 
 
 @given(st.dictionaries(st.sampled_from(sorted(FIELDS)), st.text("abc ÄÖ+&=#?%/", min_size=1, max_size=20), min_size=1))
-def test_what_is_encoded_comes_out_as_it_was(fields: dict[str, str]) -> None:
+def test_percent_encoded_values_are_decoded(fields: dict[str, str]) -> None:
     expected = {name: value.strip() for name, value in fields.items() if value.strip()}
     assert parse_campaign(f"{PAGE}?{urlencode(fields)}") == expected

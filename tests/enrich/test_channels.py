@@ -100,16 +100,16 @@ CHANNELS = {"search", "social", "campaign", "ai", "email", "referral", "internal
         ("https://user@WWW.Bing.com:443/search?q=1", "search", "Bing"),
     ],
 )
-def test_a_referer_has_a_channel_and_a_group(referer: str, channel: str, group: str) -> None:
+def test_classifies_referrers(referer: str, channel: str, group: str) -> None:
     assert classify_channel(referer, None, None, is_internal=False, has_campaign=False) == Channel(channel, group)
 
 
 @pytest.mark.parametrize("referer", [None, "", "-", "newsletter", "by word of mouth"])
-def test_a_visit_without_a_referer_is_direct(referer: str | None) -> None:
+def test_visit_without_a_referrer_is_direct(referer: str | None) -> None:
     assert classify_channel(referer, None, None, is_internal=False, has_campaign=False) == Channel("direct")
 
 
-def test_a_visit_from_one_s_own_pages_is_internal() -> None:
+def test_visit_from_the_same_site_is_internal() -> None:
     assert classify_channel("own.example/a", None, None, is_internal=True, has_campaign=False) == Channel("internal")
 
 
@@ -130,13 +130,13 @@ def test_a_visit_from_one_s_own_pages_is_internal() -> None:
         ("chatgpt.com", "cpc", "ours", "campaign", "ChatGPT"),
     ],
 )
-def test_a_campaign_counts_before_the_referer(
+def test_campaign_takes_precedence_over_the_referrer(
     referer: str | None, medium: str | None, source: str | None, channel: str, group: str | None
 ) -> None:
     assert classify_channel(referer, medium, source, is_internal=False, has_campaign=True) == Channel(channel, group)
 
 
-def test_a_campaign_on_one_s_own_pages_is_a_campaign() -> None:
+def test_campaign_takes_precedence_over_internal() -> None:
     assert classify_channel("own.example", "banner", "home", is_internal=True, has_campaign=True) == Channel("campaign")
 
 
@@ -146,7 +146,7 @@ _texts = st.one_of(
 
 
 @given(_texts, _texts, _texts, st.booleans(), st.booleans())
-def test_anything_has_a_channel(
+def test_any_referrer_has_a_channel(
     referer: str | None,
     medium: str | None,
     source: str | None,
@@ -161,7 +161,7 @@ def test_anything_has_a_channel(
 
 
 @given(st.from_regex(r"https?://(www\.)?[a-z]{1,8}(\.[a-z]{2,8}){1,3}(:\d{1,4})?(/[a-z]{0,9}){0,3}/?", fullmatch=True))
-def test_a_short_referer_has_the_channel_of_the_whole_one(url: str) -> None:
+def test_normalized_referrer_has_the_same_channel(url: str) -> None:
     short = normalize_referrer(url, frozenset())
     whole = classify_channel(url, None, None, is_internal=False, has_campaign=False)
     assert classify_channel(short, None, None, is_internal=False, has_campaign=False) == whole

@@ -41,13 +41,13 @@ def examples(name: str) -> dict[str, str]:
     }
 
 
-def test_the_robots_of_the_list_are_bots_unless_they_are_tools() -> None:
+def test_listed_robots_are_bots_unless_they_are_tools() -> None:
     agents = {pattern: parse_user_agent(examples("robot")[pattern]) for pattern in examples("robot")}
     unknown = {pattern for pattern, agent in agents.items() if agent.bot is None and agent.device != SCRIPT_DEVICE}
     assert unknown == PEOPLES
 
 
-def test_the_machines_of_the_list_are_scripts() -> None:
+def test_listed_machines_are_scripts() -> None:
     agents = {pattern: parse_user_agent(text) for pattern, text in examples("machine").items()}
     assert {pattern for pattern, agent in agents.items() if agent.bot is not None} == ROBOTS_TOO
     assert {pattern for pattern, agent in agents.items() if agent.device != SCRIPT_DEVICE} == ROBOTS_TOO
@@ -61,7 +61,7 @@ def test_the_machines_of_the_list_are_scripts() -> None:
         *("R (4.2.1 x86_64-w64-mingw32 x86_64 mingw32)", "MATLAB R2022b", "Go-http-client/1.1", "axios/1.6.0"),
     ],
 )
-def test_what_researchers_fetch_with_counts_as_a_machines(agent: str) -> None:
+def test_tools_of_researchers_count_as_machines(agent: str) -> None:
     found = parse_user_agent(agent)
     assert (found.device, found.bot) == (SCRIPT_DEVICE, None)
 
@@ -76,7 +76,7 @@ def test_what_researchers_fetch_with_counts_as_a_machines(agent: str) -> None:
         "python-requests/2.31.0 MyCrawler/1.0",
     ],
 )
-def test_robots_count_as_nobodys(agent: str) -> None:
+def test_robots_are_not_counted(agent: str) -> None:
     found = parse_user_agent(agent)
     assert found.bot is not None
     assert found.device is None

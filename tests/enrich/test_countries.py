@@ -42,7 +42,7 @@ def write_mmdb(path: Path, records: Mapping[str, Any], kind: str = "GeoLite2-Cou
         ("193.0.6.139:52100", "NL"),
     ],
 )
-def test_an_address_has_its_country_whole_and_cut(address: str, country: str) -> None:
+def test_finds_countries_of_whole_and_anonymized_addresses(address: str, country: str) -> None:
     assert BUILT_IN.find_country(address) == country
     assert BUILT_IN.find_country(anonymize_address(address) or "") == country
 
@@ -54,17 +54,17 @@ _NONE = ["", "-", "unknown", "1.2.3", "999.1.1.1", "\ud800", "1" * 1000]
 
 
 @pytest.mark.parametrize("address", [*_PRIVATE.split(), *_NONE])
-def test_what_is_private_or_no_address_has_none(address: str) -> None:
+def test_private_and_invalid_addresses_have_no_country(address: str) -> None:
     assert BUILT_IN.find_country(address) is None
 
 
 @given(st.one_of(st.text(), st.ip_addresses().map(str)))
-def test_any_text_has_a_country_or_none(text: str) -> None:
+def test_any_text_has_a_country_code_or_none(text: str) -> None:
     code = BUILT_IN.find_country(text)
     assert code is None or (len(code) == 2 and code.isalpha() and code.isupper() and code not in {"EU", "AP", "ZZ"})
 
 
-def test_off_knows_no_country() -> None:
+def test_off_finds_no_country() -> None:
     assert open_countries("off").find_country("193.0.6.139") is None
 
 
@@ -78,14 +78,14 @@ def test_off_knows_no_country() -> None:
         {"country": "New Zealand", "country_code": "nz"},
     ],
 )
-def test_a_file_tells_countries_in_the_layouts_that_there_are(tmp_path: Path, record: object) -> None:
+def test_reads_files_in_all_layouts(tmp_path: Path, record: object) -> None:
     countries = open_countries(write_mmdb(tmp_path / "a.mmdb", {"193.0.6.0/24": record, "2a00::/16": record}))
     assert countries.find_country("193.0.6.139") == "NZ"
     assert countries.find_country("2a00:1::") == "NZ"
     assert countries.find_country("18.7.22.83") is None
 
 
-def test_a_file_of_ipv4_alone_knows_no_country_of_ipv6(tmp_path: Path) -> None:
+def test_ipv4_file_has_no_countries_for_ipv6(tmp_path: Path) -> None:
     countries = open_countries(
         write_mmdb(tmp_path / "a.mmdb", {"193.0.6.0/24": {"country": {"iso_code": "NZ"}}}, version=4)
     )
@@ -93,7 +93,7 @@ def test_a_file_of_ipv4_alone_knows_no_country_of_ipv6(tmp_path: Path) -> None:
     assert countries.find_country("2a00:1::") is None
 
 
-def test_a_region_that_is_no_country_is_none(tmp_path: Path) -> None:
+def test_region_codes_are_not_countries(tmp_path: Path) -> None:
     records = {"193.0.6.0/24": {"country": {"iso_code": "EU"}}, "193.0.7.0/24": {"country": {"iso_code": "NZ"}}}
     countries = open_countries(write_mmdb(tmp_path / "a.mmdb", records))
     assert (countries.find_country("193.0.6.1"), countries.find_country("193.0.7.1")) == (None, "NZ")
@@ -104,13 +104,13 @@ def test_rejects_a_missing_file(tmp_path: Path) -> None:
         open_countries(str(tmp_path / "none.mmdb"))
 
 
-def test_a_folder_is_no_file(tmp_path: Path) -> None:
+def test_rejects_a_folder(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="is not a file"):
         open_countries(str(tmp_path))
 
 
 @pytest.mark.parametrize("content", [b"", b"something else", b"\xab\xcd\xefMaxMind.com", b"\0" * 10_000])
-def test_a_damaged_file_is_said_so(tmp_path: Path, content: bytes) -> None:
+def test_rejects_a_damaged_file(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "bad.mmdb"
     path.write_bytes(content)
     with pytest.raises(
@@ -119,14 +119,14 @@ def test_a_damaged_file_is_said_so(tmp_path: Path, content: bytes) -> None:
         open_countries(str(path))
 
 
-def test_a_file_cut_off_is_said_so(tmp_path: Path) -> None:
+def test_rejects_a_truncated_file(tmp_path: Path) -> None:
     path = Path(write_mmdb(tmp_path / "bad.mmdb", {"193.0.6.0/24": {"country": {"iso_code": "NZ"}}}))
     path.write_bytes(path.read_bytes()[:-60])
     with pytest.raises(ConfigurationError, match="is damaged"):
         open_countries(str(path))
 
 
-def test_a_file_of_another_kind_is_said_so(tmp_path: Path) -> None:
+def test_rejects_a_file_without_countries(tmp_path: Path) -> None:
     record = {"autonomous_system_number": 3333, "autonomous_system_organization": "RIPE NCC"}
     path = write_mmdb(tmp_path / "asn.mmdb", {"193.0.6.0/24": record}, "GeoLite2-ASN")
     with pytest.raises(ConfigurationError, match="is of the type GeoLite2-ASN, without countries"):
@@ -134,7 +134,7 @@ def test_a_file_of_another_kind_is_said_so(tmp_path: Path) -> None:
 
 
 @given(data=st.data())
-def test_a_file_damaged_anywhere_is_refused_or_answers(
+def test_file_with_any_damage_is_rejected_or_usable(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = Path(write_mmdb(tmp_path_factory.mktemp("mmdb") / "a.mmdb", {"193.0.6.0/24": {"country_code": "NZ"}}))

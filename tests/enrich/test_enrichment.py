@@ -26,18 +26,18 @@ PAGE = "https://data.example.org/wells"
 LOWLANDS = CountryLookup(lambda address: "NL" if address.startswith("81.2.69.") else None)
 OWN_HOSTS = frozenset({"own.example"})
 ENRICHMENT = Enrichment(LOWLANDS, frozenset({"spam.example"}), OWN_HOSTS)
-DOOR = DocumentContext(
+CONTEXT = DocumentContext(
     received_at="2015-01-22T12:00:00.000Z",
     min_timestamp=None,
     max_timestamp="2030-01-01T00:00:00.000Z",
     config=IngestConfig(own_hosts=OWN_HOSTS, enrichment=ENRICHMENT),
 )
-PLAIN = DocumentContext(DOOR.received_at, None, DOOR.max_timestamp, IngestConfig(own_hosts=OWN_HOSTS))
+PLAIN = DocumentContext(CONTEXT.received_at, None, CONTEXT.max_timestamp, IngestConfig(own_hosts=OWN_HOSTS))
 
 
 def made(**fields: Any) -> dict[str, Any]:
     """Return the document of an event."""
-    found: dict[str, Any] = orjson.loads(build_document(Event(fields), DOOR, "spare"))
+    found: dict[str, Any] = orjson.loads(build_document(Event(fields), CONTEXT, "spare"))
     return found
 
 
@@ -49,7 +49,7 @@ def added(**fields: Any) -> dict[str, Any]:
     return {name: value for name, value in found.items() if name not in plain}
 
 
-def test_a_visit_is_told_in_full() -> None:
+def test_enriches_a_visit() -> None:
     found = added(agent=FIREFOX, clientip="81.2.69.77", referer=SEARCH, url=f"{PAGE}?utm_term=wells")
     assert (
         found.items()
@@ -68,7 +68,7 @@ def test_a_visit_is_told_in_full() -> None:
 
 
 @pytest.mark.parametrize("name", ["agent", "user_agent", "ua"])
-def test_an_agent_goes_by_several_names(name: str) -> None:
+def test_user_agent_has_several_aliases(name: str) -> None:
     assert added(**{name: IPHONE})["device"] == "mobile"
 
 
@@ -84,7 +84,7 @@ def test_an_agent_goes_by_several_names(name: str) -> None:
         {"event": "error", "status": "teapot"},
     ],
 )
-def test_an_event_that_tells_nothing_gets_nothing(fields: dict[str, Any]) -> None:
+def test_event_without_inputs_is_unchanged(fields: dict[str, Any]) -> None:
     assert added(**fields) == {}
 
 
@@ -104,20 +104,22 @@ def test_an_event_that_tells_nothing_gets_nothing(fields: dict[str, Any]) -> Non
         ({"event": "rated", "referer": SEARCH, "agent": FIREFOX, "url": PAGE}, None),
     ],
 )
-def test_somebody_who_came_came_from_somewhere(fields: dict[str, Any], channel: str | None) -> None:
+def test_every_visit_has_a_channel(fields: dict[str, Any], channel: str | None) -> None:
     assert made(**fields).get("channel") == channel
 
 
-def test_the_country_is_that_of_the_network_that_is_kept() -> None:
+def test_country_follows_from_the_anonymized_address() -> None:
     assert added(clientip="81.2.69.77") == {"country": "NL", "enrich_version": ENRICH_VERSION}
     assert "country" not in orjson.loads(
         build_document(
-            Event({"clientip": "81.2.69.77"}), DocumentContext(DOOR.received_at, None, DOOR.max_timestamp), "spare"
+            Event({"clientip": "81.2.69.77"}),
+            DocumentContext(CONTEXT.received_at, None, CONTEXT.max_timestamp),
+            "spare",
         )
     )
 
 
-def test_bots_are_named_and_can_be_vouched_for() -> None:
+def test_bots_are_named_unless_the_sender_objects() -> None:
     found = added(agent=GOOGLEBOT)
     assert "google" in found["bot"].lower()
     assert found["bot_kind"]
@@ -131,13 +133,13 @@ def test_bots_are_named_and_can_be_vouched_for() -> None:
 
 
 @pytest.mark.parametrize("event", ["view", "download", "rated"])
-def test_advertisements_in_referers_are_a_bot_s(event: str) -> None:
+def test_referrer_spam_is_a_bot(event: str) -> None:
     found = made(event=event, referer="https://www.spam.example/buy?now", agent=FIREFOX)
     assert (found["bot"], found["bot_kind"]) == ("referer spam", "spam")
     assert "bot" not in made(event=event, referer="https://www.spam.example/buy", agent=FIREFOX, bot=False)
 
 
-def test_errors_are_grouped_by_their_messages_or_their_status() -> None:
+def test_errors_are_grouped_by_message_or_status() -> None:
     one, other = (made(event="error", message=f"no row {number} of table 7")["error_group"] for number in (41, 4711))
     assert one == other
     assert made(event="error", status=404)["error_group"] == "HTTP 404"
@@ -145,7 +147,7 @@ def test_errors_are_grouped_by_their_messages_or_their_status() -> None:
     assert "error_group" not in made(event="view", status=200, message="fine", url=PAGE)
 
 
-def test_what_the_sender_says_is_never_overwritten_and_is_told_apart() -> None:
+def test_fields_of_the_sender_are_kept_and_listed() -> None:
     found = made(agent=FIREFOX, clientip="81.2.69.77", country="BE", browser="Mine", referer=SEARCH)
     assert (found["country"], found["browser"], found["os"]) == ("BE", "Mine", "Linux")
     assert found["enrich_kept"] == "browser,country"
@@ -155,7 +157,7 @@ def test_what_the_sender_says_is_never_overwritten_and_is_told_apart() -> None:
     assert made(country="BE") == {**made(), "country": "BE"}
 
 
-def test_what_the_sender_says_in_a_form_that_fits_no_field_is_not_replaced() -> None:
+def test_odd_values_of_the_sender_are_not_replaced() -> None:
     found = made(agent=FIREFOX, browser=["Mine"])
     assert "browser" not in found
     assert found["params"] == {"browser": '["Mine"]'}
@@ -163,12 +165,12 @@ def test_what_the_sender_says_in_a_form_that_fits_no_field_is_not_replaced() -> 
 
 
 @pytest.mark.parametrize("mark", [{"enrich_version": 1}, {"enrich_kept": "bot"}])
-def test_what_was_enriched_once_is_left_alone(mark: dict[str, Any]) -> None:
+def test_enriched_events_are_not_enriched_again(mark: dict[str, Any]) -> None:
     assert added(agent=GOOGLEBOT, referer=SEARCH, clientip="81.2.69.7", **mark) == {}
 
 
 @pytest.mark.parametrize("length", [300, 600, 100_000])
-def test_long_texts_are_read_as_short_ones_are(length: int) -> None:
+def test_long_texts_are_enriched_without_the_cache(length: int) -> None:
     long = "x" * length
     found = made(agent=f"{FIREFOX} {long}", url=f"{PAGE}/{long}", referer=f"https://data.example.org/{long}")
     assert found["channel"] == "internal"
@@ -194,13 +196,13 @@ _own = st.dictionaries(st.sampled_from(sorted({*ENRICHED_FIELDS, "visitor", "ses
 
 @settings(deadline=None)  # The first agent has tables read for it.
 @given(_telling, _own)
-def test_no_field_of_anybody_s_is_changed_or_lost(telling: dict[str, Any], own: dict[str, Any]) -> None:
+def test_enrichment_never_changes_fields_of_the_sender(telling: dict[str, Any], own: dict[str, Any]) -> None:
     event = Event({**telling, **own})
     plain = orjson.loads(build_document(event, PLAIN, "spare"))
     found = orjson.loads(
         build_document(
             event,
-            replace(DOOR, salts={"2015-01-22": b"s" * 32}),
+            replace(CONTEXT, salts={"2015-01-22": b"s" * 32}),
             "spare",
         )
     )

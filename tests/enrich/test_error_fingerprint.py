@@ -40,16 +40,16 @@ from metronome.enrich.error_fingerprint import error_fingerprint
         (" \n ", ""),
     ],
 )
-def test_what_differs_becomes_a_placeholder(message: str, folded: str) -> None:
+def test_variable_parts_become_placeholders(message: str, folded: str) -> None:
     assert error_fingerprint(message) == folded
 
 
-def test_messages_of_one_fault_are_one() -> None:
+def test_messages_of_the_same_error_have_the_same_fingerprint() -> None:
     messages = {error_fingerprint(f"Item {number} of user 'u{number}' took {number}.5 s") for number in (1, 23, 4567)}
     assert messages == {"Item <n> of user <text> took <n> s"}
 
 
-def test_a_message_is_cut() -> None:
+def test_fingerprint_is_truncated() -> None:
     assert error_fingerprint("word " * 100) == ("word " * 100)[:256].strip()
     assert len(error_fingerprint("1 " * 200)) <= 256
 
@@ -77,7 +77,7 @@ _parts = st.sampled_from([*"0123456789abcdefxz'\"`<>@.:-+?=/_ ,“”‘’«", 
 @example("x" * 250 + "'abc'")
 @example("<" * 255 + "1")
 @given(st.one_of(st.text(max_size=600), st.lists(_parts, max_size=400).map("".join)))
-def test_what_is_folded_stays_as_it_is(message: str) -> None:
+def test_fingerprint_of_a_fingerprint_is_the_same(message: str) -> None:
     folded = error_fingerprint(message)
     assert error_fingerprint(folded) == folded
     assert len(folded) <= 256
@@ -88,6 +88,6 @@ _REPEATED = ["1", "'", '"a', "a@", "a", "0x", "1:", "?a=", "a-1", " 1", "f1", "a
 
 
 @pytest.mark.parametrize("part", _REPEATED)
-def test_a_megabyte_of_anything_is_folded(part: str) -> None:
+def test_long_messages_take_little_time(part: str) -> None:
     message = part * (1_000_000 // len(part))
     assert error_fingerprint(message) == error_fingerprint(message[:512])

@@ -43,7 +43,7 @@ def enriched(fields: dict[str, Any], enrichment: Enrichment = ENRICHMENT) -> dic
     return found
 
 
-def test_a_document_that_was_never_enriched_gets_all_but_a_visitor() -> None:
+def test_reenriching_adds_everything_but_the_visitor() -> None:
     fields = {"agent": FIREFOX, "clientip": "81.2.69.0", "referer": SEARCH}
     new = enriched(fields)
     del new["visitor"], new["session"]
@@ -51,19 +51,19 @@ def test_a_document_that_was_never_enriched_gets_all_but_a_visitor() -> None:
     assert again(stored) == new
 
 
-def test_what_is_up_to_date_stays() -> None:
+def test_current_documents_are_unchanged() -> None:
     assert again(enriched({"agent": FIREFOX, "clientip": "81.2.69.7", "referer": SEARCH})) is None
     assert again({"id": "a"}) is None
 
 
-def test_what_is_known_better_takes_the_place_of_what_was_known() -> None:
+def test_newer_results_replace_older_ones() -> None:
     before = enriched({"clientip": "81.2.69.7", "agent": FIREFOX}, Enrichment(country("BE")))
     after = again(before)
     assert after == {**before, "country": "NL"}
     assert list(list_changed_fields(orjson.dumps(before), orjson.dumps(after))) == ["country"]
 
 
-def test_what_is_no_longer_so_is_taken_away() -> None:
+def test_outdated_fields_are_removed() -> None:
     before = enriched({"referer": "https://spam.example/", "agent": FIREFOX})
     assert before["bot"] == "referer spam"
     after = again(before, Enrichment())
@@ -73,7 +73,7 @@ def test_what_is_no_longer_so_is_taken_away() -> None:
     assert set(list_changed_fields(orjson.dumps(before), orjson.dumps(after))) == {"bot", "bot_kind"}
 
 
-def test_what_cannot_be_worked_out_stays() -> None:
+def test_fields_without_inputs_are_unchanged() -> None:
     before = {
         "browser": "Firefox",
         "bot": "x",
@@ -87,7 +87,7 @@ def test_what_cannot_be_worked_out_stays() -> None:
     assert again({**before, "clientip": "81.2.69.0"}, Enrichment()) is None
 
 
-def test_the_sender_s_own_stays_in_documents_of_any_age() -> None:
+def test_fields_of_the_sender_are_unchanged_in_any_version() -> None:
     own = {"agent": GOOGLEBOT, "clientip": "81.2.69.0", "country": "BE", "bot": "ours"}
     first = again(own)
     assert first is not None
@@ -97,14 +97,14 @@ def test_the_sender_s_own_stays_in_documents_of_any_age() -> None:
     assert again(enriched(own)) is None
 
 
-def test_a_bot_that_was_vouched_for_stays_none() -> None:
+def test_sender_that_denies_a_bot_is_respected() -> None:
     before = enriched({"agent": GOOGLEBOT, "bot": False, "clientip": "81.2.69.7"}, Enrichment(country("BE")))
     after = again(before)
     assert after is not None
     assert (after["country"], "bot" in after, "bot_kind" in after) == ("NL", False, False)
 
 
-def test_an_older_version_is_raised() -> None:
+def test_older_version_is_raised() -> None:
     before = {**enriched({"agent": FIREFOX}), "enrich_version": 0}
     after = again(before)
     assert after == {**before, "enrich_version": ENRICH_VERSION}
@@ -158,7 +158,7 @@ _documents = st.builds(
 
 @settings(deadline=None)  # The first agent has tables read for it.
 @given(_documents, st.sampled_from(KINDS), st.sampled_from(KINDS))
-def test_whatever_is_stored_only_what_enrichment_made_changes_and_that_once(
+def test_reenriching_is_idempotent_and_changes_enriched_fields_only(
     doc: dict[str, Any], now: Enrichment, later: Enrichment
 ) -> None:
     line = orjson.dumps(doc)
@@ -186,7 +186,7 @@ def test_whatever_is_stored_only_what_enrichment_made_changes_and_that_once(
 @settings(deadline=None)  # The first agent has tables read for it.
 @given(st.sampled_from(KINDS), st.sampled_from([FIREFOX, GOOGLEBOT, ""]), st.sampled_from([SEARCH, "", "spam.example"]))
 @pytest.mark.parametrize("own", [{}, {"country": "BE"}, {"bot": False}, {"browser": ["x"]}, {"os": None}])
-def test_what_came_in_just_now_need_not_be_looked_at_again(
+def test_reenriching_a_new_document_changes_nothing(
     own: dict[str, Any], kind: Enrichment, agent: str, referer: str
 ) -> None:
     fields = {"agent": agent, "referer": referer, "clientip": "81.2.69.77", "url": "https://a.example/?utm_id=1"}

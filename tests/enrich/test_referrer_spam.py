@@ -15,7 +15,7 @@ LIST = [
 HOSTS = parse_spam_hosts(LIST)
 
 
-def test_a_list_is_read_with_its_comments_and_in_any_form() -> None:
+def test_parses_spam_lists() -> None:
     assert set(HOSTS) == {"spam.example", "loud.example", "buttons.example", "a.b.c.example"}
 
 
@@ -30,14 +30,14 @@ def test_a_list_is_read_with_its_comments_and_in_any_form() -> None:
         "//spam.example",
     ],
 )
-def test_a_host_of_the_list_and_what_lies_below_it_is_spam(referer: str) -> None:
+def test_listed_hosts_and_their_subdomains_are_spam(referer: str) -> None:
     assert is_referrer_spam(referer, HOSTS)
 
 
 @pytest.mark.parametrize(
     "referer", ["", "-", "example", "notspam.example", "spam.example.org", "b.c.example", "good.example/spam.example"]
 )
-def test_other_hosts_are_none(referer: str) -> None:
+def test_other_hosts_are_not_spam(referer: str) -> None:
     assert not is_referrer_spam(referer, HOSTS)
 
 

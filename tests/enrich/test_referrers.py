@@ -54,7 +54,7 @@ _urls = st.builds(
         ("münchen.example", "münchen.example"),
     ],
 )
-def test_a_web_address_becomes_host_and_path(url: str, short: str) -> None:
+def test_normalizes_referrers(url: str, short: str) -> None:
     assert normalize_referrer(url, OWN) == short
 
 
@@ -87,7 +87,7 @@ def test_a_web_address_becomes_host_and_path(url: str, short: str) -> None:
         "http://ex℀mple.com/",
     ],
 )
-def test_what_is_no_web_address_does_not_count(url: str) -> None:
+def test_invalid_referrer_is_none(url: str) -> None:
     assert normalize_referrer(url, OWN) is None
 
 
@@ -101,21 +101,21 @@ def test_what_is_no_web_address_does_not_count(url: str) -> None:
         "http://localhost",
     ],
 )
-def test_one_s_own_pages_do_not_count(url: str) -> None:
+def test_own_host_is_none(url: str) -> None:
     assert normalize_referrer(url, OWN) is None
 
 
 @pytest.mark.parametrize("url", ["http://notown.example", "http://sub.own.example", "http://own.example.org"])
-def test_hosts_that_only_look_like_one_s_own_count(url: str) -> None:
+def test_similar_hosts_are_not_own_hosts(url: str) -> None:
     assert normalize_referrer(url, OWN) is not None
 
 
-def test_own_hosts_come_in_any_form() -> None:
+def test_normalizes_own_hosts() -> None:
     assert normalize_own_hosts(("WWW.A.example", " b.example.", "", "  ")) == {"a.example", "b.example"}
 
 
 @given(_urls)
-def test_what_is_short_stays_as_it_is(url: str) -> None:
+def test_normalizing_is_idempotent(url: str) -> None:
     short = normalize_referrer(url, frozenset())
     if short is None:
         return
@@ -127,12 +127,12 @@ def test_what_is_short_stays_as_it_is(url: str) -> None:
 
 
 @given(st.text())
-def test_any_text_has_a_short_name_or_none(url: str) -> None:
+def test_any_text_has_a_normalized_form_or_none(url: str) -> None:
     short = normalize_referrer(url, frozenset())
     assert short is None or short
 
 
-def test_long_addresses_are_read_as_short_ones_are() -> None:
+def test_long_urls_are_normalized_without_the_cache() -> None:
     path = "/a" * 1000
     assert normalize_referrer(f"https://www.example.com{path}/", OWN) == f"example.com{path}"
 
@@ -153,12 +153,12 @@ def test_long_addresses_are_read_as_short_ones_are() -> None:
         ("?a", ""),
     ],
 )
-def test_any_referer_has_its_host(referer: str, host: str) -> None:
+def test_extracts_hosts(referer: str, host: str) -> None:
     assert extract_host(referer) == host
 
 
 @given(_urls)
-def test_a_short_referer_has_the_host_of_the_whole_one(url: str) -> None:
+def test_normalized_referrer_has_the_same_host(url: str) -> None:
     short = normalize_referrer(url, frozenset())
     if short is not None and len(url) < 256:
         assert extract_host(short) == short.partition("/")[0]

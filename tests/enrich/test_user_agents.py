@@ -317,38 +317,38 @@ _TOOLS = [
 
 
 @pytest.mark.parametrize(("text", "told"), _BROWSERS)
-def test_a_browser_tells_itself_its_system_and_device(text: str, told: tuple[str | None, ...]) -> None:
+def test_parses_browser_system_and_device(text: str, told: tuple[str | None, ...]) -> None:
     assert parse_user_agent(text) == ParsedUserAgent(*told)
 
 
 @pytest.mark.parametrize("model", ["CUBOT MAX", "CUBOT_P20", "M bot 60 Build/PPR1", "motorola one", "Robotic"])
-def test_a_phone_that_is_called_like_a_robot_is_none(model: str) -> None:
+def test_phones_named_like_robots_are_not_robots(model: str) -> None:
     agent = parse_user_agent(f"Mozilla/5.0 (Linux; Android 9; {model}) {_WEBKIT} Chrome/110.0.0.0 Mobile Safari/537.36")
     assert (agent.bot, agent.os, agent.device) == (None, "Android", "mobile")
 
 
 @pytest.mark.parametrize(("text", "name", "kind"), _ROBOTS)
-def test_a_robot_has_a_name_and_a_kind_and_no_browser(text: str, name: str, kind: str) -> None:
+def test_robots_have_a_name_and_a_kind_but_no_browser(text: str, name: str, kind: str) -> None:
     assert parse_user_agent(text) == ParsedUserAgent(bot=name, bot_kind=kind)
 
 
 @pytest.mark.parametrize(("text", "name", "version"), _TOOLS)
-def test_a_tool_that_somebody_uses_is_a_script_and_no_robot(text: str, name: str, version: str | None) -> None:
+def test_tools_are_scripts_and_not_robots(text: str, name: str, version: str | None) -> None:
     assert parse_user_agent(text) == ParsedUserAgent(browser=name, browser_version=version, device=SCRIPT_DEVICE)
 
 
 @pytest.mark.parametrize("text", ["", "-", "  ", "\t"])
-def test_no_agent_tells_nothing(text: str) -> None:
+def test_empty_user_agent_says_nothing(text: str) -> None:
     assert parse_user_agent(text) == ParsedUserAgent()
 
 
-def test_what_stands_far_behind_does_not_count() -> None:
+def test_end_of_a_long_user_agent_is_ignored() -> None:
     known = "Mozilla/5.0 (X11; Linux x86_64; rv:127.0) Gecko/20100101 Firefox/127.0"
     assert parse_user_agent(known + " " * 512 + "Googlebot/2.1") == parse_user_agent(known)
     assert parse_user_agent(known + " Googlebot/2.1").bot == "Googlebot"
 
 
-def test_a_lone_surrogate_does_no_harm() -> None:
+def test_lone_surrogates_do_no_harm() -> None:
     assert parse_user_agent("curl/8.5.0 \ud800").browser == "curl"
 
 
@@ -357,7 +357,7 @@ _parts = st.sampled_from([*f"{_PARTS}AppleWebKit/537.36 |Chrome/|)| |yandex.com/
 
 
 @given(st.one_of(st.text(max_size=600), st.lists(_parts, max_size=40).map("".join)))
-def test_any_text_tells_something_short_or_nothing(text: str) -> None:
+def test_any_text_has_short_results_or_none(text: str) -> None:
     agent = parse_user_agent(text)
     assert agent.device in _DEVICES or (agent.device is None and (agent.bot or agent == ParsedUserAgent()))
     assert agent.bot_kind in _KINDS or (agent.bot_kind is None and agent.bot is None)
@@ -366,5 +366,5 @@ def test_any_text_tells_something_short_or_nothing(text: str) -> None:
 
 
 @given(st.text(alphabet=st.characters(codec="ascii"), max_size=40))
-def test_a_robot_s_name_is_found_beside_anything(text: str) -> None:
+def test_finds_robots_in_any_context(text: str) -> None:
     assert parse_user_agent(f"Mozilla/5.0 (compatible; GPTBot/1.2) {text}").bot is not None

@@ -11,11 +11,11 @@ SALT = bytes(range(32))
 ONE = (SALT, "2026-01-31", "193.0.6.139", "Firefox", "data.example.org")
 
 
-def test_a_visitor_stays_the_same_for_the_day() -> None:
+def test_visitor_is_the_same_for_a_day() -> None:
     assert hash_visitor(*ONE) == hash_visitor(*ONE) == "0756e16f80a726d9"
 
 
-def test_any_difference_makes_another_visitor() -> None:
+def test_any_difference_is_another_visitor() -> None:
     others = [
         (b"other salt", *ONE[1:]),
         (SALT, "2026-02-01", *ONE[2:]),
@@ -33,13 +33,13 @@ _plain = st.text("abc.:-", max_size=20)
 
 
 @given(st.binary(min_size=16, max_size=80), _plain, _plain, _texts, _plain)
-def test_a_name_is_sixteen_digits_whatever_comes(salt: bytes, day: str, address: str, agent: str, site: str) -> None:
+def test_visitor_is_sixteen_hexadecimal_digits(salt: bytes, day: str, address: str, agent: str, site: str) -> None:
     name = hash_visitor(salt, day, address, agent, site)
     assert len(name) == 16
     assert int(name, 16) >= 0
 
 
 @given(st.lists(st.tuples(_plain, _plain, _texts, _plain), min_size=2, max_size=6, unique=True))
-def test_no_two_sets_of_words_are_mistaken_for_each_other(words: list[tuple[str, str, str, str]]) -> None:
+def test_inputs_are_separated_unambiguously(words: list[tuple[str, str, str, str]]) -> None:
     names = sorted((hash_visitor(SALT, *each), each) for each in words)
     assert all(first[0] != second[0] for first, second in pairwise(names))

@@ -14,7 +14,7 @@ TWO = RejectedDocument(b'{"id":"two"}', "much \u2028 too odd")
 THREE = RejectedDocument(b"{}", "")
 
 
-def test_what_is_buried_is_found_again_oldest_first(tmp_path: Path) -> None:
+def test_dead_letters_are_listed_oldest_first(tmp_path: Path) -> None:
     folder = tmp_path / "not" / "there yet"
     append_dead_letters(folder, [TWO], NOON + timedelta(days=1))
     append_dead_letters(folder, [ONE, TWO], NOON)
@@ -23,23 +23,23 @@ def test_what_is_buried_is_found_again_oldest_first(tmp_path: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["2015-01-22.ndjson", "2015-01-23.ndjson"]
 
 
-def test_a_letter_says_when_and_why(tmp_path: Path) -> None:
+def test_dead_letter_has_time_and_reason(tmp_path: Path) -> None:
     append_dead_letters(tmp_path, [ONE], NOON)
     letter = orjson.loads((tmp_path / "2015-01-22.ndjson").read_bytes())
     assert letter == {"at": "2015-01-22T12:00:00+00:00", "reason": "too odd", "document": ONE.document.decode()}
 
 
-def test_the_day_is_that_of_utc(tmp_path: Path) -> None:
+def test_dead_letter_files_are_by_utc_day(tmp_path: Path) -> None:
     append_dead_letters(tmp_path, [ONE], NOON.replace(hour=23).astimezone(timezone(timedelta(hours=5))))
     assert [path.name for path in tmp_path.iterdir()] == ["2015-01-22.ndjson"]
 
 
-def test_where_nothing_is_dead_nothing_is_found(tmp_path: Path) -> None:
+def test_missing_folder_has_no_dead_letters(tmp_path: Path) -> None:
     assert list(iterate_dead_letters(tmp_path / "none")) == []
     assert list(iterate_dead_letters(tmp_path)) == []
 
 
-def test_a_torn_line_costs_only_itself_wherever_it_was_torn(tmp_path: Path) -> None:
+def test_torn_line_does_not_affect_others(tmp_path: Path) -> None:
     append_dead_letters(tmp_path, [ONE, TWO], NOON)
     path = tmp_path / "2015-01-22.ndjson"
     whole = path.read_bytes()
@@ -51,7 +51,7 @@ def test_a_torn_line_costs_only_itself_wherever_it_was_torn(tmp_path: Path) -> N
         assert list(iterate_dead_letters(tmp_path)) == [ONE, TWO, THREE]
 
 
-def test_a_line_that_only_lacks_its_end_is_whole(tmp_path: Path) -> None:
+def test_line_without_line_feed_is_complete(tmp_path: Path) -> None:
     append_dead_letters(tmp_path, [ONE], NOON)
     path = tmp_path / "2015-01-22.ndjson"
     path.write_bytes(path.read_bytes()[:-1])
@@ -59,7 +59,7 @@ def test_a_line_that_only_lacks_its_end_is_whole(tmp_path: Path) -> None:
     assert list(iterate_dead_letters(tmp_path)) == [ONE, TWO]
 
 
-def test_what_is_laid_aside_is_kept_but_no_longer_found(tmp_path: Path) -> None:
+def test_requeued_dead_letters_are_kept_but_not_listed(tmp_path: Path) -> None:
     for refusal in (ONE, TWO):
         append_dead_letters(tmp_path, [refusal], NOON)
         move_to_requeued(tmp_path)

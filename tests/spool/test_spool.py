@@ -37,12 +37,12 @@ def seen(folder: Path) -> list[tuple[int, int, bytes]]:
 
 
 def held(folder: Path) -> bytes:
-    with SpoolReader(folder) as outlet:
-        taken = outlet.read_chunk(0, ROOM)
+    with SpoolReader(folder) as reader:
+        taken = reader.read_chunk(0, ROOM)
     return taken.batch.body if taken else b""
 
 
-async def test_what_is_put_can_be_read_by_others_once_its_future_is_done(tmp_path: Path) -> None:
+async def test_committed_documents_are_visible_to_readers(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         for number in range(5):
             done = spool.put(b'{"n":%d}\n' % number, 1)
@@ -51,7 +51,7 @@ async def test_what_is_put_can_be_read_by_others_once_its_future_is_done(tmp_pat
             assert seen(tmp_path)[-1][1:] == (1, b'{"n":%d}\n' % number)
 
 
-async def test_a_future_is_not_done_while_the_disk_has_nothing(tmp_path: Path) -> None:
+async def test_future_is_pending_until_the_commit(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         with closing(sqlite3.connect(tmp_path / SPOOL_FILE_NAME, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
@@ -64,7 +64,7 @@ async def test_a_future_is_not_done_while_the_disk_has_nothing(tmp_path: Path) -
         assert len(seen(tmp_path)) == 1
 
 
-async def test_what_arrives_during_a_commit_is_the_next_one(tmp_path: Path) -> None:
+async def test_documents_that_arrive_during_a_commit_are_the_next_commit(tmp_path: Path) -> None:
     commits: list[int] = []
     async with opened(tmp_path, commits=commits) as spool:
         await asyncio.gather(*(spool.put(b"{}\n" * 2, 2) for _ in range(100)))
@@ -72,7 +72,7 @@ async def test_what_arrives_during_a_commit_is_the_next_one(tmp_path: Path) -> N
     assert [(seq, events) for seq, events, _ in seen(tmp_path)] == [(1, 2), (2, 198)]
 
 
-async def test_those_who_no_longer_wait_lose_nothing_and_stop_nobody(tmp_path: Path) -> None:
+async def test_cancelled_future_does_not_affect_the_commit(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         first, gone, last = (spool.put(b"%d\n" % number, 1) for number in range(3))
         gone.cancel()
@@ -80,15 +80,15 @@ async def test_those_who_no_longer_wait_lose_nothing_and_stop_nobody(tmp_path: P
     assert held(tmp_path) == b"0\n1\n2\n"
 
 
-async def test_a_full_spool_refuses_and_has_room_again_once_it_is_shipped(tmp_path: Path) -> None:
+async def test_full_spool_rejects_documents_until_it_is_shipped(tmp_path: Path) -> None:
     async with opened(tmp_path, max_bytes=1000) as spool:
         await spool.put(b"x" * 600, 1)
         with pytest.raises(SpoolFull, match="limit of 1000 bytes"):
             _ = spool.put(b"x" * 600, 1)
         await spool.put(b"x" * 400, 1)
-        with SpoolReader(tmp_path) as outlet:
-            assert outlet.pending_stats().bytes == 1000
-            outlet.acknowledge(2)
+        with SpoolReader(tmp_path) as reader:
+            assert reader.pending_stats().bytes == 1000
+            reader.acknowledge(2)
         async with asyncio.timeout(5):
             while True:
                 try:
@@ -99,7 +99,7 @@ async def test_a_full_spool_refuses_and_has_room_again_once_it_is_shipped(tmp_pa
     assert held(tmp_path) == b"x" * 1000
 
 
-async def test_what_waits_counts_towards_the_limit(tmp_path: Path) -> None:
+async def test_pending_documents_count_towards_the_limit(tmp_path: Path) -> None:
     async with opened(tmp_path, max_bytes=1000) as spool:
         waiting = [spool.put(b"x" * 400, 1) for _ in range(2)]
         with pytest.raises(SpoolFull):
@@ -108,7 +108,7 @@ async def test_what_waits_counts_towards_the_limit(tmp_path: Path) -> None:
     assert len(held(tmp_path)) == 800
 
 
-async def test_what_could_not_be_written_is_refused_and_the_next_is_tried(tmp_path: Path) -> None:
+async def test_failed_commit_is_rejected_and_the_next_is_attempted(tmp_path: Path) -> None:
     commits: list[int] = []
     async with opened(tmp_path, commits=commits) as spool:
         with closing(sqlite3.connect(tmp_path / SPOOL_FILE_NAME, isolation_level=None)) as other:
@@ -120,7 +120,7 @@ async def test_what_could_not_be_written_is_refused_and_the_next_is_tried(tmp_pa
     assert commits == [1]
 
 
-async def test_a_stop_commits_what_waits_and_takes_no_more(tmp_path: Path) -> None:
+async def test_close_commits_pending_documents_and_rejects_more(tmp_path: Path) -> None:
     spool = SpoolWriter(tmp_path, ROOM)
     waiting = [spool.put(b"{}\n", 1) for _ in range(50)]
     await spool.close()
@@ -131,27 +131,27 @@ async def test_a_stop_commits_what_waits_and_takes_no_more(tmp_path: Path) -> No
     await spool.close()
 
 
-async def test_a_spool_that_is_opened_again_goes_on_counting(tmp_path: Path) -> None:
+async def test_reopened_spool_continues_numbering(tmp_path: Path) -> None:
     for _ in range(3):
         async with opened(tmp_path) as spool:
             await spool.put(b"{}\n{}\n", 2)
     assert [seq for seq, _, _ in seen(tmp_path)] == [1, 2, 3]
-    with SpoolReader(tmp_path) as outlet:
-        depth = outlet.pending_stats()
+    with SpoolReader(tmp_path) as reader:
+        depth = reader.pending_stats()
         assert (depth.events, depth.bytes) == (6, 18)
         assert 0 <= depth.oldest_seconds < 60
-        outlet.acknowledge(1)
-        assert outlet.pending_stats().events == 4
+        reader.acknowledge(1)
+        assert reader.pending_stats().events == 4
 
 
-async def test_a_spool_has_one_writer(tmp_path: Path) -> None:
+async def test_spool_has_one_writer(tmp_path: Path) -> None:
     async with opened(tmp_path):
         with pytest.raises(DataFolderLocked, match="another process uses"):
             FolderLock(tmp_path, timeout_seconds=0)
     FolderLock(tmp_path, timeout_seconds=0).release()
 
 
-async def test_a_writer_waits_for_the_one_before_it_to_end(tmp_path: Path) -> None:
+async def test_writer_waits_for_its_predecessor_to_end(tmp_path: Path) -> None:
     lock = FolderLock(tmp_path)
     threading.Timer(0.1, lock.release).start()
     async with opened(tmp_path) as spool:
@@ -159,29 +159,29 @@ async def test_a_writer_waits_for_the_one_before_it_to_end(tmp_path: Path) -> No
     lock.release()
 
 
-async def test_an_outlet_takes_the_oldest_commits_up_to_a_limit_but_always_one(tmp_path: Path) -> None:
+async def test_chunk_has_the_oldest_commits_up_to_a_limit_and_at_least_one(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         for letter in (b"a", b"b", b"c"):
             await spool.put(letter * 9 + b"\n", 1)
-    with SpoolReader(tmp_path) as outlet:
+    with SpoolReader(tmp_path) as reader:
         expected = [(1, b"a"), (20, b"ab"), (29, b"ab"), (30, b"abc"), (10**9, b"abc")]
         for limit, letters in expected:
-            taken = outlet.read_chunk(0, limit)
+            taken = reader.read_chunk(0, limit)
             assert taken
             assert taken.batch.body == b"".join(bytes([letter]) * 9 + b"\n" for letter in letters)
             assert (taken.batch.count, taken.last_seq) == (len(letters), len(letters))
-        behind = outlet.read_chunk(2, 1)
+        behind = reader.read_chunk(2, 1)
         assert behind
         assert (behind.batch.body, behind.last_seq) == (b"c" * 9 + b"\n", 3)
-        assert outlet.read_chunk(3, 1) is None
-        outlet.acknowledge(3)
-        outlet.acknowledge(3)
-        assert outlet.read_chunk(0, 1) is None
-        assert outlet.pending_stats() == SpoolStats(0, 0, 0.0)
+        assert reader.read_chunk(3, 1) is None
+        reader.acknowledge(3)
+        reader.acknowledge(3)
+        assert reader.read_chunk(0, 1) is None
+        assert reader.pending_stats() == SpoolStats(0, 0, 0.0)
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.2, 0.5, 0.8, 0.97, 0.999])
-async def test_of_a_torn_log_whole_commits_survive_from_the_first_on(tmp_path: Path, kept: float) -> None:
+async def test_complete_commits_of_a_torn_log_survive(tmp_path: Path, kept: float) -> None:
     whole, torn = tmp_path / "whole", tmp_path / "torn"
     torn.mkdir()
     async with opened(whole) as spool:
@@ -213,33 +213,33 @@ _actions = st.lists(
 
 
 async def act(folder: Path, actions: list[tuple[str, Any]]) -> None:
-    spool, outlet, model, taken = SpoolWriter(folder, ROOM), SpoolReader(folder), b"", None
+    spool, reader, model, taken = SpoolWriter(folder, ROOM), SpoolReader(folder), b"", None
     for action, value in actions:
         if action == "put":
             bodies = [line.replace(b"\n", b"") + b"\n" for line in value]
             await asyncio.gather(*(spool.put(body, 1) for body in bodies))
             model += b"".join(bodies)
         elif action == "take":
-            taken = outlet.read_chunk(0, value)
+            taken = reader.read_chunk(0, value)
             assert (taken is None) == (not model)
             assert taken is None or model.startswith(taken.batch.body)
             assert taken is None or taken.batch.count == taken.batch.body.count(b"\n")
         elif action == "drop" and taken is not None:
-            outlet.acknowledge(taken.last_seq)
+            reader.acknowledge(taken.last_seq)
             model, taken = model[len(taken.batch.body) :], None
         elif action == "restart":
             await spool.close()
-            outlet.close()
-            spool, outlet, taken = SpoolWriter(folder, ROOM), SpoolReader(folder), None
-        depth = outlet.pending_stats()
+            reader.close()
+            spool, reader, taken = SpoolWriter(folder, ROOM), SpoolReader(folder), None
+        depth = reader.pending_stats()
         assert (depth.events, depth.bytes) == (model.count(b"\n"), len(model))
     await spool.close()
-    outlet.close()
+    reader.close()
     assert held(folder) == model
 
 
 @settings(max_examples=40, deadline=None)
 @given(_actions)
-def test_a_spool_does_as_a_list_would(actions: list[tuple[str, Any]]) -> None:
+def test_spool_behaves_like_a_list(actions: list[tuple[str, Any]]) -> None:
     with TemporaryDirectory() as folder:
         asyncio.run(act(Path(folder), actions))

@@ -38,11 +38,11 @@ def rows(folder: Path) -> list[int]:
         return [seq for (seq,) in database.execute("SELECT seq FROM commits ORDER BY seq")]
 
 
-def bodies_of(outlet: SpoolReader, span: CommitRange) -> bytes:
-    return b"".join(outlet.iterate_bodies(span))
+def bodies_of(spool_reader: SpoolReader, span: CommitRange) -> bytes:
+    return b"".join(spool_reader.iterate_bodies(span))
 
 
-async def test_a_row_stays_until_each_reader_has_had_it(tmp_path: Path) -> None:
+async def test_commit_is_kept_until_all_readers_acknowledge_it(tmp_path: Path) -> None:
     register_readers(tmp_path, BOTH)
     await put(tmp_path, b"1\n", b"2\n", b"3\n")
     with SpoolReader(tmp_path, STORE_READER) as store, SpoolReader(tmp_path, ARCHIVE_READER) as archive:
@@ -58,31 +58,31 @@ async def test_a_row_stays_until_each_reader_has_had_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("slow", BOTH)
-async def test_a_reader_that_comes_back_has_what_it_had_not(tmp_path: Path, slow: str) -> None:
+async def test_reopened_reader_continues_after_its_last_acknowledgement(tmp_path: Path, slow: str) -> None:
     register_readers(tmp_path, BOTH)
     await put(tmp_path, b"1\n", b"2\n", b"3\n")
     quick = next(name for name in BOTH if name != slow)
-    with SpoolReader(tmp_path, quick) as outlet:
-        outlet.acknowledge(3)
-    with SpoolReader(tmp_path, slow) as outlet:
-        outlet.acknowledge(1)
+    with SpoolReader(tmp_path, quick) as spool_reader:
+        spool_reader.acknowledge(3)
+    with SpoolReader(tmp_path, slow) as spool_reader:
+        spool_reader.acknowledge(1)
     register_readers(tmp_path, BOTH)
-    with SpoolReader(tmp_path, quick) as outlet:
-        assert outlet.read_chunk(0, ROOM) is None
-    with SpoolReader(tmp_path, slow) as outlet:
-        taken = outlet.read_chunk(0, ROOM)
+    with SpoolReader(tmp_path, quick) as spool_reader:
+        assert spool_reader.read_chunk(0, ROOM) is None
+    with SpoolReader(tmp_path, slow) as spool_reader:
+        taken = spool_reader.read_chunk(0, ROOM)
         assert taken
         assert taken.batch.body == b"2\n3\n"
 
 
-async def test_no_number_is_given_twice_even_if_the_spool_was_empty_in_between(tmp_path: Path) -> None:
+async def test_commit_numbers_are_never_reused(tmp_path: Path) -> None:
     register_readers(tmp_path, BOTH)
     for number in range(1, 4):
         await put(tmp_path, b"x\n")
         assert rows(tmp_path) == [number]
         for reader in BOTH:
-            with SpoolReader(tmp_path, reader) as outlet:
-                outlet.acknowledge(number)
+            with SpoolReader(tmp_path, reader) as spool_reader:
+                spool_reader.acknowledge(number)
         assert rows(tmp_path) == []
     # Nor if the archive is given up and taken on again.
     register_readers(tmp_path, (STORE_READER,))
@@ -91,7 +91,7 @@ async def test_no_number_is_given_twice_even_if_the_spool_was_empty_in_between(t
     assert rows(tmp_path) == [4]
 
 
-async def test_a_reader_that_is_given_up_holds_up_nothing_more(tmp_path: Path) -> None:
+async def test_removed_reader_keeps_nothing_in_the_spool(tmp_path: Path) -> None:
     register_readers(tmp_path, BOTH)
     await put(tmp_path, b"1\n", b"2\n")
     with SpoolReader(tmp_path, STORE_READER) as store:
@@ -103,7 +103,7 @@ async def test_a_reader_that_is_given_up_holds_up_nothing_more(tmp_path: Path) -
     assert rows(tmp_path) == []
 
 
-async def test_a_new_reader_gets_what_is_still_there(tmp_path: Path) -> None:
+async def test_new_reader_gets_everything_in_the_spool(tmp_path: Path) -> None:
     await put(tmp_path, b"1\n", b"2\n", b"3\n")
     with SpoolReader(tmp_path, STORE_READER) as store:
         store.acknowledge(1)
@@ -115,7 +115,7 @@ async def test_a_new_reader_gets_what_is_still_there(tmp_path: Path) -> None:
         assert (span.first_seq, span.last_seq, bodies_of(archive, span)) == (2, 3, b"2\n3\n")
 
 
-async def test_a_plan_is_kept_until_it_is_done(tmp_path: Path) -> None:
+async def test_reserved_range_is_remembered_until_acknowledged(tmp_path: Path) -> None:
     register_readers(tmp_path, BOTH)
     await put(tmp_path, b"1234567\n", b"2\n", b"3\n")
     with SpoolReader(tmp_path, ARCHIVE_READER) as archive:
@@ -139,13 +139,13 @@ async def test_a_plan_is_kept_until_it_is_done(tmp_path: Path) -> None:
         assert archive.reserve_range(ROOM) is None
 
 
-async def test_a_spool_has_a_name_that_no_other_has_and_keeps_it(tmp_path: Path) -> None:
+async def test_spool_name_is_unique_and_permanent(tmp_path: Path) -> None:
     names = set()
     for folder in (tmp_path / "a", tmp_path / "b"):
         register_readers(folder, BOTH)
         for reader in BOTH:
-            with SpoolReader(folder, reader) as outlet:
-                names.add(outlet.spool_name)
+            with SpoolReader(folder, reader) as spool_reader:
+                names.add(spool_reader.spool_name)
     assert len(names) == 2
     assert all(name.replace("-", "").replace(".", "").isalnum() and name.isascii() for name in names)
 
@@ -162,7 +162,7 @@ _steps = st.lists(
 
 @settings(max_examples=40)
 @given(_steps)
-def test_both_readers_get_everything_in_its_order(steps: Sequence[tuple[str, int]]) -> None:
+def test_all_readers_get_everything_in_order(steps: Sequence[tuple[str, int]]) -> None:
     with TemporaryDirectory() as name:
         folder = Path(name)
         register_readers(folder, BOTH)
@@ -176,18 +176,18 @@ def test_both_readers_get_everything_in_its_order(steps: Sequence[tuple[str, int
                 asyncio.run(put(folder, *bodies))
                 sent += bodies
             elif step == "ship":
-                with SpoolReader(folder, STORE_READER) as outlet:
-                    taken = outlet.read_chunk(0, size)
+                with SpoolReader(folder, STORE_READER) as spool_reader:
+                    taken = spool_reader.read_chunk(0, size)
                     if taken is not None:
                         shipped += taken.batch.body
-                        outlet.acknowledge(taken.last_seq)
+                        spool_reader.acknowledge(taken.last_seq)
             elif step == "roll" and on:
-                with SpoolReader(folder, ARCHIVE_READER) as outlet:
-                    span = outlet.reserve_range(size)
+                with SpoolReader(folder, ARCHIVE_READER) as spool_reader:
+                    span = spool_reader.reserve_range(size)
                     if span is not None:
                         assert span.first_seq not in rolled
-                        rolled[span.first_seq] = span.last_seq, bodies_of(outlet, span)
-                        outlet.acknowledge(span.last_seq)
+                        rolled[span.first_seq] = span.last_seq, bodies_of(spool_reader, span)
+                        spool_reader.acknowledge(span.last_seq)
             elif step.startswith("archive"):
                 on = step == "archive on"
                 register_readers(folder, BOTH if on else (STORE_READER,))
