@@ -1,12 +1,10 @@
 """Exit codes of the commands, and the one place where their errors are reported.
 
-==== =======================================================================================================
-0    success
-1    the command ran, but not everything is as it should be: rejected lines, damaged objects, differences, a server
-     that is unavailable or rejects the request
-2    invalid usage or configuration
-130  interrupted
-==== =======================================================================================================
+0: success
+1: the command ran, but events were rejected, objects are damaged, archive and store differ, or the server is unavailable
+   or rejects the request
+2: invalid usage or configuration
+130: interrupted
 """
 
 from collections.abc import Callable, Iterator
