@@ -1,8 +1,8 @@
 """Exit codes of the commands, and the one place where their errors are reported.
 
 0: success
-1: the command ran, but events were rejected, objects are damaged, archive and store differ, or the server is unavailable
-   or rejects the request
+1: the command ran, but events were rejected, objects are damaged, archive and store differ, or the server is
+   unavailable or rejects the request
 2: invalid usage or configuration
 130: interrupted
 """
