@@ -228,7 +228,7 @@ class WorkerPool:
         return registry
 
     async def _supervise(self, folder: Path, on_commit: Callable[[Path], None]) -> None:
-        with _open_commit_pipe(lambda: on_commit(folder)) as commit_pipe:
+        with open_commit_pipe(lambda: on_commit(folder)) as commit_pipe:
             await self._run_worker(folder, commit_pipe)
 
     async def _run_worker(self, folder: Path, commit_pipe: int) -> None:
@@ -254,8 +254,8 @@ class WorkerPool:
 
 
 @contextlib.contextmanager
-def _open_commit_pipe(on_commit: Callable[[], None]) -> Iterator[int]:
-    """Yield the writing end of a pipe, and call back for what is written to it."""
+def open_commit_pipe(on_commit: Callable[[], None]) -> Iterator[int]:
+    """Yield the descriptor of a pipe for a worker to report commits, and call back when it does."""
     loop = asyncio.get_running_loop()
     reading_end, writing_end = os.pipe()
     for end in (reading_end, writing_end):
