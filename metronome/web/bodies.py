@@ -1,47 +1,46 @@
-"""Request bodies: read with a cap, and freed of their Content-Encoding with a cap on what comes out.
+"""Request bodies: read and decompressed, with a limit on their size."""
 
-Compressed bytes, decoded with a cap on what comes out.
-"""
-
+import asyncio
 import sys
 import zlib
 from collections.abc import Callable
 from typing import Final
 
-from metronome.errors import Malformed, PayloadTooLarge, UnsupportedEncoding
+from aiohttp import web
+
+from metronome.errors import Malformed, PayloadTooLarge, RequestTimeout, UnsupportedEncoding
 
 if sys.version_info >= (3, 14):
     from compression.zstd import ZstdDecompressor, ZstdError
 else:
     from backports.zstd import ZstdDecompressor, ZstdError
-import asyncio
 
-from aiohttp import web
-
-from metronome.errors import RequestTimeout
-
+_BODY_TIMEOUT_SECONDS: Final = 60.0
+_MAX_ENCODINGS: Final = 4
+_THREAD_MIN_BYTES: Final = 64 * 1024
+"""Decompressing a smaller body takes less time than handing it to a thread."""
 CONTENT_ENCODINGS: Final = ("gzip", "deflate", "zstd")
 _GZIP_WINDOW_BITS = 16 + zlib.MAX_WBITS
 _DECOMPRESS_CHUNK_BYTES = 16 * 1024
-"""What is decoded at a time: what a decoder leaves of it is copied, once for each compressed part."""
+"""How much is passed to a decompressor at once: it copies what it does not use, for each member."""
 _MAX_MEMBERS = 10_000
-"""A decoder for each costs more than what is in it: a million of nine bytes would take half a minute."""
+"""Each member costs a new decompressor: a million members of nine bytes would take half a minute."""
 
 
 def decompress(body: bytes, encoding: str, max_bytes: int, bytes_per_extra_member: int = 0) -> bytes:
-    """Decode what is compressed, taking no more memory than it may.
+    """Decompress a body within a limit of memory.
 
     Args:
-        body: one compressed part, or several, one behind the other.
+        body: one compressed member, or several in sequence.
         encoding: one of `CONTENT_ENCODINGS`, or ``x-gzip``.
-        max_bytes: how large it may be, decoded.
-        bytes_per_extra_member: where senders compress each few events apart: so many decoded bytes let one more part
-        be.
+        max_bytes: maximum size, decompressed.
+        bytes_per_extra_member: for senders that compress few events at a time: one more member is accepted for each
+            of so many decompressed bytes.
 
     Raises:
-        PayloadTooLarge: it is larger.
-        UnsupportedEncoding: its encoding is none of these.
-        Malformed: it is not in that encoding, breaks off, or is in too many parts.
+        PayloadTooLarge: the decompressed body is too large.
+        UnsupportedEncoding: the encoding is unknown.
+        Malformed: the body is invalid in that encoding, incomplete, or has too many members.
 
     """
     try:
@@ -53,15 +52,15 @@ def decompress(body: bytes, encoding: str, max_bytes: int, bytes_per_extra_membe
             case "zstd":
                 return _decompress_members(body, ZstdDecompressor, max_bytes, bytes_per_extra_member)
     except (zlib.error, ZstdError) as error:
-        raise Malformed(f"the body is no {encoding}: {error}") from None
+        raise Malformed(f"the body is not valid {encoding}: {error}") from None
     raise UnsupportedEncoding(
-        f"Content-Encoding {encoding[:40]!r} is not spoken here, {', '.join(CONTENT_ENCODINGS)} are"
+        f"unsupported Content-Encoding {encoding[:40]!r}: expected one of {', '.join(CONTENT_ENCODINGS)}"
     )
 
 
 def body_too_large(max_bytes: int) -> PayloadTooLarge:
-    """Return the error of a body that is too large, plain or decoded."""
-    return PayloadTooLarge(f"the body is over body_max_bytes ({max_bytes} bytes, decoded)")
+    """Return the error for a body that is too large, compressed or decompressed."""
+    return PayloadTooLarge(f"the body is over body_max_bytes ({max_bytes} bytes, decompressed)")
 
 
 def _inflate(body: bytes, window: int, max_bytes: int, bytes_per_extra_member: int = 0) -> bytes:
@@ -74,55 +73,49 @@ def _decompress_members(
     max_bytes: int,
     bytes_per_extra_member: int,
 ) -> bytes:
-    """Decode what may be several compressed parts, one behind the other."""
     parts: list[bytes] = []
-    left, at, whole = max_bytes, 0, memoryview(body)
-    decoders = 0
-    while at < len(whole):
-        decoders += 1
-        if decoders > _MAX_MEMBERS + ((max_bytes - left) // bytes_per_extra_member if bytes_per_extra_member else 0):
-            raise Malformed(f"the body is in over {_MAX_MEMBERS} compressed parts: compress it as one")
-        decoder = new_decompressor()
-        while not decoder.eof:
-            step = whole[at : at + _DECOMPRESS_CHUNK_BYTES]
-            if not step:
-                raise Malformed("the compressed body breaks off: send it again, whole")
-            part = decoder.decompress(step, left + 1)
-            left -= len(part)
-            if left < 0:
+    remaining, position, data = max_bytes, 0, memoryview(body)
+    members = 0
+    while position < len(data):
+        members += 1
+        extra_members = (max_bytes - remaining) // bytes_per_extra_member if bytes_per_extra_member else 0
+        if members > _MAX_MEMBERS + extra_members:
+            raise Malformed(f"the body has over {_MAX_MEMBERS} compressed members: compress it as one")
+        decompressor = new_decompressor()
+        while not decompressor.eof:
+            chunk = data[position : position + _DECOMPRESS_CHUNK_BYTES]
+            if not chunk:
+                raise Malformed("the compressed body is incomplete")
+            part = decompressor.decompress(chunk, remaining + 1)
+            remaining -= len(part)
+            if remaining < 0:
                 raise body_too_large(max_bytes)
             parts.append(part)
-            at += len(step)
-        at -= len(decoder.unused_data)
+            position += len(chunk)
+        position -= len(decompressor.unused_data)
     return b"".join(parts)
 
 
 def _decompress_deflate(body: bytes, max_bytes: int) -> bytes:
-    """Decode zlib's format, which ``deflate`` means, or the raw one that some send by mistake."""
+    """Decompress the zlib format, which ``deflate`` means, or raw deflate, which some clients send by mistake."""
     try:
         return _inflate(body, zlib.MAX_WBITS, max_bytes)
     except zlib.error:
         return _inflate(body, -zlib.MAX_WBITS, max_bytes)
 
 
-_BODY_TIMEOUT_SECONDS = 60.0
-_MAX_ENCODINGS = 4
-_THREAD_MIN_BYTES = 64 * 1024
-"""Smaller bodies are decoded sooner than a thread takes them over."""
-
-
 async def read_body(request: web.Request, max_bytes: int) -> bytes:
-    """Read and decode the body of a request.
+    """Read and decompress the body of a request.
 
     Args:
-        request: the server must not decode it itself.
-        max_bytes: how large it may be, as it comes and decoded.
+        request: of an application that does not decompress bodies itself.
+        max_bytes: maximum size, compressed and decompressed.
 
     Raises:
-        PayloadTooLarge: it is larger.
-        RequestTimeout: it does not come.
-        UnsupportedEncoding: its Content-Encoding is none of `metronome.web.bodies.ENCODINGS`.
-        Malformed: it is not what its Content-Encoding says.
+        PayloadTooLarge: the body is too large.
+        RequestTimeout: the body did not arrive in time.
+        UnsupportedEncoding: the Content-Encoding is not one of `CONTENT_ENCODINGS`.
+        Malformed: the body is incomplete, or invalid in its Content-Encoding.
 
     """
     try:
@@ -136,16 +129,16 @@ async def read_body(request: web.Request, max_bytes: int) -> bytes:
         raise body_too_large(max_bytes) from None
     except TimeoutError as error:
         _release_frames(error)
-        raise RequestTimeout(f"the body did not come within {_BODY_TIMEOUT_SECONDS:.0f} seconds") from None
+        raise RequestTimeout(f"the body did not arrive within {_BODY_TIMEOUT_SECONDS:.0f} seconds") from None
     except (ConnectionError, web.RequestPayloadError) as error:
         _release_frames(error)
-        raise Malformed("the body breaks off: send it again, whole") from None
+        raise Malformed("the connection closed before the body was complete") from None
     encoding = request.headers.get("Content-Encoding")
     if encoding is None:
         return body
     names = [name.strip().lower() for name in encoding.split(",")]
     if len(names) > _MAX_ENCODINGS:
-        raise UnsupportedEncoding(f"the body is encoded {len(names)} times over, and {_MAX_ENCODINGS} are enough")
+        raise UnsupportedEncoding(f"the body has {len(names)} encodings: use at most {_MAX_ENCODINGS}")
     for name in reversed(names):
         if name in {"", "identity"}:
             continue

@@ -1,4 +1,4 @@
-"""The picture that pixels are answered with: one transparent point."""
+"""The response to a tracking pixel: a transparent GIF image of one pixel."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -10,11 +10,11 @@ from metronome.protocol import Reply
 TRANSPARENT_GIF: Final = bytes.fromhex(
     "474946383961 0100 0100 80 00 00"  # GIF89a of 1 by 1, with a palette of two
     "000000 ffffff"  # its colours
-    "21f904 01 0000 00 00"  # the first of them is transparent
-    "2c 0000 0000 0100 0100 00"  # a picture of 1 by 1
-    "02 02 4401 00 3b"  # its point, compressed, and the end
+    "21f904 01 0000 00 00"  # the first one is transparent
+    "2c 0000 0000 0100 0100 00"  # an image of 1 by 1
+    "02 02 4401 00 3b"  # its pixel, compressed, and the end
 )
-"""43 bytes, as the GIF89a specification has it."""
+"""43 bytes, by the GIF89a specification."""
 
 ERROR_HEADER: Final = "X-Metronome-Error"
 
@@ -28,23 +28,23 @@ _ERROR_MAX_CHARACTERS: Final = 500
 
 
 def gif_reply(headers: Mapping[str, str] = _NO_HEADERS) -> Reply:
-    """Answer 200 with the picture, to be kept by no cache.
+    """Return the image with status 200; caches do not keep it.
 
     Args:
-        headers: to be added.
+        headers: additional headers.
 
     """
     return Reply(200, TRANSPARENT_GIF, "image/gif", {**_NO_CACHE_HEADERS, **headers})
 
 
 def gif_error_reply(error: MetronomeError) -> Reply:
-    """Answer 200 with the picture all the same: a page must not show a broken one. A header says what is wrong."""
+    """Return the image with status 200, so that pages do not show a broken image; a header has the error."""
     return gif_reply(
         {ERROR_HEADER: to_header_text(describe_to_client(error)), "Access-Control-Expose-Headers": ERROR_HEADER}
     )
 
 
 def to_header_text(text: str) -> str:
-    """Bring a text into a form that may stand in a header: printable ASCII, not too long."""
+    """Return a text as a valid header value: printable ASCII, truncated."""
     printable = "".join(character if " " <= character <= "~" else "?" for character in text)
     return printable[:_ERROR_MAX_CHARACTERS]

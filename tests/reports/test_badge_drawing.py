@@ -52,12 +52,12 @@ def texts(picture: ET.Element) -> list[str | None]:
         (5_600_000_000_000, "5.6T"),
     ],
 )
-def test_numbers_are_shortened(number: int, text: str) -> None:
+def test_abbreviates_numbers(number: int, text: str) -> None:
     assert abbreviate_number(number) == text
 
 
 @given(st.integers(0, 10**15 - 1))
-def test_a_short_number_has_three_digits_at_most_and_is_never_more_than_there_are(number: int) -> None:
+def test_an_abbreviated_number_has_at_most_three_digits_and_is_rounded_down(number: int) -> None:
     short = abbreviate_number(number)
     digits = short.rstrip("kMGT")
     # In tenths, so that no rounding of floats comes in.
@@ -70,9 +70,7 @@ def test_a_short_number_has_three_digits_at_most_and_is_never_more_than_there_ar
 @given(
     st.text(), st.sampled_from(sorted(CORNER_RADIUS_BY_STYLE)), st.sampled_from(sorted(COLORS)), st.integers(0, 10**9)
 )
-def test_whatever_the_label_is_the_picture_is_well_formed_and_says_it(
-    label: str, style: str, color: str, number: int
-) -> None:
+def test_any_label_gives_a_well_formed_image_with_that_label(label: str, style: str, color: str, number: int) -> None:
     try:
         look = parse_badge_style({"label": label, "style": style, "color": color})
     except InvalidQuery:
@@ -86,7 +84,7 @@ def test_whatever_the_label_is_the_picture_is_well_formed_and_says_it(
 PARTS = ["path", "path", "g", "text", "text"]
 
 
-def test_what_looks_like_markup_is_a_text() -> None:
+def test_escapes_markup_in_labels() -> None:
     label = "</text><script>alert('\"&amp;')</script>{{ value }}]]>"
     picture = read(draw_badge(label, "<1>", '"&<>', "#000000", 3))
     assert texts(picture) == [label, "<1>"]
@@ -105,11 +103,11 @@ def test_what_looks_like_markup_is_a_text() -> None:
         ("😀" * LABEL_MAX_CHARACTERS, "😀" * LABEL_MAX_CHARACTERS),
     ],
 )
-def test_a_label_holds_what_xml_may_on_one_line(given: str, label: str) -> None:
+def test_replaces_characters_that_xml_cannot_contain(given: str, label: str) -> None:
     assert parse_badge_style({"label": given}).label == label
 
 
-def test_what_is_not_given_is_usual() -> None:
+def test_missing_parameters_have_defaults() -> None:
     assert parse_badge_style({}) == BadgeStyle("views", "views", COLORS["blue"], 3)
     assert parse_badge_style({"metric": "downloads"}).label == "downloads"
     assert parse_badge_style(dict.fromkeys(("metric", "label", "color", "style"), "")) == parse_badge_style({})
@@ -125,7 +123,7 @@ def test_what_is_not_given_is_usual() -> None:
         ("#123456", "#123456"),
     ],
 )
-def test_a_color_is_a_name_or_written_in_hex(text: str, color: str) -> None:
+def test_a_color_is_a_name_or_hexadecimal(text: str, color: str) -> None:
     assert parse_badge_style({"color": text}).color == color
 
 
@@ -142,14 +140,14 @@ def test_a_color_is_a_name_or_written_in_hex(text: str, color: str) -> None:
         ("label", "x" * (LABEL_MAX_CHARACTERS + 1), "label has 65 characters: use at most 64"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused_by_name(name: str, value: str, says: str) -> None:
+def test_rejects_invalid_styles(name: str, value: str, says: str) -> None:
     with pytest.raises(InvalidQuery) as refused:
         parse_badge_style({name: value})
     assert says in str(refused.value)
 
 
 @pytest.mark.parametrize("corner", [0, 3])
-def test_the_boxes_are_as_wide_as_their_texts(corner: int) -> None:
+def test_boxes_are_as_wide_as_their_texts(corner: int) -> None:
     picture = read(draw_badge("Wide", "ill", "", "#000000", corner))
     left, right = text_width("Wide"), text_width("ill")
     assert int(picture.get("width", "")) == left + right + 24
@@ -167,7 +165,7 @@ def test_texts_of_any_script_have_a_width() -> None:
 
 
 @pytest.mark.parametrize("color", [*COLORS.values(), "#000000", "#ffffff", "#ff69b4", "#777777"])
-def test_the_number_can_be_read_on_every_color(color: str) -> None:
+def test_the_number_has_enough_contrast_on_every_color(color: str) -> None:
     luminances = sorted(map(luminance, (color, {"#fff": "#ffffff", "#000": "#000000"}[contrast_color(color)])))
     # What WCAG 2.2 asks of texts (1.4.3, level AA).
     assert (luminances[1] + 0.05) / (luminances[0] + 0.05) >= 4.5

@@ -24,11 +24,11 @@ def counted(visits: list[set[str]], least: int) -> list[ItemPair]:
 
 
 @given(VISITS, st.integers(1, 6), st.integers(0, 30))
-def test_the_strongest_pairs_are_those_of_a_plain_count(visits: list[set[str]], least: int, limit: int) -> None:
+def test_strongest_pairs_equal_those_of_a_naive_count(visits: list[set[str]], least: int, limit: int) -> None:
     assert strongest_pairs(visits, least, limit) == counted(visits, least)[:limit]
 
 
-def test_two_that_only_go_together_are_the_strongest_pair() -> None:
+def test_two_items_used_only_together_are_the_strongest_pair() -> None:
     visits = [{"a", "b"}] * 3 + [{"c", "d"}] * 2 + [{"c"}, {"d"}] + [{"everybody"}]
     visits = [visit | {"everybody"} for visit in visits]
     assert [pair.items for pair in strongest_pairs(visits, 2, 10)] == [("a", "b"), ("c", "d")]

@@ -48,11 +48,11 @@ def seconds_of(clicks: Sequence[Click]) -> list[float]:
         ([0, 0, 0], [0]),
     ],
 )
-def test_of_two_clicks_within_thirty_seconds_the_second_stays(clicks: list[float], kept: list[float]) -> None:
+def test_of_two_clicks_within_thirty_seconds_the_second_counts(clicks: list[float], kept: list[float]) -> None:
     assert seconds_of(remove_double_clicks([click(at) for at in clicks])) == kept
 
 
-def test_clicks_on_something_else_between_them_change_nothing() -> None:
+def test_clicks_on_other_targets_do_not_affect_double_clicks() -> None:
     clicks = [click(0, "a"), click(5, "b"), click(10, "a"), click(12, "c"), click(35, "b")]
     assert [(one.target, one.timestamp_ms) for one in remove_double_clicks(clicks)] == [
         (("a",), 10_000),
@@ -62,7 +62,7 @@ def test_clicks_on_something_else_between_them_change_nothing() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 200_000), st.sampled_from("abc")), max_size=60))
-def test_a_click_stays_just_if_no_other_comes_after_it_in_time(moments: list[tuple[int, str]]) -> None:
+def test_a_click_counts_only_if_no_other_follows_within_the_time(moments: list[tuple[int, str]]) -> None:
     clicks = [click(at / 1000, target) for at, target in sorted(moments)]
     naive = [
         one
@@ -75,7 +75,7 @@ def test_a_click_stays_just_if_no_other_comes_after_it_in_time(moments: list[tup
     assert remove_double_clicks(clicks) == naive
 
 
-def test_a_step_is_read_as_what_it_asked_for() -> None:
+def test_parses_the_target_of_a_click() -> None:
     trail = EventSequence(
         "s", (SequenceEvent(HALF_PAST_ONE, ("a", "download", "csv", "/a.csv?x=1#top", "script", "CH", "v")),)
     )
@@ -103,7 +103,7 @@ def test_a_step_is_read_as_what_it_asked_for() -> None:
         ("v", "v", "Pacific/Auckland", (736_496, 1)),
     ],
 )
-def test_a_logged_session_lasts_a_day_and_a_visitors_an_hour(
+def test_a_logged_session_lasts_a_day_and_that_of_a_visitor_an_hour(
     key: str, visitor: str | None, zone: str, session: tuple[int, int | None]
 ) -> None:
     trail = EventSequence(key, (SequenceEvent(HALF_PAST_ONE, ("a", "view", None, None, None, None, visitor)),))
@@ -113,14 +113,14 @@ def test_a_logged_session_lasts_a_day_and_a_visitors_an_hour(
     assert not found.is_machine
 
 
-def test_the_month_is_that_of_the_zone() -> None:
+def test_months_are_those_of_the_time_zone() -> None:
     new_year = 1_483_228_799_999
     trail = EventSequence("v", (SequenceEvent(new_year, ("a", "view", None, None, None, None, "v")),))
     months = [parse_clicks(trail, ZoneInfo(zone))[0].month for zone in ("UTC", "Europe/Zurich", "America/New_York")]
     assert months == ["2016-12", "2017-01", "2016-12"]
 
 
-def test_an_item_counts_once_in_a_session_and_once_more_when_it_is_retrieved() -> None:
+def test_an_item_counts_once_per_session_as_investigation_and_as_request() -> None:
     tally = UsageTally()
     views = [click(0, hour=1), click(100, hour=1), click(3600, hour=2)]
     requests = [click(200, "a.csv", is_request=True, hour=1), click(300, "a.pdf", is_request=True, hour=1)]
@@ -131,7 +131,7 @@ def test_an_item_counts_once_in_a_session_and_once_more_when_it_is_retrieved() -
     }
 
 
-def test_a_unique_click_is_of_the_country_where_the_session_began() -> None:
+def test_a_unique_click_belongs_to_the_country_where_its_session_started() -> None:
     tally = UsageTally()
     clicks = [click(at)._replace(country=country) for at, country in ((0, None), (100, "CH"), (200, "DE"))]
     tally.add_clicks(clicks)
@@ -141,7 +141,7 @@ def test_a_unique_click_is_of_the_country_where_the_session_began() -> None:
     assert counts.by_country == {"CH": [2, 1, 0, 0], "DE": [2, 0, 0, 0]}
 
 
-def test_machines_count_apart_even_in_one_session() -> None:
+def test_machines_are_counted_separately_in_the_same_session() -> None:
     tally = UsageTally()
     tally.add_clicks([click(0), click(100)._replace(is_machine=True)])
     assert [(cell.is_machine, counts.totals) for cell, counts in tally.counts.items()] == [
@@ -150,7 +150,7 @@ def test_machines_count_apart_even_in_one_session() -> None:
     ]
 
 
-def test_what_is_nobodys_counts_as_often_as_it_happened() -> None:
+def test_every_anonymous_click_is_unique() -> None:
     tally = UsageTally()
     cell = UsageKey("a", "1970-01", is_machine=False)
     tally.add_anonymous_clicks(cell, "CH", 3, are_requests=False)
@@ -159,7 +159,7 @@ def test_what_is_nobodys_counts_as_often_as_it_happened() -> None:
     assert tally.counts[cell].by_country == {"CH": [3, 3, 0, 0]}
 
 
-def test_a_tally_has_so_many_cells_and_no_more() -> None:
+def test_rejects_more_keys_than_the_limit() -> None:
     tally = UsageTally(max_keys=2)
     tally.add_clicks([click(0, "a"), click(1, "b"), click(100, "a")])
     with pytest.raises(QueryTooExpensive, match="combinations of items and months"):

@@ -36,7 +36,7 @@ REQUESTS = ("total-dataset-requests", "unique-dataset-requests")
         ({"begin_date": "", "end_date": ""}, date(2026, 1, 1), TODAY),
     ],
 )
-def test_a_range_is_of_days_or_months_and_else_this_year_so_far(query: dict[str, str], begin: date, end: date) -> None:
+def test_a_range_has_days_or_months_and_defaults_to_this_year(query: dict[str, str], begin: date, end: date) -> None:
     assert parse_dataset_report_request(query, NOW) == DatasetReportRequest(begin, end, TODAY)
 
 
@@ -53,9 +53,7 @@ def test_a_range_is_of_days_or_months_and_else_this_year_so_far(query: dict[str,
         ({"yop": "2015", "granularity": "month"}, {"ignored": ("yop", "granularity")}),
     ],
 )
-def test_what_narrows_a_report_is_read_and_what_says_nothing_here_is_named(
-    more: dict[str, str], asked: dict[str, Any]
-) -> None:
+def test_parses_filters_and_lists_unknown_parameters(more: dict[str, str], asked: dict[str, Any]) -> None:
     plain: dict[str, Any] = {"begin": date(2026, 1, 1), "end": date(2026, 1, 31), "today": TODAY}
     assert parse_dataset_report_request({**JANUARY, **more}, NOW) == DatasetReportRequest(**(plain | asked))
 
@@ -80,17 +78,17 @@ def test_what_narrows_a_report_is_read_and_what_says_nothing_here_is_named(
         ({**JANUARY, "tz": "Mars/Olympus"}, "unknown time zone"),
     ],
 )
-def test_what_cannot_be_asked_is_refused_with_what_to_write(query: dict[str, str], says: str) -> None:
+def test_rejects_invalid_parameters_and_says_what_is_expected(query: dict[str, str], says: str) -> None:
     with pytest.raises(InvalidQuery, match=says):
         parse_dataset_report_request(query, NOW)
 
 
-def test_more_than_a_year_is_too_much_at_once() -> None:
+def test_rejects_a_range_of_over_a_year() -> None:
     with pytest.raises(QueryTooExpensive, match="longer than 12 months"):
         parse_dataset_report_request({"begin_date": "2025-01-01", "end_date": "2026-01-01"}, NOW)
 
 
-def test_the_range_ends_today_where_it_is_not_over() -> None:
+def test_a_range_into_the_future_ends_today() -> None:
     over, running = (
         DatasetReportRequest(date(2026, 3, 1), date(2026, 3, day), TODAY, tz="Europe/Zurich") for day in (14, 31)
     )
@@ -111,7 +109,7 @@ def test_the_range_ends_today_where_it_is_not_over() -> None:
         ("2026-04-30", "2026-04-30"),
     ],
 )
-def test_months_end_as_the_calendar_says(day: str, last: str) -> None:
+def test_finds_the_last_day_of_a_month(day: str, last: str) -> None:
     assert last_day(date.fromisoformat(day)) == date.fromisoformat(last)
 
 
@@ -126,7 +124,7 @@ _NAMES = ("begin_date", "end_date", "dataset_id", "metric_type", "access_method"
         ),
     )
 )
-def test_whatever_is_asked_is_read_or_refused(query: dict[str, str]) -> None:
+def test_any_parameters_are_parsed_or_rejected(query: dict[str, str]) -> None:
     try:
         asked = parse_dataset_report_request(query, NOW)
     except (InvalidQuery, QueryTooExpensive):

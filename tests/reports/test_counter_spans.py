@@ -18,7 +18,7 @@ def at(text: str) -> int:
     return to_milliseconds_ceil(datetime.fromisoformat(text))
 
 
-def test_days_are_put_together_up_to_so_many_events() -> None:
+def test_combines_days_up_to_the_limit_of_events() -> None:
     days = [("2025-11-30", 3), ("2025-12-01", 4), ("2026-02-28", 3), ("2026-03-01", 11), ("2026-03-02", 1)]
     assert split_into_spans(days, ZoneInfo("UTC"), None, None, max_events=10) == [
         TimeSpan(at("2025-11-30T00:00Z"), at("2026-03-01T00:00Z")),
@@ -27,7 +27,7 @@ def test_days_are_put_together_up_to_so_many_events() -> None:
     ]
 
 
-def test_days_begin_as_they_do_in_the_zone_and_ranges_cut_them() -> None:
+def test_spans_start_with_days_of_the_time_zone_and_stay_in_the_range() -> None:
     start, end = datetime(2026, 3, 28, 8, tzinfo=UTC), datetime(2026, 3, 29, 20, tzinfo=UTC)
     assert split_into_spans([("2026-03-28", 1), ("2026-03-29", 1)], ZURICH, start, end, max_events=1) == [
         TimeSpan(to_milliseconds_ceil(start), at("2026-03-28T23:00Z")),
@@ -43,12 +43,12 @@ def test_days_begin_as_they_do_in_the_zone_and_ranges_cut_them() -> None:
     ]
 
 
-def test_no_days_have_no_spans() -> None:
+def test_no_days_give_no_spans() -> None:
     assert split_into_spans([], ZURICH, None, datetime(2026, 3, 20, tzinfo=UTC)) == []
 
 
 @pytest.mark.parametrize(("micros", "ms"), [(0, 0), (1, 1), (999, 1), (1000, 1), (1001, 2), (-1, 0), (-1000, -1)])
-def test_moments_are_rounded_up(micros: int, ms: int) -> None:
+def test_rounds_times_up_to_milliseconds(micros: int, ms: int) -> None:
     assert to_milliseconds_ceil(datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)) == ms
 
 
@@ -57,7 +57,7 @@ def test_moments_are_rounded_up(micros: int, ms: int) -> None:
     st.sampled_from(["UTC", "Europe/Zurich", "America/St_Johns", "America/Santiago", "Pacific/Auckland"]),
     st.integers(1, 20),
 )
-def test_every_day_is_in_just_one_span(counts: dict[date, int], name: str, most: int) -> None:
+def test_every_day_is_in_exactly_one_span(counts: dict[date, int], name: str, most: int) -> None:
     zone = ZoneInfo(name)
     days = [(day.isoformat(), counts[day]) for day in sorted(counts)]
     found = split_into_spans(days, zone, None, None, most)

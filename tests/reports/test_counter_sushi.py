@@ -53,7 +53,7 @@ def instance(count: int, method: str, metric: str, **countries: int) -> dict[str
 JANUARYS: Final = {"begin-date": "2026-01-01", "end-date": "2026-01-31"}
 
 
-async def test_a_month_is_reported_in_the_shape_of_sushi(store: Store) -> None:
+async def test_reports_a_month_in_the_format_of_sushi(store: Store) -> None:
     assert await report(store, JANUARY) == {
         "report-header": {
             "report-name": "dataset report",
@@ -117,13 +117,13 @@ async def test_a_month_is_reported_in_the_shape_of_sushi(store: Store) -> None:
     }
 
 
-async def test_each_month_that_has_usage_is_a_performance_of_its_own(store: Store) -> None:
+async def test_each_month_with_usage_is_a_separate_performance(store: Store) -> None:
     dams, lakes = (await report(store, QUARTER))["report-datasets"]
     assert [one["period"]["begin-date"] for one in dams["performance"]] == ["2026-01-01", "2026-02-01"]
     assert [one["period"]["end-date"] for one in lakes["performance"]] == ["2026-01-31", "2026-03-31"]
 
 
-async def test_filters_leave_out_what_is_not_asked_for(store: Store) -> None:
+async def test_filters_select_metric_types_and_access_methods(store: Store) -> None:
     asked = DatasetReportRequest(
         date(2026, 1, 1),
         date(2026, 1, 31),
@@ -142,7 +142,7 @@ async def test_filters_leave_out_what_is_not_asked_for(store: Store) -> None:
     assert found["report-header"]["report-attributes"] == [{"name": "tz", "value": "Europe/Zurich"}]
 
 
-async def test_one_dataset_can_be_asked_for(store: Store) -> None:
+async def test_reports_a_single_dataset(store: Store) -> None:
     found = await report(store, DatasetReportRequest(date(2026, 1, 1), date(2026, 2, 28), TODAY, dataset="dams"))
     (dams,) = found["report-datasets"]
     assert dams["dataset-id"] == [{"type": "proprietary", "value": "dams"}]
@@ -150,7 +150,7 @@ async def test_one_dataset_can_be_asked_for(store: Store) -> None:
     assert {"name": "dataset-id", "value": "dams"} in found["report-header"]["report-filters"]
 
 
-async def test_what_could_not_be_reported_is_an_exception(store: Store) -> None:
+async def test_missing_data_is_reported_as_an_exception(store: Store) -> None:
     asked = DatasetReportRequest(date(2026, 3, 1), date(2026, 3, 31), date(2026, 3, 5), ignored=("yop", "version"))
     found = await report(store, asked)
     header = found["report-header"]
@@ -164,7 +164,7 @@ async def test_what_could_not_be_reported_is_an_exception(store: Store) -> None:
     assert found["report-datasets"] == []
 
 
-async def test_what_nobody_told_is_empty(store: Store) -> None:
+async def test_unknown_values_are_empty(store: Store) -> None:
     dams, _ = (await report(store, JANUARY, Platform()))["report-datasets"]
     assert {name: dams[name] for name in ("dataset-title", "platform", "publisher", "publisher-id")} == {
         "dataset-title": "",
@@ -174,7 +174,7 @@ async def test_what_nobody_told_is_empty(store: Store) -> None:
     }
 
 
-async def test_a_report_that_takes_too_long_ends(store: Store) -> None:
+async def test_a_report_times_out(store: Store) -> None:
     with pytest.raises(QueryTooExpensive, match="counting takes over 0 s"):
         await dataset_report(store, JANUARY, PLATFORM, timeout_seconds=0)
 
@@ -195,5 +195,5 @@ async def test_a_report_that_takes_too_long_ends(store: Store) -> None:
         ("7", "proprietary", "7", None),
     ],
 )
-def test_an_id_says_what_kind_of_identifier_it_is(item: str, kind: str, value: str, uri: str | None) -> None:
+def test_classifies_item_ids(item: str, kind: str, value: str, uri: str | None) -> None:
     assert classify_identifier(item) == ({"type": kind, "value": value}, uri)

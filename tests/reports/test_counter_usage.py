@@ -70,7 +70,7 @@ HAND_MADE: Final = [
 ]
 
 
-async def test_usage_is_what_was_counted_by_hand(fill: Fill) -> None:
+async def test_usage_equals_a_count_by_hand(fill: Fill) -> None:
     store = await fill(HAND_MADE)
     found = await usage_report(store, "a", ReportParameters())
     assert found == {
@@ -91,7 +91,7 @@ async def test_usage_is_what_was_counted_by_hand(fill: Fill) -> None:
     assert await usage_report(store, "never", ReportParameters()) == {"months": {}}
 
 
-async def test_clicks_on_two_addresses_are_no_double_click_and_an_anchor_is_no_address(fill: Fill) -> None:
+async def test_clicks_on_two_urls_are_not_a_double_click_and_fragments_are_ignored(fill: Fill) -> None:
     clicks = [("10:00:00", "/a?page=1"), ("10:00:10", "/a?page=2"), ("10:00:20", "/a?page=1#top"), ("10:00:25", "/a")]
     store = await fill([on("01-10", time, session="s", url=url) for time, url in clicks])
     assert (await usage_report(store, "a", ReportParameters()))["months"]["2026-01"] == {
@@ -100,7 +100,7 @@ async def test_clicks_on_two_addresses_are_no_double_click_and_an_anchor_is_no_a
     }
 
 
-async def test_months_and_hours_are_those_of_the_zone(fill: Fill) -> None:
+async def test_months_and_hours_are_those_of_the_time_zone(fill: Fill) -> None:
     # Both in one hour of Kolkata, 5:30 ahead; and after its new year.
     store = await fill([on("01-31", f"{time}:00", visitor="v", session="v") for time in ("18:30", "19:25")])
     utc, kolkata = [
@@ -110,7 +110,7 @@ async def test_months_and_hours_are_those_of_the_zone(fill: Fill) -> None:
     assert kolkata == {"2026-02": {**numbers(2, 1, 0, 0), "machine": NOTHING}}
 
 
-async def test_a_range_ends_where_it_ends_but_sees_the_second_click_of_a_double_click(fill: Fill) -> None:
+async def test_a_double_click_across_the_end_of_the_range_does_not_count(fill: Fill) -> None:
     store = await fill([on("01-10", f"10:00:{second}", session="s") for second in ("00", "40", "59")])
     middle = datetime(2026, 1, 10, 10, 0, 50, tzinfo=UTC)
     before, after = [
@@ -120,7 +120,7 @@ async def test_a_range_ends_where_it_ends_but_sees_the_second_click_of_a_double_
     assert after["months"] == before["months"]
 
 
-async def test_counting_that_takes_too_long_ends(fill: Fill) -> None:
+async def test_counting_times_out(fill: Fill) -> None:
     store = await fill(HAND_MADE)
     with pytest.raises(QueryTooExpensive, match="counting takes over 0 s"):
         await usage_report(store, "a", ReportParameters(), timeout_seconds=0)
@@ -185,7 +185,7 @@ def naive(events: Iterable[dict[str, Any]], tz: str) -> dict[tuple[str, str, boo
 
 
 @pytest.mark.parametrize("tz", ["UTC", "Europe/Zurich", "Asia/Kolkata"])
-async def test_usage_is_what_a_naive_program_counts(fill: Fill, tz: str) -> None:
+async def test_usage_equals_a_naive_count(fill: Fill, tz: str) -> None:
     events = random_events(Random(len(tz)), 1_500)
     store = await fill(events)
     tally = await count_usage(store, None, ReportParameters(tz=tz), Deadline(60))
@@ -203,7 +203,7 @@ async def test_usage_is_what_a_naive_program_counts(fill: Fill, tz: str) -> None
         )
 
 
-async def test_days_that_are_counted_apart_give_the_same_numbers(fill: Fill) -> None:
+async def test_counting_in_spans_gives_the_same_numbers(fill: Fill) -> None:
     store = await fill(random_events(Random(5), 1_000))
     asked = ReportParameters(tz="Europe/Zurich")
     together, apart = [await count_usage(store, None, asked, Deadline(60), most) for most in (1_000_000, 1)]
@@ -212,7 +212,7 @@ async def test_days_that_are_counted_apart_give_the_same_numbers(fill: Fill) -> 
     }
 
 
-async def test_totals_of_ranges_that_follow_each_other_add_up(fill: Fill) -> None:
+async def test_totals_of_consecutive_ranges_add_up(fill: Fill) -> None:
     events = random_events(Random(7), 1_000)
     store = await fill(events)
     cuts = [None, *(datetime(2026, 1, 31, 23, minute, 13, 500_000, UTC) for minute in (5, 20, 40)), None]

@@ -88,7 +88,7 @@ def steps(*told: tuple[float, str | None, str]) -> list[SequenceEvent]:
         pytest.param([], [], id="nothing has no stays"),
     ],
 )
-def test_a_stay_is_from_a_view_to_what_follows(
+def test_a_stay_lasts_from_a_view_to_the_next_event(
     told: list[tuple[float, str | None, str]], stays: list[tuple[str, float]]
 ) -> None:
     assert list(dwell_times(steps(*told))) == [DwellTime(item, int(minutes * MINUTE)) for item, minutes in stays]
@@ -102,7 +102,7 @@ EVENTS = st.tuples(
 
 
 @given(st.lists(EVENTS, max_size=20))
-def test_stays_of_a_session_follow_one_another_and_each_begins_with_a_view(
+def test_stays_of_a_session_do_not_overlap_and_start_with_views(
     events: list[tuple[int, str | None, str]],
 ) -> None:
     told = [SequenceEvent(at, (item, event)) for at, item, event in sorted(events, key=lambda each: each[0])]
@@ -115,12 +115,12 @@ def test_stays_of_a_session_follow_one_another_and_each_begins_with_a_view(
 
 
 @given(st.lists(st.integers(0, 10**7), min_size=1, max_size=50))
-def test_percentiles_are_those_of_the_embedded_store(numbers: list[int]) -> None:
+def test_percentiles_equal_those_of_duckdb(numbers: list[int]) -> None:
     sql = "SELECT quantile_cont(number, [0.5, 0.75, 0.95]) FROM (SELECT unnest(?::DOUBLE[]) AS number)"
     row = duckdb.execute(sql, [numbers]).fetchone()
     assert row is not None
     assert list(percentiles(numbers).values()) == pytest.approx(row[0], rel=1e-12)
 
 
-def test_nothing_has_no_percentiles() -> None:
+def test_no_numbers_have_no_percentiles() -> None:
     assert percentiles([]) == {"p50": None, "p75": None, "p95": None}

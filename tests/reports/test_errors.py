@@ -74,14 +74,14 @@ OF_A: Final[dict[str, Any]] = {
 }
 
 
-async def test_errors_of_an_item_are_told_by_day_message_and_browser(store: Store) -> None:
+async def test_reports_errors_of_an_item_by_day_message_and_browser(store: Store) -> None:
     found = told(store, await errors_report(store, "a", ReportParameters()))
     assert found == OF_A
     assert list(found) == ["days", "messages", "browsers", "session_share"]
     assert list(found["days"]) == ["2015-01-22", "2015-01-21", "2015-01-20"]
 
 
-async def test_errors_of_all_items_name_the_items_and_count_those_of_none(store: Store) -> None:
+async def test_reports_errors_of_all_items_and_those_without_an_item(store: Store) -> None:
     found = told(store, await errors_report(store, None, ReportParameters()))
     assert found["days"] == {"2015-01-22": 6, "2015-01-21": 1, "2015-01-20": 1}
     assert [(each["message"], each["count"]) for each in found["messages"]] == [
@@ -95,7 +95,7 @@ async def test_errors_of_all_items_name_the_items_and_count_those_of_none(store:
     assert found["items"] == [{"id": "a", "count": 6}, {"id": "b", "count": 1}]
 
 
-async def test_bots_count_where_they_are_asked_for(store: Store) -> None:
+async def test_includes_bots_on_request(store: Store) -> None:
     found = told(store, await errors_report(store, "a", ReportParameters(include_bots=True)))
     assert found["days"]["2015-01-22"] == 5
     assert found["messages"][0] == message("HTTP 404", 3, 2, "20T08:00", "22T11:00")
@@ -104,7 +104,7 @@ async def test_bots_count_where_they_are_asked_for(store: Store) -> None:
     assert found["session_share"] == 0.6
 
 
-async def test_a_limit_cuts_messages_browsers_and_items_and_no_days(store: Store) -> None:
+async def test_the_limit_applies_to_messages_browsers_and_items_but_not_to_days(store: Store) -> None:
     found = told(store, await errors_report(store, None, ReportParameters(limit=1)))
     assert len(found["days"]) == 3
     assert found["messages"] == OF_A["messages"][:1]
@@ -112,7 +112,7 @@ async def test_a_limit_cuts_messages_browsers_and_items_and_no_days(store: Store
     assert found["items"] == [{"id": "a", "count": 6}]
 
 
-async def test_a_range_cuts_all_of_it(store: Store) -> None:
+async def test_the_range_applies_to_all_parts(store: Store) -> None:
     day = ReportParameters(start=datetime(2015, 1, 20, tzinfo=UTC), end=datetime(2015, 1, 22, tzinfo=UTC))
     assert told(store, await errors_report(store, "a", day)) == {
         "days": {"2015-01-21": 1, "2015-01-20": 1},
@@ -125,16 +125,16 @@ async def test_a_range_cuts_all_of_it(store: Store) -> None:
     }
 
 
-async def test_days_are_those_of_the_zone(store: Store) -> None:
+async def test_days_are_those_of_the_time_zone(store: Store) -> None:
     found = told(store, await errors_report(store, "a", ReportParameters(tz="Europe/Zurich")))
     assert found["days"] == {"2015-01-22": 5, "2015-01-20": 1}
 
 
-async def test_an_item_that_was_never_seen_has_no_share(store: Store) -> None:
+async def test_an_unknown_item_has_no_share(store: Store) -> None:
     nothing: dict[str, Any] = {"days": {}, "messages": [], "browsers": [], "session_share": None}
     assert told(store, await errors_report(store, "never", ReportParameters())) == nothing
 
 
-async def test_an_item_without_errors_has_a_share_of_nothing(store: Store) -> None:
+async def test_an_item_without_errors_has_a_share_of_zero(store: Store) -> None:
     day = ReportParameters(start=datetime(2015, 1, 22, 8, tzinfo=UTC), end=datetime(2015, 1, 22, 9, 30, tzinfo=UTC))
     assert told(store, await errors_report(store, "a", day))["session_share"] == 0.0

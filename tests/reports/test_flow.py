@@ -72,7 +72,7 @@ def at(moment: str) -> datetime:
     return datetime.fromisoformat(f"2015-01-{moment}:00Z")
 
 
-async def test_flow_of_an_item_is_what_comes_before_and_after_it(store: Store) -> None:
+async def test_flow_of_an_item_has_what_precedes_and_follows_it(store: Store) -> None:
     found = await flow_report(store, "a", ReportParameters())
     assert found == OF_A
     assert list(found) == list(OF_A)
@@ -89,12 +89,12 @@ async def test_flow_of_an_item_is_what_comes_before_and_after_it(store: Store) -
         ("nothing", NOTHING),
     ],
 )
-async def test_any_item_can_be_asked_for(store: Store, item: str, expected: dict[str, Any]) -> None:
+async def test_accepts_any_item_id(store: Store, item: str, expected: dict[str, Any]) -> None:
     found = await flow_report(store, item, ReportParameters())
     assert {name: found[name] for name in expected} == expected
 
 
-async def test_several_steps_are_told_by_their_distance(store: Store) -> None:
+async def test_reports_several_steps_by_distance(store: Store) -> None:
     found = await flow_report(store, "a", ReportParameters(steps=3))
     assert found == OF_A | {
         # Two steps before the second a of s2 there is the first one.
@@ -103,7 +103,7 @@ async def test_several_steps_are_told_by_their_distance(store: Store) -> None:
     }
 
 
-async def test_flow_of_everything_is_told_by_transitions(store: Store) -> None:
+async def test_flow_of_all_items_has_transitions(store: Store) -> None:
     found = await flow_report(store, None, ReportParameters())
     assert found == {
         "sessions": 6,
@@ -120,7 +120,7 @@ async def test_flow_of_everything_is_told_by_transitions(store: Store) -> None:
     assert list(found["entries"]) == ["a", "b", "c", "d", "dir/Ünï file"]
 
 
-async def test_a_limit_cuts_each_ranking(store: Store) -> None:
+async def test_the_limit_applies_to_each_ranking(store: Store) -> None:
     everything = await flow_report(store, None, ReportParameters(limit=1))
     assert (everything["entries"], everything["exits"]) == ({"a": 2}, {"a": 2})
     assert everything["transitions"] == [{"from": "a", "to": "b", "count": 2}]
@@ -129,13 +129,13 @@ async def test_a_limit_cuts_each_ranking(store: Store) -> None:
     assert await flow_report(store, "a", ReportParameters(limit=None)) == OF_A
 
 
-async def test_bots_count_where_they_are_asked_for(store: Store) -> None:
+async def test_includes_bots_on_request(store: Store) -> None:
     found = await flow_report(store, "a", ReportParameters(include_bots=True))
     assert (found["sessions"], found["entries"], found["next"]) == (4, 3, {"b": 2, "c": 1})
     assert (await flow_report(store, None, ReportParameters(include_bots=True)))["sessions"] == 7
 
 
-async def test_sessions_are_told_as_far_as_they_lie_in_the_range(store: Store) -> None:
+async def test_only_the_part_of_a_session_in_the_range_counts(store: Store) -> None:
     # Of s2 this is b and the last a, of s3 all.
     found = await flow_report(store, "a", ReportParameters(start=at("22T11:02")))
     assert (found["sessions"], found["entries"]) == (2, 0)
@@ -145,7 +145,7 @@ async def test_sessions_are_told_as_far_as_they_lie_in_the_range(store: Store) -
     assert await flow_report(store, "a", ReportParameters(start=at("24T00:00"))) == NOTHING
 
 
-async def test_items_seen_at_the_same_time_are_walked_in_the_order_of_their_ids(fill: Fill) -> None:
+async def test_items_viewed_at_the_same_time_are_ordered_by_id(fill: Fill) -> None:
     same = [{"ts": "2015-01-22T10:00:00.500Z", "session": "s", "id": item} for item in ("c", "a", "é", "b", "a")]
     store = await fill(same)
     found = await flow_report(store, None, ReportParameters())
@@ -153,7 +153,7 @@ async def test_items_seen_at_the_same_time_are_walked_in_the_order_of_their_ids(
     assert (found["entries"], found["exits"]) == ({"a": 1}, {"é": 1})
 
 
-async def test_of_many_sessions_the_newest_are_looked_at(fill: Fill) -> None:
+async def test_of_many_sessions_the_newest_are_sampled(fill: Fill) -> None:
     start = at("22T00:00").timestamp()
     events = [
         {"ts": start + 10 * number + step, "session": f"s{number}", "id": item}
@@ -175,7 +175,7 @@ async def test_of_many_sessions_the_newest_are_looked_at(fill: Fill) -> None:
     assert (await flow_report(store, "end", ReportParameters()))["previous"] == {"new": LIMITS.sequences}
 
 
-async def test_of_a_session_without_end_the_beginning_is_looked_at(fill: Fill) -> None:
+async def test_of_a_very_long_session_the_start_is_sampled(fill: Fill) -> None:
     start = at("22T00:00").timestamp()
     names = ["first", *(f"i{number % 2}" for number in range(3 * LIMITS.events_per_sequence)), "last"]
     events = [{"ts": start + number, "session": "crawler", "id": item} for number, item in enumerate(names)]

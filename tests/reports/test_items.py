@@ -70,18 +70,18 @@ def item(name: str, views: int, downloads: int, **more: int) -> dict[str, object
     return {"id": name, "views": views, "downloads": downloads, **more}
 
 
-async def test_the_most_viewed_come_first_and_those_only_downloaded_follow(store: Store) -> None:
+async def test_ranks_by_views_and_then_lists_items_with_only_downloads(store: Store) -> None:
     found = await items_report(store, old(), NOW)
     assert found == {"items": [item("a", 3, 0), item("b", 2, 5), item("d", 2, 1), item("c", 0, 7)]}
     assert await items_report(store, old("views"), NOW) == found
 
 
-async def test_the_most_downloaded_come_first_where_that_is_asked_for(store: Store) -> None:
+async def test_ranks_by_downloads(store: Store) -> None:
     found = await items_report(store, old("downloads"), NOW)
     assert found == {"items": [item("c", 0, 7), item("b", 2, 5), item("d", 2, 1), item("a", 3, 0)]}
 
 
-async def test_those_of_most_visitors_come_first_where_that_is_asked_for(store: Store) -> None:
+async def test_ranks_by_visitors(store: Store) -> None:
     found = told(store, await items_report(store, old("visitors"), NOW))
     assert found == {
         "items": [
@@ -95,17 +95,17 @@ async def test_those_of_most_visitors_come_first_where_that_is_asked_for(store: 
 @pytest.mark.parametrize(
     ("order", "names"), [("views", ["a", "b"]), ("downloads", ["c", "b"]), ("visitors", ["b", "c"])]
 )
-async def test_a_limit_keeps_the_first_with_both_their_counts(store: Store, order: str, names: list[str]) -> None:
+async def test_the_limit_keeps_the_first_items_with_both_counts(store: Store, order: str, names: list[str]) -> None:
     found = (await items_report(store, old(order, 2), NOW))["items"]
     assert [(each["id"], each["views"], each["downloads"]) for each in found] == [(name, *USES[name]) for name in names]
 
 
 @pytest.mark.parametrize("order", ["views", "downloads", "visitors"])
-async def test_no_limit_is_all_items(store: Store, order: str) -> None:
+async def test_without_a_limit_all_items_are_listed(store: Store, order: str) -> None:
     assert await items_report(store, old(order, None), NOW) == await items_report(store, old(order), NOW)
 
 
-async def test_bots_count_where_they_are_asked_for(store: Store) -> None:
+async def test_includes_bots_on_request(store: Store) -> None:
     assert (await items_report(store, old(bots=True), NOW))["items"][0] == item("a", 4, 0)
     assert (await items_report(store, old("visitors", bots=True), NOW))["items"][1] == item("a", 4, 0, visitors=2)
 
@@ -120,12 +120,12 @@ RISING: Final = [
 ]
 
 
-async def test_those_that_rise_most_surely_come_first_and_those_that_fall_last(store: Store) -> None:
+async def test_ranks_rising_items_by_significance_and_falling_ones_last(store: Store) -> None:
     assert await items_report(store, ReportParameters(order="rising"), NOW) == {"items": RISING}
 
 
 @pytest.mark.parametrize("limit", [1, 3, None])
-async def test_a_limit_keeps_what_rises_most(store: Store, limit: int | None) -> None:
+async def test_the_limit_keeps_the_items_that_rise_most(store: Store, limit: int | None) -> None:
     assert await items_report(store, ReportParameters(order="rising", limit=limit), NOW) == {"items": RISING[:limit]}
 
 
@@ -133,13 +133,13 @@ async def test_a_limit_keeps_what_rises_most(store: Store, limit: int | None) ->
     ("start", "end"),
     [(None, NOW + timedelta(hours=12)), (NOW - timedelta(days=14), None), (NOW - timedelta(days=14), NOW)],
 )
-async def test_what_rises_is_compared_up_to_now_and_over_two_weeks_unless_told_otherwise(
+async def test_the_default_range_of_rising_items_is_two_weeks_up_to_now(
     store: Store, start: datetime | None, end: datetime | None
 ) -> None:
     assert await items_report(store, ReportParameters(start=start, end=end, order="rising"), NOW) == {"items": RISING}
 
 
-async def test_the_halves_are_those_of_the_range(store: Store) -> None:
+async def test_compares_the_halves_of_the_range(store: Store) -> None:
     # The week's uses lie at its first moment and at its last one; the middle is half an hour after the first.
     start = datetime(2015, 1, 1, 13, tzinfo=UTC)
     assert await items_report(
@@ -156,22 +156,22 @@ async def test_the_halves_are_those_of_the_range(store: Store) -> None:
 
 
 @pytest.mark.parametrize("start", [NOW, NOW + timedelta(days=1)])
-async def test_a_range_without_two_halves_is_refused(store: Store, start: datetime) -> None:
+async def test_rejects_an_empty_range_of_rising_items(store: Store, start: datetime) -> None:
     with pytest.raises(InvalidQuery, match="range of rising items is empty"):
         await items_report(store, ReportParameters(start=start, order="rising"), NOW)
 
 
-async def test_a_range_in_the_calendar_s_first_days_has_halves_as_well(store: Store) -> None:
+async def test_compares_halves_at_the_start_of_the_calendar(store: Store) -> None:
     end = datetime(1, 1, 3, tzinfo=UTC)
     assert await items_report(store, ReportParameters(end=end, order="rising"), NOW) == {"items": []}
 
 
-async def test_another_order_is_refused_by_name(store: Store) -> None:
+async def test_rejects_an_unknown_order(store: Store) -> None:
     with pytest.raises(InvalidQuery, match="invalid order=best: expected one of views, downloads, visitors, rising"):
         await items_report(store, ReportParameters(order="best"), NOW)
 
 
-async def test_those_of_most_visitors_need_not_be_used_most(fill: Fill) -> None:
+async def test_the_items_with_most_visitors_may_have_fewer_uses(fill: Fill) -> None:
     events = [{"ts": DAY, "id": f"item{number:03}", "visitor": "v0"} for number in range(520) for _ in range(5)]
     events += [{"ts": DAY, "id": "liked", "visitor": f"v{number}"} for number in range(4)]
     store = await fill(events)

@@ -22,14 +22,14 @@ SOME = st.integers(1, 1000)
         (10, 0, 3, 31764, 167.23),
     ],
 )
-def test_the_score_is_that_of_the_paper(
+def test_the_score_equals_that_of_the_paper(
     both: int, only_one: int, only_other: int, neither: int, published: float
 ) -> None:
     total = both + only_one + only_other + neither
     assert association_score(both, both + only_one, both + only_other, total) == pytest.approx(published, abs=0.005)
 
 
-def test_what_always_goes_together_and_never_alone_has_the_entropy_of_its_share() -> None:
+def test_things_that_only_occur_together_have_the_entropy_of_their_share() -> None:
     # Two of four have both, two have neither: 2 · 4 · ln 2.
     assert association_score(2, 2, 2, 4) == pytest.approx(8 * log(2))
 
@@ -41,14 +41,12 @@ def test_independent_things_have_no_score(one: int, not_one: int, other: int, no
 
 
 @given(SOME, COUNTS)
-def test_what_everybody_has_goes_together_with_nothing(one: int, others: int) -> None:
+def test_what_everyone_has_is_associated_with_nothing(one: int, others: int) -> None:
     assert association_score(one, one, one + others, one + others) == 0
 
 
 @given(COUNTS, COUNTS, COUNTS, COUNTS)
-def test_scores_are_never_negative_and_the_same_from_both_sides(
-    common: int, only_one: int, only_other: int, neither: int
-) -> None:
+def test_scores_are_not_negative_and_symmetric(common: int, only_one: int, only_other: int, neither: int) -> None:
     total = common + only_one + only_other + neither
     one, other = common + only_one, common + only_other
     score = association_score(common, one, other, total)
@@ -57,7 +55,7 @@ def test_scores_are_never_negative_and_the_same_from_both_sides(
 
 
 @given(COUNTS, COUNTS, COUNTS, COUNTS)
-def test_only_what_is_more_common_than_by_chance_has_a_score(
+def test_only_more_frequent_than_by_chance_has_a_score(
     common: int, only_one: int, only_other: int, neither: int
 ) -> None:
     total = common + only_one + only_other + neither
@@ -69,7 +67,7 @@ def test_only_what_is_more_common_than_by_chance_has_a_score(
 
 
 @given(COUNTS, SOME, SOME, COUNTS)
-def test_of_things_as_common_those_that_go_together_more_often_score_higher(
+def test_more_frequent_pairs_of_equally_frequent_things_score_higher(
     common: int, only_one: int, only_other: int, neither: int
 ) -> None:
     one, other, total = common + only_one, common + only_other, common + only_one + only_other + neither
@@ -85,7 +83,7 @@ def test_a_score_grows_with_the_evidence(common: int, only_one: int, only_other:
 
 
 @given(COUNTS, COUNTS, COUNTS, COUNTS)
-def test_margins_that_are_only_estimated_break_nothing(common: int, one: int, other: int, total: int) -> None:
+def test_accepts_contradictory_estimates(common: int, one: int, other: int, total: int) -> None:
     assert association_score(common, one, other, total) >= 0
 
 
@@ -106,11 +104,11 @@ def test_a_change_is_a_signed_likelihood_ratio(before: int, after: int, expected
 
 
 @given(COUNTS, COUNTS)
-def test_a_rise_one_way_is_a_fall_the_other_way(before: int, after: int) -> None:
+def test_a_rise_is_a_fall_in_the_opposite_direction(before: int, after: int) -> None:
     assert change_score(before, after) == -change_score(after, before)
     assert (change_score(before, after) > 0) == (after > before)
 
 
 @given(COUNTS, COUNTS)
-def test_the_more_there_is_after_the_higher_the_rise(before: int, after: int) -> None:
+def test_the_score_of_a_rise_grows_with_the_later_count(before: int, after: int) -> None:
     assert change_score(before, after + 1) > change_score(before, after)

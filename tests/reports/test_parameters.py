@@ -23,7 +23,7 @@ def at(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
-def test_nothing_asked_is_everything_by_day_without_bots() -> None:
+def test_defaults_are_all_time_by_day_without_bots() -> None:
     assert read() == ReportParameters(None, None, "UTC", "day", 100, include_bots=False, order="")
     assert read(from_="", to="", tz="", interval="", limit="", order="") == read()
 
@@ -46,7 +46,7 @@ def test_nothing_asked_is_everything_by_day_without_bots() -> None:
         ("-2w", "2015-01-08T12:00Z", "2015-01-08T12:00Z"),
     ],
 )
-def test_a_range_is_of_days_times_or_relative_to_now(text: str, start: str, end: str) -> None:
+def test_a_range_has_days_times_or_offsets_from_now(text: str, start: str, end: str) -> None:
     assert (read(from_=text).start, read(to=text).end) == (at(start), at(end))
 
 
@@ -58,7 +58,7 @@ def test_a_range_is_of_days_times_or_relative_to_now(text: str, start: str, end:
         ("2015-10-25", "2015-10-24T22:00Z", "2015-10-25T23:00Z"),
     ],
 )
-def test_days_belong_to_the_zone(day: str, start: str, end: str) -> None:
+def test_days_belong_to_the_time_zone(day: str, start: str, end: str) -> None:
     asked = read(from_=day, to=day, tz="Europe/Zurich")
     assert (asked.start, asked.end, asked.tz) == (at(start), at(end), "Europe/Zurich")
 
@@ -66,7 +66,7 @@ def test_days_belong_to_the_zone(day: str, start: str, end: str) -> None:
 @pytest.mark.parametrize(
     ("text", "limit"), [("1", 1), ("0", None), ("000", None), ("100", 100), ("999999999", 999_999_999)]
 )
-def test_a_limit_of_nought_is_none(text: str, limit: int | None) -> None:
+def test_a_limit_of_zero_is_no_limit(text: str, limit: int | None) -> None:
     assert read(limit=text).limit == limit
 
 
@@ -74,7 +74,7 @@ def test_a_limit_of_nought_is_none(text: str, limit: int | None) -> None:
     ("text", "bots"),
     [("1", True), ("true", True), ("YES", True), ("", True), ("0", False), ("False", False), ("no", False)],
 )
-def test_bots_are_switched_on(text: str, *, bots: bool) -> None:
+def test_parses_booleans(text: str, *, bots: bool) -> None:
     assert read(bots=text).include_bots == bots
 
 
@@ -100,7 +100,7 @@ def test_bots_are_switched_on(text: str, *, bots: bool) -> None:
         ({"from": "1969-12-31T23:00:00Z"}, "expected a time"),
     ],
 )
-def test_what_cannot_be_is_refused_by_name(query: dict[str, str], complaint: str) -> None:
+def test_rejects_invalid_parameters_by_name(query: dict[str, str], complaint: str) -> None:
     with pytest.raises(InvalidQuery) as caught:
         parse_report_parameters(query, NOW, KNOWN)
     assert complaint in str(caught.value)
@@ -108,7 +108,7 @@ def test_what_cannot_be_is_refused_by_name(query: dict[str, str], complaint: str
 
 
 @given(st.dictionaries(st.sampled_from(sorted(KNOWN)), st.text() | st.from_regex(r"-?[0-9TZ:dhmsw-]+"), max_size=3))
-def test_any_query_is_read_or_refused(query: dict[str, Any]) -> None:
+def test_any_query_string_is_parsed_or_rejected(query: dict[str, Any]) -> None:
     try:
         asked = parse_report_parameters(query, NOW, KNOWN)
     except InvalidQuery:
@@ -116,6 +116,6 @@ def test_any_query_is_read_or_refused(query: dict[str, Any]) -> None:
     assert all(moment is None or moment.tzinfo is not None for moment in (asked.start, asked.end))
 
 
-def test_bots_are_left_out_of_every_filter_unless_they_are_asked_for() -> None:
+def test_filters_exclude_bots_by_default() -> None:
     assert ReportParameters().build_filter(Exists("id")) == AllOf((Exists("id"), EXCLUDE_BOTS))
     assert ReportParameters(include_bots=True).build_filter(Exists("id")) == AllOf((Exists("id"),))

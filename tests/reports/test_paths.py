@@ -25,14 +25,12 @@ def trail(visit: list[str | None]) -> EventSequence:
     return EventSequence("s", tuple(SequenceEvent(at, (item,)) for at, item in enumerate(visit)))
 
 
-def test_an_item_that_comes_several_times_running_stands_once() -> None:
+def test_repeated_items_occur_once_in_a_path() -> None:
     assert item_path(trail(["a", "a", "b", "a", "a", "a"])) == ("a", "b", "a")
 
 
 @given(VISITS, ITEMS, st.integers(1, 5))
-def test_what_lies_around_an_item_is_what_a_naive_count_finds(
-    visits: list[list[str | None]], item: str, steps: int
-) -> None:
+def test_item_flow_equals_a_naive_count(visits: list[list[str | None]], item: str, steps: int) -> None:
     walks = [folded(visit) for visit in visits]
     around = ItemFlow(item, steps)
     for visit in visits:
@@ -53,7 +51,7 @@ def test_what_lies_around_an_item_is_what_a_naive_count_finds(
 
 
 @given(VISITS)
-def test_what_is_told_of_each_item_adds_up_to_what_is_told_of_all(visits: list[list[str | None]]) -> None:
+def test_flows_of_items_add_up_to_that_of_all_items(visits: list[list[str | None]]) -> None:
     everywhere = SiteFlow()
     around = {item: ItemFlow(item, 1) for item in "abcd"}
     for visit in visits:
@@ -74,8 +72,6 @@ def test_what_is_told_of_each_item_adds_up_to_what_is_told_of_all(visits: list[l
 
 
 @given(st.dictionaries(st.text(max_size=3), st.integers(1, 3)), st.none() | st.integers(1, 5))
-def test_the_greatest_counts_come_first_and_equal_ones_by_what_they_count(
-    counts: dict[str, int], limit: int | None
-) -> None:
+def test_top_counts_are_ordered_by_count_and_key(counts: dict[str, int], limit: int | None) -> None:
     ranked = sorted(sorted(counts), key=lambda name: counts[name], reverse=True)
     assert list(top_counts(Counter(counts), limit).items()) == [(name, counts[name]) for name in ranked[:limit]]

@@ -95,11 +95,11 @@ async def ask(store: Store, text: str, names: FieldChecker | None = None) -> Que
         ("id=nobody&by=referer", []),
     ],
 )
-async def test_answers_counted_by_hand(store: Store, text: str, rows: list[tuple[Any, ...]]) -> None:
+async def test_results_equal_counts_by_hand(store: Store, text: str, rows: list[tuple[Any, ...]]) -> None:
     assert [*(await ask(store, text)).rows] == rows
 
 
-async def test_the_total_is_that_without_limit_and_offset(store: Store) -> None:
+async def test_the_total_ignores_limit_and_offset(store: Store) -> None:
     answer = await ask(store, "by=id&limit=1&offset=2")
     assert (answer.rows, answer.total, answer.exact) == ((("c", 1),), 3, True)
     assert (await ask(store, "by=id&limit=1&offset=9")).total == 3
@@ -116,7 +116,7 @@ async def test_a_series_has_every_hour_of_its_range_across_a_clock_change(store:
     assert [row[1] for row in answer.rows] == [0, 0, 0, 0]
 
 
-async def test_a_series_without_a_range_goes_from_the_first_event_to_now(store: Store) -> None:
+async def test_a_series_without_a_range_lasts_from_the_first_event_to_now(store: Store) -> None:
     answer = await ask(store, "by=day&fill=1&event=view&from=2026-01-01&id=b&metrics=count,avg:LCP")
     assert (answer.rows[0], answer.rows[-1], len(answer.rows)) == (("2026-01-01", 0, None), ("2026-03-30", 0, None), 89)
     answer = await ask(store, "by=day&fill=1&event=view&id=b")
@@ -124,7 +124,7 @@ async def test_a_series_without_a_range_goes_from_the_first_event_to_now(store: 
     assert (await ask(store, "by=day&fill=1&id=nobody")).rows == ()
 
 
-async def test_each_group_has_its_whole_series(store: Store) -> None:
+async def test_each_group_has_a_complete_series(store: Store) -> None:
     answer = await ask(store, "by=day,id&fill=1&from=2026-03-29&to=2026-03-30&id=a&id=b")
     assert answer.rows == (("2026-03-29", "b", 2), ("2026-03-30", "b", 2))
     answer = await ask(store, "by=id,day&fill=1&from=2026-03-28&to=2026-03-29&order=-count,day")
@@ -136,14 +136,14 @@ async def test_each_group_has_its_whole_series(store: Store) -> None:
     )
 
 
-async def test_groups_are_compared_with_the_same_time_before(store: Store) -> None:
+async def test_compares_groups_with_the_earlier_range(store: Store) -> None:
     answer = await ask(store, "by=id&from=2026-03-29&to=2026-03-29&compare=previous&order=-count:previous")
     assert answer.columns == ("id", "count", "count:previous", "count:change")
     assert answer.rows == (("a", 0, 3, -1.0), ("b", 2, 0, None))
     assert answer.total == 2
 
 
-async def test_units_of_time_are_compared_by_their_place(store: Store) -> None:
+async def test_compares_time_units_by_position(store: Store) -> None:
     answer = await ask(store, "by=day&metrics=count,max:LCP&from=2026-03-30&to=2026-03-30&compare=year&bots=1")
     assert answer.columns == (
         *("day", "count", "count:year", "count:change", "max:LCP", "max:LCP:year", "max:LCP:change"),
@@ -151,7 +151,7 @@ async def test_units_of_time_are_compared_by_their_place(store: Store) -> None:
     assert answer.rows == (("2026-03-30", 4, 1, 3.0, 5000.0, 50.0, 99.0),)
 
 
-async def test_a_comparison_can_be_a_whole_series(store: Store) -> None:
+async def test_fills_the_gaps_of_a_comparison(store: Store) -> None:
     answer = await ask(store, "by=day&from=2026-03-30&to=2026-03-31&compare=previous&fill=1&order=-day")
     assert answer.rows == (("2026-03-31", 0, 2, -1.0), ("2026-03-30", 3, 3, 0.0))
 
@@ -212,11 +212,11 @@ async def test_fields_without_matching_numbers_have_empty_results(store: Store, 
         ("from=-1d&compare=year", ((0, 0, None),)),
     ],
 )
-async def test_an_empty_store_answers_what_has_known_names(empty: Store, text: str, rows: tuple[Any, ...]) -> None:
+async def test_an_empty_store_accepts_known_names(empty: Store, text: str, rows: tuple[Any, ...]) -> None:
     assert (await ask(empty, text)).rows == rows
 
 
-async def test_an_empty_store_does_not_know_other_names(empty: Store) -> None:
+async def test_an_empty_store_rejects_unknown_names(empty: Store) -> None:
     for text in ("price=1", "by=nothing"):
         with pytest.raises(InvalidQuery, match="no event has the field"):
             await ask(empty, text)
@@ -263,7 +263,7 @@ async def test_each_query_is_one_query_to_the_store(counting: Counting) -> None:
     assert counting.read == 1
 
 
-async def test_names_are_read_again_for_those_that_are_new_but_not_all_the_time(counting: Counting) -> None:
+async def test_stored_fields_are_read_again_after_a_while(counting: Counting) -> None:
     now = 0.0
     names = FieldChecker(counting, lambda: now)
     for _ in range(3):
@@ -284,7 +284,7 @@ class Crowded(DuckDBStore):
         return tuple(QueryResult(answer.columns, answer.rows, MAX_GROUPS + 1, answer.exact) for answer in answers)
 
 
-async def test_too_many_groups_are_refused_even_if_few_are_asked_for(tmp_path_factory: pytest.TempPathFactory) -> None:
+async def test_rejects_too_many_groups_even_with_a_small_limit(tmp_path_factory: pytest.TempPathFactory) -> None:
     store = Crowded(tmp_path_factory.mktemp("crowded"))
     await store.setup()
     for text in ("by=visitor,day&limit=1", "by=visitor,day&from=-1d&compare=year&limit=1"):
@@ -293,7 +293,7 @@ async def test_too_many_groups_are_refused_even_if_few_are_asked_for(tmp_path_fa
     await store.close()
 
 
-async def test_a_series_of_too_many_rows_is_refused(counting: Counting) -> None:
+async def test_rejects_a_series_of_too_many_rows(counting: Counting) -> None:
     for text in ("by=minute&fill=1&from=2020-01-01", "by=hour,id&fill=1&from=2020-01-01&metrics=count,avg:LCP"):
         with pytest.raises(QueryTooExpensive, match="100,000"):
             await ask(counting, text)

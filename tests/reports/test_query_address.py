@@ -36,13 +36,13 @@ from metronome.stores.query import AnyOf, Equals, Exists, Filter, Not, OneOf, Pr
         ("&&event=view&", (Equals("event", "view"),)),
     ],
 )
-def test_what_is_no_parameter_is_a_filter(query: str, filters: tuple[Filter, ...]) -> None:
+def test_other_names_than_parameters_are_filters(query: str, filters: tuple[Filter, ...]) -> None:
     given = parse_query_string(query)
     assert given.filters == filters
     assert (given.lists, given.scalars) == ({}, {})
 
 
-def test_parameters_are_lists_or_texts() -> None:
+def test_parses_lists_and_scalars() -> None:
     given = parse_query_string(
         "metrics=count%2Cavg:LCP&by=id,,day&order=-count&metrics=visitors&limit=2&tz=Etc/UTC&fill&bots="
     )
@@ -69,14 +69,14 @@ def test_parameters_are_lists_or_texts() -> None:
         ("LCP>=1&LCP>=2", "LCP has the same bound twice"),
     ],
 )
-def test_what_cannot_be_read_is_refused_with_what_to_write(query: str, said: str) -> None:
+def test_rejects_invalid_parts_and_says_what_is_expected(query: str, said: str) -> None:
     with pytest.raises(RequestError) as caught:
         parse_query_string(query)
     assert said in str(caught.value)
 
 
 @pytest.mark.parametrize("query", ["a=%FF", "%C3=a", "a=%ED%A0%80", "a=\udcff"])
-def test_what_is_no_utf_8_is_refused(query: str) -> None:
+def test_rejects_invalid_utf_8(query: str) -> None:
     with pytest.raises(Malformed, match="encodeURIComponent"):
         parse_query_string(query)
 
@@ -94,5 +94,5 @@ def test_what_is_no_utf_8_is_refused(query: str) -> None:
         ("", None),
     ],
 )
-def test_a_filter_that_is_not_encoded_is_taken_apart_at_its_first_sign(text: str, part: QueryPart | None) -> None:
+def test_splits_a_filter_at_its_first_operator(text: str, part: QueryPart | None) -> None:
     assert parse_filter_expression(text) == part

@@ -38,11 +38,11 @@ from metronome.stores.query import AllOf, AnyOf, Equals, Exists, Filter, Not, On
         (None, ()),
     ],
 )
-def test_where_is_filters(where: Any, filters: tuple[Filter, ...]) -> None:
+def test_parses_where_as_filters(where: Any, filters: tuple[Filter, ...]) -> None:
     assert parse_query_json(orjson.dumps({"where": where})).filters == filters
 
 
-def test_parameters_are_lists_or_texts() -> None:
+def test_parses_lists_and_scalars() -> None:
     given = parse_query_json(
         b'{"metrics":["count","avg:a,b"],"by":"id,day","order":[],"from":1767225600,"to":null,"limit":2,"fill":true,'
         b'"bots":false}'
@@ -80,7 +80,7 @@ def test_parameters_are_lists_or_texts() -> None:
         ({"where": {"x": {"exists": 1}}}, 'invalid "exists" 1 of x: expected true or false'),
     ],
 )
-def test_what_cannot_be_read_is_refused_with_what_to_write(question: Any, said: str) -> None:
+def test_rejects_invalid_parts_and_says_what_is_expected(question: Any, said: str) -> None:
     with pytest.raises(RequestError) as caught:
         parse_query_json(orjson.dumps(question))
     assert said in str(caught.value)
@@ -94,7 +94,7 @@ def deep(levels: int) -> dict[str, Any]:
     return {"where": where}
 
 
-def test_filters_stand_in_each_other_only_so_deep() -> None:
+def test_rejects_filters_nested_too_deep() -> None:
     parse_query_json(orjson.dumps(deep(MAX_FILTER_DEPTH)))
     for question in (deep(MAX_FILTER_DEPTH + 1), deep(200)):
         with pytest.raises(RequestError, match="levels deep"):
@@ -112,17 +112,17 @@ def test_filters_stand_in_each_other_only_so_deep() -> None:
         b'{"where":{"x":' + b"[" * 900 + b"]" * 900 + b"}}",
     ],
 )
-def test_levels_without_end_are_refused(body: bytes) -> None:
+def test_rejects_unlimited_nesting(body: bytes) -> None:
     with pytest.raises(RequestError):
         parse_query_json(body)
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"by=id", b"\xff", b'{"by":"\\ud800"}', b"NaN", b'{"limit":1}x'])
-def test_what_is_no_json_is_refused(body: bytes) -> None:
+def test_rejects_invalid_json(body: bytes) -> None:
     with pytest.raises(Malformed, match="invalid JSON"):
         parse_query_json(body)
 
 
-def test_a_body_that_is_far_too_large_is_not_read() -> None:
+def test_rejects_a_very_large_body() -> None:
     with pytest.raises(PayloadTooLarge, match="1,048,576 bytes"):
         parse_query_json(b'{"by":"id"' + b" " * QUERY_MAX_BYTES + b"}")

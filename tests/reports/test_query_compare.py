@@ -8,7 +8,7 @@ from metronome.stores.query import Metric
 METRICS: Final = tuple(map(Metric.parse, ("count", "avg:a", "last")))
 
 
-def test_groups_of_either_range_have_both_values_and_the_change_as_a_share() -> None:
+def test_groups_of_either_range_have_both_values_and_the_relative_change() -> None:
     now: list[tuple[Any, ...]] = [("a", 3, 1.5, "2026"), ("new", 1, None, "2026")]
     before: list[tuple[Any, ...]] = [("a", 4, -1.0, "2025"), ("gone", 2, 0.0, "2025")]
     assert join_rows(now, before, METRICS, 1, {}) == [
@@ -18,7 +18,7 @@ def test_groups_of_either_range_have_both_values_and_the_change_as_a_share() -> 
     ]
 
 
-def test_units_of_time_are_joined_by_their_places() -> None:
+def test_joins_time_units_by_the_mapping() -> None:
     now: list[tuple[Any, ...]] = [("2026-03-02", "x", 5)]
     before: list[tuple[Any, ...]] = [("2026-02-28", "x", 4), ("2026-02-27", "y", 2), ("2026-02-26", "x", 9)]
     places = {0: {"2026-02-27": "2026-03-01", "2026-02-28": "2026-03-02"}}

@@ -30,7 +30,7 @@ def at(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
-def test_without_more_it_is_the_number_of_events() -> None:
+def test_an_empty_query_counts_events() -> None:
     one = asked("")
     assert one.query == Query(where=AllOf((EXCLUDE_BOTS,)), limit=1000)
     assert one.is_single_query
@@ -49,11 +49,11 @@ def test_without_more_it_is_the_number_of_events() -> None:
         ("by=bots", AllOf((EXCLUDE_BOTS,))),
     ],
 )
-def test_bots_count_if_they_are_named(query: str, where: Filter | None) -> None:
+def test_a_query_that_names_a_bot_field_includes_bots(query: str, where: Filter | None) -> None:
     assert asked(query).query.where == where
 
 
-def test_bots_count_if_they_are_named_deep_inside() -> None:
+def test_a_nested_filter_on_a_bot_field_includes_bots() -> None:
     body = orjson.dumps({"where": {"or": [{"id": "a"}, {"not": {"bot": "x"}}]}})
     where = parse_query(parse_query_json(body), NOW).query.where
     assert isinstance(where, AllOf)
@@ -71,7 +71,7 @@ def test_bots_count_if_they_are_named_deep_inside() -> None:
         ("from=2026-03-30&to=2026-03-30&tz=Europe/Zurich", "2026-03-28T23:00:00Z", "2026-03-29T22:00:00Z"),
     ],
 )
-def test_the_previous_range_is_as_long_and_just_before(query: str, start: str, end: str) -> None:
+def test_the_previous_range_has_the_same_length_and_ends_at_the_start(query: str, start: str, end: str) -> None:
     before = asked(f"{query}&compare=previous").comparison
     assert before is not None
     assert (before.start, before.end) == (at(start), at(end))
@@ -87,13 +87,13 @@ def test_the_previous_range_is_as_long_and_just_before(query: str, start: str, e
         ("from=-1d", "2025-03-30T12:30:00Z", "2025-03-31T12:30:00Z"),
     ],
 )
-def test_the_range_of_the_year_before_has_the_same_dates(query: str, start: str, end: str) -> None:
+def test_the_range_one_year_earlier_has_the_same_dates(query: str, start: str, end: str) -> None:
     before = asked(f"{query}&compare=year").comparison
     assert before is not None
     assert (before.start, before.end) == (at(start), at(end))
 
 
-def test_what_compares_has_columns_for_it_and_asks_for_both_ranges_whole() -> None:
+def test_a_comparison_has_more_columns_and_queries_both_ranges_without_limit() -> None:
     one = asked("metrics=count,avg:LCP&by=id&from=-2d&compare=previous&order=-count:change&limit=5&offset=1")
     assert one.query.columns == (
         *("id", "count", "count:previous", "count:change", "avg:LCP", "avg:LCP:previous", "avg:LCP:change"),
@@ -105,7 +105,7 @@ def test_what_compares_has_columns_for_it_and_asks_for_both_ranges_whole() -> No
     assert (before.start, before.end) == (NOW - timedelta(days=4), NOW - timedelta(days=2))
 
 
-def test_fields_are_those_named_anywhere() -> None:
+def test_collects_all_field_names() -> None:
     one = asked("metrics=count,avg:LCP,unique:id&by=day,format&a=1&b!=2&c^=3&d>4&e=*")
     assert one.fields == {"LCP", "id", "format", "a", "b", "c", "d", "e", "bot"}
     assert one.numeric_fields == {"LCP", "d"}
@@ -146,7 +146,7 @@ def test_fields_are_those_named_anywhere() -> None:
         ("&".join(f"f={at}" for at in range(MAX_FILTER_VALUES + 1)), "10,001 values: use at most"),
     ],
 )
-def test_what_cannot_be_asked_is_said_in_a_sentence(query: str, said: str) -> None:
+def test_rejects_invalid_queries_with_a_sentence(query: str, said: str) -> None:
     with pytest.raises(RequestError) as caught:
         asked(query)
     assert said in str(caught.value)
@@ -157,7 +157,7 @@ def test_what_cannot_be_asked_is_said_in_a_sentence(query: str, said: str) -> No
     "parameters",
     [{"limit": 100_000}, {"limit": 0}, {"limit": ""}, {"offset": 999_999_999}, {"fill": True, "by": "day"}],
 )
-def test_limits_themselves_can_be_asked(parameters: dict[str, Any]) -> None:
+def test_accepts_queries_at_the_limits(parameters: dict[str, Any]) -> None:
     question = parse_query(parse_query_json(orjson.dumps(parameters)), NOW).query
     assert question.limit is not None
     assert 0 < question.limit <= MAX_ROWS

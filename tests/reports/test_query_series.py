@@ -46,7 +46,7 @@ def label_of(moment: datetime, unit: str, zone: ZoneInfo) -> str:
     st.sampled_from(TIME_UNITS),
     st.sampled_from(ZONES),
 )
-def test_units_are_those_of_every_minute(change: str, shift: int, minutes: int, unit: str, name: str) -> None:
+def test_time_units_are_those_of_every_minute(change: str, shift: int, minutes: int, unit: str, name: str) -> None:
     zone = ZoneInfo(name)
     start = datetime.fromisoformat(change) + shift * MINUTE
     walked = dict.fromkeys(label_of(start + at * MINUTE, unit, zone) for at in range(minutes))
@@ -76,12 +76,12 @@ def test_units_are_those_of_every_minute(change: str, shift: int, minutes: int, 
         ("day", "2026-01-02T00:00:00Z", "2026-01-01T00:00:00Z", "UTC", []),
     ],
 )  # fmt: skip
-def test_units_by_hand(unit: str, start: str, end: str, zone: str, found: list[str]) -> None:
+def test_lists_time_units(unit: str, start: str, end: str, zone: str, found: list[str]) -> None:
     assert list_time_units(unit, datetime.fromisoformat(start), datetime.fromisoformat(end), ZoneInfo(zone)) == found
 
 
 @given(st.sampled_from(TIME_UNITS), st.sampled_from(ZONES), st.datetimes(datetime(1990, 1, 1), datetime(2040, 1, 1)))  # noqa: DTZ001  # made aware below
-def test_a_unit_begins_no_later_than_what_is_in_it(unit: str, name: str, naive: datetime) -> None:
+def test_a_unit_starts_no_later_than_its_content(unit: str, name: str, naive: datetime) -> None:
     zone, moment = ZoneInfo(name), naive.replace(tzinfo=UTC)
     begin = parse_time_unit(label_of(moment, unit, zone), unit, zone)
     # A midnight that was left out begins the day an hour late.
@@ -89,14 +89,14 @@ def test_a_unit_begins_no_later_than_what_is_in_it(unit: str, name: str, naive: 
     assert moment - begin <= {"month": timedelta(days=32), "week": timedelta(days=8)}.get(unit, timedelta(hours=26))
 
 
-def test_more_units_than_rows_may_be_are_refused_before_they_are_made() -> None:
+def test_rejects_too_many_time_units_early() -> None:
     start, end = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
     for unit in ("minute", "hour", "day", "week"):
         with pytest.raises(QueryTooExpensive, match=f"over 100,000 {unit}s"):
             list_time_units(unit, start, end, ZoneInfo("UTC"))
 
 
-def test_the_end_of_the_calendar_is_refused() -> None:
+def test_rejects_ranges_beyond_the_calendar() -> None:
     end = datetime(9999, 12, 31, 23, 59, tzinfo=UTC)
     for unit in TIME_UNITS:
         with pytest.raises(InvalidQuery, match="exceeds the calendar"):
@@ -106,12 +106,12 @@ def test_the_end_of_the_calendar_is_refused() -> None:
 METRICS: Final = tuple(map(Metric.parse, ("count", "sum:a", "avg:a", "visitors", "count:a", "last")))
 
 
-def test_where_nothing_was_counts_and_sums_are_zero_and_all_else_is_none() -> None:
+def test_empty_counts_and_sums_are_zero_and_other_metrics_none() -> None:
     assert [empty_value(metric) for metric in METRICS] == [0, 0.0, None, 0, 0, None]
     assert fill_gaps([], ("day",), METRICS[:3], ["2026-01-01"]) == [("2026-01-01", 0, 0.0, None)]
 
 
-def test_each_other_group_has_every_unit() -> None:
+def test_each_group_has_every_time_unit() -> None:
     rows = [("a", "2026-01-02", "x", 5), ("b", "2026-01-01", "x", 6)]
     found = fill_gaps(rows, ("id", "day", "event"), METRICS[:1], ["2026-01-01", "2026-01-02"])
     assert sorted(found) == [
@@ -123,7 +123,7 @@ def test_each_other_group_has_every_unit() -> None:
     assert fill_gaps([], ("id", "day"), METRICS[:1], ["2026-01-01"]) == []
 
 
-def test_more_rows_than_may_be_are_refused() -> None:
+def test_rejects_too_many_rows() -> None:
     rows = [(f"i{at}", "2026-01-01", 1) for at in range(1001)]
     with pytest.raises(QueryTooExpensive, match="100 days for each of 1,001 groups exceed 100,000 rows"):
         fill_gaps(rows, ("id", "day"), METRICS[:1], [f"d{at}" for at in range(100)])

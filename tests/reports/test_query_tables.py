@@ -13,7 +13,7 @@ from metronome.stores.query import QueryResult
 ANSWER: Final = QueryResult(("id", "count", "avg:a"), (("doc1", 9200, 12.5), ('a,"b"\né', 1, None)), 12, exact=False)
 
 
-def test_json_has_columns_rows_total_and_whether_it_is_exact() -> None:
+def test_json_has_columns_rows_total_and_exact() -> None:
     assert (
         format_result_json(ANSWER)
         == (
@@ -22,7 +22,7 @@ def test_json_has_columns_rows_total_and_whether_it_is_exact() -> None:
     )
 
 
-def test_lines_have_an_object_a_row() -> None:
+def test_ndjson_has_one_object_per_row() -> None:
     assert [orjson.loads(line) for line in format_result_ndjson(ANSWER).splitlines()] == [
         {"id": "doc1", "count": 9200, "avg:a": 12.5},
         {"id": 'a,"b"\né', "count": 1, "avg:a": None},
@@ -30,7 +30,7 @@ def test_lines_have_an_object_a_row() -> None:
     assert format_result_ndjson(QueryResult(("count",), (), 0)) == b""
 
 
-def test_csv_has_a_line_of_names_and_can_be_read_back() -> None:
+def test_csv_round_trips() -> None:
     text = format_result_csv(ANSWER).decode()
     assert text == 'id,count,avg:a\r\ndoc1,9200,12.5\r\n"a,""b""\né",1,\r\n'
     assert [*csv.reader(io.StringIO(text, newline=""))][2] == ['a,"b"\né', "1", ""]
@@ -53,7 +53,7 @@ def test_csv_has_a_line_of_names_and_can_be_read_back() -> None:
         ("", ""),
     ],
 )
-def test_csv_has_nothing_that_a_spreadsheet_would_work_out(text: str, cell: str) -> None:
+def test_csv_has_no_formulas(text: str, cell: str) -> None:
     written = format_result_csv(QueryResult((text, "count"), ((text, -1),), 1)).decode()
     assert [*csv.reader(io.StringIO(written, newline=""))] == [[cell, "count"], [cell, "-1"]]
     assert orjson.loads(format_result_json(QueryResult(("id",), ((text,),), 1)))["rows"] == [[text]]

@@ -164,7 +164,7 @@ def written(draw: st.DrawFn) -> Written:
 
 
 @given(written())
-def test_a_question_is_the_same_in_an_address_and_in_json(one: Written) -> None:
+def test_a_query_string_and_json_give_the_same_query(one: Written) -> None:
     expected = ParsedQuery(one.question, one.question.metrics, None, one.fill)
     assert asked_in_address(one.address) == expected
     assert asked_in_json(one.body) == expected
@@ -210,13 +210,13 @@ def nested(inner: st.SearchStrategy[Filter]) -> st.SearchStrategy[Filter]:
 
 
 @given(st.recursive(LEAVES, nested, max_leaves=8).filter(lambda where: not isinstance(where, AllOf)))
-def test_filters_may_stand_in_each_other(where: Filter) -> None:
+def test_parses_nested_filters(where: Filter) -> None:
     body = orjson.dumps({"where": in_json(where)})
     assert parse_query_json(body).filters == (where,)
 
 
 @given(st.text(max_size=200) | st.binary(max_size=200).map(lambda sent: sent.decode(errors="surrogateescape")))
-def test_an_address_is_a_question_or_refused(query: str) -> None:
+def test_any_query_string_is_parsed_or_rejected(query: str) -> None:
     with suppress(RequestError):
         asked_in_address(query)
 
@@ -246,7 +246,7 @@ SNIPPETS: Final = st.sampled_from(
 
 
 @given(st.lists(SNIPPETS, max_size=30).map("".join))
-def test_an_address_of_odd_pieces_is_a_question_or_refused(query: str) -> None:
+def test_any_combination_of_parts_is_parsed_or_rejected(query: str) -> None:
     with suppress(RequestError):
         asked_in_address(query)
 
@@ -262,12 +262,12 @@ JSON: Final = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from([*QUERY_PARAMETERS, "where"]), JSON))
-def test_json_is_a_question_or_refused(question: dict[str, Any]) -> None:
+def test_any_json_is_parsed_or_rejected(question: dict[str, Any]) -> None:
     with suppress(RequestError):
         asked_in_json(question)
 
 
 @given(st.binary(max_size=100))
-def test_what_is_no_json_is_refused(body: bytes) -> None:
+def test_rejects_invalid_json(body: bytes) -> None:
     with suppress(RequestError):
         parse_query_json(body)

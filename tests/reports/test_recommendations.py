@@ -61,7 +61,7 @@ def recommended(item: str, visitors: int, score: float) -> dict[str, Any]:
     return {"id": item, "score": score, "visitors": visitors}
 
 
-async def test_what_the_same_people_saw_comes_first_and_what_everybody_saw_not_at_all(store: Store) -> None:
+async def test_recommends_items_of_the_same_visitors_but_not_those_of_everyone(store: Store) -> None:
     found = told(store, await recommendations_report(store, "x", ReportParameters()))
     # By hand, of the tables 6 4 0 30, 8 2 2 28 and 8 2 15 15: visitors of both, only x, only the other, neither.
     assert found == {
@@ -73,7 +73,7 @@ async def test_what_the_same_people_saw_comes_first_and_what_everybody_saw_not_a
     }
 
 
-async def test_a_score_is_the_same_from_both_sides(store: Store) -> None:
+async def test_scores_are_symmetric(store: Store) -> None:
     of_x, of_twin = [
         {each["id"]: each["score"] for each in (await recommendations_report(store, item, ReportParameters()))["items"]}
         for item in ("x", "twin")
@@ -82,11 +82,11 @@ async def test_a_score_is_the_same_from_both_sides(store: Store) -> None:
 
 
 @pytest.mark.parametrize("item", ["rare", "never", "trap"])
-async def test_of_an_item_that_few_people_saw_nothing_is_told(store: Store, item: str) -> None:
+async def test_items_with_few_visitors_have_no_recommendations(store: Store, item: str) -> None:
     assert await recommendations_report(store, item, ReportParameters()) == {"items": []}
 
 
-async def test_the_minimum_is_of_the_item_and_of_those_in_common(store: Store) -> None:
+async def test_the_minimum_applies_to_visitors_and_to_shared_visitors(store: Store) -> None:
     assert "rare" in [each["id"] for each in (await recommendations_report(store, "x", ReportParameters(), 4))["items"]]
     assert [each["id"] for each in (await recommendations_report(store, "x", ReportParameters(), 7))["items"]] == [
         "twin",
@@ -96,12 +96,12 @@ async def test_the_minimum_is_of_the_item_and_of_those_in_common(store: Store) -
     assert (await recommendations_report(store, "rare", ReportParameters(), 4))["items"][0]["id"] == "file"
 
 
-async def test_a_limit_keeps_the_highest_scores(store: Store) -> None:
+async def test_the_limit_keeps_the_highest_scores(store: Store) -> None:
     every = (await recommendations_report(store, "x", ReportParameters(limit=None)))["items"]
     assert (await recommendations_report(store, "x", ReportParameters(limit=1)))["items"] == every[:1]
 
 
-async def test_a_range_counts_only_what_was_seen_in_it(store: Store) -> None:
+async def test_only_events_in_the_range_count(store: Store) -> None:
     start, end = (datetime(2015, 1, 22, hour, minute, tzinfo=UTC) for hour, minute in ((10, 3), (10, 40)))
     found = told(store, await recommendations_report(store, "x", ReportParameters(start=start, end=end)))
     # v3 to v39: seven saw x, five of them the twin, as two others did.
@@ -109,12 +109,12 @@ async def test_a_range_counts_only_what_was_seen_in_it(store: Store) -> None:
     assert "file" not in [each["id"] for each in found["items"]]
 
 
-async def test_bots_are_no_visitors_unless_they_are_asked_for(store: Store) -> None:
+async def test_excludes_bots_by_default(store: Store) -> None:
     found = await recommendations_report(store, "x", ReportParameters(include_bots=True))
     assert found["items"][0] == recommended("trap", 9, round(association_score(9, 19, 9, 49), 4))
 
 
-async def test_the_strongest_pairs_of_all_items_are_those_of_a_plain_count(store: Store) -> None:
+async def test_pairs_of_all_items_equal_those_of_a_naive_count(store: Store) -> None:
     seen = {item: set(visitors) for item, visitors in SEEN.items()} | {"file": set(range(6))}
     counted = [
         {"items": [one, other], "score": round(score, 4), "visitors": len(seen[one] & seen[other])}
@@ -136,7 +136,7 @@ async def test_the_strongest_pairs_of_all_items_are_those_of_a_plain_count(store
     assert told(store, await recommendations_report(store, None, ReportParameters(limit=1))) == {"pairs": counted[:1]}
 
 
-async def test_pairs_of_few_people_are_not_told(store: Store) -> None:
+async def test_omits_pairs_of_few_visitors(store: Store) -> None:
     pairs = (await recommendations_report(store, None, ReportParameters(), 11))["pairs"]
     assert all(pair["visitors"] >= 11 for pair in pairs)
     assert (await recommendations_report(store, None, ReportParameters(), 41)) == {"pairs": []}
@@ -167,7 +167,7 @@ async def crowd(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
         yield store
 
 
-async def test_of_too_many_visitors_the_newest_are_compared_with_those_of_the_same_time(crowd: Store) -> None:
+async def test_a_sample_is_compared_with_visitors_of_the_same_period(crowd: Store) -> None:
     # Of thousands of visitors, Elasticsearch's estimate is a few off.
     score = pytest.approx(association_score(500, 5000, 502, 5400), rel=0.01)
     assert await recommendations_report(crowd, "x", ReportParameters()) == {
@@ -177,14 +177,14 @@ async def test_of_too_many_visitors_the_newest_are_compared_with_those_of_the_sa
     }
 
 
-async def test_pairs_are_those_of_the_newest_visitors(crowd: Store) -> None:
+async def test_pairs_are_counted_among_the_newest_visitors(crowd: Store) -> None:
     found = await recommendations_report(crowd, None, ReportParameters())
     assert (found["exact"], found["visitors_looked_at"]) == (False, 5000)
     # The newest are the 400 that did not see x, and 4,600 of the others.
     assert "then" not in {item for pair in found["pairs"] for item in pair["items"]}
 
 
-async def test_of_a_visitor_who_saw_very_much_the_last_items_make_pairs(fill: Fill) -> None:
+async def test_only_the_last_items_of_a_visitor_form_pairs(fill: Fill) -> None:
     seen = [*(f"item{number}" for number in range(MAX_ITEMS_PER_VISITOR - 1)), "one", "other"]
     events = [
         {"ts": f"2015-01-22T10:{at:02}:00Z", "id": item, "visitor": visitor}

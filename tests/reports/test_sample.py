@@ -74,19 +74,19 @@ async def look(
         (Equals("id", "nothing"), SampleLimits(), {}, None),
     ],
 )
-async def test_a_sample_is_the_newest_trails_within_its_bounds(
+async def test_a_sample_has_the_newest_sequences_within_its_limits(
     store: Store, touching: Filter, bounds: SampleLimits, trails: dict[str, str], note: int | None
 ) -> None:
     noted = {} if note is None else {"exact": False, "sessions_looked_at": note}
     assert await look(store, touching, bounds) == (trails, noted)
 
 
-async def test_visitors_are_sampled_alike(store: Store) -> None:
+async def test_samples_visitors_the_same_way(store: Store) -> None:
     found = await look(store, ANY, SampleLimits(sequences=1), key="visitor")
     assert found == ({"vs1": "ab"}, {"exact": False, "visitors_looked_at": 1})
 
 
-async def test_only_the_range_counts_and_bots_where_they_are_asked_for(store: Store) -> None:
+async def test_samples_only_the_range_and_bots_on_request(store: Store) -> None:
     noon = datetime(2015, 1, 21, 12, tzinfo=UTC)
     assert await look(store, ANY, SampleLimits(), ReportParameters(start=noon)) == (
         {"s1": "b", "s3": "a", "s4": "b"},

@@ -83,13 +83,13 @@ def at(moment: str) -> datetime:
     return datetime.fromisoformat(f"2015-01-{moment}:00Z")
 
 
-async def test_time_on_an_item_is_that_of_its_stays(store: Store) -> None:
+async def test_reports_the_stays_of_an_item(store: Store) -> None:
     found = told(store, await time_report(store, "a", ReportParameters()))
     assert found == {"on_item": ON_A, "timings": TIMINGS_OF_A}
     assert list(found["timings"]["LCP"]) == ["2015-01-22", "2015-01-20"]
 
 
-async def test_time_on_all_items_is_that_of_all_stays(store: Store) -> None:
+async def test_reports_the_stays_of_all_items(store: Store) -> None:
     found = told(store, await time_report(store, None, ReportParameters()))
     # Those at a, and 20 s at b.
     assert found["on_item"] == lengths(5, 60_000, 120_000, 504_000)
@@ -99,14 +99,14 @@ async def test_time_on_all_items_is_that_of_all_stays(store: Store) -> None:
     }
 
 
-async def test_what_was_never_timed_has_no_percentiles(store: Store) -> None:
+async def test_without_timings_there_are_no_percentiles(store: Store) -> None:
     nothing = {"on_item": lengths(0, None, None, None), "timings": {}}
     assert await time_report(store, "nothing", ReportParameters()) == nothing
     assert (await time_report(store, "c", ReportParameters())) == nothing
     assert (await time_report(store, "a", ReportParameters(start=at("24T00:00")))) == nothing
 
 
-async def test_days_are_those_of_the_zone(store: Store) -> None:
+async def test_days_are_those_of_the_time_zone(store: Store) -> None:
     found = await time_report(store, "a", ReportParameters(tz="Europe/Zurich"))
     assert found["timings"]["LCP"] == {
         "2015-01-23": same(1, 1200),
@@ -116,19 +116,19 @@ async def test_days_are_those_of_the_zone(store: Store) -> None:
     assert found["on_item"] == ON_A
 
 
-async def test_a_limit_cuts_the_days_of_each_timing(store: Store) -> None:
+async def test_the_limit_applies_to_the_days_of_each_timing(store: Store) -> None:
     found = await time_report(store, "a", ReportParameters(limit=1))
     assert found["timings"] == TIMINGS_OF_A | {"LCP": {"2015-01-22": same(2, 1200)}}
     assert found["on_item"] == ON_A
 
 
-async def test_bots_count_where_they_are_asked_for(store: Store) -> None:
+async def test_includes_bots_on_request(store: Store) -> None:
     found = await time_report(store, "a", ReportParameters(include_bots=True))
     assert found["on_item"]["count"] == 5
     assert found["timings"]["TTFB"] == {"2015-01-20": same(1, 1)}
 
 
-async def test_a_range_cuts_stays_and_timings(store: Store) -> None:
+async def test_the_range_applies_to_stays_and_timings(store: Store) -> None:
     found = await time_report(store, "a", ReportParameters(start=at("22T09:01"), end=at("22T12:00")))
     assert found["on_item"] == same(1, 60_000)
     assert found["timings"] == {}
@@ -138,14 +138,14 @@ async def test_a_range_cuts_stays_and_timings(store: Store) -> None:
     assert found["timings"] == {"LCP": {"2015-01-22": same(1, 1200)}}
 
 
-async def test_each_timing_that_there_is_is_told(fill: Fill) -> None:
+async def test_reports_every_stored_timing(fill: Fill) -> None:
     events = [{"ts": "2015-01-22T09:00:00Z", "id": "a", name: at} for at, name in enumerate(TIMING_FIELDS, start=1)]
     store = await fill(events)
     found = await time_report(store, "a", ReportParameters())
     assert found["timings"] == {name: {"2015-01-22": same(1, at)} for at, name in enumerate(TIMING_FIELDS, start=1)}
 
 
-async def test_percentiles_of_timings_are_exact_or_say_that_they_are_not(fill: Fill) -> None:
+async def test_estimated_percentiles_are_marked(fill: Fill) -> None:
     events = [{"ts": "2015-01-22T09:00:00Z", "id": "a", "LCP": 10 * number} for number in range(101)]
     store = await fill(events)
     found = await time_report(store, "a", ReportParameters())
@@ -154,7 +154,7 @@ async def test_percentiles_of_timings_are_exact_or_say_that_they_are_not(fill: F
     assert days == lengths(101, 500, 750, 950) or found["exact"] is False
 
 
-async def test_of_many_sessions_the_newest_are_looked_at(fill: Fill) -> None:
+async def test_of_many_sessions_the_newest_are_sampled(fill: Fill) -> None:
     start = at("22T00:00").timestamp()
     events = [
         {"ts": start + 10 * number + offset, "session": f"s{number}", "id": "a", "event": event}

@@ -55,7 +55,7 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
     await store.close()
 
 
-async def test_days_come_newest_first_and_rankings_most_first(store: Store) -> None:
+async def test_days_are_newest_first_and_rankings_most_frequent_first(store: Store) -> None:
     found = await tock_report(store, "doc1", ReportParameters())
     assert found == {
         "views": {"2015-01-22": 3, "2015-01-20": 1},
@@ -69,22 +69,22 @@ async def test_days_come_newest_first_and_rankings_most_first(store: Store) -> N
     ]
 
 
-async def test_an_item_that_was_never_seen_has_three_empty_answers(store: Store) -> None:
+async def test_an_unknown_item_has_empty_results(store: Store) -> None:
     assert await tock_report(store, "doc", ReportParameters()) == {"views": {}, "downloads": {}, "referers": {}}
 
 
 @pytest.mark.parametrize("item", ["doc1/data", "7"])
-async def test_any_id_can_be_asked_for(store: Store, item: str) -> None:
+async def test_accepts_any_item_id(store: Store, item: str) -> None:
     assert (await tock_report(store, item, ReportParameters()))["views"] == {"2015-01-22": 1}
 
 
-async def test_bots_count_where_they_are_asked_for(store: Store) -> None:
+async def test_includes_bots_on_request(store: Store) -> None:
     found = await tock_report(store, "doc1", ReportParameters(include_bots=True))
     assert found["views"] == {"2015-01-22": 4, "2015-01-20": 1}
     assert found["referers"]["google.com"] == 1
 
 
-async def test_days_are_those_of_the_zone(store: Store) -> None:
+async def test_days_are_those_of_the_time_zone(store: Store) -> None:
     found = await tock_report(store, "doc1", ReportParameters(tz="America/New_York"))
     assert found["views"] == {"2015-01-22": 2, "2015-01-21": 1, "2015-01-20": 1}
 
@@ -97,11 +97,11 @@ async def test_days_are_those_of_the_zone(store: Store) -> None:
         ("month", {"2015-01": 4}),
     ],
 )
-async def test_views_are_counted_by_any_interval(store: Store, interval: str, views: dict[str, int]) -> None:
+async def test_counts_views_by_any_interval(store: Store, interval: str, views: dict[str, int]) -> None:
     assert (await tock_report(store, "doc1", ReportParameters(interval=interval)))["views"] == views
 
 
-async def test_a_range_cuts_all_three(store: Store) -> None:
+async def test_the_range_applies_to_all_parts(store: Store) -> None:
     asked = ReportParameters(
         start=datetime.fromisoformat("2015-01-21T10:00:00Z"), end=datetime.fromisoformat("2015-01-22T09:30:00Z")
     )
@@ -112,7 +112,7 @@ async def test_a_range_cuts_all_three(store: Store) -> None:
     }
 
 
-async def test_a_limit_cuts_the_rankings_and_not_the_days(store: Store) -> None:
+async def test_the_limit_applies_to_rankings_but_not_to_days(store: Store) -> None:
     assert await tock_report(store, "doc1", ReportParameters(limit=1)) == {
         "views": {"2015-01-22": 3, "2015-01-20": 1},
         "downloads": {"kml": 2},
@@ -120,7 +120,7 @@ async def test_a_limit_cuts_the_rankings_and_not_the_days(store: Store) -> None:
     }
 
 
-async def test_an_estimate_says_so(tmp_path: Path) -> None:
+async def test_estimates_are_marked(tmp_path: Path) -> None:
     store = await filled(Estimating(tmp_path))
     assert (await tock_report(store, "doc1", ReportParameters()))["exact"] is False
     await store.close()

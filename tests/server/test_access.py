@@ -205,7 +205,7 @@ def test_only_the_scope_import_lets_old_events_in_where_there_are_keys(open_serv
     for kind in ("none", "tick", "query"):
         answer = ask(server, TICK, tokens[kind], body=old)
         assert answer[:2] == (400, "Malformed")
-        assert "raise tick_max_age to take older ones, or send a key with the scope import" in answer.detail
+        assert "raise tick_max_age to accept older events, or send a key with the scope import" in answer.detail
     for kind in ("import", "admin"):
         assert ask(server, TICK, tokens[kind], body=old) == SENT
     assert ask(open_server, TICK, body=old) == SENT
