@@ -45,7 +45,7 @@ SHARED_BY_PROTOCOLS: Final = {"records", "access_logs"}
 WITHOUT_A_SERVER: Final = (
     "metronome.protocols.access_logs.reader",
     "metronome.protocols.records",
-    "metronome.protocols.matomo.tracker",
+    "metronome.protocols.registry",
     "metronome.protocols.syslog.messages",
     "metronome.reports.tock",
     "metronome.intake",

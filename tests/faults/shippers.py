@@ -15,8 +15,8 @@ MAX_EVENTS: Final = 100
 """``METRONOME_BATCH_MAX_EVENTS`` of the server: larger chunks of forward are committed in parts."""
 
 
-ACKNOWLEDGED_RESULTS = {("create", 201), ("create", 409), ("index", 201), ("index", 200)}
-"""How documents are answered that are on disk, now or already."""
+ACKNOWLEDGED_RESULTS = {("create", 201), ("index", 201)}
+"""Operations and statuses of documents that are on disk."""
 
 
 class BulkClient(RetryingHttpClient):

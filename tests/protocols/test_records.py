@@ -13,7 +13,7 @@ from metronome.protocols.records import event_from_record
 
 SITE = IngestConfig()
 DOOR = DocumentContext(
-    received_at="2026-11-22T12:00:00.000Z", min_timestamp=None, max_timestamp="2030-01-01T00:00:00.000Z"
+    received_at="2015-01-22T12:00:00.000Z", min_timestamp=None, max_timestamp="2030-01-01T00:00:00.000Z"
 )
 CLIENT = "203.0.113.9"
 LINE = f'{CLIENT} - - [17/May/2015:10:05:03 +0000] "GET /a/data.csv HTTP/1.1" 200 5 "-" "curl/8"'
@@ -29,7 +29,7 @@ HIT = {
     "id": "/a/data.csv",
     "format": "csv",
 }
-READ = "2026-11-22T11:59:00.000Z"
+READ = "2015-01-22T11:59:00.000Z"
 
 
 def fields(record: dict[str, Any]) -> dict[str, Any]:
@@ -129,8 +129,8 @@ def test_events_in_metronomes_format_stay_unchanged(record: dict[str, Any]) -> N
         ),
         # rsyslog
         (
-            {"@timestamp": "2026-11-22T11:59:00.123456+00:00", "host": "vm", "severity": "notice", "message": " one"},
-            {"@timestamp": "2026-11-22T11:59:00.123456+00:00", "host": "vm", "severity": "notice", "message": " one"},
+            {"@timestamp": "2015-01-22T11:59:00.123456+00:00", "host": "vm", "severity": "notice", "message": " one"},
+            {"@timestamp": "2015-01-22T11:59:00.123456+00:00", "host": "vm", "severity": "notice", "message": " one"},
         ),
         ({"log": "one\n"}, {"message": "one\n"}),
         ({"id": 7, "message": "user deleted"}, {"id": 7, "message": "user deleted"}),

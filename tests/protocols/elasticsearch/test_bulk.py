@@ -27,9 +27,9 @@ from metronome.protocol import IngestResult, Reply, Request
 from metronome.protocols.elasticsearch import protocol
 
 CONTEXT: Final = DocumentContext(
-    received_at="2026-11-22T12:00:00.000Z", min_timestamp=None, max_timestamp="2030-01-01T00:00:00.000Z"
+    received_at="2015-01-22T12:00:00.000Z", min_timestamp=None, max_timestamp="2030-01-01T00:00:00.000Z"
 )
-TIMESTAMP: Final = "2026-11-22T11:59:00.123Z"
+TIMESTAMP: Final = "2015-01-22T11:59:00.123Z"
 BEATS_FILTER: Final = "filter_path=errors%2Citems.%2A.error%2Citems.%2A.status"
 
 
@@ -222,10 +222,10 @@ class TestEventIds:
             ([f'{{"@timestamp":"{TIMESTAMP}","message":"m"}}'], True),
             (['{"time":1531171082399,"message":"m"}'], True),
             (['{"time":1531171082.5,"message":"m"}'], True),
-            (['{"@timestamp":"2026-11-22T11:59:00Z","message":"m"}'] * 2, True),
-            (['{"@timestamp":"2026-11-22T11:59:00.000Z","a":1}', '{"ts":"2026-11-22T11:59:00","a":1}'], True),
-            (['{"@timestamp":"2026-11-22T11:59:00Z","message":"m"}'], False),
-            (['{"@timestamp":"2026-11-22T11:59:00.000+00:00","message":"m"}'], False),
+            (['{"@timestamp":"2015-01-22T11:59:00Z","message":"m"}'] * 2, True),
+            (['{"@timestamp":"2015-01-22T11:59:00.000Z","a":1}', '{"ts":"2015-01-22T11:59:00","a":1}'], True),
+            (['{"@timestamp":"2015-01-22T11:59:00Z","message":"m"}'], False),
+            (['{"@timestamp":"2015-01-22T11:59:00.000+00:00","message":"m"}'], False),
             (['{"time":1531171082000,"message":"m"}'], False),
             (['{"message":"m"}'], False),
             (['{"message":"m"}'] * 2, False),

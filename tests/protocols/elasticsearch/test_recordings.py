@@ -35,10 +35,10 @@ RECORDINGS: Final = {
         "PUT",
         "/_bulk",
         PY_8,
-        '{"create":{"_index":"logs"}}\n{"@timestamp":"2026-11-22T17:33:01.855087+00:00","message":"m0"}\n',
+        '{"create":{"_index":"logs"}}\n{"@timestamp":"2015-01-22T17:33:01.855087+00:00","message":"m0"}\n',
         200,
         COMPATIBLE + "8",
-        [{"event": "log", "message": "m0", "@timestamp": "2026-11-22T17:33:01.855087+00:00"}],
+        [{"event": "log", "message": "m0", "@timestamp": "2015-01-22T17:33:01.855087+00:00"}],
     ),
     "py 9 bulk": Recording(
         "PUT",
@@ -56,12 +56,12 @@ RECORDINGS: Final = {
     ),
     "py 9 create": Recording(
         "PUT",
-        "/logs/_create/c2026-11-22T17%3A33%3A02.466475%2B00%3A00",
+        "/logs/_create/c2015-01-22T17%3A33%3A02.466475%2B00%3A00",
         PY_9,
         '{"id":"doc","event":"view"}',
         201,
         COMPATIBLE + "9",
-        [{"event_id": "c2026-11-22T17:33:02.466475+00:00"}],
+        [{"event_id": "c2015-01-22T17:33:02.466475+00:00"}],
     ),
     "py 9 health": Recording(
         "GET", "/_cluster/health?timeout=5s&wait_for_status=yellow", PY_9, "", 200, COMPATIBLE + "9", []
@@ -86,29 +86,29 @@ RECORDINGS: Final = {
         "/_bulk",
         PY_8,
         '{"index":{"_index":"pino"}}\n'
-        '{"level":30,"time":"2026-11-22T17:33:43.784Z","pid":9660,"hostname":"vm","msg":"hello pino"}\n',
+        '{"level":30,"time":"2015-01-22T17:33:43.784Z","pid":9660,"hostname":"vm","msg":"hello pino"}\n',
         200,
         COMPATIBLE + "8",
-        [{"event": "log", "message": "hello pino", "level": 30, "@timestamp": "2026-11-22T17:33:43.784Z"}],
+        [{"event": "log", "message": "hello pino", "level": 30, "@timestamp": "2015-01-22T17:33:43.784Z"}],
     ),
     "pino create": Recording(
         "POST",
         "/_bulk",
         PY_8,
         '{"index":{"_index":"pino","op_type":"create"}}\n'
-        '{"level":30,"time":"2026-11-22T17:33:45.604Z","pid":9803,"hostname":"vm","id":"doc9","event":"view",'
-        '"@timestamp":"2026-11-22T17:33:45.604Z"}\n',
+        '{"level":30,"time":"2015-01-22T17:33:45.604Z","pid":9803,"hostname":"vm","id":"doc9","event":"view",'
+        '"@timestamp":"2015-01-22T17:33:45.604Z"}\n',
         200,
         COMPATIBLE + "8",
-        [{"event": "view", "id": "doc9", "@timestamp": "2026-11-22T17:33:45.604Z"}],
+        [{"event": "view", "id": "doc9", "@timestamp": "2015-01-22T17:33:45.604Z"}],
     ),
     # winston-elasticsearch 0.19.0
     "winston": Recording(
         "POST",
         "/_bulk?wait_for_active_shards=1&timeout=200ms",
         PY_8,
-        '{"index":{"_index":"logs-2026.11.22","pipeline":null},"attempts":0}\n'
-        '{"@timestamp":"2026-11-22T17:33:47.425Z","message":"second","severity":"warn",'
+        '{"index":{"_index":"logs-2015.01.22","pipeline":null},"attempts":0}\n'
+        '{"@timestamp":"2015-01-22T17:33:47.425Z","message":"second","severity":"warn",'
         '"fields":{"user":"u","nested":{"a":1}}}\n',
         200,
         COMPATIBLE + "8",
@@ -119,7 +119,7 @@ RECORDINGS: Final = {
         "/_bulk?wait_for_active_shards=1&timeout=200ms",
         PY_8,
         '{"create":{"_index":"logs-app-default","pipeline":null},"attempts":0}\n'
-        '{"@timestamp":"2026-11-22T17:33:49.293Z","message":"hello winston","severity":"info","fields":{}}\n',
+        '{"@timestamp":"2015-01-22T17:33:49.293Z","message":"hello winston","severity":"info","fields":{}}\n',
         200,
         COMPATIBLE + "8",
         [{"event": "log", "message": "hello winston"}],
@@ -141,9 +141,9 @@ RECORDINGS: Final = {
         "POST",
         "/_bulk",
         "*/*",
-        '{"index":{"_index": "syslog"}}\n{"@timestamp":"2026-11-22T17:34:15.923119+00:00","host":"vm",'
+        '{"index":{"_index": "syslog"}}\n{"@timestamp":"2015-01-22T17:34:15.923119+00:00","host":"vm",'
         '"severity":"notice","message":"hello one"}\n{"index":{"_index": "syslog"}}\n'
-        '{"@timestamp":"2026-11-22T17:34:15.923129+00:00","host":"vm","severity":"notice","message":"203.0.113.9 - - '
+        '{"@timestamp":"2015-01-22T17:34:15.923129+00:00","host":"vm","severity":"notice","message":"203.0.113.9 - - '
         '[17/May/2015:10:05:03 +0000] \\"GET /a/data.csv HTTP/1.1\\" 200 5 \\"-\\" \\"curl/8\\""}\n',
         200,
         "application/json",
@@ -158,10 +158,10 @@ RECORDINGS: Final = {
         "/_bulk",
         "*/*",
         '{"index":{"_index":"syslog-ng"}}\n{"PRIORITY":"notice","MESSAGE":"hello two","ISODATE":'
-        '"2026-11-22T17:35:45+00:00","HOST":"vm","FACILITY":"user","@timestamp":"2026-11-22T17:35:45+00:00"}\n',
+        '"2015-01-22T17:35:45+00:00","HOST":"vm","FACILITY":"user","@timestamp":"2015-01-22T17:35:45+00:00"}\n',
         200,
         "application/json",
-        [{"event": "log", "message": "hello two", "HOST": "vm", "@timestamp": "2026-11-22T17:35:45+00:00"}],
+        [{"event": "log", "message": "hello two", "HOST": "vm", "@timestamp": "2015-01-22T17:35:45+00:00"}],
     ),
 }
 

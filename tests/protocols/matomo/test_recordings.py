@@ -14,7 +14,7 @@ from metronome.web.gif import TRANSPARENT_GIF
 
 TOKEN: Final = "b" * 32
 HOST: Final = "stats.test:8080"
-ARRIVAL: Final = "2026-11-22T19:00:00.000Z"
+ARRIVAL: Final = "2015-01-22T19:00:00.000Z"
 
 
 class Call(NamedTuple):
