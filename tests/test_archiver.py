@@ -1,4 +1,4 @@
-"""The archiver: what a spool holds is in the archive, whole and once, before it leaves the spool."""
+"""The archiver: each document is in the archive exactly once before it leaves the spool."""
 
 import asyncio
 import gzip
@@ -22,7 +22,7 @@ NEVER = ArchiveThresholds(10**9, 10**9)
 
 
 class ScriptedArchive(Archive):
-    """An archive in memory that plays a list of errors, one for each `put`, and after these takes everything.
+    """An archive in memory that raises scripted errors, one for each `put`, and then accepts everything.
 
     Args:
         script: errors to raise; None takes the object.
@@ -59,7 +59,7 @@ class ScriptedArchive(Archive):
 
 
 class Pipeline:
-    """One spool, its archiver, and what became of it."""
+    """A spool and its archiver."""
 
     def __init__(self, folder: Path, archive: Archive, limits: ArchiveThresholds) -> None:
         register_readers(folder / "spool", (STORE_READER, ARCHIVE_READER))
@@ -86,7 +86,7 @@ class Pipeline:
 async def rolling(
     folder: Path, archive: Archive, *documents: bytes, limits: ArchiveThresholds = NEVER, kill: bool = False
 ) -> AsyncIterator[Pipeline]:
-    """Roll these documents while the block runs, and, unless it is to be killed, what is left as it ends."""
+    """Archive these documents while the block runs, and, unless it is killed, the rest as it ends."""
     pipeline = Pipeline(folder, archive, limits)
     for line in documents:
         await pipeline.spool.put(line, 1)
@@ -110,7 +110,7 @@ def line(number: int, hour: str = "09") -> bytes:
 
 
 def documents(archive: ScriptedArchive) -> list[bytes]:
-    """Return what the manifests list, read as a replay would."""
+    """Return the documents that the manifests list, as a replay reads them."""
     found: list[bytes] = []
     for path in sorted(path for path in archive.objects if path.startswith(MANIFEST_PREFIX)):
         for listed in decode_manifest(path, archive.objects[path]).objects:
@@ -203,7 +203,7 @@ async def test_interrupted_upload_is_repeated_under_the_same_names(tmp_path: Pat
         pass
     assert documents(archive) == [*lines, line(9, "09")]
     assert cut.objects.items() <= archive.objects.items()
-    # Nothing lies there that no manifest lists.
+    # Every object is in a manifest.
     objects = [body for path, body in archive.objects.items() if not path.startswith(MANIFEST_PREFIX)]
     assert sum(gzip.decompress(body).count(b"\n") for body in objects) == 5
 

@@ -1,4 +1,4 @@
-"""Settings: safe without any, and each wrong one refused by its name."""
+"""Settings: safe defaults, and errors that name the setting."""
 
 import os
 import re

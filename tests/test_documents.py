@@ -1,4 +1,4 @@
-"""Documents that come back: what a door has made passes unchanged, and nothing else does."""
+"""Documents that come back are validated: what `build_document` builds is valid, and nothing else."""
 
 from dataclasses import replace
 from typing import Any

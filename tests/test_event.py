@@ -1,4 +1,4 @@
-"""Events become documents: what each known field may be, and where everything else goes."""
+"""Events are converted to documents: known fields, and where all others go."""
 
 import math
 import re
@@ -27,7 +27,7 @@ HEAD = {"@timestamp": NOON, "event_id": "spare", "@version": "1"}
 
 
 def made(fields: dict[str, Any], door: DocumentContext = CONTEXT, original: bytes | None = None) -> dict[str, Any]:
-    """Return the document of an event, once it is seen to be one line that begins as all do."""
+    """Return the document of an event, after checking that it is a line with the usual head."""
     line = build_document(Event(fields, original), door, "spare")
     assert re.match(DOCUMENT_HEAD_PATTERN, line)
     assert b"\n" not in line
@@ -136,7 +136,7 @@ def test_rejects_event_ids_over_512_bytes() -> None:
 
 
 def test_empty_event_id_is_replaced() -> None:
-    # Of a number of thirty digits the parser keeps seventeen.
+    # The parser keeps 17 digits of a number with 30.
     assert made({"event_id": 1e29})["event_id"] == "spare"
     assert made({"event_id": {"a": 1}})["event_id"] == "spare"
 

@@ -1,4 +1,4 @@
-"""Whatever comes in, its document is taken by every store and loses nothing."""
+"""Properties of all events: every store accepts their documents, and nothing is lost."""
 
 import json
 import re
@@ -100,7 +100,7 @@ _events = st.builds(
 
 
 def read(body: bytes) -> Event | None:
-    """Read a body as one event; None if it is refused."""
+    """Parse a body as one event; None if it is rejected."""
     try:
         (event,) = tick.parse(Request(body, "application/json", 10)).events
     except (Malformed, PayloadTooLarge):
@@ -109,7 +109,7 @@ def read(body: bytes) -> Event | None:
 
 
 def encode(event: Event, spare: str = "spare", door: DocumentContext = CONTEXT) -> dict[str, Any] | None:
-    """Return an event's document, seen to be as every document is; None if it is refused."""
+    """Return an event's document, after checking its form; None if it is rejected."""
     try:
         line = build_document(event, door, spare)
     except Malformed:
@@ -197,7 +197,7 @@ def test_any_event_is_rejected_or_stored_without_loss(fields: dict[str, Any]) ->
 def test_resent_documents_are_unchanged(fields: dict[str, Any]) -> None:
     event = read(json.dumps(fields).encode())
     doc = encode(event) if event is not None else None
-    # A host without a dot is known as one by the address beside it, unless the sender has put something else there.
+    # A host without a dot is recognized by `referer_url`, unless the sender set that to something else.
     if doc is None or ("." not in doc.get("referer", ".").partition("/")[0] and "referer_url" in doc.get("params", ())):
         return
     body = orjson.dumps(doc)

@@ -1,4 +1,4 @@
-"""Which requests are views and downloads, and of what."""
+"""Requests are classified as views and downloads of items."""
 
 import pytest
 from hypothesis import given

@@ -24,7 +24,7 @@ Play = Callable[[DocumentBatch], WriteResult]
 
 
 class ScriptedSink(Sink):
-    """A sink in memory that plays a list of outcomes, and after these takes everything.
+    """A sink in memory that returns scripted results, and then accepts everything.
 
     Args:
         script: errors to raise, or what to answer; one for each `write`.
@@ -75,7 +75,7 @@ class RecordingShipper(Shipper):
 
 
 class Pipeline:
-    """One spool, its shipper, and what became of it."""
+    """A spool and its shipper."""
 
     def __init__(self, folder: Path, store: ScriptedSink) -> None:
         self.folder = folder
@@ -107,7 +107,7 @@ class Pipeline:
 
 @asynccontextmanager
 async def shipping(folder: Path, store: ScriptedSink, *documents: bytes) -> AsyncIterator[Pipeline]:
-    """Ship these documents while the block runs, and what is left as it ends."""
+    """Ship these documents while the block runs, and the rest as it ends."""
     pipeline = Pipeline(folder, store)
     for line in documents:
         await pipeline.spool.put(line + b"\n", 1)
@@ -124,7 +124,7 @@ async def shipping(folder: Path, store: ScriptedSink, *documents: bytes) -> Asyn
 
 
 def refuse(*numbers: bytes) -> Play:
-    """Refuse these documents; what the others become does not matter here."""
+    """Reject these documents, and accept the others."""
     return lambda batch: WriteResult(
         batch.count - len(numbers), rejected=tuple(RejectedDocument(number, "too odd") for number in numbers)
     )

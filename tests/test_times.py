@@ -1,4 +1,4 @@
-"""Times as senders write them."""
+"""Timestamps in the forms that senders write, and labels of time units."""
 
 import math
 import re

@@ -1,4 +1,4 @@
-"""Addresses no longer name a household once they are cut."""
+"""Anonymized IP addresses do not identify a household."""
 
 from ipaddress import IPv4Address, IPv6Address, ip_address
 

@@ -1,4 +1,4 @@
-"""Addresses of pages name the campaigns that led there."""
+"""Campaigns are parsed from page URLs."""
 
 from urllib.parse import urlencode
 

@@ -1,4 +1,4 @@
-"""Referers and campaigns tell the channels of visits."""
+"""Channels of visits follow from referrers and campaigns."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Countries of addresses, by the built-in database and by files."""
+"""Countries of IP addresses, from the built-in database and from files."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Enrichment: what is added to which events, and what never changes."""
+"""Enrichment: which fields are added to which events, and which never change."""
 
 from dataclasses import replace
 from typing import Any
@@ -42,7 +42,7 @@ def made(**fields: Any) -> dict[str, Any]:
 
 
 def added(**fields: Any) -> dict[str, Any]:
-    """Return what is in an event's document because of enrichment."""
+    """Return the fields that enrichment adds to an event."""
     plain: dict[str, Any] = orjson.loads(build_document(Event(fields), PLAIN, "spare"))
     found = made(**fields)
     assert found.items() >= plain.items()
@@ -151,7 +151,7 @@ def test_fields_of_the_sender_are_kept_and_listed() -> None:
     found = made(agent=FIREFOX, clientip="81.2.69.77", country="BE", browser="Mine", referer=SEARCH)
     assert (found["country"], found["browser"], found["os"]) == ("BE", "Mine", "Linux")
     assert found["enrich_kept"] == "browser,country"
-    # A version is that of the browser beside it.
+    # The version belongs to the browser of the sender.
     assert "browser_version" not in found
     assert "enrich_kept" not in made(agent=FIREFOX, country=None, browser="")
     assert made(country="BE") == {**made(), "country": "BE"}

@@ -1,4 +1,4 @@
-"""Messages of errors fold so that those of one fault are one."""
+"""Messages of the same error have the same fingerprint."""
 
 import pytest
 from hypothesis import example, given

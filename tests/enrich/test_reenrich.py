@@ -1,4 +1,4 @@
-"""Enrichment once more: what is known better takes the place of what was known, and nothing else changes."""
+"""Stored documents are enriched again: newer results replace older ones, and nothing else changes."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ SALTS = {"2015-01-22": b"s" * 32}
 
 
 def country(code: str | None) -> CountryLookup:
-    """Return what knows one country only."""
+    """Return an enrichment that knows one country."""
     return CountryLookup(lambda _: code)
 
 
@@ -35,7 +35,7 @@ def again(fields: dict[str, Any], enrichment: Enrichment = ENRICHMENT) -> dict[s
 
 
 def enriched(fields: dict[str, Any], enrichment: Enrichment = ENRICHMENT) -> dict[str, Any]:
-    """Return the document of an event that comes in today."""
+    """Return the enriched document of a new event."""
     door = DocumentContext(
         HEAD["@timestamp"], None, "2030-01-01T00:00:00.000Z", IngestConfig(enrichment=enrichment), SALTS
     )

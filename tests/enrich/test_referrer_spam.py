@@ -1,4 +1,4 @@
-"""Referers that are advertisements are known by a list of hosts."""
+"""Referrer spam is recognized by a list of hosts."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Referers become the short names that answers group by."""
+"""Referrers are normalized."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""User agents tell browsers, tools and robots apart."""
+"""User agents are parsed into browsers, tools and robots."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Visitors are told apart for a day, by what they send anyway."""
+"""Visitors are identified for a day, without cookies."""
 
 from itertools import pairwise
 

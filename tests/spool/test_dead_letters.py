@@ -1,4 +1,4 @@
-"""Dead letters are kept on disk, with the reason, and found again."""
+"""Dead letters are stored on disk with their reason, and listed."""
 
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path

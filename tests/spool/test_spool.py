@@ -1,4 +1,4 @@
-"""The spool: a reply means on disk, whatever happens next."""
+"""The spool: documents are on disk before the reply, through crashes and full disks."""
 
 import asyncio
 import sqlite3
@@ -22,7 +22,7 @@ ROOM = 10**9
 
 @asynccontextmanager
 async def opened(folder: Path, max_bytes: int = ROOM, commits: list[int] | None = None) -> AsyncIterator[SpoolWriter]:
-    """Provide a spool whose commits' sizes are noted."""
+    """Provide a spool that records the sizes of its commits."""
     spool = SpoolWriter(folder, max_bytes, lambda _, events: None if commits is None else commits.append(events))
     try:
         yield spool
@@ -31,7 +31,7 @@ async def opened(folder: Path, max_bytes: int = ROOM, commits: list[int] | None 
 
 
 def seen(folder: Path) -> list[tuple[int, int, bytes]]:
-    """Return what another connection can read."""
+    """Return the documents that another connection can read."""
     with closing(sqlite3.connect(folder / SPOOL_FILE_NAME)) as database:
         return database.execute("SELECT seq, events, body FROM commits ORDER BY seq").fetchall()
 

@@ -1,4 +1,4 @@
-"""Readers of a spool: a row stays until each of them has had it, whenever they come, go and die."""
+"""Readers of a spool: a commit is kept until each of them has acknowledged it, through restarts."""
 
 import asyncio
 import sqlite3
@@ -84,7 +84,7 @@ async def test_commit_numbers_are_never_reused(tmp_path: Path) -> None:
             with SpoolReader(tmp_path, reader) as spool_reader:
                 spool_reader.acknowledge(number)
         assert rows(tmp_path) == []
-    # Nor if the archive is given up and taken on again.
+    # Not even if the archive is removed and added again.
     register_readers(tmp_path, (STORE_READER,))
     await put(tmp_path, b"x\n")
     register_readers(tmp_path, BOTH)
