@@ -24,10 +24,10 @@ def started(script: str, *options: str, **environment: str) -> Iterator[str]:
     )
     assert process.stdout is not None
     try:
-        said = process.stdout.readline()
-        assert " is at http://localhost:" in said, said
-        yield said.split()[-1]
+        line = process.stdout.readline()
+        assert " is at http://localhost:" in line, line
+        yield line.split()[-1]
     finally:
         process.terminate()
-        _, complaints = process.communicate(timeout=STOP_SECONDS)
-    assert complaints == ""
+        _, errors = process.communicate(timeout=STOP_SECONDS)
+    assert errors == ""

@@ -26,11 +26,11 @@ def examples(name: str) -> list[tuple[str, str]]:
 
 def command(name: str) -> str:
     """Return the command by which the README of an example starts it."""
-    found = re.search(
+    match = re.search(
         rf"^\$ (examples/{name}/\S+)$", (ROOT / "examples" / name / "README.md").read_text(), re.MULTILINE
     )
-    assert found is not None
-    return found[1]
+    assert match is not None
+    return match[1]
 
 
 @contextlib.contextmanager
@@ -46,7 +46,7 @@ def started(name: str, server: Server, folder: Path) -> Iterator[str]:
     url = f"http://127.0.0.1:{port}"
     try:
         deadline = time.monotonic() + START_SECONDS
-        while not _answers(f"{url}/health"):
+        while not _is_healthy(f"{url}/health"):
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.05)
@@ -62,11 +62,11 @@ def started(name: str, server: Server, folder: Path) -> Iterator[str]:
 def run(step: str, url: str) -> str:
     """Run a step of the README."""
     arguments = step.replace("localhost:8000", url)
-    done = subprocess.run(["/bin/bash", "-c", arguments], capture_output=True, text=True, timeout=60, check=True)
-    return done.stdout
+    process = subprocess.run(["/bin/bash", "-c", arguments], capture_output=True, text=True, timeout=60, check=True)
+    return process.stdout
 
 
-def _answers(url: str) -> bool:
-    with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=START_SECONDS) as answer:  # noqa: S310  # our own
-        return bool(answer.status == 200)
+def _is_healthy(url: str) -> bool:
+    with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=START_SECONDS) as response:  # noqa: S310  # the example
+        return bool(response.status == 200)
     return False

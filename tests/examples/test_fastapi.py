@@ -24,23 +24,24 @@ def wait_for(server: Server, count: int) -> None:
 
 
 def test_the_steps_of_the_readme_give_the_output_that_it_shows(tmp_path: Path) -> None:
-    *steps, (usage, shown) = examples(NAME)
+    *steps, (usage, usage_output) = examples(NAME)
     assert len(steps) == 3
     with running_server(tmp_path / "data") as server, started(NAME, server, tmp_path) as url:
-        for step, answer in steps:
-            assert run(step, url).splitlines() == answer.splitlines()
+        for step, output in steps:
+            assert run(step, url).splitlines() == output.splitlines()
         wait_for(server, len(steps) + 1)
-        told, said = orjson.loads(run(usage, url)), orjson.loads(shown)
-        assert (told["downloads"], list(told["views"].values())) == (said["downloads"], list(said["views"].values()))
+        actual, documented = orjson.loads(run(usage, url)), orjson.loads(usage_output)
+        assert actual["downloads"] == documented["downloads"]
+        assert list(actual["views"].values()) == list(documented["views"].values())
 
 
 def test_views_downloads_searches_and_errors_are_counted(tmp_path: Path) -> None:
     with running_server(tmp_path / "data") as server:
         with started(NAME, server, tmp_path) as url:
             for path in ("/datasets", "/datasets/lakes", "/datasets/lakes", "/datasets/lakes.csv", "/search?q=aare"):
-                urllib.request.urlopen(url + path, timeout=30).close()  # noqa: S310  # our own
+                urllib.request.urlopen(url + path, timeout=30).close()  # noqa: S310  # the example
             with pytest.raises(urllib.error.HTTPError, match="404") as missing:
-                urllib.request.urlopen(f"{url}/datasets/hills", timeout=30)  # noqa: S310  # our own
+                urllib.request.urlopen(f"{url}/datasets/hills", timeout=30)  # noqa: S310  # the example
             missing.value.close()
         server.wait_until_shipped()
         tock = server.get("/tock/lakes.json")
@@ -61,11 +62,11 @@ def test_views_downloads_searches_and_errors_are_counted(tmp_path: Path) -> None
 def test_while_metronome_is_down_it_responds_and_reports_usage_as_unavailable(tmp_path: Path) -> None:
     with Server(tmp_path / "data") as server, started(NAME, server, tmp_path) as url:
         assert run(f"curl -s {url}/datasets/rivers", url).startswith('{"name":"rivers"')
-        done = subprocess.run(
+        process = subprocess.run(
             ["curl", "-s", "-w", "%{http_code}", f"{url}/datasets/rivers/usage"],  # noqa: S607  # the machine's
             capture_output=True,
             text=True,
             check=True,
             timeout=60,
         )
-        assert done.stdout.endswith("503")
+        assert process.stdout.endswith("503")

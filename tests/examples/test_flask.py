@@ -17,25 +17,26 @@ NAME = "flask"
 
 
 def test_the_steps_of_the_readme_give_the_output_that_it_shows(tmp_path: Path) -> None:
-    *steps, (usage, shown) = examples(NAME)
+    *steps, (usage, usage_output) = examples(NAME)
     assert len(steps) == 3
     with running_server(tmp_path / "data") as server, started(NAME, server, tmp_path) as url:
-        for step, answer in steps:
-            assert run(step, url).splitlines() == answer.splitlines()
+        for step, output in steps:
+            assert run(step, url).splitlines() == output.splitlines()
         wait_for(server, len(steps) + 1)
-        told, said = orjson.loads(run(usage, url)), orjson.loads(shown)
-        assert (told["downloads"], list(told["views"].values())) == (said["downloads"], list(said["views"].values()))
+        actual, documented = orjson.loads(run(usage, url)), orjson.loads(usage_output)
+        assert actual["downloads"] == documented["downloads"]
+        assert list(actual["views"].values()) == list(documented["views"].values())
 
 
 def test_views_downloads_ratings_and_log_records_are_counted(tmp_path: Path) -> None:
     with running_server(tmp_path / "data") as server:
         with started(NAME, server, tmp_path) as url:
             for path in ("/datasets", "/datasets/lakes", "/datasets/lakes", "/datasets/lakes.csv"):
-                urllib.request.urlopen(url + path, timeout=30).close()  # noqa: S310  # our own
+                urllib.request.urlopen(url + path, timeout=30).close()  # noqa: S310  # the example
             run(f"curl -s -d stars=4 {url}/datasets/lakes/ratings", url)
-            with pytest.raises(urllib.error.HTTPError, match="400") as refused:
-                urllib.request.urlopen(f"{url}/datasets/lakes/ratings", b"stars=9", timeout=30)  # noqa: S310  # our own
-            refused.value.close()
+            with pytest.raises(urllib.error.HTTPError, match="400") as rejected:
+                urllib.request.urlopen(f"{url}/datasets/lakes/ratings", b"stars=9", timeout=30)  # noqa: S310  # the example
+            rejected.value.close()
         server.wait_until_shipped()
         tock = server.get("/tock/lakes.json")
         assert (list(tock["views"].values()), tock["downloads"]) == ([2], {"csv": 1})

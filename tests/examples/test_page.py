@@ -27,11 +27,11 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 @in_a_browser
 async def test_a_visit_is_counted_and_shown_on_the_page(server: Server, visitor: BrowserContext) -> None:
-    troubles: list[str] = []
-    visitor.on("weberror", lambda error: troubles.append(str(error.error)))
+    problems: list[str] = []
+    visitor.on("weberror", lambda error: problems.append(str(error.error)))
     visitor.on(
         "console",
-        lambda said: troubles.append(said.text) if "Content Security Policy" in said.text else None,
+        lambda message: problems.append(message.text) if "Content Security Policy" in message.text else None,
     )
     with started("page/serve.py", "--metronome", server.url) as address:
         page = await visitor.new_page()
@@ -68,13 +68,13 @@ async def test_a_visit_is_counted_and_shown_on_the_page(server: Server, visitor:
             "referers": {"example.org/links": 1},
         }
         assert server.get("/flow/rivers.json")["previous"] == {"home": 1}
-        assert troubles == []
+        assert problems == []
 
 
 def test_it_warns_if_metronome_is_unreachable() -> None:
-    gone = f"http://127.0.0.1:{free_port()}"
+    url = f"http://127.0.0.1:{free_port()}"
     process = subprocess.Popen(
-        [sys.executable, EXAMPLES / "page/serve.py", "--port", "0", "--metronome", gone],
+        [sys.executable, EXAMPLES / "page/serve.py", "--port", "0", "--metronome", url],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -82,6 +82,6 @@ def test_it_warns_if_metronome_is_unreachable() -> None:
     assert process.stdout is not None
     assert process.stdout.readline().startswith("the page is at http://localhost:")
     process.terminate()
-    _, said = process.communicate(timeout=10)
-    assert said.startswith(f"Metronome is unreachable at {gone}")
-    assert said.endswith("start it with `make serve`\n")
+    _, errors = process.communicate(timeout=10)
+    assert errors.startswith(f"Metronome is unreachable at {url}")
+    assert errors.endswith("start it with `make serve`\n")

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow  # starts a service and a server
 
 in_a_browser = pytest.mark.asyncio(loop_scope="session")
 
-READ_KEY = "let me read"
+READ_KEY = "read key"
 
 
 @pytest.fixture
@@ -36,18 +36,18 @@ def key(server: Server) -> str:
     return create_key(server.data, "hall", Scope.TICK)
 
 
-def listed(server: Server, what: str) -> list[dict[str, Any]]:
+def get_list(server: Server, name: str) -> list[dict[str, Any]]:
     server.wait_until_shipped()
-    found: list[dict[str, Any]] = server.get(f"/{what}?key={READ_KEY.replace(' ', '+')}")[what]
-    return found
+    rows: list[dict[str, Any]] = server.get(f"/{name}?key={READ_KEY.replace(' ', '+')}")[name]
+    return rows
 
 
 async def sessions(server: Server, *, ended: int) -> list[dict[str, Any]]:
-    """Wait until so many sessions have ended, and return all, oldest first."""
-    seen = await poll_until(
-        lambda: listed(server, "sessions"), lambda found: sum(bool(each["stopped_at"]) for each in found) >= ended
+    """Wait until *ended* sessions have ended, and return all, oldest first."""
+    rows = await poll_until(
+        lambda: get_list(server, "sessions"), lambda rows: sum(bool(row["stopped_at"]) for row in rows) >= ended
     )
-    return sorted(seen, key=lambda each: str(each["started_at"]))
+    return sorted(rows, key=lambda row: str(row["started_at"]))
 
 
 async def touch(page: Page, *targets: str) -> None:
@@ -62,13 +62,13 @@ async def test_each_visitor_is_a_session_with_its_touches(server: Server, browse
         page = await context.new_page()
         await page.goto(address)
         await page.wait_for_selector("[data-id=garnet]")
-        # Nobody is there until something is touched.
-        assert listed(server, "sessions") == []
+        # There is no session before the first touch.
+        assert get_list(server, "sessions") == []
         await touch(page, "[data-id=amethyst]", "#more", "#back", "[data-id=pyrite]", "#done")
         await page.wait_for_selector("#overview:not([hidden])")
         (first,) = await sessions(server, ended=1)
         assert (first["consumer_id"], first["clicks"]) == ("hall", 4)
-        # The second one walks away, and the table sees by itself that nobody is there.
+        # The second visitor walks away, and the session times out.
         await touch(page, "[data-id=amethyst]")
         await page.wait_for_selector("#detail:not([hidden]) >> text=Amethyst")
         await page.wait_for_selector("#done", state="hidden")
@@ -76,8 +76,8 @@ async def test_each_visitor_is_a_session_with_its_touches(server: Server, browse
         _, second = await sessions(server, ended=2)
         assert second["clicks"] == 1
     await context.close()
-    events = listed(server, "events")
-    assert [(each["action"], each["data"].get("id"), each["data"].get("target")) for each in events] == [
+    events = get_list(server, "events")
+    assert [(event["action"], event["data"].get("id"), event["data"].get("target")) for event in events] == [
         ("click", "amethyst", "tile"),
         ("view", "amethyst", None),
         ("click", "amethyst", "more"),
@@ -87,7 +87,7 @@ async def test_each_visitor_is_a_session_with_its_touches(server: Server, browse
         ("click", "amethyst", "tile"),
         ("view", "amethyst", None),
     ]
-    assert [each["session_id"] for each in events] == [first["id"]] * 6 + [second["id"]] * 2
+    assert [event["session_id"] for event in events] == [first["id"]] * 6 + [second["id"]] * 2
     assert server.get("/tock/amethyst.json")["views"] == {datetime.now(UTC).date().isoformat(): 2}
     assert server.get("/flow/amethyst.json")["next"] == {"pyrite": 1}
 
@@ -101,16 +101,16 @@ async def test_touches_during_an_outage_are_sent_later_and_counted_once(
         page = await context.new_page()
         await page.goto(address)
         await touch(page, "[data-id=azurite]")
-        await poll_until(lambda: listed(server, "events"), lambda found: len(found) == 2)
+        await poll_until(lambda: get_list(server, "events"), lambda rows: len(rows) == 2)
         server.kill()
         at = time.time()
         await touch(page, "#back", "[data-id=sulphur]", "#done", "[data-id=garnet]", "#done")
         server.start()
-        one, other = await sessions(server, ended=2)
+        first, second = await sessions(server, ended=2)
     await context.close()
-    assert (one["clicks"], other["clicks"]) == (3, 1)
-    events = listed(server, "events")
-    assert [(each["action"], each["data"]["id"]) for each in events] == [
+    assert (first["clicks"], second["clicks"]) == (3, 1)
+    events = get_list(server, "events")
+    assert [(event["action"], event["data"]["id"]) for event in events] == [
         ("click", "azurite"),
         ("view", "azurite"),
         ("click", "azurite"),
@@ -119,13 +119,13 @@ async def test_touches_during_an_outage_are_sent_later_and_counted_once(
         ("click", "garnet"),
         ("view", "garnet"),
     ]
-    # They have the time at which they happened.
+    # Events keep their timestamps.
     last = datetime.fromisoformat(str(events[-1]["time"]))
     assert abs(last.replace(tzinfo=UTC).timestamp() - at) < 5
 
 
 def test_without_a_key_it_exits_and_says_how_to_create_one() -> None:
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, EXAMPLES / "touch-table/serve.py"],
         capture_output=True,
         text=True,
@@ -133,4 +133,4 @@ def test_without_a_key_it_exits_and_says_how_to_create_one() -> None:
         timeout=10,
         env={},
     )
-    assert (done.returncode, done.stderr.count("metronome keys create hall")) == (1, 1)
+    assert (process.returncode, process.stderr.count("metronome keys create hall")) == (1, 1)
