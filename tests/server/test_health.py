@@ -360,18 +360,6 @@ class TestWorkers:
             other.wait_until_shipped()
         assert stored_ids(other) == sorted(sent)
 
-    def test_a_server_and_its_workers_start_without_being_forked_too(
-        self, new_server: NewServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("tests.servers.can_fork", lambda _: False)
-        server = new_server(tmp_path / "data", workers=2)
-        server.start()
-        assert len(server.worker_pids()) == 2
-        server.post_events(b'{"event_id":"a"}')
-        server.wait_until_shipped()
-        assert server.stop() == 0
-        assert stored_ids(server) == ["a"]
-
     def test_workers_end_when_the_main_process_is_killed(self, new_server: NewServer, tmp_path: Path) -> None:
         server = new_server(tmp_path / "data", workers=2)
         server.start()
@@ -384,6 +372,20 @@ class TestWorkers:
             time.sleep(0.05)
         with pytest.raises(ServerError, match="the server ended with -9"):
             server.wait_until_ready()
+
+
+# The only test of how a main process starts its workers: other tests fork them.
+def test_a_server_and_its_workers_start_without_being_forked_too(
+    new_server: NewServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.servers.can_fork", lambda _: False)
+    server = new_server(tmp_path / "data", workers=2)
+    server.start()
+    assert len(server.worker_pids()) == 2
+    server.post_events(b'{"event_id":"a"}')
+    server.wait_until_shipped()
+    assert server.stop() == 0
+    assert stored_ids(server) == ["a"]
 
 
 async def tick_many(http: aiohttp.ClientSession, item: str, count: int) -> int:
