@@ -1,13 +1,16 @@
 """What all tests share."""
 
+import gc
 import os
 import signal
+from collections.abc import Iterator
 
 import hypothesis
 import pytest
 
 from tests.elasticsearch_node import elasticsearch_url
 from tests.s3_server import s3, s3_environment
+from tests.servers import Server, running_server, unique_name
 
 pytest.register_assert_rewrite(
     "tests.contracts",
@@ -37,3 +40,50 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     Compressed and packed bytes may contain the current time.
     """
     return argname if isinstance(val, bytes) and not val.decode("latin-1").isprintable() else None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the variants with two workers as slow, except those of tests marked `crew`."""
+    for item in items:
+        if _has_two_workers(item) and item.get_closest_marker("crew") is None:
+            item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish() -> None:
+    """Exclude what collection built from garbage collection: a full one takes a quarter of a second otherwise."""
+    gc.collect()
+    gc.freeze()
+
+
+def _has_two_workers(item: pytest.Item) -> bool:
+    variant = item.name.partition("[")[2].rstrip("]").split("-")
+    parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    return parameters.get("workers") == 2 or any(part.startswith("crew") for part in variant)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Provide a server with the default settings, which tests in many modules share."""
+    with running_server(tmp_path_factory.mktemp("server") / "data") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def crew(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Provide a server with two workers and the default settings, which tests in many modules share."""
+    with running_server(tmp_path_factory.mktemp("crew") / "data", workers=2) as running:
+        yield running
+
+
+@pytest.fixture(params=["one", "crew"])
+def either(request: pytest.FixtureRequest) -> Server:
+    """Provide a server with a single process, and one with two workers."""
+    running: Server = request.getfixturevalue("server" if request.param == "one" else "crew")
+    return running
+
+
+@pytest.fixture
+def item() -> str:
+    """Return the ID of an item that no other test uses."""
+    return unique_name("item-")

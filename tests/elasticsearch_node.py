@@ -53,6 +53,9 @@ cluster.max_shards_per_node: 20000
 xpack.security.enabled: false
 """
 
+JAVA_OPTIONS: Final = "-XX:TieredStopAtLevel=1 -XX:-UseG1GC -XX:+UseSerialGC"
+"""A node of a test run is young: compiling its code thoroughly takes more time than it saves."""
+
 
 class NodeUnavailableError(Exception):
     """There is no Elasticsearch to be had on this machine; the message says what was tried."""
@@ -134,7 +137,7 @@ def _unpacked_node(memory: str) -> Iterator[str]:
         environment = {
             "PATH": os.environ.get("PATH", os.defpath),
             "ES_JAVA_HOME": str(java_home),
-            "ES_JAVA_OPTS": f"-Xms{memory} -Xmx{memory}",
+            "ES_JAVA_OPTS": f"-Xms{memory} -Xmx{memory} {JAVA_OPTIONS}",
             "ES_PATH_CONF": str(folder / "config"),
             "ES_TMPDIR": str(folder / "tmp"),
             "HOME": str(folder),

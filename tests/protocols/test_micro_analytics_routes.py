@@ -60,6 +60,7 @@ async def query(http: aiohttp.ClientSession, url: str) -> Any:
         return await response.json()
 
 
+@pytest.mark.crew
 @pytest.mark.clock
 async def test_counts_and_lists_views(place: tuple[Server, str], http: aiohttp.ClientSession) -> None:
     server, url = place

@@ -129,6 +129,7 @@ class TestMetrics:
     async def test_no_time_of_creation_is_exported(self, either: Server) -> None:
         assert not [name for name in await metrics(either) if "_created" in name]
 
+    @pytest.mark.crew
     async def test_each_is_counted_over_all_processes(self, either: Server) -> None:
         before = await metrics(either)
         for _ in range(20):
@@ -375,6 +376,7 @@ class TestWorkers:
 
 
 # The only test of how a main process starts its workers: other tests fork them.
+@pytest.mark.slow
 def test_a_server_and_its_workers_start_without_being_forked_too(
     new_server: NewServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,9 @@ import pytest
 from tests.installations import make_salts
 from tests.servers import Server, delete_indices, refresh_indices, running_server, unique_name
 
+# The embedded store is tested with two workers only.
+pytestmark = pytest.mark.crew
+
 DAY: Final = "2015-01-22T10:00:00Z"
 VISITORS: Final = {"a/b": range(6), "twin": range(6), "else": range(6, 20)}
 EVENTS: Final[list[dict[str, Any]]] = [

@@ -68,6 +68,7 @@ def test_bulk_documents_are_counted(either: Server, item: str, method: str, *, c
     assert views(either, item) == 50
 
 
+@pytest.mark.crew
 def test_a_resent_request_is_counted_once(either: Server, item: str) -> None:
     body = lines(*({"id": item, "event": "view", "ts": f"2026-01-0{day}T10:00:00Z"} for day in (1, 2, 3)))
     responses = [send(either, "POST", "/es/_bulk", body, Connection="close") for _ in range(6)]

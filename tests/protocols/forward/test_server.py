@@ -152,6 +152,7 @@ def client(server: Server) -> Iterator[Client]:
         yield connected
 
 
+@pytest.mark.crew
 def test_counts_and_acknowledges_all_four_modes(either: Server, item: str) -> None:
     with Client(port_of(either)) as client:
         entries = now(item, 3)

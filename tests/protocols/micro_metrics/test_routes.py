@@ -21,6 +21,9 @@ from metronome.web.gif import TRANSPARENT_GIF
 from tests.installations import create_key, make_salts, read_stored_documents
 from tests.servers import REQUEST_TIMEOUT_SECONDS, Server, delete_indices, refresh_indices, running_server, unique_name
 
+# The embedded store is tested with two workers only.
+pytestmark = pytest.mark.crew
+
 EVENTS: Final[list[dict[str, Any]]] = [
     {
         "type": "sale",

@@ -117,6 +117,7 @@ def consumer(server: Server) -> tuple[str, str]:
     return name, create_consumer(server.data, name)
 
 
+@pytest.mark.crew
 @pytest.mark.clock
 @pytest.mark.parametrize("content_type", [FORM, JSON])
 def test_starts_fills_stops_and_lists_a_session(server: Server, consumer: tuple[str, str], content_type: str) -> None:

@@ -216,6 +216,7 @@ def bomb(encoding: str) -> bytes:
 
 
 class TestIdempotencyKey:
+    @pytest.mark.crew
     async def test_a_resent_batch_is_counted_once(self, either: Server, item: str) -> None:
         headers, batch = {"Idempotency-Key": unique_name("key-")}, [{"id": item}] * 5
         for _ in range(8):

@@ -88,6 +88,7 @@ def test_accepts_both_ways_of_framing_over_tcp(server: Server) -> None:
     assert views(server, item) == 6
 
 
+@pytest.mark.crew
 def test_accepts_datagrams(server: Server) -> None:
     item = unique_name()
     before = server.accepted_events()
