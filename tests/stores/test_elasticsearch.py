@@ -120,7 +120,7 @@ class TestTimeZones(InSharedIndices, TimeZoneTests):
 
 
 @needs_node
-class TestSequences(OnElasticsearch, SequenceTests):
+class TestSequences(InSharedIndices, SequenceTests):
     pass
 
 
@@ -130,7 +130,7 @@ class TestReplacement(InSharedIndices, ReplacementTests):
 
 
 @needs_node
-class TestDeletion(OnElasticsearch, DeletionTests):
+class TestDeletion(InSharedIndices, DeletionTests):
     pass
 
 
