@@ -51,7 +51,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Exclude what collection built from garbage collection: a full one takes a quarter of a second otherwise."""
+    """Exclude the many objects that collection created from the garbage collections during the tests."""
     gc.collect()
     gc.freeze()
 
