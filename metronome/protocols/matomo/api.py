@@ -52,7 +52,7 @@ def parse(request: Request) -> ParsedRequest:
     """
     parameters = parse_parameters(request.query, request.body)
     if parameters.get("module") != "API":
-        raise NotFound(f"nothing at {request.path[:100]} except Matomo's API: send module=API")
+        raise NotFound(f"unknown path {request.path[:100]}: only Matomo's API is here, with module=API")
     if not request.is_trusted:
         error_class = Forbidden if extract_token(request) else Unauthorized
         raise error_class("Matomo's log importer needs a key with the scope import as --token-auth")
