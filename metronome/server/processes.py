@@ -249,7 +249,13 @@ class WorkerPool:
             code = await process.wait()
             mark_process_dead(process.pid, path=str(self._metrics))  # type: ignore[no-untyped-call]
             if not self._stopping:
-                log.error("worker_died", spool=str(folder), code=code)
+                log.error(
+                    "worker_died",
+                    spool=str(folder),
+                    code=code,
+                    error=f"the worker exited with {code}",
+                    advice="see its log lines before this one; it is restarted, and its spool is kept",
+                )
                 await asyncio.sleep(_RESTART_SECONDS)
 
 

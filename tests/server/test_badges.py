@@ -90,7 +90,7 @@ async def test_a_badge_may_be_shown_anywhere_and_kept_for_a_while(http: aiohttp.
         ("?limit=3", "unknown parameter 'limit'"),
     ],
 )
-async def test_what_a_badge_cannot_be_asked_is_told(
+async def test_rejects_invalid_parameters_of_badges(
     http: aiohttp.ClientSession, item: str, query: str, says: str
 ) -> None:
     async with http.get(path(item, query)) as answer:
@@ -98,12 +98,12 @@ async def test_what_a_badge_cannot_be_asked_is_told(
         assert says in orjson.loads(await answer.read())["detail"]
 
 
-async def test_an_id_that_is_no_text_is_refused(http: aiohttp.ClientSession) -> None:
+async def test_rejects_an_id_that_is_not_utf_8(http: aiohttp.ClientSession) -> None:
     async with http.get("/badge/%FF.svg") as answer:
         assert answer.status == 400
 
 
-async def test_where_reports_need_a_key_badges_do(tmp_path: Path) -> None:
+async def test_badges_need_a_key_if_reports_do(tmp_path: Path) -> None:
     with running_server(tmp_path / "data", public="tick") as closed:
         async with (
             aiohttp.ClientSession(timeout=SECONDS) as session,

@@ -138,7 +138,7 @@ def test_harvesters_find_the_report(filled: Server) -> None:
         (f"{DSR}&dataset_id=%ED%A0%80", 200, None),
     ],
 )
-async def test_what_cannot_be_reported_is_refused(
+async def test_rejects_invalid_dataset_reports(
     http: aiohttp.ClientSession, path: str, status: int, title: str | None
 ) -> None:
     found, _, body = await body_of(http, path)
@@ -149,7 +149,7 @@ async def test_what_cannot_be_reported_is_refused(
     ("accepted", "is_packed"),
     [("gzip", True), ("br, GZIP;q=0.5", True), ("gzip;q=0", False), ("gzip; q=0.000", False), ("deflate", False)],
 )
-async def test_a_report_is_packed_for_those_who_take_that(
+async def test_compresses_reports_for_clients_that_accept_gzip(
     http: aiohttp.ClientSession,
     accepted: str,
     is_packed: bool,  # noqa: FBT001  # of a table
@@ -164,14 +164,14 @@ async def test_a_report_is_packed_for_those_who_take_that(
 
 
 @pytest.mark.parametrize("accepted", ["gzip", "identity"])
-async def test_a_report_that_is_known_is_not_sent_again(http: aiohttp.ClientSession, accepted: str) -> None:
+async def test_a_known_report_is_not_sent_again(http: aiohttp.ClientSession, accepted: str) -> None:
     _, headers, _ = await body_of(http, DSR, **{"Accept-Encoding": accepted})
     known = {"Accept-Encoding": accepted, "If-None-Match": headers["ETag"]}
     status, again, body = await body_of(http, DSR, **known)
     assert (status, again["ETag"], body) == (304, headers["ETag"], b"")
 
 
-def test_all_items_take_a_key_and_one_does_not(guarded: tuple[Server, str]) -> None:
+def test_only_the_report_about_all_items_needs_a_key(guarded: tuple[Server, str]) -> None:
     server, token = guarded
     assert server.get(DSR)["title"] == "Unauthorized"
     assert "report-datasets" in server.get(f"{DSR}&api_key={token}")
@@ -180,7 +180,7 @@ def test_all_items_take_a_key_and_one_does_not(guarded: tuple[Server, str]) -> N
     assert server.get("/counter/status")["serviceactive"] is True
 
 
-async def test_workers_have_the_main_process_answer(crew: Server) -> None:
+async def test_workers_relay_reports_to_the_main_process(crew: Server) -> None:
     crew.post_events(orjson.dumps({"id": "crewed", "session": "s"}))
     crew.wait_until_shipped()
     (month,) = crew.get("/counter/crewed.json")["months"].values()

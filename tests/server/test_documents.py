@@ -25,7 +25,7 @@ async def post(server: Server, body: bytes, **headers: str) -> tuple[int, Any]:
         return answer.status, orjson.loads(await answer.read())
 
 
-async def test_documents_are_in_the_store_when_they_are_answered_and_count_once(either: Server, item: str) -> None:
+async def test_documents_are_stored_before_the_response_and_count_once(either: Server, item: str) -> None:
     body = b"".join(document(item, f"{item}{number}") for number in range(3))
     assert await post(either, body) == (200, {"accepted": 3, "known": 0, "rejected": []})
     assert either.get(f"/tock/{item}.json")["views"] == {"2015-01-22": 3}
@@ -38,32 +38,32 @@ async def test_documents_are_in_the_store_when_they_are_answered_and_count_once(
     assert (told["views"], told["downloads"]) == ({"2015-01-22": 3}, {"csv": 1})
 
 
-async def test_what_is_no_document_is_refused_alone(either: Server, item: str) -> None:
+async def test_rejects_only_invalid_documents(either: Server, item: str) -> None:
     body = document(item, f"{item}1") + b'{"id":"x"}\n' + document(item, f"{item}2", _doc_count=9) + b"\xff\n"
     status, told = await post(either, body + document(item, f"{item}3"))
     assert (status, told["accepted"], told["known"]) == (200, 2, 0)
     assert [one["index"] for one in told["rejected"]] == [1, 2, 3]
-    assert "begin with @timestamp" in told["rejected"][0]["error"]
+    assert "begins with @timestamp" in told["rejected"][0]["error"]
     assert either.get(f"/tock/{item}.json")["views"] == {"2015-01-22": 2}
 
 
-async def test_a_body_that_holds_nothing_is_nothing(either: Server) -> None:
+async def test_accepts_an_empty_body(either: Server) -> None:
     assert await post(either, b"") == (200, {"accepted": 0, "known": 0, "rejected": []})
 
 
-async def test_too_many_at_once_are_refused_together(either: Server, item: str) -> None:
+async def test_rejects_a_body_with_too_many_documents(either: Server, item: str) -> None:
     status, told = await post(either, gzip.compress(document(item, "x") * 10_001), **{"Content-Encoding": "gzip"})
     assert (status, told["detail"].split(":")[0]) == (413, "the body holds over batch_max_events (10000) documents")
     assert either.get(f"/tock/{item}.json")["views"] == {}
 
 
-async def test_they_need_the_scope_import(tmp_path_factory: pytest.TempPathFactory) -> None:
+async def test_needs_the_scope_import(tmp_path_factory: pytest.TempPathFactory) -> None:
     with running_server(tmp_path_factory.mktemp("documents") / "data", host="0.0.0.0") as server:  # noqa: S104  # that it is not open
         status, told = await post(server, document("x", "1"))
         assert (status, told["detail"].split(";")[0]) == (401, "a key with the scope import is needed")
 
 
-async def test_they_go_past_the_spool(either: Server, item: str) -> None:
+async def test_documents_bypass_the_spool(either: Server, item: str) -> None:
     before = either.accepted_events()
     await post(either, document(item, unique_name()))
     assert either.accepted_events() == before

@@ -105,7 +105,7 @@ async def crowd(http: ClientSession, store: Slow) -> tuple[list[asyncio.Task[int
     return at_work, waiting
 
 
-async def test_what_is_quick_answers_beside_questions_that_take_long(http: ClientSession, store: Slow) -> None:
+async def test_cheap_reports_do_not_wait_for_expensive_queries(http: ClientSession, store: Slow) -> None:
     at_work, waiting = await crowd(http, store)
     async with http.get("/tock/a.json") as answer:
         assert (answer.status, (await answer.json())["views"]) == (HTTPStatus.OK, {"2015-01-22": 1})
@@ -125,7 +125,7 @@ async def test_what_is_quick_answers_beside_questions_that_take_long(http: Clien
         *("/items.json?order=rising", "/items.json?limit=0", "/tock/a.json?interval=minute"),
     ],
 )
-async def test_reports_that_read_many_events_wait_for_their_turn(http: ClientSession, store: Slow, path: str) -> None:
+async def test_expensive_reports_wait_for_a_slot(http: ClientSession, store: Slow, path: str) -> None:
     at_work, waiting = await crowd(http, store)
     assert await status_of(http, path) == HTTPStatus.SERVICE_UNAVAILABLE
     assert await status_of(http, "/items.json") == HTTPStatus.OK
@@ -134,7 +134,7 @@ async def test_reports_that_read_many_events_wait_for_their_turn(http: ClientSes
     assert await status_of(http, path) == HTTPStatus.OK
 
 
-async def test_who_comes_to_a_full_room_is_told_when_to_come_again(http: ClientSession, store: Slow) -> None:
+async def test_rejects_queries_beyond_the_waiting_limit_with_retry_after(http: ClientSession, store: Slow) -> None:
     at_work, waiting = await crowd(http, store)
     async with http.get("/query") as answer:
         assert (answer.status, answer.headers["Retry-After"]) == (HTTPStatus.SERVICE_UNAVAILABLE, "5")
@@ -144,7 +144,7 @@ async def test_who_comes_to_a_full_room_is_told_when_to_come_again(http: ClientS
     await asyncio.gather(*at_work, *waiting)
 
 
-async def test_who_hangs_up_while_waiting_is_not_worked_for(http: ClientSession, store: Slow) -> None:
+async def test_queries_of_disconnected_clients_do_not_run(http: ClientSession, store: Slow) -> None:
     at_work, waiting = await crowd(http, store)
     for task in waiting:
         task.cancel()
@@ -158,7 +158,7 @@ async def test_who_hangs_up_while_waiting_is_not_worked_for(http: ClientSession,
     assert store.begun == QUERY_LIMITS.max_concurrent
 
 
-async def test_an_answer_that_is_far_too_large_is_not_sent(http: ClientSession) -> None:
+async def test_rejects_a_very_large_result(http: ClientSession) -> None:
     async with http.get("/query?by=referer") as answer:
         assert answer.status == HTTPStatus.BAD_REQUEST
         assert "the result is over 32 MiB" in (await answer.json(content_type=None))["detail"]

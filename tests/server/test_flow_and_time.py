@@ -77,7 +77,7 @@ def test_any_item_and_all_can_be_asked_for(server: Server, path: str, expected: 
         ("/time/%FF.json", "encodeURIComponent"),
     ],
 )
-def test_what_cannot_be_asked_is_told(server: Server, path: str, complaint: str) -> None:
+def test_rejects_invalid_parameters(server: Server, path: str, complaint: str) -> None:
     found = server.get(path)
     assert found["status"] == 400
     assert complaint in str(found)

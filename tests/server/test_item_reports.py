@@ -122,7 +122,7 @@ def test_what_rises_does_so_up_to_now(filled: Server) -> None:
         ("/recommendations/%FF.json", "encodeURIComponent"),
     ],
 )
-def test_what_cannot_be_asked_is_told(filled: Server, path: str, says: str) -> None:
+def test_rejects_invalid_parameters(filled: Server, path: str, says: str) -> None:
     found = filled.get(path)
     assert found["status"] == 400
     assert says in found["detail"]

@@ -136,7 +136,7 @@ async def test_pages_elsewhere_may_ask_before_they_ask(http: aiohttp.ClientSessi
         ("by=minute&fill=1&from=1970-01-01", "the range has over 100,000 minutes; query a shorter range"),
     ],
 )
-async def test_what_cannot_be_asked_is_answered_with_what_to_do(
+async def test_rejects_invalid_queries_and_says_what_is_expected(
     http: aiohttp.ClientSession, query: str, said: str
 ) -> None:
     async with http.get(URL(f"/query?{query}", encoded=True)) as answer:

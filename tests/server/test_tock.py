@@ -117,7 +117,7 @@ def test_any_text_is_an_id(server: Server, ids: list[str]) -> None:
 
 
 @pytest.mark.parametrize("path", ["/tock/%FF.json", "/tock/%ED%A0%80.json", "/tock/a%C3.json"])
-async def test_an_id_that_is_no_text_is_refused(http: aiohttp.ClientSession, path: str) -> None:
+async def test_rejects_an_id_that_is_not_utf_8(http: aiohttp.ClientSession, path: str) -> None:
     status, body = await answer_of(http, path)
     assert status == 400
     assert "encodeURIComponent" in orjson.loads(body)["detail"]
