@@ -29,6 +29,10 @@ serve: $(INSTALLED) ## run Metronome, with ARGS="--port 9000" as options
 test: $(INSTALLED_DEV) ## run the quick tests, or some: ARGS="tests/cli -k gzip"
 	$(PYTEST) --hypothesis-profile=quick -m 'not slow' --ignore=tests/faults $(ARGS)
 
+.PHONY: test-slow
+test-slow: $(INSTALLED_DEV) ## run the tests that make test leaves out because they are slow
+	$(PYTEST) -m slow --ignore=tests/faults $(ARGS)
+
 .PHONY: test-all
 test-all: $(INSTALLED_DEV) ## run all tests but those of test-clients and test-faults
 	$(PYTEST) --ignore=tests/faults $(ARGS)
