@@ -1,4 +1,4 @@
-"""Asks servers, and holds their answers against what is expected."""
+"""Send requests to servers, and compare the responses with what a scenario expects."""
 
 from collections.abc import Mapping
 from http.client import HTTPConnection
@@ -6,117 +6,117 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from tests.scenarios.reading import Asked, Sent
+from tests.scenarios.scenario_files import IngestRequest, QueryRequest
 from tests.servers import Server
 
-ESTIMATED_SHARE: Final = 0.02
-"""How far an estimate may be off; of so few values most are right."""
+ESTIMATE_TOLERANCE: Final = 0.02
+"""Largest relative error of an estimate; with so few values, most are exact."""
 
-_SECONDS: Final = 60.0
+_TIMEOUT_SECONDS: Final = 60.0
 
 
-class Got(NamedTuple):
-    """What a server answered."""
+class Response(NamedTuple):
+    """The response of a server."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
 
 
-class Stand(NamedTuple):
-    """A server, and what its store is called."""
+class StoreServer(NamedTuple):
+    """A server, and the name of its store."""
 
     server: Server
     store: str
 
     @property
-    def estimates(self) -> bool:
-        """Whether its store may estimate."""
+    def may_estimate(self) -> bool:
+        """Whether the store may return estimates."""
         return self.store == "elasticsearch"
 
 
-def request(
+def fetch(
     server: Server, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None, *, get: bool = True
-) -> Got:
-    """Make a request: without a body, or one that is empty where *get* says so, a GET."""
-    line = HTTPConnection("127.0.0.1", server.port, timeout=_SECONDS)
+) -> Response:
+    """Send a GET request if there is no body, or if *get* is set and the body is empty; otherwise a POST request."""
+    connection = HTTPConnection("127.0.0.1", server.port, timeout=_TIMEOUT_SECONDS)
     try:
-        line.request("GET" if body is None or (get and not body) else "POST", path, body, dict(headers or {}))
-        answer = line.getresponse()
-        return Got(answer.status, dict(answer.headers), answer.read())
+        connection.request("GET" if body is None or (get and not body) else "POST", path, body, dict(headers or {}))
+        response = connection.getresponse()
+        return Response(response.status, dict(response.headers), response.read())
     finally:
-        line.close()
+        connection.close()
 
 
-def send(server: Server, sent: Sent) -> None:
-    """Send events, and see that they are taken, but for those that are to be rejected."""
-    got = request(server, sent.path, sent.body, sent.headers)
-    assert got.status in {200, 204}, got
-    if sent.rejected is not None:
-        rejected = [each["index"] for each in orjson.loads(got.body)["rejected"]]
-        assert rejected == [*sent.rejected], got.body.decode()
+def send(server: Server, request: IngestRequest) -> None:
+    """Send events, and check that exactly the invalid ones are rejected."""
+    response = fetch(server, request.path, request.body, request.headers)
+    assert response.status in {200, 204}, response
+    if request.rejected is not None:
+        rejected = [event["index"] for event in orjson.loads(response.body)["rejected"]]
+        assert rejected == [*request.rejected], response.body.decode()
 
 
-def check(stand: Stand, asked: Asked) -> None:
-    """Ask, and see that the answer is the one that is expected."""
-    got = request(stand.server, asked.path, asked.body, asked.headers)
-    expected = asked.expected
-    estimates = stand.estimates and asked.estimated
-    assert got.status == expected.get("status", 200), got.body.decode()
-    for name, value in expected.get("has", {}).items():
-        assert got.headers.get(name) == value, got.headers
-    for kind in ("says", "contains"):
-        for text in _texts(expected.get(kind, ())):
-            assert text in got.body.decode(), got.body.decode()
+def check(target: StoreServer, request: QueryRequest) -> None:
+    """Send the request, and check its response."""
+    response = fetch(target.server, request.path, request.body, request.headers)
+    expected = request.expected
+    may_estimate = target.may_estimate and request.estimated
+    body = response.body.decode()
+    assert response.status == expected.get("status", 200), body
+    for name, value in expected.get("response_headers", {}).items():
+        assert response.headers.get(name) == value, response.headers
+    for key in ("error", "contains"):
+        for text in _as_texts(expected.get(key, ())):
+            assert text in body, body
     if "text" in expected:
-        assert got.body.decode() == expected["text"], got.body.decode()
-    if "answer" in expected:
-        _check_whole(orjson.loads(got.body), orjson.loads(expected["answer"]), estimates=estimates)
+        assert body == expected["text"], body
+    if "json" in expected:
+        _check_json(orjson.loads(body), orjson.loads(expected["json"]), may_estimate=may_estimate)
     if "part" in expected:
-        _check_part(orjson.loads(got.body), orjson.loads(expected["part"]))
+        part = orjson.loads(expected["part"])
+        actual = orjson.loads(body)
+        _check_equal({name: actual.get(name) for name in part}, part)
     if "rows" in expected:
         rows = orjson.loads(expected["rows"])
-        found = orjson.loads(got.body)
-        right = {"rows": rows, "total": expected.get("total", len(rows)), "exact": True}
-        _check_whole({name: found[name] for name in right}, right, estimates=estimates)
-    assert {"status", "says", "contains", "text", "answer", "part", "rows", "total", "has"} >= expected.keys()
+        result = {"rows": rows, "total": expected.get("total", len(rows)), "exact": True}
+        actual = orjson.loads(body)
+        _check_json({name: actual[name] for name in result}, result, may_estimate=may_estimate)
+    known_keys = {"status", "error", "contains", "text", "json", "part", "rows", "total", "response_headers"}
+    assert known_keys >= expected.keys()
 
 
-def _texts(given: Any) -> tuple[str, ...]:
-    return (given,) if isinstance(given, str) else tuple(given)
+def _as_texts(value: Any) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value)
 
 
-def _check_whole(found: Any, right: Any, *, estimates: bool) -> None:
-    if not estimates:
-        # As text: the order of members and the kind of a number belong to the answer.
-        _check_equal(found, right)
+def _check_json(actual: Any, expected: Any, *, may_estimate: bool) -> None:
+    if not may_estimate:
+        _check_equal(actual, expected)
         return
-    assert found.pop("exact") is False, found
-    right.pop("exact", None)
-    _check_near(found, right)
+    assert actual.pop("exact") is False, actual
+    expected.pop("exact", None)
+    _check_near(actual, expected)
 
 
-def _check_near(found: Any, right: Any) -> None:
-    assert type(found) is type(right), (found, right)
-    if isinstance(right, dict):
-        assert [*found] == [*right], (found, right)
-        for name in right:
-            _check_near(found[name], right[name])
-    elif isinstance(right, list):
-        assert len(found) == len(right), (found, right)
-        for one, other in zip(found, right, strict=True):
-            _check_near(one, other)
-    elif isinstance(right, float):
-        assert abs(found - right) <= ESTIMATED_SHARE * abs(right), (found, right)
+def _check_near(actual: Any, expected: Any) -> None:
+    assert type(actual) is type(expected), (actual, expected)
+    if isinstance(expected, dict):
+        assert [*actual] == [*expected], (actual, expected)
+        for name in expected:
+            _check_near(actual[name], expected[name])
+    elif isinstance(expected, list):
+        assert len(actual) == len(expected), (actual, expected)
+        for actual_value, expected_value in zip(actual, expected, strict=True):
+            _check_near(actual_value, expected_value)
+    elif isinstance(expected, float):
+        assert abs(actual - expected) <= ESTIMATE_TOLERANCE * abs(expected), (actual, expected)
     else:
-        # Of so few different values, how many there are is known.
-        assert found == right
+        # The number of so few distinct values is exact.
+        assert actual == expected
 
 
-def _check_part(found: Any, right: dict[str, Any]) -> None:
-    _check_equal({name: found.get(name) for name in right}, right)
-
-
-def _check_equal(found: Any, right: Any) -> None:
-    one, other = orjson.dumps(found).decode(), orjson.dumps(right).decode()
-    assert one == other, f"{one}\nis not what was expected:\n{other}"
+def _check_equal(actual: Any, expected: Any) -> None:
+    # As text, since the order of members and the types of numbers are part of the response.
+    actual_text, expected_text = orjson.dumps(actual).decode(), orjson.dumps(expected).decode()
+    assert actual_text == expected_text, f"{actual_text}\nexpected:\n{expected_text}"

@@ -1,6 +1,6 @@
-"""Counts documents the slow and plain way, and says what ``/query`` has to answer of them.
+"""A slow reference implementation of ``/query`` on lists of documents.
 
-It shares no line with what it is to check: a question is what `Question` here says, and a document a parsed one.
+It shares no code with the stores that it checks.
 """
 
 import math
@@ -15,27 +15,26 @@ Row = list[Any]
 Condition = Callable[[Document], bool]
 
 UNITS: Final = ("minute", "hour", "day", "week", "month")
-LONGEST: Final = 1024
+MAX_TEXT_LENGTH: Final = 1024
 _MINUTE: Final = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """What is asked.
+class Query:
+    """The parameters of a query.
 
     Attributes:
-        metrics: as they are written, such as ``sum:n``.
-        by: fields and units of time.
-        where: which documents count.
-        start: aware; documents from then on, or None for all older ones.
-        end: aware; documents before then, or None for all newer ones.
-        tz: the zone of days.
-        order: columns, with ``-`` from the greatest down.
-        limit: how many rows at the most, or None for all.
-        offset: how many to leave out.
-        fill: whether each unit of the range has a row.
-        compare: what is compared with; days are those before, or of the year before. Ranges have whole days then, and
-            the only unit is the day.
+        metrics: as in a request, such as ``sum:n``.
+        by: fields and time units.
+        where: returns whether a document counts.
+        start: timezone-aware, inclusive; None for no limit.
+        end: timezone-aware, exclusive; None for no limit.
+        tz: the time zone of days.
+        order: columns; a leading ``-`` sorts in descending order.
+        limit: maximum number of rows; None for all.
+        offset: number of rows to skip.
+        fill: whether every time unit of the range has a row.
+        compare: ``previous`` or ``year``; the range then consists of whole days, and the only time unit is the day.
 
     """
 
@@ -52,46 +51,46 @@ class Question:
     compare: str = ""
 
 
-def columns_of(question: Question) -> list[str]:
-    """Return how the answer's columns are called."""
-    metrics = question.metrics
-    if question.compare:
-        metrics = tuple(f"{one}{more}" for one in metrics for more in ("", f":{question.compare}", ":change"))
-    return [*question.by, *metrics]
+def columns_of(query: Query) -> list[str]:
+    """Return the names of the result's columns."""
+    metrics = query.metrics
+    if query.compare:
+        metrics = tuple(f"{metric}{suffix}" for metric in metrics for suffix in ("", f":{query.compare}", ":change"))
+    return [*query.by, *metrics]
 
 
-def count(question: Question, documents: Iterable[Document]) -> list[Row]:
-    """Return all rows of the answer, in their order and not cut."""
-    every = [document for document in documents if question.where(document)]
-    groups = _measured(question, _between(every, question.start, question.end))
-    nothing = [_measure(metric, []) for metric in question.metrics]
-    if question.compare:
-        earlier = _measured(question, _earlier(question, every), _shift(question))
+def count(query: Query, documents: Iterable[Document]) -> list[Row]:
+    """Return all rows of the result, sorted, ignoring limit and offset."""
+    matching = [document for document in documents if query.where(document)]
+    groups = _aggregate(query, _between(matching, query.start, query.end))
+    empty_values = [_measure(metric, []) for metric in query.metrics]
+    if query.compare:
+        earlier = _aggregate(query, _earlier(query, matching), _shift(query))
         groups = {
-            key: _side_by_side(groups.get(key, nothing), earlier.get(key, nothing)) for key in [*groups, *earlier]
+            key: _compare(groups.get(key, empty_values), earlier.get(key, empty_values)) for key in [*groups, *earlier]
         }
-        nothing = _side_by_side(nothing, nothing)
-    if question.fill:
-        _fill(question, groups, nothing)
+        empty_values = _compare(empty_values, empty_values)
+    if query.fill:
+        _fill(query, groups, empty_values)
     rows = [[*key, *values] for key, values in sorted(groups.items())]
-    columns = columns_of(question)
-    for order in reversed(question.order):
+    columns = columns_of(query)
+    for order in reversed(query.order):
         at = columns.index(order.removeprefix("-"))
-        rows.sort(key=lambda row: _sortable(row[at]), reverse=order.startswith("-"))
+        rows.sort(key=lambda row: _sort_key(row[at]), reverse=order.startswith("-"))
     return rows
 
 
 def text_of(document: Document, field: str) -> str | None:
-    """Return the text of a field, or None where it has none that counts."""
+    """Return the field's text; None if it is missing or too long."""
     value = document.get(field, document.get("params", {}).get(field) if "." in field else None)
     if value is None:
         return None
     text = value if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else str(value)
-    return text if len(text) <= LONGEST else None
+    return text if len(text) <= MAX_TEXT_LENGTH else None
 
 
 def number_of(document: Document, field: str) -> float | None:
-    """Return the number of a field, or None where it has none."""
+    """Return the field's number; None if it is missing or not a number."""
     value = document.get(field)
     if value is None or isinstance(value, bool):
         return None
@@ -102,18 +101,18 @@ def number_of(document: Document, field: str) -> float | None:
 
 
 def numbers_of(documents: Iterable[Document], field: str) -> list[float]:
-    """Return the numbers of a field, the smallest first."""
-    found = (number_of(document, field) for document in documents)
-    return sorted(number for number in found if number is not None)
+    """Return the field's numbers in ascending order."""
+    numbers = (number_of(document, field) for document in documents)
+    return sorted(number for number in numbers if number is not None)
 
 
-def moment_of(document: Document) -> datetime:
-    """Return when it happened."""
+def timestamp_of(document: Document) -> datetime:
+    """Return the time of the event."""
     return datetime.fromisoformat(document["@timestamp"])
 
 
 def label(moment: datetime, unit: str, tz: str) -> str:
-    """Name the unit of time that a moment lies in."""
+    """Return the label of the time unit that contains a time."""
     local = moment.astimezone(ZoneInfo(tz))
     match unit:
         case "month":
@@ -123,13 +122,13 @@ def label(moment: datetime, unit: str, tz: str) -> str:
         case "day":
             return f"{local.date()}"
         case _:
-            cut = f"{local:%Y-%m-%dT%H:%M}" if unit == "minute" else f"{local:%Y-%m-%dT%H}:00"
+            truncated = f"{local:%Y-%m-%dT%H:%M}" if unit == "minute" else f"{local:%Y-%m-%dT%H}:00"
             offset = f"{local:%z}"
-            return f"{cut}:00Z" if offset == "+0000" else f"{cut}:00{offset[:3]}:{offset[3:]}"
+            return f"{truncated}:00Z" if offset == "+0000" else f"{truncated}:00{offset[:3]}:{offset[3:]}"
 
 
 def percentile(numbers: list[float], percent: float) -> float | None:
-    """Return a percentile of sorted numbers, on the line between the two nearest."""
+    """Return a percentile of sorted numbers, by linear interpolation."""
     if not numbers:
         return None
     rank = percent / 100 * (len(numbers) - 1)
@@ -137,7 +136,7 @@ def percentile(numbers: list[float], percent: float) -> float | None:
     return low + (high - low) * (rank - math.floor(rank))
 
 
-def _sortable(value: Any) -> tuple[bool, Any]:
+def _sort_key(value: Any) -> tuple[bool, Any]:
     return value is not None, 0 if value is None else value
 
 
@@ -145,26 +144,26 @@ def _between(documents: list[Document], start: datetime | None, end: datetime | 
     return [
         document
         for document in documents
-        if (start is None or moment_of(document) >= start) and (end is None or moment_of(document) < end)
+        if (start is None or timestamp_of(document) >= start) and (end is None or timestamp_of(document) < end)
     ]
 
 
-def _measured(
-    question: Question, documents: list[Document], shift: Callable[[str], str | None] | None = None
+def _aggregate(
+    query: Query, documents: list[Document], shift: Callable[[str], str | None] | None = None
 ) -> dict[tuple[str, ...], Row]:
-    groups: dict[tuple[str, ...], list[Document]] = {} if question.by else {(): []}
+    groups: dict[tuple[str, ...], list[Document]] = {} if query.by else {(): []}
     for document in documents:
-        key = [_group(document, name, question.tz) for name in question.by]
+        key = [_group_value(document, name, query.tz) for name in query.by]
         if shift is not None:
-            key = [shift(text) if name == "day" and text else text for name, text in zip(question.by, key, strict=True)]
-        whole = tuple(text for text in key if text is not None)
-        if len(whole) == len(key):
-            groups.setdefault(whole, []).append(document)
-    return {key: [_measure(metric, members) for metric in question.metrics] for key, members in groups.items()}
+            key = [shift(text) if name == "day" and text else text for name, text in zip(query.by, key, strict=True)]
+        complete_key = tuple(text for text in key if text is not None)
+        if len(complete_key) == len(key):
+            groups.setdefault(complete_key, []).append(document)
+    return {key: [_measure(metric, members) for metric in query.metrics] for key, members in groups.items()}
 
 
-def _group(document: Document, name: str, tz: str) -> str | None:
-    return label(moment_of(document), name, tz) if name in UNITS else text_of(document, name)
+def _group_value(document: Document, name: str, tz: str) -> str | None:
+    return label(timestamp_of(document), name, tz) if name in UNITS else text_of(document, name)
 
 
 def _measure(metric: str, documents: list[Document]) -> Any:
@@ -177,10 +176,10 @@ def _measure(metric: str, documents: list[Document]) -> Any:
     if kind in {"visitors", "sessions", "unique"}:
         name = field or kind.removesuffix("s")
         return len({text_of(document, name) for document in documents} - {None})
-    return _of_numbers(kind, numbers_of(documents, field))
+    return _measure_numbers(kind, numbers_of(documents, field))
 
 
-def _of_numbers(kind: str, numbers: list[float]) -> float | None:
+def _measure_numbers(kind: str, numbers: list[float]) -> float | None:
     if kind == "count":
         return len(numbers)
     if kind == "sum":
@@ -192,36 +191,36 @@ def _of_numbers(kind: str, numbers: list[float]) -> float | None:
     return {"avg": math.fsum(numbers) / len(numbers), "min": numbers[0], "max": numbers[-1]}[kind]
 
 
-def _days(question: Question) -> tuple[date, date]:
-    assert question.start is not None
-    assert question.end is not None
-    zone = ZoneInfo(question.tz)
-    return question.start.astimezone(zone).date(), question.end.astimezone(zone).date()
+def _days(query: Query) -> tuple[date, date]:
+    assert query.start is not None
+    assert query.end is not None
+    zone = ZoneInfo(query.tz)
+    return query.start.astimezone(zone).date(), query.end.astimezone(zone).date()
 
 
-def _earlier(question: Question, documents: list[Document]) -> list[Document]:
-    first, end = _days(question)
-    if question.compare == "year":
+def _earlier(query: Query, documents: list[Document]) -> list[Document]:
+    first, end = _days(query)
+    if query.compare == "year":
         before = first.replace(year=first.year - 1), end.replace(year=end.year - 1)
     else:
         before = first - (end - first), first
-    zone = ZoneInfo(question.tz)
+    zone = ZoneInfo(query.tz)
     return _between(documents, *(datetime.combine(day, time(), zone) for day in before))
 
 
-def _shift(question: Question) -> Callable[[str], str | None]:
-    first, end = _days(question)
+def _shift(query: Query) -> Callable[[str], str | None]:
+    first, end = _days(query)
 
     def later(day: str) -> str:
-        there = date.fromisoformat(day)
-        if question.compare == "year":
-            return f"{there.replace(year=there.year + 1)}"
-        return f"{there + (end - first)}"
+        earlier_date = date.fromisoformat(day)
+        if query.compare == "year":
+            return f"{earlier_date.replace(year=earlier_date.year + 1)}"
+        return f"{earlier_date + (end - first)}"
 
     return later
 
 
-def _side_by_side(now: Row, before: Row) -> Row:
+def _compare(now: Row, before: Row) -> Row:
     row: Row = []
     for new, old in zip(now, before, strict=True):
         has_change = isinstance(new, (int, float)) and isinstance(old, (int, float)) and old
@@ -229,14 +228,14 @@ def _side_by_side(now: Row, before: Row) -> Row:
     return row
 
 
-def _fill(question: Question, groups: dict[tuple[str, ...], Row], nothing: Row) -> None:
-    """Walk through the range, minute by minute."""
-    assert question.start is not None
-    assert question.end is not None
-    at = next(at for at, name in enumerate(question.by) if name in UNITS)
-    others = {(key[:at], key[at + 1 :]) for key in groups} if len(question.by) > 1 else {((), ())}
-    moment = question.start.astimezone(UTC).replace(second=0, microsecond=0)
-    while moment < question.end:
+def _fill(query: Query, groups: dict[tuple[str, ...], Row], empty_values: Row) -> None:
+    """Add the missing rows, stepping through the range by the minute."""
+    assert query.start is not None
+    assert query.end is not None
+    position = next(position for position, name in enumerate(query.by) if name in UNITS)
+    others = {(key[:position], key[position + 1 :]) for key in groups} if len(query.by) > 1 else {((), ())}
+    moment = query.start.astimezone(UTC).replace(second=0, microsecond=0)
+    while moment < query.end:
         for left, right in others:
-            groups.setdefault((*left, label(moment, question.by[at], question.tz), *right), nothing)
+            groups.setdefault((*left, label(moment, query.by[position], query.tz), *right), empty_values)
         moment += _MINUTE

@@ -1,20 +1,20 @@
-"""Scenarios as they are written in the TOML files of this folder, read and unfolded.
+"""Read the scenarios from the TOML files in this folder, and expand them into requests.
 
-A file has ``[[scenario]]`` after ``[[scenario]]``, each with a ``title``, its ``events``, and what is asked of them as
-``[[scenario.ask]]``. Scenarios share one store: each has items, or a range of time, of its own.
+A file is a list of ``[[scenario]]`` tables, each with a ``title``, its ``events``, and the ``requests`` that are sent
+afterwards. All scenarios share one store, so each uses its own items or its own time range.
 
-An event is a table, or a text that is sent as it is. What a scenario's events have in common stands in ``common``. In
-an event ``each = {visitor = ["a", "b"]}`` makes one event for each value, ``times = 3`` three equal ones, and
-``ago = "90m"`` gives it the time so long before now. A value ``"$firefox"`` is what ``[names]`` of its file says.
-Whatever is sent as another request than ``POST /tick`` is a ``[[scenario.send]]``.
+An event is a table, or a string that is sent unchanged. ``common`` holds fields of all events of a scenario. In an
+event, ``each = {visitor = ["a", "b"]}`` yields one event per value, ``times = 3`` three equal events, and
+``ago = "90m"`` sets the time to that long before now. The value ``"$firefox"`` is looked up in the file's ``[names]``.
+``[[scenario.send]]`` is any ingest request other than ``POST /tick``.
 
-What is asked is ``get``, an address, or ``post``, a question. Of the answer is expected either all, as ``answer``, or
-its ``rows`` (of a question; ``total`` where it is another number), a ``part`` (these members, each of them whole),
-its ``text``, or what it ``contains``; of a complaint its ``status`` and what it ``says``. Where
-Elasticsearch may only estimate, ``estimated`` says so. What a store is known to answer otherwise, and ought not to, is
-said in ``unmet``, by the store's name: as soon as it does, the test fails, and the word can go.
+A request has ``get``, a path, or ``post``, the body of a query. Its expected response is ``json`` (the whole body),
+``rows`` (of a query; with ``total`` if the number of rows differs), ``part`` (these members, each compared as a whole),
+``text``, or ``contains``; for an error, its ``status`` and ``error``, a part of the message. ``estimated`` allows
+Elasticsearch to estimate. ``known_failures`` gives, by store, the reason why a response is wrong for now; once it is
+right, the test fails until the entry is removed.
 
-``<x*1025>`` is 1,025 times an x, wherever it stands.
+``<x*1025>`` stands for 1,025 times an x, anywhere.
 """
 
 import re
@@ -29,25 +29,25 @@ from typing import Any, Final
 import orjson
 
 FOLDER: Final = Path(__file__).parent
-ON_AN_EMPTY_STORE: Final = "empty"
-"""The file whose scenario is asked of a store that nothing was sent to."""
+EMPTY_STORE_FILE: Final = "empty"
+"""The file whose scenario runs on an empty store."""
 
-_MANY: Final = re.compile(r"<([^<>*]+)\*(\d+)>")
+_REPEATED: Final = re.compile(r"<([^<>*]+)\*(\d+)>")
 _AGO: Final = re.compile(r"(-?\d+)([mhd])")
 _UNITS: Final = {"m": "minutes", "h": "hours", "d": "days"}
-_UNFOLDED: Final = frozenset({"each", "times", "ago"})
+_DIRECTIVES: Final = frozenset({"each", "times", "ago"})
 _TICK: Final = "/tick"
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
-    """A request that brings events.
+class IngestRequest:
+    """A request that sends events.
 
     Attributes:
-        path: where to; without a body it is a GET.
+        path: the path and query string; without a body, the method is GET.
         body: of the request.
-        headers: likewise.
-        rejected: the places of those events that break a limit, where the answer tells.
+        headers: of the request.
+        rejected: the indexes of the rejected events; None if the response does not list them.
 
     """
 
@@ -58,17 +58,17 @@ class Sent:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What is asked, and what has to be answered.
+class QueryRequest:
+    """A request, and its expected response.
 
     Attributes:
-        name: tells it from the others.
-        path: what is asked for.
-        body: a question, where it is posted.
+        name: unique among all scenarios.
+        path: the path and query string.
+        body: of a POST request; None for a GET request.
         headers: of the request.
-        expected: what is expected of the answer, by its kind.
+        expected: what is expected of the response, by kind.
         estimated: whether Elasticsearch may estimate.
-        unmet: why a store answers otherwise as yet, by the store's name.
+        known_failures: by store, why its response is wrong for now.
 
     """
 
@@ -78,87 +78,88 @@ class Asked:
     headers: Mapping[str, str]
     expected: Mapping[str, Any]
     estimated: bool
-    unmet: Mapping[str, str]
+    known_failures: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """Events, and what is asked of them."""
+    """Events, and the requests that are sent after them."""
 
-    sent: tuple[Sent, ...]
-    asked: tuple[Asked, ...]
+    ingest_requests: tuple[IngestRequest, ...]
+    requests: tuple[QueryRequest, ...]
 
 
 def read_scenarios(now: datetime) -> dict[str, list[Scenario]]:
-    """Return all scenarios by the names of their files."""
+    """Return all scenarios by file name without suffix."""
     return {path.stem: [*_read_file(path, now)] for path in sorted(FOLDER.glob("*.toml"))}
 
 
 def _read_file(path: Path, now: datetime) -> Iterator[Scenario]:
-    found = tomllib.loads(path.read_text())
-    names = {f"${name}": value for name, value in found.get("names", {}).items()}
-    for given in found["scenario"]:
-        scenario = _unfolded(given, names)
-        yield Scenario(tuple(_sent(scenario, now)), tuple(_asked(path.stem, scenario)))
+    content = tomllib.loads(path.read_text())
+    names = {f"${name}": value for name, value in content.get("names", {}).items()}
+    for table in content["scenario"]:
+        scenario = _expand(table, names)
+        yield Scenario(tuple(_ingest_requests(scenario, now)), tuple(_query_requests(path.stem, scenario)))
 
 
-def _unfolded(value: Any, names: Mapping[str, str]) -> Any:
-    """Put names and many characters in the place of what stands for them."""
+def _expand(value: Any, names: Mapping[str, str]) -> Any:
+    """Replace references to names, and repetitions."""
     if isinstance(value, dict):
-        return {_unfolded(name, names): _unfolded(inner, names) for name, inner in value.items()}
+        return {_expand(name, names): _expand(inner, names) for name, inner in value.items()}
     if isinstance(value, list):
-        return [_unfolded(inner, names) for inner in value]
+        return [_expand(inner, names) for inner in value]
     if not isinstance(value, str):
         return value
-    return names.get(value) or _MANY.sub(lambda many: many[1] * int(many[2]), value)
+    return names.get(value) or _REPEATED.sub(lambda match: match[1] * int(match[2]), value)
 
 
-def _sent(scenario: dict[str, Any], now: datetime) -> Iterator[Sent]:
+def _ingest_requests(scenario: dict[str, Any], now: datetime) -> Iterator[IngestRequest]:
     common = scenario.get("common", {})
-    lines = [line for event in scenario.get("events", ()) for line in _lines(event, common, now)]
+    lines = [line for event in scenario.get("events", ()) for line in _encode_events(event, common, now)]
     if lines:
         headers = {"Content-Type": "application/x-ndjson"}
-        yield Sent(_TICK, b"\n".join(lines), headers, tuple(scenario.get("rejected", ())))
-    for given in scenario.get("send", ()):
-        body = given.get("body", "")
-        headers = {"Content-Type": "application/json", **given.get("headers", {})} if body else given.get("headers", {})
-        yield Sent(given.get("path", _TICK), body.encode(), headers)
+        yield IngestRequest(_TICK, b"\n".join(lines), headers, tuple(scenario.get("rejected", ())))
+    for table in scenario.get("send", ()):
+        body = table.get("body", "")
+        headers = {"Content-Type": "application/json"} if body else {}
+        headers |= table.get("headers", {})
+        yield IngestRequest(table.get("path", _TICK), body.encode(), headers)
 
 
-def _lines(event: dict[str, Any] | str, common: dict[str, Any], now: datetime) -> Iterator[bytes]:
+def _encode_events(event: dict[str, Any] | str, common: dict[str, Any], now: datetime) -> Iterator[bytes]:
     if isinstance(event, str):
         yield event.encode()
         return
-    fields = {name: value for name, value in (common | event).items() if name not in _UNFOLDED}
+    fields = {name: value for name, value in (common | event).items() if name not in _DIRECTIVES}
     if "ago" in event:
-        fields["ts"] = _before(now, event["ago"]).isoformat()
-    each: dict[str, list[Any]] = event.get("each", {})
-    for values in product(*each.values()):
-        line = orjson.dumps(fields | dict(zip(each, values, strict=True)))
+        fields["ts"] = _time_before(now, event["ago"]).isoformat()
+    alternatives: dict[str, list[Any]] = event.get("each", {})
+    for values in product(*alternatives.values()):
+        line = orjson.dumps(fields | dict(zip(alternatives, values, strict=True)))
         yield from [line] * event.get("times", 1)
 
 
-def _before(now: datetime, ago: str) -> datetime:
+def _time_before(now: datetime, ago: str) -> datetime:
     match = _AGO.fullmatch(ago)
     assert match is not None, ago
     return now.astimezone(UTC) - timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 
-def _asked(file: str, scenario: dict[str, Any]) -> Iterator[Asked]:
-    for number, given in enumerate(scenario["ask"], start=1):
-        ask = dict(given)
-        post = ask.pop("post", None)
-        headers = ask.pop("headers", {})
-        if "accept" in ask:
-            headers["Accept"] = ask.pop("accept")
+def _query_requests(file: str, scenario: dict[str, Any]) -> Iterator[QueryRequest]:
+    for number, table in enumerate(scenario["requests"], start=1):
+        expected = dict(table)
+        post = expected.pop("post", None)
+        headers = expected.pop("headers", {})
+        if "accept" in expected:
+            headers["Accept"] = expected.pop("accept")
         if post is not None:
             headers["Content-Type"] = "application/json"
-        yield Asked(
+        yield QueryRequest(
             name=f"{file}: {scenario['title']} ({number})",
-            path=ask.pop("get", "/query"),
+            path=expected.pop("get", "/query"),
             body=post.encode() if isinstance(post, str) else None if post is None else orjson.dumps(post),
             headers=headers,
-            estimated=ask.pop("estimated", False),
-            unmet=ask.pop("unmet", {}),
-            expected=ask,
+            estimated=expected.pop("estimated", False),
+            known_failures=expected.pop("known_failures", {}),
+            expected=expected,
         )
