@@ -59,7 +59,6 @@ class BulkClientWithIds(BulkClient):
 
     def _check(self, marks: list[str], outcomes: list[tuple[str, dict[str, Any]]]) -> None:
         assert [outcome["_id"] for _, outcome in outcomes] == marks
-        # A 409 conflict means that the document is already stored.
         assert all((action, result["status"]) in ACKNOWLEDGED_RESULTS for action, result in outcomes)
 
 
