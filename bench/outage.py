@@ -8,8 +8,8 @@ import orjson
 
 from bench.harness import BenchmarkRow, build_ndjson_bodies, run_load, sized, temporary_folder
 from tests.elasticsearch_node import elasticsearch_node
+from tests.proxies import TcpProxy
 from tests.servers import Server, delete_indices, free_port, refresh_indices, running_server, unique_name
-from tests.wires import TcpProxy
 
 EVENTS_PER_REQUEST: Final = 1000
 EVENTS: Final = sized(5_000_000, 100_000)

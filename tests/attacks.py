@@ -1,4 +1,4 @@
-"""Attacks on a server over HTTP: requests just as they are sent, and how every answer has to look."""
+"""Attacks on a server over HTTP: raw requests, and the expected shapes of error responses."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ FORM_HEADERS: Final = (("Content-Type", "application/x-www-form-urlencoded"),)
 
 
 class RawResponse(NamedTuple):
-    """What came back over HTTP."""
+    """A response to a `RawRequest`."""
 
     status: int
     content_type: str
@@ -31,7 +31,7 @@ class RawResponse(NamedTuple):
 
 
 class RawRequest(NamedTuple):
-    """One request, just as it is sent."""
+    """A request that is sent byte for byte."""
 
     method: str
     target: str
@@ -40,42 +40,42 @@ class RawRequest(NamedTuple):
 
 
 async def send_request(port: int, request: RawRequest) -> RawResponse:
-    """Send one request over a connection of its own, and return what comes back before the server hangs up."""
-    named = [("Host", "x"), ("Connection", "close"), ("Content-Length", str(len(request.body))), *request.headers]
-    head = "".join(f"{name}: {value}\r\n" for name, value in named)
+    """Send a request over a new connection, and return the response."""
+    headers = [("Host", "x"), ("Connection", "close"), ("Content-Length", str(len(request.body))), *request.headers]
+    head = "".join(f"{name}: {value}\r\n" for name, value in headers)
     async with asyncio.timeout(TIMEOUT_SECONDS):
         reader, writer = await asyncio.open_connection(HOST, port)
         writer.write(f"{request.method} {request.target} HTTP/1.1\r\n{head}\r\n".encode("latin-1") + request.body)
-        came = await reader.read()
+        received = await reader.read()
         writer.close()
-    head_came, _, body = came.partition(b"\r\n\r\n")
-    kind = re.search(rb"(?i)^content-type: ([^;\r]*)", head_came, re.MULTILINE)
-    return RawResponse(int(came.split(b" ", 2)[1]), kind[1].decode() if kind else "", body)
+    response_head, _, body = received.partition(b"\r\n\r\n")
+    content_type = re.search(rb"(?i)^content-type: ([^;\r]*)", response_head, re.MULTILINE)
+    return RawResponse(int(received.split(b" ", 2)[1]), content_type[1].decode() if content_type else "", body)
 
 
 def exchange_bytes(port: int, request: bytes) -> bytes:
-    """Send bytes, say no more, and return what comes back until the server hangs up."""
-    came = b""
-    with socket.create_connection((HOST, port), TIMEOUT_SECONDS) as line, contextlib.suppress(ConnectionError):
-        line.sendall(request)
-        line.shutdown(socket.SHUT_WR)
-        while data := line.recv(65536):
-            came += data
-    return came
+    """Send bytes, shut down the sending side, and return all bytes received until the server disconnects."""
+    received = b""
+    with socket.create_connection((HOST, port), TIMEOUT_SECONDS) as connection, contextlib.suppress(ConnectionError):
+        connection.sendall(request)
+        connection.shutdown(socket.SHUT_WR)
+        while data := connection.recv(65536):
+            received += data
+    return received
 
 
 def send_requests(server: Server, requests: Sequence[RawRequest], port: int = 0) -> list[RawResponse]:
-    """Send many requests, a few at once."""
-    gate = asyncio.Semaphore(MAX_CONCURRENT)
+    """Send requests, a few concurrently."""
+    semaphore = asyncio.Semaphore(MAX_CONCURRENT)
 
-    async def one(asked: RawRequest) -> RawResponse:
-        async with gate:
-            return await send_request(port or server.port, asked)
+    async def send(request: RawRequest) -> RawResponse:
+        async with semaphore:
+            return await send_request(port or server.port, request)
 
-    async def every() -> list[RawResponse]:
-        return await asyncio.gather(*map(one, requests))
+    async def send_all() -> list[RawResponse]:
+        return await asyncio.gather(*map(send, requests))
 
-    return asyncio.run(every())
+    return asyncio.run(send_all())
 
 
 def count_views(server: Server, item: str) -> int:
@@ -85,7 +85,7 @@ def count_views(server: Server, item: str) -> int:
 
 @contextlib.contextmanager
 def still_counting(server: Server) -> Iterator[None]:
-    """See that, after what the block does, a good event is counted once."""
+    """Check after the block that a valid event is counted once."""
     yield
     item = unique_name()
     server.post_events(b'{"id":"%b"}' % item.encode())
@@ -103,40 +103,47 @@ ERROR_SHAPES: Final = tuple(
         ("//?(index.php)?$", "result message"),
     )
 )
-"""What answers to bad requests hold, by the address."""
+"""Members of error responses, by path."""
 PROTOCOL_PATHS: Final = re.compile("/es(/|$)|/api/|/(sessions|events)(/|$)")
 
 
 def has_expected_shape(request: RawRequest, response: RawResponse) -> bool:
-    """Tell whether an answer has the shape of the protocol that is spoken at an address."""
+    """Return whether an error response has the shape of the path's protocol."""
     if response.status < HTTPStatus.BAD_REQUEST or request.method == "HEAD":
         return True
     path = request.target.partition("?")[0]
     if path.startswith("/hit") and response.status == HTTPStatus.METHOD_NOT_ALLOWED:
         return response.content_type == "text/plain"
     try:
-        found = orjson.loads(response.body)
+        body = orjson.loads(response.body)
     except orjson.JSONDecodeError:
         return False
-    if "detail" in found and (response.status == HTTPStatus.METHOD_NOT_ALLOWED or not PROTOCOL_PATHS.match(path)):
-        return bool(found["status"] == response.status and response.content_type == "application/problem+json")
-    return any(shape.match(path) and keys <= found.keys() for shape, keys in ERROR_SHAPES)
+    if "detail" in body and (response.status == HTTPStatus.METHOD_NOT_ALLOWED or not PROTOCOL_PATHS.match(path)):
+        return bool(body["status"] == response.status and response.content_type == "application/problem+json")
+    return any(shape.match(path) and keys <= body.keys() for shape, keys in ERROR_SHAPES)
 
 
 def check_responses(requests: Sequence[RawRequest], responses: Sequence[RawResponse]) -> None:
-    wrong = [
-        (one.method, one.target[:80], one.body[:80], one.headers[:1], answer.status, answer.body[:200])
-        for one, answer in zip(requests, responses, strict=True)
-        if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR or not has_expected_shape(one, answer)
+    unexpected = [
+        (
+            request.method,
+            request.target[:80],
+            request.body[:80],
+            request.headers[:1],
+            response.status,
+            response.body[:200],
+        )
+        for request, response in zip(requests, responses, strict=True)
+        if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR or not has_expected_shape(request, response)
     ]
-    assert not wrong, (len(wrong), wrong[:10])
+    assert not unexpected, (len(unexpected), unexpected[:10])
 
 
 def documented_routes() -> list[tuple[str, str]]:
-    """List the addresses that the documentation lists."""
-    found = []
+    """Return the method and path of every documented route."""
+    routes = []
     for cell in sorted(first_cells(section("docs/operations.md", "Routes"))):
         method, path = cell.split(" ", 1)
-        found.append(("GET" if method == "*" else method, re.sub(r"\{\w+\}", "x", path)))
-    assert len(found) > 40
-    return [*found, ("POST", "/es/_bulk"), ("PUT", "/es/x/_bulk"), ("POST", "/es/x/_doc"), ("PUT", "/es/x/_create/1")]
+        routes.append(("GET" if method == "*" else method, re.sub(r"\{\w+\}", "x", path)))
+    assert len(routes) > 40
+    return [*routes, ("POST", "/es/_bulk"), ("PUT", "/es/x/_bulk"), ("POST", "/es/x/_doc"), ("PUT", "/es/x/_create/1")]

@@ -1,10 +1,10 @@
-"""Starts Metronome's command and its workers in processes forked from one that has imported and loaded everything.
+"""Start ``metronome`` commands and workers by forking a process that has imported and loaded everything.
 
-``metronome serve`` needs over two seconds of CPU time for its imports and the lists of user agents, a worker nearly
-as much, and the tests start hundreds of servers and commands. Forked processes need a tenth of that. They are real
-processes otherwise, and run the same ``main()``, with their own environment, working directory and standard streams.
+``metronome serve`` needs over two seconds of CPU time for imports and the user agent lists, a worker nearly as much,
+and the tests start hundreds of servers and commands. Forking takes a tenth of that. Otherwise, forked processes are
+equivalent: they run the same ``main()`` with their own environment, working directory and standard streams.
 
-A worker is forked from the same process, not from its main process, which has threads by then. So its parent is not
+Workers are forked from the same process, since their main process has threads by then. Their parent is therefore not
 the main process; `worker_pids` finds the workers of a main process.
 """
 
@@ -23,13 +23,13 @@ from typing import Final
 import orjson
 
 CODE_BYTES: Final = 4
-"""Process IDs and exit codes are sent as so many bytes."""
-_AT_START: Final = ("PYTHON", "LD_", "MALLOC_")
-"""What of the environment is read as a process starts; where it differs, forking is no substitute."""
+"""Size of a process ID or an exit code in messages."""
+_STARTUP_PREFIXES: Final = ("PYTHON", "LD_", "MALLOC_")
+"""Prefixes of environment variables that are read when a process starts; forking cannot change them."""
 
 
 class ForkedProcess:
-    """A process of `start`, with the methods of `subprocess.Popen` that tests need."""
+    """A process started by `start`, with the methods of `subprocess.Popen` that tests need."""
 
     def __init__(self, pid: int, ended: int) -> None:
         self.pid = pid
@@ -38,17 +38,17 @@ class ForkedProcess:
         self._reading = threading.Lock()
 
     def poll(self) -> int | None:
-        """Return its exit code, negative for a signal's number; None if it runs."""
-        return self._look(0)
+        """Return the exit code, negative for a signal; None while the process runs."""
+        return self._read_exit_code(0)
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for its end and return the exit code.
+        """Wait until the process exits, and return the exit code.
 
         Raises:
-            subprocess.TimeoutExpired: it runs still.
+            subprocess.TimeoutExpired: it is still running.
 
         """
-        code = self._look(timeout)
+        code = self._read_exit_code(timeout)
         if code is None:
             raise subprocess.TimeoutExpired("metronome", timeout or 0)
         return code
@@ -67,17 +67,17 @@ class ForkedProcess:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
-    def _look(self, timeout: float | None) -> int | None:
+    def _read_exit_code(self, timeout: float | None) -> int | None:
         deadline = None if timeout is None else time.monotonic() + timeout
         while self.returncode is None:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            if not select.select([self._ended], [], [], left)[0]:
+            remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if not select.select([self._ended], [], [], remaining)[0]:
                 return None
             with self._reading:
                 if self.returncode is None:
                     code = os.read(self._ended, CODE_BYTES)
                     os.close(self._ended)
-                    # Nothing is written if the process that forks was ended.
+                    # Nothing is written if the fork server was killed.
                     self.returncode = int.from_bytes(code, "little", signed=True) if code else -signal.SIGKILL
         return self.returncode
 
@@ -89,8 +89,8 @@ _processes: Final[list["subprocess.Popen[bytes]"]] = []
 
 
 def can_fork(environment: dict[str, str]) -> bool:
-    """Return whether a process with that environment may be forked."""
-    names = {name for name in (*environment, *os.environ) if name.startswith(_AT_START)}
+    """Return whether a forked process can have that environment."""
+    names = {name for name in (*environment, *os.environ) if name.startswith(_STARTUP_PREFIXES)}
     return all(environment.get(name) == os.environ.get(name) for name in names)
 
 
@@ -100,7 +100,7 @@ def start(arguments: list[str], environment: dict[str, str], stdin: int, stdout:
     request = orjson.dumps({"arguments": arguments, "environment": environment, "folder": str(Path.cwd())})
     try:
         with _forking:
-            control = _connected()
+            control = _connect()
             socket.send_fds(control, [request], [report, stdin, stdout, stderr])
             pid = int.from_bytes(control.recv(CODE_BYTES), "little")
     finally:
@@ -108,8 +108,8 @@ def start(arguments: list[str], environment: dict[str, str], stdin: int, stdout:
     return ForkedProcess(pid, ended)
 
 
-def _connected() -> socket.socket:
-    global _control, _owner  # one for each process that runs tests
+def _connect() -> socket.socket:
+    global _control, _owner  # one per process that runs tests
     if _control is None or _owner != os.getpid():
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
@@ -124,14 +124,14 @@ def _connected() -> socket.socket:
 
 
 def worker_pids(main_pid: int) -> list[int]:
-    """Return the IDs of the forked workers of a main process that run."""
+    """Return the IDs of the running forked workers of a main process."""
     name = worker_name(main_pid)
     return [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/comm") if _read_text(path) == name]
 
 
 def worker_name(main_pid: int) -> str:
-    """Return what the forked workers of a main process are called."""
-    # Linux truncates the names of processes after 15 characters.
+    """Return the process name of the forked workers of a main process."""
+    # Linux truncates process names to 15 characters.
     return f"worker-{main_pid}"
 
 

@@ -1,6 +1,6 @@
-"""Access logs with the right answers, and what tests that import them have in common.
+"""Access logs with expected results, and helpers for tests that import them.
 
-The small log of the project is counted by hand below; the real one beside the project was counted by another program.
+The small log was counted by hand, below; the real log, outside the checkout, was counted by another program.
 """
 
 import asyncio
@@ -22,11 +22,11 @@ SHARED_DATA: Final = Path(__file__).parents[2] / "shared" / "data"
 SMALL_LOG: Final = Path(__file__).parent / "data" / "access.log"
 TIMEOUT: Final = aiohttp.ClientTimeout(total=120)
 
-# The log's times are at +0200, so the day begins two hours into the log's own.
+# The log's times are at +0200, so UTC days begin at 02:00 in the log.
 FIRST_DAY, SECOND_DAY = "2025-03-03", "2025-03-04"
 NEWS, MAPS, SEARCH = "news.example.com/2025/story", "example.org/maps", "search.example"
 SMALL_LOG_RESULTS: Final = {
-    # Lines 23 26 37 41 42 49, then 50 52 59 63; downloads 3 6 9 11; referers 37 41, 26, 59, and 50, which is no UTF-8.
+    # Lines 23 26 37 41 42 49, then 50 52 59 63; downloads 3 6 9 11; referers 37 41, 26, 59, and 50, which is not UTF-8.
     "rivers": {
         "views": {SECOND_DAY: 4, FIRST_DAY: 6},
         "downloads": {"csv": 1, "geojson": 1, "kml": 1, "tar.gz": 1},
@@ -57,7 +57,7 @@ SMALL_LOG_RESULTS: Final = {
 
 @dataclass(frozen=True)
 class ExpectedLog:
-    """A log, how it is to be imported, and what every item's answer is."""
+    """A log, the options to import it, and the expected results of each item."""
 
     path: Path
     item_pattern: str
@@ -66,7 +66,7 @@ class ExpectedLog:
 
     @property
     def is_small(self) -> bool:
-        """Whether it is the project's own."""
+        """Whether this is the small log."""
         return self.path == SMALL_LOG
 
     def command(self, server: Server, *options: object) -> tuple[object, ...]:
@@ -91,16 +91,16 @@ def small_log() -> ExpectedLog:
 
 REAL_LOG_MARKS: Final = (
     pytest.mark.shared_data,
-    pytest.mark.skipif(not SHARED_DATA.exists(), reason="the real log is not beside the project"),
+    pytest.mark.skipif(not SHARED_DATA.exists(), reason="the real log is not available"),
 )
-"""What a test has that reads the real log."""
+"""Marks of tests that read the real log."""
 
 ServerFactory = Callable[..., Server]
 
 
 @pytest.fixture
 def new_server() -> Iterator[ServerFactory]:
-    """Make servers as `Server` does; those that still run at the test's end are killed."""
+    """Create servers with the arguments of `Server`; kill those that still run after the test."""
     with ExitStack() as stack:
         yield lambda *arguments, **settings: stack.enter_context(Server(*arguments, **settings))
 
@@ -112,7 +112,7 @@ def log(request: pytest.FixtureRequest) -> ExpectedLog:
 
 @pytest.fixture(params=["duckdb", pytest.param("elasticsearch", marks=pytest.mark.elasticsearch)])
 def store(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
-    """The settings of each store."""
+    """Provide the settings for each store."""
     if request.param == "duckdb":
         yield {"store": "duckdb"}
         return
@@ -122,42 +122,42 @@ def store(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
 
 
 async def fetch_results(server: Server, item_ids: list[str]) -> dict[str, Any]:
-    """Ask for each item, a few at a time."""
+    """Fetch the tock report of each item, a few concurrently."""
     connector = aiohttp.TCPConnector(limit=4)
     async with aiohttp.ClientSession(server.url, timeout=TIMEOUT, connector=connector) as http:
 
-        async def ask(item: str) -> Any:
-            async with http.get(f"/tock/{quote(item, safe='')}.json?bots=1&limit=0") as answer:
-                assert answer.status == 200, await answer.text()
-                return await answer.json()
+        async def fetch(item: str) -> Any:
+            async with http.get(f"/tock/{quote(item, safe='')}.json?bots=1&limit=0") as response:
+                assert response.status == 200, await response.text()
+                return await response.json()
 
-        return dict(zip(item_ids, await asyncio.gather(*map(ask, item_ids)), strict=True))
+        return dict(zip(item_ids, await asyncio.gather(*map(fetch, item_ids)), strict=True))
 
 
 async def check_results(server: Server, log: ExpectedLog) -> None:
-    """Check every item's answer, the order of its days, and that there are no other items."""
+    """Check the results of every item, the order of days, and that there are no other items."""
     await asyncio.to_thread(server.wait_until_shipped)
     if server.settings["store"] != "duckdb":
-        node, prefix = str(server.settings["store"]), str(server.settings["index_prefix"])
-        await asyncio.to_thread(refresh_indices, node, prefix)
-    found = await fetch_results(server, list(log.expected_results))
-    assert found == log.expected_results
-    for answer in found.values():
-        assert list(answer["views"]) == sorted(answer["views"], reverse=True)
-    listed = await asyncio.to_thread(server.get, "/items.json?bots=1&limit=0")
-    assert {one["id"]: (one["views"], one["downloads"]) for one in listed["items"]} == {
-        item: (sum(answer["views"].values()), sum(answer["downloads"].values()))
-        for item, answer in log.expected_results.items()
+        url, prefix = str(server.settings["store"]), str(server.settings["index_prefix"])
+        await asyncio.to_thread(refresh_indices, url, prefix)
+    results = await fetch_results(server, list(log.expected_results))
+    assert results == log.expected_results
+    for result in results.values():
+        assert list(result["views"]) == sorted(result["views"], reverse=True)
+    report = await asyncio.to_thread(server.get, "/items.json?bots=1&limit=0")
+    assert {item["id"]: (item["views"], item["downloads"]) for item in report["items"]} == {
+        item: (sum(result["views"].values()), sum(result["downloads"].values()))
+        for item, result in log.expected_results.items()
     }
 
 
 async def wait_until_counted(counter: str, server: Server, task: "asyncio.Task[CommandResult]") -> None:
-    """Wait until a server's counter of events of that name has begun to count, or the work has come to its end."""
-    figure = re.compile(rf"^metronome_events_{counter}_total (\S+)", re.MULTILINE)
+    """Wait until the server's event counter of that name is above zero, or the task is done."""
+    pattern = re.compile(rf"^metronome_events_{counter}_total (\S+)", re.MULTILINE)
     async with aiohttp.ClientSession(server.url, timeout=TIMEOUT) as http:
         while not task.done():
-            async with http.get("/metrics") as answer:
-                found = figure.search(await answer.text())
-            if found is not None and float(found[1]) > 0:
+            async with http.get("/metrics") as response:
+                match = pattern.search(await response.text())
+            if match is not None and float(match[1]) > 0:
                 return
             await asyncio.sleep(0.005)

@@ -1,4 +1,4 @@
-"""The installations of servers that do not run: keys and salts put into them, and documents read out of them."""
+"""Write keys and salts to the data of stopped servers, and read documents from it."""
 
 import asyncio
 import time
@@ -17,9 +17,8 @@ from metronome.stores.elasticsearch import ElasticsearchConfig
 
 
 def create_key(data: Path, name: str, *scopes: Scope) -> str:
-    """Put a key into a data folder, and return its secret."""
+    """Add a key to a data folder, and return its token."""
     token = generate_token()
-
     data.mkdir(parents=True, exist_ok=True)
 
     async def add() -> None:
@@ -33,30 +32,30 @@ def create_key(data: Path, name: str, *scopes: Scope) -> str:
     return token
 
 
-def make_salts(elasticsearch: str, prefix: str) -> None:
-    """Make today's salts, so that a server names visitors from its first event on.
+def create_salts(elasticsearch: str, prefix: str) -> None:
+    """Create today's salts, so that a server identifies visitors from its first event.
 
-    A server that starts waits two seconds for its salts, and then takes events without visitors. A busy node may take
-    longer than that to create the index.
+    A starting server waits two seconds for its salts, and then accepts events without visitors. A busy node may take
+    longer to create the index.
     """
 
-    async def make() -> None:
+    async def create() -> None:
         state = ElasticsearchState(ElasticsearchConfig(elasticsearch, prefix=prefix))
         await state.setup()
         assert await VisitorSalts(state, time.time).refresh()
         await state.close()
 
-    asyncio.run(make())
+    asyncio.run(create())
 
 
 def read_stored_documents(data: Path) -> list[dict[str, Any]]:
-    """Return the documents in the embedded store of a data folder, oldest first."""
+    """Return the documents in the DuckDB store of a data folder, oldest first."""
 
     async def read() -> list[dict[str, Any]]:
         store = DuckDBStore(data)
         await store.setup()
-        found = [orjson.loads(line) async for line in store.iterate_documents()]
+        documents = [orjson.loads(line) async for line in store.iterate_documents()]
         await store.close()
-        return found
+        return documents
 
     return asyncio.run(read())

@@ -1,6 +1,6 @@
-"""Real Metronome servers: processes of their own, with a data folder, on a port of the loopback.
+"""Start real Metronome servers and commands as processes, for tests and benchmarks.
 
-Tests and benchmarks start them here, and end only what they started, by its number.
+Servers listen on the loopback interface. Only processes started here are stopped, by process ID.
 """
 
 import contextlib
@@ -36,12 +36,12 @@ Process = ForkedProcess | subprocess.Popen[bytes]
 
 
 class ServerError(Exception):
-    """A server did not do what a test needs it to; the message ends with what it logged."""
+    """A server failed to start, stop or ship; the message ends with its log."""
 
 
 @dataclass(frozen=True, slots=True)
 class CommandResult:
-    """How a command ended, and what it said."""
+    """The exit code and output of a command."""
 
     exit_code: int
     stdout: str
@@ -49,20 +49,20 @@ class CommandResult:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on at the moment."""
+    """Return a port that is currently unused."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def build_environment(**settings: object) -> dict[str, str]:
-    """Return this process's environment with no other settings than these, named as in `Settings`."""
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("METRONOME_")}
-    return plain | {f"METRONOME_{name.upper()}": str(value) for name, value in settings.items()}
+    """Return this process's environment with only these settings, named as in `Settings`."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("METRONOME_")}
+    return inherited | {f"METRONOME_{name.upper()}": str(value) for name, value in settings.items()}
 
 
 def run_metronome(*arguments: object, timeout: float = 60.0, **settings: object) -> CommandResult:
-    """Run a command of Metronome's to its end."""
+    """Run a ``metronome`` command, and wait until it exits."""
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         process = _start([*map(str, arguments)], build_environment(**settings), output.fileno(), errors.fileno())
         try:
@@ -79,24 +79,24 @@ def run_metronome(*arguments: object, timeout: float = 60.0, **settings: object)
 
 
 def launch_metronome(*arguments: object, output: BinaryIO, **settings: object) -> Process:
-    """Start a command of Metronome's, which writes to a file."""
+    """Start a ``metronome`` command that writes its output to a file."""
     return _start([*map(str, arguments)], build_environment(**settings), output.fileno(), output.fileno())
 
 
 def _start(arguments: list[str], variables: dict[str, str], stdout: int, stderr: int) -> Process:
     if can_fork(variables):
-        with Path(os.devnull).open("rb") as nothing:
-            return start(arguments, variables, nothing.fileno(), stdout, stderr)
+        with Path(os.devnull).open("rb") as null:
+            return start(arguments, variables, null.fileno(), stdout, stderr)
     return subprocess.Popen(
         [*COMMAND, *arguments], env=variables, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr
     )
 
 
 class Server:
-    """A ``metronome serve`` of its own; it can be started, stopped and killed any number of times.
+    """A ``metronome serve`` process that can be started, stopped and killed repeatedly.
 
     Args:
-        data: its data folder; what it logs gathers in a file beside it.
+        data: its data folder; its log is written to a file next to it.
         settings: other settings, named as in `Settings`.
 
     """
@@ -111,63 +111,63 @@ class Server:
 
     @property
     def pid(self) -> int:
-        """The number of its (main) process."""
+        """The ID of the main process."""
         return self._require_process().pid
 
     @property
     def is_running(self) -> bool:
-        """Whether its process is alive."""
+        """Whether the main process is alive."""
         return self._process is not None and self._process.poll() is None
 
     @property
     def log(self) -> str:
-        """All that it has logged, over all its lives."""
+        """The log of all its runs."""
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
     def __enter__(self) -> Self:
-        """Return this server, which is killed at the block's end if it runs then; it is not started yet."""
+        """Return this server, not started; it is killed after the block if it still runs."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave no process behind."""
+        """Kill the server if it still runs."""
         if self.is_running:
             self.kill()
 
     def start(self) -> None:
-        """Start it and wait until it answers.
+        """Start the server and wait until it is ready.
 
         Raises:
-            ServerError: it ended, or does not answer.
+            ServerError: it exited, or did not become ready in time.
 
         """
         self.launch()
         self.wait_until_ready()
 
     def launch(self) -> None:
-        """Start it, and wait for nothing."""
+        """Start the server without waiting."""
         if self.is_running:
-            raise ServerError("the server runs already")
+            raise ServerError("the server is already running")
         self.data.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("ab") as log:
             variables = build_environment(data=self.data, port=self.port, **self.settings)
             self._process = _start(["serve"], variables, log.fileno(), log.fileno())
 
     def wait_until_ready(self) -> None:
-        """Wait until it answers; raises as `start` does."""
+        """Wait until the server is ready; raises like `start`."""
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while not (self._is_live() and self._has_all_workers()):
             if not self.is_running:
-                raise ServerError(self._with_log(f"the server ended with {self._require_process().returncode}"))
+                raise ServerError(self._with_log(f"the server exited with {self._require_process().returncode}"))
             if time.monotonic() > deadline:
                 self.kill()
-                raise ServerError(self._with_log("the server did not answer"))
+                raise ServerError(self._with_log("the server did not become ready"))
             time.sleep(_POLL_SECONDS)
 
     def stop(self) -> int:
-        """End it with SIGTERM and return its exit code.
+        """Stop the server with SIGTERM and return its exit code.
 
         Raises:
-            ServerError: it did not end in time, and was killed.
+            ServerError: it did not exit in time, and was killed.
 
         """
         process = self._require_process()
@@ -175,89 +175,89 @@ class Server:
         return self.wait_for_end()
 
     def wait_for_end(self) -> int:
-        """Wait until it has ended by itself, and return its exit code; raises as `stop` does."""
+        """Wait until the server exits, and return its exit code; raises like `stop`."""
         process = self._require_process()
         try:
             return process.wait(STOP_TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired:
             self.kill()
-            raise ServerError(self._with_log("the server did not end")) from None
+            raise ServerError(self._with_log("the server did not exit")) from None
 
     def kill(self) -> None:
-        """End it with SIGKILL."""
+        """Kill the server with SIGKILL."""
         process = self._require_process()
         process.kill()
         process.wait()
 
     def worker_pids(self) -> list[int]:
-        """Return the numbers of its worker processes."""
+        """Return the IDs of its worker processes."""
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
         started = [int(child) for child in children if _read_command_line(child).endswith("metronome.server.worker")]
         return sorted(started + worker_pids(self.pid))
 
     def kill_worker(self, pid: int) -> None:
-        """End one of its worker processes with SIGKILL."""
+        """Kill one of its worker processes with SIGKILL."""
         if pid not in self.worker_pids():
-            raise ServerError(f"process {pid} is no worker of this server")
+            raise ServerError(f"process {pid} is not a worker of this server")
         os.kill(pid, signal.SIGKILL)
 
     def peak_memory(self) -> int:
-        """Return the most memory that its (main) process has had, in bytes."""
+        """Return the peak memory of the main process in bytes."""
         status = Path(f"/proc/{self.pid}/status").read_text()
         return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
 
     def memory(self) -> int:
-        """Return the memory that its (main) process has now, in bytes."""
+        """Return the current memory of the main process in bytes."""
         status = Path(f"/proc/{self.pid}/status").read_text()
         return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmRSS:"))
 
     def get(self, path: str) -> Any:
-        """Return what it answers, as JSON, whatever the status."""
+        """Return the parsed JSON response to a GET request, regardless of its status."""
         try:
-            with urllib.request.urlopen(self.url + path, timeout=REQUEST_TIMEOUT_SECONDS) as answer:  # noqa: S310  # our own server
-                return orjson.loads(answer.read())
+            with urllib.request.urlopen(self.url + path, timeout=REQUEST_TIMEOUT_SECONDS) as response:  # noqa: S310  # our own server
+                return orjson.loads(response.read())
         except urllib.error.HTTPError as error:
             with error:
                 return orjson.loads(error.read())
 
     def post_events(self, body: bytes, **headers: str) -> bytes:
-        """Send events; raises where they are not taken."""
+        """Send events to ``/tick``; raises `HTTPError` if they are not accepted."""
         headers = {"Content-Type": "application/json", **headers}
         request = urllib.request.Request(f"{self.url}/tick", body, headers)  # noqa: S310  # our own server
-        with urllib.request.urlopen(request, timeout=REQUEST_TIMEOUT_SECONDS) as answer:  # noqa: S310  # our own server
-            return bytes(answer.read())
+        with urllib.request.urlopen(request, timeout=REQUEST_TIMEOUT_SECONDS) as response:  # noqa: S310  # our own server
+            return bytes(response.read())
 
     def accepted_events(self) -> int:
-        """Return how many events it says that it has taken."""
-        with urllib.request.urlopen(f"{self.url}/metrics", timeout=REQUEST_TIMEOUT_SECONDS) as answer:  # noqa: S310  # our own server
-            figures = answer.read().decode().splitlines()
+        """Return the number of accepted events from its metrics."""
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=REQUEST_TIMEOUT_SECONDS) as response:  # noqa: S310  # our own server
+            metrics = response.read().decode().splitlines()
         name = "metronome_events_accepted_total "
-        return int(float(next(line for line in figures if line.startswith(name)).removeprefix(name)))
+        return int(float(next(line for line in metrics if line.startswith(name)).removeprefix(name)))
 
     def spooled_events(self) -> int:
-        """Return how many events its spools hold."""
+        """Return the number of events in its spools."""
         return int(self.get("/health/ready")["store"]["events"])
 
     def wait_until_shipped(self, timeout: float = SHIP_TIMEOUT_SECONDS, poll_seconds: float = _POLL_SECONDS) -> None:
-        """Wait until the store has all that was taken, and look each so many seconds.
+        """Wait until all accepted events are in the store.
 
         Raises:
-            ServerError: it does not in time.
+            ServerError: the spools were not empty in time.
 
         """
         deadline = time.monotonic() + timeout
-        while depth := self.spooled_events():
+        while count := self.spooled_events():
             if time.monotonic() > deadline:
-                raise ServerError(self._with_log(f"{depth} events are in the spool still"))
+                raise ServerError(self._with_log(f"{count} events are still in the spool"))
             time.sleep(poll_seconds)
 
     def error_lines(self) -> list[str]:
-        """Return the lines of its log that tell of a bug."""
+        """Return the lines of its log that indicate a bug."""
         return [line for line in self.log.splitlines() if "Traceback" in line or "shipper_failed" in line]
 
     def _has_all_workers(self) -> bool:
         workers = int(str(self.settings.get("workers", 1)))
-        # Each has a socket of its own that listens at the port they share.
+        # Each worker has its own socket, listening on the shared port.
         listening = f"0100007F:{self.port:04X} 00000000:0000 0A "
         return workers == 1 or Path("/proc/net/tcp").read_text().count(listening) == workers
 
@@ -271,43 +271,43 @@ class Server:
             raise ServerError("the server was never started")
         return self._process
 
-    def _with_log(self, sentence: str) -> str:
-        return f"{sentence}; it logged: {self.log[-_MAX_LOG_CHARACTERS:]}"
+    def _with_log(self, message: str) -> str:
+        return f"{message}; its log: {self.log[-_MAX_LOG_CHARACTERS:]}"
 
 
 @contextlib.contextmanager
 def running_server(data: Path, **settings: object) -> Iterator[Server]:
-    """Have a server run while the context lasts; what it logs must tell of no bug.
+    """Run a server during the block; fail if its log indicates a bug.
 
     Raises:
-        ServerError: it does not start, does not stop, or complained.
+        ServerError: it failed to start or stop, or logged errors.
 
     """
     server = Server(data, **settings)
     try:
         server.start()
         yield server
-        complaints = server.error_lines()
+        errors = server.error_lines()
         code = server.stop() if server.is_running else 0
     finally:
         if server.is_running:
             server.kill()
-    complaints = complaints or server.error_lines()
-    if complaints or code:
-        raise ServerError(f"the server ended with {code}, and complained: {' '.join(complaints)[:_MAX_LOG_CHARACTERS]}")
+    errors = errors or server.error_lines()
+    if errors or code:
+        raise ServerError(f"the server exited with {code}, and logged: {' '.join(errors)[:_MAX_LOG_CHARACTERS]}")
 
 
 def unique_name(prefix: str = "x") -> str:
-    """Return a name that nothing else has."""
+    """Return a unique name."""
     return f"{prefix}{secrets.token_hex(8)}"
 
 
 def delete_indices(elasticsearch: str, prefix: str) -> None:
     """Delete an installation's indices, its state and its index template from a node."""
-    listed = f"{elasticsearch}/_cat/indices/{prefix}-*?h=index&format=json&expand_wildcards=all"
-    with urllib.request.urlopen(listed, timeout=REQUEST_TIMEOUT_SECONDS) as answer:  # noqa: S310  # our own node
-        names: Sequence[dict[str, str]] = orjson.loads(answer.read())
-    paths = [*(f"/{one['index']}" for one in names), f"/state-{prefix}", f"/_index_template/{prefix}"]
+    url = f"{elasticsearch}/_cat/indices/{prefix}-*?h=index&format=json&expand_wildcards=all"
+    with urllib.request.urlopen(url, timeout=REQUEST_TIMEOUT_SECONDS) as response:  # noqa: S310  # our own node
+        indices: Sequence[dict[str, str]] = orjson.loads(response.read())
+    paths = [*(f"/{index['index']}" for index in indices), f"/state-{prefix}", f"/_index_template/{prefix}"]
     for path in paths:
         request = urllib.request.Request(elasticsearch + path, method="DELETE")  # noqa: S310  # our own node
         with contextlib.suppress(urllib.error.HTTPError):
@@ -315,7 +315,7 @@ def delete_indices(elasticsearch: str, prefix: str) -> None:
 
 
 def refresh_indices(elasticsearch: str, prefix: str) -> None:
-    """Make what a node has taken visible to questions."""
+    """Refresh an installation's indices, so that queries see all its documents."""
     request = urllib.request.Request(f"{elasticsearch}/{prefix}-*/_refresh", b"", method="POST")  # noqa: S310  # our own node
     with urllib.request.urlopen(request, timeout=REQUEST_TIMEOUT_SECONDS):  # noqa: S310  # our own node
         pass

@@ -1,4 +1,4 @@
-"""The servers that die in these tests."""
+"""Fixtures: servers that these tests kill."""
 
 import contextlib
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from tests.servers import Server
 
 @pytest.fixture
 def new_server() -> Iterator[ServerFactory]:
-    """Make servers as `Server` does; those that still run at the test's end are killed."""
+    """Create servers with the arguments of `Server`; kill those that still run after the test."""
     with contextlib.ExitStack() as stack:
         yield lambda *arguments, **settings: stack.enter_context(Server(*arguments, **settings))
 

@@ -1,6 +1,6 @@
-"""What all crash tests share: how often something dies, what was sent, and what the store has in the end.
+"""Shared by the crash tests: the number of rounds, the sent events, and the stored events.
 
-``METRONOME_TEST_CRASH_ROUNDS`` says how often each kind of death is tried; the usual few keep the suite quick.
+``METRONOME_TEST_CRASH_ROUNDS`` sets how often each kind of crash is tested; the low default keeps the suite fast.
 """
 
 import os
@@ -15,34 +15,34 @@ import pytest
 from tests.servers import Server
 
 ROUNDS: Final = int(os.environ.get("METRONOME_TEST_CRASH_ROUNDS", "4"))
-PER_ROUND_SECONDS: Final = 30
+ROUND_TIMEOUT_SECONDS: Final = 30
 
 ServerFactory = Callable[..., Server]
-"""Makes servers as `Server` does (see `new_server`)."""
+"""Creates servers with the arguments of `Server` (see `new_server`)."""
 
-crash_timeout: Final = pytest.mark.timeout(120 + ROUNDS * PER_ROUND_SECONDS)
+crash_timeout: Final = pytest.mark.timeout(120 + ROUNDS * ROUND_TIMEOUT_SECONDS)
 
 
 @dataclass
 class SentEvents:
-    """What was sent, and what of it was acknowledged: each event has a mark of its own."""
+    """Marks of the events that were sent, and of those that were acknowledged; each event has a unique mark."""
 
     attempted: set[str] = field(default_factory=set)
     acknowledged: set[str] = field(default_factory=set)
 
     def check(self, stored: Counter[str], at_least: int = 100) -> None:
-        """Check that a store holds all that was acknowledged, nothing twice, and nothing that was never sent."""
+        """Check that the store has every acknowledged event, no event twice, and no event that was never sent."""
         lost = self.acknowledged - stored.keys()
         assert not lost, f"{len(lost)} events were lost, such as {min(lost)}"
-        twice = [mark for mark, times in stored.items() if times > 1]
-        assert not twice, f"{len(twice)} events count more than once, such as {twice[0]}"
-        foreign = stored.keys() - self.attempted
-        assert not foreign, f"{len(foreign)} events were never sent, such as {min(foreign)}"
+        duplicates = [mark for mark, times in stored.items() if times > 1]
+        assert not duplicates, f"{len(duplicates)} events count more than once, such as {duplicates[0]}"
+        unknown = stored.keys() - self.attempted
+        assert not unknown, f"{len(unknown)} events were never sent, such as {min(unknown)}"
         assert len(self.acknowledged) > at_least, f"only {len(self.acknowledged)} events were acknowledged"
 
 
 def count_marks_in_duckdb(server: Server) -> Counter[str]:
-    """Count the events in a server's store by their marks; those that can have none, by their identities."""
+    """Count the events in a server's store by mark, or by event ID for events that cannot have a mark."""
     with duckdb.connect(server.data / "metronome.duckdb", read_only=True) as database:
         rows = database.execute(
             "SELECT coalesce(json_extract_string(doc, '/mark'), json_extract_string(doc, '/event_id')) FROM events"
@@ -53,7 +53,7 @@ def count_marks_in_duckdb(server: Server) -> Counter[str]:
 
 
 def ship_and_stop(server: Server) -> None:
-    """Let a server that runs ship what it has left, and end it."""
+    """Wait until a running server has shipped its spool, and stop it."""
     server.wait_until_shipped()
     assert server.stop() == 0
     assert server.error_lines() == []

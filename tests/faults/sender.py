@@ -1,6 +1,6 @@
-"""A client that sends what was not acknowledged again as it was, until it is.
+"""A client that resends unacknowledged events unchanged until they are acknowledged.
 
-A reply is lost to it also where the server lives on: now and then it hangs up before the reply comes.
+It also loses responses of servers that keep running: sometimes it disconnects before the response arrives.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from tests.servers import unique_name
 HOST: Final = "127.0.0.1"
 RESPONSE_TIMEOUT_SECONDS: Final = 30.0
 CONNECTION_ERRORS: Final = (aiohttp.ClientError, OSError, EOFError, TimeoutError)
-"""What says that no acknowledgement came."""
+"""Errors that mean that no acknowledgement was received."""
 
 _RETRY_SECONDS: Final = 0.02
 _DISCONNECT_PROBABILITY: Final = 0.1
@@ -28,22 +28,22 @@ _DISCONNECT_SECONDS: Final = 0.03
 _MAX_AGE: Final = timedelta(hours=20)
 
 Attempt = Callable[[], Awaitable[None]]
-"""Send something and return once it is acknowledged, or raise one of `CONNECTION_ERRORS`; may be called again."""
+"""Sends something, and returns once it is acknowledged or raises one of `CONNECTION_ERRORS`; can be called again."""
 
 
 class ServerBusyError(OSError):
-    """The server asks to be sent the same later."""
+    """The server asks the client to retry later."""
 
 
 class RetryingClient(ABC):
-    """One client.
+    """A client of one protocol.
 
     Attributes:
-        name: of its protocol; its marks begin with it.
-        sizes: how many events it sends at once, one as often as the other.
+        name: of the protocol; the prefix of the client's marks.
+        batch_sizes: numbers of events per batch, chosen with equal probability.
 
     Args:
-        sent: where it notes what it sends.
+        sent: records the events that the client sends.
 
     """
 
@@ -55,7 +55,7 @@ class RetryingClient(ABC):
         self.random = random.Random(unique_name())
 
     async def send(self, stop: asyncio.Event) -> None:
-        """Send until it is over; what was begun by then is brought to its end."""
+        """Send until *stop* is set, and finish the current batch."""
         while not stop.is_set():
             marks = [unique_name(self.name) for _ in range(self.random.choice(self.batch_sizes))]
             self.sent.attempted.update(marks)
@@ -66,35 +66,35 @@ class RetryingClient(ABC):
 
     @abstractmethod
     async def send_events(self, marks: list[str]) -> None:
-        """Send new events, each with its mark, and return once all are acknowledged.
+        """Send new events with these marks, and return once all are acknowledged.
 
         Raises:
-            OSError, EOFError, TimeoutError: they were not, and are not to be sent again.
+            OSError, EOFError, TimeoutError: they were not acknowledged, and must not be resent.
 
         """
 
     async def retry_until_acknowledged(self, attempt: Attempt) -> None:
-        """Try until it is acknowledged."""
+        """Repeat the attempt until it is acknowledged."""
         while True:
-            hangs_up = self.random.random() < _DISCONNECT_PROBABILITY
-            patience = self.random.uniform(0, _DISCONNECT_SECONDS) if hangs_up else RESPONSE_TIMEOUT_SECONDS
+            disconnects = self.random.random() < _DISCONNECT_PROBABILITY
+            timeout = self.random.uniform(0, _DISCONNECT_SECONDS) if disconnects else RESPONSE_TIMEOUT_SECONDS
             with contextlib.suppress(*CONNECTION_ERRORS):
-                async with asyncio.timeout(patience):
+                async with asyncio.timeout(timeout):
                     return await attempt()
             await asyncio.sleep(_RETRY_SECONDS)
 
     def random_time(self) -> datetime:
-        """Return a time of today or yesterday with milliseconds, which tell a single document from others."""
+        """Return a time of today or yesterday, with milliseconds that make it almost unique."""
         moment = datetime.now(UTC) - self.random.random() * _MAX_AGE
         return moment.replace(microsecond=self.random.randint(1, 999) * 1000)
 
 
 class RetryingHttpClient(RetryingClient):
-    """One client over HTTP.
+    """A client of a protocol over HTTP.
 
     Args:
         sent: see `RetryingClient`.
-        http: knows where the server is.
+        http: a session with the server's URL as base.
 
     """
 
@@ -105,19 +105,24 @@ class RetryingHttpClient(RetryingClient):
     async def post(
         self, path: str, body: bytes, content_type: str = "application/json", idempotency_key: str = ""
     ) -> Any:
-        """Send a body once, with an idempotency key if there is one, and return the answer."""
+        """Send a body once, and return the parsed response.
+
+        Raises:
+            ServerBusyError: the status is 429 or 503.
+
+        """
         headers = {"Content-Type": content_type, **({"Idempotency-Key": idempotency_key} if idempotency_key else {})}
-        async with self._http.post(path, data=body, headers=headers) as answer:
-            content = await answer.read()
-        if answer.status in {429, 503}:
+        async with self._http.post(path, data=body, headers=headers) as response:
+            content = await response.read()
+        if response.status in {429, 503}:
             raise ServerBusyError(content)
-        assert answer.status == 200, content
+        assert response.status == 200, content
         return orjson.loads(content)
 
 
 @contextlib.asynccontextmanager
 async def open_connection(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """Have a connection to a port of this machine while the block runs."""
+    """Open a connection to a local port, and close it after the block."""
     reader, writer = await asyncio.open_connection(HOST, port)
     try:
         yield reader, writer

@@ -1,4 +1,4 @@
-"""Clients as log shippers are: of Elasticsearch's bulk protocol, and of forward."""
+"""Clients that behave like log shippers: of Elasticsearch's bulk API, and of the forward protocol."""
 
 import gzip
 from typing import Any, Final
@@ -12,15 +12,14 @@ from tests.faults.sender import RetryingClient, RetryingHttpClient, ServerBusyEr
 from tests.servers import unique_name
 
 MAX_EVENTS: Final = 100
-"""``METRONOME_BATCH_MAX_EVENTS`` of the server: larger chunks of forward are committed in parts."""
-
+"""``METRONOME_BATCH_MAX_EVENTS`` of the server: it commits larger forward chunks in parts."""
 
 ACKNOWLEDGED_RESULTS = {("create", 201), ("index", 201)}
 """Operations and statuses of documents that are on disk."""
 
 
 class BulkClient(RetryingHttpClient):
-    """Sends documents as to Elasticsearch, with times and without names."""
+    """Send documents with times and without IDs to the bulk API."""
 
     name = "bulk"
 
@@ -32,10 +31,10 @@ class BulkClient(RetryingHttpClient):
         body = b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in lines)
 
         async def send() -> None:
-            answer = await self.post("/es/_bulk", body, "application/x-ndjson")
-            outcomes = [outcome for item in answer["items"] for outcome in item.items()]
+            response = await self.post("/es/_bulk", body, "application/x-ndjson")
+            outcomes = [outcome for item in response["items"] for outcome in item.items()]
             if any(outcome["status"] == 429 for _, outcome in outcomes):
-                raise ServerBusyError(answer)
+                raise ServerBusyError(response)
             assert len(outcomes) == len(marks)
             self._check(marks, outcomes)
 
@@ -51,7 +50,7 @@ class BulkClient(RetryingHttpClient):
 
 
 class BulkClientWithIds(BulkClient):
-    """Sends documents as to Elasticsearch, each with an ``_id``."""
+    """Send documents with an ``_id`` each to the bulk API."""
 
     name = "named"
 
@@ -60,16 +59,15 @@ class BulkClientWithIds(BulkClient):
 
     def _check(self, marks: list[str], outcomes: list[tuple[str, dict[str, Any]]]) -> None:
         assert [outcome["_id"] for _, outcome in outcomes] == marks
-        # What is known to be there already need not be sent again either.
-        assert all((name, done["status"]) in ACKNOWLEDGED_RESULTS for name, done in outcomes)
+        assert all((action, result["status"]) in ACKNOWLEDGED_RESULTS for action, result in outcomes)
 
 
 class ForwardClient(RetryingClient):
-    """Sends chunks as Fluentd does, in PackedForward mode, several at once and some of them compressed.
+    """Send several chunks at once like Fluentd, in PackedForward mode, some of them compressed.
 
     Args:
         sent: see `RetryingClient`.
-        port: where forward is spoken.
+        port: of the forward listener.
 
     """
 
@@ -84,21 +82,21 @@ class ForwardClient(RetryingClient):
         size = self.random.choice((len(marks), len(marks) // 3 + 1))
         chunks = [marks[at : at + size] for at in range(0, len(marks), size)]
         frames = {unique_name("chunk"): chunk for chunk in chunks}
-        left = {name: self._frame(name, chunk) for name, chunk in frames.items()}
+        unacknowledged = {name: self._frame(name, chunk) for name, chunk in frames.items()}
 
         async def send() -> None:
-            """Send what is not acknowledged, over a connection of its own."""
+            """Send the unacknowledged chunks over a new connection."""
             async with open_connection(self._port) as (reader, writer):
-                writer.write(b"".join(left.values()))
-                answers = Unpacker()
-                while left:
+                writer.write(b"".join(unacknowledged.values()))
+                messages = Unpacker()
+                while unacknowledged:
                     data = await reader.read(65536)
                     if not data:
                         raise EOFError
-                    answers.feed(data)
-                    for answer in answers:
-                        assert list(answer) == ["ack"]
-                        del left[answer["ack"]]
+                    messages.feed(data)
+                    for message in messages:
+                        assert list(message) == ["ack"]
+                        del unacknowledged[message["ack"]]
 
         await self.retry_until_acknowledged(send)
 

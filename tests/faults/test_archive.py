@@ -1,4 +1,4 @@
-"""Whatever dies, and whenever: what was acknowledged is in the archive, too, whole and under one name."""
+"""After crashes at random times, the archive has every acknowledged event exactly once."""
 
 import asyncio
 import random
@@ -10,23 +10,23 @@ import orjson
 from metronome.archive.inventory import list_objects, read_object
 from metronome.archive.objects import open_archive
 from tests.faults.rounds import ROUNDS, SentEvents, ServerFactory, count_marks_in_duckdb, crash_timeout, ship_and_stop
-from tests.faults.test_crash import killed_under_load
+from tests.faults.test_crash import kill_under_load
 from tests.servers import run_metronome
 
 pytestmark = crash_timeout
 
 
-async def found_in_archive(url: str) -> Counter[str]:
-    """Count the events in an archive by their marks."""
+async def count_marks_in_archive(url: str) -> Counter[str]:
+    """Count the events in an archive by mark."""
     archive = open_archive(url)
-    stock = await list_objects(archive)
-    assert stock.errors == []
-    assert all(holding.manifest_entry is not None for holding in stock.objects), "an object is in no manifest"
-    bodies = [await read_object(archive, holding) for holding in stock.objects]
+    inventory = await list_objects(archive)
+    assert inventory.errors == []
+    assert all(archived.manifest_entry is not None for archived in inventory.objects), "an object is in no manifest"
+    bodies = [await read_object(archive, archived) for archived in inventory.objects]
     return Counter(orjson.loads(line)["mark"] for body in bodies for line in body.splitlines())
 
 
-async def test_a_server_that_is_killed_archives_each_event_once(new_server: ServerFactory, data: Path) -> None:
+async def test_a_killed_server_archives_each_event_once(new_server: ServerFactory, data: Path) -> None:
     for workers, roll_bytes in ((1, 30_000), (2, 300_000)):
         folder = data / str(workers)
         archive = f"file://{folder}/archive"
@@ -35,29 +35,27 @@ async def test_a_server_that_is_killed_archives_each_event_once(new_server: Serv
         )
         sent = SentEvents()
         for _ in range(ROUNDS):
-            await killed_under_load(server, sent, random.uniform(0.1, 1.5))
-            # Then again, while it ships and archives what it finds at its start.
+            await kill_under_load(server, sent, random.uniform(0.1, 1.5))
+            # Kill it again while it ships and archives its spool after the start.
             server.launch()
             await asyncio.sleep(random.uniform(0.5, 1.5))
             server.kill()
         await asyncio.to_thread(server.start)
         await asyncio.to_thread(ship_and_stop, server)
-        stored, archived = count_marks_in_duckdb(server), await found_in_archive(archive)
+        stored, archived = count_marks_in_duckdb(server), await count_marks_in_archive(archive)
         sent.check(stored)
         sent.check(archived)
         assert stored == archived
-        print(f"{ROUNDS} rounds, {workers} workers: {len(sent.acknowledged)} acknowledged and archived")  # noqa: T201  # for those who ask with -s
+        print(f"{ROUNDS} rounds, {workers} workers: {len(sent.acknowledged)} acknowledged and archived")  # noqa: T201  # shown by pytest -s
 
 
-async def test_a_replay_into_a_server_that_is_killed_is_made_whole_by_the_next(
-    new_server: ServerFactory, data: Path
-) -> None:
+async def test_a_replay_interrupted_by_crashes_is_completed_by_the_next(new_server: ServerFactory, data: Path) -> None:
     archive = f"file://{data}/archive"
     first, sent = new_server(data / "first", archive=archive, archive_roll_bytes=20_000), SentEvents()
-    await killed_under_load(first, sent, 2.0, batch=400)
+    await kill_under_load(first, sent, 2.0, batch=400)
     await asyncio.to_thread(first.start)
     await asyncio.to_thread(ship_and_stop, first)
-    wanted = await found_in_archive(archive)
+    expected = await count_marks_in_archive(archive)
     second = new_server(data / "second")
     options = (f"--url={second.url}", f"--checkpoint={data / 'progress'}")
     for _ in range(ROUNDS):
@@ -69,8 +67,8 @@ async def test_a_replay_into_a_server_that_is_killed_is_made_whole_by_the_next(
         second.kill()
         assert (await replaying).exit_code in {0, 1}
     await asyncio.to_thread(second.start)
-    ended = await asyncio.to_thread(run_metronome, "replay", archive, *options)
-    assert ended.exit_code == 0, ended
+    result = await asyncio.to_thread(run_metronome, "replay", archive, *options)
+    assert result.exit_code == 0, result
     assert (await asyncio.to_thread(run_metronome, "verify", archive, options[0])).exit_code == 0
     await asyncio.to_thread(ship_and_stop, second)
-    assert count_marks_in_duckdb(second) == wanted
+    assert count_marks_in_duckdb(second) == expected

@@ -1,4 +1,4 @@
-"""Whatever dies, and whenever: what was acknowledged is in the store, once."""
+"""After crashes at random times, the store has every acknowledged event exactly once."""
 
 import asyncio
 import contextlib
@@ -17,13 +17,13 @@ from tests.faults.rounds import ROUNDS, SentEvents, ServerFactory, count_marks_i
 from tests.servers import Server, delete_indices, refresh_indices, unique_name
 
 CONNECTIONS: Final = 6
-SECONDS: Final = aiohttp.ClientTimeout(total=30)
+TIMEOUT: Final = aiohttp.ClientTimeout(total=30)
 
 pytestmark = crash_timeout
 
 
 async def load(server: Server, sent: SentEvents, seconds: float, batch: int = 40) -> None:
-    """Send from several connections at once until the server dies, or at least as long as this."""
+    """Send over several connections until the server dies or the time is over."""
     deadline = asyncio.get_running_loop().time() + seconds
 
     async def send(http: aiohttp.ClientSession, number: int) -> None:
@@ -31,25 +31,25 @@ async def load(server: Server, sent: SentEvents, seconds: float, batch: int = 40
         with contextlib.suppress(aiohttp.ClientError, ConnectionError, TimeoutError):
             while asyncio.get_running_loop().time() < deadline:
                 marks = [unique_name() for _ in range(choice.choice((1, 1, 1, batch)))]
-                # Half of them bring an identity of their own, the others get one at the door.
+                # Half of the events have an event ID; the others get one on ingest.
                 events = [{"id": "crash", "mark": mark, **({"event_id": mark} if number % 2 else {})} for mark in marks]
                 body = orjson.dumps(events[0] if len(events) == 1 else events)
                 sent.attempted.update(marks)
-                async with http.post("/tick", data=body) as answer:
-                    content = await answer.read()
-                if answer.status == 200:
+                async with http.post("/tick", data=body) as response:
+                    content = await response.read()
+                if response.status == 200:
                     assert orjson.loads(content) == {"accepted": len(marks), "rejected": []}
-                elif answer.status != 204:
+                elif response.status != 204:
                     continue
                 sent.acknowledged.update(marks)
 
     connector = aiohttp.TCPConnector(limit=CONNECTIONS)
-    async with aiohttp.ClientSession(server.url, timeout=SECONDS, connector=connector) as http:
+    async with aiohttp.ClientSession(server.url, timeout=TIMEOUT, connector=connector) as http:
         await asyncio.gather(*(send(http, number) for number in range(CONNECTIONS)))
 
 
-async def killed_under_load(server: Server, sent: SentEvents, delay: float, batch: int = 40) -> None:
-    """Start a server, send, and kill it after a while; what it had acknowledged by then is known."""
+async def kill_under_load(server: Server, sent: SentEvents, delay: float, batch: int = 40) -> None:
+    """Start a server, send events to it, and kill it after a delay."""
     await asyncio.to_thread(server.start)
     sending = asyncio.create_task(load(server, sent, delay + 5, batch))
     await asyncio.sleep(delay)
@@ -58,36 +58,34 @@ async def killed_under_load(server: Server, sent: SentEvents, delay: float, batc
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_a_server_that_is_killed_under_load_loses_nothing_that_it_acknowledged(
+async def test_a_server_killed_under_load_loses_no_acknowledged_events(
     new_server: ServerFactory, data: Path, workers: int
 ) -> None:
     server, sent = new_server(data, workers=workers), SentEvents()
     for _ in range(ROUNDS):
-        await killed_under_load(server, sent, random.uniform(0.05, 1.2))
+        await kill_under_load(server, sent, random.uniform(0.05, 1.2))
     await asyncio.to_thread(server.start)
     await asyncio.to_thread(ship_and_stop, server)
     sent.check(count_marks_in_duckdb(server))
-    print(f"{ROUNDS} rounds, {workers} workers: {len(sent.acknowledged)} of {len(sent.attempted)} acknowledged")  # noqa: T201  # for those who ask with -s
+    print(f"{ROUNDS} rounds, {workers} workers: {len(sent.acknowledged)} of {len(sent.attempted)} acknowledged")  # noqa: T201  # shown by pytest -s
 
 
-async def test_a_server_that_is_killed_as_it_ships_ships_nothing_twice(new_server: ServerFactory, data: Path) -> None:
+async def test_a_server_killed_while_shipping_ships_nothing_twice(new_server: ServerFactory, data: Path) -> None:
     server, sent = new_server(data), SentEvents()
     for _ in range(ROUNDS):
-        # Large batches make shipments of megabytes, in whose midst most of these moments are.
-        await killed_under_load(server, sent, random.uniform(0.1, 0.8), batch=2000)
-        # Then again while it ships what it finds at its start.
+        # Large batches lead to chunks of megabytes, so most kills happen while one is shipped.
+        await kill_under_load(server, sent, random.uniform(0.1, 0.8), batch=2000)
+        # Kill it again while it ships its spool after the start.
         server.launch()
         await asyncio.sleep(random.uniform(0.5, 1.0))
         server.kill()
     await asyncio.to_thread(server.start)
     await asyncio.to_thread(ship_and_stop, server)
     sent.check(count_marks_in_duckdb(server))
-    print(f"{ROUNDS} rounds: {len(sent.acknowledged)} of {len(sent.attempted)} acknowledged")  # noqa: T201  # likewise
+    print(f"{ROUNDS} rounds: {len(sent.acknowledged)} of {len(sent.attempted)} acknowledged")  # noqa: T201  # shown by pytest -s
 
 
-async def test_workers_that_are_killed_lose_nothing_that_they_acknowledged(
-    new_server: ServerFactory, data: Path
-) -> None:
+async def test_killed_workers_lose_no_acknowledged_events(new_server: ServerFactory, data: Path) -> None:
     server, sent = new_server(data, workers=2), SentEvents()
     await asyncio.to_thread(server.start)
     for _ in range(ROUNDS):
@@ -98,14 +96,14 @@ async def test_workers_that_are_killed_lose_nothing_that_they_acknowledged(
         await sending
         await asyncio.to_thread(server.wait_until_ready)
         if random.random() < 0.5:
-            # Now the next that dies leaves a spool that is empty.
+            # The next worker to be killed leaves an empty spool.
             await asyncio.to_thread(server.wait_until_shipped)
     await asyncio.to_thread(ship_and_stop, server)
     sent.check(count_marks_in_duckdb(server))
-    print(f"{ROUNDS} rounds: {len(sent.acknowledged)} of {len(sent.attempted)} acknowledged")  # noqa: T201  # likewise
+    print(f"{ROUNDS} rounds: {len(sent.acknowledged)} of {len(sent.attempted)} acknowledged")  # noqa: T201  # shown by pytest -s
 
 
-async def test_a_batch_that_is_sent_again_after_a_crash_is_there_once(new_server: ServerFactory, data: Path) -> None:
+async def test_a_batch_resent_after_a_crash_is_stored_once(new_server: ServerFactory, data: Path) -> None:
     server, marks = new_server(data), [unique_name() for _ in range(3000)]
     batches = [marks[at : at + 100] for at in range(0, len(marks), 100)]
     for _ in range(min(ROUNDS, 10)):
@@ -123,7 +121,7 @@ async def test_a_batch_that_is_sent_again_after_a_crash_is_there_once(new_server
 def send_batches(server: Server, batches: list[list[str]]) -> int:
     """Send batches, each with its own idempotency key, and return how many were acknowledged before the server died."""
     for number, marks in enumerate(batches):
-        # A time of their own: an event is the same if its identity and its day are.
+        # With a fixed time, since an event is identified by its ID and its day.
         events = [{"id": "crash", "mark": mark, "ts": "2024-01-01"} for mark in marks]
         try:
             server.post_events(orjson.dumps(events), **{"Idempotency-Key": f"batch {number}"})
@@ -141,20 +139,20 @@ def prefix(elasticsearch_url: str) -> Iterator[str]:
 
 @pytest.mark.elasticsearch
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_nor_is_anything_lost_with_elasticsearch(
+async def test_a_server_with_elasticsearch_killed_under_load_loses_no_acknowledged_events(
     new_server: ServerFactory, data: Path, elasticsearch_url: str, prefix: str, workers: int
 ) -> None:
     server, sent = new_server(data, store=elasticsearch_url, index_prefix=prefix, workers=workers), SentEvents()
     for _ in range(max(2, ROUNDS // 3)):
-        await killed_under_load(server, sent, random.uniform(0.1, 1.5), batch=400)
+        await kill_under_load(server, sent, random.uniform(0.1, 1.5), batch=400)
     await asyncio.to_thread(server.start)
     await asyncio.to_thread(ship_and_stop, server)
     await asyncio.to_thread(refresh_indices, elasticsearch_url, prefix)
-    sent.check(await found_in_elasticsearch(elasticsearch_url, prefix))
-    print(f"{workers} workers: {len(sent.acknowledged)} of {len(sent.attempted)} acknowledged")  # noqa: T201  # likewise
+    sent.check(await count_marks_in_elasticsearch(elasticsearch_url, prefix))
+    print(f"{workers} workers: {len(sent.acknowledged)} of {len(sent.attempted)} acknowledged")  # noqa: T201  # shown by pytest -s
 
 
-async def found_in_elasticsearch(url: str, prefix: str) -> Counter[str]:
+async def count_marks_in_elasticsearch(url: str, prefix: str) -> Counter[str]:
     store = ElasticsearchStore(ElasticsearchConfig(url, None, None, prefix))
     try:
         documents: list[dict[str, Any]] = [orjson.loads(document) async for document in store.iterate_documents()]

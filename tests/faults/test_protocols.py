@@ -1,6 +1,6 @@
-"""Whichever protocol it came by: what was acknowledged is in the store, once, however often the server is killed.
+"""With every protocol, the store has each acknowledged event once, however often the server is killed.
 
-All protocols are spoken at once, so that each death is one for all of them.
+Clients of all protocols send at the same time, so each crash affects all of them.
 """
 
 import asyncio
@@ -22,17 +22,17 @@ from tests.installations import create_key
 from tests.servers import Server, free_port
 
 CLIENTS = 2
-"""So many of each protocol."""
-ENOUGH = 20
-"""So many events of each protocol are acknowledged at the least, or nothing was tried."""
+"""Number of clients per protocol."""
+MIN_ACKNOWLEDGED = 20
+"""Minimum number of acknowledged events per protocol."""
 
 pytestmark = crash_timeout
 
-Killing = Callable[[Server], Awaitable[None]]
+Kill = Callable[[Server], Awaitable[None]]
 
 
 async def kill_server(server: Server) -> None:
-    """Let it work for a moment, or only begin to, and kill it."""
+    """Kill the server during work or start-up."""
     if random.random() < 0.7:
         await asyncio.to_thread(server.start)
         await asyncio.sleep(random.uniform(0.05, 1.0))
@@ -43,7 +43,7 @@ async def kill_server(server: Server) -> None:
 
 
 async def kill_workers(server: Server) -> None:
-    """Let them work for a moment, and kill one or both."""
+    """Kill one or both workers during work."""
     if not server.is_running:
         await asyncio.to_thread(server.start)
     await asyncio.sleep(random.uniform(0.05, 1.0))
@@ -53,8 +53,8 @@ async def kill_workers(server: Server) -> None:
 
 
 @pytest.mark.parametrize(("kill", "workers"), [(kill_server, 1), (kill_server, 2), (kill_workers, 2)])
-async def test_what_any_protocol_acknowledges_is_there_once_whatever_is_killed(
-    new_server: ServerFactory, data: Path, kill: Killing, workers: int
+async def test_acknowledged_events_of_every_protocol_are_stored_once_after_crashes(
+    new_server: ServerFactory, data: Path, kill: Kill, workers: int
 ) -> None:
     consumer_key = await asyncio.to_thread(create_key, data, "exhibit", Scope.TICK)
     port = free_port()
@@ -70,7 +70,7 @@ async def test_what_any_protocol_acknowledges_is_there_once_whatever_is_killed(
             await kill(server)
         if not server.is_running:
             await asyncio.to_thread(server.start)
-        while any(len(one.acknowledged) <= ENOUGH for one in sent.values()):  # noqa: ASYNC110  # many senders, no one event
+        while any(len(events.acknowledged) <= MIN_ACKNOWLEDGED for events in sent.values()):  # noqa: ASYNC110  # many senders, no one event
             await asyncio.sleep(0.02)
     await asyncio.to_thread(ship_and_stop, server)
     check(sent, count_marks_in_duckdb(server))
@@ -78,12 +78,12 @@ async def test_what_any_protocol_acknowledges_is_there_once_whatever_is_killed(
 
 @asynccontextmanager
 async def sending(server: Server, forward_port: int, consumer_key: str) -> AsyncIterator[dict[str, SentEvents]]:
-    """Speak all protocols while the block runs; at its end, wait until all that was sent is acknowledged."""
+    """Send with all protocols during the block; then wait until all sent events are acknowledged."""
     sent = {
         kind.name: SentEvents()
         for kind in (BulkClient, BulkClientWithIds, MatomoClient, MicroticksClient, ForwardClient, PixelClient)
     }
-    over = asyncio.Event()
+    stop = asyncio.Event()
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(server.url, connector=connector) as http, asyncio.TaskGroup() as tasks:
         for _ in range(CLIENTS):
@@ -94,14 +94,17 @@ async def sending(server: Server, forward_port: int, consumer_key: str) -> Async
                 PixelClient(sent[PixelClient.name], server.port),
             )
             for sender in senders:
-                tasks.create_task(sender.send(over))
+                tasks.create_task(sender.send(stop))
         yield sent
-        over.set()
+        stop.set()
 
 
-def check(sent: dict[str, SentEvents], found: Counter[str]) -> None:
-    assert not found.keys() - set[str]().union(*(one.attempted for one in sent.values()))
-    for name, one in sent.items():
-        one.check(Counter({mark: times for mark, times in found.items() if mark in one.attempted}), at_least=ENOUGH)
-        assert name == PixelClient.name or one.acknowledged == one.attempted, name
-        print(f"{ROUNDS} rounds: {len(one.acknowledged)} of {len(one.attempted)} by {name} acknowledged")  # noqa: T201  # for those who ask with -s
+def check(sent: dict[str, SentEvents], stored: Counter[str]) -> None:
+    assert not stored.keys() - set[str]().union(*(events.attempted for events in sent.values()))
+    for name, events in sent.items():
+        events.check(
+            Counter({mark: times for mark, times in stored.items() if mark in events.attempted}),
+            at_least=MIN_ACKNOWLEDGED,
+        )
+        assert name == PixelClient.name or events.acknowledged == events.attempted, name
+        print(f"{ROUNDS} rounds: {len(events.acknowledged)} of {len(events.attempted)} by {name} acknowledged")  # noqa: T201  # shown by pytest -s

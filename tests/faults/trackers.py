@@ -1,4 +1,4 @@
-"""Clients as trackers are: of Matomo's bulks, of microticks, and of the pixel, which sends nothing again."""
+"""Clients that behave like trackers: of Matomo's bulk API, of microticks, and of the pixel, which never resends."""
 
 import asyncio
 from datetime import timedelta
@@ -24,7 +24,7 @@ FORM_CONTENT_TYPE: Final = "application/x-www-form-urlencoded"
 
 
 class MatomoClient(RetryingHttpClient):
-    """Sends bulks as Matomo's trackers do, in which everything has its time."""
+    """Send bulk requests like Matomo's trackers, with a time in each."""
 
     name = "matomo"
     batch_sizes = (2, 2, 2, 40)
@@ -43,17 +43,17 @@ class MatomoClient(RetryingHttpClient):
         body = orjson.dumps({"requests": [f"?{urlencode(request)}" for request in requests]})
 
         async def send() -> None:
-            answer = await self.post("/matomo.php", body)
-            assert answer == {"status": "success", "tracked": len(marks), "invalid": 0}
+            response = await self.post("/matomo.php", body)
+            assert response == {"status": "success", "tracked": len(marks), "invalid": 0}
 
         await self.retry_until_acknowledged(send)
 
 
 class MicroticksClient(RetryingHttpClient):
-    """Has sessions as an exhibit does, with a click for each mark; each request has a key of its own.
+    """Run sessions like an exhibit, with a click per mark; each request has its own idempotency key.
 
     Args:
-        sent: see `RetryingClient`; a session's start and stop are noted by their identities.
+        sent: see `RetryingClient`; a session's start and stop are recorded by event ID.
         http: see `RetryingHttpClient`.
         consumer_key: of the exhibit.
 
@@ -82,18 +82,18 @@ class MicroticksClient(RetryingHttpClient):
         self.sent.acknowledged.add(f"{token}-stop")
 
     async def _send_request(self, path: str, fields: dict[str, str], idempotency_key: str) -> Any:
-        """Send one request until it is answered, and return the answer."""
-        answers: list[Any] = []
+        """Send a request until it is acknowledged, and return the response."""
+        responses: list[Any] = []
 
         async def send() -> None:
-            answers.append(await self.post(path, urlencode(fields).encode(), FORM_CONTENT_TYPE, idempotency_key))
+            responses.append(await self.post(path, urlencode(fields).encode(), FORM_CONTENT_TYPE, idempotency_key))
 
         await self.retry_until_acknowledged(send)
-        return answers[-1]
+        return responses[-1]
 
 
 class PixelClient(RetryingClient):
-    """Asks for pictures as a page does, each only once.
+    """Load pixels like a page, each only once.
 
     Args:
         sent: see `RetryingClient`.
@@ -111,11 +111,11 @@ class PixelClient(RetryingClient):
     async def send_events(self, marks: list[str]) -> None:
         (mark,) = marks
         async with asyncio.timeout(RESPONSE_TIMEOUT_SECONDS):
-            # By hand: aiohttp's client would ask once more where the connection breaks.
+            # Without aiohttp, whose client retries when the connection breaks.
             async with open_connection(self._port) as (reader, writer):
                 writer.write(f"GET /tick.gif?id=crash&mark={mark} HTTP/1.0\r\nHost: {HOST}\r\n\r\n".encode())
-                head, _, picture = (await reader.read(-1)).partition(b"\r\n\r\n")
-        if not picture:
+                head, _, image = (await reader.read(-1)).partition(b"\r\n\r\n")
+        if not image:
             raise EOFError
         assert head.split()[1] == b"200"
         if b"X-Metronome-Error" in head:

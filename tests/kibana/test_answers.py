@@ -15,7 +15,7 @@ import pytest
 from kibana.lens import RECORDS_FIELD
 from metronome.cli.dashboards import load_saved_objects
 from metronome.fields import TIMING_FIELDS
-from tests.installations import make_salts
+from tests.installations import create_salts
 from tests.kibana.aggregations import Row, rows_of, search_body
 from tests.kibana.kql import Query, fields_in
 from tests.kibana.lens import Json, controls_on, filters_on, layer_of, of_kind, referred
@@ -103,7 +103,7 @@ def installed(elasticsearch_url: str, tmp_path_factory: pytest.TempPathFactory) 
     prefix = unique_name("test")
     data = tmp_path_factory.mktemp("dashboards") / "data"
     try:
-        make_salts(elasticsearch_url, prefix)
+        create_salts(elasticsearch_url, prefix)
         with running_server(data, store=elasticsearch_url, index_prefix=prefix) as server:
             server.post_events(orjson.dumps([*generate_events()]))
             server.post_events(VISITS.read_bytes())

@@ -1,4 +1,4 @@
-"""The servers that scenarios are asked of: on each store one that holds the events of all, and one that holds none."""
+"""Servers for scenarios: on each store, one with the events of all scenarios, and an empty one."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,9 +7,9 @@ from typing import Final
 
 import pytest
 
-from tests.installations import make_salts
-from tests.scenarios.asking import Stand, send
-from tests.scenarios.reading import ON_AN_EMPTY_STORE, read_scenarios
+from tests.installations import create_salts
+from tests.scenarios.client import StoreServer, send
+from tests.scenarios.scenario_files import EMPTY_STORE_FILE, read_scenarios
 from tests.servers import Server, delete_indices, refresh_indices, running_server, unique_name
 
 STORES: Final = ["duckdb", pytest.param("elasticsearch", marks=pytest.mark.elasticsearch)]
@@ -17,8 +17,8 @@ SPAMMERS: Final = "spam.example\n"
 
 
 @contextmanager
-def running(request: pytest.FixtureRequest, folders: pytest.TempPathFactory, store: str) -> Iterator[Server]:
-    """Have a server run on a store, with settings that say which hosts are one's own and which advertise."""
+def running_on(request: pytest.FixtureRequest, folders: pytest.TempPathFactory, store: str) -> Iterator[Server]:
+    """Run a server on a store, with own hosts and referrer spam configured."""
     folder = folders.mktemp(store)
     spammers = folder / "spammers.txt"
     spammers.write_text(SPAMMERS)
@@ -27,49 +27,49 @@ def running(request: pytest.FixtureRequest, folders: pytest.TempPathFactory, sto
         with running_server(folder / "data", **settings) as server:
             yield server
         return
-    node, prefix = request.getfixturevalue("elasticsearch_url"), unique_name("scenarios")
+    url, prefix = request.getfixturevalue("elasticsearch_url"), unique_name("scenarios")
     try:
-        make_salts(node, prefix)
-        with running_server(folder / "data", store=node, index_prefix=prefix, **settings) as server:
+        create_salts(url, prefix)
+        with running_server(folder / "data", store=url, index_prefix=prefix, **settings) as server:
             yield server
     finally:
-        delete_indices(node, prefix)
+        delete_indices(url, prefix)
 
 
-def settle(server: Server) -> None:
-    """Wait until what was sent can be asked for."""
+def wait_until_searchable(server: Server) -> None:
+    """Wait until queries see all events that were sent."""
     server.wait_until_shipped()
     if "store" in server.settings:
         refresh_indices(str(server.settings["store"]), str(server.settings["index_prefix"]))
 
 
 @pytest.fixture(scope="session")
-def on_duckdb(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running(request, tmp_path_factory, "duckdb") as server:
+def duckdb_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running_on(request, tmp_path_factory, "duckdb") as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def on_elasticsearch(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running(request, tmp_path_factory, "elasticsearch") as server:
+def elasticsearch_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running_on(request, tmp_path_factory, "elasticsearch") as server:
         yield server
 
 
 @pytest.fixture(scope="session", params=STORES)
-def filled(request: pytest.FixtureRequest) -> Stand:
-    """Give a server that holds the events of all scenarios."""
-    server: Server = request.getfixturevalue(f"on_{request.param}")
+def filled_server(request: pytest.FixtureRequest) -> StoreServer:
+    """Provide a server with the events of all scenarios."""
+    server: Server = request.getfixturevalue(f"{request.param}_server")
     for file, scenarios in read_scenarios(datetime.now(UTC)).items():
-        if file != ON_AN_EMPTY_STORE:
+        if file != EMPTY_STORE_FILE:
             for scenario in scenarios:
-                for sent in scenario.sent:
-                    send(server, sent)
-    settle(server)
-    return Stand(server, request.param)
+                for ingest_request in scenario.ingest_requests:
+                    send(server, ingest_request)
+    wait_until_searchable(server)
+    return StoreServer(server, request.param)
 
 
 @pytest.fixture(scope="session", params=STORES)
-def empty(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
-    """Give a server that nothing was sent to."""
-    with running(request, tmp_path_factory, request.param) as server:
-        yield Stand(server, request.param)
+def empty_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreServer]:
+    """Provide a server without events."""
+    with running_on(request, tmp_path_factory, request.param) as server:
+        yield StoreServer(server, request.param)

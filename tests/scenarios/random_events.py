@@ -1,4 +1,4 @@
-"""Random events: of people and robots, known and not, over changes of clocks and the turn of a year."""
+"""Random events: of people and robots, with and without a visitor, across clock changes and the end of a year."""
 
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
@@ -7,7 +7,7 @@ import orjson
 from hypothesis import strategies as st
 
 RUN: Final = "p_run"
-"""The field that tells the events of one example from all others."""
+"""The field that distinguishes the events of one example from all others."""
 
 AGENTS: Final = (
     "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
@@ -16,9 +16,9 @@ AGENTS: Final = (
     "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)",
 )
 ITEMS: Final = ("a", "a/b", "ü b.json", "7", "07")
-# Of the last two, UTF-16 would put the second one first.
-_ORDERED: Final = ("", "a", "A", "ab", "é", "\uff5a", "😀")
-TEXTS: Final = (*_ORDERED, '"', "it's, a", "*", "5", "<1-9>", "x" * 1024, "x" * 1025)
+# In UTF-16 order, the last two would be swapped.
+_SORTED_TEXTS: Final = ("", "a", "A", "ab", "é", "\uff5a", "😀")
+TEXTS: Final = (*_SORTED_TEXTS, '"', "it's, a", "*", "5", "<1-9>", "x" * 1024, "x" * 1025)
 REFERERS: Final = (
     *("https://www.google.ch/", "https://example.org/x/", "https://www.spam.example/", "https://own.example/", "words"),
     "https://chatgpt.com/?q=1",
@@ -27,7 +27,7 @@ URLS: Final = ("https://data.example.net/a?utm_source=mail&utm_medium=email", "h
 MESSAGES: Final = ("no row 1", "no row 22", "boom", "")
 VISITORS: Final = tuple(f"v{at}" for at in range(9))
 DAYS: Final = (date(2019, 3, 30), date(2019, 3, 31), date(2019, 11, 3), date(2019, 12, 31), date(2020, 1, 1))
-"""With the end of winter in Zurich, the end of summer in New York, and the turn of a year."""
+"""Include the start of summer time in Zurich, its end in New York, and the end of a year."""
 
 quarters = st.integers(-40, 40).map(lambda number: number / 4)
 """Numbers that binary fractions hold exactly, so that sums do not depend on their order."""
@@ -59,27 +59,28 @@ _optional: dict[str, st.SearchStrategy[Any]] = {
     "event_id": st.sampled_from(["e1", "e2"]),
 }
 _events = st.fixed_dictionaries({"ts": moments}, optional={"id": st.sampled_from(ITEMS), **_optional})
-_crowds = st.tuples(st.integers(2, 9), st.sets(st.sampled_from(ITEMS), min_size=1, max_size=3), moments)
-"""How many visitors each see which items, and when."""
+_shared_views = st.tuples(st.integers(2, 9), st.sets(st.sampled_from(ITEMS), min_size=1, max_size=3), moments)
+"""Number of visitors, the items they all view, and the time."""
 
 
 @st.composite
 def events(draw: st.DrawFn) -> list[dict[str, Any]]:
     """Draw events, some of them twice."""
-    found = draw(st.lists(_events, min_size=draw(st.sampled_from([0, 5, 15])), max_size=20))
-    for many, items, at in draw(st.lists(_crowds, max_size=2)):
-        found += [{"ts": at, "id": item, "visitor": visitor} for item in sorted(items) for visitor in VISITORS[:many]]
-    return found + found[: draw(st.integers(0, 3))]
+    drawn = draw(st.lists(_events, min_size=draw(st.sampled_from([0, 5, 15])), max_size=20))
+    for visitor_count, items, at in draw(st.lists(_shared_views, max_size=2)):
+        visitors = VISITORS[:visitor_count]
+        drawn += [{"ts": at, "id": item, "visitor": visitor} for item in sorted(items) for visitor in visitors]
+    return drawn + drawn[: draw(st.integers(0, 3))]
 
 
 def encode(event: dict[str, Any], run: str, number: int) -> bytes:
-    """Write an event of an example: its items, sessions and people are nobody else's."""
+    """Encode an event; its items, sessions, visitors and IDs belong to this example only."""
     fields = {RUN: run, **event, "ts": event["ts"].astimezone(UTC).isoformat()}
     for name in ("id", "visitor", "session", "event_id"):
         if name in fields:
             fields[name] = f"{run}/{fields[name]}"
     if (place := fields.pop("place", None)) is not None:
-        # Of Switzerland, whoever it is.
+        # An IP address in Switzerland, and a user agent of this example only.
         fields["clientip"] = f"129.132.{number % 250}.{place}"
         fields["agent"] = f"{fields.get('agent', AGENTS[0])} {run}"
     return orjson.dumps(fields)

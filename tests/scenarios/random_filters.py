@@ -1,4 +1,4 @@
-"""Random filters, written as in an address and as in a body, and as a plain function of a document."""
+"""Random filters: as a query string, as a JSON body, and as a predicate on documents."""
 
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
@@ -6,57 +6,62 @@ from urllib.parse import quote
 
 from hypothesis import strategies as st
 
-from tests.scenarios.counting import Condition, Document, number_of, text_of
 from tests.scenarios.random_events import ITEMS, TEXTS, quarters
+from tests.scenarios.reference import Condition, Document, number_of, text_of
 
-_FEW: Final = st.sampled_from([0, 1, 2])
+_FILTER_COUNTS: Final = st.sampled_from([0, 1, 2])
 
 
 class Filter(NamedTuple):
-    """One filter, written in both ways.
+    """A filter in both notations.
 
     Attributes:
-        way: what is asked of which field: in an address, filters of the same way are put together.
-        address: as it stands in an address; None where it cannot.
-        body: as it stands in a body.
-        holds: whether it lets a document through.
-        fields: of which it asks something.
+        operation: field and operator; in a query string, filters with the same operation are combined.
+        query_string: as a query string; None if it cannot be written as one.
+        body: as JSON.
+        holds: returns whether a document passes.
+        fields: the names of the fields it uses.
 
     """
 
-    way: tuple[str, str]
-    address: str | None
+    operation: tuple[str, str]
+    query_string: str | None
     body: dict[str, Any]
     holds: Condition
     fields: frozenset[str]
 
 
-def _leaf(field: str, way: str, address: str | None, body: Any, holds: Callable[[str | None], bool]) -> Filter:
-    written = None if address is None else quote(field, safe="") + address
-    return Filter((field, way), written, {field: body}, lambda doc: holds(text_of(doc, field)), frozenset({field}))
+def _leaf(
+    field: str, operator: str, query_string: str | None, body: Any, holds: Callable[[str | None], bool]
+) -> Filter:
+    if query_string is not None:
+        query_string = quote(field, safe="") + query_string
+    return Filter(
+        (field, operator), query_string, {field: body}, lambda doc: holds(text_of(doc, field)), frozenset({field})
+    )
 
 
 @st.composite
-def _one_of(draw: st.DrawFn, run: str) -> Filter:
+def _is_one_of(draw: st.DrawFn, run: str) -> Filter:
     field = draw(st.sampled_from(["id", "event", "format", "p_lang", "p_flag", "p.dot", "device", "session", "bot"]))
     pool: tuple[str, ...] = TEXTS
     if field in {"id", "session"}:
-        pool = tuple(f"{run}/{one}" for one in (*ITEMS, "s1", "s2"))
+        pool = tuple(f"{run}/{name}" for name in (*ITEMS, "s1", "s2"))
     elif field not in {"p_lang", "p.dot"}:
         pool = ("view", "download", "csv", "true", "false", "desktop", "script", "mine", "none")
     values = draw(st.lists(st.sampled_from(pool), min_size=1, max_size=3, unique=True))
     sign = draw(st.sampled_from(["=", "!="]))
     parts = f"&{quote(field, safe='')}".join([f"{sign}{quote(value, safe='')}" for value in values])
-    # In an address, a star asks for any value.
-    address = None if "*" in values else parts
-    listed: Any = values if len(values) > 1 or draw(st.booleans()) else values[0]
+    # In a query string, a star matches any value.
+    query_string = None if "*" in values else parts
+    value: Any = values if len(values) > 1 or draw(st.booleans()) else values[0]
     if sign == "=":
-        return _leaf(field, sign, address, listed, lambda text: text in values)
-    return _leaf(field, sign, address, {"not": listed}, lambda text: text not in values)
+        return _leaf(field, sign, query_string, value, lambda text: text in values)
+    return _leaf(field, sign, query_string, {"not": value}, lambda text: text not in values)
 
 
 @st.composite
-def _begins(draw: st.DrawFn, run: str) -> Filter:
+def _has_prefix(draw: st.DrawFn, run: str) -> Filter:
     field = draw(st.sampled_from(["id", "p_lang", "p.dot", "referer"]))
     pool = [f"{run}/", f"{run}/a", f"{run}/0"] if field == "id" else ["", "a", "x", "exam", "😀", "<"]
     value = draw(st.sampled_from(pool))
@@ -75,7 +80,7 @@ def _exists(draw: st.DrawFn) -> Filter:
 
 
 @st.composite
-def _within(draw: st.DrawFn) -> Filter:
+def _in_range(draw: st.DrawFn) -> Filter:
     field = draw(st.sampled_from(["p_n", "LCP", "duration"]))
     low, high = draw(st.tuples(st.sampled_from([">", ">=", ""]), st.sampled_from(["<", "<=", ""])))
     signs = [sign for sign in (low, high) if sign] or [">="]
@@ -89,41 +94,43 @@ def _within(draw: st.DrawFn) -> Filter:
             for sign, bound in bounds.items()
         )
 
-    address = "&".join(f"{name}{quote(sign)}{bound}" for sign, bound in bounds.items())
-    return Filter((field, "<>"), address, {field: bounds}, holds, frozenset({field}))
+    query_string = "&".join(f"{name}{quote(sign)}{bound}" for sign, bound in bounds.items())
+    return Filter((field, "<>"), query_string, {field: bounds}, holds, frozenset({field}))
 
 
 def _leaves(run: str) -> st.SearchStrategy[Filter]:
-    return st.one_of(_one_of(run), _begins(run), _exists(), _within())
+    return st.one_of(_is_one_of(run), _has_prefix(run), _exists(), _in_range())
 
 
 def _nested(inner: st.SearchStrategy[Filter]) -> st.SearchStrategy[Filter]:
     return st.one_of(
-        inner.map(_negated), st.tuples(st.sampled_from(["and", "or"]), st.lists(inner, max_size=3)).map(_joined)
+        inner.map(_negate), st.tuples(st.sampled_from(["and", "or"]), st.lists(inner, max_size=3)).map(_join)
     )
 
 
-def _negated(one: Filter) -> Filter:
-    return Filter(("", "not"), None, {"not": one.body}, lambda doc: not one.holds(doc), one.fields)
+def _negate(operand: Filter) -> Filter:
+    return Filter(("", "not"), None, {"not": operand.body}, lambda doc: not operand.holds(doc), operand.fields)
 
 
-def _joined(given: tuple[str, list[Filter]]) -> Filter:
-    how, inner = given
-    quantified = all if how == "and" else any
-    fields = frozenset[str]().union(*(one.fields for one in inner))
-    body = {how: [one.body for one in inner]}
-    return Filter(("", how), None, body, lambda doc: quantified(one.holds(doc) for one in inner), fields)
+def _join(operator_and_operands: tuple[str, list[Filter]]) -> Filter:
+    operator, operands = operator_and_operands
+    quantifier = all if operator == "and" else any
+    fields = frozenset[str]().union(*(operand.fields for operand in operands))
+    body = {operator: [operand.body for operand in operands]}
+    return Filter(
+        ("", operator), None, body, lambda doc: quantifier(operand.holds(doc) for operand in operands), fields
+    )
 
 
 @st.composite
 def posted_filters(draw: st.DrawFn, run: str) -> list[Filter]:
-    """Draw filters about the events of an example, as a body may have them."""
+    """Draw filters on the events of an example, for a JSON body."""
     filters = st.recursive(_leaves(run), _nested, max_leaves=4)
-    return draw(st.lists(filters, max_size=draw(_FEW)))
+    return draw(st.lists(filters, max_size=draw(_FILTER_COUNTS)))
 
 
 @st.composite
-def filters_in_an_address(draw: st.DrawFn, run: str) -> list[Filter]:
-    """Draw filters about the events of an example, as an address may have them."""
-    filters = _leaves(run).filter(lambda one: one.address is not None)
-    return draw(st.lists(filters, max_size=draw(_FEW), unique_by=lambda one: one.way))
+def query_string_filters(draw: st.DrawFn, run: str) -> list[Filter]:
+    """Draw filters on the events of an example, for a query string."""
+    filters = _leaves(run).filter(lambda drawn: drawn.query_string is not None)
+    return draw(st.lists(filters, max_size=draw(_FILTER_COUNTS), unique_by=lambda drawn: drawn.operation))

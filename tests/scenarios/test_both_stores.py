@@ -1,4 +1,4 @@
-"""Whatever happens, and whatever is asked of it: both stores answer as a plain count does, and every report alike."""
+"""With random events and queries, both stores agree with the reference implementation and with each other."""
 
 import asyncio
 from datetime import date
@@ -13,18 +13,18 @@ from hypothesis import strategies as st
 
 from metronome.stores.elasticsearch import ElasticsearchConfig, ElasticsearchStore
 from metronome.stores.query import Equals
-from tests.scenarios.asking import ESTIMATED_SHARE, Stand, request
-from tests.scenarios.conftest import settle
-from tests.scenarios.counting import Document, Row, columns_of, count, numbers_of
+from tests.scenarios.client import ESTIMATE_TOLERANCE, StoreServer, fetch
+from tests.scenarios.conftest import wait_until_searchable
 from tests.scenarios.random_events import DAYS, ITEMS, RUN, encode, events
-from tests.scenarios.random_questions import DISTINCT, PERCENT, ZONES, Request, requests
+from tests.scenarios.random_queries import DISTINCT, PERCENT, ZONES, Request, requests
+from tests.scenarios.reference import Document, Row, columns_of, count, numbers_of
 from tests.servers import Server
 
 pytestmark = [pytest.mark.elasticsearch, pytest.mark.slow]
 
-LINES: Final = {"Content-Type": "application/x-ndjson"}
-KNOWN: Final[dict[str, Any]] = {RUN: "known", "p_n": 0, "p_lang": "x", "p_flag": True, "p.dot": "x"}
-"""Of these fields each day's first event has a value: what nothing has cannot be asked for."""
+NDJSON_HEADERS: Final = {"Content-Type": "application/x-ndjson"}
+ALL_FIELDS: Final[dict[str, Any]] = {RUN: "known", "p_n": 0, "p_lang": "x", "p_flag": True, "p.dot": "x"}
+"""Fields of each day's first event; a query on a field that no event has would be rejected."""
 REPORTS: Final = (
     *("tock/{id}.json", "tock/{id}.json?interval=hour&limit=1", "flow/{id}.json?steps=3", "time/{id}.json"),
     *("errors/{id}.json", "recommendations/{id}.json", "counter/{id}.json", "badge/{id}.svg?bots=1"),
@@ -34,74 +34,74 @@ REPORTS_OF_ALL: Final = (
     *("flow.json?limit=3", "time.json", "errors.json", "recommendations.json?limit=0"),
 )
 RANGES: Final = ((DAYS[0], DAYS[-1]), (DAYS[0], DAYS[1]), (DAYS[-1], DAYS[-1]))
-_runs = numbers()
+_run_numbers = numbers()
 
 
-def patient(examples: int) -> settings:
-    """Return settings for that many examples."""
+def slow_settings(examples: int) -> settings:
+    """Return Hypothesis settings for slow tests."""
     return settings(
         max_examples=examples,
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-        # Each try asks two servers: to find a smaller example would take longer than a test may.
+        # No shrinking: each example queries two servers, so it would exceed the timeout.
         phases=[Phase.explicit, Phase.reuse, Phase.generate],
     )
 
 
 @pytest.fixture(scope="module")
-def both(on_duckdb: Server, on_elasticsearch: Server) -> tuple[Stand, Stand]:
-    """Give a server on each store."""
-    known = [orjson.dumps({**KNOWN, "ts": day.isoformat()}) for day in DAYS]
-    stands = Stand(on_duckdb, "duckdb"), Stand(on_elasticsearch, "elasticsearch")
-    tell(stands, known)
-    return stands
+def servers(duckdb_server: Server, elasticsearch_server: Server) -> tuple[StoreServer, StoreServer]:
+    """Provide a server on each store."""
+    lines = [orjson.dumps({**ALL_FIELDS, "ts": day.isoformat()}) for day in DAYS]
+    both = StoreServer(duckdb_server, "duckdb"), StoreServer(elasticsearch_server, "elasticsearch")
+    send(both, lines)
+    return both
 
 
-@patient(30)
+@slow_settings(30)
 @given(st.data(), events())
-def test_questions_are_answered_as_a_plain_count_does(
-    both: tuple[Stand, Stand], data: st.DataObject, drawn: list[dict[str, Any]]
+def test_query_results_match_the_reference_implementation(
+    servers: tuple[StoreServer, StoreServer], data: st.DataObject, drawn: list[dict[str, Any]]
 ) -> None:
-    number = next(_runs)
+    number = next(_run_numbers)
     run = f"r{number}"
-    tell(both, [encode(event, run, number) for event in drawn])
-    documents = stored(both[1].server, run)
-    for asked in data.draw(st.lists(requests(run), min_size=8, max_size=8)):
-        for stand in both:
-            check(stand, asked, documents)
+    send(servers, [encode(event, run, number) for event in drawn])
+    documents = stored_documents(servers[1].server, run)
+    for request in data.draw(st.lists(requests(run), min_size=8, max_size=8)):
+        for target in servers:
+            check(target, request, documents)
 
 
-@patient(6)
+@slow_settings(6)
 @given(events(), st.sampled_from(ZONES), st.sampled_from(RANGES))
-def test_reports_are_alike(
-    both: tuple[Stand, Stand], drawn: list[dict[str, Any]], tz: str, days: tuple[date, date]
+def test_reports_of_both_stores_agree(
+    servers: tuple[StoreServer, StoreServer], drawn: list[dict[str, Any]], tz: str, days: tuple[date, date]
 ) -> None:
-    number = next(_runs)
+    number = next(_run_numbers)
     run = f"r{number}"
-    tell(both, [encode(event, run, number) for event in drawn])
-    within = f"from={days[0]}&to={days[1]}&tz={quote(tz)}"
+    send(servers, [encode(event, run, number) for event in drawn])
+    time_range = f"from={days[0]}&to={days[1]}&tz={quote(tz)}"
     paths = [path.format(id=quote(f"{run}/{item}", safe="")) for path in REPORTS for item in ITEMS]
     for path in (*paths, *REPORTS_OF_ALL):
-        whole = f"/{path}{'&' if '?' in path else '?'}{within}"
-        one, other = (request(stand.server, whole) for stand in both)
-        assert (one.status, other.status) == (200, 200), (one, other)
-        if one.headers["Content-Type"] != "application/json":
-            assert one.body == other.body
+        url_path = f"/{path}{'&' if '?' in path else '?'}{time_range}"
+        duckdb, elasticsearch = (fetch(target.server, url_path) for target in servers)
+        assert (duckdb.status, elasticsearch.status) == (200, 200), (duckdb, elasticsearch)
+        if duckdb.headers["Content-Type"] != "application/json":
+            assert duckdb.body == elasticsearch.body
         else:
-            check_alike(orjson.loads(one.body), orjson.loads(other.body))
+            check_agreement(orjson.loads(duckdb.body), orjson.loads(elasticsearch.body))
 
 
-def tell(stands: tuple[Stand, Stand], lines: list[bytes]) -> None:
-    for stand in stands:
+def send(targets: tuple[StoreServer, StoreServer], lines: list[bytes]) -> None:
+    for target in targets:
         if lines:
-            got = request(stand.server, "/tick", b"\n".join(lines), LINES)
-            assert orjson.loads(got.body) == {"accepted": len(lines), "rejected": []}
-    for stand in stands:
-        settle(stand.server)
+            response = fetch(target.server, "/tick", b"\n".join(lines), NDJSON_HEADERS)
+            assert orjson.loads(response.body) == {"accepted": len(lines), "rejected": []}
+    for target in targets:
+        wait_until_searchable(target.server)
 
 
-def stored(server: Server, run: str) -> list[Document]:
-    """Return the documents of an example, as they are stored."""
+def stored_documents(server: Server, run: str) -> list[Document]:
+    """Return the stored documents of an example."""
 
     async def read() -> list[Document]:
         store = ElasticsearchStore(
@@ -115,51 +115,51 @@ def stored(server: Server, run: str) -> list[Document]:
     return asyncio.run(read())
 
 
-def check(stand: Stand, asked: Request, documents: list[Document]) -> None:
-    """See that a question's answer is what is counted."""
-    headers = {} if asked.body is None else {"Content-Type": "application/json"}
-    got = request(stand.server, asked.path, asked.body, headers)
-    assert got.status == 200, got.body.decode()
-    answer, question = orjson.loads(got.body), asked.question
-    rows = count(question, documents)
-    end = None if question.limit is None else question.offset + question.limit
-    assert (answer["columns"], answer["total"]) == (columns_of(question), len(rows)), (asked.path, asked.body)
-    assert stand.estimates or answer["exact"] is True
-    if answer["exact"]:
-        assert answer["rows"] == rows[question.offset : end], (stand.store, asked.path, asked.body, documents)
+def check(target: StoreServer, request: Request, documents: list[Document]) -> None:
+    """Check that a query's result is that of the reference implementation."""
+    headers = {} if request.body is None else {"Content-Type": "application/json"}
+    response = fetch(target.server, request.path, request.body, headers)
+    assert response.status == 200, response.body.decode()
+    result, query = orjson.loads(response.body), request.query
+    rows = count(query, documents)
+    end = None if query.limit is None else query.offset + query.limit
+    assert (result["columns"], result["total"]) == (columns_of(query), len(rows)), (request.path, request.body)
+    assert target.may_estimate or result["exact"] is True
+    if result["exact"]:
+        assert result["rows"] == rows[query.offset : end], (target.store, request.path, request.body, documents)
         return
-    for found, right in zip(answer["rows"], rows[question.offset : end], strict=True):
-        check_row(answer["columns"], found, right, documents)
+    for actual, expected in zip(result["rows"], rows[query.offset : end], strict=True):
+        check_row(result["columns"], actual, expected, documents)
 
 
-def check_row(columns: list[str], found: Row, right: Row, documents: list[Document]) -> None:
-    """See that a row is right, where it may be estimated as far as an estimate may go."""
-    for column, one, other in zip(columns, found, right, strict=True):
+def check_row(columns: list[str], actual_row: Row, expected_row: Row, documents: list[Document]) -> None:
+    """Check a row; estimates may differ within their tolerance."""
+    for column, actual, expected in zip(columns, actual_row, expected_row, strict=True):
         kind, _, field = column.partition(":")
-        if not column.startswith((*DISTINCT, *PERCENT)) or one is None or other is None:
-            assert one == other, column
+        if not column.startswith((*DISTINCT, *PERCENT)) or actual is None or expected is None:
+            assert actual == expected, column
         elif column.endswith(":change"):
-            # The share of one estimate in another has no bound.
-            assert isinstance(one, float)
+            # The quotient of two estimates has no bound.
+            assert isinstance(actual, float)
         elif column.startswith(DISTINCT):
-            assert abs(one - other) <= ESTIMATED_SHARE * other, column
+            assert abs(actual - expected) <= ESTIMATE_TOLERANCE * expected, column
         else:
             possible = numbers_of(documents, field.partition(":")[0])
-            assert possible[0] <= one <= possible[-1], kind
+            assert possible[0] <= actual <= possible[-1], kind
 
 
-def check_alike(one: Any, other: Any) -> None:
-    """See that two reports are the same, but for what Elasticsearch may estimate."""
-    if isinstance(one, dict):
-        # Elasticsearch says where it had to estimate. Of few visitors, it knows how many there are.
-        assert [*one] == [name for name in other if name != "exact"]
-        for name in one:
-            check_alike(one[name], other[name])
-    elif isinstance(one, list):
-        assert len(one) == len(other)
-        for left, right in zip(one, other, strict=True):
-            check_alike(left, right)
-    elif isinstance(one, float) and isinstance(other, float):
-        assert one == pytest.approx(other, rel=ESTIMATED_SHARE)
+def check_agreement(duckdb: Any, elasticsearch: Any) -> None:
+    """Check that two reports are equal except for Elasticsearch's estimates."""
+    if isinstance(duckdb, dict):
+        # Elasticsearch reports whether it had to estimate. With few visitors, their number is exact.
+        assert [*duckdb] == [name for name in elasticsearch if name != "exact"]
+        for name in duckdb:
+            check_agreement(duckdb[name], elasticsearch[name])
+    elif isinstance(duckdb, list):
+        assert len(duckdb) == len(elasticsearch)
+        for left, right in zip(duckdb, elasticsearch, strict=True):
+            check_agreement(left, right)
+    elif isinstance(duckdb, float) and isinstance(elasticsearch, float):
+        assert duckdb == pytest.approx(elasticsearch, rel=ESTIMATE_TOLERANCE)
     else:
-        assert one == other
+        assert duckdb == elasticsearch

@@ -1,36 +1,36 @@
-"""Questions with answers that were counted by hand, over HTTP, on both stores: see the TOML files beside this one."""
+"""Run the scenarios of the TOML files in this folder over HTTP, on both stores; their results were counted by hand."""
 
 from datetime import UTC, datetime
 from typing import Final
 
 import pytest
 
-from tests.scenarios.asking import Stand, check
-from tests.scenarios.reading import ON_AN_EMPTY_STORE, Asked, read_scenarios
+from tests.scenarios.client import StoreServer, check
+from tests.scenarios.scenario_files import EMPTY_STORE_FILE, QueryRequest, read_scenarios
 
 SCENARIOS: Final = read_scenarios(datetime.now(UTC))
-FILLED: Final = [file for file in SCENARIOS if file != ON_AN_EMPTY_STORE]
+FILES: Final = [file for file in SCENARIOS if file != EMPTY_STORE_FILE]
 
 
-def asked_of(*files: str) -> list[Asked]:
-    return [asked for file in files for scenario in SCENARIOS[file] for asked in scenario.asked]
+def requests_in(*files: str) -> list[QueryRequest]:
+    return [request for file in files for scenario in SCENARIOS[file] for request in scenario.requests]
 
 
-@pytest.mark.parametrize("asked", asked_of(*FILLED), ids=lambda asked: asked.name)
-def test_the_answer_is_what_was_counted(filled: Stand, asked: Asked) -> None:
-    if filled.store in asked.unmet:
+@pytest.mark.parametrize("query", requests_in(*FILES), ids=lambda query: query.name)
+def test_responses_are_as_counted_by_hand(filled_server: StoreServer, query: QueryRequest) -> None:
+    if filled_server.store in query.known_failures:
         with pytest.raises(AssertionError):
-            check(filled, asked)
+            check(filled_server, query)
     else:
-        check(filled, asked)
+        check(filled_server, query)
 
 
-@pytest.mark.parametrize("asked", asked_of(ON_AN_EMPTY_STORE), ids=lambda asked: asked.name)
-def test_where_nothing_was_sent_there_is_nothing(empty: Stand, asked: Asked) -> None:
-    assert not SCENARIOS[ON_AN_EMPTY_STORE][0].sent
-    check(empty, asked)
+@pytest.mark.parametrize("query", requests_in(EMPTY_STORE_FILE), ids=lambda query: query.name)
+def test_an_empty_store_has_empty_results(empty_server: StoreServer, query: QueryRequest) -> None:
+    assert not SCENARIOS[EMPTY_STORE_FILE][0].ingest_requests
+    check(empty_server, query)
 
 
-def test_scenarios_have_titles_of_their_own() -> None:
-    names = [asked.name for asked in asked_of(*SCENARIOS)]
+def test_titles_of_scenarios_are_unique() -> None:
+    names = [query.name for query in requests_in(*SCENARIOS)]
     assert len(set(names)) == len(names)

@@ -371,7 +371,7 @@ class TestWorkers:
         while any(Path(f"/proc/{pid}").exists() for pid in pids):
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        with pytest.raises(ServerError, match="the server ended with -9"):
+        with pytest.raises(ServerError, match="the server exited with -9"):
             server.wait_until_ready()
 
 

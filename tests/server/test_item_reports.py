@@ -6,7 +6,7 @@ from typing import Any, Final
 import orjson
 import pytest
 
-from tests.installations import make_salts
+from tests.installations import create_salts
 from tests.servers import Server, delete_indices, refresh_indices, running_server, unique_name
 
 # The embedded store is tested with two workers only.
@@ -47,7 +47,7 @@ def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         return
     node, prefix = request.getfixturevalue("elasticsearch_url"), unique_name("reports")
     try:
-        make_salts(node, prefix)
+        create_salts(node, prefix)
         with running_server(data, store=node, index_prefix=prefix) as running:
             fill(running)
             refresh_indices(node, prefix)

@@ -91,9 +91,9 @@ class TestIndex(ElasticsearchFixtures):
             mappings={"properties": {"hash": {"type": "text"}, "record": {"type": "long"}}},
         )
         state = open_state()
-        with pytest.raises(StoreUnavailable, match="does not keep its state"):
+        with pytest.raises(StoreUnavailable, match="rejects a request for the state"):
             await state.add("key", "a", {"n": 1})
-        with pytest.raises(StoreUnavailable, match="does not keep its state"):
+        with pytest.raises(StoreUnavailable, match="rejects a request for the state"):
             await state.get_all("key")
         await state.close()
 

@@ -18,7 +18,7 @@ import pytest
 from metronome.event import idempotent_event_ids
 from metronome.scopes import Scope
 from metronome.web.gif import TRANSPARENT_GIF
-from tests.installations import create_key, make_salts, read_stored_documents
+from tests.installations import create_key, create_salts, read_stored_documents
 from tests.servers import REQUEST_TIMEOUT_SECONDS, Server, delete_indices, refresh_indices, running_server, unique_name
 
 # The embedded store is tested with two workers only.
@@ -158,7 +158,7 @@ def ask(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         return
     node, prefix = request.getfixturevalue("elasticsearch_url"), unique_name("micrometrics")
     try:
-        make_salts(node, prefix)
+        create_salts(node, prefix)
         with running_server(data, store=node, index_prefix=prefix) as running:
             client = Client(running)
             fill(client)

@@ -1,4 +1,4 @@
-"""Random questions, in both of the ways in which they can be asked."""
+"""Random queries, in query strings and JSON bodies."""
 
 from datetime import datetime, time, timedelta
 from typing import Final, NamedTuple
@@ -8,9 +8,9 @@ from zoneinfo import ZoneInfo
 import orjson
 from hypothesis import strategies as st
 
-from tests.scenarios.counting import Document, Question, columns_of, text_of
 from tests.scenarios.random_events import DAYS, RUN, moments
-from tests.scenarios.random_filters import filters_in_an_address, posted_filters
+from tests.scenarios.random_filters import posted_filters, query_string_filters
+from tests.scenarios.reference import Document, Query, columns_of, text_of
 
 ZONES: Final = ("UTC", "Europe/Zurich", "America/New_York", "Asia/Kolkata", "Pacific/Auckland")
 METRICS: Final = (
@@ -27,22 +27,22 @@ DISTINCT: Final = ("visitors", "sessions", "unique:")
 
 
 class Request(NamedTuple):
-    """A question, as it is sent and as it is counted.
+    """A request to ``/query``, and the same query for the reference implementation.
 
     Attributes:
-        path: what is asked for.
-        body: what is posted; None for a question in an address.
-        question: the same.
+        path: the path and query string.
+        body: of a POST request; None for a GET request.
+        query: what the request means.
 
     """
 
     path: str
     body: bytes | None
-    question: Question
+    query: Query
 
 
 class _Range(NamedTuple):
-    texts: dict[str, str]
+    parameters: dict[str, str]
     start: datetime | None
     end: datetime | None
 
@@ -50,29 +50,29 @@ class _Range(NamedTuple):
 @st.composite
 def _any_range(draw: st.DrawFn, tz: str) -> _Range:
     zone = ZoneInfo(tz)
-    texts: dict[str, str] = {}
+    parameters: dict[str, str] = {}
     edges: list[datetime | None] = []
-    for name, more in (("from", 0), ("to", 1)):
+    for name, extra_days in (("from", 0), ("to", 1)):
         kind = draw(st.sampled_from(["none", "none", "none", "day", "time"]))
         if kind == "none":
             edges.append(None)
         elif kind == "day":
             day = draw(st.sampled_from(DAYS))
-            texts[name] = day.isoformat()
-            edges.append(datetime.combine(day + timedelta(days=more), time(), zone))
+            parameters[name] = day.isoformat()
+            edges.append(datetime.combine(day + timedelta(days=extra_days), time(), zone))
         else:
             moment = draw(moments)
-            texts[name] = f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03}Z"
+            parameters[name] = f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03}Z"
             edges.append(moment)
-    return _Range(texts, *edges)
+    return _Range(parameters, *edges)
 
 
 @st.composite
 def _whole_days(draw: st.DrawFn, tz: str, compare: str) -> _Range:
-    # Before the second and the last there were events, too.
+    # There are events on the days before the second and the last day.
     first = draw(st.sampled_from((*DAYS, DAYS[1], DAYS[-1])))
     if compare == "year":
-        # Then the year before is that of the events.
+        # The year before is the year of the events.
         first = first.replace(year=first.year + 1)
     last = first + timedelta(days=draw(st.integers(0, 1)))
     start, end = (datetime.combine(day, time(), ZoneInfo(tz)) for day in (first, last + timedelta(days=1)))
@@ -81,7 +81,7 @@ def _whole_days(draw: st.DrawFn, tz: str, compare: str) -> _Range:
 
 @st.composite
 def requests(draw: st.DrawFn, run: str) -> Request:
-    """Draw a question about the events of an example."""
+    """Draw a query on the events of an example."""
     tz = draw(st.sampled_from(ZONES))
     compare = draw(st.sampled_from(["", "", "", "", "previous", "year"]))
     units = ("day",) if compare else UNITS
@@ -89,36 +89,44 @@ def requests(draw: st.DrawFn, run: str) -> Request:
     by = tuple(draw(st.lists(st.sampled_from(GROUPS + units * 2), min_size=width, max_size=width, unique=True)))
     fill = sum(name in UNITS for name in by) == 1 and draw(st.booleans())
     bounded = bool(compare) or fill
-    within = draw(_whole_days(tz, compare) if bounded else _any_range(tz))
+    time_range = draw(_whole_days(tz, compare) if bounded else _any_range(tz))
     metrics = tuple(draw(st.lists(st.sampled_from(METRICS), min_size=1, max_size=3, unique=True)))
     is_posted = draw(st.booleans())
-    filters = draw(posted_filters(run) if is_posted else filters_in_an_address(run))
+    filters = draw(posted_filters(run) if is_posted else query_string_filters(run))
     bots = draw(st.booleans())
-    named = {*by, *(one.partition(":")[2] for one in metrics), *(field for one in filters for field in one.fields)}
+    used_fields = {*by, *(metric.partition(":")[2] for metric in metrics)}.union(*(drawn.fields for drawn in filters))
 
     def where(document: Document) -> bool:
-        kept = bots or "bot" in named or text_of(document, "bot") is None
-        return kept and document.get(RUN) == run and all(one.holds(document) for one in filters)
+        includes_bots = bots or "bot" in used_fields
+        if text_of(document, "bot") is not None and not includes_bots:
+            return False
+        return document.get(RUN) == run and all(drawn.holds(document) for drawn in filters)
 
-    whole = Question(metrics, by, where, within.start, within.end, tz, fill=fill, compare=compare)
-    # Rows cannot be compared in an order that depends on an estimate.
-    sortable = [name for name in columns_of(whole) if not name.startswith((*PERCENT, *DISTINCT))]
+    unsorted = Query(metrics, by, where, time_range.start, time_range.end, tz, fill=fill, compare=compare)
+    # An order by estimates would be arbitrary.
+    sortable = [name for name in columns_of(unsorted) if not name.startswith((*PERCENT, *DISTINCT))]
     columns = draw(st.lists(st.sampled_from(sortable), max_size=2, unique=True)) if sortable else []
     order = tuple(f"{draw(st.sampled_from(['', '-']))}{column}" for column in columns)
     limit, offset = draw(st.none() | st.integers(1, 5)), draw(st.integers(0, 2))
-    question = Question(
-        metrics, by, where, within.start, within.end, tz, order, limit, offset, fill=fill, compare=compare
+    query = Query(
+        metrics, by, where, time_range.start, time_range.end, tz, order, limit, offset, fill=fill, compare=compare
     )
-    texts = {"tz": tz, "offset": str(offset), "bots": str(int(bots)), "fill": str(int(fill)), **within.texts}
-    texts |= {"compare": compare} if compare else {}
-    texts |= {"limit": "0" if limit is None else str(limit)}
+    parameters = {
+        "tz": tz,
+        "offset": str(offset),
+        "bots": str(int(bots)),
+        "fill": str(int(fill)),
+        **time_range.parameters,
+    }
+    parameters |= {"compare": compare} if compare else {}
+    parameters |= {"limit": "0" if limit is None else str(limit)}
     lists = {"metrics": list(metrics), "by": list(by), "order": list(order)}
     if is_posted:
-        body = {**{name: value for name, value in lists.items() if value}, **texts}
+        body = {**{name: value for name, value in lists.items() if value}, **parameters}
         return Request(
-            "/query", orjson.dumps({**body, "where": {"and": [{RUN: run}, *(one.body for one in filters)]}}), question
+            "/query", orjson.dumps({**body, "where": {"and": [{RUN: run}, *(drawn.body for drawn in filters)]}}), query
         )
     parts = [f"{name}={quote(','.join(value))}" for name, value in lists.items() if value]
-    parts += [f"{name}={quote(value)}" for name, value in texts.items()]
-    parts += [f"{RUN}={run}", *(str(one.address) for one in filters)]
-    return Request(f"/query?{'&'.join(parts)}", None, question)
+    parts += [f"{name}={quote(value)}" for name, value in parameters.items()]
+    parts += [f"{RUN}={run}", *(str(drawn.query_string) for drawn in filters)]
+    return Request(f"/query?{'&'.join(parts)}", None, query)

@@ -1,4 +1,4 @@
-"""A wire between a client and a server that can be cut and connected again: a real TCP proxy on the loopback."""
+"""A TCP proxy on the loopback interface that tests can disconnect and reconnect."""
 
 import asyncio
 import contextlib
@@ -9,11 +9,11 @@ from urllib.parse import urlsplit
 
 
 class TcpProxy:
-    """A wire to a server; nobody listens at its end until it is connected.
+    """A TCP proxy to a server; it does not listen until it is connected.
 
     Args:
-        target: the server's address, as ``http://127.0.0.1:9200``.
-        port: where the wire listens, once it is connected.
+        target: the server's URL, such as ``http://127.0.0.1:9200``.
+        port: the port to listen on while connected.
 
     """
 
@@ -28,25 +28,25 @@ class TcpProxy:
         self._writers: set[asyncio.StreamWriter] = set()
 
     def __enter__(self) -> Self:
-        """Return this wire, not connected yet."""
+        """Return the proxy, disconnected."""
         self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Cut it for good."""
+        """Disconnect, and end the thread."""
         self.disconnect()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
     def connect(self) -> None:
-        """Let everything through; idempotent."""
+        """Start listening and forwarding; idempotent."""
         asyncio.run_coroutine_threadsafe(self._connect(), self._loop).result()
 
     def disconnect(self) -> None:
-        """Drop every connection and take no more; idempotent."""
+        """Abort all connections and stop listening; idempotent."""
         asyncio.run_coroutine_threadsafe(self._disconnect(), self._loop).result()
 
     async def _connect(self) -> None:
@@ -59,18 +59,20 @@ class TcpProxy:
             self._server = None
         for writer in self._writers:
             writer.transport.abort()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        await asyncio.gather(*others, return_exceptions=True)
+        other_tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        await asyncio.gather(*other_tasks, return_exceptions=True)
 
-    async def _forward_connection(self, near: asyncio.StreamReader, near_back: asyncio.StreamWriter) -> None:
-        self._writers.add(near_back)
+    async def _forward_connection(
+        self, client_reader: asyncio.StreamReader, client_writer: asyncio.StreamWriter
+    ) -> None:
+        self._writers.add(client_writer)
         with contextlib.suppress(OSError):
-            far, far_back = await asyncio.open_connection(self._host, self._target_port)
-            self._writers.add(far_back)
-            await asyncio.gather(self._copy(near, far_back), self._copy(far, near_back))
-            self._writers.discard(far_back)
-        near_back.close()
-        self._writers.discard(near_back)
+            server_reader, server_writer = await asyncio.open_connection(self._host, self._target_port)
+            self._writers.add(server_writer)
+            await asyncio.gather(self._copy(client_reader, server_writer), self._copy(server_reader, client_writer))
+            self._writers.discard(server_writer)
+        client_writer.close()
+        self._writers.discard(client_writer)
 
     async def _copy(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
