@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Fixtures and settings of all tests."""
 
 import gc
 import os
@@ -17,7 +17,7 @@ pytest.register_assert_rewrite(
     "tests.browser.chromium",
 )
 
-from tests.browser.chromium import browser, visitor  # noqa: E402  # what it asserts is to be told in full
+from tests.browser.chromium import browser, visitor  # noqa: E402  # after registering it for assertion rewriting
 
 __all__ = ["browser", "elasticsearch_url", "s3", "s3_environment", "visitor"]
 

@@ -1,7 +1,7 @@
-"""A real Elasticsearch for tests and benchmarks, from wherever one can be had.
+"""Provide a real Elasticsearch node for tests and benchmarks.
 
-In this order: the node whose address ``METRONOME_TEST_ELASTICSEARCH`` holds; a container, where there
-is Docker; Elastic's own distribution from Maven, which is unpacked once into ``.cache`` of the checkout
+In this order: the node at the URL in ``METRONOME_TEST_ELASTICSEARCH``; a container, if Docker is
+available; Elastic's own distribution from Maven, which is unpacked once into ``.cache`` of the checkout
 and started on free ports with its data in a temporary folder.
 """
 
@@ -38,7 +38,7 @@ START_TIMEOUT_SECONDS: Final = 120
 STOP_TIMEOUT_SECONDS: Final = 20
 DOWNLOAD_TIMEOUT_SECONDS: Final = 600
 UNPRIVILEGED_UID: Final = 65534
-"""Elasticsearch refuses to run as root: this user's number does for a node that owns one folder."""
+"""User ID to run the node as if tests run as root, which Elasticsearch refuses."""
 
 CONFIGURATION: Final = """\
 cluster.name: metronome-tests
@@ -58,12 +58,12 @@ JAVA_OPTIONS: Final = "-XX:TieredStopAtLevel=1 -XX:-UseG1GC -XX:+UseSerialGC"
 
 
 class NodeUnavailableError(Exception):
-    """There is no Elasticsearch to be had on this machine; the message says what was tried."""
+    """No Elasticsearch node can be started; the message has the reason."""
 
 
 @pytest.fixture(scope="session")
 def elasticsearch_url(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The URL of the node that all tests of this run share; without one they are skipped."""
+    """Return the URL of the node that all tests of this run share; skip the tests if there is none."""
     found = shared_server(__name__, tmp_path_factory)
     if "error" in found:
         message = f"no Elasticsearch: {found['error']}"
@@ -75,16 +75,16 @@ def elasticsearch_url(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @contextmanager
 def elasticsearch_node(memory: str = "512m") -> Iterator[str]:
-    """Provide a node while the context lasts, and end it after, if it was started here.
+    """Provide a node during the block, and stop it afterwards if it was started here.
 
     Args:
-        memory: the heap of a node that is started here, as Java writes it.
+        memory: heap size of a node that is started here, in Java's notation.
 
     Returns:
-        The node's address.
+        The node's URL.
 
     Raises:
-        NodeUnavailableError: there is none to be had.
+        NodeUnavailableError: no node can be started.
 
     """
     given = os.environ.get(URL_VARIABLE)
@@ -104,7 +104,7 @@ def _start_container(stack: ExitStack, memory: str) -> str | None:
     except ImportError:
         return None
     with warnings.catch_warnings():
-        # Where there is no Docker, its client leaves a socket open for the garbage collector to complain of.
+        # Without Docker, its client leaves a socket open, which causes a warning at garbage collection.
         warnings.simplefilter("ignore", ResourceWarning)
         try:
             container: Any = ElasticSearchContainer(IMAGE, mem_limit="2g")
@@ -161,7 +161,7 @@ def _unpacked_node(memory: str) -> Iterator[str]:
 
 
 def _stop_node(node: "subprocess.Popen[bytes]") -> None:
-    # The launcher leads a session of its own, in which the server is its child: both end by its number.
+    # The launcher leads its own process group, which includes the server.
     try:
         os.killpg(node.pid, signal.SIGTERM)
         node.wait(STOP_TIMEOUT_SECONDS)
@@ -201,7 +201,7 @@ def _unpacked_distribution(folder: Path) -> Path:
     if not cached.exists():
         archive = _download_distribution()
         CACHE.mkdir(exist_ok=True)
-        # Unpacked aside and renamed whole, so that two runs at once cannot see each other's half.
+        # Unpack to a temporary folder and rename, so that concurrent runs see a complete distribution.
         with tempfile.TemporaryDirectory(dir=CACHE) as aside:
             _unpack(archive, Path(aside))
             try:

@@ -1,4 +1,4 @@
-"""A real S3 API on the loopback, as a process of its own: moto's server, which keeps buckets in memory."""
+"""Run moto's S3 server, which stores buckets in memory, as a process on the loopback interface."""
 
 import contextlib
 import os
@@ -23,11 +23,11 @@ KEY, SECRET = "key", "secret"
 
 @dataclass(frozen=True, slots=True)
 class S3Server:
-    """A server that runs.
+    """A running server.
 
     Attributes:
-        url: its address.
-        pid: the number of its process.
+        url: its URL.
+        pid: its process ID.
 
     """
 
@@ -36,7 +36,7 @@ class S3Server:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What those who use it have in their environment."""
+        """Environment variables for its clients."""
         return {
             "AWS_ENDPOINT_URL": self.url,
             "AWS_REGION": "us-east-1",
@@ -45,19 +45,19 @@ class S3Server:
         }
 
     def create_unique_bucket(self) -> str:
-        """Make a bucket, and return its name."""
+        """Create a bucket with a unique name, and return the name."""
         name = unique_name("bucket")
         self.create_bucket(name)
         return name
 
     def create_bucket(self, name: str) -> None:
-        """Make a bucket of that name."""
+        """Create a bucket."""
         request = urllib.request.Request(f"{self.url}/{name}", b"", method="PUT")  # noqa: S310  # our own server
         urllib.request.urlopen(request, timeout=10).close()  # noqa: S310  # likewise
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Let it answer nothing within the block, while it runs."""
+        """Suspend the process during the block."""
         os.kill(self.pid, signal.SIGSTOP)
         try:
             yield
@@ -67,7 +67,7 @@ class S3Server:
 
 @contextlib.contextmanager
 def running_s3_server(port: int | None = None) -> Iterator[S3Server]:
-    """Have a server run while the context lasts."""
+    """Run a server during the block."""
     port = port or free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
@@ -96,20 +96,20 @@ def _is_reachable(url: str) -> bool:
 
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> S3Server:
-    """The server that all tests of this run share: what stops or pauses one starts its own."""
+    """Return the server that all tests of this run share; tests that stop or pause a server start their own."""
     return S3Server(**shared_server(__name__, tmp_path_factory))
 
 
 @pytest.fixture
 def s3_environment(s3: S3Server) -> Iterator[None]:
-    """Have this process, and those that it starts, use that server."""
+    """Make this process and its children use the shared server."""
     with environment_variables(s3.environment):
         yield
 
 
 @contextlib.contextmanager
 def environment_variables(variables: Mapping[str, str]) -> Iterator[None]:
-    """Have variables in the environment of this process, and of those that it starts, within the block."""
+    """Set environment variables during the block."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:

@@ -269,6 +269,7 @@ class WriteTests(StoreContract):
             stored=1, duplicates=100
         )
 
+    @pytest.mark.slow  # it writes thousands of events
     async def test_keeps_the_first_of_distant_duplicates_in_a_large_batch(self, store: Store) -> None:
         documents = [event_document(event_id=f"e{number}", note="x" * 1_000) for number in range(10_000)]
         batch = [
@@ -500,6 +501,7 @@ class QueryTests(StoreContract):
         results = await filled_store.query(*queries)
         assert [result.rows[0] for result in results] == [(1,), (3,), ("ad", "error", 1), (0,), (2,)]
 
+    @pytest.mark.slow  # it writes thousands of events
     async def test_returns_every_one_of_many_groups(self, store: Store) -> None:
         number = 12_000
         documents = [
@@ -971,6 +973,7 @@ class ReplacementTests(StoreContract):
         await store.refresh()
         assert await query_rows(store, Query(group_by=("os",))) == [("Linux", 1)]
 
+    @pytest.mark.slow  # it writes thousands of events
     async def test_replaces_many_documents_and_keeps_the_first_duplicate(self, store: Store) -> None:
         days = [f"2015-01-2{at % 3}T09:00:00Z" for at in range(6_000)]
         await write_new_documents(store, *[event_document(at, event_id=f"e{number}") for number, at in enumerate(days)])

@@ -129,6 +129,7 @@ class SequenceTests(StoreContract):
             ("short", ["a"]),
         ]
 
+    @pytest.mark.slow  # it writes thousands of events
     async def test_sequences_are_a_consistent_snapshot(self, store: Store) -> None:
         await write_new_documents(
             store, *[event_document(session=f"s{at % 100:03}", id="before") for at in range(30_000)]
@@ -158,6 +159,7 @@ class SequenceTests(StoreContract):
         ((_, events),) = await read_sequences(store, SequenceQuery("visitor", ("id",)))
         assert len(events) == number
 
+    @pytest.mark.slow  # it writes thousands of events
     async def test_filters_by_many_keys_at_once(self, store: Store) -> None:
         await write_new_documents(store, *[event_document(session=f"s{at}", id="a") for at in range(6_000)])
         keys = await store.newest_values("session", 5_000)

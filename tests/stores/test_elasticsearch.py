@@ -120,7 +120,7 @@ class TestTimeZones(InSharedIndices, TimeZoneTests):
 
 
 @needs_node
-class TestSequences(InSharedIndices, SequenceTests):
+class TestSequences(OnElasticsearch, SequenceTests):
     pass
 
 
