@@ -26,6 +26,9 @@ _MESSAGE_MODE_LENGTH: Final = 3
 _MESSAGE_LENGTHS: Final = range(2, 5)
 _MAX_OPTIONS: Final = 64
 _UNCOMPRESSED: Final = frozenset({"", "text"})
+_READ_BYTES: Final = 64 * 1024
+_UNPACKER_MAX_BYTES: Final = 1024 * 1024
+"""An unpacker is replaced after this many bytes: its buffer never shrinks below the largest frame."""
 
 
 class ForwardFrameReader:
@@ -38,8 +41,7 @@ class ForwardFrameReader:
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
-        # Not limited by the unpacker: one read may hold the end of a frame and the start of the next.
-        self._unpacker = Unpacker(max_buffer_size=0)
+        self._unpacker = _new_stream_unpacker()
         self._buffer = bytearray()
         self._consumed_bytes = 0
 
@@ -78,6 +80,9 @@ class ForwardFrameReader:
             del self._buffer[:begin]
             self._consumed_bytes += begin
         self._check_size(len(self._buffer))
+        if not self._buffer and self._consumed_bytes > _UNPACKER_MAX_BYTES:
+            self._unpacker = _new_stream_unpacker()
+            self._consumed_bytes = 0
 
     def _check_size(self, size: int) -> None:
         if size > self.max_bytes:
@@ -173,6 +178,11 @@ def merge_messages(messages: Iterable[ForwardMessage]) -> Iterator[ForwardMessag
             yield from group
         else:
             yield ForwardMessage(tag, b"".join([message.entries for message in group]))
+
+
+def _new_stream_unpacker() -> Unpacker:
+    # Not limited by the unpacker: one read may hold the end of a frame and the start of the next.
+    return Unpacker(read_size=_READ_BYTES, max_buffer_size=0)
 
 
 def _new_unpacker(data: bytes) -> Unpacker:

@@ -144,6 +144,20 @@ def test_reads_a_large_frame_from_small_pieces() -> None:
     assert read_frames(pieces) == ([frame], None)
 
 
+def test_keeps_no_memory_of_a_large_frame_once_it_is_complete() -> None:
+    readers = [ForwardFrameReader(16 * MIB) for _ in range(8)]
+    frame = packb(["t", bytes(8 * MIB)])
+    tracemalloc.start()
+    try:
+        for reader in readers:
+            sizes = [len(complete) for piece in (frame[:MIB], frame[MIB:]) for complete in reader.feed(piece)]
+            assert sizes == [len(frame)]
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 4 * MIB
+
+
 @given(st.lists(st.binary(max_size=40), max_size=6))
 def test_any_bytes_are_read_or_rejected(pieces: list[bytes]) -> None:
     frames, _ = read_frames(pieces)
