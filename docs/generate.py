@@ -26,7 +26,7 @@ An invalid value stops the start, with a message that names the setting:
 
 ```console
 $ METRONOME_PORT=http metronome serve
-metronome serve: invalid METRONOME_PORT 'http': Input should be a valid integer, unable to parse string as an integer
+metronome serve: invalid METRONOME_PORT 'http': expected an integer
 ```
 
 An empty variable counts as unset.

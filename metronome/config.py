@@ -26,6 +26,17 @@ _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _MAX_AGE_SECONDS = 36_500 * _UNIT_SECONDS["d"]
 _SECRET_SETTINGS = frozenset({"store", "store_api_key", "forward_shared_key", "forward_users", "microticks_key"})
 """Settings that may contain a password, and so are never printed."""
+_SIZE: Final = "expected a size in bytes, such as 512MiB"
+_EXPECTATIONS: Final = {
+    "int_parsing": "expected an integer",
+    "float_parsing": "expected a number",
+    "byte_size": _SIZE,
+    "byte_size_unit": _SIZE,
+    "greater_than": "expected more than {gt:g}",
+    "greater_than_equal": "expected at least {ge:g}",
+    "less_than_equal": "expected at most {le:g}",
+}
+"""Messages that replace Pydantic's, by the type of its error."""
 _NONE = "none"
 _OTHER_VARIABLES = frozenset(
     {"KEY", "URL", "LOGS", "CLIENTS", "KIBANA", "KIBANA_KEY", "KIBANA_USER", "KIBANA_PASSWORD", "KIBANA_CA"}
@@ -128,6 +139,7 @@ _IndexPrefix = Annotated[
         "lower-case letters, digits, _ and -, beginning with a letter or digit, and not state, which is reserved",
     ),
 ]
+_MemoryLimit = Annotated[str, _matching(r"\d+(\.\d+)?\s*[KMGT]i?B", "a size such as 1GB or 512MiB")]
 _Countries = Annotated[
     str, _matching(r"built-in|off|.*\.mmdb", "built-in, off, or the path of a MaxMind file, which ends in .mmdb")
 ]
@@ -172,9 +184,7 @@ class Settings(BaseSettings):
         timedelta(minutes=15),
         description="Write collected events to the archive at the latest when the oldest is this old.",
     )
-    duckdb_memory: str = Field(
-        "1GB", pattern=r"^\d+(\.\d+)?\s*([KMGT]i?B)$", description="Memory limit of the embedded store."
-    )
+    duckdb_memory: _MemoryLimit = Field("1GB", description="Memory limit of the embedded store.")
     public: Annotated[tuple[Scope, ...], NoDecode, BeforeValidator(_parse_public_scopes)] = Field(
         (Scope.TICK, Scope.TOCK),
         description="Scopes that need no key, of `tick`, `import`, `tock`, `query` and `admin`; `none` for none. On "
@@ -311,7 +321,9 @@ def read_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
     except ValidationError as error:
         problem = error.errors()[0]
         name = str(problem["loc"][0]) if problem["loc"] else "?"
-        reason = problem["msg"].removeprefix("Value error, ")
+        reason = problem["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+        if problem["type"] in _EXPECTATIONS:
+            reason = _EXPECTATIONS[problem["type"]].format(**problem.get("ctx", {}))
         value = "" if name in _SECRET_SETTINGS else f" {problem['input']!r}"
         raise ConfigurationError(f"invalid {ENV_PREFIX}{name.upper()}{value}: {reason}") from None
 

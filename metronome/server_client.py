@@ -5,6 +5,9 @@ aiohttp is imported when a request is made, because it takes longer to import th
 
 import asyncio
 import contextlib
+import os
+import socket
+import ssl
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
@@ -180,7 +183,7 @@ class ServerClient:
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, ValueError):
             raise ConfigurationError(f"invalid --url {self.url}: expected http://host:port") from None
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise ServerUnavailable(f"{self.url} does not respond: {str(error) or type(error).__name__}") from None
+            raise ServerUnavailable(f"{self.url} does not respond: {_connection_failure(error)}") from None
         status = response.status
         if status == HTTPStatus.OK:
             return text
@@ -357,6 +360,15 @@ def validate_key(key: str) -> str:
     if not (key.isascii() and key.isprintable()):
         raise ConfigurationError("invalid --key: expected printable ASCII characters")
     return key
+
+
+def _connection_failure(error: Exception) -> str:
+    """Return why a request failed, without aiohttp's details of the connection where the system has a message."""
+    cause = getattr(error, "os_error", error)
+    # The numbers of resolver and TLS errors are not those of the system.
+    if isinstance(cause, OSError) and cause.errno and not isinstance(cause, socket.gaierror | ssl.SSLError):
+        return os.strerror(cause.errno).lower()
+    return str(getattr(cause, "strerror", None) or error) or type(error).__name__
 
 
 def _problem_detail(body: bytes, reason: str | None) -> str:

@@ -42,13 +42,15 @@ def keys() -> None:
 
 @keys_app.command("create")
 def create_key(
-    name: Annotated[str, typer.Argument(help="Name of the key in lists and logs; cannot be used again.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name of the key in lists and logs; cannot be used again.")
+    ],
     *,
     scope: Annotated[
         list[Scope] | None,
         typer.Option(
-            help="What the key allows; repeatable. The default is only to send events, which is safe to publish in a "
-            "web page.",
+            help="What the key allows; repeatable. The default allows only sending events, so it is safe to publish "
+            "in a web page.",
             show_default="tick",
         ),
     ] = None,
@@ -109,7 +111,7 @@ def list_keys(
 
 @keys_app.command("revoke")
 def revoke_key(
-    name: Annotated[str, typer.Argument(help="Name of the key.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the key.")],
     *,
     data: DataOption = None,
     store: StoreOption = None,

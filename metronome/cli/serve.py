@@ -25,7 +25,8 @@ def serve_command(**options: Any) -> None:
             run_process(lambda stop: serve(settings, stop))
         except OSError as error:
             raise ConfigurationError(
-                f"{error}; check that METRONOME_DATA is writable, and that METRONOME_PORT and other ports are free"
+                f"{error}; check that METRONOME_DATA is writable, that METRONOME_HOST is an address of this machine, "
+                "and that METRONOME_PORT and other ports are free"
             ) from None
 
 
@@ -33,6 +34,8 @@ def _build_option(name: str) -> inspect.Parameter:
     field = Settings.model_fields[name]
     default = format_default(field.default)
     help_text = f"{field.description} [{ENV_PREFIX}{name.upper()}; default: {default or 'none'}]"
+    # Typer reads the text as Rich markup, in which `[user:password@]` would be a tag.
+    help_text = help_text.replace("[", r"\[").replace("`", "")
     option = typer.Option(f"--{name.replace('_', '-')}", help=help_text, show_default=False)
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option]
