@@ -1,4 +1,7 @@
-"""Retry what may succeed later, with exponential backoff and jitter: the only retry loop, on tenacity."""
+"""Retry operations that may succeed later, with exponential backoff and jitter.
+
+This is the only retry loop, except that of `metronome.middleware`, which has no dependencies.
+"""
 
 import asyncio
 import random
