@@ -23,7 +23,7 @@ _GPC: Final = "Sec-GPC"
 _DNT: Final = "DNT"
 """Do Not Track, the predecessor of Global Privacy Control."""
 _SLICE_MAX_SECONDS = 0.02
-"""How long events are converted before other work gets its turn."""
+"""How long events are converted before the event loop runs other tasks."""
 _DEADLINE_CHECK_EVENTS = 16
 """The deadline is checked after this many events: a hostile event can take a hundred times longer than usual."""
 _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
@@ -79,7 +79,7 @@ class Intake:
 
         Args:
             protocol: parses the request and builds the reply.
-            request: its ``event_ids``, where it has any, name the events that have no ``event_id`` of their own.
+            request: has the body, and ``event_ids`` for events without an ``event_id`` of their own.
 
         Raises:
             SpoolFull: no event was stored.
@@ -121,8 +121,8 @@ class Intake:
             headers: of the HTTP request, which may ask not to be tracked.
 
         Returns:
-            What became of the events, once the accepted ones are on disk. Counting the rejected ones is up to the
-            caller.
+            The number of accepted events and the errors of the others, once the accepted ones are on disk. The caller
+            counts the errors in the telemetry.
 
         Raises:
             SpoolFull: no event was stored.
@@ -187,7 +187,8 @@ class Intake:
                 line = build_document(_without_visitor(event) if opts_out else event, context, event_id)
                 if len(line) > limit:
                     raise PayloadTooLarge(
-                        f"the event is over event_max_bytes ({limit}): send less, or raise that setting"
+                        f"the event has {len(line)} bytes and is over event_max_bytes ({limit}): send a smaller event, "
+                        "or raise METRONOME_EVENT_MAX_BYTES"
                     )
                 lines.append(line)
             except (Malformed, PayloadTooLarge) as error:

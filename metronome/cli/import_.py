@@ -37,8 +37,8 @@ def import_command(  # noqa: PLR0913  # one argument for each option
         typer.Option(
             metavar="REGEX",
             envvar=PATTERN_SETTING,
-            help="Regular expression that finds the item in a path, in the group id, and the format of a download, "
-            "in the group format. Without it, each path is an item.",
+            help="Regular expression that is searched in each path: the group id is the item, and the group format "
+            "the format of a download. Without it, each path is an item.",
         ),
     ] = None,
     own_host: Annotated[
@@ -46,7 +46,7 @@ def import_command(  # noqa: PLR0913  # one argument for each option
         typer.Option(
             metavar="HOST",
             envvar="METRONOME_OWN_HOSTS",
-            help="Host of your own sites, whose referers are not counted; repeatable, or separated by commas.",
+            help="Host of your own sites, which are not counted as referrers; repeatable, or separated by commas.",
         ),
     ] = None,
     log_format: Annotated[
@@ -134,7 +134,7 @@ def _import_files(
     sender: BatchSender[LogBatch] | None,
     progress: Progress,
 ) -> list[str]:
-    """Import files, and return a sentence for each that could not be read completely."""
+    """Import files, and return an error message for each that could not be read completely."""
     failures = []
     for path in paths:
         with LogFile(path) as file:

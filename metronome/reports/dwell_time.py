@@ -1,4 +1,4 @@
-"""Times: how long people stay at an item, and how long its pages take to load.
+"""Times: how long visitors stay on an item, and how long its pages take to load.
 
 A stay starts with a view of an item. It lasts as long as the session's events are about this item: heartbeats,
 downloads, timings, or further views, so that a reload does not start another stay. It ends
@@ -12,7 +12,7 @@ So the last page of a session counts only if the page sends heartbeats.
 
 This is the usual definition of web analytics: time on a page is the time to the next action, and a visit ends after 30
 minutes without one (Matomo's ``visit_standard_length``). Without its heartbeat timer, Matomo counts the last page of a
-visit as 0 seconds (its FAQ 21824); that would mix unknown stays with short ones.
+visit as 0 seconds (Matomo's FAQ 21824). Metronome does not, so that unknown lengths do not lower the percentiles.
 """
 
 from collections.abc import Iterable, Iterator
@@ -76,7 +76,7 @@ def dwell_times(events: Iterable[SequenceEvent]) -> Iterator[DwellTime]:
 
 
 def percentiles(numbers: list[int]) -> dict[str, float | None]:
-    """Return ``p50``, ``p75`` and ``p95``, interpolated linearly between the two nearest numbers; None of no numbers.
+    """Return ``p50``, ``p75`` and ``p95``, interpolated linearly between the two nearest numbers; None without numbers.
 
     The result is that of DuckDB's ``quantile_cont``: definition 7 of Hyndman and Fan, "Sample Quantiles in Statistical
     Packages", The American Statistician 50 (1996).
@@ -96,7 +96,8 @@ async def time_report(store: Store, item: str | None, parameters: ReportParamete
     Args:
         store: runs the queries.
         item: the item ID, or None for all items.
-        parameters: the range, the time zone of days, and for how many days at most, the newest, to report each timing.
+        parameters: the time range, the time zone of days, and as ``limit`` how many of the newest days to report for
+            each timing.
 
     Returns:
         ``on_item``: the ``count`` of stays of known length, and the percentiles of their lengths in milliseconds,

@@ -26,13 +26,13 @@ _FULL_RATIO: Final = 0.95
 _PING_SECONDS: Final = 6.0
 """Longer than the timeout of any store's own ping."""
 _GAUGES: Final = (
-    ("metronome_spool_events", "Events on disk that the store or the archive has not taken."),
-    ("metronome_spool_bytes", "How large they are."),
-    ("metronome_spool_oldest_seconds", "How long the oldest has been there."),
-    ("metronome_unshipped_events", "Events that the store has not taken."),
-    ("metronome_unshipped_oldest_seconds", "How long the oldest of these has waited."),
-    ("metronome_unarchived_events", "Events that the archive has not taken; 0 without an archive."),
-    ("metronome_unarchived_oldest_seconds", "How long the oldest of these has waited."),
+    ("metronome_spool_events", "Events on disk that the store or the archive does not have yet."),
+    ("metronome_spool_bytes", "Size of the spools in bytes."),
+    ("metronome_spool_oldest_seconds", "Age of the oldest event in the spools, in seconds."),
+    ("metronome_unshipped_events", "Events that the store does not have yet."),
+    ("metronome_unshipped_oldest_seconds", "Age of the oldest event that the store does not have yet, in seconds."),
+    ("metronome_unarchived_events", "Events that the archive does not have yet; 0 without an archive."),
+    ("metronome_unarchived_oldest_seconds", "Age of the oldest event that the archive does not have yet, in seconds."),
 )
 
 
@@ -64,12 +64,12 @@ class HealthRoutes:
     """The routes below ``/health``, and ``/metrics``.
 
     Args:
-        store: is pinged.
-        shippers: know the spools, and how much of them the store does not have yet.
+        store: its health is checked with a ping.
+        shippers: measure the spools, and how much of them the store does not have yet.
         spool_max_bytes: maximum size of all spools.
         context: authorizes requests for metrics.
         registries: returns the registries of all processes.
-        archivers: know how much the archive does not have yet, and its last failure; none without an archive.
+        archivers: measure how much the archive does not have yet, and have its last failure; empty without an archive.
 
     """
 

@@ -30,7 +30,7 @@ SPECIAL_PARAMETERS: Final = frozenset(
 IGNORED_PARAMETERS: Final = frozenset(
     {"rec", "r", "rand", "apiv", "token_auth", "send_image", "queuedtracking", "dp", "debug", "tracker_install_check"}
 )
-"""Parameters of the request, not of the event. One of them is a secret."""
+"""Parameters of the request, not of the event. ``token_auth`` is a secret, and must not be stored."""
 UNKNOWN_PARAMETER_PREFIX: Final = "matomo_"
 RESERVED_FIELDS: Final = frozenset(
     {
@@ -42,7 +42,7 @@ RESERVED_FIELDS: Final = frozenset(
         *("clientip", "clienthost", "referer_url", "method", REPEATED_FIELDS),
     }
 )
-"""Fields with a meaning: an unknown parameter of such a name gets `UNKNOWN_PARAMETER_PREFIX`."""
+"""Fields with a meaning: an unknown parameter with such a name is stored with `UNKNOWN_PARAMETER_PREFIX`."""
 
 _UNTRUSTED_MAX_AGE: Final = timedelta(days=1)
 _OK_STATUS: Final = 200
@@ -65,8 +65,8 @@ def build_event_fields(parameters: MatomoParameters, request: Request, page_url:
 
     Args:
         parameters: of one tracked action.
-        request: that they came in.
-        page_url: the page that sent the request, where that is what is tracked; or empty.
+        request: the request with the parameters.
+        page_url: used if the parameters have neither a URL nor a referrer; empty for none.
 
     Raises:
         Malformed: ``idsite`` or ``rec=1`` is missing, or the time is invalid or not allowed.
@@ -128,7 +128,7 @@ def _set_client_fields(fields: dict[str, Any], parameters: MatomoParameters, req
 
 
 def _parse_time(parameters: MatomoParameters, request: Request) -> str | None:
-    """Return the stamp of ``cdt``, less the seconds of ``cdo``; None if the request has neither."""
+    """Return ``cdt``, or the time of arrival without it, less ``cdo`` seconds; None if the request has neither."""
     timestamp = None
     if "cdt" in parameters:
         try:
@@ -155,7 +155,7 @@ def _subtract_offset(timestamp: str, offset: object) -> str | None:
     try:
         return format_timestamp(datetime.fromisoformat(timestamp) - timedelta(seconds=int(match[1])))
     except OverflowError:
-        raise Malformed("cdo leads to a time before the year 1: send fewer seconds") from None
+        raise Malformed(f"invalid cdo {match[1]}: the time would be before the year 1") from None
 
 
 def _set_event_and_item(fields: dict[str, Any], parameters: MatomoParameters, item_pattern: ItemPattern) -> None:
