@@ -5,6 +5,7 @@ aiohttp is imported when a request is made, because it takes longer to import th
 
 import asyncio
 import contextlib
+import math
 import os
 import socket
 import ssl
@@ -15,6 +16,7 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from http import HTTPStatus
 from threading import Thread
+from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Protocol, Self, TypeVar
 from urllib.parse import quote
@@ -47,6 +49,7 @@ _REQUEST_TIMEOUT_SECONDS: Final = 120.0
 _UPLOAD_TIMEOUT_SECONDS: Final = 60.0
 _UPLOAD_HEADERS: Final = {"Content-Type": "application/x-ndjson", "Content-Encoding": "zstd"}
 _MAX_IN_FLIGHT: Final = 2
+_NOTIFY_INTERVAL_SECONDS: Final = 60.0
 _ZSTD_LEVEL: Final = 1
 _BACKOFF: Final = Backoff(0.25, 8.0)
 _WRONG_URL_STATUSES: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED})
@@ -234,6 +237,19 @@ class SendResult(NamedTuple, Generic[B]):
     accepted: int
     rejected: list[tuple[str, str]]
     already_stored: int = 0
+
+
+def rate_limited(notify: Callable[[str], None]) -> Callable[[str], None]:
+    """Return a function that passes on at most one message a minute."""
+    notified_at = -math.inf
+
+    def notify_if_due(message: str) -> None:
+        nonlocal notified_at
+        if monotonic() - notified_at >= _NOTIFY_INTERVAL_SECONDS:
+            notified_at = monotonic()
+            notify(message)
+
+    return notify_if_due
 
 
 class BatchSender(Generic[B]):

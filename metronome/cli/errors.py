@@ -15,6 +15,7 @@ import typer
 
 from metronome.cli.output import print_note
 from metronome.errors import ConfigurationError, Malformed, MetronomeError, OperatorError, RequestError
+from metronome.server_client import rate_limited
 
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
@@ -42,6 +43,11 @@ def reporting_errors(command: str, resume_hint: Callable[[], str] = lambda: "") 
             advice = resume_hint() or advice
         print_error(command, "; ".join(filter(None, [str(error), advice])))
         raise typer.Exit(EXIT_USAGE if isinstance(error, (OperatorError, Malformed)) else EXIT_FAILED) from None
+
+
+def retry_notifier(command: str) -> Callable[[str], None]:
+    """Return a function that reports the reason of a retry, so that a command that waits does not seem to hang."""
+    return rate_limited(lambda reason: print_error(command, f"{reason}; retrying"))
 
 
 def print_error(command: str, message: str) -> None:

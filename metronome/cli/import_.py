@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
-from metronome.cli.errors import EXIT_FAILED, print_error, reporting_errors
+from metronome.cli.errors import EXIT_FAILED, print_error, reporting_errors, retry_notifier
 from metronome.cli.options import DEFAULT_SERVER_URL, KeyOption, RetryTimeoutOption, UrlOption
 from metronome.cli.output import Progress, print_lines, show_progress
 from metronome.enrich.referrers import normalize_own_hosts
@@ -109,7 +109,11 @@ def import_command(  # noqa: PLR0913  # one argument for each option
                 exit_code = follow_logs(follow_config, summary)
         else:
             total = total_size(files)
-            sender = None if dry_run else BatchSender(client, _counting_results(summary), retry_timeout)
+            sender = (
+                None
+                if dry_run
+                else BatchSender(client, _counting_results(summary), retry_timeout, retry_notifier("import"))
+            )
             with sender or nullcontext(), show_progress() as progress:
                 progress.start(total)
                 failures = _import_files(files, config, summary, sender, progress)

@@ -11,7 +11,7 @@ import typer
 from metronome.archive.inventory import ArchiveObject, list_objects, read_objects
 from metronome.archive.objects import open_archive
 from metronome.archive.replay import ReplayBatch, ReplayBatcher, ReplayCheckpoint, default_checkpoint_file
-from metronome.cli.errors import EXIT_FAILED, print_error, reporting_errors
+from metronome.cli.errors import EXIT_FAILED, print_error, reporting_errors, retry_notifier
 from metronome.cli.options import (
     DEFAULT_SERVER_URL,
     ArchiveArgument,
@@ -131,7 +131,7 @@ def replay_command(  # noqa: PLR0913  # one argument for each option
                     sent_objects.mark_sent(archive_object)
                     progress.advance(archive_object.size, lambda: f"{progress.rate(summary.sent):,.0f} documents/s")
 
-            with BatchSender(client, on_result, retry_timeout, path=DOCUMENTS_PATH) as sender:
+            with BatchSender(client, on_result, retry_timeout, retry_notifier("replay"), DOCUMENTS_PATH) as sender:
                 _send_objects(read_objects(loop_thread, opened_archive, objects), sender, summary.damaged)
             if not summary.damaged:
                 sent_objects.delete()

@@ -83,22 +83,22 @@ def _no_country(_: str) -> None:
 
 def _open_maxmind(path: Path) -> Callable[[str], str | None]:
     if not path.is_file():
-        raise ConfigurationError(f"countries: {path} is not a file; name a file, or use built-in or off")
+        raise ConfigurationError(f"METRONOME_COUNTRIES: {path} is not a file; name a file, or use built-in or off")
     try:
         # The reader in C overwrites memory if a file is damaged, and a memory-mapped file ends the process as soon as
         # it is overwritten.
         reader = maxminddb.open_database(path, maxminddb.MODE_MEMORY)
         has_countries = any(_country_code_of(record) for _, record in islice(reader, _PROBE_RECORDS))
     except OSError as error:
-        raise ConfigurationError(f"countries: {path} cannot be read ({error.strerror or error})") from error
+        raise ConfigurationError(f"METRONOME_COUNTRIES: {path} cannot be read ({error.strerror or error})") from error
     except _READER_ERRORS as error:
         raise ConfigurationError(
-            f"countries: {path} is not a MaxMind DB file, or is damaged: download it again"
+            f"METRONOME_COUNTRIES: {path} is not a MaxMind DB file, or is damaged: download it again"
         ) from error
     if not has_countries:
         kind = reader.metadata().database_type
         raise ConfigurationError(
-            f"countries: {path} is of the type {kind}, without countries: use a file of the type Country or City"
+            f"METRONOME_COUNTRIES: {path} has the type {kind}, without countries: use one of the type Country or City"
         )
 
     def lookup(address: str) -> str | None:

@@ -27,7 +27,7 @@ from metronome.importer.batches import SAMPLE_LINES, ImportConfig, LogBatch, Log
 from metronome.importer.files import STANDARD_INPUT, LogFile, is_compressed
 from metronome.importer.summary import ImportSummary, RejectedLines
 from metronome.protocols.access_logs.reader import LINE_MAX_BYTES, AccessLog, detect_growing_format
-from metronome.server_client import BatchSender, SendResult, ServerClient
+from metronome.server_client import BatchSender, SendResult, ServerClient, rate_limited
 
 _MAX_AGE_SECONDS: Final = 90 * 86_400
 _VERSION: Final = 1
@@ -642,7 +642,6 @@ class LogFollower:
 
 _POLL_INTERVAL_SECONDS: Final = 0.25
 _SAVE_INTERVAL_SECONDS: Final = 1.0
-_NOTIFY_INTERVAL_SECONDS: Final = 60.0
 _STOP_TIMEOUT_SECONDS: Final = 2.0
 """Time for which results of batches in flight are awaited after the command was told to stop."""
 _EXIT_CODES: Final = {signal.SIGINT: 130, signal.SIGTERM: 0}
@@ -707,7 +706,7 @@ def _follow_until_stopped(config: FollowConfig, positions: PositionStore, summar
         summary.add_result(result.batch.log, result.accepted, result.rejected)
         result.batch.on_acknowledged()
 
-    with BatchSender(config.client, count_result, math.inf, _rate_limited(config.notify)) as sender:
+    with BatchSender(config.client, count_result, math.inf, rate_limited(config.notify)) as sender:
         target = FollowTarget(config.client.url.rstrip("/"), sender.send, sender.flush, config.notify)
         followers: list[LogFollower] = []
         try:
@@ -738,7 +737,7 @@ def _poll_logs(
     saved_at = -math.inf
     saved_inodes: list[Inode] = []
     saved_lines = summary.lines
-    notify_unreadable, notify_rejected = _rate_limited(config.notify), _rate_limited(config.notify)
+    notify_unreadable, notify_rejected = rate_limited(config.notify), rate_limited(config.notify)
     while True:
         current = _collect_positions(followers)
         inodes = [position.inode for position in current]
@@ -770,19 +769,6 @@ def _notify_last(rejected: RejectedLines, problem: str, notify: Callable[[str], 
             f"{rejected.count:,} lines {problem}; the last is {rejected.last.log}, {rejected.last.location}: "
             f"{rejected.last.reason}"
         )
-
-
-def _rate_limited(notify: Callable[[str], None]) -> Callable[[str], None]:
-    """Return a function that passes on at most one message a minute."""
-    notified_at = -math.inf
-
-    def notify_if_due(message: str) -> None:
-        nonlocal notified_at
-        if monotonic() - notified_at >= _NOTIFY_INTERVAL_SECONDS:
-            notified_at = monotonic()
-            notify(message)
-
-    return notify_if_due
 
 
 @contextmanager

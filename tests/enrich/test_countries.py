@@ -129,7 +129,7 @@ def test_rejects_a_truncated_file(tmp_path: Path) -> None:
 def test_rejects_a_file_without_countries(tmp_path: Path) -> None:
     record = {"autonomous_system_number": 3333, "autonomous_system_organization": "RIPE NCC"}
     path = write_mmdb(tmp_path / "asn.mmdb", {"193.0.6.0/24": record}, "GeoLite2-ASN")
-    with pytest.raises(ConfigurationError, match="is of the type GeoLite2-ASN, without countries"):
+    with pytest.raises(ConfigurationError, match="has the type GeoLite2-ASN, without countries"):
         open_countries(path)
 
 
