@@ -122,7 +122,7 @@ def test_uses_the_settings_of_the_server(data: Path, tmp_path: Path) -> None:
         (["--from", "2015-01-22", "--to", "2015-01-21"], "--to 2015-01-21 is before --from 2015-01-22"),
         (["--data", "nowhere"], "the data folder nowhere does not exist"),
         (["--store", "mysql"], "invalid METRONOME_STORE: "),
-        (["--referer-spam", "nowhere.txt"], "METRONOME_REFERER_SPAM is 'nowhere.txt'"),
+        (["--referer-spam", "nowhere.txt"], "cannot read METRONOME_REFERER_SPAM=nowhere.txt"),
     ],
 )
 def test_reports_invalid_arguments_in_one_line(data: Path, arguments: list[str], said: str) -> None:

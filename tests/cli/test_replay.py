@@ -100,7 +100,7 @@ def test_lists_rejected_documents_with_their_location(server: Server, tmp_path: 
     ended = replay(url, server, tmp_path)
     assert ended.exit_code == 1
     assert (counts(ended)["rejected"], counts(ended)["new in the store"]) == (1, 2)
-    assert f"{path}, line 2: '_doc_count' may not stand" in ended.stdout
+    assert f"{path}, line 2: invalid field '_doc_count'" in ended.stdout
     assert views(server, item) == 2
 
 
