@@ -170,16 +170,20 @@ class ForwardConnection:
             self._writer.write(self._handshake.encode_helo())
         try:
             while data := await self._receive(expects_data=frames.is_partial or self._handshake is not None):
-                was_partial = frames.is_partial
-                messages, error = self._parse_frames(frames, data)
-                if frames.is_partial and (messages or not was_partial):
-                    self._deadline = self._loop.time() + self._frame_timeout_seconds
-                for message in merge_messages(messages):
-                    await self._ingest_message(message)
-                if error is not None:
-                    raise error
+                await self._process_bytes(frames, data)
         except RequestError as rejection:
             self._count_rejections([rejection])
+
+    async def _process_bytes(self, frames: ForwardFrameReader, data: bytes) -> None:
+        # Not in the loop above, whose variables would keep the last message in memory while the client is silent.
+        was_partial = frames.is_partial
+        messages, error = self._parse_frames(frames, data)
+        if frames.is_partial and (messages or not was_partial):
+            self._deadline = self._loop.time() + self._frame_timeout_seconds
+        for message in merge_messages(messages):
+            await self._ingest_message(message)
+        if error is not None:
+            raise error
 
     async def _receive(self, *, expects_data: bool) -> bytes:
         """Return received bytes, or nothing if the connection has ended, is idle for too long, or is to be closed."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -159,6 +160,23 @@ async def test_closes_an_idle_connection_without_an_error(tmp_path: Path) -> Non
         await until(lambda: listener.closed_count == 1)
         assert not listener.has_rejected("RequestTimeout")
         writer.close()
+
+
+async def test_keeps_no_memory_of_a_message_while_the_client_is_silent(tmp_path: Path) -> None:
+    async with running_listener(tmp_path) as listener:
+        connections = [await listener.connect() for _ in range(4)]
+        frame = chunk("c", size=3 * MIB)
+        tracemalloc.start()
+        try:
+            for reader, writer in connections:
+                writer.write(frame)
+                assert await reader.readexactly(7) == b"\x81\xa3ack\xa1c"
+            kept, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert kept < 6 * MIB
+        for _, writer in connections:
+            writer.close()
 
 
 async def test_the_authorizer_receives_the_normalized_ip_address(tmp_path: Path) -> None:
