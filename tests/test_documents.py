@@ -56,7 +56,7 @@ def line(**fields: Any) -> bytes:
         (orjson.dumps({"event_id": "e1", "@timestamp": GOOD["@timestamp"]}), "begins with @timestamp and event_id"),
         (line()[:-1], "invalid JSON"),
         (line() + b"{}", "invalid JSON"),
-        (line(**{"@timestamp": "2015-13-22T09:30:00.000Z"}), "no time"),
+        (line(**{"@timestamp": "2015-13-22T09:30:00.000Z"}), "invalid timestamp"),
         (line(**{"@timestamp": "2015-01-22T09:30:00Z"}), "invalid @timestamp: expected the form"),
         (line(**{"@timestamp": "2099-01-22T09:30:00.000Z"}), "more than a day ahead"),
         (line(event_id="x" * 513), "invalid event_id: expected a text of 1 to 512 bytes"),

@@ -139,7 +139,7 @@ def test_without_a_key_a_shipper_is_rejected_and_keeps_its_lines(
     server, key = locked
     with RESENDING[name](Place(folder, server)) as visit:
         visit(visits(item, COUNT))
-        wait_until(lambda: "401" in said(folder) or "needs a key" in said(folder), lambda: said(folder))
+        wait_until(lambda: "401" in said(folder) or "is needed" in said(folder), lambda: said(folder))
     assert counted(server, item) == (0, 0, 0)
     with RESENDING[name](Place(folder, server, key)):
         wait_until_counted(server, item, COUNT, folder)
@@ -153,7 +153,7 @@ def test_without_a_key_rsyslog_is_rejected_and_writes_unsent_lines_to_a_file(
     with shippers.rsyslog_elasticsearch(Place(folder, server)) as visit:
         visit(visits(item, COUNT))
         wait_until(lambda: unsent.exists() and unsent.read_text().count(item) > COUNT, lambda: said(folder))
-    assert "needs a key" in said(folder)
+    assert "is needed" in said(folder)
     assert counted(server, item) == (0, 0, 0)
 
 

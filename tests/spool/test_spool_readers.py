@@ -160,7 +160,7 @@ _steps = st.lists(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=max(5, settings().max_examples * 2 // 5))
 @given(_steps)
 def test_all_readers_get_everything_in_order(steps: Sequence[tuple[str, int]]) -> None:
     with TemporaryDirectory() as name:

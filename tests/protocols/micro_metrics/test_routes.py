@@ -601,7 +601,7 @@ def test_requires_keys_with_the_right_scope(tmp_path: Path) -> None:
         assert ask(f"/api/track/batch?key={sender}", {"events": [sent]}).status == 200
         rejected = ask("/t.gif?type=sale")
         assert (rejected.status, rejected.body) == (200, TRANSPARENT_GIF)
-        assert "needs a key" in rejected.headers["X-Metronome-Error"]
+        assert "is needed" in rejected.headers["X-Metronome-Error"]
         assert "X-Metronome-Error" not in ask(f"/t.gif?type=sale&key={sender}").headers
         running.wait_until_shipped()
         assert ask("/api/types").status == ask("/api/report.csv").status == 401
