@@ -1,4 +1,4 @@
-# The wheels are built in a first stage: the image that runs holds no compiler, no cache and no source.
+# The wheels are built in a first stage: the final image has no compiler, no cache and no source.
 FROM python:3.13-slim AS build
 WORKDIR /source
 COPY . .
@@ -15,7 +15,7 @@ ENV METRONOME_HOST=0.0.0.0 \
 USER metronome
 VOLUME /data
 EXPOSE 8080
-# The port is asked for as it is set: METRONOME_PORT may name another.
+# The health check uses METRONOME_PORT, which may be changed.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 \
     CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen(f\"http://127.0.0.1:{os.environ.get('METRONOME_PORT') or 8080}/health/live\", timeout=4)"]
 ENTRYPOINT ["metronome"]

@@ -1,12 +1,12 @@
-# One command does each thing, on a fresh machine too: what it needs is made first, in .venv, and found again the
-# next time. Settings (METRONOME_…) are taken from the environment; see docs/configuration.md.
+# Each target also works on a fresh machine: dependencies are installed into .venv first, and reused from then on.
+# Settings (METRONOME_…) are read from the environment; see docs/configuration.md.
 
 PYTHON ?= python3
 ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
-# What is installed is known by what was asked for and where: nothing is installed again for a new file date.
+# Dependencies are reinstalled if pyproject.toml or the folder changes, but not for a new modification time.
 WANTED := $(shell (pwd; cat pyproject.toml) | cksum | cut -d ' ' -f 1)
 INSTALLED := $(VENV)/installed-$(WANTED)
 INSTALLED_DEV := $(VENV)/installed-dev-$(WANTED)
@@ -18,7 +18,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 .DEFAULT_GOAL := help
 
 .PHONY: help
-help: ## list what can be made
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: serve
@@ -59,13 +59,13 @@ lint: $(INSTALLED_DEV) ## check style, types and that generated docs are up to d
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/mypy docs/generate.py
-	@# Examples have the same names, so each is looked at by itself.
+	@# The examples' modules have the same names, so each is checked by itself.
 	for example in examples/*/*.py; do $(BIN)/mypy $$example || exit 1; done
 	$(BIN)/python docs/generate.py --check
 	$(BIN)/python -m kibana --check
 
 .PHONY: format
-format: $(INSTALLED_DEV) ## put the code in order
+format: $(INSTALLED_DEV) ## format the code and fix what ruff can fix
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
@@ -79,7 +79,7 @@ bench: $(INSTALLED_DEV) ## measure, and print the table
 	$(BIN)/python -m bench.run $(ARGS)
 
 .PHONY: clean
-clean: ## delete what was made here, but no data
+clean: ## delete generated files and .venv, but no data
 	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -88,7 +88,7 @@ $(INSTALLED):
 		{ echo 'Metronome needs Python 3.11 or newer: name one, as in make PYTHON=python3.12 serve' >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --upgrade 'pip>=25.1'
-	@# Setuptools warns of what every editable installation is.
+	@# Setuptools warns about every editable installation.
 	PYTHONWARNINGS=ignore $(PIP) install --editable .
 	@rm -f $(VENV)/installed-*
 	@touch $@

@@ -1,4 +1,4 @@
-"""Write what a spool holds to the archive, as soon as there is enough of it or it is old enough.
+"""Write a spool's events to the archive, once there are enough of them or the oldest is old enough.
 
 Documents are gathered in the spool itself: they stay there until their objects and then the manifest are in the
 archive. The spool remembers which commits an upload consists of before the upload begins, so that an interrupted one is

@@ -2,8 +2,8 @@
 
 As soon as one shipment ends, the next one takes everything that was committed meanwhile: under light load shipments are
 small and quick, under heavy load large. A document leaves the spool only when the store has it, or when the store
-rejected it for good and it is among the dead letters. So an interrupted shipment is sent again, and the store drops
-what it already has.
+rejected it for good and it is among the dead letters. So an interrupted shipment is sent again, and the store skips
+the documents it already has.
 """
 
 import asyncio

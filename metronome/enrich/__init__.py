@@ -1,1 +1,1 @@
-"""What Metronome works out of an event: pure functions of their arguments."""
+"""Enrichment: fields derived from an event, such as browser, country and channel, by pure functions."""

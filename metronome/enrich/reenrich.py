@@ -1,4 +1,4 @@
-"""Enrich stored documents again, with what enrichment has learned since."""
+"""Enrich stored documents again, by the current rules."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Final

@@ -50,7 +50,7 @@ class TickProtocol:
             result = json.loads(response.body)
             accepted, errors = int(result["accepted"]), [str(rejected["error"]) for rejected in result["rejected"]]
         except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
-            # Safe whoever responded: Metronome deduplicates by event ID.
+            # A retry is safe whatever responded: Metronome deduplicates by event ID.
             return retry_later(f"{self.url} is not Metronome (status {response.status}): check the URL; retrying")
         reason = f"{self.url} rejects events: {errors[0][:_MAX_REASON_CHARACTERS]}" if errors else ""
         return SendOutcome(sent=accepted, rejected=len(errors), reason=reason)

@@ -1,1 +1,1 @@
-"""How others write events: one pure parser for each protocol."""
+"""Protocols: one module or package for each, with its parser, replies, and routes or listener."""

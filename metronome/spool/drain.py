@@ -19,7 +19,7 @@ log = structlog.get_logger()
 Result = TypeVar("Result")
 
 FALLBACK_POLL_SECONDS: Final = 5.0
-"""How often to look into a spool although nobody reported a commit: a worker's report may get lost with the worker."""
+"""How often to check a spool without a reported commit: a worker's report may be lost when the worker is killed."""
 
 
 class DrainLoop(ABC):

@@ -1,1 +1,1 @@
-"""The small keyed state of an installation: keys, sessions and the like."""
+"""The small keyed state of an installation: keys, sessions and salts."""

@@ -1,1 +1,1 @@
-"""Stores: where events are kept and queried, one port with two back ends."""
+"""Stores: where events are kept and queried; one interface with two back ends."""

@@ -1,6 +1,6 @@
-"""The port of every store.
+"""The interface of every store.
 
-`tests.contracts.store_contract` tests all back ends for what is promised here.
+`tests.contracts.store_contract` tests that all back ends fulfil what the docstrings promise.
 """
 
 from abc import ABC, abstractmethod

@@ -1,1 +1,1 @@
-"""What browsers load."""
+"""What all HTTP routes share: bodies, errors, negotiation and limits; and the beacon."""
