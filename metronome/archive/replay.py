@@ -103,18 +103,19 @@ class ReplayCheckpoint:
 
     Args:
         file: the checkpoint file; it need not exist.
+        restart: discard what earlier replays recorded.
 
     Raises:
         ConfigurationError: the file cannot be opened.
 
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, *, restart: bool = False) -> None:
         self.file = file
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            self._sent = set(file.read_bytes().splitlines()) if file.exists() else set()
-            self._output: BinaryIO = file.open("ab")
+            self._sent = set(file.read_bytes().splitlines()) if file.exists() and not restart else set()
+            self._output: BinaryIO = file.open("wb" if restart else "ab")
         except OSError as error:
             raise ConfigurationError(f"cannot open --checkpoint {file}: {error.strerror}") from None
 

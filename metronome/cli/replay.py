@@ -113,7 +113,7 @@ def replay_command(  # noqa: PLR0913  # one argument for each option
     with reporting_errors("replay", resume_hint):
         days, client, opened_archive = parse_day_range(first, last), ServerClient(url, key), open_archive(archive)
         with (
-            ReplayCheckpoint(checkpoint or default_checkpoint_file(archive, url)) as sent_objects,
+            ReplayCheckpoint(checkpoint or default_checkpoint_file(archive, url), restart=restart) as sent_objects,
             EventLoopThread("archive") as loop_thread,
             show_progress() as progress,
         ):
@@ -122,7 +122,7 @@ def replay_command(  # noqa: PLR0913  # one argument for each option
             )
             summary.damaged += inventory.errors
             summary.unlisted = sum(archive_object.manifest_entry is None for archive_object in inventory.objects)
-            objects = inventory.objects if restart else _skip_sent(inventory.objects, sent_objects, summary)
+            objects = _skip_sent(inventory.objects, sent_objects, summary)
             progress.start(sum(archive_object.size for archive_object in objects), f"{len(objects):,} objects")
 
             def on_result(result: SendResult[ReplayBatch]) -> None:

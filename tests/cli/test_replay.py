@@ -91,6 +91,21 @@ def test_lists_damaged_objects_and_sends_the_others(server: Server, tmp_path: Pa
     assert counts(replay(url, server, tmp_path, "--restart"))["documents sent"] == 30
 
 
+def test_restart_discards_what_earlier_replays_recorded(server: Server, tmp_path: Path) -> None:
+    item = unique_name("item")
+    url, objects = create_archive(tmp_path / "archive", lines_of(item, 1), lines_of(item, 2))
+    first, second = (tmp_path / "archive" / paths[0] for paths in objects)
+    for damaged, options in ((second, ()), (first, ("--restart",))):
+        whole = damaged.read_bytes()
+        damaged.write_bytes(whole[:-7])
+        assert replay(url, server, tmp_path, *options).exit_code == 1
+        damaged.write_bytes(whole)
+    # Only the first replay has sent the first object, and the store may have been emptied since.
+    ended = replay(url, server, tmp_path)
+    assert "skipping 1 of 2 objects" in ended.stderr
+    assert counts(ended)["documents sent"] == 10
+
+
 def test_lists_rejected_documents_with_their_location(server: Server, tmp_path: Path) -> None:
     item = unique_name("item")
     odd = build_document("x", item).replace(b'"event":', b'"_doc_count":1000,"event":')
