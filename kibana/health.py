@@ -36,14 +36,20 @@ _SESSIONS: Final = unique_count("Sessions", "session")
 HEALTH: Final = Dashboard(
     "health",
     "errors and health",
-    "What fails for people, how much of the traffic is bots', and what comes in. Errors are those of people; what "
-    "bots met is told apart.",
+    "What fails, how much of the traffic is bots', and which events arrive. Panels of errors leave bots out; "
+    "the others include them.",
     (ITEM_CONTROL, EVENT_CONTROL, Control("status", "Status"), Control("bot_kind", "Kind of bot")),
     (
         equal_row(
             6,
             metric_panel("errors", "Errors", "Of people.", _ERROR_QUERY, _ERRORS),
-            metric_panel("sessions-hit", "Sessions hit", "Sessions that saw an error.", _ERROR_QUERY, _SESSIONS),
+            metric_panel(
+                "sessions-hit",
+                "Sessions with errors",
+                "Number of sessions with at least one error.",
+                _ERROR_QUERY,
+                _SESSIONS,
+            ),
             metric_panel(
                 "error-share",
                 "Share of errors",
@@ -131,7 +137,7 @@ HEALTH: Final = Dashboard(
             28,
             xy_panel(
                 "events-by-day",
-                "Events taken, by day and event",
+                "Events by day and event",
                 "By the time they happened. People's and bots'.",
                 _ALL_EVENTS,
                 SeriesType.BARS,
@@ -141,7 +147,7 @@ HEALTH: Final = Dashboard(
             ),
             table_panel(
                 "event-names",
-                "Events taken, by event",
+                "Events by event",
                 "And when the newest happened: a sender that fell silent shows here.",
                 _ALL_EVENTS,
                 top_values("event", "Event", 100, _EVENTS),

@@ -78,8 +78,8 @@ _DURATION_P95: Final = percentile("p95", "duration.num", 95)
 PERFORMANCE: Final = Dashboard(
     "performance",
     "performance",
-    "How fast pages and answers are, as percentiles: web vitals and timings that browsers report, and durations. Bots "
-    "are left out: to count them too, switch off the filter 'bots left out'.",
+    "How fast pages and responses are, as percentiles: web vitals and timings that browsers report, and durations. "
+    "Bots are left out: to count them too, switch off the filter 'bots left out'.",
     (ITEM_CONTROL, EVENT_CONTROL, Control("device", "Device"), Control("country", "Country")),
     (
         equal_row(6, *map(_vital_panel, _GOOD_UP_TO)),
@@ -90,7 +90,7 @@ PERFORMANCE: Final = Dashboard(
             30,
             table_panel(
                 "slow-items",
-                "Items whose pages are slow",
+                "Items with the slowest pages",
                 "75th percentiles, the slowest first. Of few loads they say little.",
                 _has_number(*_GOOD_UP_TO),
                 top_values("id", "Item", 100, _LCP_P75),
@@ -127,13 +127,13 @@ PERFORMANCE: Final = Dashboard(
             14,
             table_panel(
                 "slow-answers",
-                "Items whose answers are slow",
+                "Items with the slowest responses",
                 "By the 95th percentile of their durations.",
                 _has_number("duration"),
                 top_values("id", "Item", 100, _DURATION_P95),
                 _DURATION_P95,
                 percentile("p50", "duration.num", 50),
-                count_values("Answers", "duration.num"),
+                count_values("Responses", "duration.num"),
             ),
             xy_panel(
                 "matomo-by-day",

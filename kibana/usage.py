@@ -53,7 +53,7 @@ USAGE: Final = Dashboard(
             metric_panel(
                 "sessions",
                 "Sessions",
-                "Visits of the people who came.",
+                "Sessions with a view or download.",
                 _USE_QUERY,
                 unique_count("Sessions", "session"),
             ),
@@ -108,7 +108,7 @@ USAGE: Final = Dashboard(
             28,
             table_panel(
                 "top-items",
-                "Items that are viewed most",
+                "Most viewed items",
                 "A click on an item shows the dashboard for it alone.",
                 _USE_QUERY,
                 top_values("id", "Item", 100, _ITEM_VIEWS),
@@ -118,7 +118,7 @@ USAGE: Final = Dashboard(
             ),
             table_panel(
                 "downloaded-items",
-                "Items that are downloaded most",
+                "Most downloaded items",
                 "A click on an item shows the dashboard for it alone.",
                 _DOWNLOAD_QUERY,
                 top_values("id", "Item", 100, _DOWNLOADS),
@@ -131,7 +131,7 @@ USAGE: Final = Dashboard(
             table_panel(
                 "referers",
                 "Referers",
-                "The pages from which people came, as tock's referers.",
+                "Referring pages, as in tock's referers.",
                 _USE_QUERY,
                 top_values("referer", "Referer", 100, _USES),
                 _USES,
@@ -139,7 +139,7 @@ USAGE: Final = Dashboard(
             ),
             xy_panel(
                 "channels-by-day",
-                "How people came, by day",
+                "Channels by day",
                 "By search, a link, social media, a campaign, or directly.",
                 _USE_QUERY,
                 SeriesType.BARS,
@@ -162,7 +162,7 @@ USAGE: Final = Dashboard(
             donut_panel(
                 "devices",
                 "Devices",
-                "What people use.",
+                "What visitors use.",
                 _USE_QUERY,
                 top_values("device", "Device", 8, _USES, include_other=True),
                 _USES,
@@ -183,7 +183,7 @@ USAGE: Final = Dashboard(
             table_panel(
                 "campaigns",
                 "Campaigns",
-                "What addresses with utm_campaign brought.",
+                "Visits by URLs with utm_campaign.",
                 _USE_QUERY,
                 top_values("utm_campaign", "Campaign", 50, _USES),
                 top_values("utm_source", "Source", 5, _USES),
@@ -192,8 +192,8 @@ USAGE: Final = Dashboard(
             ),
             table_panel(
                 "referer-groups",
-                "Sites that people came from",
-                "Referers by site: Google whatever its country.",
+                "Referring sites",
+                "Referers by site: Google for all its country domains.",
                 _USE_QUERY,
                 top_values("referer_group", "Site", 50, _USES),
                 _USES,
