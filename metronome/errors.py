@@ -33,10 +33,9 @@ class Malformed(RequestError):
 
 
 class PayloadTooLarge(RequestError):
-    """A request or an event exceeds a limit."""
+    """A request or an event exceeds a limit; the message names it, and says what to do."""
 
     http_status = 413
-    advice = "send less at once, or raise the limit that the message names"
 
 
 class RequestTimeout(RequestError):

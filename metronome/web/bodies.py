@@ -60,7 +60,9 @@ def decompress(body: bytes, encoding: str, max_bytes: int, bytes_per_extra_membe
 
 def body_too_large(max_bytes: int) -> PayloadTooLarge:
     """Return the error for a body that is too large, compressed or decompressed."""
-    return PayloadTooLarge(f"the body is over body_max_bytes ({max_bytes} bytes, decompressed)")
+    return PayloadTooLarge(
+        f"the body is over body_max_bytes ({max_bytes} bytes, decompressed): send less at once, or raise that setting"
+    )
 
 
 def _inflate(body: bytes, window: int, max_bytes: int, bytes_per_extra_member: int = 0) -> bytes:

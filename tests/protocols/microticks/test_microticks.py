@@ -225,7 +225,7 @@ def test_a_consumer_gets_the_same_token_only_for_the_same_idempotency_key() -> N
         (Forbidden("the key 'x' lacks the scope tick"), 401, "the key 'x' lacks the scope tick", "scope"),
         (Malformed("Could not find session"), 400, "Could not find session", "Could not find session"),
         (SpoolFull("the spool is full"), 503, "the spool is full", "bring the store back"),
-        (PayloadTooLarge("the \ud800 is too large"), 413, "the \\ud800 is too large", "send less"),
+        (PayloadTooLarge("the \ud800 is too large"), 413, "the \\ud800 is too large", "is too large"),
     ],
 )
 def test_error_replies_have_status_error_and_description(
