@@ -8,7 +8,7 @@ which browsers send with each POST; the user agent of a back end says nothing ab
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from itertools import chain
 from typing import Any, Final
@@ -172,20 +172,20 @@ def _iter_ndjson(lines: list[bytes]) -> Iterator[ParsedEvent]:
             yield _event_with_duplicates(value, line)
 
 
-def _parse_array(elements: list[Any], body: bytes, max_events: int) -> Sequence[ParsedEvent]:
+def _parse_array(elements: list[Any], body: bytes, max_events: int) -> Iterable[ParsedEvent]:
     if len(elements) > max_events:
         raise _too_many_events(max_events)
     if body.count(b'":') == sum([len(element) for element in elements if type(element) is dict]):
         texts = _ElementTexts(elements, body)
         return [Event(element, texts) if type(element) is dict else _not_an_object(element) for element in elements]
-    return list(_parse_elements(body, max_events))
+    return _parse_elements(body, max_events)
 
 
 def _parse_invalid_json(body: bytes, max_events: int, error: ValueError) -> Iterable[ParsedEvent]:
     """Parse a body that is not JSON as a whole: lines, or an array with an invalid element."""
     start = body.lstrip(_WHITESPACE)
     if start.startswith(b"["):
-        return list(_parse_elements(body, max_events))
+        return _parse_elements(body, max_events)
     if start.startswith(b"{") and b"\n" in start.rstrip(_WHITESPACE):
         events = _parse_ndjson(body, max_events)
         first_events: list[ParsedEvent] = []
@@ -197,8 +197,11 @@ def _parse_invalid_json(body: bytes, max_events: int, error: ValueError) -> Iter
 
 
 def _parse_elements(body: bytes, max_events: int) -> Iterator[ParsedEvent]:
-    """Parse the elements of an array one by one, so that an invalid element does not affect the others."""
-    return map(_parse_element, _split_array(body, max_events))
+    """Parse the elements of an array one by one, so that an invalid element does not affect the others.
+
+    The array is split at once, since an error in it rejects the request; elements are parsed as the caller iterates.
+    """
+    return map(_parse_element, list(_split_array(body, max_events)))
 
 
 def _split_array(body: bytes, max_events: int) -> Iterator[bytes]:

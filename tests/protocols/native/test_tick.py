@@ -391,3 +391,18 @@ def test_a_header_with_invalid_bytes_is_accepted() -> None:
     (event,) = events_of_page('{"a.b":1}', headers={"Origin": "x", "User-Agent": "M\udcff"})
     assert event.fields["agent"] == "M?"
     assert orjson.loads(build_document(event, CONTEXT, "spare"))["agent"] == "M?"
+
+
+def test_parses_the_elements_of_an_array_only_as_they_are_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed_texts: list[bytes] = []
+
+    def parse_element(text: bytes) -> Event:
+        parsed_texts.append(text)
+        return Event(orjson.loads(text))
+
+    monkeypatch.setattr(tick, "_parse_element", parse_element)
+    body = b'[{"id":"a","inner":{"b":1}},{"id":"b"}]'
+    events = iter(tick.parse(Request(body, "application/json", 10)).events)
+    assert parsed_texts == []
+    next(events)
+    assert len(parsed_texts) == 1
