@@ -110,7 +110,7 @@ def log(request: pytest.FixtureRequest) -> ExpectedLog:
     return small_log() if request.param == "small" else real_log()
 
 
-@pytest.fixture(params=["duckdb", pytest.param("elasticsearch", marks=pytest.mark.elasticsearch)])
+@pytest.fixture(params=["duckdb", pytest.param("elasticsearch", marks=[pytest.mark.elasticsearch, pytest.mark.slow])])
 def store(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
     """Provide the settings for each store."""
     if request.param == "duckdb":

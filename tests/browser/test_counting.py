@@ -138,6 +138,7 @@ async def test_two_tags_count_once(server: Server, site: StaticSite, visitor: Br
     await wait_for_events(server, {"view": 1, **LEAVING}, id=item)
 
 
+@pytest.mark.slow  # opens pages of a site in the browser
 async def test_the_item_is_that_of_the_tag_or_the_meta_tag_or_the_path(
     server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
@@ -180,6 +181,7 @@ async def test_navigations_within_a_page_are_views(
         await wait_for_events(server, {"view": number, **extra}, id=name)
 
 
+@pytest.mark.slow  # opens pages of a site in the browser
 async def test_a_page_restored_by_the_back_button_is_viewed_again(
     server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
@@ -233,6 +235,7 @@ async def test_heartbeats_stop_while_the_visitor_is_inactive(
     assert await poll_until(beats, lambda number: number > before) > before
 
 
+@pytest.mark.slow  # opens pages of a site in the browser
 async def test_hosts_with_and_without_www_are_the_same_site(
     server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
@@ -252,6 +255,7 @@ async def test_hosts_with_and_without_www_are_the_same_site(
     assert tock(server, item)["referers"] == {}
 
 
+@pytest.mark.slow  # opens pages of a site in the browser
 async def test_parts_can_be_disabled(server: Server, site: StaticSite, visitor: BrowserContext, item: str) -> None:
     off = "views downloads outlinks vitals errors navigations"
     head = beacon_tag(server, id=item, off=off, heartbeat="0")
@@ -266,6 +270,7 @@ async def test_parts_can_be_disabled(server: Server, site: StaticSite, visitor: 
     await wait_for_events(server, {"zoom": 1}, id=item)
 
 
+@pytest.mark.slow  # opens pages of a site in the browser
 async def test_events_queued_before_the_script_has_loaded_are_counted(
     server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
@@ -277,6 +282,7 @@ async def test_events_queued_before_the_script_has_loaded_are_counted(
     await wait_for_events(server, {"view": 1, "early": 1, **LEAVING}, id=item)
 
 
+@pytest.mark.slow  # opens pages of a site in the browser
 async def test_data_url_names_another_server(
     server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
@@ -289,6 +295,7 @@ async def test_data_url_names_another_server(
     await wait_for_events(server, {"view": 1, **LEAVING}, id=item)
 
 
+@pytest.mark.slow  # opens pages of a site in the browser
 async def test_events_are_sent_to_the_url_of_the_tag(
     server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:

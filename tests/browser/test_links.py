@@ -93,6 +93,7 @@ async def test_links_are_classified_as_download_outlink_or_neither(
     }
 
 
+@pytest.mark.slow  # opens pages of a site in the browser
 async def test_only_mouse_buttons_that_follow_a_link_count(
     server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:

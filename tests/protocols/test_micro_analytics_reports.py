@@ -45,7 +45,7 @@ async def filled_store(store: Store) -> Store:
     return store
 
 
-@pytest.fixture(params=["duckdb", pytest.param("elasticsearch", marks=pytest.mark.elasticsearch)])
+@pytest.fixture(params=["duckdb", pytest.param("elasticsearch", marks=[pytest.mark.elasticsearch, pytest.mark.slow])])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
     if request.param == "duckdb":
         local = await filled_store(DuckDBStore(tmp_path))

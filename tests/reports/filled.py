@@ -15,7 +15,7 @@ from tests.servers import delete_indices, unique_name
 Fill = Callable[[Iterable[dict[str, Any]]], Awaitable[Store]]
 """Gives a new store that holds events."""
 
-BACK_ENDS: Final = ["duckdb", pytest.param("elasticsearch", marks=pytest.mark.elasticsearch)]
+BACK_ENDS: Final = ["duckdb", pytest.param("elasticsearch", marks=[pytest.mark.elasticsearch, pytest.mark.slow])]
 _DOOR: Final = DocumentContext(
     received_at="2015-01-22T12:00:00.000Z", min_timestamp=None, max_timestamp="2030-01-01T00:00:00.000Z"
 )

@@ -36,7 +36,9 @@ EVENTS: Final[list[dict[str, Any]]] = [
 ]
 
 
-@pytest.fixture(scope="module", params=["crew", pytest.param("elasticsearch", marks=pytest.mark.elasticsearch)])
+@pytest.fixture(
+    scope="module", params=["crew", pytest.param("elasticsearch", marks=[pytest.mark.elasticsearch, pytest.mark.slow])]
+)
 def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Give a server with two workers and the embedded store, and one on Elasticsearch."""
     data = tmp_path_factory.mktemp("reports") / "data"

@@ -146,7 +146,9 @@ def fill(ask: Client) -> None:
     ask.server.wait_until_shipped()
 
 
-@pytest.fixture(scope="module", params=["crew", pytest.param("elasticsearch", marks=pytest.mark.elasticsearch)])
+@pytest.fixture(
+    scope="module", params=["crew", pytest.param("elasticsearch", marks=[pytest.mark.elasticsearch, pytest.mark.slow])]
+)
 def ask(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """Return a client of a server with two workers and the embedded store, and of one on Elasticsearch."""
     data = tmp_path_factory.mktemp("micrometrics") / "data"
