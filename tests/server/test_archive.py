@@ -39,7 +39,7 @@ def views(server: Server, item: str) -> int:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_an_archive_that_is_away_holds_up_nothing_and_gets_everything_when_it_is_back(
+def test_an_unavailable_archive_delays_nothing_and_receives_everything_later(
     tmp_path: Path, workers: int
 ) -> None:
     port = free_port()
@@ -52,7 +52,7 @@ def test_an_archive_that_is_away_holds_up_nothing_and_gets_everything_when_it_is
         assert views(server, "a") == 5
         told = wait_for(server, lambda told: told["archive"]["status"] == "away")
         assert (told["status"], told["archive"]["events"], told["spool"]["events"]) == ("ok", 5, 5)
-        assert told["archive"]["detail"] == "the archive does not answer at the moment; no event is lost"
+        assert told["archive"]["detail"] == "the archive is unavailable at the moment; no event is lost"
         assert server.get("/health/ready/archive")["status"] == "not ready"
         with running_s3_server(port) as s3:
             # There is no such bucket yet: that is told, and waited for, too.
@@ -82,11 +82,11 @@ def test_an_archive_that_is_silent_delays_no_answer_and_no_stop_for_long(tmp_pat
             assert server.error_lines() == []
 
 
-def test_a_folder_that_cannot_be_made_is_said_at_the_start(tmp_path: Path) -> None:
+def test_an_unusable_archive_folder_stops_the_start(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     ended = run_metronome("serve", archive=f"file://{tmp_path}/file/archive", data=tmp_path / "data", port=0)
     assert ended.exit_code == 2
-    assert f"the folder {tmp_path}/file/archive cannot be used" in ended.stderr
+    assert f"cannot use the folder {tmp_path}/file/archive: " in ended.stderr
 
 
 def test_an_archive_can_be_given_up_and_taken_on_again(tmp_path: Path) -> None:
