@@ -39,9 +39,7 @@ def views(server: Server, item: str) -> int:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_an_unavailable_archive_delays_nothing_and_receives_everything_later(
-    tmp_path: Path, workers: int
-) -> None:
+def test_an_unavailable_archive_delays_nothing_and_receives_everything_later(tmp_path: Path, workers: int) -> None:
     port = free_port()
     with (
         environment_variables({"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}),
