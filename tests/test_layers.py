@@ -32,6 +32,7 @@ FLOORS: Final = (
     {"intake", "shipper", "archiver"},
     {"reports"},
     {"web"},
+    {"page"},
     {"protocols"},
     {"server"},
     {"importer"},

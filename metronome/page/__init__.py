@@ -1,0 +1,1 @@
+"""The page: the overview at ``/`` and the pages of items, rendered on the server."""
