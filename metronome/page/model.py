@@ -1,7 +1,7 @@
 """What a page shows, ready to be rendered: numbers, a chart and tables, without HTML.
 
 `metronome.page.overview` and `metronome.page.item` build these from results of queries; the templates render them.
-Every text is plain text, every address a relative URL with its query string. Rendering escapes both.
+Every text is plain text, every address an absolute path that includes the base path. Rendering escapes both.
 """
 
 from dataclasses import dataclass, field
@@ -232,6 +232,7 @@ class Controls:
         hidden: the parameters that the form must keep: names and values in order.
         chips: the filters that are on.
         bots: the link that includes robots or leaves them out; None where it means nothing.
+        widen: the same view over a longer range, to offer where this one has no events; None if there is none.
 
     """
 
@@ -245,6 +246,7 @@ class Controls:
     hidden: tuple[tuple[str, str], ...] = ()
     chips: tuple[Chip, ...] = ()
     bots: Link | None = None
+    widen: Link | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,3 +329,59 @@ class Page:
     stored_events: bool = True
     stale_since: datetime | None = None
     notices: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class TablePage:
+    """A whole table on a page of its own, with search and paging.
+
+    Attributes:
+        heading: ``All items``, or the item's title or ID.
+        item: the item's ID; None for all items.
+        controls: how the page can be changed.
+        table: the rows of this page; its `more` is None.
+        back: leads to the page that shows the start of this table.
+        viewer: who looks at it.
+        computed_at: when the numbers were read.
+        search: the text that rows are filtered by; empty for none.
+        search_hidden: the parameters that the search form must keep: names and values in order.
+        first: the number of the first row, from 1.
+        previous: leads to the rows before; None on the first page.
+        following: leads to the rows after; None on the last page.
+        stale_since: when the numbers were read if the store is unavailable now; None if they are current.
+
+    """
+
+    heading: str
+    item: str | None
+    controls: Controls
+    table: Table
+    back: Link
+    viewer: Viewer
+    computed_at: datetime
+    search: str = ""
+    search_hidden: tuple[tuple[str, str], ...] = ()
+    first: int = 1
+    previous: Link | None = None
+    following: Link | None = None
+    stale_since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Embed:
+    """An item's usage, to be shown on the item's own page.
+
+    Attributes:
+        item: the item's ID.
+        headlines: views and downloads.
+        chart: views by day.
+        tables: downloads by format, and referrers.
+        href: the item's page.
+
+    """
+
+    item: str
+    headlines: tuple[Headline, ...]
+    chart: Chart
+    tables: tuple[Table, ...]
+    href: str
