@@ -131,6 +131,13 @@ _ArchiveUrl = Annotated[
 _PathPrefix = Annotated[
     str, _matching(r"(?:/[A-Za-z0-9._~-]+)+", "a path that begins, but does not end, with a slash, such as /hit")
 ]
+_BasePath = Annotated[
+    str,
+    _matching(
+        r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~-]+)*",
+        "a path that begins, but does not end, with a slash, such as /metronome; or nothing for the root",
+    ),
+]
 _IndexPrefix = Annotated[
     str,
     # The state's index is state-<prefix>, so it must not look like one of events.
@@ -193,6 +200,11 @@ class Settings(BaseSettings):
     trusted_proxies: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_networks)] = Field(
         ("127.0.0.0/8", "::1/128"),
         description="Networks of proxies whose `X-Forwarded-For` is trusted; `none` to trust no proxy.",
+    )
+    base_path: _BasePath = Field(
+        "",
+        description="Path below which a proxy serves Metronome, such as `/metronome`: all paths, and the links of its "
+        "page, then begin with it. Empty: the root.",
     )
     hit_prefix: _PathPrefix = Field("/hit", description="Path prefix of the true-micro-analytics protocol.")
     hit_port: int | None = Field(

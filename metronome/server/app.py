@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from typing import Final
 
 from aiohttp import HttpVersion11, hdrs, web
+from yarl import URL
 
-from metronome.errors import Malformed, MethodNotAllowed, NotFound
+from metronome.errors import ConfigurationError, Malformed, MethodNotAllowed, NotFound
 from metronome.protocols.registry import ENDPOINTS
+from metronome.web.handlers import Handler
 from metronome.web.problems import problem_response
 
 _PREFLIGHT_HEADERS: Final = {
@@ -23,7 +25,7 @@ _CATCH_ALL_PATH: Final = r"/{rest:[\s\S]*}"
 
 
 def build_app(
-    routes: Sequence[web.RouteDef], body_max_bytes: int, fallback: web.RouteDef | None = None
+    routes: Sequence[web.RouteDef], body_max_bytes: int, fallback: web.RouteDef | None = None, base_path: str = ""
 ) -> web.Application:
     """Return an application.
 
@@ -31,11 +33,16 @@ def build_app(
         routes: its routes.
         body_max_bytes: maximum size of a request body, as sent.
         fallback: handles all other paths; without it, the response is 404.
+        base_path: each path is served below this one, too, such as ``/metronome``: some proxies strip it from the
+            requests that they forward, others do not. Handlers see paths without it.
+
+    Raises:
+        ConfigurationError: a path below the base path could also be one of *routes*.
 
     """
 
     async def handle_other(request: web.Request) -> web.StreamResponse:
-        allowed_methods = await _allowed_methods(request)
+        allowed_methods = await _allowed_methods(request, base_path)
         if allowed_methods:
             return _method_not_allowed(request, allowed_methods)
         if fallback is not None:
@@ -43,11 +50,53 @@ def build_app(
         return problem_response(NotFound(f"unknown path {request.path[:100]}"))
 
     app = web.Application(client_max_size=body_max_bytes)
+    all_routes = [*routes, web.route("*", _CATCH_ALL_PATH, handle_other)]
+    if base_path:
+        check_base_path(base_path, routes)
+        all_routes = [*_routes_below(base_path, all_routes), *all_routes]
     app.add_routes(
         web.route(route.method, route.path, route.handler, expect_handler=_handle_expect, **route.kwargs)
-        for route in (*routes, web.route("*", _CATCH_ALL_PATH, handle_other))
+        for route in all_routes
     )
     return app
+
+
+def check_base_path(base_path: str, routes: Sequence[web.RouteDef]) -> None:
+    """Check that no path below the base path could also be that of an endpoint or of one of the routes.
+
+    Raises:
+        ConfigurationError: it could.
+
+    """
+    first_segment = f"{base_path}/".split("/")[1]
+    for path in (*(endpoint.prefix + endpoint.path for endpoint in ENDPOINTS), *(route.path for route in routes)):
+        if first_segment and path.split("/")[1] == first_segment:
+            raise ConfigurationError(
+                f"invalid METRONOME_BASE_PATH {base_path!r}: Metronome itself serves {path}, so choose another one"
+            )
+
+
+def _routes_below(base_path: str, routes: Sequence[web.RouteDef]) -> list[web.RouteDef]:
+    """Return the same routes below the base path, and a redirect from the base path itself."""
+
+    def strip(handler: Handler) -> Handler:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            url = request.rel_url
+            path = url.raw_path.removeprefix(base_path)
+            stripped = URL.build(path=path, query_string=url.raw_query_string, encoded=True)
+            return await handler(request.clone(rel_url=stripped))
+
+        return handle
+
+    async def add_slash(request: web.Request) -> web.StreamResponse:
+        # 308 keeps the method. The path is absolute: a proxy may serve another scheme or port.
+        query = request.rel_url.raw_query_string
+        return web.Response(status=308, headers={hdrs.LOCATION: f"{base_path}/{'?' if query else ''}{query}"})
+
+    return [
+        web.route("*", base_path, add_slash),
+        *(web.route(route.method, base_path + route.path, strip(route.handler), **route.kwargs) for route in routes),
+    ]
 
 
 def build_runner(app: web.Application, stop_seconds: float) -> web.AppRunner:
@@ -75,10 +124,12 @@ async def _handle_expect(request: web.Request) -> web.Response | None:
     return None
 
 
-async def _allowed_methods(request: web.Request) -> set[str]:
+async def _allowed_methods(request: web.Request, base_path: str) -> set[str]:
+    """Return the methods that a path, without the base path, supports."""
     methods: set[str] = set()
     for resource in request.app.router.resources():
-        if resource.canonical != "/{rest}":
+        is_below = base_path and resource.canonical.startswith(base_path)
+        if resource.canonical != "/{rest}" and not is_below:
             methods |= (await resource.resolve(request))[1]
     return methods
 

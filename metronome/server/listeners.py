@@ -71,6 +71,7 @@ async def serve_http(
     routes: Sequence[web.RouteDef],
     fallback: web.RouteDef | None = None,
     *,
+    base_path: str = "",
     port: int | None = None,
     socket_path: Path | None = None,
     reuse_port: bool = False,
@@ -81,6 +82,7 @@ async def serve_http(
         settings: the address, and limits.
         routes: the routes.
         fallback: handles all other paths.
+        base_path: the routes are served below this path, too (see `build_app`).
         port: another port than that of the settings.
         socket_path: a Unix socket to listen on instead.
         reuse_port: whether other processes listen on the same port.
@@ -89,7 +91,7 @@ async def serve_http(
         OSError: the port is in use or not permitted.
 
     """
-    runner = build_runner(build_app(routes, settings.body_max_bytes, fallback), settings.stop_seconds)
+    runner = build_runner(build_app(routes, settings.body_max_bytes, fallback, base_path), settings.stop_seconds)
     await runner.setup()
     try:
         if socket_path is not None:

@@ -20,6 +20,7 @@ from metronome.config import Settings
 from metronome.files import FolderLock
 from metronome.protocols.micro_analytics import build_query_handler
 from metronome.server import processes, routes
+from metronome.server.app import check_base_path
 from metronome.server.bootstrap import (
     build_enrichment,
     build_ingest_context,
@@ -99,7 +100,7 @@ async def _serve_single_process(settings: Settings, stop: asyncio.Event) -> None
                 *health.routes(),
             ]
             async with (
-                serve_http(settings, all_routes),
+                serve_http(settings, all_routes, base_path=settings.base_path),
                 serve_extra_ports(settings, ingest_context, build_query_handler("", query_context)),
             ):
                 await stop.wait()
@@ -131,6 +132,8 @@ async def _serve_with_workers(settings: Settings, stop: asyncio.Event) -> None:
             archivers,
         )
         main_routes = [*routes.main_process_routes(settings, query_context), *health.routes()]
+        # Each worker would fail at its start, again and again.
+        check_base_path(settings.base_path, main_routes)
         async with (
             _run_drains(shippers, archivers, store, settings),
             serve_http(settings, main_routes, socket_path=workers.socket_path),

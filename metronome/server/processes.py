@@ -20,7 +20,8 @@ from typing import Any, Final, Self
 
 import structlog
 import uvloop
-from aiohttp import ClientError, ClientSession, ClientTimeout, UnixConnector, web
+from aiohttp import ClientError, ClientSession, ClientTimeout, DummyCookieJar, UnixConnector, web
+from multidict import CIMultiDict
 from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from yarl import URL
@@ -91,10 +92,13 @@ _FORWARDED_HEADERS: Final = (
     "Accept",
     "Accept-Encoding",
     "Content-Type",
+    "Cookie",
+    "Host",
     "If-None-Match",
     "Origin",
     "Authorization",
     "Access-Control-Request-Method",
+    "Sec-Fetch-Site",
 )
 _DROPPED_HEADERS: Final = frozenset(
     {"Connection", "Content-Length", "Date", "Keep-Alive", "Server", "Transfer-Encoding"}
@@ -118,6 +122,8 @@ class MainProcessRelay:
             connector=UnixConnector(socket_path),
             timeout=ClientTimeout(total=_RELAY_TIMEOUT_SECONDS),
             auto_decompress=False,
+            # A cookie that one client receives must not be sent with the requests of others.
+            cookie_jar=DummyCookieJar(),
             # Responses are compressed for the client, not for the relay.
             skip_auto_headers=("Accept-Encoding",),
         )
@@ -150,10 +156,12 @@ class MainProcessRelay:
                 request.method, url, data=body or None, headers=headers, allow_redirects=False
             ) as response:
                 body = await response.read()
+                response_headers = CIMultiDict(
+                    (name, value) for name, value in response.headers.items() if name.title() not in _DROPPED_HEADERS
+                )
         except (ClientError, TimeoutError, OSError) as error:
             raise StoreUnavailable(f"the main process does not respond: {type(error).__name__}") from error
-        headers = {name: value for name, value in response.headers.items() if name.title() not in _DROPPED_HEADERS}
-        return web.Response(status=response.status, body=body, headers=headers)
+        return web.Response(status=response.status, body=body, headers=response_headers)
 
 
 log = structlog.get_logger()

@@ -51,7 +51,7 @@ async def run_worker(
             context = build_ingest_context(settings, spool, authorizer, telemetry, salts.current)
             worker_routes = routes.worker_routes(settings, context, state, relay.handle)
             async with (
-                serve_http(settings, worker_routes, fallback, reuse_port=True),
+                serve_http(settings, worker_routes, fallback, base_path=settings.base_path, reuse_port=True),
                 serve_extra_ports(
                     settings, context, partial(relay.handle, prefix=settings.hit_prefix), reuse_port=True
                 ),

@@ -1,6 +1,7 @@
 """The beacon sets no cookies, leaves no traces and raises no errors, under any policy and next to any script."""
 
 import re
+from pathlib import Path
 from typing import Any, Final
 
 import orjson
@@ -10,7 +11,7 @@ from playwright.async_api import Browser, BrowserContext, Page, Request
 from tests.browser.chromium import beacon_tag, close_tab, count_events, poll_until, wait_for_events
 from tests.browser.sites import StaticSite
 from tests.docs.pages import section
-from tests.servers import Server
+from tests.servers import Server, running_server
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]  # loads pages and waits for events
 
@@ -286,3 +287,16 @@ async def test_a_headless_browser_counts_as_a_robot(
     assert found == {("HeadlessChrome",): 1}
     assert server.get(f"/tock/{item}.json")["views"] == {}
     await context.close()
+
+
+async def test_sends_to_the_path_below_which_a_proxy_serves_the_script(
+    tmp_path: Path, site: StaticSite, visitor: BrowserContext, item: str
+) -> None:
+    with running_server(tmp_path / "data", base_path="/web/stats") as server:
+        script = f'<script src="{server.url}/web/stats/metronome.js" data-id="{item}"></script>'
+        page = await visitor.new_page()
+        async with page.expect_request("**/tick") as sent:
+            await page.goto(site.add_page(f"/{item}", head=script))
+        assert (await sent.value).url == f"{server.url}/web/stats/tick"
+        await close_tab(page)
+        await wait_for_events(server, {"view": 1, **LEAVING}, id=item)
