@@ -51,6 +51,7 @@ class ReportParameters:
         include_bots: whether to count events of bots.
         order: what items are ranked by.
         steps: up to how many steps before and after an item to report, from 1 to 5.
+        filters: only events that all of these match.
 
     """
 
@@ -62,10 +63,11 @@ class ReportParameters:
     include_bots: bool = False
     order: str = ""
     steps: int = 1
+    filters: tuple[Filter, ...] = ()
 
     def build_filter(self, *filters: Filter) -> AllOf:
-        """Return a filter that combines these and, unless bots are included, excludes bots."""
-        return AllOf(filters if self.include_bots else (*filters, EXCLUDE_BOTS))
+        """Return a filter that combines these with the parameters' own and, unless bots are included, excludes bots."""
+        return AllOf((*filters, *self.filters, *(() if self.include_bots else (EXCLUDE_BOTS,))))
 
 
 def parse_report_parameters(query: Mapping[str, str], now: datetime, allowed: frozenset[str]) -> ReportParameters:

@@ -100,7 +100,7 @@ def parse_query_string(query: str) -> RawQuery:
     lists: dict[str, tuple[str, ...]] = {}
     scalars: dict[str, str] = {}
     filter_parts: list[QueryPart] = []
-    for part in (_parse_part(text) for text in query.split("&") if text):
+    for part in parse_query_parts(query):
         if part.name not in QUERY_PARAMETERS:
             filter_parts.append(part)
         elif part.operator != "=":
@@ -113,7 +113,7 @@ def parse_query_string(query: str) -> RawQuery:
             raise InvalidQuery(f"the parameter {part.name} is repeated: use it once")
         else:
             scalars[part.name] = part.value
-    return RawQuery(lists, scalars, _build_filters(filter_parts))
+    return RawQuery(lists, scalars, build_filters(filter_parts))
 
 
 def parse_filter_expression(text: str) -> QueryPart | None:
@@ -122,6 +122,17 @@ def parse_filter_expression(text: str) -> QueryPart | None:
     if operator is None or not operator.start():
         return None
     return QueryPart(text[: operator.start()], operator[0], text[operator.end() :])
+
+
+def parse_query_parts(query: str) -> Iterator[QueryPart]:
+    """Yield the parts of a query string: parameters and filters.
+
+    Raises:
+        Malformed: the percent-encoding is not valid UTF-8.
+        InvalidQuery: a part is not a parameter and not a filter.
+
+    """
+    return (_parse_part(text) for text in query.split("&") if text)
 
 
 def _parse_part(text: str) -> QueryPart:
@@ -156,8 +167,13 @@ def _percent_decode(text: str) -> str:
         raise Malformed("invalid query string: expected UTF-8, encoded with encodeURIComponent") from None
 
 
-def _build_filters(parts: Iterable[QueryPart]) -> tuple[Filter, ...]:
-    """Build one filter for all parts of the same kind about the same field."""
+def build_filters(parts: Iterable[QueryPart]) -> tuple[Filter, ...]:
+    """Build one filter for all parts of the same kind about the same field.
+
+    Raises:
+        InvalidQuery: a bound is not a number, or occurs twice.
+
+    """
     groups: defaultdict[tuple[str, str], list[QueryPart]] = defaultdict(list)
     for part in parts:
         groups[part.name, _filter_kind(part)].append(part)

@@ -1,0 +1,438 @@
+"""The overview: what is used, by whom, and from where."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from metronome.page.labels import (
+    COMPARISON_LABELS,
+    ESTIMATED_NOTE,
+    METRIC_LABELS,
+    RANGE_LABELS,
+    VISITORS_NOTE,
+    comparison_text,
+    earlier_text,
+    filter_text,
+    is_weekend,
+    range_text,
+    unit_label,
+    unit_tick,
+)
+from metronome.page.live import build_live
+from metronome.page.model import Bar, Chart, Chip, Choice, Controls, Headline, Link, Page, Table, Unit, Viewer
+from metronome.page.tables import (
+    ITEMS,
+    MEASURES,
+    ROWS_ON_PAGE,
+    TABLES_BY_KEY,
+    choose_order,
+    group_query,
+    measure_of,
+    measure_queries,
+    measured_table,
+    resolve_span,
+    rising_table,
+    tables_of,
+    top_table,
+)
+from metronome.page.view import (
+    METRICS,
+    RANGES,
+    Earlier,
+    Span,
+    View,
+    format_bound,
+    possible_intervals,
+    resolve_earlier,
+    resolve_interval,
+    resolve_range,
+)
+from metronome.reports.query.compare import has_whole_days, match_time_units
+from metronome.reports.query.names import FieldChecker
+from metronome.reports.query.series import list_time_units
+from metronome.stores.base import Store
+from metronome.stores.query import Equals, OneOf, Query, QueryResult
+from metronome.times import parse_time_unit
+
+_EVENTS: Final = {"views": "view", "downloads": "download", "errors": "error"}
+_LONGEST_UNIT: Final = timedelta(days=32)
+_TIME_ZONES: Final = (
+    *("UTC", "Europe/London", "Europe/Berlin", "Europe/Paris", "Europe/Zurich", "Europe/Athens", "Africa/Lagos"),
+    *("Africa/Nairobi", "Asia/Dubai", "Asia/Kolkata", "Asia/Shanghai", "Asia/Tokyo", "Australia/Sydney"),
+    *("Pacific/Auckland", "America/Sao_Paulo", "America/New_York", "America/Chicago", "America/Denver"),
+    "America/Los_Angeles",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A view with its range, that to compare with, and the time unit of its chart.
+
+    Attributes:
+        view: the view.
+        span: its range.
+        earlier: what it is compared with; None for nothing.
+        interval: the time unit of its chart.
+
+    """
+
+    view: View
+    span: Span
+    earlier: Earlier | None
+    interval: str
+
+
+def frame_view(view: View, span: Span) -> Frame:
+    """Return a view with all that follows from its range.
+
+    Raises:
+        InvalidQuery: the chart would have too many bars, or the earlier range is before the calendar.
+
+    """
+    return Frame(view, span, resolve_earlier(view, span), resolve_interval(view, span))
+
+
+# What every page has at its top: planned as queries, then built from their results.
+
+
+def headline_queries(frame: Frame, viewer: Viewer) -> dict[str, Query]:
+    """Return the queries for the numbers at the top of a page."""
+    view = frame.view
+    names = tuple(event for key, event in _EVENTS.items() if viewer.can_query or key != "errors")
+    spans = {"": frame.span} | ({":earlier": frame.earlier.elapsed} if frame.earlier else {})
+    queries = {}
+    for suffix, span in spans.items():
+        parameters = view.parameters(span.start, span.end)
+        item = () if view.item is None else (Equals("id", view.item),)
+        queries[f"events{suffix}"] = Query(
+            group_by=("event",),
+            where=parameters.build_filter(OneOf("event", names), *item),
+            start=span.start,
+            end=span.end,
+        )
+        visitors = MEASURES["visitors"]
+        queries[f"visitors{suffix}"] = Query(
+            metrics=(visitors.metric,),
+            where=parameters.build_filter(visitors.event_filter, *item),
+            start=span.start,
+            end=span.end,
+        )
+    return queries
+
+
+def chart_queries(frame: Frame) -> dict[str, Query]:
+    """Return the queries for the chart; none for the metric ``time``, which is not counted in groups."""
+    view = frame.view
+    measure = MEASURES.get(view.metric)
+    if measure is None:
+        return {}
+    spans = {"chart": frame.span} | ({"chart:earlier": frame.earlier.whole} if frame.earlier else {})
+    item = () if view.item is None else (Equals("id", view.item),)
+    return {
+        name: Query(
+            metrics=(measure.metric,),
+            group_by=(frame.interval,),
+            where=view.parameters(span.start, span.end).build_filter(measure.event_filter, *item),
+            start=span.start,
+            end=span.end,
+            time_zone=view.time_zone,
+        )
+        for name, span in spans.items()
+    }
+
+
+def build_headlines(frame: Frame, viewer: Viewer, results: Mapping[str, QueryResult]) -> tuple[Headline, ...]:
+    """Return the numbers at the top of a page."""
+    counts = results["events"].to_dict()
+    earlier_counts = results["events:earlier"].to_dict() if frame.earlier else None
+    headlines = []
+    for key in METRICS:
+        headline = Headline(
+            key=key,
+            label=METRIC_LABELS[key],
+            value=None,
+            previous=None,
+            change=None,
+            unit=Unit.MILLISECONDS if key == "time" else Unit.COUNT,
+            href=frame.view.href(metric=key),
+            is_selected=key == frame.view.metric,
+            more_is_better={"time": None, "errors": False}.get(key, True),
+        )
+        if key == "visitors":
+            visitors, *earlier = (results[name] for name in ("visitors", "visitors:earlier") if name in results)
+            exact = all(result.exact for result in (visitors, *earlier))
+            headline = replace(
+                headline,
+                value=_single_number(visitors),
+                previous=_single_number(earlier[0]) if earlier else None,
+                exact=exact,
+                note=VISITORS_NOTE if exact else f"{ESTIMATED_NOTE} {VISITORS_NOTE}",
+            )
+        elif key == "errors" and not viewer.can_query:
+            headline = replace(headline, is_locked=True)
+        elif key in _EVENTS:
+            previous = None if earlier_counts is None else float(earlier_counts.get(_EVENTS[key]) or 0)
+            headline = replace(headline, value=float(counts.get(_EVENTS[key]) or 0), previous=previous)
+        headlines.append(replace(headline, change=relative_change(headline.value, headline.previous)))
+    return tuple(headlines)
+
+
+def relative_change(value: float | None, previous: float | None) -> float | None:
+    """Return a relative change, 0.25 for a quarter more; None if there is nothing to relate to."""
+    return None if value is None or not previous else (value - previous) / abs(previous)
+
+
+def _single_number(result: QueryResult) -> float:
+    return float(result.rows[0][0] or 0)
+
+
+def build_chart(frame: Frame, now: datetime, results: Mapping[str, QueryResult]) -> Chart:
+    """Return the chart of the view's metric."""
+    view, span, zone = frame.view, frame.span, frame.view.zone
+    values = results["chart"].to_dict() if "chart" in results else {}
+    earlier_values = results["chart:earlier"].to_dict() if "chart:earlier" in results else None
+    empty = None if view.metric == "time" else 0
+    labels = list_time_units(frame.interval, span.start, span.end, zone)
+    previous = _earlier_values(frame, labels, earlier_values, empty)
+    starts = [parse_time_unit(label, frame.interval, zone) for label in labels]
+    bars = []
+    for at, (label, start) in enumerate(zip(labels, starts, strict=True)):
+        end = starts[at + 1] if at + 1 < len(starts) else _unit_end(frame.interval, start, view)
+        first, last = max(start, span.start), min(end, span.end)
+        bars.append(
+            Bar(
+                label=unit_label(label, frame.interval, zone),
+                tick=unit_tick(label, frame.interval),
+                value=values.get(label, empty),
+                previous=previous.get(label),
+                href=view.href(
+                    since=format_bound(first, zone, is_end=False), until=format_bound(last, zone, is_end=True)
+                ),
+                is_weekend=is_weekend(label, frame.interval),
+                is_incomplete=start < span.start or end > min(span.end, now),
+            )
+        )
+    title = f"{METRIC_LABELS[view.metric]} by {frame.interval}"
+    return Chart(
+        title=title,
+        description=_describe(title, frame, bars),
+        unit=Unit.MILLISECONDS if view.metric == "time" else Unit.COUNT,
+        bars=tuple(bars),
+        previous_label=earlier_text(view, span, frame.earlier) if frame.earlier else "",
+        intervals=tuple(
+            Link(unit.capitalize(), view.href(chosen_interval=unit), is_current=unit == frame.interval)
+            for unit in possible_intervals(span)
+        ),
+    )
+
+
+def _earlier_values(
+    frame: Frame, labels: list[str], values: Mapping[str, float | None] | None, empty: float | None
+) -> dict[str, float | None]:
+    if frame.earlier is None or values is None:
+        return {}
+    zone, whole = frame.view.zone, frame.earlier.whole
+    mapping = match_time_units(
+        frame.view.compare,
+        frame.interval,
+        labels,
+        list_time_units(frame.interval, whole.start, whole.end, zone),
+        whole_days=has_whole_days(frame.span.start, frame.span.end, zone),
+    )
+    return {label: values.get(earlier, empty) for earlier, label in mapping.items()}
+
+
+def _unit_end(unit: str, start: datetime, view: View) -> datetime:
+    """Return when the time unit that starts at a time ends."""
+    following = list_time_units(unit, start, start + _LONGEST_UNIT, view.zone)
+    return parse_time_unit(following[1], unit, view.zone)
+
+
+def _describe(title: str, frame: Frame, bars: list[Bar]) -> str:
+    text = f"{title}, {range_text(frame.span.start, frame.span.end, frame.view.zone)}"
+    known = [bar for bar in bars if bar.value]
+    if not known:
+        return f"{text}: none."
+    highest = max(known, key=lambda bar: bar.value or 0)
+    if frame.view.metric == "time":
+        return f"{text}: longest in {highest.label}."
+    text += f": most in {highest.label} ({highest.value:,.0f})"
+    return (
+        f"{text}, compared with {earlier_text(frame.view, frame.span, frame.earlier)}." if frame.earlier else f"{text}."
+    )
+
+
+def build_controls(frame: Frame) -> Controls:
+    """Return how the page can be changed."""
+    view, span, zone = frame.view, frame.span, frame.view.zone
+    zones = dict.fromkeys((view.default_time_zone, view.time_zone, *_TIME_ZONES))
+    kept = (
+        ("metric", view.metric if view.metric != METRICS[0] else ""),
+        ("compare", view.compare if view.compare != "previous" else ""),
+        ("bots", "1" if view.bots else ""),
+        ("order", view.order),
+        ("search", view.search),
+    )
+    # A bound without a value is how forms can say it: `LCP>100=`.
+    filters = [
+        (f"{part.name}{part.operator}{part.value}", "")
+        if part.operator in {"<", ">"}
+        else (f"{part.name}{part.operator[:-1]}", part.value)
+        for part in (view.parts if view.table else view.filters)
+    ]
+    is_bot_filter = view.include_bots and not view.bots
+    return Controls(
+        ranges=tuple(Link(RANGE_LABELS[name], view.href(range=name), is_current=name == view.range) for name in RANGES),
+        range_text=range_text(span.start, span.end, zone),
+        start=span.start.astimezone(zone).date().isoformat(),
+        end=format_bound(span.end, zone, is_end=True)[:10],
+        compares=tuple(
+            Link(label, view.href(compare=name), is_current=name == view.compare)
+            for name, label in COMPARISON_LABELS.items()
+        ),
+        compare_text=comparison_text(view, span, frame.earlier),
+        time_zone=Choice("tz", "Time zone", tuple((name, name.replace("_", " ")) for name in zones), view.time_zone),
+        hidden=(*((name, value) for name, value in kept if value), *filters),
+        chips=tuple(
+            Chip(filter_text(part), view.href(filters=(*view.filters[:at], *view.filters[at + 1 :])))
+            for at, part in enumerate(view.filters)
+        ),
+        bots=None
+        if is_bot_filter
+        else Link("Leave robots out" if view.bots else "Include robots", view.href(bots=not view.bots), view.bots),
+    )
+
+
+# The tables.
+
+
+def table_queries(frame: Frame, viewer: Viewer) -> dict[str, Query]:
+    """Return the queries for the first rows of all tables but that of items."""
+    return {
+        f"table:{table.key}": group_query(
+            table,
+            measure_of(table, frame.view),
+            frame.view,
+            frame.span,
+            limit=None if table.only_bots else ROWS_ON_PAGE,
+        )
+        for table in tables_of(frame.view, viewer)
+        if table is not ITEMS
+    }
+
+
+def build_tables(frame: Frame, results: Mapping[str, QueryResult], headlines: tuple[Headline, ...]) -> list[Table]:
+    """Return the tables that have rows, but that of items."""
+    totals = {headline.key: headline.value or 0 for headline in headlines}
+    tables = []
+    for name, result in results.items():
+        kind, _, key = name.partition(":")
+        if kind != "table":
+            continue
+        table = TABLES_BY_KEY[key]
+        measure = measure_of(table, frame.view)
+        whole = totals.get(measure.key, 0.0)
+        robots = sum(float(row[1] or 0) for row in result.rows) if table.only_bots else 0.0
+        if table.only_bots and not frame.view.include_bots:
+            whole += robots
+        built = top_table(table, measure, frame.view, result, whole)
+        if built is not None and table.only_bots:
+            verb = "included" if frame.view.include_bots else "left out"
+            share = f"{robots / whole:.0%}".replace("%", " %") if whole else "0 %"
+            built = replace(built, note=f"{share} of {measure.label.lower()} are by robots, which are {verb}.")
+        if built is not None:
+            tables.append(built)
+    return order_tables(tables, totals)
+
+
+def order_tables(tables: list[Table], totals: Mapping[str, float]) -> list[Table]:
+    """Return tables in the order of the page: where downloads prevail, formats come first."""
+    if totals.get("downloads", 0) <= totals.get("views", 0):
+        return tables
+    return sorted(tables, key=lambda table: table.key != "formats")
+
+
+async def build_items(
+    store: Store, frame: Frame, ranking: QueryResult | None, headlines: tuple[Headline, ...], now: datetime
+) -> Table:
+    """Return the first rows of the table of items.
+
+    Args:
+        store: runs further queries.
+        frame: the view.
+        ranking: of `group_query`; None for rising items.
+        headlines: the numbers that shares are of.
+        now: aware.
+
+    """
+    view = frame.view
+    order = choose_order(ITEMS, view)
+    if order is None or ranking is None:
+        return await rising_table(store, view, frame.span, ROWS_ON_PAGE, now)
+    whole = next((headline.value or 0 for headline in headlines if headline.key == order.key), 0)
+    names = tuple(str(row[0]) for row in ranking.rows)
+    others = measure_queries(ITEMS, order, view, frame.span, names) if names else {}
+    results = await store.query(*others.values()) if others else ()
+    return measured_table(ITEMS, order, view, ranking, dict(zip(others, results, strict=True)), whole)
+
+
+async def build_overview(store: Store, field_checker: FieldChecker, view: View, viewer: Viewer, now: datetime) -> Page:
+    """Build the overview.
+
+    Args:
+        store: runs the queries.
+        field_checker: knows the fields of the store.
+        view: what to show.
+        viewer: who looks at it; whether they may is for the caller to check (see `View.needs_query`).
+        now: aware.
+
+    Raises:
+        InvalidQuery: no event has the field of a filter.
+        NotFound: the order of items is unknown.
+
+    """
+    await field_checker.check(view.parse_filters())
+    order = choose_order(ITEMS, view)
+    frame = await frame_in_store(store, view)
+    queries = headline_queries(frame, viewer) | chart_queries(frame) | table_queries(frame, viewer)
+    if order is not None:
+        queries["items"] = group_query(ITEMS, order, view, frame.span, limit=ROWS_ON_PAGE)
+    results = await run_named(store, queries)
+    headlines = build_headlines(frame, viewer, results)
+    items = await build_items(store, frame, results.get("items"), headlines, now)
+    live = await build_live(store, view, viewer, now)
+    return Page(
+        heading="All items",
+        item=None,
+        controls=build_controls(frame),
+        headlines=headlines,
+        chart=build_chart(frame, now, results),
+        tables=(items, *build_tables(frame, results, headlines)),
+        viewer=viewer,
+        computed_at=now,
+        live=live,
+        stored_events=await has_events(store, headlines),
+    )
+
+
+async def frame_in_store(store: Store, view: View) -> Frame:
+    """Return a view with its range, which starts with the first event if it has no start."""
+    span = await resolve_span(store, view)
+    if span is None:
+        end = resolve_range(view).end
+        span = Span(end - _LONGEST_UNIT, end)
+    return frame_view(view, span)
+
+
+async def run_named(store: Store, queries: Mapping[str, Query]) -> dict[str, QueryResult]:
+    """Run queries and return their results by the same names."""
+    return dict(zip(queries, await store.query(*queries.values()), strict=True))
+
+
+async def has_events(store: Store, headlines: tuple[Headline, ...]) -> bool:
+    """Return whether the store has any event; it is not asked if the page shows some."""
+    if any(headline.value for headline in headlines):
+        return True
+    (result,) = await store.query(Query())
+    return bool(result.rows[0][0])

@@ -1,0 +1,459 @@
+"""The tables of a page: usage by item, referrer, country and so on.
+
+A table on a page of all tables has the ten greatest rows of one measure. A table's own page has all measures, search
+and paging.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Final
+
+from metronome.errors import NotFound
+from metronome.page.labels import ESTIMATED_NOTE, VISITORS_NOTE, value_text
+from metronome.page.model import Cell, Link, Row, Table, Viewer
+from metronome.page.view import Span, View, resolve_range
+from metronome.reports.csv import format_csv
+from metronome.reports.items import rising_items
+from metronome.reports.parameters import ReportParameters, excerpt
+from metronome.reports.query.names import FieldChecker
+from metronome.stores.base import Store
+from metronome.stores.query import (
+    COUNT,
+    MAX_GROUPS,
+    Equals,
+    Exists,
+    Filter,
+    Metric,
+    OneOf,
+    Query,
+    QueryResult,
+    SortKey,
+)
+
+ROWS_ON_PAGE: Final = 10
+ROWS_ON_TABLE_PAGE: Final = 100
+CSV_MAX_ROWS: Final = MAX_GROUPS
+RISING: Final = "rising"
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """What a column of a table counts.
+
+    Attributes:
+        key: its name as an order in URLs; that of views, downloads, visitors and errors is a metric of the chart.
+        label: the title of the column.
+        metric: what is counted.
+        events: of which events.
+
+    """
+
+    key: str
+    label: str
+    metric: Metric
+    events: tuple[str, ...]
+
+    @property
+    def event_filter(self) -> Filter:
+        """The filter for the events that count."""
+        return Equals("event", self.events[0]) if len(self.events) == 1 else OneOf("event", self.events)
+
+
+VIEWS: Final = Measure("views", "Views", COUNT, ("view",))
+DOWNLOADS: Final = Measure("downloads", "Downloads", COUNT, ("download",))
+VISITORS: Final = Measure("visitors", "Visitors", Metric.parse("visitors"), ("view", "download"))
+ERRORS: Final = Measure("errors", "Errors", COUNT, ("error",))
+SESSIONS: Final = Measure("sessions", "Sessions", Metric.parse("sessions"), ("error",))
+MEASURES: Final = {measure.key: measure for measure in (VIEWS, DOWNLOADS, VISITORS, ERRORS, SESSIONS)}
+_USE: Final = (VIEWS, DOWNLOADS, VISITORS)
+
+
+@dataclass(frozen=True, slots=True)
+class TableDefinition:
+    """What a table counts.
+
+    Attributes:
+        key: its name in URLs.
+        caption: its title.
+        field: what events are grouped by.
+        measures: its possible columns; the first one is the default order.
+        needs_query: whether it shows more than the scope ``tock`` allows.
+        only_bots: whether it counts robots, which other tables leave out.
+        within: a field that the view must be filtered by for the table to be shown; empty if it always is.
+        on_overview: whether it is on the overview.
+        on_item_page: whether it is on the pages of items.
+
+    """
+
+    key: str
+    caption: str
+    field: str
+    measures: tuple[Measure, ...] = _USE
+    needs_query: bool = False
+    only_bots: bool = False
+    within: str = ""
+    on_overview: bool = True
+    on_item_page: bool = True
+
+
+ITEMS: Final = TableDefinition("items", "Items", "id", on_item_page=False)
+TABLES: Final = (
+    ITEMS,
+    TableDefinition("referrers", "Referrers", "referer_group"),
+    TableDefinition("pages", "Referring pages", "referer", within="referer_group"),
+    TableDefinition("channels", "Channels", "channel"),
+    TableDefinition("countries", "Countries", "country"),
+    TableDefinition("formats", "Formats", "format", (DOWNLOADS, VISITORS)),
+    TableDefinition("browsers", "Browsers", "browser"),
+    TableDefinition("versions", "Browser versions", "browser_version", within="browser"),
+    TableDefinition("devices", "Devices", "device"),
+    TableDefinition("systems", "Operating systems", "os"),
+    TableDefinition("campaigns", "Campaigns", "utm_campaign"),
+    TableDefinition("sources", "Campaign sources", "utm_source", within="utm_campaign"),
+    TableDefinition("errors", "Errors", "error_group", (ERRORS, SESSIONS), needs_query=True),
+    TableDefinition("robots", "Robots", "bot", (VIEWS, DOWNLOADS), only_bots=True),
+)
+TABLES_BY_KEY: Final = {table.key: table for table in TABLES}
+
+
+def tables_of(view: View, viewer: Viewer) -> tuple[TableDefinition, ...]:
+    """Return the tables of a page of all tables."""
+    filtered = {part.name for part in view.filters}
+    return tuple(
+        table
+        for table in TABLES
+        if (viewer.can_query or not table.needs_query)
+        and (not table.within or table.within in filtered)
+        and (table.on_overview if view.item is None else table.on_item_page)
+    )
+
+
+def measure_of(table: TableDefinition, view: View) -> Measure:
+    """Return what a table counts on a page of all tables: the view's metric if the table has it."""
+    return next((measure for measure in table.measures if measure.key == view.metric), table.measures[0])
+
+
+def group_query(
+    table: TableDefinition,
+    measure: Measure,
+    view: View,
+    span: Span,
+    *filters: Filter,
+    limit: int | None = None,
+    offset: int = 0,
+) -> Query:
+    """Return the query for the greatest groups of a table, by one measure."""
+    parameters = table_parameters(table, view, span)
+    item = () if view.item is None else (Equals("id", view.item),)
+    only_bots = (Exists("bot"),) if table.only_bots else ()
+    return Query(
+        metrics=(measure.metric,),
+        group_by=(table.field,),
+        where=parameters.build_filter(measure.event_filter, *item, *only_bots, *filters),
+        start=span.start,
+        end=span.end,
+        time_zone=view.time_zone,
+        sort_keys=(SortKey(measure.metric.name, descending=True),),
+        limit=limit,
+        offset=offset,
+    )
+
+
+def table_parameters(table: TableDefinition, view: View, span: Span) -> ReportParameters:
+    """Return the parameters that a table's queries have in common."""
+    parameters = view.parameters(span.start, span.end)
+    return replace(parameters, include_bots=True) if table.only_bots else parameters
+
+
+def top_table(table: TableDefinition, measure: Measure, view: View, result: QueryResult, whole: float) -> Table | None:
+    """Return the first rows of a table for a page of all tables; None if there are none.
+
+    Args:
+        table: the table.
+        measure: its only column.
+        view: the view.
+        result: of `group_query`.
+        whole: the measure of all events, which shares are of; 0 if shares mean nothing.
+
+    """
+    if not result.rows:
+        return None
+    rows = tuple(
+        _row(table, view, str(name), (measure,), (value,), whole) for name, value in result.rows[:ROWS_ON_PAGE]
+    )
+    return Table(
+        key=table.key,
+        caption=table.caption,
+        columns=(measure.label,),
+        rows=rows,
+        total=result.total,
+        more=_more(view, table, result.total, len(rows)),
+        csv_href=view.csv_href(table.key),
+        exact=result.exact,
+        note=_note((measure,), exact=result.exact),
+    )
+
+
+def _row(
+    table: TableDefinition,
+    view: View,
+    name: str,
+    measures: tuple[Measure, ...],
+    values: tuple[Any, ...],
+    whole: float,
+) -> Row:
+    filtered = view.filter_by(table.field, name)
+    cells = tuple(
+        Cell(value, href=filtered.href(metric=measure.key) if measure.key in _CHART_METRICS else filtered.href())
+        for measure, value in zip(measures, values, strict=True)
+    )
+    return Row(
+        name=name,
+        text=value_text(table.field, name),
+        href=cells[0].href if table.key in _OWN_METRIC else filtered.href(),
+        cells=cells,
+        share=min(1.0, (values[0] or 0) / whole) if whole else None,
+        page_href=view.open_item(name).href() if table.field == "id" else "",
+    )
+
+
+_CHART_METRICS: Final = frozenset({"views", "downloads", "visitors", "errors"})
+_OWN_METRIC: Final = frozenset({"formats", "errors"})
+"""Tables whose rows lead to a chart of what they count: views by format or by error mean nothing."""
+
+
+def _more(view: View, table: TableDefinition, total: int, shown: int) -> Link | None:
+    return Link(f"All {total:,}", view.href(table=table.key, order="")) if total > shown else None
+
+
+def _note(measures: tuple[Measure, ...], *, exact: bool) -> str:
+    notes = [] if exact else [ESTIMATED_NOTE]
+    if VISITORS in measures:
+        notes.append(VISITORS_NOTE)
+    return " ".join(notes)
+
+
+# Items, and pages of whole tables: several measures.
+
+
+def choose_order(table: TableDefinition, view: View) -> Measure | None:
+    """Return the measure that a table is ordered by; None for rising items.
+
+    Raises:
+        NotFound: the table has no such order.
+
+    """
+    if table is ITEMS and view.order == RISING:
+        return None
+    if not view.order:
+        return measure_of(table, view)
+    for measure in table.measures:
+        if measure.key == view.order:
+            return measure
+    raise NotFound(
+        f"the table {table.key} cannot be ordered by {excerpt(view.order)!r}: "
+        f"expected one of {', '.join(_order_names(table))}"
+    )
+
+
+def _order_names(table: TableDefinition) -> list[str]:
+    return [*(measure.key for measure in table.measures), *([RISING] if table is ITEMS else [])]
+
+
+def order_links(table: TableDefinition, view: View, order: Measure | None) -> tuple[Link, ...]:
+    """Return links to a table in its orders."""
+    current = RISING if order is None else order.key
+    labels = {measure.key: measure.label for measure in table.measures} | {RISING: "Rising"}
+    default = measure_of(table, view).key
+    return tuple(
+        Link(labels[name], view.href(order="" if name == default else name), is_current=name == current)
+        for name in _order_names(table)
+    )
+
+
+def measure_queries(
+    table: TableDefinition, order: Measure, view: View, span: Span, names: tuple[str, ...]
+) -> dict[str, Query]:
+    """Return the queries for the other measures of some groups of a table, by the measures' keys."""
+    only = OneOf(table.field, names)
+    return {
+        measure.key: group_query(table, measure, view, span, only) for measure in table.measures if measure is not order
+    }
+
+
+def measured_table(
+    table: TableDefinition,
+    order: Measure,
+    view: View,
+    ranking: QueryResult,
+    others: dict[str, QueryResult],
+    whole: float,
+) -> Table:
+    """Return a table with all measures; the one that orders it comes first.
+
+    Args:
+        table: the table.
+        order: what it is ordered by.
+        view: the view.
+        ranking: of `group_query`.
+        others: of `measure_queries`.
+        whole: as for `top_table`.
+
+    """
+    measures = (order, *(measure for measure in table.measures if measure is not order))
+    numbers = {key: result.to_dict() for key, result in others.items()}
+    rows = tuple(
+        _row(
+            table,
+            view,
+            str(name),
+            measures,
+            (value, *(numbers[measure.key].get(str(name), 0) for measure in measures[1:])),
+            whole,
+        )
+        for name, value in ranking.rows
+    )
+    exact = ranking.exact and all(result.exact for result in others.values())
+    return Table(
+        key=table.key,
+        caption=table.caption,
+        columns=tuple(measure.label for measure in measures),
+        rows=rows,
+        total=ranking.total,
+        more=_more(view, table, ranking.total, len(rows)),
+        csv_href=view.csv_href(table.key),
+        orders=order_links(table, view, order),
+        exact=exact,
+        note=_note(measures, exact=exact),
+    )
+
+
+async def rising_table(store: Store, view: View, span: Span, limit: int | None, now: datetime) -> Table:
+    """Return the items whose use rises most."""
+    parameters = view.parameters(span.start, span.end, limit)
+    report = await rising_items(store, parameters, now) if span.start < now else {"items": []}
+    rows = []
+    for item in report["items"]:
+        if item["change"] > 0:
+            row = _row(ITEMS, view, item["id"], (VIEWS, DOWNLOADS), (item["views"], item["downloads"]), 0)
+            rows.append(replace(row, cells=(Cell(item["change"], href=row.href), Cell(item["before"]), *row.cells)))
+    return Table(
+        key=ITEMS.key,
+        caption=ITEMS.caption,
+        columns=("More", "Before", "Views", "Downloads"),
+        rows=tuple(rows),
+        csv_href=view.csv_href(ITEMS.key),
+        orders=order_links(ITEMS, view, None),
+        exact=report.get("exact", True),
+        note=(
+            "Views and downloads in the second half of the range, and how many more they are than in the first half "
+            "(Before); the most significant rise first."
+        ),
+        empty="No item is used more than before in this range.",
+    )
+
+
+async def build_table(
+    store: Store, field_checker: FieldChecker, view: View, viewer: Viewer, now: datetime, *, limit: int | None = None
+) -> Table:
+    """Build a page of a whole table; `View` has its key, order, search and offset.
+
+    Args:
+        store: runs the queries.
+        field_checker: knows the fields of the store.
+        view: the view.
+        viewer: who looks at it; whether they may is for the caller to check (see `table_needs_query`).
+        now: aware.
+        limit: the maximum number of rows; `ROWS_ON_TABLE_PAGE` by default.
+
+    Raises:
+        NotFound: there is no such table, or it has no such order.
+        InvalidQuery: no event has the field of a filter.
+
+    """
+    del viewer
+    table = find_table(view.table)
+    await field_checker.check(view.parse_filters())
+    limit = ROWS_ON_TABLE_PAGE if limit is None else limit
+    span = await resolve_span(store, view)
+    if span is None:
+        return Table(table.key, table.caption, tuple(measure.label for measure in table.measures), ())
+    order = choose_order(table, view)
+    if order is None:
+        return await rising_table(store, view, span, limit, now)
+    if view.search:
+        (everything,) = await store.query(group_query(table, order, view, span, limit=MAX_GROUPS))
+        ranking = _search(everything, table, view.search, view.offset, limit)
+    else:
+        (ranking,) = await store.query(group_query(table, order, view, span, limit=limit, offset=view.offset))
+    names = tuple(str(row[0]) for row in ranking.rows)
+    queries = measure_queries(table, order, view, span, names) if names else {}
+    whole_query = replace(group_query(table, order, view, span), group_by=(), sort_keys=())
+    whole, *results = await store.query(whole_query, *queries.values())
+    others = dict(zip(queries, results, strict=True))
+    result = measured_table(table, order, view, ranking, others, float(whole.rows[0][0] or 0))
+    if view.search and not result.rows:
+        result = replace(result, empty=f"No {table.caption.lower()} contain “{excerpt(view.search)}”.")
+    return replace(result, more=None)
+
+
+def find_table(key: str) -> TableDefinition:
+    """Return a table.
+
+    Raises:
+        NotFound: there is no such table.
+
+    """
+    if key not in TABLES_BY_KEY:
+        raise NotFound(f"unknown table {excerpt(key)!r}: expected one of {', '.join(TABLES_BY_KEY)}")
+    return TABLES_BY_KEY[key]
+
+
+def table_needs_query(view: View) -> bool:
+    """Return whether a table's page shows more than the scope ``tock`` allows.
+
+    Raises:
+        NotFound: there is no such table.
+
+    """
+    return view.needs_query or find_table(view.table).needs_query
+
+
+def table_csv(table: Table) -> bytes:
+    """Return a table as CSV, with the names and, where they differ, the texts of its rows."""
+    has_texts = any(row.text != row.name for row in table.rows)
+    columns = ("name", *(("text",) if has_texts else ()), *(column.lower() for column in table.columns))
+    rows = ((row.name, *((row.text,) if has_texts else ()), *(cell.value for cell in row.cells)) for row in table.rows)
+    return format_csv(columns, rows).encode()
+
+
+def _search(result: QueryResult, table: TableDefinition, search: str, offset: int, limit: int) -> QueryResult:
+    wanted = search.casefold()
+    rows = tuple(
+        row
+        for row in result.rows
+        if wanted in str(row[0]).casefold() or wanted in value_text(table.field, str(row[0])).casefold()
+    )
+    return replace(result, rows=rows[offset : offset + limit], total=len(rows))
+
+
+async def resolve_span(store: Store, view: View) -> Span | None:
+    """Return the range of a view, which starts with its first event if it has no start; None if it is empty then."""
+    period = resolve_range(view)
+    start = period.start
+    if start is None:
+        (first,) = await store.query(
+            Query(
+                metrics=(Metric.parse("first"),),
+                where=view.parameters(None, period.end).build_filter(
+                    *(() if view.item is None else (Equals("id", view.item),))
+                ),
+                end=period.end,
+            )
+        )
+        first_at = first.rows[0][0]
+        if first_at is None:
+            return None
+        local = datetime.fromisoformat(str(first_at)).astimezone(view.zone)
+        start = local.replace(hour=0, minute=0, second=0, microsecond=0)
+    return Span(start, period.end)
