@@ -229,7 +229,7 @@ class Controls:
         compares: links to comparisons, among them that to none.
         compare_text: the comparison in words, such as ``vs. October``; empty for none.
         time_zone: the choice of time zone.
-        hidden: the parameters that the form must keep: names and values in order.
+        hidden: all parameters of the view: names and values in order. Each form keeps those that it does not set.
         chips: the filters that are on.
         bots: the link that includes robots or leaves them out; None where it means nothing.
         widen: the same view over a longer range, to offer where this one has no events; None if there is none.
