@@ -6,7 +6,7 @@ RUN pip wheel --no-cache-dir --wheel-dir /wheels .
 
 FROM python:3.13-slim
 RUN --mount=type=bind,from=build,source=/wheels,target=/wheels \
-    pip install --no-cache-dir --no-index --find-links /wheels metronome \
+    pip install --no-cache-dir --no-index --find-links /wheels metronome-usage \
     && useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin metronome \
     && install --directory --owner metronome --group metronome /data
 ENV METRONOME_HOST=0.0.0.0 \

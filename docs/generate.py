@@ -8,7 +8,7 @@ from typing import Final
 from pydantic.fields import FieldInfo
 from rjsmin import jsmin
 
-from metronome.config import ENV_PREFIX, Settings, format_default
+from metronome.config import ENV_PREFIX, Settings, format_default, list_settings_by_topic
 
 ROOT: Final = Path(__file__).parents[1]
 
@@ -22,6 +22,8 @@ Every setting has one name, in two forms:
 - in the environment, `{ENV_PREFIX}PORT=9000`, also for `make serve` and the container;
 - on the command line, `metronome serve --port 9000`, which takes precedence.
 
+`metronome serve --help` lists the options in the order of this page: those that matter most first.
+
 An invalid value stops the start, with a message that names the setting:
 
 ```console
@@ -34,17 +36,21 @@ Sizes are written as `512MiB`, `8GiB` or in bytes; ages as `90s`, `15m`, `12h`, 
 `2w`; lists are comma-separated.
 
 `METRONOME_ITEM_PATTERN` and `METRONOME_OWN_HOSTS` are also read by `metronome import` ([import.md](import.md)).
+Commands that connect to a server (`import`, `tock`, `query`, `replay`, `verify`) read `METRONOME_URL`, the URL of the \
+server, and `METRONOME_KEY`, the key to send.
 Secrets, such as the password in `METRONOME_STORE`, belong in the environment: other users of the machine \
 can read a command line.
-
-| Setting | Option | Default | Meaning |
-|---|---|---|---|
 """
+_TABLE_HEAD: Final = "| Setting | Option | Default | Meaning |\n|---|---|---|---|\n"
 
 
 def page() -> bytes:
     """Return the page of settings as it should be."""
-    return (_HEAD + "".join(_row(name, field) for name, field in Settings.model_fields.items())).encode()
+    sections = [
+        f"\n## {topic}\n\n{_TABLE_HEAD}{''.join(_row(name, Settings.model_fields[name]) for name in names)}"
+        for topic, names in list_settings_by_topic().items()
+    ]
+    return (_HEAD + "".join(sections)).encode()
 
 
 def _row(name: str, field: FieldInfo) -> str:

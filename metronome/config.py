@@ -38,6 +38,59 @@ _EXPECTATIONS: Final = {
 }
 """Messages that replace Pydantic's, by the type of its error."""
 _NONE = "none"
+SETTING_TOPICS: Final = {
+    "Essential": (
+        "host",
+        "port",
+        "data",
+        "store",
+        "archive",
+        "public",
+        "own_hosts",
+        "item_pattern",
+        "tick_max_age",
+        "workers",
+    ),
+    "Behind a proxy": ("base_path", "trusted_proxies"),
+    "Enrichment and privacy": (
+        "enrich",
+        "addresses",
+        "visitors",
+        "privacy_signals",
+        "countries",
+        "referer_spam",
+    ),
+    "Reports": (
+        "question_seconds",
+        "min_visitors",
+        "counter_platform",
+        "counter_publisher",
+        "counter_publisher_id",
+    ),
+    "Elasticsearch": ("store_api_key", "store_ca", "index_prefix"),
+    "Archive": ("archive_roll_bytes", "archive_roll_age"),
+    "Log shippers and other protocols": (
+        "forward_port",
+        "forward_shared_key",
+        "forward_users",
+        "forward_certificate",
+        "forward_certificate_key",
+        "syslog_port",
+        "hit_prefix",
+        "hit_port",
+        "microticks_key",
+    ),
+    "Limits": (
+        "duckdb_memory",
+        "spool_max_bytes",
+        "body_max_bytes",
+        "batch_max_events",
+        "event_max_bytes",
+        "stop_seconds",
+    ),
+    "Logs": ("log_level", "log_format"),
+}
+"""The settings by topic, those that matter most first: the order of ``metronome serve --help`` and of the docs."""
 _OTHER_VARIABLES = frozenset(
     {"KEY", "URL", "LOGS", "CLIENTS", "KIBANA", "KIBANA_KEY", "KIBANA_USER", "KIBANA_PASSWORD", "KIBANA_CA"}
 )
@@ -355,6 +408,13 @@ def _check_variable_names() -> None:
             f"did you mean {ENV_PREFIX}{similar[0]}?" if similar else "docs/configuration.md lists all settings"
         )
         raise ConfigurationError(f"unknown setting {variable} in the environment: {suggestion}")
+
+
+def list_settings_by_topic() -> dict[str, tuple[str, ...]]:
+    """Return the names of all settings by topic; the last topic has those that no other lists."""
+    listed = {name for names in SETTING_TOPICS.values() for name in names}
+    others = tuple(name for name in Settings.model_fields if name not in listed)
+    return {**SETTING_TOPICS, **({"Other": others} if others else {})}
 
 
 def format_default(default: object) -> str:

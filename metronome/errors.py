@@ -133,7 +133,7 @@ class ServerUnavailable(Unavailable):
 
     """
 
-    advice = "start it with `metronome serve`, or set its URL with --url, then run the same command again"
+    advice = ""
 
     def __init__(self, message: str, retry_after_seconds: float = 0.0) -> None:
         super().__init__(message)

@@ -28,6 +28,7 @@ def fsync_path(path: Path) -> None:
         os.close(descriptor)
 
 
+LOCK_FILE_NAME: Final = "lock"
 _LOCK_TIMEOUT_SECONDS: Final = 5.0
 """A process that was just stopped may take a moment to exit."""
 
@@ -46,7 +47,7 @@ class FolderLock:
 
     def __init__(self, folder: Path, timeout_seconds: float = _LOCK_TIMEOUT_SECONDS) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._descriptor = os.open(folder / LOCK_FILE_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         deadline = time.monotonic() + timeout_seconds
         while not self._try_acquire():
             if time.monotonic() > deadline:

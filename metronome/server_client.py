@@ -184,9 +184,14 @@ class ServerClient:
             async with session.request(method, url, data=body, headers=headers, allow_redirects=False) as response:
                 text = await response.read()
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, ValueError):
-            raise ConfigurationError(f"invalid --url {self.url}: expected http://host:port") from None
+            raise ConfigurationError(
+                f"invalid --url or METRONOME_URL {self.url!r}: expected http://host:port"
+            ) from None
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise ServerUnavailable(f"{self.url} does not respond: {_connection_failure(error)}") from None
+            raise ServerUnavailable(
+                f"{self.url} does not respond: {_connection_failure(error)}; start the server with `metronome serve`, "
+                "or set its URL with --url or METRONOME_URL"
+            ) from None
         status = response.status
         if status == HTTPStatus.OK:
             return text

@@ -673,7 +673,7 @@ async def _collect_protocols(data: Path, clock: Clock) -> dict[str, Any]:
     responses: dict[str, Any] = {}
     hours: dict[str, str] = {}
     # In a thread: a command runs an event loop of its own.
-    key = (await asyncio.to_thread(_run_command, "keys", "create", "hall", "--data", str(data))).split()[-1]
+    key = (await asyncio.to_thread(_run_command, "keys", "create", "hall", "--create", "--data", str(data))).split()[-1]
 
     def begin(name: str) -> None:
         clock.at = START + timedelta(hours=len(hours))

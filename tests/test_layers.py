@@ -37,6 +37,7 @@ FLOORS: Final = (
     {"server"},
     {"importer"},
     {"cli"},
+    {"__main__"},
 )
 """The rooms of the package, from the ground up: a room may import the floors below its own."""
 INDEPENDENT: Final = ({"middleware", "errors", "scopes"}, {"spool", "auth"}, {"intake", "shipper", "archiver"})

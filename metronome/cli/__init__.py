@@ -1,7 +1,7 @@
 """The command line: ``metronome COMMAND``."""
 
 from importlib import import_module
-from typing import Any, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -28,7 +28,17 @@ class LazyCommand(NamedTuple):
             app.command(name)(function)
         command = typer.main.get_command(app)
         command.name, command.help = name, command.help or self.help
+        _hide_types_of_flags(command)
         return command
+
+
+def _hide_types_of_flags(command: Any) -> None:
+    """Leave out the ``<bool>`` that Typer prints after each option without a value."""
+    for parameter in command.get_params(typer.Context(command)):
+        if getattr(parameter, "is_flag", False) and parameter.metavar is None:
+            parameter.metavar = ""
+    for subcommand in getattr(command, "commands", {}).values():
+        _hide_types_of_flags(subcommand)
 
 
 COMMANDS: Final = {
@@ -50,6 +60,11 @@ COMMANDS: Final = {
 class LazyGroup(TyperGroup):
     """Lists all commands without importing them, and imports the one that runs."""
 
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the help text."""
+        _hide_types_of_flags(self)
+        super().format_help(ctx, formatter)
+
     def list_commands(self, _ctx: Any) -> list[str]:
         """Return the names of the commands."""
         return [*COMMANDS]
@@ -64,14 +79,34 @@ class LazyGroup(TyperGroup):
         return name, COMMANDS[command.name].load(command.name) if command and command.name else None, rest
 
 
-app = typer.Typer(cls=LazyGroup, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(cls=LazyGroup, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+def _print_version(requested: bool) -> None:  # noqa: FBT001  # called by Typer with the value of the option
+    if requested:
+        from metronome.cli.version import format_version  # noqa: PLC0415  # takes 20 ms, which no command needs
+
+        typer.echo(format_version())
+        raise typer.Exit
 
 
 @app.callback()
-def metronome() -> None:
+def metronome(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Show the versions of Metronome and of its stores.",
+            callback=_print_version,
+            is_eager=True,
+        ),
+    ] = False,
+) -> None:
     """Self-hosted usage analytics for datasets, documents, APIs and web pages."""
 
 
 def main() -> None:
     """Run the command that the arguments name."""
-    app()
+    # Otherwise `python -m metronome` would be the name in help texts and in the script for shell completion.
+    app(prog_name="metronome")

@@ -400,8 +400,9 @@ def encode_saved_objects(saved_objects: list[dict[str, Any]]) -> bytes:
 IndexPrefixOption = Annotated[
     str | None,
     typer.Option(
+        metavar="NAME",
         envvar="METRONOME_INDEX_PREFIX",
-        help="Prefix of the names of the events' indices, same as the setting of the server.",
+        help="Prefix of the events' indices, same as the setting of the server.",
         show_default="metronome",
     ),
 ]
@@ -417,7 +418,9 @@ def dashboards() -> None:
 @dashboards_app.command("install")
 def install_dashboards(  # noqa: PLR0913  # one argument for each option
     *,
-    kibana: Annotated[str, typer.Option(envvar="METRONOME_KIBANA", help="URL of Kibana.")] = _DEFAULT_KIBANA_URL,
+    kibana: Annotated[
+        str, typer.Option(metavar="URL", envvar="METRONOME_KIBANA", help="URL of Kibana.")
+    ] = _DEFAULT_KIBANA_URL,
     space: Annotated[
         str, typer.Option(metavar="NAME", help="Space to install in.", show_default="the default space")
     ] = "",
@@ -426,24 +429,34 @@ def install_dashboards(  # noqa: PLR0913  # one argument for each option
         bool, typer.Option("--overwrite/--no-overwrite", help="Whether to replace dashboards installed before.")
     ] = True,
     key: Annotated[
-        str, typer.Option(envvar="METRONOME_KIBANA_KEY", help="API key, encoded.", show_default="none")
+        str, typer.Option(metavar="KEY", envvar="METRONOME_KIBANA_KEY", help="API key, encoded.", show_default="none")
     ] = "",
     user: Annotated[
-        str, typer.Option(envvar="METRONOME_KIBANA_USER", help="User name, instead of a key.", show_default="none")
+        str,
+        typer.Option(
+            metavar="NAME", envvar="METRONOME_KIBANA_USER", help="User name, instead of a key.", show_default="none"
+        ),
     ] = "",
     password: Annotated[
-        str, typer.Option(envvar="METRONOME_KIBANA_PASSWORD", help="Password of the user.", show_default="none")
+        str,
+        typer.Option(
+            metavar="TEXT", envvar="METRONOME_KIBANA_PASSWORD", help="Password of the user.", show_default="none"
+        ),
     ] = "",
     ca: Annotated[
         Path | None,
         typer.Option(
+            metavar="FILE",
             envvar="METRONOME_KIBANA_CA",
             help="File with the CA certificate of Kibana.",
             show_default="those of the system",
         ),
     ] = None,
     retry_timeout: Annotated[
-        float, typer.Option(min=0, help="Seconds to keep retrying while Kibana is unavailable or starting.")
+        float,
+        typer.Option(
+            min=0, metavar="SECONDS", help="Seconds to keep retrying while Kibana is unavailable or starting."
+        ),
     ] = 60,
 ) -> None:
     """Install the data view and the dashboards in Kibana, or update them."""

@@ -8,10 +8,11 @@ from typing import Final
 
 import typer
 
-from metronome.cli.errors import reporting_errors
+from metronome.cli.errors import EXIT_FAILED, print_error, reporting_errors
 from metronome.cli.options import DataOption
 from metronome.cli.output import print_lines
 from metronome.config import read_settings
+from metronome.errors import ConfigurationError
 from metronome.files import FolderLock
 from metronome.spool import SPOOL_FOLDER, SpoolWriter
 from metronome.spool.dead_letters import DEAD_LETTER_FOLDER, iterate_dead_letters, move_to_requeued
@@ -20,6 +21,7 @@ from metronome.stores.base import DocumentBatch
 _REQUEUE_SPOOL: Final = "again"
 _BATCH_DOCUMENTS: Final = 1000
 _REASON_MAX_CHARACTERS: Final = 100
+_EXPECTED: Final = 'not a dead letter: expected {"at": …, "reason": "…", "document": "…"}; correct or delete the line'
 
 dead_letters_app = typer.Typer(add_completion=False)
 
@@ -31,8 +33,13 @@ def list_dead_letters(context: typer.Context, *, data: DataOption = None) -> Non
     Without a subcommand, lists the number of documents by reason.
     """
     if context.invoked_subcommand is None:
+        unreadable: list[str] = []
         with reporting_errors("dead-letters"):
-            print_lines(_format_reasons(read_settings({"data": data}).data / DEAD_LETTER_FOLDER))
+            print_lines(_format_reasons(read_settings({"data": data}).data / DEAD_LETTER_FOLDER, unreadable))
+        for location in unreadable:
+            print_error("dead-letters", f"{location}: {_EXPECTED}")
+        if unreadable:
+            raise typer.Exit(EXIT_FAILED)
 
 
 @dead_letters_app.command("requeue")
@@ -45,7 +52,11 @@ def requeue_dead_letters(context: typer.Context, *, data: DataOption = None) -> 
         # `dead-letters --data FOLDER requeue` works, too.
         settings = read_settings({"data": data or (context.parent and context.parent.params["data"])})
         folder = settings.data / DEAD_LETTER_FOLDER
-        lines = _format_reasons(folder)
+        unreadable: list[str] = []
+        lines = _format_reasons(folder, unreadable)
+        if unreadable:
+            # Requeued files are moved away, and the line with them.
+            raise ConfigurationError(f"{unreadable[0]}: {_EXPECTED}; nothing was requeued")
         if any(iterate_dead_letters(folder)):
             lock = FolderLock(settings.data)
             try:
@@ -56,8 +67,11 @@ def requeue_dead_letters(context: typer.Context, *, data: DataOption = None) -> 
         print_lines(lines)
 
 
-def _format_reasons(folder: Path) -> list[str]:
-    reasons = Counter(rejected.reason[:_REASON_MAX_CHARACTERS] for rejected in iterate_dead_letters(folder))
+def _format_reasons(folder: Path, unreadable: list[str]) -> list[str]:
+    """Return a table of the reasons, and append the location of each line that is not a dead letter."""
+    reasons = Counter(
+        rejected.reason[:_REASON_MAX_CHARACTERS] for rejected in iterate_dead_letters(folder, unreadable.append)
+    )
     return [
         *(f"{count:>12,}  {reason}" for reason, count in reasons.most_common()),
         f"{reasons.total():>12,}  in total, in {folder}",

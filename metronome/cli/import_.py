@@ -55,7 +55,7 @@ def import_command(  # noqa: PLR0913  # one argument for each option
     ] = AUTO_FORMAT,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and count the lines, but send nothing.")] = False,
     batch: Annotated[
-        int, typer.Option(min=1, max=REQUEST_MAX_EVENTS, help="Number of events in a request.")
+        int, typer.Option(min=1, max=REQUEST_MAX_EVENTS, metavar="N", help="Number of events in a request.")
     ] = BATCH_EVENTS,
     retry_timeout: RetryTimeoutOption = RETRY_TIMEOUT_SECONDS,
     key: KeyOption = None,
@@ -73,8 +73,9 @@ def import_command(  # noqa: PLR0913  # one argument for each option
 ) -> None:
     """Import web server access logs.
 
-    Each request becomes a view or a download of an item. Importing a log again, or after it has grown,
-    counts no request twice.
+    Each request becomes a view or a download of an item.
+
+    Importing a log again, or after it has grown, counts no request twice.
     """
     summary, started_at = ImportSummary(), monotonic()
     failures: list[str] = []

@@ -21,10 +21,12 @@ from metronome.cli.errors import print_error, reporting_errors
 from metronome.cli.options import DataOption, StoreOption
 from metronome.cli.output import print_lines
 from metronome.config import Settings, parse_age, read_settings
-from metronome.errors import Malformed
+from metronome.errors import ConfigurationError, Malformed
+from metronome.files import LOCK_FILE_NAME
 from metronome.scopes import Scope
 from metronome.server.bootstrap import open_state
 from metronome.state.base import State
+from metronome.state.sqlite import STATE_FILE_NAME
 from metronome.times import format_timestamp
 
 Result = TypeVar("Result")
@@ -49,8 +51,9 @@ def create_key(
     scope: Annotated[
         list[Scope] | None,
         typer.Option(
-            help="What the key allows; repeatable. The default allows only sending events, so it is safe to publish "
-            "in a web page.",
+            metavar="SCOPE",
+            help="What the key allows: tick, import, tock, query or admin; repeatable. The default allows only "
+            "sending events, so it is safe to publish in a web page.",
             show_default="tick",
         ),
     ] = None,
@@ -66,6 +69,9 @@ def create_key(
             metavar="ORIGIN",
         ),
     ] = None,
+    create: Annotated[
+        bool, typer.Option("--create", help="Create the data folder, if no server has used it yet.")
+    ] = False,
     data: DataOption = None,
     store: StoreOption = None,
 ) -> None:
@@ -82,6 +88,8 @@ def create_key(
         key = build_key(
             validate_key_name(name), scopes, token, format_timestamp(now), origins=origins, expires=expires_at
         )
+        if not create:
+            _check_data_folder(settings)
         _with_state(settings, lambda state: _add_key(state, key))
         print_lines([*_format_key(key, settings), "", "The key, which is not shown again:", token])
 
@@ -194,6 +202,16 @@ def _parse_expiry(expires: str | None, now: datetime) -> str:
 def _may_have_keys(settings: Settings) -> bool:
     """Return whether there can be keys; reading must not create a data folder."""
     return settings.store != "duckdb" or settings.data.is_dir()
+
+
+def _check_data_folder(settings: Settings) -> None:
+    """Raise `ConfigurationError` if no server has used the data folder: a key in the wrong folder protects nothing."""
+    used = any((settings.data / name).exists() for name in (LOCK_FILE_NAME, STATE_FILE_NAME))
+    if settings.store == "duckdb" and not used:
+        raise ConfigurationError(
+            f"no server has used the data folder {settings.data.resolve()}: set the one of the server with --data or "
+            "METRONOME_DATA, or create the first key before the first start with --create"
+        )
 
 
 def _key_location(settings: Settings) -> str:

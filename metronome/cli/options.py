@@ -11,19 +11,26 @@ from metronome.errors import ConfigurationError
 
 DEFAULT_SERVER_URL: Final = "http://127.0.0.1:8080"
 
-UrlOption = Annotated[str, typer.Option(help="URL of the Metronome server.")]
+UrlOption = Annotated[str, typer.Option(metavar="URL", envvar="METRONOME_URL", help="URL of the Metronome server.")]
 KeyOption = Annotated[
     str | None, typer.Option(metavar="KEY", envvar="METRONOME_KEY", help="API key, if the server requires one.")
 ]
 RetryTimeoutOption = Annotated[
-    float, typer.Option(min=0, help="Seconds to keep retrying while the server is busy or unreachable.")
+    float,
+    typer.Option(min=0, metavar="SECONDS", help="Seconds to keep retrying while the server is busy or unreachable."),
 ]
 DataOption = Annotated[
-    Path | None, typer.Option(envvar="METRONOME_DATA", help="Data folder of the server.", show_default="data")
+    Path | None,
+    typer.Option(metavar="FOLDER", envvar="METRONOME_DATA", help="Data folder of the server.", show_default="data"),
 ]
 StoreOption = Annotated[
     str | None,
-    typer.Option(envvar="METRONOME_STORE", help="Store of the server: duckdb or a URL.", show_default="duckdb"),
+    typer.Option(
+        metavar="STORE",
+        envvar="METRONOME_STORE",
+        help="Store of the server: duckdb or a URL.",
+        show_default="duckdb",
+    ),
 ]
 
 FromOption = Annotated[

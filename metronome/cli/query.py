@@ -74,11 +74,12 @@ def query_command(  # noqa: PLR0913  # one argument for each option
         int | None,
         typer.Option(
             min=0,
+            metavar="N",
             help="Maximum number of rows; 0 for all.",
             show_default=f"{DEFAULT_RANKING_ROWS}; time series: 1000",
         ),
     ] = None,
-    offset: Annotated[int | None, typer.Option(min=0, help="Number of rows to skip.")] = None,
+    offset: Annotated[int | None, typer.Option(min=0, metavar="N", help="Number of rows to skip.")] = None,
     compare: Annotated[
         str | None,
         typer.Option(metavar="previous|year", help="Compare with the previous period, or with the year before."),

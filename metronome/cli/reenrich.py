@@ -63,20 +63,36 @@ def reenrich_command(  # noqa: PLR0913  # one argument for each option
     store: StoreOption = None,
     countries: Annotated[
         str | None,
-        typer.Option(envvar="METRONOME_COUNTRIES", help="Same as the setting of the server.", show_default="built-in"),
+        typer.Option(
+            metavar="DATABASE",
+            envvar="METRONOME_COUNTRIES",
+            help="Same as the setting of the server.",
+            show_default="built-in",
+        ),
     ] = None,
     referer_spam: Annotated[
         Path | None,
-        typer.Option(envvar="METRONOME_REFERER_SPAM", help="Same as the setting of the server.", show_default="none"),
+        typer.Option(
+            metavar="FILE",
+            envvar="METRONOME_REFERER_SPAM",
+            help="Same as the setting of the server.",
+            show_default="none",
+        ),
     ] = None,
     own_hosts: Annotated[
         str | None,
-        typer.Option(envvar="METRONOME_OWN_HOSTS", help="Same as the setting of the server.", show_default="none"),
+        typer.Option(
+            metavar="HOSTS",
+            envvar="METRONOME_OWN_HOSTS",
+            help="Same as the setting of the server.",
+            show_default="none",
+        ),
     ] = None,
 ) -> None:
     """Enrich stored events again.
 
-    Derives browser, bot, country, channel and other fields from stored events, by the current rules.
+    Derives browser, bot, country and others from stored events, by current rules.
+
     Visitors, sessions and fields that senders set themselves do not change.
 
     With DuckDB, stop the server first; with Elasticsearch, it may run.

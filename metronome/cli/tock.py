@@ -32,7 +32,9 @@ def tock_command(  # noqa: PLR0913  # one argument for each option
     end: ToOption = None,
     tz: TimeZoneOption = "UTC",
     interval: Annotated[str, typer.Option(metavar="UNIT", help="minute, hour, day, week or month.")] = "day",
-    limit: Annotated[int, typer.Option(min=0, help="Maximum number of rows in each table; 0 for all.")] = DEFAULT_ROWS,
+    limit: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Maximum number of rows in each table; 0 for all.")
+    ] = DEFAULT_ROWS,
     bots: BotsOption = False,
     as_json: JsonOption = False,
     url: UrlOption = DEFAULT_SERVER_URL,

@@ -1,8 +1,7 @@
 """Dead letters: documents that the store has rejected for good, kept with the reason so that none is lost."""
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -36,14 +35,40 @@ def append_dead_letters(folder: Path, rejected: Sequence[RejectedDocument], now:
     fsync_path(folder)
 
 
-def iterate_dead_letters(folder: Path) -> Iterator[RejectedDocument]:
-    """Yield the dead letters, oldest first. Torn lines are skipped: their documents were appended again."""
+def iterate_dead_letters(
+    folder: Path, on_unreadable: Callable[[str], None] = lambda _location: None
+) -> Iterator[RejectedDocument]:
+    """Yield the dead letters, oldest first.
+
+    Torn lines are skipped: their documents were appended again.
+
+    Args:
+        folder: the folder of dead letters.
+        on_unreadable: called with the file and the number of each line of JSON that is not a dead letter, such as one
+            that was edited by hand. It is skipped.
+
+    """
     for path in sorted(folder.glob("*.ndjson")):
         with path.open("rb") as file:
-            for line in file:
-                with suppress(orjson.JSONDecodeError):
+            for number, line in enumerate(file, 1):
+                try:
                     letter = orjson.loads(line)
+                except orjson.JSONDecodeError:
+                    continue
+                if _is_dead_letter(letter):
                     yield RejectedDocument(letter["document"].encode(), letter["reason"])
+                else:
+                    on_unreadable(f"{path}, line {number}")
+
+
+def _is_dead_letter(letter: object) -> bool:
+    return (
+        isinstance(letter, dict)
+        and isinstance(letter.get("reason"), str)
+        and isinstance(letter.get("document"), str)
+        # The spool separates documents by line feeds.
+        and "\n" not in letter["document"]
+    )
 
 
 def move_to_requeued(folder: Path) -> None:

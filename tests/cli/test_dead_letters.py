@@ -56,3 +56,28 @@ def test_requeue_fails_while_a_server_uses_the_data_folder(tmp_path: Path) -> No
         lock.release()
     assert (result.exit_code, result.stderr.startswith("metronome dead-letters requeue: ")) == (2, True)
     assert len(list(iterate_dead_letters(tmp_path / "dead"))) == 3
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'"a text"',
+        b"12",
+        b"[]",
+        b"{}",
+        b'{"document":"{}"}',
+        b'{"document":{"id":"a"},"reason":"odd"}',
+        b'{"document":"{}\\n{}","reason":"odd"}',
+    ],
+)
+def test_a_line_that_is_not_a_dead_letter_is_reported_and_hides_no_other(tmp_path: Path, line: bytes) -> None:
+    append_dead_letters(tmp_path / "dead", REJECTED, datetime(2026, 3, 1, tzinfo=UTC))
+    file = tmp_path / "dead" / "2026-03-01.ndjson"
+    file.write_bytes(line + b"\n" + file.read_bytes())
+    listed = CliRunner().invoke(app, ["dead-letters", "--data", str(tmp_path)])
+    assert (listed.exit_code, listed.stdout.splitlines()[-1].split()[0]) == (1, "3")
+    assert listed.stderr.startswith(f"metronome dead-letters: {file}, line 1: not a dead letter: expected ")
+    requeued = CliRunner().invoke(app, ["dead-letters", "requeue", "--data", str(tmp_path)])
+    assert (requeued.exit_code, requeued.stdout) == (2, "")
+    assert "correct or delete the line; nothing was requeued" in requeued.stderr
+    assert len(list(iterate_dead_letters(tmp_path / "dead"))) == 3

@@ -323,7 +323,7 @@ async def test_directives_are_neither_requests_nor_unreadable(server: Server, tm
 async def test_rejects_an_invalid_url() -> None:
     result = await run(LOG, "--url", "localhost:8080")
     assert result.exit_code == 2
-    assert "invalid --url localhost:8080: expected http://host:port" in result.stderr
+    assert "invalid --url or METRONOME_URL 'localhost:8080': expected http://host:port" in result.stderr
 
 
 async def test_a_dry_run_sends_nothing(server: Server) -> None:

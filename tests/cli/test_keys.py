@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from metronome.auth.keys import KEY_KIND, is_token
 from metronome.cli import app
+from metronome.files import FolderLock
 from metronome.state.base import Record
 from metronome.state.sqlite import STATE_FILE_NAME, SQLiteState
 
@@ -20,7 +21,8 @@ def data(tmp_path: Path) -> Path:
 
 
 def keys(data: Path, *arguments: str) -> Any:
-    return CliRunner().invoke(app, ["keys", *arguments, "--data", str(data)], env={"METRONOME_STORE": ""})
+    created = ["--create"] if arguments[0] == "create" else []
+    return CliRunner().invoke(app, ["keys", *arguments, *created, "--data", str(data)], env={"METRONOME_STORE": ""})
 
 
 def listed(data: Path) -> list[dict[str, Any]]:
@@ -178,3 +180,21 @@ def test_reports_an_invalid_setting_by_its_name(data: Path) -> None:
     result = keys(data, "list", "--store", "nowhere")
     assert result.exit_code == 2
     assert "invalid METRONOME_STORE: " in result.stderr
+
+
+def test_a_key_in_a_folder_that_no_server_has_used_needs_the_option_create(data: Path) -> None:
+    arguments = ["keys", "create", "site", "--data", str(data)]
+    refused = CliRunner().invoke(app, arguments)
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert f"no server has used the data folder {data}" in refused.stderr
+    assert "with --create" in refused.stderr
+    assert not data.exists()
+    assert CliRunner().invoke(app, [*arguments, "--create"]).exit_code == 0
+    # The first key makes it a data folder.
+    assert CliRunner().invoke(app, ["keys", "create", "page", "--data", str(data)]).exit_code == 0
+    assert [key["name"] for key in listed(data)] == ["page", "site"]
+
+
+def test_a_folder_that_a_server_has_locked_is_a_data_folder(data: Path) -> None:
+    FolderLock(data).release()
+    assert CliRunner().invoke(app, ["keys", "create", "site", "--data", str(data)]).exit_code == 0

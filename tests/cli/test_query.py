@@ -155,7 +155,10 @@ class TestQuery:
             (["view"], "metronome query: invalid filter 'view': expected an expression such as event=view"),
             (["limit=3"], "metronome query: invalid filter 'limit=3': limit is an option, so use --limit"),
             (["--json", "--csv"], "metronome query: --json cannot be combined with --csv"),
-            (["--url", "metronome.example"], "invalid --url metronome.example: expected http://host:port"),
+            (
+                ["--url", "metronome.example"],
+                "invalid --url or METRONOME_URL 'metronome.example': expected http://host:port",
+            ),
             (["--key", "a\nb"], "invalid --key"),
         ],
     )
@@ -330,7 +333,7 @@ def test_reports_an_unexpected_response(command: list[str], answer: dict[str, An
 
 def test_sends_the_key(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    token = run("keys", "create", "asker", "--scope", "query", "--data", str(data)).stdout.splitlines()[-1]
+    token = run("keys", "create", "asker", "--create", "--scope", "query", "--data", str(data)).stdout.splitlines()[-1]
     with running_server(data, public="none") as running:
         for command in (["query"], ["tock", "x"]):
             refused = run(*command, server=running)

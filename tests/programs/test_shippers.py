@@ -119,7 +119,7 @@ def test_lines_that_are_read_again_count_once(server: Server, folder: Path, item
 def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, str]]:
     """Return a server that requires a key, and a key."""
     data = tmp_path_factory.mktemp("locked") / "data"
-    made = run_metronome("keys", "create", "shipper", "--scope", "import", data=data)
+    made = run_metronome("keys", "create", "shipper", "--create", "--scope", "import", data=data)
     with running_server(data, public="tock") as running:
         yield running, made.stdout.split()[-1]
 
