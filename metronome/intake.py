@@ -87,21 +87,18 @@ class Intake:
 
         """
         try:
-            return await self._ingest(protocol, request)
+            parsed = protocol.parse(request)
+            result = await self.store(
+                parsed.events, is_trusted=request.is_trusted, event_ids=request.event_ids, headers=request.headers
+            )
+            reply = protocol.reply(request, parsed, result)
         except MetronomeError as error:
             # Its traceback leads to frames that refer to it and to the body: a cycle that would keep both in memory.
             _drop_traceback(error)
             raise
-
-    async def _ingest(self, protocol: Protocol, request: Request) -> Reply:
-        parsed = protocol.parse(request)
-        result = await self.store(
-            parsed.events, is_trusted=request.is_trusted, event_ids=request.event_ids, headers=request.headers
-        )
-        reply = protocol.reply(request, parsed, result)
         # Only after the reply: an error that the protocol raises is counted by the caller.
-        for error in result.rejected.values():
-            self._telemetry.count_rejection(error)
+        for rejection in result.rejected.values():
+            self._telemetry.count_rejection(rejection)
         return reply
 
     async def store(

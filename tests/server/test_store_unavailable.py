@@ -54,6 +54,10 @@ class Proxy:
         try:
             there, back = await asyncio.open_connection(*self._target)
             self._writers |= {writer, back}
+            if self._server is None:
+                # It was cut before this connection was complete.
+                writer.transport.abort()
+                back.transport.abort()
             await asyncio.gather(self._pump(reader, back), self._pump(there, writer))
             self._writers -= {writer, back}
         except OSError:

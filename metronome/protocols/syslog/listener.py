@@ -37,8 +37,10 @@ _READ_BYTES: Final = 64 * 1024
 _BACKOFF: Final = Backoff(0.5, 0.5)
 _DRAIN_IDLE_SECONDS: Final = 0.1
 """At shutdown, a connection is closed once it is idle for so long."""
-_DRAIN_MAX_SECONDS: Final = 1.0
+_DRAIN_MAX_SECONDS: Final = 5.0
 """How long connections that are not idle are read at shutdown."""
+_ACCEPT_SECONDS: Final = 0.05
+"""How long connections are still accepted at shutdown: closing the socket would reset those in the listen queue."""
 _MAX_WAITING_BYTES: Final = 16 * 2**20
 _MAX_WAITING_DATAGRAMS: Final = 50_000
 """How many datagrams may wait to be stored."""
@@ -148,6 +150,7 @@ class SyslogConnections:
 
     async def stop(self, server: asyncio.Server) -> None:
         """Accept no more connections, store the messages that have been sent, and close the connections."""
+        await asyncio.sleep(_ACCEPT_SECONDS)
         server.close()
         self._drain_deadline = self._loop.time() + _DRAIN_MAX_SECONDS
         for read_timeout in self._read_timeouts:
