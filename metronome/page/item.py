@@ -1,7 +1,6 @@
 """The page of an item: how it is used, by whom, from where, and what else its visitors view."""
 
 from datetime import datetime
-from html import escape
 from urllib.parse import quote
 
 from metronome.page.live import build_live
@@ -53,7 +52,6 @@ async def build_item_page(store: Store, field_checker: FieldChecker, view: View,
         computed_at=now,
         live=await build_live(store, view, viewer, now),
         links=item_links(view),
-        embed=embed_snippet(view),
         stored_events=await has_events(store, headlines),
     )
 
@@ -65,8 +63,3 @@ def item_links(view: View) -> tuple[Link, ...]:
         Link("Tock (JSON)", view.api_href(f"/tock/{name}.json")),
         Link("Badge", f"{view.base_path}/badge/{name}.svg?metric=downloads"),
     )
-
-
-def embed_snippet(view: View) -> str:
-    """Return the HTML that shows an item's views and downloads on its own page."""
-    return f'<script async src="{escape(view.base_path)}/usage.js" data-id="{escape(view.item or "")}"></script>'

@@ -48,4 +48,4 @@ async def build_live(store: Store, view: View, viewer: Viewer, now: datetime) ->
     (result,) = await store.query(live_query(view, now))
     minutes = build_minutes(result, now)
     events: tuple[LiveEvent, ...] = ()
-    return Live(minutes, sum(minutes), events, is_locked=not viewer.can_query)
+    return Live(minutes, sum(minutes), view.live_href(), events, is_locked=not viewer.can_query)

@@ -267,6 +267,7 @@ class Live:
     Attributes:
         minutes: the number of views and downloads in each minute, oldest first.
         total: their sum.
+        href: where the script reads them anew.
         events: the newest ten events, newest first; empty without the right to see them.
         is_locked: whether events need a key that the request did not have.
 
@@ -274,6 +275,7 @@ class Live:
 
     minutes: tuple[int, ...]
     total: int
+    href: str
     events: tuple[LiveEvent, ...] = ()
     is_locked: bool = False
 
@@ -308,7 +310,6 @@ class Page:
         viewer: who looks at it.
         live: the last 30 minutes; None where they are not shown.
         links: other forms of the same, such as an item's tock and badge.
-        embed: HTML to copy, for an item's own page; empty on the overview.
         stored_events: whether the store has any event at all; without, the page says what to do next.
         computed_at: when the numbers were read.
         stale_since: when they were read if the store is unavailable now; None if they are current.
@@ -325,7 +326,6 @@ class Page:
     computed_at: datetime
     live: Live | None = None
     links: tuple[Link, ...] = ()
-    embed: str = ""
     stored_events: bool = True
     stale_since: datetime | None = None
     notices: tuple[str, ...] = field(default=())
@@ -344,7 +344,6 @@ class TablePage:
         viewer: who looks at it.
         computed_at: when the numbers were read.
         search: the text that rows are filtered by; empty for none.
-        search_hidden: the parameters that the search form must keep: names and values in order.
         first: the number of the first row, from 1.
         previous: leads to the rows before; None on the first page.
         following: leads to the rows after; None on the last page.
@@ -360,7 +359,6 @@ class TablePage:
     viewer: Viewer
     computed_at: datetime
     search: str = ""
-    search_hidden: tuple[tuple[str, str], ...] = ()
     first: int = 1
     previous: Link | None = None
     following: Link | None = None

@@ -37,6 +37,7 @@ from metronome.page.tables import (
     top_table,
 )
 from metronome.page.view import (
+    DEFAULT_RANGE,
     METRICS,
     RANGES,
     Earlier,
@@ -268,6 +269,11 @@ def build_controls(frame: Frame) -> Controls:
     view, span, zone = frame.view, frame.span, frame.view.zone
     zones = dict.fromkeys((view.default_time_zone, view.time_zone, *_TIME_ZONES))
     kept = (
+        ("range", view.range if view.range != DEFAULT_RANGE else ""),
+        ("from", view.since),
+        ("to", view.until),
+        ("tz", view.time_zone if view.time_zone != view.default_time_zone else ""),
+        ("interval", view.chosen_interval),
         ("metric", view.metric if view.metric != METRICS[0] else ""),
         ("compare", view.compare if view.compare != "previous" else ""),
         ("bots", "1" if view.bots else ""),

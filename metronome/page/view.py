@@ -233,6 +233,11 @@ class View:
         path, _, query = self.href(table=table).partition("?")
         return f"{path}.csv{'?' if query else ''}{query}"
 
+    def live_href(self) -> str:
+        """Return the address of the last half hour of this view; an item is its filter ``id``."""
+        _, _, query = self.leave_table().href(table="live").partition("?")
+        return f"{self.base_path}/live{'?' if query else ''}{query}"
+
     def api_href(self, path: str) -> str:
         """Return the address of a report about the same range, such as ``/tock/rivers.json``."""
         period = self.period

@@ -105,7 +105,6 @@ def made_up_item_page(**changes: object) -> Page:
             table_of("also-viewed", "Also viewed", flow[:2]),
         ),
         links=(Link("Tock", "/tock/rivers.json"), Link("CSV", "/tock/rivers.csv"), Link("Badge", "/badge/rivers.svg")),
-        embed='<script src="http://localhost:8080/usage.js" data-id="rivers" defer></script>',
     )
     return replace(page, **changes)  # type: ignore[arg-type]  # the caller's fields of a page
 
@@ -126,7 +125,7 @@ def made_up_controls(**changes: object) -> Controls:
         ),
         compare_text="vs. December",
         time_zone=Choice("tz", "Time zone", (("UTC", "UTC"), ("Europe/Zurich", "Europe/Zurich")), "Europe/Zurich"),
-        hidden=(("host", "data.example.org"), ("tz", "Europe/Zurich")),
+        hidden=(("range", "30d"), ("tz", "Europe/Zurich"), ("host", "data.example.org")),
         chips=(Chip("Host: data.example.org", "/?tz=Europe/Zurich"),),
         bots=Link("Robots left out: 31 %", "/?bots=1"),
         widen=Link("Widen it to the last 12 months.", "/?range=12m"),
@@ -259,7 +258,7 @@ def made_up_live() -> Live:
         )
         for number in range(10)
     )
-    return Live(minutes, sum(minutes), events)
+    return Live(minutes, sum(minutes), "/live", events)
 
 
 def made_up_table_page() -> TablePage:
@@ -275,7 +274,6 @@ def made_up_table_page() -> TablePage:
         viewer=Viewer(),
         computed_at=NOW,
         search="r",
-        search_hidden=(("order", "views"),),
         first=101,
         previous=Link("previous 100", "/tables/items"),
         following=Link("next 100", "/tables/items?offset=200"),
