@@ -148,7 +148,7 @@ async def applications_with_workers(data: Path) -> dict[str, web.Application]:
             doorway = build_ingest_context(settings, spool, guard, telemetry)
             answering = QueryContext(store, guard, doorway.client_address, telemetry, time.time)
             health = HealthRoutes(store, [], settings.spool_max_bytes, answering, lambda: [telemetry.registry])
-            main = [*routes.main_process_routes(settings, answering), *health.routes()]
+            main = [*routes.main_process_routes(settings, answering, state), *health.routes()]
             worker = routes.worker_routes(settings, doorway, state, relay)
             fallback = web.route("*", "/{rest:.*}", relay)
             return {

@@ -59,6 +59,11 @@ class Authorizer:
         """Whether every local client has all scopes."""
         return self._on_loopback and self._key_cache.is_loaded and self._key_cache.is_empty
 
+    @property
+    def has_keys(self) -> bool:
+        """Whether a key has ever been created, as far as this process knows."""
+        return not self._key_cache.is_empty
+
     def anonymous_permissions(self, origin: str = "", client_address: str = "") -> Permissions:
         """Return what a request without a key may do.
 
@@ -99,7 +104,8 @@ class Authorizer:
                     raise
                 key = None
             if key is not None and self.is_key_active(key):
-                permissions = self._key_permissions(key, origin)
+                _check_origin(key, origin)
+                permissions = self.key_permissions(key)
             elif not ignore_invalid_key:
                 raise Unauthorized(_invalid_key_message(key))
         if scope not in permissions.scopes:
@@ -117,17 +123,25 @@ class Authorizer:
         """
         return await self._key_cache.find(token)
 
+    async def find_key_by_digest(self, key_id: str, digest: str) -> Key | None:
+        """Return the key with an ID and a digest, active or not, or None if there is none; raises as `find_key`."""
+        return await self._key_cache.find_by_digest(key_id, digest)
+
+    def key_permissions(self, key: Key) -> Permissions:
+        """Return what an active key allows: its own scopes and the public ones."""
+        return Permissions(expand_scopes(key.scopes) | self._public_permissions.scopes, key.name)
+
     def is_key_active(self, key: Key) -> bool:
         """Return whether a key is valid now."""
         return key.is_active(format_timestamp(datetime.fromtimestamp(self._clock(), UTC)))
 
-    def _key_permissions(self, key: Key, origin: str) -> Permissions:
-        if key.origins and origin not in key.origins:
-            raise Forbidden(
-                f"the key {key.name!r} is only for requests from {', '.join(key.origins)}, "
-                f"not from {origin or 'clients without an origin'}"
-            )
-        return Permissions(expand_scopes(key.scopes) | self._public_permissions.scopes, key.name)
+
+def _check_origin(key: Key, origin: str) -> None:
+    if key.origins and origin not in key.origins:
+        raise Forbidden(
+            f"the key {key.name!r} is only for requests from {', '.join(key.origins)}, "
+            f"not from {origin or 'clients without an origin'}"
+        )
 
 
 def _is_local_request(origin: str, client_address: str) -> bool:

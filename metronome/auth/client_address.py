@@ -10,6 +10,7 @@ from aiohttp import web
 from metronome.enrich.addresses import normalize_address
 
 FORWARDED_HEADER: Final = "X-Forwarded-For"
+FORWARDED_SCHEME_HEADER: Final = "X-Forwarded-Proto"
 _CACHE_SIZE: Final = 4096
 
 
@@ -34,6 +35,14 @@ class ClientAddress:
             # The client has disconnected: it is unknown who sent the headers.
             return ""
         return self.resolve(request.remote, request.headers.getall(FORWARDED_HEADER, ()))
+
+    def resolve_scheme(self, request: web.Request) -> str:
+        """Return the scheme that a request's client used: ``https`` if a trusted proxy says so, else ``http``."""
+        peer = request.remote
+        if peer is None or (peer and not self._is_trusted(normalize_address(peer) or peer)):
+            return request.scheme
+        last = request.headers.get(FORWARDED_SCHEME_HEADER, "").rpartition(",")[2].strip().lower()
+        return last if last in {"http", "https"} else request.scheme
 
     def resolve(self, peer: str, forwarded: Sequence[str]) -> str:
         """Return the IP address of the first sender of a request.

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
-from metronome.auth.keys import KEY_KIND, Key, find_key, is_token, key_from_record
+from metronome.auth.keys import KEY_KIND, Key, find_key, find_key_by_digest, is_token, key_from_record
 from metronome.auth.refreshed import RefreshedState
 from metronome.errors import Malformed, MetronomeError, StoreUnavailable
 from metronome.state.base import State
@@ -68,6 +68,15 @@ class KeyCache(RefreshedState):
         if not await self._refresh_after_miss():
             raise StoreUnavailable("the key is unknown, and the keys cannot be read at the moment")
         return find_key(self._keys_by_id, token)
+
+    async def find_by_digest(self, key_id: str, digest: str) -> Key | None:
+        """Return the key with an ID and a digest, active or not, or None if there is none; raises as `find` does."""
+        key = find_key_by_digest(self._keys_by_id, key_id, digest)
+        if key is not None:
+            return key
+        if not await self._refresh_after_miss():
+            raise StoreUnavailable("the key is unknown, and the keys cannot be read at the moment")
+        return find_key_by_digest(self._keys_by_id, key_id, digest)
 
     async def _refresh_after_miss(self) -> bool:
         """Read the keys, once for all requests that wait for it, and not too often."""

@@ -163,8 +163,12 @@ def find_key(keys: Mapping[str, tuple[Key, ...]], token: str) -> Key | None:
     """
     if not is_token(token):
         return None
-    digest = _hash_token(token)
-    return next((key for key in keys.get(token[:_ID_DIGITS], ()) if compare_digest(key.digest, digest)), None)
+    return find_key_by_digest(keys, token[:_ID_DIGITS], _hash_token(token))
+
+
+def find_key_by_digest(keys: Mapping[str, tuple[Key, ...]], key_id: str, digest: str) -> Key | None:
+    """Return the key with an ID and a digest, active or not, comparing in constant time; None if there is none."""
+    return next((key for key in keys.get(key_id, ()) if compare_digest(key.digest, digest)), None)
 
 
 def _hash_token(token: str) -> str:

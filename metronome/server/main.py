@@ -114,9 +114,10 @@ async def _serve_with_workers(settings: Settings, stop: asyncio.Event) -> None:
     build_enrichment(settings)
     store = open_store(settings)
     folders = [settings.data / SPOOL_FOLDER / str(number) for number in range(settings.workers)]
+    state = open_state(settings)
     async with (
         processes.open_worker_pool(settings, folders) as workers,
-        open_authorizer(settings, open_state(settings)) as authorizer,
+        open_authorizer(settings, state) as authorizer,
     ):
         validate_listeners(settings, authorizer)
         spools = _register_spools(settings, *folders)
@@ -131,7 +132,7 @@ async def _serve_with_workers(settings: Settings, stop: asyncio.Event) -> None:
             lambda: [telemetry.registry, workers.collect_metrics()],
             archivers,
         )
-        main_routes = [*routes.main_process_routes(settings, query_context), *health.routes()]
+        main_routes = [*routes.main_process_routes(settings, query_context, state), *health.routes()]
         # Each worker would fail at its start, again and again.
         check_base_path(settings.base_path, main_routes)
         async with (

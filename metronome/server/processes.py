@@ -26,7 +26,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from yarl import URL
 
-from metronome.auth.client_address import FORWARDED_HEADER, ClientAddress
+from metronome.auth.client_address import FORWARDED_HEADER, FORWARDED_SCHEME_HEADER, ClientAddress
 from metronome.config import ENV_PREFIX, Settings
 from metronome.errors import MetronomeError, StoreUnavailable
 from metronome.web.bodies import read_body
@@ -111,7 +111,7 @@ class MainProcessRelay:
     Args:
         socket_path: the Unix socket of the main process.
         max_bytes: maximum size of a request body, decompressed.
-        client_address: finds the client's IP address, which is forwarded, too.
+        client_address: finds the client's IP address and scheme, which are forwarded, too.
 
     """
 
@@ -149,6 +149,7 @@ class MainProcessRelay:
     async def _relay_request(self, request: web.Request, body: bytes, prefix: str) -> web.Response:
         headers = {name: request.headers[name] for name in _FORWARDED_HEADERS if name in request.headers}
         headers[FORWARDED_HEADER] = self._client_address.resolve_request(request)
+        headers[FORWARDED_SCHEME_HEADER] = self._client_address.resolve_scheme(request)
         # Not the raw path, which may start with a scheme and a host.
         url = URL(f"http://main{prefix}{request.rel_url.raw_path_qs}", encoded=True)
         try:

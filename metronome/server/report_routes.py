@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final, NamedTuple
-from urllib.parse import unquote
 
 import orjson
 from aiohttp import hdrs, web
@@ -26,31 +25,12 @@ from metronome.stores.base import DocumentBatch, Store
 from metronome.stores.query import QueryResult
 from metronome.times import format_timestamp
 from metronome.web.bodies import read_body
-from metronome.web.handlers import QueryContext, handle_errors, report_handler
+from metronome.web.handlers import QueryContext, handle_errors, parse_item_id, report_handler
 from metronome.web.limits import COUNTER_ITEM_LIMITS, COUNTER_SITE_LIMITS, ConcurrencyLimiter
 from metronome.web.negotiation import Content, cached_response, negotiate_media_type
 from metronome.web.problems import ALLOW_ANY_ORIGIN
 
 # Item IDs in paths match `[\s\S]+`, not `.+`: an ID may hold line feeds.
-
-
-def parse_item_id(request: web.Request, prefix: str, suffix: str = ".json") -> str:
-    """Return the item ID of a request's path; it may hold slashes and any Unicode.
-
-    Args:
-        request: the request.
-        prefix: what precedes the ID in the path, such as ``/tock/``.
-        suffix: what follows it.
-
-    Raises:
-        Malformed: the percent-encoding is not valid UTF-8.
-
-    """
-    path = request.rel_url.raw_path.partition("?")[0]
-    try:
-        return unquote(path, errors="strict")[len(prefix) : -len(suffix)]
-    except UnicodeDecodeError:
-        raise Malformed("invalid item ID in the path: expected UTF-8, encoded with encodeURIComponent") from None
 
 
 class Report(NamedTuple):
@@ -118,7 +98,7 @@ def _routes_of_report(report: Report, context: QueryContext) -> list[web.RouteDe
 async def _run_report(
     report: Report, allowed: frozenset[str], context: QueryContext, request: web.Request, *, has_item: bool
 ) -> Content:
-    item = parse_item_id(request, f"/{report.name}/") if has_item else None
+    item = parse_item_id(request, f"/{report.name}/", ".json") if has_item else None
     parameters = parse_report_parameters(request.query, context.now(), allowed)
     slot = contextlib.nullcontext() if report.is_cheap(parameters) else context.limiter.acquire(request)
     async with slot:
@@ -174,7 +154,7 @@ def counter_routes(context: QueryContext, platform: dsr.Platform) -> list[web.Ro
     item_limiter, site_limiter = ConcurrencyLimiter(COUNTER_ITEM_LIMITS), ConcurrencyLimiter(COUNTER_SITE_LIMITS)
 
     async def get_usage(request: web.Request) -> Content:
-        item = parse_item_id(request, "/counter/")
+        item = parse_item_id(request, "/counter/", ".json")
         parameters = parse_report_parameters(request.query, context.now(), usage.PARAMETERS)
         async with item_limiter.acquire(request):
             return Content(orjson.dumps(await usage.usage_report(context.store, item, parameters)))

@@ -1,8 +1,11 @@
 """The routes of each kind of process."""
 
-from aiohttp import web
+from typing import Final
+
+from aiohttp import hdrs, web
 
 from metronome.config import Settings
+from metronome.page.routes import PageRoutes
 from metronome.protocols.micro_analytics import build_query_handler, build_query_routes, build_routes
 from metronome.protocols.micro_metrics import routes as micrometrics
 from metronome.protocols.microticks import routes as microticks
@@ -19,11 +22,16 @@ from metronome.server.report_routes import (
 )
 from metronome.state.base import State
 from metronome.web.beacon import beacon_routes
-from metronome.web.handlers import Handler, IngestContext, QueryContext, build_ingest_route
+from metronome.web.handlers import Handler, IngestContext, QueryContext, build_ingest_handler, build_ingest_route
+
+_ROOT_ENDPOINT: Final = next(
+    endpoint for endpoint in ENDPOINTS if (endpoint.method, endpoint.prefix, endpoint.path) == ("GET", "", "/")
+)
+"""Matomo's API, which shares its path with the overview."""
 
 
 def ingest_routes(
-    settings: Settings, context: IngestContext, state: State, hit_report_handler: Handler
+    settings: Settings, context: IngestContext, state: State, hit_report_handler: Handler, overview_handler: Handler
 ) -> list[web.RouteDef]:
     """Return the routes that accept events, and that of the beacon.
 
@@ -32,15 +40,28 @@ def ingest_routes(
         context: where events go.
         state: stores the sessions of microticks.
         hit_report_handler: handles the reports of true-micro-analytics, which have the same paths as its events.
+        overview_handler: handles ``GET /`` unless it is a call of Matomo's API.
 
     """
+    special = (TICK_ENDPOINT, _ROOT_ENDPOINT)
     return [
         tick_route(context),
-        *(build_ingest_route(endpoint, context) for endpoint in ENDPOINTS if endpoint is not TICK_ENDPOINT),
+        *_root_routes(context, overview_handler),
+        *(build_ingest_route(endpoint, context) for endpoint in ENDPOINTS if endpoint not in special),
         *microticks.build_ingest_routes(context, state),
         *build_routes(settings.hit_prefix, context, hit_report_handler),
         *beacon_routes(),
     ]
+
+
+def _root_routes(context: IngestContext, overview_handler: Handler) -> list[web.RouteDef]:
+    call_api = build_ingest_handler(_ROOT_ENDPOINT, context)
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        is_api_call = request.method == hdrs.METH_GET and request.query.get("module") == "API"
+        return await (call_api if is_api_call else overview_handler)(request)
+
+    return [web.get(_ROOT_ENDPOINT.path, handle)]
 
 
 def all_report_routes(settings: Settings, context: QueryContext) -> list[web.RouteDef]:
@@ -62,15 +83,26 @@ def single_process_routes(
 ) -> list[web.RouteDef]:
     """Return the routes of the only process of a server."""
     hit_reports = build_query_handler(settings.hit_prefix, query_context)
-    return [*ingest_routes(settings, ingest_context, state, hit_reports), *all_report_routes(settings, query_context)]
+    page = PageRoutes(query_context, state, settings.base_path)
+    return [
+        *ingest_routes(settings, ingest_context, state, hit_reports, page.overview),
+        *all_report_routes(settings, query_context),
+        *page.routes(),
+    ]
 
 
-def main_process_routes(settings: Settings, context: QueryContext) -> list[web.RouteDef]:
+def main_process_routes(settings: Settings, context: QueryContext, state: State) -> list[web.RouteDef]:
     """Return the routes of a main process with workers."""
-    return [*build_query_routes(settings.hit_prefix, context), *all_report_routes(settings, context)]
+    page = PageRoutes(context, state, settings.base_path)
+    return [
+        *build_query_routes(settings.hit_prefix, context),
+        *all_report_routes(settings, context),
+        web.get("/", page.overview),
+        *page.routes(),
+    ]
 
 
 def worker_routes(settings: Settings, context: IngestContext, state: State, relay: Handler) -> list[web.RouteDef]:
     """Return the routes of a worker; it relays the reports that have the same paths as its own routes."""
     lists = [web.get(path, relay) for path in microticks.LIST_PATHS]
-    return [*ingest_routes(settings, context, state, relay), *lists]
+    return [*ingest_routes(settings, context, state, relay, relay), *lists]

@@ -3,12 +3,13 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from urllib.parse import unquote
 
 from aiohttp import hdrs, web
 
 from metronome.auth.authorizer import Authorizer, Permissions
 from metronome.auth.client_address import ClientAddress
-from metronome.errors import MetronomeError
+from metronome.errors import Malformed, MetronomeError
 from metronome.event import IngestConfig, generate_event_ids, idempotent_event_ids
 from metronome.intake import Intake
 from metronome.protocol import Endpoint, Request, bearer_token
@@ -101,6 +102,25 @@ def build_ingest_handler(endpoint: Endpoint, context: IngestContext) -> Handler:
 def content_type(request: web.Request) -> str:
     """Return the media type of a request in lower case, without parameters; it may be empty."""
     return request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+
+
+def parse_item_id(request: web.Request, prefix: str, suffix: str = "") -> str:
+    """Return the item ID of a request's path; it may hold slashes and any Unicode.
+
+    Args:
+        request: the request.
+        prefix: what precedes the ID in the path, such as ``/tock/``.
+        suffix: what follows it, such as ``.json``.
+
+    Raises:
+        Malformed: the percent-encoding is not valid UTF-8.
+
+    """
+    path = request.rel_url.raw_path.partition("?")[0]
+    try:
+        return unquote(path, errors="strict").removeprefix(prefix).removesuffix(suffix)
+    except UnicodeDecodeError:
+        raise Malformed("invalid item ID in the path: expected UTF-8, encoded with encodeURIComponent") from None
 
 
 @dataclass(frozen=True, slots=True)

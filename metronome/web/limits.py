@@ -27,6 +27,8 @@ class ConcurrencyLimits(NamedTuple):
 
 QUERY_LIMITS: Final = ConcurrencyLimits(2, 64, 30.0)
 """Fewer than a store runs at once, so that cheap reports never wait for these. After 30 s most clients have gone."""
+PAGE_LIMITS: Final = ConcurrencyLimits(1, 32, 15.0)
+"""Pages also take a slot of `QUERY_LIMITS` each: one is left for other queries, however many pages are requested."""
 COUNTER_ITEM_LIMITS: Final = ConcurrencyLimits(2, 64, 8.0)
 """With the 50 s that counting may take, less than the minute that a worker waits for the main process."""
 COUNTER_SITE_LIMITS: Final = ConcurrencyLimits(1, 4, 8.0)

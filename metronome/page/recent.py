@@ -1,0 +1,104 @@
+"""Pages as they were last computed: for requests that repeat at once, and for when the store is unavailable."""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from metronome.errors import OperatorError, Unavailable
+
+FRESH_SECONDS: Final = 1.0
+"""How long a page is sent again without computing it, and how long the store is not tried again after a failure."""
+_MAX_PAGES: Final = 200
+_MAX_BYTES: Final = 8 * 2**20
+"""Maximum size of all rendered pages; what they were rendered from takes a few times as much."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecentPage:
+    """A page.
+
+    Attributes:
+        content: what it was rendered from.
+        body: the rendered page.
+        gzipped: the same, compressed.
+        etag: its entity tag.
+
+    """
+
+    content: Any
+    body: bytes
+    gzipped: bytes
+    etag: str
+
+
+@dataclass(slots=True)
+class _Entry:
+    page: RecentPage
+    computed_at: float
+    failed_at: float = float("-inf")
+
+
+class RecentPages:
+    """A bounded number of pages, the most recently requested ones.
+
+    Args:
+        clock: seconds of a clock that is never set back.
+
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
+        self._bytes = 0
+        self._running: dict[Hashable, asyncio.Task[RecentPage]] = {}
+
+    async def get(self, key: Hashable, compute: Callable[[], Awaitable[RecentPage]]) -> tuple[RecentPage, bool]:
+        """Return a page, and whether it is out of date because the store is unavailable.
+
+        Requests for a page that is being computed wait for that.
+
+        Args:
+            key: identifies the page; includes the rights of the request.
+            compute: returns the page.
+
+        Raises:
+            MetronomeError: *compute* raised it, and the page was not computed before.
+
+        """
+        entry = self._entries.get(key)
+        if entry is not None:
+            self._entries.move_to_end(key)
+            now = self._clock()
+            if now - entry.computed_at < FRESH_SECONDS:
+                return entry.page, False
+            if now - entry.failed_at < FRESH_SECONDS:
+                return entry.page, True
+        try:
+            # If a client disconnects, others may wait for the same page.
+            return await asyncio.shield(self._start(key, compute)), False
+        except (Unavailable, OperatorError):
+            entry = self._entries.get(key)
+            if entry is None:
+                raise
+            entry.failed_at = self._clock()
+            return entry.page, True
+
+    def _start(self, key: Hashable, compute: Callable[[], Awaitable[RecentPage]]) -> asyncio.Task[RecentPage]:
+        task = self._running.get(key)
+        if task is None:
+            task = self._running[key] = asyncio.create_task(self._compute(key, compute))
+            task.add_done_callback(lambda _: self._running.pop(key, None))
+        return task
+
+    async def _compute(self, key: Hashable, compute: Callable[[], Awaitable[RecentPage]]) -> RecentPage:
+        page = await compute()
+        replaced = self._entries.pop(key, None)
+        self._bytes += len(page.body) - (len(replaced.page.body) if replaced else 0)
+        self._entries[key] = _Entry(page, self._clock())
+        while len(self._entries) > _MAX_PAGES or self._bytes > _MAX_BYTES:
+            _, oldest = self._entries.popitem(last=False)
+            self._bytes -= len(oldest.page.body)
+        return page
