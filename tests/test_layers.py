@@ -30,6 +30,7 @@ FLOORS: Final = (
     {"spool", "auth"},
     {"archive"},
     {"intake", "shipper", "archiver"},
+    {"demo"},
     {"reports"},
     {"web"},
     {"page"},

@@ -43,6 +43,9 @@ def _hide_types_of_flags(command: Any) -> None:
 
 COMMANDS: Final = {
     "serve": LazyCommand("metronome.cli.serve:serve_command", "Run the Metronome server."),
+    "demo": LazyCommand(
+        "metronome.cli.demo:demo_command", "Fill a server with demo data: a quarter of a year of a data portal."
+    ),
     "import": LazyCommand("metronome.cli.import_:import_command", "Import web server access logs."),
     "tock": LazyCommand("metronome.cli.tock:tock_command", "Show how an item is used."),
     "query": LazyCommand("metronome.cli.query:query_command", "Count, group and filter events."),

@@ -1,6 +1,8 @@
 """What commands print: lines on standard output; notes and progress on standard error."""
 
+import os
 import sys
+import webbrowser
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from time import monotonic
@@ -31,6 +33,7 @@ def print_note(text: str) -> None:
 
 
 _DRAW_INTERVAL_SECONDS: Final = 0.1
+_DISPLAY_VARIABLES: Final = ("DISPLAY", "WAYLAND_DISPLAY")
 
 
 class Progress:
@@ -89,3 +92,13 @@ def show_progress(*, has_total: bool = True) -> Iterator[Progress]:
     columns = bar if has_total else (progress.SpinnerColumn(), text)
     with progress.Progress(*columns, console=Console(stderr=True), transient=True) as drawn:
         yield Progress(drawn)
+
+
+def can_open_browser() -> bool:
+    """Return whether the user is at a terminal of a computer with a display."""
+    return sys.stdout.isatty() and any(map(os.environ.get, _DISPLAY_VARIABLES))
+
+
+def open_browser(url: str) -> None:
+    """Open a URL in the user's browser."""
+    webbrowser.open(url)
