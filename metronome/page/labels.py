@@ -51,6 +51,7 @@ VISITORS_NOTE: Final = (
     "Visitors are identified per UTC day, unless the sender identifies them: "
     "a person who returns on another day counts again."
 )
+PARTIAL_NOTE: Final = "The range is not over: its totals are compared with the earlier range up to the same time."
 ESTIMATED_NOTE: Final = "The store estimates this number; it may differ from the true one by a few percent."
 
 _OPERATOR_WORDS: Final = {"=": "", "!=": "not ", "^=": "begins with ", ">=": "≥ ", "<=": "≤ ", ">": "> ", "<": "< "}
@@ -118,7 +119,7 @@ def range_text(start: datetime, end: datetime, zone: ZoneInfo) -> str:
 
 
 def earlier_text(view: View, span: Span, earlier: Earlier) -> str:
-    """Return the range that a view is compared with, in words: ``October``, ``2-31 Oct 2026``, ``the day before``."""
+    """Return the range that a view is compared with, in words: ``October``, ``2-31 Oct``, ``yesterday``."""
     zone, whole = view.zone, earlier.whole
     if view.compare == "year":
         return range_text(whole.start, whole.end, zone)
@@ -128,15 +129,13 @@ def earlier_text(view: View, span: Span, earlier: Earlier) -> str:
     if count_whole_months(whole, zone) == 1:
         is_same_year = start.year == span.start.astimezone(zone).year
         return MONTH_NAMES[start.month - 1] + ("" if is_same_year else f" {start.year}")
-    return range_text(whole.start, whole.end, zone)
+    text = range_text(whole.start, whole.end, zone)
+    return text.removesuffix(f" {span.start.astimezone(zone).year}")
 
 
 def comparison_text(view: View, span: Span, earlier: Earlier | None) -> str:
-    """Return a comparison in words: ``vs. October``; it says if only a part of the earlier range is counted."""
-    if earlier is None:
-        return ""
-    rest = ", up to the same time" if earlier.is_partial else ""
-    return f"vs. {earlier_text(view, span, earlier)}{rest}"
+    """Return a comparison in words: ``vs. October``; empty for none."""
+    return "" if earlier is None else f"vs. {earlier_text(view, span, earlier)}"
 
 
 def unit_label(label: str, unit: str, zone: ZoneInfo) -> str:

@@ -229,6 +229,7 @@ class Controls:
         compares: links to comparisons, among them that to none.
         compare_text: the comparison in words, such as ``vs. October``; empty for none.
         time_zone: the choice of time zone.
+        compare_note: what the comparison leaves out, as a sentence; empty for nothing.
         hidden: all parameters of the view: names and values in order. Each form keeps those that it does not set.
         chips: the filters that are on.
         bots: the link that includes robots or leaves them out; None where it means nothing.
@@ -243,6 +244,7 @@ class Controls:
     compares: tuple[Link, ...]
     compare_text: str
     time_zone: Choice
+    compare_note: str = ""
     hidden: tuple[tuple[str, str], ...] = ()
     chips: tuple[Chip, ...] = ()
     bots: Link | None = None

@@ -9,6 +9,7 @@ from metronome.page.labels import (
     COMPARISON_LABELS,
     ESTIMATED_NOTE,
     METRIC_LABELS,
+    PARTIAL_NOTE,
     RANGE_LABELS,
     VISITORS_NOTE,
     comparison_text,
@@ -298,6 +299,7 @@ def build_controls(frame: Frame) -> Controls:
             for name, label in COMPARISON_LABELS.items()
         ),
         compare_text=comparison_text(view, span, frame.earlier),
+        compare_note=PARTIAL_NOTE if frame.earlier and frame.earlier.is_partial else "",
         time_zone=Choice("tz", "Time zone", tuple((name, name.replace("_", " ")) for name in zones), view.time_zone),
         hidden=(*((name, value) for name, value in kept if value), *filters),
         chips=tuple(
