@@ -184,6 +184,7 @@ def options_of(command: Any) -> list[str]:
 
 PAGE_OF_COMMAND = {
     "serve": "docs/configuration.md",
+    "demo": "docs/operations.md",
     "import": "docs/import.md",
     "dead-letters": "docs/operations.md",
     "keys": "docs/keys.md",
