@@ -9,7 +9,7 @@ from metronome.page.view import View
 from metronome.reports.parameters import IS_VIEW_OR_DOWNLOAD
 from metronome.reports.query.series import list_time_units
 from metronome.stores.base import Store
-from metronome.stores.query import Equals, Query, QueryResult
+from metronome.stores.query import Query, QueryResult
 
 MINUTES: Final = 30
 EVENTS: Final = 10
@@ -18,7 +18,7 @@ EVENTS: Final = 10
 def live_query(view: View, now: datetime) -> Query:
     """Return the query for the views and downloads by minute."""
     start, end = live_range(now)
-    item = () if view.item is None else (Equals("id", view.item),)
+    item = view.item_filters
     where = view.parameters(start, end).build_filter(IS_VIEW_OR_DOWNLOAD, *item)
     return Query(group_by=("minute",), where=where, start=start, end=end)
 

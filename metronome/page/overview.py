@@ -38,7 +38,6 @@ from metronome.page.tables import (
     top_table,
 )
 from metronome.page.view import (
-    DEFAULT_RANGE,
     METRICS,
     RANGES,
     Earlier,
@@ -54,7 +53,7 @@ from metronome.reports.query.compare import has_whole_days, match_time_units
 from metronome.reports.query.names import FieldChecker
 from metronome.reports.query.series import list_time_units
 from metronome.stores.base import Store
-from metronome.stores.query import Equals, OneOf, Query, QueryResult
+from metronome.stores.query import OneOf, Query, QueryResult
 from metronome.times import parse_time_unit
 
 _EVENTS: Final = {"views": "view", "downloads": "download", "errors": "error"}
@@ -106,7 +105,7 @@ def headline_queries(frame: Frame, viewer: Viewer) -> dict[str, Query]:
     queries = {}
     for suffix, span in spans.items():
         parameters = view.parameters(span.start, span.end)
-        item = () if view.item is None else (Equals("id", view.item),)
+        item = view.item_filters
         queries[f"events{suffix}"] = Query(
             group_by=("event",),
             where=parameters.build_filter(OneOf("event", names), *item),
@@ -130,7 +129,7 @@ def chart_queries(frame: Frame) -> dict[str, Query]:
     if measure is None:
         return {}
     spans = {"chart": frame.span} | ({"chart:earlier": frame.earlier.whole} if frame.earlier else {})
-    item = () if view.item is None else (Equals("id", view.item),)
+    item = view.item_filters
     return {
         name: Query(
             metrics=(measure.metric,),
@@ -269,25 +268,6 @@ def build_controls(frame: Frame) -> Controls:
     """Return how the page can be changed."""
     view, span, zone = frame.view, frame.span, frame.view.zone
     zones = dict.fromkeys((view.default_time_zone, view.time_zone, *_TIME_ZONES))
-    kept = (
-        ("range", view.range if view.range != DEFAULT_RANGE else ""),
-        ("from", view.since),
-        ("to", view.until),
-        ("tz", view.time_zone if view.time_zone != view.default_time_zone else ""),
-        ("interval", view.chosen_interval),
-        ("metric", view.metric if view.metric != METRICS[0] else ""),
-        ("compare", view.compare if view.compare != "previous" else ""),
-        ("bots", "1" if view.bots else ""),
-        ("order", view.order),
-        ("search", view.search),
-    )
-    # A bound without a value is how forms can say it: `LCP>100=`.
-    filters = [
-        (f"{part.name}{part.operator}{part.value}", "")
-        if part.operator in {"<", ">"}
-        else (f"{part.name}{part.operator[:-1]}", part.value)
-        for part in (view.parts if view.table else view.filters)
-    ]
     is_bot_filter = view.include_bots and not view.bots
     return Controls(
         ranges=tuple(Link(RANGE_LABELS[name], view.href(range=name), is_current=name == view.range) for name in RANGES),
@@ -301,15 +281,23 @@ def build_controls(frame: Frame) -> Controls:
         compare_text=comparison_text(view, span, frame.earlier),
         compare_note=PARTIAL_NOTE if frame.earlier and frame.earlier.is_partial else "",
         time_zone=Choice("tz", "Time zone", tuple((name, name.replace("_", " ")) for name in zones), view.time_zone),
-        hidden=(*((name, value) for name, value in kept if value), *filters),
+        hidden=view.form_fields(),
         chips=tuple(
             Chip(filter_text(part), view.href(filters=(*view.filters[:at], *view.filters[at + 1 :])))
             for at, part in enumerate(view.filters)
         ),
+        widen=_widen(view),
         bots=None
         if is_bot_filter
         else Link("Leave robots out" if view.bots else "Include robots", view.href(bots=not view.bots), view.bots),
     )
+
+
+def _widen(view: View) -> Link | None:
+    if view.range == "all":
+        return None
+    name = "all" if view.range == "12m" else "12m"
+    return Link(RANGE_LABELS[name], view.href(range=name))
 
 
 # The tables.

@@ -144,7 +144,7 @@ def group_query(
 ) -> Query:
     """Return the query for the greatest groups of a table, by one measure."""
     parameters = table_parameters(table, view, span)
-    item = () if view.item is None else (Equals("id", view.item),)
+    item = view.item_filters
     only_bots = (Exists("bot"),) if table.only_bots else ()
     return Query(
         metrics=(measure.metric,),
@@ -445,9 +445,7 @@ async def resolve_span(store: Store, view: View) -> Span | None:
         (first,) = await store.query(
             Query(
                 metrics=(Metric.parse("first"),),
-                where=view.parameters(None, period.end).build_filter(
-                    *(() if view.item is None else (Equals("id", view.item),))
-                ),
+                where=view.parameters(None, period.end).build_filter(*view.item_filters),
                 end=period.end,
             )
         )

@@ -23,7 +23,7 @@ from metronome.reports.parameters import (
 from metronome.reports.query.compare import earlier_range
 from metronome.reports.query.parse import QueryPart, build_filters, parse_query_parts
 from metronome.reports.query.request import QUERY_PARAMETERS, ParsedQuery, RawQuery, parse_query
-from metronome.stores.query import TIME_UNITS, Filter, parse_time_zone
+from metronome.stores.query import TIME_UNITS, Equals, Filter, parse_time_zone
 
 RANGES: Final = ("today", "7d", "30d", "month", "last-month", "12m", "all")
 DEFAULT_RANGE: Final = "30d"
@@ -173,6 +173,11 @@ class View:
         return self.filters if self.item is None else (QueryPart("id", "=", self.item), *self.filters)
 
     @property
+    def item_filters(self) -> tuple[Filter, ...]:
+        """The filter for the events of the item; nothing on a page about all items."""
+        return () if self.item is None else (Equals("id", self.item),)
+
+    @property
     def period(self) -> Period:
         """The range."""
         return resolve_range(self)
@@ -227,6 +232,17 @@ class View:
         view = self.change(**changes) if changes else self
         query = "&".join(_query_parts(view))
         return f"{view.base_path}{_path(view)}{'?' if query else ''}{query}"
+
+    def form_fields(self) -> tuple[tuple[str, str], ...]:
+        """Return all parameters and filters as the fields of a form: names and values, in the order of the URL."""
+        # A field without a value can hold a filter whose operator has no `=`: `LCP>100=`.
+        filters = (
+            (f"{part.name}{part.operator}{part.value}", "")
+            if part.operator in {"<", ">"}
+            else (f"{part.name}{part.operator[:-1]}", part.value)
+            for part in (self.parts if self.table else self.filters)
+        )
+        return (*_parameters(self), *filters)
 
     def csv_href(self, table: str) -> str:
         """Return the address of a table as CSV."""
@@ -455,6 +471,14 @@ def _path(view: View) -> str:
 
 
 def _query_parts(view: View) -> Iterator[str]:
+    for name, value in _parameters(view):
+        yield f"{name}={_encode(value)}"
+    for part in view.parts if view.table else view.filters:
+        yield f"{_encode(part.name)}{_encode_operator(part.operator)}{_encode(part.value)}"
+
+
+def _parameters(view: View) -> Iterator[tuple[str, str]]:
+    """Yield the parameters whose values are not the defaults."""
     for name, value, default in (
         ("range", view.range, DEFAULT_RANGE if view.range else ""),
         ("from", view.since, ""),
@@ -469,9 +493,7 @@ def _query_parts(view: View) -> Iterator[str]:
         ("search", view.search, ""),
     ):
         if value != default:
-            yield f"{name}={_encode(value)}"
-    for part in view.parts if view.table else view.filters:
-        yield f"{_encode(part.name)}{_encode_operator(part.operator)}{_encode(part.value)}"
+            yield name, value
 
 
 def _encode(text: str) -> str:

@@ -160,6 +160,28 @@ class Store(Sink):
         """
 
     @abstractmethod
+    async def newest_documents(
+        self, limit: int, where: Filter | None = None, start: datetime | None = None, end: datetime | None = None
+    ) -> tuple[bytes, ...]:
+        """Return the documents of the newest events, unchanged.
+
+        Args:
+            limit: the maximum number of documents, at most 1,000.
+            where: which events count; None for all.
+            start: as in `Query`.
+            end: as in `Query`.
+
+        Returns:
+            The newest first; those with the same time in any order.
+
+        Raises:
+            InvalidQuery: the back end cannot evaluate the filter.
+            QueryTooExpensive: as for `query`.
+            Overloaded: as for `query`.
+
+        """
+
+    @abstractmethod
     def sequences(self, sequence_query: SequenceQuery) -> AsyncIterator[EventSequence]:
         """Yield every sequence in the order of their keys, from one snapshot and in bounded memory.
 

@@ -244,6 +244,24 @@ class WriteTests(StoreContract):
         stored = [document async for document in store.iterate_documents()]
         assert stored == [documents[2], documents[1], documents[3], documents[0]]
 
+    async def test_returns_the_newest_documents_newest_first(self, store: Store) -> None:
+        documents = [
+            event_document("2015-01-23T00:00:00.001Z", id="4"),
+            event_document("2015-01-22T23:59:59.999Z", id="2"),
+            event_document("2015-01-21T12:00:00.000Z", id="1", value=1.0, note=None),
+            event_document("2015-01-23T00:00:00.000Z", id="3"),
+        ]
+        assert await store.newest_documents(3) == ()
+        await write_new_documents(store, *documents)
+        newest_first = (documents[0], documents[3], documents[1], documents[2])
+        assert await store.newest_documents(10) == newest_first
+        assert await store.newest_documents(2) == newest_first[:2]
+        assert await store.newest_documents(0) == ()
+        assert await store.newest_documents(2, Not(Equals("id", "3"))) == (documents[0], documents[1])
+        start, end = datetime(2015, 1, 22, tzinfo=UTC), datetime(2015, 1, 23, tzinfo=UTC)
+        assert await store.newest_documents(2, None, start, end) == (documents[1],)
+        assert await store.newest_documents(2, Equals("nothing", "x")) == ()
+
     async def test_iterates_no_documents_of_an_empty_store(self, store: Store) -> None:
         assert [document async for document in store.iterate_documents()] == []
 

@@ -334,6 +334,10 @@ class PropertyTests(StoreContract):
         iterator = store.iterate_documents(run_query.where, run_query.start, run_query.end)
         expected = [line for line in lines if matches_query(run_query, orjson.loads(line))]
         assert sorted([line async for line in iterator]) == sorted(expected)
+        newest = await store.newest_documents(5, run_query.where, run_query.start, run_query.end)
+        times = sorted((orjson.loads(line)["@timestamp"] for line in expected), reverse=True)
+        assert [orjson.loads(line)["@timestamp"] for line in newest] == times[:5]
+        assert set(newest) <= set(expected)
 
 
 async def _write_run(store: Store, events: list[dict[str, Any]]) -> tuple[str, list[bytes]]:

@@ -1,4 +1,4 @@
-"""Event sequences and newest values as SQL."""
+"""Event sequences, newest values and newest documents as SQL."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -29,6 +29,20 @@ def compile_sequence_query(sequence_query: SequenceQuery) -> SqlStatement:
         f"SELECT * FROM (SELECT {countable_text(sequence_query.key_field)} AS key, "
         f"epoch_ms(ts) AS ms, {', '.join(fields)} "
         f"FROM events WHERE {condition}) WHERE key IS NOT NULL {limit} ORDER BY key, {order}"
+    )
+    return statement
+
+
+def compile_newest_documents(
+    limit: int, where: Filter | None, start: datetime | None, end: datetime | None
+) -> SqlStatement:
+    """Return the SQL for the documents of the newest events, newest first."""
+    statement = SqlStatement()
+    condition = where_condition(where, start, end, statement.parameters)
+    statement.sql = (
+        "SELECT doc FROM events WHERE rowid IN "
+        f"(SELECT rowid FROM events WHERE {condition} ORDER BY ts DESC, rowid DESC LIMIT {limit:d}) "
+        "ORDER BY ts DESC, rowid DESC"
     )
     return statement
 

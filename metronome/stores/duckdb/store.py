@@ -19,7 +19,7 @@ from metronome.stores.base import DocumentBatch, RejectedDocument, Store, WriteR
 from metronome.stores.duckdb import schema
 from metronome.stores.duckdb.combined_query import compile_combined_query
 from metronome.stores.duckdb.schema import add_missing_columns
-from metronome.stores.duckdb.sequences import compile_sequence_query, find_newest_values
+from metronome.stores.duckdb.sequences import compile_newest_documents, compile_sequence_query, find_newest_values
 from metronome.stores.duckdb.sql import (
     SqlStatement,
     can_use_rollup,
@@ -148,6 +148,16 @@ class DuckDBStore(Store):
     ) -> tuple[str, ...]:
         """Search the newest days for values, and older ones while these do not have enough."""
         return await self._run_with_timeout(lambda cursor: find_newest_values(cursor, field, limit, where, start, end))
+
+    async def newest_documents(
+        self, limit: int, where: Filter | None = None, start: datetime | None = None, end: datetime | None = None
+    ) -> tuple[bytes, ...]:
+        """Find the newest rows by their time, then read the documents of these alone."""
+        statement = compile_newest_documents(limit, where, start, end)
+        rows = await self._run_with_timeout(
+            lambda cursor: cursor.execute(statement.sql, statement.parameters).fetchall()
+        )
+        return tuple(document.encode() for (document,) in rows)
 
     async def sequences(self, sequence_query: SequenceQuery) -> AsyncIterator[EventSequence]:
         """Yield sequences from one statement, which reads a snapshot."""

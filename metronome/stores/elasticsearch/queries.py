@@ -215,6 +215,18 @@ def build_newest_search(
     }
 
 
+def build_newest_documents_search(
+    limit: int, where: Filter | None, start: datetime | None, end: datetime | None
+) -> SearchBody:
+    """Return the search for the documents of the newest events."""
+    return {
+        "size": limit,
+        "track_total_hits": False,
+        "query": build_query(where, start, end),
+        "sort": [{"@timestamp": {"order": "desc", "unmapped_type": "date"}}],
+    }
+
+
 def window_starts(day_counts: dict[str, Any], limit: int, start: datetime | None) -> Iterator[datetime | None]:
     """Yield from what time on to search: first for the newest days only, at last for all.
 

@@ -43,6 +43,7 @@ from metronome.stores.elasticsearch.connection import (
 from metronome.stores.elasticsearch.queries import (
     MATCH_ALL,
     build_day_counts_search,
+    build_newest_documents_search,
     build_newest_search,
     build_query,
     build_search,
@@ -71,7 +72,7 @@ BULK_TIMEOUT_SECONDS: Final = 120.0
 QUERY_TIMEOUT_SECONDS: Final = 10.0
 
 _BULK_FILTER_PATH = "errors,items.*.status,items.*.error"
-_RESPONSE_KEYS = ("aggregations", "hits.hits.sort", "error", "status", "_shards", "timed_out")
+_RESPONSE_KEYS = ("aggregations", "hits.hits.sort", "hits.hits._source", "error", "status", "_shards", "timed_out")
 _SEARCH_FILTER_PATH = ",".join(f"responses.{key}" for key in _RESPONSE_KEYS)
 
 
@@ -149,6 +150,14 @@ class ElasticsearchStore(Store):
                 if len(values) >= limit:
                     break
         return values
+
+    async def newest_documents(
+        self, limit: int, where: Filter | None = None, start: datetime | None = None, end: datetime | None = None
+    ) -> tuple[bytes, ...]:
+        """Run one search; Elasticsearch skips the days that cannot have the newest events."""
+        async with query_deadline(self._query_timeout, self.ping):
+            (response,) = await self._search(build_newest_documents_search(limit, where, start, end))
+        return tuple(orjson.dumps(hit["_source"]) for hit in response.get("hits", {}).get("hits", ()))
 
     async def sequences(self, sequence_query: SequenceQuery) -> AsyncIterator[EventSequence]:
         """Yield sequences from a point in time."""

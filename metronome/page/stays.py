@@ -1,0 +1,135 @@
+"""How long visitors stay on items.
+
+Stays need the order of a session's events (see `metronome.reports.dwell_time`), which takes time for each event. So of
+a busy range, a page reads only the newest days that have enough views, and of these the newest sessions.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from statistics import median
+from typing import Final
+
+from metronome.page.labels import range_text
+from metronome.page.view import Span, View
+from metronome.reports.dwell_time import dwell_times, percentiles
+from metronome.reports.parameters import IS_VIEW, item_filter
+from metronome.reports.query.series import list_time_units
+from metronome.reports.sample import SampleLimits, SequenceSample
+from metronome.stores.base import Store
+from metronome.stores.query import AllOf, Exists, Query
+from metronome.times import from_milliseconds, parse_time_unit
+
+ENOUGH_VIEWS: Final = 3_000
+"""The newest days that together have this many views are read."""
+LIMITS: Final = SampleLimits(sequences=1_000, total_events=25_000)
+CHART_LIMITS: Final = SampleLimits()
+"""A chart has a median for each of its bars, so it needs more sessions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stays:
+    """Stays of known length.
+
+    Attributes:
+        lengths: their lengths, in milliseconds.
+        starts: when the session of each starts, in milliseconds since 1970.
+        span: the range that was read.
+        is_complete: whether these are all stays of the range that was asked for.
+
+    """
+
+    lengths: tuple[int, ...]
+    starts: tuple[int, ...]
+    span: Span
+    is_complete: bool
+
+    @property
+    def median(self) -> float | None:
+        """The median length in milliseconds; None without stays."""
+        return percentiles(list(self.lengths))["p50"]
+
+    def note(self, view: View) -> str:
+        """Return what the median is about, as a sentence."""
+        text = "The median time from the view of an item to the next event of another item, or to the last heartbeat."
+        if self.is_complete:
+            return text
+        newest = range_text(self.span.start, self.span.end, view.zone)
+        return f"{text} Estimated from the newest sessions of {newest}."
+
+    def medians_by(self, unit: str, view: View) -> dict[str, float]:
+        """Return the median length of the stays in the sessions that start in each time unit, by its label."""
+        if not self.starts:
+            return {}
+        labels = list_time_units(unit, self.span.start, self.span.end, view.zone)
+        bounds = [parse_time_unit(label, unit, view.zone) for label in labels[1:]]
+        lengths: dict[str, list[int]] = {}
+        at = 0
+        for start, length in sorted(zip(self.starts, self.lengths, strict=True)):
+            while at < len(bounds) and from_milliseconds(start) >= bounds[at]:
+                at += 1
+            lengths.setdefault(labels[at], []).append(length)
+        return {label: median(values) for label, values in lengths.items()}
+
+
+def view_days_query(view: View, span: Span) -> Query:
+    """Return the query for the views of each day, by which `newest_days` chooses."""
+    where = view.parameters(span.start, span.end).build_filter(IS_VIEW, *view.item_filters)
+    return Query(group_by=("day",), where=where, start=span.start, end=span.end, time_zone=view.time_zone)
+
+
+def newest_days(view: View, span: Span, views: Mapping[str, float | None], enough: int = ENOUGH_VIEWS) -> Span:
+    """Return the end of a range, from midnight on, that has enough views; the whole range if it has not.
+
+    Args:
+        view: has the time zone.
+        span: the range.
+        views: the number of views by day, of `view_days_query`.
+        enough: how many views are enough.
+
+    """
+    total = 0.0
+    for day in sorted(views, reverse=True):
+        total += views[day] or 0
+        if total >= enough:
+            return Span(max(span.start, parse_time_unit(day, "day", view.zone)), span.end)
+    return span
+
+
+async def read_stays(store: Store, view: View, span: Span, newest: Span, limits: SampleLimits = LIMITS) -> Stays:
+    """Read the stays of a range.
+
+    Args:
+        store: has the sessions.
+        view: whose item and filters apply.
+        span: the range that was asked for.
+        newest: the part of it to read.
+        limits: how many sessions to read.
+
+    """
+    sample = SequenceSample(
+        store,
+        "session",
+        ("id", "event"),
+        view.parameters(newest.start, newest.end),
+        selecting=AllOf((IS_VIEW, item_filter(view.item))),
+        included=Exists("id"),
+        limits=limits,
+    )
+    stays = [
+        (stay.milliseconds, sequence.events[0].timestamp_ms)
+        async for sequence in sample
+        for stay in dwell_times(sequence.events)
+        if view.item is None or stay.item == view.item
+    ]
+    return Stays(
+        tuple(length for length, _ in stays),
+        tuple(start for _, start in stays),
+        newest,
+        is_complete=sample.is_complete and newest == span,
+    )
+
+
+def covers(stays: Stays, moment: datetime) -> bool:
+    """Return whether the stays include all sessions from a time on."""
+    return stays.is_complete or (bool(stays.starts) and moment >= from_milliseconds(min(stays.starts)))
