@@ -1,11 +1,22 @@
 """The page of an item: how it is used, by whom, from where, and what else its visitors view."""
 
+import asyncio
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
+from typing import Final
 from urllib.parse import quote
 
+import orjson
+
+from metronome.fields import FIELDS_BY_NAME, TIMING_FIELDS
+from metronome.fields import Unit as FieldUnit
+from metronome.page.labels import range_text
 from metronome.page.live import build_live
-from metronome.page.model import Link, Page, Viewer
+from metronome.page.model import Cell, Embed, Link, Page, Row, Table, Unit, Viewer
 from metronome.page.overview import (
+    Frame,
     build_chart,
     build_controls,
     build_headlines,
@@ -14,15 +25,37 @@ from metronome.page.overview import (
     frame_in_store,
     has_events,
     headline_queries,
+    page_queries,
+    read_earlier_stays,
+    read_frame_stays,
     run_named,
-    table_queries,
 )
+from metronome.page.stays import Stays, newest_days
+from metronome.page.tables import ROWS_ON_PAGE, TABLES, as_number, group_query, top_table
 from metronome.page.view import View
+from metronome.reports.flow import top_counts
+from metronome.reports.parameters import IS_VIEW
 from metronome.reports.query.names import FieldChecker
+from metronome.reports.recommendations import MIN_VISITORS, recommendations_report
 from metronome.stores.base import Store
+from metronome.stores.query import AnyOf, Exists, Metric, Query, QueryResult
+
+_PERCENTS: Final = (50, 75, 95)
+_TIMING_COLUMNS: Final = ("Median", "75 %", "95 %", "Measured")
+_EMBED_ROWS: Final = 5
+_TITLE_MAX_CHARACTERS: Final = 200
+_EMBED_TABLES: Final = ("formats", "referrers")
 
 
-async def build_item_page(store: Store, field_checker: FieldChecker, view: View, viewer: Viewer, now: datetime) -> Page:
+async def build_item_page(
+    store: Store,
+    field_checker: FieldChecker,
+    view: View,
+    viewer: Viewer,
+    now: datetime,
+    *,
+    min_visitors: int = MIN_VISITORS,
+) -> Page:
     """Build the page of an item.
 
     Args:
@@ -31,6 +64,7 @@ async def build_item_page(store: Store, field_checker: FieldChecker, view: View,
         view: what to show; it has the item.
         viewer: who looks at it; whether they may is for the caller to check (see `View.needs_query`).
         now: aware.
+        min_visitors: minimum number of shared visitors of an item that is also viewed.
 
     Raises:
         InvalidQuery: no event has the field of a filter.
@@ -38,22 +72,43 @@ async def build_item_page(store: Store, field_checker: FieldChecker, view: View,
     """
     await field_checker.check(view.parse_filters())
     frame = await frame_in_store(store, view)
-    queries = headline_queries(frame, viewer) | chart_queries(frame) | table_queries(frame, viewer)
+    timings = await stored_timings(store)
+    queries = page_queries(frame, viewer)
+    if timings:
+        queries["timings"] = timings_query(frame, timings)
     results = await run_named(store, queries)
-    headlines = build_headlines(frame, viewer, results)
+    stays, earlier_stays, also_viewed, live, title = await asyncio.gather(
+        read_frame_stays(store, frame, results),
+        read_earlier_stays(store, frame, results),
+        build_also_viewed(store, frame, results, min_visitors),
+        build_live(store, view, viewer, now),
+        read_title(store, view),
+    )
+    headlines = build_headlines(frame, viewer, results, stays, earlier_stays)
+    sections = (*flow_tables(view, stays), also_viewed, timings_table(results.get("timings"), timings))
     return Page(
-        heading=view.item or "",
+        heading=title,
         item=view.item,
         controls=build_controls(frame),
         headlines=headlines,
-        chart=build_chart(frame, now, results),
-        tables=tuple(build_tables(frame, results, headlines)),
+        chart=build_chart(frame, now, results, stays, earlier_stays),
+        tables=(*build_tables(frame, results, headlines), *(table for table in sections if table is not None)),
         viewer=viewer,
         computed_at=now,
-        live=await build_live(store, view, viewer, now),
+        live=live,
         links=item_links(view),
         stored_events=await has_events(store, headlines),
     )
+
+
+async def read_title(store: Store, view: View) -> str:
+    """Return the title in an item's newest view; the item's ID if it has none."""
+    where = view.parameters(None, view.now).build_filter(IS_VIEW, *view.item_filters)
+    for document in await store.newest_documents(1, where):
+        title = orjson.loads(document).get("title")
+        if isinstance(title, str) and title.strip():
+            return title.strip()[:_TITLE_MAX_CHARACTERS]
+    return view.item or ""
 
 
 def item_links(view: View) -> tuple[Link, ...]:
@@ -61,5 +116,149 @@ def item_links(view: View) -> tuple[Link, ...]:
     name = quote(view.item or "", safe="")
     return (
         Link("Tock (JSON)", view.api_href(f"/tock/{name}.json")),
-        Link("Badge", f"{view.base_path}/badge/{name}.svg?metric=downloads"),
+        Link("Days (CSV)", view.csv_href("days")),
+        Link("Badge (SVG)", f"{view.base_path}/badge/{name}.svg?metric=downloads"),
+    )
+
+
+def flow_tables(view: View, stays: Stays) -> tuple[Table | None, Table | None]:
+    """Return what sessions use right before and after an item; None where there is nothing."""
+    flow = stays.flow
+    if flow is None or not flow.sessions:
+        return None, None
+    rest = "" if stays.is_complete else f" Of the newest sessions of {_range(view, stays)}."
+    before = f"{flow.entries:,} of {flow.sessions:,} sessions begin with this item.{rest}"
+    after = f"{flow.exits:,} of {flow.sessions:,} sessions end with this item.{rest}"
+    return (
+        _flow_table(view, flow.before[0], Table("before", "Before", ("Times",), (), exact=not rest, note=before)),
+        _flow_table(view, flow.after[0], Table("after", "After", ("Times",), (), exact=not rest, note=after)),
+    )
+
+
+def _flow_table(view: View, counts: Counter[str], empty: Table) -> Table | None:
+    total = counts.total()
+    rows = tuple(
+        Row(
+            name=item,
+            text=item,
+            href=view.open_item(item).href(),
+            cells=(Cell(count),),
+            share=count / total,
+            page_href=view.open_item(item).href(),
+        )
+        for item, count in top_counts(counts, ROWS_ON_PAGE).items()
+    )
+    return replace(empty, rows=rows, total=len(counts)) if rows else None
+
+
+def _range(view: View, stays: Stays) -> str:
+    return range_text(stays.span.start, stays.span.end, view.zone)
+
+
+async def build_also_viewed(
+    store: Store, frame: Frame, results: Mapping[str, QueryResult], min_visitors: int
+) -> Table | None:
+    """Return what the visitors of an item also use; None if nothing stands out."""
+    view = frame.view
+    newest = newest_days(view, frame.span, results["days"].to_dict())
+    parameters = view.parameters(newest.start, newest.end, ROWS_ON_PAGE)
+    report = await recommendations_report(store, view.item, parameters, min_visitors)
+    rows = tuple(
+        Row(
+            name=entry["id"],
+            text=entry["id"],
+            href=view.open_item(entry["id"]).href(),
+            cells=(Cell(entry["visitors"]),),
+            page_href=view.open_item(entry["id"]).href(),
+        )
+        for entry in report["items"]
+    )
+    if not rows:
+        return None
+    exact = newest == frame.span and report.get("exact", True)
+    rest = "" if exact else f" Of the newest visitors of {range_text(newest.start, newest.end, view.zone)}."
+    return Table(
+        key="also-viewed",
+        caption="Also viewed",
+        columns=("Visitors",),
+        rows=rows,
+        exact=exact,
+        note=f"Items that visitors of this one use more often than by chance, the clearest first.{rest}",
+    )
+
+
+async def stored_timings(store: Store) -> tuple[str, ...]:
+    """Return the fields with timings that any event may have."""
+    stored = await store.list_fields()
+    return tuple(name for name in TIMING_FIELDS if name in stored)
+
+
+def timings_query(frame: Frame, timings: tuple[str, ...]) -> Query:
+    """Return the query for the percentiles of timings."""
+    view, span = frame.view, frame.span
+    has_timing = AnyOf(tuple(Exists(name) for name in timings))
+    return Query(
+        metrics=tuple(
+            Metric.parse(text)
+            for name in timings
+            for text in (*(f"p{each}:{name}" for each in _PERCENTS), f"count:{name}")
+        ),
+        where=view.parameters(span.start, span.end).build_filter(*view.item_filters, has_timing),
+        start=span.start,
+        end=span.end,
+    )
+
+
+def timings_table(result: QueryResult | None, timings: tuple[str, ...]) -> Table | None:
+    """Return the percentiles of timings; None if no event has one."""
+    if result is None:
+        return None
+    width = len(_TIMING_COLUMNS)
+    rows = []
+    for at, name in enumerate(timings):
+        *percentiles, count = result.rows[0][at * width : (at + 1) * width]
+        if count:
+            known = FIELDS_BY_NAME[name]
+            unit = Unit.SCORE if known.unit is FieldUnit.SCORE else Unit.MILLISECONDS
+            cells = (*(Cell(as_number(value), unit) for value in percentiles), Cell(as_number(count)))
+            rows.append(Row(name, known.label or name.capitalize(), "", cells))
+    if not rows:
+        return None
+    return Table(
+        key="performance",
+        caption="Performance",
+        columns=_TIMING_COLUMNS,
+        rows=tuple(rows),
+        exact=result.exact,
+        note="Percentiles of all measurements: 75 % of them are at most the number in that column.",
+    )
+
+
+async def build_embed(store: Store, view: View, now: datetime) -> Embed:
+    """Build what an item's own page shows of its usage: views, downloads, formats and referrers.
+
+    Args:
+        store: runs the queries.
+        view: the item and the range; nothing is compared.
+        now: aware.
+
+    """
+    frame = await frame_in_store(store, view.change(compare="none", metric="views"))
+    tables = [table for table in TABLES if table.key in _EMBED_TABLES]
+    queries = {
+        table.key: group_query(table, table.measures[0], view, frame.span, limit=_EMBED_ROWS) for table in tables
+    }
+    results = await run_named(store, headline_queries(frame, Viewer(can_query=False)) | chart_queries(frame) | queries)
+    nothing = Stays((), (), frame.span, is_complete=True)
+    headlines = build_headlines(frame, Viewer(can_query=False), results, nothing, None)
+    totals = {headline.key: headline.value or 0 for headline in headlines}
+    built = (
+        top_table(table, table.measures[0], view, results[table.key], totals[table.measures[0].key]) for table in tables
+    )
+    return Embed(
+        item=view.item or "",
+        headlines=tuple(headline for headline in headlines if headline.key in {"views", "downloads"}),
+        chart=build_chart(frame, now, results, nothing, None),
+        tables=tuple(table for table in built if table is not None),
+        href=view.href(),
     )

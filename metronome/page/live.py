@@ -1,9 +1,13 @@
 """The last half hour."""
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 from zoneinfo import ZoneInfo
 
+import orjson
+
+from metronome.page.labels import value_text
 from metronome.page.model import Live, LiveEvent, Viewer
 from metronome.page.view import View
 from metronome.reports.parameters import IS_VIEW_OR_DOWNLOAD
@@ -48,4 +52,33 @@ async def build_live(store: Store, view: View, viewer: Viewer, now: datetime) ->
     (result,) = await store.query(live_query(view, now))
     minutes = build_minutes(result, now)
     events: tuple[LiveEvent, ...] = ()
+    if viewer.can_query:
+        where = view.parameters(None, now).build_filter(*view.item_filters)
+        documents = await store.newest_documents(EVENTS, where)
+        events = tuple(read_event(orjson.loads(document), view) for document in documents)
     return Live(minutes, sum(minutes), view.live_href(), events, is_locked=not viewer.can_query)
+
+
+def read_event(document: Mapping[str, Any], view: View) -> LiveEvent:
+    """Return what the page says about an event."""
+    item = _text(document, "id")
+    details = (
+        _text(document, "format"),
+        value_text("country", country) if (country := _text(document, "country")) else "",
+        _text(document, "referer_group") or _text(document, "referer"),
+        _text(document, "browser"),
+        _text(document, "bot"),
+        _text(document, "error_group"),
+    )
+    return LiveEvent(
+        time=datetime.fromisoformat(str(document["@timestamp"])),
+        event=_text(document, "event"),
+        item=item,
+        href=view.open_item(item).href() if item else "",
+        details=tuple(detail for detail in details if detail),
+    )
+
+
+def _text(document: Mapping[str, Any], name: str) -> str:
+    value = document.get(name)
+    return value if isinstance(value, str) else "" if value is None else str(value)

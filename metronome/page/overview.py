@@ -1,5 +1,6 @@
 """The overview: what is used, by whom, and from where."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -21,12 +22,28 @@ from metronome.page.labels import (
     unit_tick,
 )
 from metronome.page.live import build_live
-from metronome.page.model import Bar, Chart, Chip, Choice, Controls, Headline, Link, Page, Table, Unit, Viewer
+from metronome.page.model import (
+    Bar,
+    Chart,
+    Chip,
+    Choice,
+    Controls,
+    Headline,
+    Link,
+    Page,
+    Table,
+    TablePage,
+    Unit,
+    Viewer,
+)
+from metronome.page.stays import CHART_LIMITS, Stays, newest_days, read_stays, view_days_query
 from metronome.page.tables import (
     ITEMS,
     MEASURES,
     ROWS_ON_PAGE,
+    ROWS_ON_TABLE_PAGE,
     TABLES_BY_KEY,
+    build_table,
     choose_order,
     group_query,
     measure_of,
@@ -143,7 +160,9 @@ def chart_queries(frame: Frame) -> dict[str, Query]:
     }
 
 
-def build_headlines(frame: Frame, viewer: Viewer, results: Mapping[str, QueryResult]) -> tuple[Headline, ...]:
+def build_headlines(
+    frame: Frame, viewer: Viewer, results: Mapping[str, QueryResult], stays: Stays, earlier_stays: Stays | None
+) -> tuple[Headline, ...]:
     """Return the numbers at the top of a page."""
     counts = results["events"].to_dict()
     earlier_counts = results["events:earlier"].to_dict() if frame.earlier else None
@@ -170,6 +189,14 @@ def build_headlines(frame: Frame, viewer: Viewer, results: Mapping[str, QueryRes
                 exact=exact,
                 note=VISITORS_NOTE if exact else f"{ESTIMATED_NOTE} {VISITORS_NOTE}",
             )
+        elif key == "time":
+            headline = replace(
+                headline,
+                value=stays.median,
+                previous=earlier_stays.median if earlier_stays else None,
+                exact=stays.is_complete and (earlier_stays is None or earlier_stays.is_complete),
+                note=stays.note(frame.view),
+            )
         elif key == "errors" and not viewer.can_query:
             headline = replace(headline, is_locked=True)
         elif key in _EVENTS:
@@ -188,11 +215,19 @@ def _single_number(result: QueryResult) -> float:
     return float(result.rows[0][0] or 0)
 
 
-def build_chart(frame: Frame, now: datetime, results: Mapping[str, QueryResult]) -> Chart:
+def build_chart(
+    frame: Frame, now: datetime, results: Mapping[str, QueryResult], stays: Stays, earlier_stays: Stays | None
+) -> Chart:
     """Return the chart of the view's metric."""
     view, span, zone = frame.view, frame.span, frame.view.zone
-    values = results["chart"].to_dict() if "chart" in results else {}
-    earlier_values = results["chart:earlier"].to_dict() if "chart:earlier" in results else None
+    values: Mapping[str, float | None]
+    earlier_values: Mapping[str, float | None] | None = None
+    if "chart" in results:
+        values = results["chart"].to_dict()
+        earlier_values = results["chart:earlier"].to_dict() if "chart:earlier" in results else None
+    else:
+        values = stays.medians_by(frame.interval, view)
+        earlier_values = earlier_stays.medians_by(frame.interval, view) if earlier_stays else None
     empty = None if view.metric == "time" else 0
     labels = list_time_units(frame.interval, span.start, span.end, zone)
     previous = _earlier_values(frame, labels, earlier_values, empty)
@@ -296,8 +331,8 @@ def build_controls(frame: Frame) -> Controls:
 def _widen(view: View) -> Link | None:
     if view.range == "all":
         return None
-    name = "all" if view.range == "12m" else "12m"
-    return Link(RANGE_LABELS[name], view.href(range=name))
+    name, text = ("all", "Show all time") if view.range == "12m" else ("12m", "Show the last 12 months")
+    return Link(text, view.href(range=name))
 
 
 # The tables.
@@ -349,28 +384,29 @@ def order_tables(tables: list[Table], totals: Mapping[str, float]) -> list[Table
     return sorted(tables, key=lambda table: table.key != "formats")
 
 
-async def build_items(
-    store: Store, frame: Frame, ranking: QueryResult | None, headlines: tuple[Headline, ...], now: datetime
-) -> Table:
+async def build_items(store: Store, frame: Frame, results: Mapping[str, QueryResult], now: datetime) -> Table:
     """Return the first rows of the table of items.
 
     Args:
         store: runs further queries.
         frame: the view.
-        ranking: of `group_query`; None for rising items.
-        headlines: the numbers that shares are of.
+        results: those of `page_queries`, and as ``items`` that of `group_query`, unless it is in the order of rising
+            items.
         now: aware.
 
     """
     view = frame.view
     order = choose_order(ITEMS, view)
-    if order is None or ranking is None:
+    if order is None:
         return await rising_table(store, view, frame.span, ROWS_ON_PAGE, now)
-    whole = next((headline.value or 0 for headline in headlines if headline.key == order.key), 0)
+    ranking = results["items"]
+    if order.key == "visitors":
+        whole = _single_number(results["visitors"])
+    else:
+        whole = float(results["events"].to_dict().get(_EVENTS[order.key]) or 0)
     names = tuple(str(row[0]) for row in ranking.rows)
     others = measure_queries(ITEMS, order, view, frame.span, names) if names else {}
-    results = await store.query(*others.values()) if others else ()
-    return measured_table(ITEMS, order, view, ranking, dict(zip(others, results, strict=True)), whole)
+    return measured_table(ITEMS, order, view, ranking, await run_named(store, others), whole)
 
 
 async def build_overview(store: Store, field_checker: FieldChecker, view: View, viewer: Viewer, now: datetime) -> Page:
@@ -391,25 +427,57 @@ async def build_overview(store: Store, field_checker: FieldChecker, view: View, 
     await field_checker.check(view.parse_filters())
     order = choose_order(ITEMS, view)
     frame = await frame_in_store(store, view)
-    queries = headline_queries(frame, viewer) | chart_queries(frame) | table_queries(frame, viewer)
+    queries = page_queries(frame, viewer)
     if order is not None:
         queries["items"] = group_query(ITEMS, order, view, frame.span, limit=ROWS_ON_PAGE)
     results = await run_named(store, queries)
-    headlines = build_headlines(frame, viewer, results)
-    items = await build_items(store, frame, results.get("items"), headlines, now)
-    live = await build_live(store, view, viewer, now)
+    stays, earlier_stays, live, items = await asyncio.gather(
+        read_frame_stays(store, frame, results),
+        read_earlier_stays(store, frame, results),
+        build_live(store, view, viewer, now),
+        build_items(store, frame, results, now),
+    )
+    headlines = build_headlines(frame, viewer, results, stays, earlier_stays)
     return Page(
         heading="All items",
         item=None,
         controls=build_controls(frame),
         headlines=headlines,
-        chart=build_chart(frame, now, results),
+        chart=build_chart(frame, now, results, stays, earlier_stays),
         tables=(items, *build_tables(frame, results, headlines)),
         viewer=viewer,
         computed_at=now,
         live=live,
         stored_events=await has_events(store, headlines),
     )
+
+
+def page_queries(frame: Frame, viewer: Viewer) -> dict[str, Query]:
+    """Return the queries that the overview and the pages of items have in common."""
+    queries = headline_queries(frame, viewer) | chart_queries(frame) | table_queries(frame, viewer)
+    queries["days"] = view_days_query(frame.view, frame.span)
+    if frame.earlier is not None:
+        queries["days:earlier"] = view_days_query(frame.view, frame.earlier.whole)
+    return queries
+
+
+async def read_frame_stays(store: Store, frame: Frame, results: Mapping[str, QueryResult]) -> Stays:
+    """Read the stays of a view: for a chart of them those of many sessions, else of the newest days."""
+    if frame.view.metric == "time":
+        return await read_stays(store, frame.view, frame.span, frame.span, CHART_LIMITS)
+    newest = newest_days(frame.view, frame.span, results["days"].to_dict())
+    return await read_stays(store, frame.view, frame.span, newest)
+
+
+async def read_earlier_stays(store: Store, frame: Frame, results: Mapping[str, QueryResult]) -> Stays | None:
+    """Read the stays that a view is compared with; None if there is no comparison."""
+    if frame.earlier is None:
+        return None
+    span = frame.earlier.elapsed
+    if frame.view.metric == "time":
+        return await read_stays(store, frame.view, span, span, CHART_LIMITS)
+    newest = newest_days(frame.view, span, results["days:earlier"].to_dict())
+    return await read_stays(store, frame.view, span, newest)
 
 
 async def frame_in_store(store: Store, view: View) -> Frame:
@@ -422,8 +490,10 @@ async def frame_in_store(store: Store, view: View) -> Frame:
 
 
 async def run_named(store: Store, queries: Mapping[str, Query]) -> dict[str, QueryResult]:
-    """Run queries and return their results by the same names."""
-    return dict(zip(queries, await store.query(*queries.values()), strict=True))
+    """Run queries, each once, and return their results by the same names."""
+    distinct = dict.fromkeys(queries.values())
+    results = dict(zip(distinct, await store.query(*distinct), strict=True)) if distinct else {}
+    return {name: results[query] for name, query in queries.items()}
 
 
 async def has_events(store: Store, headlines: tuple[Headline, ...]) -> bool:
@@ -432,3 +502,39 @@ async def has_events(store: Store, headlines: tuple[Headline, ...]) -> bool:
         return True
     (result,) = await store.query(Query())
     return bool(result.rows[0][0])
+
+
+async def build_table_page(
+    store: Store, field_checker: FieldChecker, view: View, viewer: Viewer, now: datetime
+) -> TablePage:
+    """Build a page of a whole table, with search and paging.
+
+    Args:
+        store: runs the queries.
+        field_checker: knows the fields of the store.
+        view: has the table's key, order, search and offset.
+        viewer: who looks at it; whether they may is for the caller to check (see `tables.table_needs_query`).
+        now: aware.
+
+    Raises:
+        NotFound: there is no such table, or it has no such order.
+        InvalidQuery: no event has the field of a filter.
+
+    """
+    table = await build_table(store, field_checker, view, viewer, now)
+    frame = await frame_in_store(store, view)
+    heading = view.item or "All items"
+    previous, end = max(0, view.offset - ROWS_ON_TABLE_PAGE), view.offset + len(table.rows)
+    return TablePage(
+        heading=heading,
+        item=view.item,
+        controls=build_controls(frame),
+        table=table,
+        back=Link(heading, view.leave_table().href()),
+        viewer=viewer,
+        computed_at=now,
+        search=view.search,
+        first=view.offset + 1,
+        previous=Link("Previous", view.href(offset=previous)) if view.offset else None,
+        following=Link("Next", view.href(offset=end)) if table.total is not None and end < table.total else None,
+    )

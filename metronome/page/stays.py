@@ -6,14 +6,14 @@ a busy range, a page reads only the newest days that have enough views, and of t
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from statistics import median
 from typing import Final
 
 from metronome.page.labels import range_text
 from metronome.page.view import Span, View
 from metronome.reports.dwell_time import dwell_times, percentiles
-from metronome.reports.parameters import IS_VIEW, item_filter
+from metronome.reports.flow import ItemFlow, item_path
+from metronome.reports.parameters import IS_VIEW, IS_VIEW_OR_DOWNLOAD, item_filter
 from metronome.reports.query.series import list_time_units
 from metronome.reports.sample import SampleLimits, SequenceSample
 from metronome.stores.base import Store
@@ -23,19 +23,21 @@ from metronome.times import from_milliseconds, parse_time_unit
 ENOUGH_VIEWS: Final = 3_000
 """The newest days that together have this many views are read."""
 LIMITS: Final = SampleLimits(sequences=1_000, total_events=25_000)
+_USES: Final = frozenset({"view", "download"})
 CHART_LIMITS: Final = SampleLimits()
 """A chart has a median for each of its bars, so it needs more sessions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stays:
-    """Stays of known length.
+    """Stays of known length, and the flow around an item in the same sessions.
 
     Attributes:
         lengths: their lengths, in milliseconds.
         starts: when the session of each starts, in milliseconds since 1970.
         span: the range that was read.
         is_complete: whether these are all stays of the range that was asked for.
+        flow: what precedes and follows the item of the view; None if the view is about all items.
 
     """
 
@@ -43,6 +45,7 @@ class Stays:
     starts: tuple[int, ...]
     span: Span
     is_complete: bool
+    flow: ItemFlow | None = None
 
     @property
     def median(self) -> float | None:
@@ -107,29 +110,25 @@ async def read_stays(store: Store, view: View, span: Span, newest: Span, limits:
         limits: how many sessions to read.
 
     """
+    selecting = IS_VIEW if view.item is None else IS_VIEW_OR_DOWNLOAD
     sample = SequenceSample(
         store,
         "session",
         ("id", "event"),
         view.parameters(newest.start, newest.end),
-        selecting=AllOf((IS_VIEW, item_filter(view.item))),
+        selecting=AllOf((selecting, item_filter(view.item))),
         included=Exists("id"),
         limits=limits,
     )
-    stays = [
-        (stay.milliseconds, sequence.events[0].timestamp_ms)
-        async for sequence in sample
-        for stay in dwell_times(sequence.events)
-        if view.item is None or stay.item == view.item
-    ]
-    return Stays(
-        tuple(length for length, _ in stays),
-        tuple(start for _, start in stays),
-        newest,
-        is_complete=sample.is_complete and newest == span,
-    )
-
-
-def covers(stays: Stays, moment: datetime) -> bool:
-    """Return whether the stays include all sessions from a time on."""
-    return stays.is_complete or (bool(stays.starts) and moment >= from_milliseconds(min(stays.starts)))
+    flow = None if view.item is None else ItemFlow(view.item, 1)
+    lengths, starts = [], []
+    async for sequence in sample:
+        for stay in dwell_times(sequence.events):
+            if view.item is None or stay.item == view.item:
+                lengths.append(stay.milliseconds)
+                starts.append(sequence.events[0].timestamp_ms)
+        if flow is not None:
+            used = tuple(event for event in sequence.events if event.values[1] in _USES)
+            flow.add(item_path(sequence._replace(events=used)))
+    is_complete = sample.is_complete and newest == span
+    return Stays(tuple(lengths), tuple(starts), newest, is_complete, flow)

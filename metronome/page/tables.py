@@ -16,6 +16,7 @@ from metronome.reports.csv import format_csv
 from metronome.reports.items import rising_items
 from metronome.reports.parameters import ReportParameters, excerpt
 from metronome.reports.query.names import FieldChecker
+from metronome.reports.query.series import list_time_units
 from metronome.stores.base import Store
 from metronome.stores.query import (
     COUNT,
@@ -97,6 +98,7 @@ class TableDefinition:
 
 
 ITEMS: Final = TableDefinition("items", "Items", "id", on_item_page=False)
+DAYS: Final = TableDefinition("days", "Days", "day", on_overview=False, on_item_page=False)
 TABLES: Final = (
     ITEMS,
     TableDefinition("referrers", "Referrers", "referer_group"),
@@ -112,6 +114,7 @@ TABLES: Final = (
     TableDefinition("sources", "Campaign sources", "utm_source", within="utm_campaign"),
     TableDefinition("errors", "Errors", "error_group", (ERRORS, SESSIONS), needs_query=True),
     TableDefinition("robots", "Robots", "bot", (VIEWS, DOWNLOADS), only_bots=True),
+    DAYS,
 )
 TABLES_BY_KEY: Final = {table.key: table for table in TABLES}
 
@@ -353,6 +356,38 @@ async def rising_table(store: Store, view: View, span: Span, limit: int | None, 
     )
 
 
+async def days_table(store: Store, view: View, span: Span, limit: int) -> Table:
+    """Return views, downloads and visitors by day, newest first, without gaps."""
+    queries = [replace(group_query(DAYS, measure, view, span), sort_keys=()) for measure in DAYS.measures]
+    results = await store.query(*queries)
+    numbers = [result.to_dict() for result in results]
+    labels = list_time_units("day", span.start, span.end, view.zone)[::-1]
+    page = view.leave_table()
+    rows = tuple(
+        Row(
+            name=label,
+            text=label,
+            href=page.href(since=label, until=label),
+            cells=tuple(
+                Cell(values.get(label, 0), href=page.href(since=label, until=label, metric=measure.key))
+                for measure, values in zip(DAYS.measures, numbers, strict=True)
+            ),
+        )
+        for label in labels[view.offset : view.offset + limit]
+    )
+    exact = all(result.exact for result in results)
+    return Table(
+        key=DAYS.key,
+        caption=DAYS.caption,
+        columns=tuple(measure.label for measure in DAYS.measures),
+        rows=rows,
+        total=len(labels),
+        csv_href=view.csv_href(DAYS.key),
+        exact=exact,
+        note=_note(DAYS.measures, exact=exact),
+    )
+
+
 async def build_table(
     store: Store, field_checker: FieldChecker, view: View, viewer: Viewer, now: datetime, *, limit: int | None = None
 ) -> Table:
@@ -378,6 +413,8 @@ async def build_table(
     span = await resolve_span(store, view)
     if span is None:
         return Table(table.key, table.caption, tuple(measure.label for measure in table.measures), ())
+    if table is DAYS:
+        return await days_table(store, view, span, limit)
     order = choose_order(table, view)
     if order is None:
         return await rising_table(store, view, span, limit, now)
@@ -395,6 +432,11 @@ async def build_table(
     if view.search and not result.rows:
         result = replace(result, empty=f"No {table.caption.lower()} contain “{excerpt(view.search)}”.")
     return replace(result, more=None)
+
+
+def as_number(value: str | float | None) -> float | None:
+    """Return a metric's value, whose type the column does not say; texts are times, which a table does not have."""
+    return None if isinstance(value, str) else value
 
 
 def find_table(key: str) -> TableDefinition:
