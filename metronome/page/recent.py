@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from metronome.errors import OperatorError, Unavailable
+from metronome.errors import MetronomeError, OperatorError, Unavailable
 
 FRESH_SECONDS: Final = 1.0
 """How long a page is sent again without computing it, and how long the store is not tried again after a failure."""
@@ -38,7 +38,8 @@ class RecentPage:
 class _Entry:
     page: RecentPage
     computed_at: float
-    failed_at: float = float("-inf")
+    failed_at: float = 0.0
+    error: MetronomeError | None = None
 
 
 class RecentPages:
@@ -55,8 +56,10 @@ class RecentPages:
         self._bytes = 0
         self._running: dict[Hashable, asyncio.Task[RecentPage]] = {}
 
-    async def get(self, key: Hashable, compute: Callable[[], Awaitable[RecentPage]]) -> tuple[RecentPage, bool]:
-        """Return a page, and whether it is out of date because the store is unavailable.
+    async def get(
+        self, key: Hashable, compute: Callable[[], Awaitable[RecentPage]]
+    ) -> tuple[RecentPage, MetronomeError | None]:
+        """Return a page, and why it is out of date: the store is unavailable.
 
         Requests for a page that is being computed wait for that.
 
@@ -73,18 +76,18 @@ class RecentPages:
             self._entries.move_to_end(key)
             now = self._clock()
             if now - entry.computed_at < FRESH_SECONDS:
-                return entry.page, False
-            if now - entry.failed_at < FRESH_SECONDS:
-                return entry.page, True
+                return entry.page, None
+            if entry.error is not None and now - entry.failed_at < FRESH_SECONDS:
+                return entry.page, entry.error
         try:
             # If a client disconnects, others may wait for the same page.
-            return await asyncio.shield(self._start(key, compute)), False
-        except (Unavailable, OperatorError):
+            return await asyncio.shield(self._start(key, compute)), None
+        except (Unavailable, OperatorError) as error:
             entry = self._entries.get(key)
             if entry is None:
                 raise
-            entry.failed_at = self._clock()
-            return entry.page, True
+            entry.error, entry.failed_at = error, self._clock()
+            return entry.page, error
 
     def _start(self, key: Hashable, compute: Callable[[], Awaitable[RecentPage]]) -> asyncio.Task[RecentPage]:
         task = self._running.get(key)

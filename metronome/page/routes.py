@@ -35,7 +35,7 @@ from metronome.page import render
 from metronome.page.embed import build_embed
 from metronome.page.item import build_item_page
 from metronome.page.live import build_live
-from metronome.page.model import Viewer
+from metronome.page.model import Embed, Page, TablePage, Viewer
 from metronome.page.overview import build_overview
 from metronome.page.recent import RecentPage, RecentPages
 from metronome.page.render import Site
@@ -239,7 +239,7 @@ class PageRoutes:
             "page_embed",
             compute,
             lambda embed, site, _: render.render_embed(embed, site, theme),
-            headers=_EMBED_HEADERS,
+            security_headers=_EMBED_HEADERS,
         )
 
     async def _parse(
@@ -262,6 +262,7 @@ class PageRoutes:
         compute: Callable[[], Awaitable[Any]],
         render_content: Callable[[Any, Site, datetime], str | bytes],
         headers: Mapping[str, str] = _NO_HEADERS,
+        security_headers: Mapping[str, str] = _SECURITY_HEADERS,
     ) -> web.Response:
         """Return the response with a page, computed now or a moment ago; if the store is unavailable, the last one.
 
@@ -272,16 +273,22 @@ class PageRoutes:
             compute: returns the content.
             render_content: renders the content.
             headers: additional headers; they replace those of pages.
+            security_headers: what browsers may do with the page.
 
         """
         site, viewer = self._site(request), self._viewer(request, access)
         # What is rendered depends on the address, the rights and the public URL.
         key = (request.rel_url.raw_path_qs, viewer, site)
-        page, is_stale = await self._recent.get(key, partial(self._compute, name, compute, render_content, site))
-        if is_stale and hasattr(page.content, "stale_since"):
-            content = replace(page.content, stale_since=page.content.computed_at)
-            page = await asyncio.to_thread(_render, content, render_content, site, self._context.now())
-        return _page_response(request, page, {**_cache_headers(access), **headers})
+        page, error = await self._recent.get(key, partial(self._compute, name, compute, render_content, site))
+        if error is not None:
+            if not isinstance(page.content, Page | TablePage | Embed):
+                # It cannot say how old it is.
+                raise error
+            _log_error(error)
+            if not isinstance(page.content, Embed):
+                content = replace(page.content, stale_since=page.content.computed_at)
+                page = await asyncio.to_thread(_render, content, render_content, site, self._context.now())
+        return _page_response(request, page, {**security_headers, **_cache_headers(access), **headers})
 
     async def _compute(
         self,
@@ -429,8 +436,7 @@ class PageRoutes:
         return handle_errors
 
     def _error_page(self, request: web.Request, error: MetronomeError) -> web.Response:
-        if error.public_message:
-            log.warning("answered_with_error", kind=type(error).__name__, error=str(error), advice=error.advice)
+        _log_error(error)
         status = error.http_status
         text = render.render_error(
             self._site(request),
@@ -441,6 +447,11 @@ class PageRoutes:
             Viewer(can_query=False, sign_in_href=self._sign_in_href(request) if status in _KEY_STATUSES else ""),
         )
         return _html_response(text, status, http_error_headers(error))
+
+
+def _log_error(error: MetronomeError) -> None:
+    if error.public_message:
+        log.warning("answered_with_error", kind=type(error).__name__, error=str(error), advice=error.advice)
 
 
 def file_routes() -> list[web.RouteDef]:
@@ -508,7 +519,6 @@ def _render(
 
 def _page_response(request: web.Request, page: RecentPage, headers: Mapping[str, str]) -> web.Response:
     headers = {
-        **_SECURITY_HEADERS,
         hdrs.CONTENT_TYPE: "text/html; charset=utf-8",
         hdrs.VARY: "Accept-Encoding, Cookie",
         hdrs.ETAG: f"W/{page.etag}",
