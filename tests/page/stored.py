@@ -25,7 +25,7 @@ def made_up_events() -> Iterator[dict[str, Any]]:
     """Yield the same events in every run: sessions of people and a few robots, from 1 January to `NOW`."""
     draw = random.Random(7)
     start = datetime(2015, 1, 1, tzinfo=UTC)
-    for number in range(_SESSIONS):
+    for _ in range(_SESSIONS):
         began = start + (NOW - start) * draw.random()
         visitor = f"v{draw.randrange(250)}-{began:%m%d}"
         common: dict[str, Any] = {

@@ -62,7 +62,7 @@ async def page_at(store: Store, address: str) -> Page:
     return await build(store, FieldChecker(store), view, Viewer(), NOW)
 
 
-async def query_rows(store: Store, query: str) -> list[tuple[Any, ...]]:
+async def query_rows(store: Store, query: str) -> list[Any]:
     result = await run_query(store, FieldChecker(store), parse_query(parse_query_string(query), NOW), NOW)
     return list(result.rows)
 
@@ -77,7 +77,7 @@ def query_of(view: View, span: Span | None, key: str) -> str:
             f"from={format_bound(span.start, view.zone, is_end=False)}",
             f"to={format_bound(span.end, view.zone, is_end=True)}",
         ]
-    elif view.period.end:
+    else:
         kept.append(f"to={format_bound(view.period.end, view.zone, is_end=True)}")
     bots = "&bots=1" if view.bots else ""
     return f"metrics={METRICS.get(key, 'count')}&tz={view.time_zone}{bots}{EVENTS[key]}&{'&'.join(kept)}"
@@ -146,7 +146,7 @@ async def test_tables_are_what_a_query_answers(store: Store, address: str) -> No
             key = column.lower()
             bots = "&bots=1&bot=*" if definition.only_bots and not view.bots else ""
             query = f"{query_of(view, span_of(view), key)}{bots}&by={definition.field}&limit=0"
-            expected = {name: value for name, value in await query_rows(store, query)}
+            expected = dict(await query_rows(store, query))
             assert {row.name: row.cells[at].value for row in table.rows} == {
                 row.name: expected.get(row.name, 0) for row in table.rows
             }, (table.key, column)
@@ -162,7 +162,7 @@ async def test_tables_are_what_a_query_answers(store: Store, address: str) -> No
 async def test_the_page_that_a_number_links_to_shows_the_number(store: Store, address: str) -> None:
     page = await page_at(store, address)
     draw = random.Random(address)
-    links = [(bar.href, bar.value) for bar in page.chart.bars if bar.value]
+    links: list[tuple[str, float | None]] = [(bar.href, bar.value) for bar in page.chart.bars if bar.value]
     links += [
         (cell.href, cell.value)
         for table in page.tables
