@@ -9,7 +9,7 @@ day are numbered, so that a lower number is a part of a higher one.
 import asyncio
 import math
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
@@ -24,6 +24,8 @@ from metronome.intake import Intake
 
 DEMO_DAYS: Final = 90
 DEFAULT_SEED: Final = 1
+
+_CONTINUE_SECONDS: Final = 10.0
 
 DemoEvent = dict[str, Any]
 """An event as it is sent to ``/tick``; its ``ts`` is in milliseconds."""
@@ -129,6 +131,28 @@ async def load_demo(intake: Intake, now: datetime) -> int:
         result.raise_rejection()
         total += result.accepted
     return total
+
+
+async def continue_demo(intake: Intake, since: datetime, clock: Callable[[], float]) -> None:
+    """Store the demo's events as they happen, until cancelled; raises as `load_demo` does.
+
+    Args:
+        intake: where events go.
+        since: the time up to which they are stored.
+        clock: returns seconds since 1970.
+
+    """
+    while True:
+        await asyncio.sleep(_CONTINUE_SECONDS)
+        now = datetime.fromtimestamp(clock(), UTC)
+        since_ms = since.timestamp() * 1000
+        # Sessions may last beyond midnight.
+        for day in demo_days(now)[-2:]:
+            events = await asyncio.to_thread(generate_day, day, now)
+            new_events = [Event(event) for event in events if event["ts"] > since_ms]
+            if new_events:
+                (await intake.store(new_events, is_trusted=True)).raise_rejection()
+        since = now
 
 
 @cache

@@ -1,20 +1,23 @@
 """The demo's events are the same for the same seed and time, and look like a data portal's."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from statistics import mean
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import orjson
 import pytest
 
-from metronome.demo import DEMO_DAYS, demo_days, demo_items, generate_day
+from metronome import demo
+from metronome.demo import DEMO_DAYS, continue_demo, demo_days, demo_items, generate_day, load_demo
 from metronome.enrich.channels import find_referrer_source
 from metronome.enrich.countries import BUILT_IN, open_countries
 from metronome.enrich.enrichment import Enrichment
 from metronome.event import DocumentContext, Event, IngestConfig, build_document
+from metronome.intake import Intake
+from metronome.protocol import IngestResult
 from metronome.times import format_timestamp
 
 NOW: Final = datetime(2020, 6, 17, 15, 30, tzinfo=UTC)
@@ -157,3 +160,34 @@ def test_there_are_errors_of_scripts_and_of_requests_and_load_times() -> None:
     timings = [document for document in documents() if document["event"] == "timing"]
     assert len(timings) > 500
     assert all(0 < document["TTFB"] < document["FCP"] < document["LCP"] for document in timings)
+
+
+class RecordingIntake:
+    """Records the events that it is given."""
+
+    def __init__(self) -> None:
+        self.events: list[Mapping[str, Any]] = []
+
+    async def store(self, events: Iterable[Event], *, is_trusted: bool) -> IngestResult:
+        assert is_trusted
+        new = [event.fields for event in events]
+        self.events += new
+        return IngestResult(len(new), {})
+
+
+async def test_loads_each_day_and_then_continues_with_what_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    def last_days(now: datetime) -> list[date]:
+        return demo_days(now)[-2:]
+
+    times = iter([NOW + timedelta(minutes=20), NOW + timedelta(minutes=50)])
+    monkeypatch.setattr(demo, "demo_days", last_days)
+    monkeypatch.setattr(demo, "_CONTINUE_SECONDS", 0)
+    recording = RecordingIntake()
+    intake = cast("Intake", recording)
+    assert await load_demo(intake, NOW) == len(recording.events) > 500
+    # The clock of the test has no further time.
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        await continue_demo(intake, NOW, lambda: next(times).timestamp())
+    later = NOW + timedelta(minutes=50)
+    expected = [event for day in last_days(later) for event in generate_day(day, later)]
+    assert sorted(event["event_id"] for event in recording.events) == sorted(event["event_id"] for event in expected)

@@ -1,14 +1,18 @@
 """``metronome serve``: run the server, with an option for each setting."""
 
+import contextlib
 import inspect
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
 import typer
 from pydantic import ByteSize
 
 from metronome.cli.errors import reporting_errors
+from metronome.cli.output import can_open_browser, open_browser
 from metronome.config import Settings, format_default, list_settings_by_topic, read_settings
 from metronome.errors import ConfigurationError
 from metronome.server.logs import configure_logging
@@ -16,18 +20,20 @@ from metronome.server.main import serve
 from metronome.server.processes import run_process
 
 
-def serve_command(**options: Any) -> None:
+def serve_command(*, demo: bool = False, **options: Any) -> None:
     """Run the Metronome server.
 
     It runs until SIGTERM or Ctrl-C.
 
     Each option is also an environment variable: --port is METRONOME_PORT.
     """
-    with reporting_errors("serve"):
+    with reporting_errors("serve"), contextlib.ExitStack() as temporary:
+        if demo:
+            options |= _demo_options(options, temporary)
         settings = read_settings(options)
         configure_logging(settings)
         try:
-            run_process(lambda stop: serve(settings, stop))
+            run_process(lambda stop: serve(settings, stop, _open_page if demo else None))
         except OSError as error:
             raise ConfigurationError(
                 f"{error}; check that METRONOME_DATA is writable, that METRONOME_HOST is an address of this machine, "
@@ -35,6 +41,30 @@ def serve_command(**options: Any) -> None:
             ) from None
 
 
+def _demo_options(options: Mapping[str, Any], temporary: contextlib.ExitStack) -> dict[str, str]:
+    """Return the options of a server that leaves nothing behind, whatever the environment says.
+
+    Args:
+        options: those of the command line.
+        temporary: deletes the data folder when it is closed.
+
+    """
+    contradicting = next((name for name in _DEMO_OPTIONS if options.get(name) is not None), None)
+    if contradicting is not None:
+        raise ConfigurationError(
+            f"--demo uses a temporary data folder, DuckDB and one process: leave out --{contradicting}, or load the "
+            "demo into a running server with `metronome demo`"
+        )
+    folder = temporary.enter_context(TemporaryDirectory(prefix="metronome-demo-"))
+    return {**_DEMO_OPTIONS, "data": folder}
+
+
+def _open_page(url: str) -> None:
+    if can_open_browser():
+        open_browser(url)
+
+
+_DEMO_OPTIONS: Final = {"data": "", "store": "duckdb", "archive": "", "workers": "1"}
 _PLACEHOLDERS: Final = {
     int: "N",
     int | None: "PORT",
@@ -74,5 +104,20 @@ def _build_option(topic: str, name: str) -> inspect.Parameter:
 
 
 _OPTIONS = [_build_option(topic, name) for topic, names in list_settings_by_topic().items() for name in names]
+_OPTIONS.insert(
+    0,
+    inspect.Parameter(
+        "demo",
+        inspect.Parameter.KEYWORD_ONLY,
+        default=False,
+        annotation=Annotated[
+            bool,
+            typer.Option(
+                "--demo",
+                help="Run a throwaway server with demo data, in a temporary folder that is deleted at its end.",
+            ),
+        ],
+    ),
+)
 serve_command.__signature__ = inspect.Signature(_OPTIONS)  # type: ignore[attr-defined]
 serve_command.__annotations__ = {option.name: option.annotation for option in _OPTIONS}

@@ -75,8 +75,8 @@ async def serve_http(
     port: int | None = None,
     socket_path: Path | None = None,
     reuse_port: bool = False,
-) -> AsyncIterator[None]:
-    """Serve HTTP while the block runs, and complete open responses at its end.
+) -> AsyncIterator[int]:
+    """Serve HTTP while the block runs, and complete open responses at its end; yield the port, 0 for a socket.
 
     Args:
         settings: the address, and limits.
@@ -96,12 +96,14 @@ async def serve_http(
     try:
         if socket_path is not None:
             await web.UnixSite(runner, str(socket_path)).start()
+            port = 0
         else:
             port = settings.port if port is None else port
             await web.TCPSite(runner, settings.host, port, reuse_port=reuse_port or None, backlog=1024).start()
             for address in runner.addresses:
                 log.info("listening", url=f"http://{address[0]}:{address[1]}", store=settings.store.rpartition("@")[2])
-        yield
+            port = int(runner.addresses[0][1])
+        yield port
     finally:
         for site in list(runner.sites):
             await site.stop()

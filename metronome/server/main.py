@@ -8,7 +8,9 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -17,7 +19,10 @@ from metronome.archive.objects import open_archive
 from metronome.archiver import Archiver, ArchiveThresholds
 from metronome.auth.client_address import ClientAddress
 from metronome.config import Settings
+from metronome.demo import continue_demo, load_demo
+from metronome.errors import MetronomeError
 from metronome.files import FolderLock
+from metronome.intake import Intake
 from metronome.protocols.micro_analytics import build_query_handler
 from metronome.server import processes, routes
 from metronome.server.app import check_base_path
@@ -49,9 +54,18 @@ from metronome.web.handlers import QueryContext
 
 log = structlog.get_logger()
 
+_ALL_ADDRESSES: Final = ("0.0.0.0", "::")  # noqa: S104  # compared with, not listened on
+_POLL_SECONDS: Final = 0.1
 
-async def serve(settings: Settings, stop: asyncio.Event) -> None:
+
+async def serve(settings: Settings, stop: asyncio.Event, on_demo_loaded: Callable[[str], None] | None = None) -> None:
     """Serve until *stop* is set, then shut down: stop listening, complete responses, drain the spools.
+
+    Args:
+        settings: of the installation.
+        stop: is set to stop.
+        on_demo_loaded: if given, the demo is loaded in the background, which needs a server of one process; called with
+            the URL of the page once it is in the store.
 
     Raises:
         DataFolderLocked: another Metronome uses the data folder.
@@ -61,14 +75,16 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     lock = FolderLock(settings.data)
     try:
         if settings.workers == 1:
-            await _serve_single_process(settings, stop)
+            await _serve_single_process(settings, stop, on_demo_loaded)
         else:
             await _serve_with_workers(settings, stop)
     finally:
         lock.release()
 
 
-async def _serve_single_process(settings: Settings, stop: asyncio.Event) -> None:
+async def _serve_single_process(
+    settings: Settings, stop: asyncio.Event, on_demo_loaded: Callable[[str], None] | None
+) -> None:
     telemetry = Telemetry(CollectorRegistry())
     folder = settings.data / SPOOL_FOLDER / "0"
     folders = _register_spools(settings, folder)
@@ -100,9 +116,13 @@ async def _serve_single_process(settings: Settings, stop: asyncio.Event) -> None
                 *health.routes(),
             ]
             async with (
-                serve_http(settings, all_routes, base_path=settings.base_path),
+                serve_http(settings, all_routes, base_path=settings.base_path) as port,
                 serve_extra_ports(settings, ingest_context, build_query_handler("", query_context)),
+                contextlib.AsyncExitStack() as demo,
             ):
+                if on_demo_loaded is not None:
+                    url = _local_url(settings, port)
+                    await demo.enter_async_context(_run_demo(ingest_context.intake, shippers, url, on_demo_loaded))
                 await stop.wait()
         finally:
             await spool.close()
@@ -144,6 +164,39 @@ async def _serve_with_workers(settings: Settings, stop: asyncio.Event) -> None:
                 await stop.wait()
             finally:
                 await workers.stop()
+
+
+def _local_url(settings: Settings, port: int) -> str:
+    """Return the URL of the page, as a browser on this machine can open it."""
+    is_reachable_as_localhost = settings.on_loopback or settings.host in _ALL_ADDRESSES
+    return f"http://{'localhost' if is_reachable_as_localhost else settings.host}:{port}{settings.base_path}/"
+
+
+@contextlib.asynccontextmanager
+async def _run_demo(
+    intake: Intake, shippers: Sequence[Shipper], url: str, on_loaded: Callable[[str], None]
+) -> AsyncIterator[None]:
+    """Load the demo in the background while the block runs, and then continue it."""
+
+    async def run() -> None:
+        now = datetime.now(UTC)
+        log.info("demo_loading", url=url)
+        try:
+            count = await load_demo(intake, now)
+            while any([(await shipper.pending_stats()).events for shipper in shippers]):  # noqa: ASYNC110  # polls files
+                await asyncio.sleep(_POLL_SECONDS)
+            log.info("demo_loaded", events=count, url=url)
+            on_loaded(url)
+            await continue_demo(intake, now, time.time)
+        except MetronomeError as error:
+            log.warning("demo_failed", error=str(error), advice=error.advice)
+
+    task = asyncio.create_task(run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 def _register_spools(settings: Settings, *first: Path) -> list[Path]:

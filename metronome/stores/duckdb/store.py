@@ -239,7 +239,10 @@ class DuckDBStore(Store):
         with self._open_lock:
             if self._database is None:
                 database = duckdb.connect(self._path, config={"memory_limit": self._memory_limit})
-                database.execute("SET TimeZone = 'UTC'; SET checkpoint_threshold = '128MB'")
+                # In a terminal, DuckDB would draw a progress bar between the lines of the log.
+                database.execute(
+                    "SET TimeZone = 'UTC'; SET checkpoint_threshold = '128MB'; SET enable_progress_bar = false"
+                )
                 database.execute(schema.CREATE_TABLES)
                 add_missing_columns(database)
                 self._database = database
