@@ -22,7 +22,8 @@ Every setting has one name, in two forms:
 - in the environment, `{ENV_PREFIX}PORT=9000`, also for `make serve` and the container;
 - on the command line, `metronome serve --port 9000`, which takes precedence.
 
-`metronome serve --help` lists the options in the order of this page: those that matter most first. `--demo` is an option only: it runs a throwaway server with [demo data](operations.md#demo).
+`metronome serve --help` lists the options in the order of this page: those that matter most first.
+`--demo` is an option only: it runs a throwaway server with [demo data](operations.md#demo).
 
 An invalid value stops the start, with a message that names the setting:
 
@@ -36,8 +37,8 @@ Sizes are written as `512MiB`, `8GiB` or in bytes; ages as `90s`, `15m`, `12h`, 
 `2w`; lists are comma-separated.
 
 `METRONOME_ITEM_PATTERN` and `METRONOME_OWN_HOSTS` are also read by `metronome import` ([import.md](import.md)).
-Commands that connect to a server (`demo`, `import`, `tock`, `query`, `replay`, `verify`) read `METRONOME_URL`, the URL of the \
-server, and `METRONOME_KEY`, the key to send.
+Commands that connect to a server (`demo`, `import`, `tock`, `query`, `replay`, `verify`) read `METRONOME_URL`, the URL of \
+the server, and `METRONOME_KEY`, the key to send.
 Secrets, such as the password in `METRONOME_STORE`, belong in the environment: other users of the machine \
 can read a command line.
 """
