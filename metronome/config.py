@@ -62,6 +62,7 @@ SETTING_TOPICS: Final = {
     ),
     "Reports": (
         "question_seconds",
+        "read_wait_seconds",
         "min_visitors",
         "counter_platform",
         "counter_publisher",
@@ -321,6 +322,13 @@ class Settings(BaseSettings):
     min_visitors: int = Field(5, ge=1, description="Minimum number of shared visitors a recommendation needs.")
     question_seconds: float = Field(
         10.0, gt=0, le=3_600, description="Time limit of a query; longer ones are rejected as too expensive."
+    )
+    read_wait_seconds: float = Field(
+        1.0,
+        ge=0,
+        le=30,
+        description="Maximum time that a report waits for accepted events that are not in the store yet; 0 to never "
+        "wait.",
     )
     counter_platform: str = Field(
         "", description="Your repository's name in COUNTER reports; registries reject reports without one."

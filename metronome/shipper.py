@@ -1,22 +1,25 @@
 """Ship documents from a spool into the store, exactly once in effect.
 
 As soon as one shipment ends, the next one takes everything that was committed meanwhile: under light load shipments are
-small and quick, under heavy load large. A document leaves the spool only when the store has it, or when the store
-rejected it for good and it is among the dead letters. So an interrupted shipment is sent again, and the store skips
-the documents it already has.
+small and quick, under heavy load large. After a small one the shipper rests, unless a report waits for events.
+
+A document leaves the spool only when the store has it, or when the store rejected it for good and it is among the dead
+letters. So an interrupted shipment is sent again, and the store skips the documents it already has.
 """
 
 import asyncio
 import time
 from collections import deque
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import structlog
 
+from metronome.errors import MetronomeError
 from metronome.retry import DEFAULT_BACKOFF, Backoff
-from metronome.spool import Chunk, SpoolReader
+from metronome.spool import Chunk, PendingEvents, SpoolReader
 from metronome.spool.dead_letters import append_dead_letters
 from metronome.spool.drain import DrainLoop
 from metronome.stores.base import DocumentBatch, Sink
@@ -34,6 +37,7 @@ _MAX_REST_SECONDS: Final = 1.0
 class _Shipment(NamedTuple):
     chunk: Chunk
     task: "asyncio.Task[float]"
+    began: float
 
 
 class Shipper(DrainLoop):
@@ -63,16 +67,57 @@ class Shipper(DrainLoop):
         self._sink = sink
         self._dead_letter_folder = dead_letter_folder
         self._telemetry = telemetry
+        self.pending = PendingEvents(reader, sink.refresh_seconds)
+        """The events that queries do not see yet."""
+        self._in_flight: deque[_Shipment] = deque()
+        self._last_shipment = (0.0, 0)
+        self._waiting_reads = 0
+        self._progress_event = asyncio.Event()
+        self._rest_ended = asyncio.Event()
+
+    @property
+    def shipping_seconds(self) -> float:
+        """How long the oldest shipment in flight has taken so far; 0 if there is none."""
+        return time.perf_counter() - self._in_flight[0].began if self._in_flight else 0.0
+
+    def expected_seconds(self, size: int) -> float:
+        """Estimate the time to ship a number of bytes from the last shipment."""
+        seconds, last_size = self._last_shipment
+        return seconds * max(1.0, size / max(last_size, self._sink.preferred_batch_bytes // 8))
+
+    async def wait_until_stored(self, seq: int) -> bool:
+        """Wait until the store has all commits up to and including *seq*; end a rest for it.
+
+        Returns:
+            Whether the store has them: False as soon as shipping fails.
+
+        """
+        self._waiting_reads += 1
+        self._rest_ended.set()
+        try:
+            while self.pending.stored_seq < seq:
+                if self.is_failing:
+                    return False
+                await self._progress_event.wait()
+        finally:
+            self._waiting_reads -= 1
+        return True
+
+    def stop(self) -> None:
+        """Let `run` return as soon as the spool is drained."""
+        super().stop()
+        self._rest_ended.set()
 
     async def _drain(self) -> None:
         await self._retry(self._sink.setup)
-        in_flight: deque[_Shipment] = deque()
+        in_flight = self._in_flight
         try:
             while True:
                 is_stopping = self._look()
                 chunk = await self._read_chunk(in_flight) if self._can_start_shipment(in_flight) else None
                 if chunk is not None:
-                    in_flight.append(_Shipment(chunk, asyncio.create_task(self._ship(chunk.batch))))
+                    task = asyncio.create_task(self._ship(chunk.batch))
+                    in_flight.append(_Shipment(chunk, task, time.perf_counter()))
                 elif in_flight:
                     await self._complete_shipment(in_flight[0])
                     in_flight.popleft()
@@ -81,9 +126,10 @@ class Shipper(DrainLoop):
                 else:
                     await self._wait()
         finally:
-            for _, task in in_flight:
-                task.cancel()
-            await asyncio.gather(*(task for _, task in in_flight), return_exceptions=True)
+            for shipment in in_flight:
+                shipment.task.cancel()
+            await asyncio.gather(*(shipment.task for shipment in in_flight), return_exceptions=True)
+            in_flight.clear()
 
     def _can_start_shipment(self, in_flight: "deque[_Shipment]") -> bool:
         """Return whether to start a shipment now: next to another one only if that one is large."""
@@ -125,7 +171,27 @@ class Shipper(DrainLoop):
         """Wait for a shipment, and acknowledge its documents to the spool."""
         seconds = await shipment.task
         self._telemetry.shipment_seconds.observe(seconds)
+        size = len(shipment.chunk.batch.body)
+        self._last_shipment = (seconds, size)
+        await self.pending.record_stored(shipment.chunk)
+        self._announce_progress()
         await asyncio.to_thread(self._reader.acknowledge, shipment.chunk.last_seq)
-        is_small = len(shipment.chunk.batch.body) < self._sink.preferred_batch_bytes // 8
-        if is_small and not self._stop_event.is_set():
-            await self._sleep(min(seconds * _REST_FACTOR, _MAX_REST_SECONDS))
+        if size < self._sink.preferred_batch_bytes // 8:
+            await self._rest(min(seconds * _REST_FACTOR, _MAX_REST_SECONDS))
+
+    async def _rest(self, seconds: float) -> None:
+        if self._waiting_reads or self._stop_event.is_set():
+            return
+        self._rest_ended.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._rest_ended.wait()
+
+    def _set_failure(self, failure: MetronomeError | None) -> None:
+        super()._set_failure(failure)
+        if failure is not None:
+            self._announce_progress()
+
+    def _announce_progress(self) -> None:
+        self._progress_event.set()
+        self._progress_event = asyncio.Event()

@@ -71,6 +71,13 @@ class Telemetry:
             buckets=_LATENCY_BUCKETS,
         )
 
+        self.read_wait_seconds = Histogram(
+            "metronome_read_wait_seconds",
+            "Time that reports waited until the store had the events acknowledged before.",
+            registry=registry,
+            buckets=_LATENCY_BUCKETS,
+        )
+
     def count_commit(self, seconds: float, events: int) -> None:
         """Count a group of events that was written to disk."""
         self.commit_seconds.observe(seconds)

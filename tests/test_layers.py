@@ -31,6 +31,7 @@ FLOORS: Final = (
     {"archive"},
     {"intake", "shipper", "archiver"},
     {"demo"},
+    {"visibility"},
     {"reports"},
     {"web"},
     {"page"},

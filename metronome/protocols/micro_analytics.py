@@ -201,8 +201,12 @@ def build_query_handler(prefix: str, context: QueryContext) -> Handler:
         body, omitted = await _run_query(context.store, kind_of(request), item)
         return Content(body, headers={OMITTED_COUNT_HEADER: str(omitted)} if omitted else {})
 
+    def named_items(request: web.Request) -> tuple[str, ...]:
+        is_about_all = kind_of(request) is ReportKind.PATHS
+        return () if is_about_all else (item_id_from_path(_path_below_prefix(request, prefix)),)
+
     authorize = context.require(lambda request: _REPORT_SCOPES[kind_of(request)])
-    return report_handler(context, "hits", authorize, run, respond=uncached_response)
+    return report_handler(context, "hits", authorize, run, named_items=named_items, respond=uncached_response)
 
 
 async def _run_query(store: Store, kind: ReportKind, item: str) -> tuple[bytes, int]:

@@ -50,6 +50,7 @@ from metronome.spool.dead_letters import DEAD_LETTER_FOLDER
 from metronome.spool.drain import DrainLoop
 from metronome.stores.base import Store
 from metronome.telemetry import Telemetry
+from metronome.visibility import Visibility
 from metronome.web.handlers import QueryContext
 
 log = structlog.get_logger()
@@ -107,7 +108,14 @@ async def _serve_single_process(
         try:
             validate_listeners(settings, authorizer)
             ingest_context = build_ingest_context(settings, spool, authorizer, telemetry, salts.current)
-            query_context = QueryContext(store, authorizer, ingest_context.client_address, telemetry, time.time)
+            query_context = QueryContext(
+                store,
+                authorizer,
+                ingest_context.client_address,
+                telemetry,
+                time.time,
+                visibility=Visibility(shippers, store, settings.read_wait_seconds, telemetry),
+            )
             health = HealthRoutes(
                 store, shippers, settings.spool_max_bytes, query_context, lambda: [telemetry.registry], archivers
             )
@@ -143,7 +151,16 @@ async def _serve_with_workers(settings: Settings, stop: asyncio.Event) -> None:
         spools = _register_spools(settings, *folders)
         archivers = _build_archivers(settings, spools, telemetry)
         shippers = [_build_shipper(path, store, settings, telemetry) for path in spools]
-        query_context = QueryContext(store, authorizer, ClientAddress(settings.trusted_proxies), telemetry, time.time)
+        query_context = QueryContext(
+            store,
+            authorizer,
+            ClientAddress(settings.trusted_proxies),
+            telemetry,
+            time.time,
+            visibility=Visibility(
+                shippers, store, settings.read_wait_seconds, telemetry, report_commits=workers.report_commits
+            ),
+        )
         health = HealthRoutes(
             store,
             shippers,

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mappin
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 import structlog
 import uvloop
@@ -197,6 +197,7 @@ class WorkerPool:
         self._stopping = False
         self._supervisors: list[asyncio.Task[None]] = []
         self._processes: dict[Path, asyncio.subprocess.Process] = {}
+        self._commit_pipes: list[CommitPipe] = []
 
     async def start(self, on_commit: Callable[[Path], None]) -> None:
         """Start the workers, once their ports are free.
@@ -230,6 +231,14 @@ class WorkerPool:
                 process.kill()
         await asyncio.gather(*self._supervisors, return_exceptions=True)
 
+    def report_commits(self) -> None:
+        """Call back now for all commits that workers have reported.
+
+        A worker reports a commit before it replies, but the event loop may get a later request first.
+        """
+        for pipe in self._commit_pipes:
+            pipe.read()
+
     def collect_metrics(self) -> CollectorRegistry:
         """Return the sums of the workers' metrics."""
         registry = CollectorRegistry()
@@ -238,7 +247,11 @@ class WorkerPool:
 
     async def _supervise(self, folder: Path, on_commit: Callable[[Path], None]) -> None:
         with open_commit_pipe(lambda: on_commit(folder)) as commit_pipe:
-            await self._run_worker(folder, commit_pipe)
+            self._commit_pipes.append(commit_pipe)
+            try:
+                await self._run_worker(folder, commit_pipe.descriptor)
+            finally:
+                self._commit_pipes.remove(commit_pipe)
 
     async def _run_worker(self, folder: Path, commit_pipe: int) -> None:
         """Run a worker, and restart it when it exits."""
@@ -268,21 +281,37 @@ class WorkerPool:
                 await asyncio.sleep(_RESTART_SECONDS)
 
 
+class CommitPipe(NamedTuple):
+    """A pipe by which a worker reports commits.
+
+    Attributes:
+        descriptor: the worker writes a byte to it for each commit.
+        read: calls back if there is an unread report.
+
+    """
+
+    descriptor: int
+    read: Callable[[], None]
+
+
 @contextlib.contextmanager
-def open_commit_pipe(on_commit: Callable[[], None]) -> Iterator[int]:
-    """Yield the descriptor of a pipe for a worker to report commits, and call back when it does."""
+def open_commit_pipe(on_commit: Callable[[], None]) -> Iterator[CommitPipe]:
+    """Yield a pipe for a worker to report commits, and call back when it does."""
     loop = asyncio.get_running_loop()
     reading_end, writing_end = os.pipe()
     for end in (reading_end, writing_end):
         os.set_blocking(end, False)
 
     def read() -> None:
-        os.read(reading_end, _PIPE_READ_BYTES)
+        try:
+            os.read(reading_end, _PIPE_READ_BYTES)
+        except BlockingIOError:
+            return
         on_commit()
 
     loop.add_reader(reading_end, read)
     try:
-        yield writing_end
+        yield CommitPipe(writing_end, read)
     finally:
         loop.remove_reader(reading_end)
         os.close(reading_end)

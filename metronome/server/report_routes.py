@@ -25,12 +25,23 @@ from metronome.stores.base import DocumentBatch, Store
 from metronome.stores.query import QueryResult
 from metronome.times import format_timestamp
 from metronome.web.bodies import read_body
-from metronome.web.handlers import QueryContext, handle_errors, parse_item_id, report_handler
+from metronome.web.handlers import (
+    NamedItems,
+    QueryContext,
+    all_items,
+    handle_errors,
+    parse_item_id,
+    report_handler,
+)
 from metronome.web.limits import COUNTER_ITEM_LIMITS, COUNTER_SITE_LIMITS, ConcurrencyLimiter
 from metronome.web.negotiation import Content, cached_response, negotiate_media_type
 from metronome.web.problems import ALLOW_ANY_ORIGIN
 
 # Item IDs in paths match `[\s\S]+`, not `.+`: an ID may hold line feeds.
+
+
+def _item_in_path(prefix: str, suffix: str = ".json") -> NamedItems:
+    return lambda request: (parse_item_id(request, prefix, suffix),)
 
 
 class Report(NamedTuple):
@@ -91,7 +102,9 @@ def _routes_of_report(report: Report, context: QueryContext) -> list[web.RouteDe
     ):
         if allowed is not None:
             run = partial(_run_report, report, allowed, context, has_item="{" in path)
-            routes.append(web.get(path, report_handler(context, report.name, context.require(report.scope), run)))
+            named_items = _item_in_path(f"/{report.name}/") if "{" in path else all_items
+            authorize = context.require(report.scope)
+            routes.append(web.get(path, report_handler(context, report.name, authorize, run, named_items=named_items)))
     return routes
 
 
@@ -123,7 +136,8 @@ def badge_routes(context: QueryContext) -> list[web.RouteDef]:
         badge = await badges.render_badge(context.store, item, parameters, badges.parse_badge_style(request.query))
         return Content(badge.encode(), "image/svg+xml", "utf-8", _BADGE_HEADERS)
 
-    handler = report_handler(context, "badge", context.require(Scope.TOCK), get_badge)
+    named_items = _item_in_path("/badge/", ".svg")
+    handler = report_handler(context, "badge", context.require(Scope.TOCK), get_badge, named_items=named_items)
     return [web.get(r"/badge/{id:[\s\S]+}.svg", handler)]
 
 
@@ -177,14 +191,19 @@ def counter_routes(context: QueryContext, platform: dsr.Platform) -> list[web.Ro
     def report_scope(request: web.Request) -> Scope:
         return Scope.TOCK if request.query.get("dataset_id") else Scope.QUERY
 
-    authorize = context.require(Scope.TOCK, "api_key")
+    def dataset_items(request: web.Request) -> tuple[str, ...]:
+        dataset = request.query.get("dataset_id")
+        return (dataset,) if dataset else ()
+
+    respond = partial(cached_response, compress=True)
+    authorize, authorize_report = context.require(Scope.TOCK, "api_key"), context.require(report_scope, "api_key")
     return [
-        web.get(path, report_handler(context, name, check, run, respond=partial(cached_response, compress=True)))
-        for path, name, check, run in (
-            (r"/counter/{id:[\s\S]+}.json", "counter", authorize, get_usage),
-            ("/counter/status", "counter_status", authorize, get_status),
-            ("/counter/reports", "counter_reports", authorize, get_reports),
-            ("/counter/reports/{report}", "counter_report", context.require(report_scope, "api_key"), get_report),
+        web.get(path, report_handler(context, name, check, run, named_items=named_items, respond=respond))
+        for path, name, check, run, named_items in (
+            (r"/counter/{id:[\s\S]+}.json", "counter", authorize, get_usage, _item_in_path("/counter/")),
+            ("/counter/status", "counter_status", authorize, get_status, None),
+            ("/counter/reports", "counter_reports", authorize, get_reports, None),
+            ("/counter/reports/{report}", "counter_report", authorize_report, get_report, dataset_items),
         )
     ]
 

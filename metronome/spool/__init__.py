@@ -3,6 +3,7 @@
 from typing import Final
 
 from metronome.spool.file import SPOOL_FILE_NAME, SpoolStats, register_readers
+from metronome.spool.pending import Pending, PendingEvents
 from metronome.spool.reader import ARCHIVE_READER, STORE_READER, Chunk, CommitRange, SpoolReader, measure
 from metronome.spool.writer import SpoolWriter
 
@@ -16,6 +17,8 @@ __all__ = [
     "STORE_READER",
     "Chunk",
     "CommitRange",
+    "Pending",
+    "PendingEvents",
     "SpoolReader",
     "SpoolStats",
     "SpoolWriter",

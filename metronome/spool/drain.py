@@ -43,8 +43,20 @@ class DrainLoop(ABC):
         self._backoff = backoff
         self._stop_event = asyncio.Event()
         self._wake_event = asyncio.Event()
+        self._is_waiting = False
+        self._has_crashed = False
         self.failure: MetronomeError | None = None
         """Why the last attempt failed; None if it succeeded."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether everything was drained whose commit has been reported."""
+        return self._is_waiting and not self._wake_event.is_set()
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether the last attempt failed, for whatever reason."""
+        return self.failure is not None or self._has_crashed
 
     async def pending_stats(self) -> SpoolStats:
         """Measure what is left to drain."""
@@ -75,7 +87,9 @@ class DrainLoop(ABC):
             except Exception:
                 # The events are still in the spool.
                 log.exception(self.crash_event)
+                self._has_crashed = True
                 await self._sleep(self._backoff.max_seconds)
+                self._has_crashed = False
 
     @abstractmethod
     async def _drain(self) -> None:
@@ -92,8 +106,14 @@ class DrainLoop(ABC):
 
     async def _wait(self, seconds: float = FALLBACK_POLL_SECONDS) -> None:
         """Wait until a commit since `_look`, `stop`, or for the given time."""
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._wake_event.wait(), seconds)
+        self._is_waiting = True
+        try:
+            with suppress(TimeoutError):
+                # Not `wait_for`, which may ignore a cancellation.
+                async with asyncio.timeout(seconds):
+                    await self._wake_event.wait()
+        finally:
+            self._is_waiting = False
 
     async def _sleep(self, seconds: float) -> None:
         """Sleep; but once stopped, no longer than the first delay of the backoff."""
@@ -101,7 +121,8 @@ class DrainLoop(ABC):
             await asyncio.sleep(min(seconds, self._backoff.first_seconds))
         else:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._stop_event.wait(), seconds)
+                async with asyncio.timeout(seconds):
+                    await self._stop_event.wait()
 
     async def _retry(self, operation: Callable[[], Awaitable[Result]]) -> Result:
         result = await retry(operation, self._backoff, on_retry=self._record_failure, sleep=self._sleep)

@@ -79,6 +79,11 @@ class SpoolReader:
             self._database.execute("INSERT OR IGNORE INTO readers(name, upto) VALUES (?, 0)", (name,))
             self._acknowledged = self._read_progress()[0]
 
+    @property
+    def acknowledged_seq(self) -> int:
+        """The number of the last commit that this reader has acknowledged; 0 if there is none."""
+        return self._acknowledged
+
     def read_chunk(self, after: int, max_bytes: int) -> Chunk | None:
         """Return the oldest documents after a commit: of at least one commit, and of further ones up to a size.
 
@@ -104,6 +109,13 @@ class SpoolReader:
                 count += events
                 upto = seq
         return Chunk(DocumentBatch(b"".join(bodies), count), upto) if bodies else None
+
+    def read_commit(self, after: int) -> tuple[int, int, bytes] | None:
+        """Return the next commit after *after*: its number, its number of events, its body; None if there is none."""
+        select = "SELECT seq, events, body FROM commits WHERE seq > ? ORDER BY seq LIMIT 1"
+        with self._lock:
+            row: tuple[int, int, bytes] | None = self._database.execute(select, (after,)).fetchone()
+        return row
 
     def reserve_range(self, max_bytes: int) -> CommitRange | None:
         """Choose the next commits to process as one, and remember the choice until they are acknowledged.
@@ -159,6 +171,12 @@ class SpoolReader:
         """Measure what this reader has yet to process."""
         with self._lock:
             return measure_after(self._database, self._acknowledged)
+
+    def measure_backlog(self, after: int) -> tuple[int, SpoolStats]:
+        """Return the number of the last commit and the size of all commits after *after*; 0 if there are none."""
+        with self._lock:
+            (last_seq,) = self._database.execute("SELECT max(seq) FROM commits WHERE seq > ?", (after,)).fetchone()
+            return last_seq or 0, measure_after(self._database, after)
 
     def total_stats(self) -> SpoolStats:
         """Measure what the spool holds for any reader."""

@@ -95,6 +95,8 @@ class Sink(ABC):
 
     preferred_batch_bytes: ClassVar[int]
     """The batch size with the highest throughput, in bytes; larger batches are accepted."""
+    refresh_seconds: ClassVar[float] = 0.0
+    """How long queries may not see what `write` has stored; 0 if they see it at once."""
 
     @abstractmethod
     async def setup(self) -> None:
@@ -112,7 +114,7 @@ class Sink(ABC):
         Two documents are the same if their ``event_id`` and UTC day are; the first one is kept. So writing
         a batch again, in whole or in part and in any order, adds nothing. When this returns, stored documents
         survive a crash of the process and of the machine. Queries see them after `Store.refresh`, or
-        a few seconds later.
+        after `refresh_seconds`.
         A document that cannot be stored is rejected alone; the others in the batch are stored.
         """
 
@@ -244,6 +246,10 @@ class Store(Sink):
     @abstractmethod
     async def refresh(self) -> None:
         """Make all written documents visible to queries at once."""
+
+    async def refresh_written(self) -> None:
+        """Make the documents that this object has written visible to queries at once."""
+        await self.refresh()
 
     @abstractmethod
     async def ping(self) -> None:

@@ -1,8 +1,9 @@
 """What the handlers of HTTP routes share: authorization, errors as responses, and the skeleton of a report."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Final
 from urllib.parse import unquote
 
 from aiohttp import hdrs, web
@@ -17,12 +18,18 @@ from metronome.scopes import Scope
 from metronome.stores.base import Store
 from metronome.telemetry import Telemetry
 from metronome.times import format_timestamp
+from metronome.visibility import Visibility
 from metronome.web.bodies import read_body
 from metronome.web.limits import ConcurrencyLimiter
 from metronome.web.negotiation import Content, cached_response
 from metronome.web.problems import error_response, problem_response, reply_response
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+PENDING_HEADER: Final = "Metronome-Pending"
+"""Response header of a report with the number of accepted events that may be missing in it; absent for 0."""
+
+NamedItems = Callable[[web.Request], Collection[str]]
+"""Return the items that a report is about; none if it is about all events."""
 Authorize = Callable[[web.Request], Awaitable[object]]
 """Return if a request is allowed, else raise `Unauthorized` or `Forbidden`."""
 
@@ -134,6 +141,7 @@ class QueryContext:
         telemetry: counts rejected requests and measures reports.
         clock: seconds since 1970.
         limiter: limits how many expensive queries run at once.
+        visibility: waits for accepted events; None to never wait.
 
     """
 
@@ -143,10 +151,18 @@ class QueryContext:
     telemetry: Telemetry
     clock: Callable[[], float]
     limiter: ConcurrencyLimiter = field(default_factory=ConcurrencyLimiter)
+    visibility: Visibility | None = None
 
     def now(self) -> datetime:
         """Return the current time, in UTC."""
         return datetime.fromtimestamp(self.clock(), UTC)
+
+    async def wait_for(self, items: Collection[str] = ()) -> int:
+        """Wait until queries see accepted events, and return how many they may not see yet.
+
+        See `Visibility.wait_for`; call this before `limiter.acquire`, so that no slot is held meanwhile.
+        """
+        return 0 if self.visibility is None else await self.visibility.wait_for(items)
 
     async def authorize(self, request: web.Request, scope: Scope, token: str = "") -> Permissions:
         """Return what a request may do.
@@ -185,22 +201,29 @@ class QueryContext:
         return authorize
 
 
+def all_items(_: web.Request) -> tuple[()]:
+    """Return no item: a report about all events names none."""
+    return ()
+
+
 def report_handler(
     context: QueryContext,
     name: str,
     authorize: Authorize,
     run: Callable[[web.Request], Awaitable[Content]],
     *,
+    named_items: NamedItems | None = all_items,
     respond: Callable[[web.Request, Content], web.Response] = cached_response,
     error_response: Callable[[MetronomeError], web.Response] = problem_response,
 ) -> Handler:
-    """Return the handler of a report: authorize the request, run and measure the report, and respond.
+    """Return the handler of a report: authorize, wait for accepted events, run and measure the report, and respond.
 
     Args:
         context: the context of the route.
         name: label of the report in ``metronome_answer_seconds``.
         authorize: runs before any parameter is parsed.
         run: parses the parameters and returns the report; its time is measured, with any wait for a slot.
+        named_items: returns the items for whose accepted events the report waits; None to not wait.
         respond: builds the response; by default one that caches must revalidate.
         error_response: builds the response for an error.
 
@@ -209,11 +232,23 @@ def report_handler(
 
     async def handle(request: web.Request) -> web.StreamResponse:
         await authorize(request)
+        pending = 0 if named_items is None else await context.wait_for(named_items(request))
         with seconds.time():
             content = await run(request)
-        return respond(request, content)
+        response = respond(request, content)
+        if pending:
+            _announce_pending(response, pending)
+        return response
 
     return handle_errors(context.telemetry, handle, error_response)
+
+
+def _announce_pending(response: web.Response, pending: int) -> None:
+    exposed = response.headers.get(hdrs.ACCESS_CONTROL_EXPOSE_HEADERS)
+    response.headers[PENDING_HEADER] = str(pending)
+    response.headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = f"{exposed}, {PENDING_HEADER}" if exposed else PENDING_HEADER
+    if "max-age" in response.headers.get(hdrs.CACHE_CONTROL, ""):
+        response.headers[hdrs.CACHE_CONTROL] = "no-cache"
 
 
 def handle_errors(

@@ -11,7 +11,7 @@ async def test_reported_commits_call_back() -> None:
     with open_commit_pipe(reported.set) as commit_pipe:
         for _ in range(2):
             reported.clear()
-            os.write(commit_pipe, b"\0")
+            os.write(commit_pipe.descriptor, b"\0")
             await asyncio.wait_for(reported.wait(), 5)
 
 
@@ -21,7 +21,7 @@ async def test_a_full_pipe_does_not_block_the_worker() -> None:
         full = False
         while not full:
             try:
-                os.write(commit_pipe, b"\0" * 4096)
+                os.write(commit_pipe.descriptor, b"\0" * 4096)
             except BlockingIOError:
                 full = True
         await asyncio.wait_for(reported.wait(), 5)

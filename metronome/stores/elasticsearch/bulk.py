@@ -63,6 +63,11 @@ def build_create_body(body: bytes, prefix: str, heads: list[DocumentHead] | None
     return b"\n".join(lines)
 
 
+def index_names(heads: Iterable[DocumentHead], prefix: str) -> set[str]:
+    """Return the names of the indices of documents with these heads."""
+    return {f"{prefix}-{b'.'.join(day).decode()}" for day in {head[:3] for head in heads}}
+
+
 def split_headless_documents(batch: DocumentBatch) -> tuple[DocumentBatch, tuple[RejectedDocument, ...]]:
     """Return the documents of a batch that have a head, and reject the others: they have no index and no ID."""
     complete, rejected = [], []

@@ -10,10 +10,11 @@ from typing import Any, ClassVar, Final
 
 import orjson
 
-from metronome.errors import ConfigurationError, InvalidQuery
+from metronome.errors import ConfigurationError, InvalidQuery, MetronomeError
 from metronome.fields import is_top_level_name
 from metronome.stores.base import DocumentBatch, RejectedDocument, Store, WriteResult
 from metronome.stores.elasticsearch.bulk import (
+    INDICES_PER_REQUEST,
     LOOKUP_FILTER_PATH,
     DocumentHead,
     build_create_body,
@@ -22,6 +23,7 @@ from metronome.stores.elasticsearch.bulk import (
     build_replace_body,
     chunk_index_names,
     deduplicate_batch,
+    index_names,
     indices_before,
     read_delete_count,
     read_heads,
@@ -68,6 +70,8 @@ BULK_MAX_BYTES: Final = 4_300_000
 MAX_CONCURRENT_BULKS: Final = 2
 """While Elasticsearch works on one request, the next one is sent."""
 PING_TIMEOUT_SECONDS: Final = 5.0
+VISIBLE_AFTER_SECONDS: Final = 10.0
+"""Twice the interval of automatic refreshes in the index template: a refresh takes time."""
 BULK_TIMEOUT_SECONDS: Final = 120.0
 QUERY_TIMEOUT_SECONDS: Final = 10.0
 
@@ -86,6 +90,7 @@ class ElasticsearchStore(Store):
     """
 
     preferred_batch_bytes: ClassVar[int] = PREFERRED_BATCH_BYTES
+    refresh_seconds: ClassVar[float] = VISIBLE_AFTER_SECONDS
 
     def __init__(self, config: ElasticsearchConfig, query_timeout: float = QUERY_TIMEOUT_SECONDS) -> None:
         self._client = create_client(config)
@@ -95,6 +100,7 @@ class ElasticsearchStore(Store):
         self._prefix = config.prefix
         self._pattern = index_pattern(config.prefix)
         self._bulk_slots = asyncio.Semaphore(MAX_CONCURRENT_BULKS)
+        self._unrefreshed: set[str] = set()
 
     async def setup(self) -> None:
         """Put the index template, unless a newer one is there."""
@@ -204,8 +210,17 @@ class ElasticsearchStore(Store):
 
     async def refresh(self) -> None:
         """Refresh all indices; Elasticsearch does so every few seconds."""
-        with translate_errors():
-            await self._client.indices.refresh(index=self._pattern, ignore_unavailable=True, allow_no_indices=True)
+        await self._refresh([self._pattern])
+
+    async def refresh_written(self) -> None:
+        """Refresh the indices that were written to since the last call."""
+        names, self._unrefreshed = self._unrefreshed, set()
+        try:
+            # Many days are those of an import.
+            await self._refresh(sorted(names) if len(names) <= INDICES_PER_REQUEST else [self._pattern])
+        except MetronomeError:
+            self._unrefreshed |= names
+            raise
 
     async def ping(self) -> None:
         """Return if the cluster has a master."""
@@ -216,6 +231,12 @@ class ElasticsearchStore(Store):
         """Close the connections."""
         await self._client.close()
         await self._ping_client.close()
+
+    async def _refresh(self, names: list[str]) -> None:
+        if not names:
+            return
+        with translate_errors():
+            await self._client.indices.refresh(index=names, ignore_unavailable=True, allow_no_indices=True)
 
     async def _template_version(self) -> int:
         response = await self._client.options(ignore_status=NOT_FOUND_STATUS).indices.get_index_template(
@@ -245,6 +266,7 @@ class ElasticsearchStore(Store):
             first, second = part.split_in_half()
             result = await self._write_complete_documents(first, read_heads(first.body))
             return result + await self._write_complete_documents(second, read_heads(second.body))
+        self._unrefreshed |= index_names(heads, self._prefix)
         return read_write_result(part, response)
 
     async def _send_bulk(self, body: bytes) -> dict[str, Any]:
