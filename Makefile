@@ -86,13 +86,23 @@ clean: ## delete generated files and .venv, but no data
 $(INSTALLED):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo 'Metronome needs Python 3.11 or newer: name one, as in make PYTHON=python3.12 serve' >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --upgrade 'pip>=25.1'
-	@# Setuptools warns about every editable installation.
-	PYTHONWARNINGS=ignore $(PIP) install --editable .
+	@echo 'Installing Metronome into $(VENV). This happens once, and takes about a minute.'
+	@echo '1/3  creating the environment with $(PYTHON)'
+	@$(PYTHON) -m venv $(VENV)
+	@echo '2/3  updating pip'
+	@$(PIP) install --upgrade 'pip>=25.1'
+	@echo '3/3  downloading and installing Metronome and its dependencies'
+	@# Setuptools warns about every editable installation. Of pip's output, names of packages and errors are shown.
+	@rm -f $(VENV)/failed
+	@{ PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check install --editable . || \
+		touch $(VENV)/failed; } | \
+		while read -r word name rest; do [ "$$word" != Collecting ] || echo "     $$name"; done
+	@test ! -e $(VENV)/failed
+	@echo 'Installed.'
 	@rm -f $(VENV)/installed-*
 	@touch $@
 
 $(INSTALLED_DEV): $(INSTALLED)
-	$(PIP) install --group dev
+	@echo 'Installing what tests and checks need into $(VENV).'
+	@$(PIP) install --group dev
 	@touch $@
