@@ -32,13 +32,13 @@ DemoEvent = dict[str, Any]
 
 _DAY_MS: Final = 86_400_000
 _HOUR_MS: Final = 3_600_000
-_SESSIONS_A_DAY: Final = 165
+_SESSIONS_A_DAY: Final = 170
 _WEEKDAY_FACTORS: Final = (1.06, 1.15, 1.12, 1.08, 0.93, 0.42, 0.47)
 _GROWTH: Final = 0.4
 """How many more sessions there are now than at the beginning, as a share of now's."""
 _HEARTBEAT_MS: Final = 120_000
 _MAX_STAY_MS: Final = 25 * 60_000
-_FIRST_FORMAT_SHARE: Final = 0.35
+_FIRST_FORMAT_SHARE: Final = 0.1
 _INCIDENT_DAYS: Final = 37
 """Days from one incident to the next, at which requests fail for some hours."""
 _INCIDENT_HOURS: Final = range(9, 12)
@@ -224,8 +224,15 @@ def _draw_sessions(day: date, progress: float, seed: int) -> Iterator[_Session]:
         if age < campaign["days"]:
             # One of the popular items, a different one each time.
             item = _items(day).options[(round_number * 7 + campaign["every"]) % 12]
-            for number in range(round(campaign["visits"] / 2**age)):
-                yield _draw_campaign_session(day, seed, f"{index}c{number}", campaign, item, is_first_day=age == 0)
+            visits = campaign["visits"] * _rng(seed, "campaign", index, round_number).uniform(0.7, 1.2)
+            source = {
+                name: value.replace("{month}", f"{day - timedelta(days=age):%Y-%m}")
+                for name, value in campaign["source"].items()
+            }
+            for number in range(round(visits / 2**age)):
+                yield _draw_campaign_session(
+                    day, seed, f"{index}c{number}", {**campaign, "source": source, "item": item, "age": age}
+                )
 
 
 def _draw_session(day: date, seed: int, number: int) -> _Session:
@@ -238,18 +245,18 @@ def _draw_session(day: date, seed: int, number: int) -> _Session:
     return _Session(f"demo-{seed}-{day:%Y%m%d}-{number}", rng, person, _draw_start(rng, day, person), item, source, 1.0)
 
 
-def _draw_campaign_session(
-    day: date, seed: int, name: str, campaign: dict[str, Any], item: str, *, is_first_day: bool
-) -> _Session:
+def _draw_campaign_session(day: date, seed: int, name: str, campaign: dict[str, Any]) -> _Session:
     rng = _rng(seed, day, name)
     person = _draw_person(_rng(seed, day, "person", name), day, campaign.get("countries"))
     start_ms = _draw_start(rng, day, person)
-    if is_first_day:
+    if campaign["age"] == 0:
         delay_ms = rng.expovariate(1 / (4 * _HOUR_MS))
         start_ms = _start_of(day) + min(campaign["hour"] * _HOUR_MS + int(delay_ms), _DAY_MS - 1)
     # Who follows a link that many people share looks at little else.
     interest = 0.35 if "countries" in campaign else 0.9
-    return _Session(f"demo-{seed}-{day:%Y%m%d}-{name}", rng, person, start_ms, item, campaign["source"], interest)
+    return _Session(
+        f"demo-{seed}-{day:%Y%m%d}-{name}", rng, person, start_ms, campaign["item"], campaign["source"], interest
+    )
 
 
 def _draw_person(rng: Random, day: date, countries: Sequence[str] | None) -> _Person:
@@ -339,7 +346,7 @@ def _page_events(session: _Session, item: str, at_ms: int, stay_ms: int) -> Iter
         yield at_ms + stay_ms // 3, {"event": "outlink", "link": f"https://docs.example.org/{item}"}
     for beat_ms in range(at_ms + _HEARTBEAT_MS, at_ms + stay_ms, _HEARTBEAT_MS):
         yield beat_ms, {"event": "heartbeat"}
-    if rng.random() < 0.6:
+    if rng.random() < 0.45:
         yield at_ms + stay_ms, {"event": "timing", **_draw_vitals(session, item, is_incident=is_incident)}
     yield at_ms + stay_ms, {"event": "heartbeat"}
 

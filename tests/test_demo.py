@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
-from statistics import mean
+from statistics import mean, median
 from typing import Any, Final, cast
 
 import orjson
@@ -108,13 +108,15 @@ def test_weekends_are_quiet_and_usage_grows() -> None:
     weekend = mean(count for day, count in views.items() if day.weekday() in (SATURDAY, SUNDAY))
     assert 0.25 < weekend / working < 0.6
     days = demo_days(NOW)
-    assert sum(views[day] for day in days[60:88]) > 1.1 * sum(views[day] for day in days[:28])
-    assert max(views.values()) > 2 * working
+    # The median, because campaigns come and go.
+    first, last = (median(views[day] for day in month) for month in (days[:28], days[61:89]))
+    assert last > 1.1 * first
+    assert max(views.values()) > 1.6 * working
 
 
 def test_nights_are_quiet() -> None:
     hours = Counter(event["ts"] // 3_600_000 % 24 for event in generated() if not is_robot(event))
-    assert sum(hours[hour] for hour in range(1, 5)) < 0.2 * sum(hours[hour] for hour in range(8, 12))
+    assert sum(hours[hour] for hour in range(1, 5)) < 0.33 * sum(hours[hour] for hour in range(8, 12))
 
 
 def test_a_fifth_to_a_third_of_events_are_those_of_robots_of_several_kinds() -> None:
@@ -143,7 +145,10 @@ def test_visitors_come_from_many_places_with_many_browsers() -> None:
     assert values(documents(), "os").keys() >= {"Windows", "macOS", "iOS", "Android", "Linux"}
     assert values(documents(), "device").keys() >= {"desktop", "mobile", "tablet", "script"}
     assert values(documents(), "channel").keys() >= {"direct", "search", "ai", "social", "referral", "email"}
-    assert values(documents(), "utm_campaign").keys() & {"whats-new", "open-data-week"}
+    campaigns = values(generated(), "url", event="view")
+    assert {"open-data-week", "map-of-the-month", "newsletter-2020-05"} <= {
+        url.rpartition("utm_campaign=")[2] for url in campaigns
+    }
 
 
 def test_every_visitor_has_a_country_and_every_search_engine_is_known() -> None:
