@@ -498,10 +498,13 @@ async def run_named(store: Store, queries: Mapping[str, Query]) -> dict[str, Que
 
 async def has_events(store: Store, headlines: tuple[Headline, ...]) -> bool:
     """Return whether the store has any event; it is not asked if the page shows some."""
-    if any(headline.value for headline in headlines):
-        return True
+    return any(headline.value for headline in headlines) or not await is_empty(store)
+
+
+async def is_empty(store: Store) -> bool:
+    """Return whether the store has no event."""
     (result,) = await store.query(Query())
-    return bool(result.rows[0][0])
+    return not result.rows[0][0]
 
 
 async def build_table_page(

@@ -21,6 +21,7 @@ import structlog
 from aiohttp import hdrs, web
 
 from metronome.auth.authorizer import Permissions
+from metronome.demo import load_demo
 from metronome.errors import (
     Forbidden,
     Malformed,
@@ -31,12 +32,13 @@ from metronome.errors import (
     QueryTooExpensive,
     Unauthorized,
 )
+from metronome.intake import Intake
 from metronome.page import render
 from metronome.page.embed import build_embed
 from metronome.page.item import build_item_page
 from metronome.page.live import build_live
 from metronome.page.model import Embed, Page, TablePage, Viewer
-from metronome.page.overview import build_overview
+from metronome.page.overview import build_overview, is_empty
 from metronome.page.recent import RecentPage, RecentPages
 from metronome.page.render import Site
 from metronome.page.sign_in import (
@@ -140,11 +142,15 @@ class PageRoutes:
         context: the context of reports.
         state: stores sign-ins.
         base_path: precedes all paths; empty, or such as ``/metronome``. Requests come without it.
+        intake: where the demo's events go; None where this process accepts no events, and offers no demo.
 
     """
 
-    def __init__(self, context: QueryContext, state: State, base_path: str = "") -> None:
+    def __init__(self, context: QueryContext, state: State, base_path: str = "", intake: Intake | None = None) -> None:
         self._context = context
+        self._intake = intake
+        self._demo: asyncio.Task[int] | None = None
+        self._demo_lock = asyncio.Lock()
         self._base_path = base_path
         self._sign_ins = SignIns(state, context.authorizer, context.clock)
         self._field_checker = FieldChecker(context.store)
@@ -165,6 +171,7 @@ class PageRoutes:
             web.get("/sign-in", handler(self._get_sign_in)),
             web.post("/sign-in", handler(self._post_sign_in)),
             web.post("/sign-out", handler(self._post_sign_out)),
+            *([] if self._intake is None else [web.post("/demo", handler(partial(self._post_demo, self._intake)))]),
             *file_routes(),
         ]
 
@@ -276,7 +283,9 @@ class PageRoutes:
             security_headers: what browsers may do with the page.
 
         """
-        site, viewer = self._site(request), self._viewer(request, access)
+        may_load_demo = self._intake is not None and Scope.IMPORT in access.permissions.scopes
+        site = replace(self._site(request), may_load_demo=may_load_demo)
+        viewer = self._viewer(request, access)
         # What is rendered depends on the address, the rights and the public URL.
         key = (request.rel_url.raw_path_qs, viewer, site)
         page, error = await self._recent.get(key, partial(self._compute, name, compute, render_content, site))
@@ -318,6 +327,25 @@ class PageRoutes:
             except TimeoutError:
                 raise Overloaded(f"timed out after waiting {_WAIT_SECONDS:g} s for other queries") from None
             yield
+
+    # The demo.
+
+    async def _post_demo(self, intake: Intake, request: web.Request) -> web.StreamResponse:
+        """Load the demo if the store is empty, and show it; a repeated request waits for the first one."""
+        check_same_origin(request)
+        (await self._access(request)).require(Scope.IMPORT)
+        async with self._demo_lock:
+            if self._demo is None or (self._demo.done() and self._demo.exception() is not None):
+                if await is_empty(self._context.store):
+                    self._demo = asyncio.create_task(load_demo(intake, self._context.now()))
+                else:
+                    raise Malformed(
+                        "the store has events already, and the demo's cannot be removed again; use another server, "
+                        "such as that of `metronome serve --demo`"
+                    )
+        # The demo is loaded even if the client does not wait for it.
+        await asyncio.shield(self._demo)
+        return _redirect(f"{self._base_path}/")
 
     # Signing in and out.
 

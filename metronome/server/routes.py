@@ -83,7 +83,7 @@ def single_process_routes(
 ) -> list[web.RouteDef]:
     """Return the routes of the only process of a server."""
     hit_reports = build_query_handler(settings.hit_prefix, query_context)
-    page = PageRoutes(query_context, state, settings.base_path)
+    page = PageRoutes(query_context, state, settings.base_path, ingest_context.intake)
     return [
         *ingest_routes(settings, ingest_context, state, hit_reports, page.overview),
         *all_report_routes(settings, query_context),

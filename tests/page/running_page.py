@@ -15,6 +15,7 @@ from metronome.auth.key_cache import KeyCache
 from metronome.auth.keys import KEY_KIND, build_key, generate_token
 from metronome.errors import StoreUnavailable
 from metronome.event import DocumentContext, Event, build_document
+from metronome.intake import Intake
 from metronome.page.routes import PageRoutes
 from metronome.scopes import Scope
 from metronome.server.app import build_app, build_runner
@@ -82,10 +83,13 @@ class RunningPage:
         folder: for the store and the state.
         public: the public scopes.
         base_path: precedes all paths.
+        intake: where the demo's events go.
 
     """
 
-    def __init__(self, folder: Path, public: frozenset[Scope] = PUBLIC, base_path: str = "") -> None:
+    def __init__(
+        self, folder: Path, public: frozenset[Scope] = PUBLIC, base_path: str = "", intake: Intake | None = None
+    ) -> None:
         self.now = NOW
         self.base_path = base_path
         self.store = FragileStore(folder)
@@ -95,7 +99,7 @@ class RunningPage:
         self.context = QueryContext(
             self.store, authorizer, ClientAddress(("127.0.0.0/8",)), Telemetry(CollectorRegistry()), lambda: self.now
         )
-        page = PageRoutes(self.context, self.state, base_path)
+        page = PageRoutes(self.context, self.state, base_path, intake)
         routes = [web.get("/", page.overview), *page.routes(), *query_routes(self.context, BODY_MAX_BYTES)]
         self._runner = build_runner(build_app(routes, BODY_MAX_BYTES, base_path=base_path), 0.0)
 
