@@ -38,7 +38,7 @@ from metronome.page.embed import build_embed
 from metronome.page.item import build_item_page
 from metronome.page.live import build_live
 from metronome.page.model import Embed, Page, TablePage, Viewer
-from metronome.page.overview import build_overview, is_empty
+from metronome.page.overview import build_overview, build_table_page, is_empty
 from metronome.page.recent import RecentPage, RecentPages
 from metronome.page.render import Site
 from metronome.page.sign_in import (
@@ -49,7 +49,6 @@ from metronome.page.sign_in import (
     safe_return_path,
     set_cookie,
 )
-from metronome.page.table_page import build_table_page
 from metronome.page.tables import CSV_MAX_ROWS, build_table, table_csv, table_needs_query
 from metronome.page.view import View, parse_view
 from metronome.protocol import bearer_token, http_error_headers, parse_form
@@ -87,7 +86,7 @@ _EMBED_HEADERS: Final = {
 _ERROR_TITLES: Final = {
     400: "This view cannot be shown",
     401: "A key is needed",
-    403: "This key is not enough",
+    403: "Not allowed",
     404: "Nothing is here",
     408: "The request took too long",
     413: "The request is too large",
@@ -96,7 +95,7 @@ _ERROR_TITLES: Final = {
 
 
 _PAGE_ADVICE: Final[Mapping[type[MetronomeError], str]] = {
-    Forbidden: "sign in with a key that has the scope",
+    Forbidden: "",
     NotFound: "start from the overview",
     QueryTooExpensive: "choose a shorter range or an item",
 }
@@ -131,7 +130,7 @@ class Access:
         if scope in self.permissions.scopes:
             return
         if self.is_signed_in or self.has_key:
-            raise Forbidden(f"the key {self.permissions.key_name!r} does not have the scope {scope}")
+            raise Forbidden(f"the key {self.permissions.key_name!r} does not have the scope {scope}: use one that has")
         raise Unauthorized(f"a key with the scope {scope} is needed")
 
 

@@ -8,6 +8,7 @@ from yarl import URL
 
 from metronome.errors import ConfigurationError, Malformed, MethodNotAllowed, NotFound
 from metronome.protocols.registry import ENDPOINTS
+from metronome.web.beacon import BEACON_PATH
 from metronome.web.handlers import Handler
 from metronome.web.problems import problem_response
 
@@ -62,14 +63,19 @@ def build_app(
 
 
 def check_base_path(base_path: str, routes: Sequence[web.RouteDef]) -> None:
-    """Check that no path below the base path could also be that of an endpoint or of one of the routes.
+    """Check that no path below the base path could also be one of the routes of any process.
+
+    Args:
+        base_path: to be checked; may be empty.
+        routes: of this process.
 
     Raises:
         ConfigurationError: it could.
 
     """
     first_segment = f"{base_path}/".split("/")[1]
-    for path in (*(endpoint.prefix + endpoint.path for endpoint in ENDPOINTS), *(route.path for route in routes)):
+    worker_paths = [*(endpoint.prefix + endpoint.path for endpoint in ENDPOINTS), BEACON_PATH]
+    for path in (*worker_paths, *(route.path for route in routes)):
         if first_segment and path.split("/")[1] == first_segment:
             raise ConfigurationError(
                 f"invalid METRONOME_BASE_PATH {base_path!r}: Metronome itself serves {path}, so choose another one"

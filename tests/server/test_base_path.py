@@ -13,7 +13,6 @@ import pytest
 from metronome.config import read_settings
 from metronome.errors import ConfigurationError
 from metronome.server.app import check_base_path
-from metronome.web.beacon import beacon_routes
 from tests.servers import REQUEST_TIMEOUT_SECONDS, Server, free_port, running_server, unique_name
 
 BASE: Final = "/web/stats"
@@ -156,7 +155,7 @@ def test_the_port_of_hits_has_no_base_path(server: Server) -> None:
 @pytest.mark.parametrize("base_path", ["/tick", "/es/stats", "/metronome.js", "/hit", "/items"])
 def test_a_base_path_that_is_one_of_the_servers_own_paths_stops_the_start(base_path: str) -> None:
     settings = read_settings({"base_path": base_path})
-    routes = [*beacon_routes(), *_routes("/hit", "/items/{id}")]
+    routes = _routes("/hit", "/items/{id}")
     with pytest.raises(ConfigurationError, match=f"invalid METRONOME_BASE_PATH '{base_path}': Metronome itself serves"):
         check_base_path(settings.base_path, routes)
     check_base_path("", routes)
