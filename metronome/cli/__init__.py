@@ -28,8 +28,16 @@ class LazyCommand(NamedTuple):
             app.command(name)(function)
         command = typer.main.get_command(app)
         command.name, command.help = name, command.help or self.help
+        _join_lines(command)
         _hide_types_of_flags(command)
         return command
+
+
+def _join_lines(command: Any) -> None:
+    """Join the lines of each paragraph of the help text, as Typer keeps the line breaks of the docstring."""
+    command.help = "\n\n".join(paragraph.replace("\n", " ") for paragraph in (command.help or "").split("\n\n"))
+    for subcommand in getattr(command, "commands", {}).values():
+        _join_lines(subcommand)
 
 
 def _hide_types_of_flags(command: Any) -> None:

@@ -454,9 +454,7 @@ def install_dashboards(  # noqa: PLR0913  # one argument for each option
     ] = None,
     retry_timeout: Annotated[
         float,
-        typer.Option(
-            min=0, metavar="SECONDS", help="Seconds to keep retrying while Kibana is unavailable or starting."
-        ),
+        typer.Option(min=0, metavar="N", help="Seconds to keep retrying while Kibana is unavailable or starting."),
     ] = 60,
 ) -> None:
     """Install the data view and the dashboards in Kibana, or update them."""

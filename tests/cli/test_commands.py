@@ -1,5 +1,6 @@
 """Commands are imported when they run, and the list of commands describes each as the command itself does."""
 
+import re
 import subprocess
 import sys
 
@@ -70,8 +71,9 @@ def test_python_runs_the_package_as_a_program_with_the_name_of_the_command() -> 
 )
 def test_the_shell_completes_commands_options_and_values(words: str, completions: list[str]) -> None:
     variables = {"_METRONOME_COMPLETE": "complete_bash", "COMP_WORDS": f"metronome {words}"}
-    completed = run_module(**variables, COMP_CWORD=str(len(words.split())))
-    assert completed.split() == completions
+    variables["COMP_CWORD"] = str(len(words.split()))
+    result = CliRunner().invoke(app, [], env=variables, prog_name="metronome")
+    assert result.stdout.split() == completions
 
 
 def test_the_script_for_completion_completes_the_command() -> None:
@@ -110,3 +112,19 @@ def test_a_command_without_a_server_says_how_to_start_one() -> None:
             "http://127.0.0.1:1 does not respond: connection refused; start the server with `metronome serve`, "
             "or set its URL with --url or METRONOME_URL"
         ) in result.stderr
+
+
+def pages_of_help() -> list[list[str]]:
+    """List the words of each command and subcommand."""
+    pages = [[]]
+    for name, lazy in COMMANDS.items():
+        pages += [[name], *([name, subcommand] for subcommand in getattr(lazy.load(name), "commands", {}))]
+    return pages
+
+
+def test_each_page_of_help_fits_80_columns_without_cutting_a_word() -> None:
+    for words in pages_of_help():
+        result = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"})
+        assert result.exit_code == 0
+        assert [line for line in result.stdout.splitlines() if len(line) > 80 or re.search(r"\w…", line)] == []
+        assert "<bool>" not in result.stdout
