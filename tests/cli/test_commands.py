@@ -116,7 +116,7 @@ def test_a_command_without_a_server_says_how_to_start_one() -> None:
 
 def pages_of_help() -> list[list[str]]:
     """List the words of each command and subcommand."""
-    pages = [[]]
+    pages: list[list[str]] = [[]]
     for name, lazy in COMMANDS.items():
         pages += [[name], *([name, subcommand] for subcommand in getattr(lazy.load(name), "commands", {}))]
     return pages
