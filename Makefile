@@ -59,6 +59,7 @@ lint: $(INSTALLED_DEV) ## check style, types and that generated docs are up to d
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/mypy docs/generate.py
+	$(BIN)/mypy docs/screenshot.py
 	@# The examples' modules have the same names, so each is checked by itself.
 	for example in examples/*/*.py; do $(BIN)/mypy $$example || exit 1; done
 	$(BIN)/python docs/generate.py --check
@@ -73,6 +74,10 @@ format: $(INSTALLED_DEV) ## format the code and fix what ruff can fix
 docs: $(INSTALLED_DEV) ## write the generated docs, dashboards and the minified beacon
 	$(BIN)/python docs/generate.py
 	$(BIN)/python -m kibana
+
+.PHONY: screenshot
+screenshot: $(INSTALLED_DEV) ## take the README's pictures of the page, with Chromium
+	$(BIN)/python -m docs.screenshot
 
 .PHONY: bench
 bench: $(INSTALLED_DEV) ## measure, and print the table

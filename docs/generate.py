@@ -1,4 +1,4 @@
-"""Write docs/configuration.md and the minified beacon; with --check, compare them with their sources."""  # noqa: INP001  # a script of its own
+"""Write docs/configuration.md and the minified beacon; with --check, compare them with their sources."""
 
 import sys
 from collections.abc import Callable
