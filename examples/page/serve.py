@@ -50,8 +50,11 @@ class Pages(SimpleHTTPRequestHandler):
         """Do not log requests."""
 
     def _policy(self) -> str:
-        sources = f"'self' {self._metronome}"
-        return f"default-src 'none'; style-src 'self'; script-src {sources}; connect-src {sources}; img-src {sources}"
+        metronome = self._metronome
+        return (
+            f"default-src 'none'; style-src 'self'; script-src {metronome}; connect-src {metronome}; "
+            f"img-src 'self' {metronome}; frame-src {metronome}"
+        )
 
 
 def main() -> None:

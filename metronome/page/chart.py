@@ -109,7 +109,10 @@ def lay_out_chart(chart: Chart, noun: str = "") -> ChartLayout:
     count = len(chart.bars)
     place = 100 / count if count else 100
     return ChartLayout(
-        grid=tuple(GridLine(_percent(100 - 100 * tick / top), format_number(tick, chart.unit)) for tick in ticks),
+        grid=tuple(
+            GridLine(_percent(100 - 100 * tick / top), format_number(tick, chart.unit) if tick else "0")
+            for tick in ticks
+        ),
         labels=_axis_labels(chart.bars, place),
         bars=tuple(_place_bar(chart, bar, index, place, top, noun) for index, bar in enumerate(chart.bars)),
         place=_percent(place),

@@ -1,5 +1,6 @@
 """The example of pages with the beacon, in a real browser."""
 
+import math
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -38,16 +39,21 @@ async def test_a_visit_is_counted_and_shown_on_the_page(server: Server, visitor:
         await page.goto(address)
         await page.click("text=Rivers and streams")
         await page.wait_for_url("**/rivers.html")
-        await expect(page.locator("#views")).to_have_text("1")
+        usage = page.frame_locator("iframe")
+        await expect(usage.locator("#views")).to_have_text("1", timeout=15_000)
         for form in ("CSV", "CSV", "GeoJSON"):
             async with page.expect_download() as download:
                 await page.click(f"text={form} >> nth=0")
             assert (await download.value).suggested_filename.startswith("rivers.")
-        await expect(page.locator("#downloads")).to_have_text("3")
-        assert await page.inner_text("#formats") == "csv\n2\ngeojson\n1"
-        assert await page.locator("#days .some").count() == 1
+        # The frame reads new numbers every ten seconds.
+        await expect(usage.locator("#downloads")).to_have_text("3", timeout=15_000)
+        assert await usage.locator("#formats").inner_text() == "csv\n2\ngeojson\n1"
+        assert await usage.locator(".chart .bar").count() == 1
+        content = await usage.locator("main").bounding_box()
+        assert content is not None
+        await expect(page.locator("iframe")).to_have_attribute("height", str(math.ceil(content["height"])))
         await page.goto(f"{address}/trees.html", referer="https://www.example.org/links/")
-        await expect(page.locator("#referers")).to_contain_text("example.org/links")
+        await expect(usage.locator("#referrers")).to_contain_text("example.org/links", timeout=15_000)
         await page.goto(f"{address}/")
         badge = page.get_by_alt_text("downloads of rivers")
         assert await badge.evaluate("(picture) => picture.decode().then(() => picture.naturalWidth > 50)")
