@@ -14,7 +14,10 @@ import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, Page, expect
 
 from metronome.demo import generate_day
+from metronome.scopes import Scope
 from tests.browser.chromium import require_chromium
+from tests.browser.sites import StaticSite
+from tests.installations import create_key
 from tests.servers import Server, running_server
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -239,6 +242,60 @@ async def test_pages_request_only_their_own_files(server: Server, page: Page) ->
     assert all(url.startswith(server.url) for url, _ in requests)
     assert {url.rpartition(".")[2] for url, _ in requests[1:]} <= {"css", "js", "svg"}
     assert sum(size for _, size in requests) < 60_000
+
+
+@pytest.fixture
+def keyed(tmp_path: Path) -> Iterator[tuple[Server, str]]:
+    """Provide a server below a path, and a key that may query."""
+    key = create_key(tmp_path / "data", "reader", Scope.QUERY)
+    with running_server(tmp_path / "data", base_path="/stats") as running:
+        running.post_events(b'[{"id":"rivers"},{"id":"rivers","event":"error","message":"no tile 12"}]')
+        running.wait_until_shipped()
+        yield running, key
+
+
+@pytest.mark.slow
+async def test_a_key_shows_the_rest_until_signing_out(keyed: tuple[Server, str], page: Page) -> None:
+    running, key = keyed
+    await page.goto(f"{running.url}/stats/?range=7d")
+    await expect(page.locator("#errors")).to_have_count(0)
+    await page.locator(".locked").click()
+    await page.wait_for_url("**/stats/sign-in?**")
+    await page.locator("#key").fill(key)
+    await page.keyboard.press("Enter")
+    await page.wait_for_url("**/stats/?range=7d*")
+    await expect(page.locator("#errors")).to_contain_text("no tile")
+    await page.locator("text=Sign out").click()
+    await expect(page.locator("text=Sign in").first).to_be_visible()
+    await expect(page.locator("#errors")).to_have_count(0)
+
+
+@pytest.mark.slow
+async def test_the_live_part_is_read_anew(server: Server, page: Page) -> None:
+    await page.clock.install()
+    await page.goto(f"{server.url}/?id=live-item")
+    await expect(page.locator(".pulse b")).to_have_text("0")
+    server.post_events(b'[{"id":"live-item"},{"id":"live-item","event":"download"}]')
+    server.wait_until_shipped()
+    await page.clock.fast_forward(10_000)
+    await expect(page.locator(".pulse b")).to_have_text("2")
+    await expect(page.locator("#live li").first).to_contain_text("live-item")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("schemes", "theme"), [("", "light"), ("light dark", ""), ("dark", "dark")])
+async def test_an_embed_follows_the_page_that_shows_it(
+    server: Server, site: StaticSite, page: Page, schemes: str, theme: str
+) -> None:
+    tag = f'<script src="{server.url}/usage.js" data-id="a/b c" data-into="#usage"></script>'
+    style = f"<style>:root {{ color-scheme: {schemes or 'normal'} }}</style><link rel=icon href=data:,>"
+    await page.emulate_media(color_scheme="dark")
+    await page.goto(site.add_page("/embedding", "<div id=usage></div>", style + tag))
+    frame = page.frame_locator("#usage iframe")
+    await expect(frame.locator("#views")).to_have_text("0")
+    assert await frame.locator("html").get_attribute("data-theme") == (theme or None)
+    address = await page.locator("iframe").get_attribute("src")
+    assert address == f"{server.url}/embed/a%2Fb%20c{'?theme=' if theme else ''}{theme}"
 
 
 @pytest.fixture(scope="session")
