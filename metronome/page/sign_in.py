@@ -225,9 +225,10 @@ def check_same_origin(request: web.Request) -> None:
 
 
 def safe_return_path(path: str, base_path: str) -> str:
-    """Return a path to go to after signing in: *path* if it is one of this server's, else the overview."""
+    """Return a path to go to after signing in: *path* if it is a page of this server, else the overview."""
     is_safe = _PATH_PATTERN.fullmatch(path) is not None and path.startswith(f"{base_path}/")
-    return path if is_safe else f"{base_path}/"
+    is_page = not path.startswith((f"{base_path}/sign-in", f"{base_path}/sign-out"))
+    return path if is_safe and is_page else f"{base_path}/"
 
 
 def _host_of(origin: str) -> str:
