@@ -25,6 +25,8 @@ class RecentPage:
         body: the rendered page.
         gzipped: the same, compressed.
         etag: its entity tag.
+        is_fresh: whether it may be sent again for a moment; the page of an empty store is not, as the first event is
+            to appear at once.
 
     """
 
@@ -32,6 +34,7 @@ class RecentPage:
     body: bytes
     gzipped: bytes
     etag: str
+    is_fresh: bool = True
 
 
 @dataclass(slots=True)
@@ -75,7 +78,7 @@ class RecentPages:
         if entry is not None:
             self._entries.move_to_end(key)
             now = self._clock()
-            if now - entry.computed_at < FRESH_SECONDS:
+            if entry.page.is_fresh and now - entry.computed_at < FRESH_SECONDS:
                 return entry.page, None
             if entry.error is not None and now - entry.failed_at < FRESH_SECONDS:
                 return entry.page, entry.error

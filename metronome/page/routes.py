@@ -68,6 +68,7 @@ _WAIT_SECONDS: Final = 15.0
 """Together less than the minute that a worker waits for the main process."""
 _GZIP_LEVEL: Final = 6
 _FORM_MAX_BYTES: Final = 16_384
+_LOGGED_CHARACTERS: Final = 200
 _HOST_PATTERN: Final = re.compile(r"[A-Za-z0-9._-]{1,253}(:\d{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:\d{1,5})?", re.ASCII)
 _SECURITY_HEADERS: Final = {
     "Content-Security-Policy": render.CONTENT_SECURITY_POLICY,
@@ -90,6 +91,7 @@ _ERROR_TITLES: Final = {
     404: "Nothing is here",
     408: "The request took too long",
     413: "The request is too large",
+    500: "This should not happen",
     503: "Not available at the moment",
 }
 
@@ -459,6 +461,10 @@ class PageRoutes:
                     return _redirect(self._sign_in_href(request))
                 self._context.telemetry.count_rejection(error)
                 return self._error_page(request, error)
+            except Exception:
+                # A bug: the page says so, instead of an empty response.
+                log.exception("page_failed", path=request.path[:_LOGGED_CHARACTERS])
+                return self._error_page(request, MetronomeError("an error in Metronome; the log has its details"))
 
         return handle_errors
 
@@ -541,7 +547,8 @@ def _render(
 ) -> RecentPage:
     rendered = render_content(content, site, now)
     body = rendered.encode() if isinstance(rendered, str) else rendered
-    return RecentPage(content, body, gzip.compress(body, _GZIP_LEVEL, mtime=0), build_etag(body))
+    is_fresh = getattr(content, "stored_events", True)
+    return RecentPage(content, body, gzip.compress(body, _GZIP_LEVEL, mtime=0), build_etag(body), is_fresh)
 
 
 def _page_response(request: web.Request, page: RecentPage, headers: Mapping[str, str]) -> web.Response:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from structlog.testing import capture_logs
 
 from metronome.errors import StoreAccessDenied, StoreUnavailable
 from metronome.scopes import Scope
@@ -283,3 +284,21 @@ async def test_a_page_that_takes_too_long_says_what_to_do(page: RunningPage, mon
     assert response.status == 400
     assert "Choose a shorter range or an item." in response.text
     page.store.gate.set()
+
+
+async def test_the_first_event_appears_at_once(tmp_path: Path) -> None:
+    async with RunningPage(tmp_path) as page:
+        assert "Nothing counted yet" in (await page.request("/")).text
+        await page.add_events(*EVENTS)
+        assert "Nothing counted yet" not in (await page.request("/")).text
+
+
+async def test_a_bug_is_a_page_and_in_the_log(page: RunningPage) -> None:
+    page.store.error = ZeroDivisionError("a bug")
+    with capture_logs() as logs:
+        response = await page.request("/?range=7d")
+    assert response.status == 500
+    assert "Report this to the maintainers" in response.text
+    assert "a bug" not in response.text
+    (entry,) = logs
+    assert (entry["event"], entry["exc_info"]) == ("page_failed", True)
