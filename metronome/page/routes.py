@@ -66,6 +66,9 @@ log = structlog.get_logger()
 _COMPUTE_SECONDS: Final = 30.0
 _WAIT_SECONDS: Final = 15.0
 """Together less than the minute that a worker waits for the main process."""
+_DEMO_STORE_SECONDS: Final = 20.0
+"""How long to wait until the whole demo is in the store."""
+_DEMO_POLL_SECONDS: Final = 0.1
 _GZIP_LEVEL: Final = 6
 _FORM_MAX_BYTES: Final = 16_384
 _LOGGED_CHARACTERS: Final = 200
@@ -346,6 +349,10 @@ class PageRoutes:
                     )
         # The demo is loaded even if the client does not wait for it.
         await asyncio.shield(self._demo)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DEMO_STORE_SECONDS):
+                while await self._context.wait_for():  # noqa: ASYNC110  # it waits, too
+                    await asyncio.sleep(_DEMO_POLL_SECONDS)
         return _redirect(f"{self._base_path}/")
 
     # Signing in and out.

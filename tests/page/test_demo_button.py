@@ -15,6 +15,7 @@ from metronome.event import Event
 from metronome.intake import Intake
 from metronome.protocol import IngestResult
 from metronome.scopes import Scope
+from metronome.web.handlers import QueryContext
 from tests.page.running_page import RunningPage
 
 BUTTON: Final = 'action="/demo"'
@@ -105,3 +106,16 @@ async def test_a_process_that_accepts_no_events_offers_no_demo(tmp_path: Path) -
     async with RunningPage(tmp_path) as running:
         assert BUTTON not in (await running.request("/")).text
         assert (await running.request("/demo", "POST")).status in (404, 405)
+
+
+async def test_the_demo_is_shown_once_all_of_it_is_in_the_store(
+    page: RunningPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = [500, 20, 0]
+
+    async def wait_for(_: object) -> int:
+        return waiting.pop(0)
+
+    monkeypatch.setattr(QueryContext, "wait_for", wait_for)
+    assert (await page.request("/demo", "POST")).status == 303
+    assert waiting == []
