@@ -44,6 +44,9 @@ BATCH_MAX_BYTES: Final = 8 * 2**20
 """A batch is full at this size, whatever its number of events: the server decodes at most 16 MiB."""
 RETRY_TIMEOUT_SECONDS: Final = 30.0
 
+PENDING_HEADER: Final = "Metronome-Pending"
+"""Response header of a report with the number of accepted events that may be missing in it; absent for 0."""
+
 _JSON: Final = "application/json"
 _REQUEST_TIMEOUT_SECONDS: Final = 120.0
 _UPLOAD_TIMEOUT_SECONDS: Final = 60.0
@@ -109,6 +112,7 @@ class ServerClient:
     Attributes:
         url: URL of the server.
         key: API key; None to send none.
+        on_pending: called if a report may lack accepted events, with their number.
 
     Raises:
         ConfigurationError: the key cannot be sent in a header.
@@ -117,6 +121,7 @@ class ServerClient:
 
     url: str
     key: str | None = None
+    on_pending: Callable[[int], None] = lambda _: None
 
     def __post_init__(self) -> None:
         validate_key(self.key or "")
@@ -194,6 +199,9 @@ class ServerClient:
             ) from None
         status = response.status
         if status == HTTPStatus.OK:
+            pending = response.headers.get(PENDING_HEADER, "")
+            if pending.isascii() and pending.isdigit():
+                self.on_pending(int(pending))
             return text
         detail = _problem_detail(text, response.reason)
         if status == HTTPStatus.TOO_MANY_REQUESTS or status in _SERVER_ERRORS:

@@ -32,6 +32,11 @@ def print_note(text: str) -> None:
     typer.echo(sanitize_for_terminal(text), err=True)
 
 
+def note_pending(count: int) -> None:
+    """Print that a report may lack accepted events."""
+    print_note(f"up to {count:,} accepted events are not in the store yet and missing here: repeat the command later")
+
+
 _DRAW_INTERVAL_SECONDS: Final = 0.1
 _DISPLAY_VARIABLES: Final = ("DISPLAY", "WAYLAND_DISPLAY")
 

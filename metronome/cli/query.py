@@ -17,7 +17,7 @@ from metronome.cli.options import (
     ToOption,
     UrlOption,
 )
-from metronome.cli.output import print_note, print_response
+from metronome.cli.output import note_pending, print_note, print_response
 from metronome.cli.tables import ResultPrinter
 from metronome.errors import ConfigurationError, QueryTooExpensive
 from metronome.reports.query.parse import parse_filter_expression
@@ -114,7 +114,7 @@ def query_command(  # noqa: PLR0913  # one argument for each option
         if as_json and as_csv:
             raise ConfigurationError("--json cannot be combined with --csv")
         path = f"/query?{'&'.join([*encode_parameters(parameters), *map(_encode_filter, filters or ())])}"
-        client = ServerClient(url, key)
+        client = ServerClient(url, key, note_pending)
         if as_csv:
             print_response(client.get(path, CSV_MEDIA_TYPE))
         elif as_json:

@@ -16,7 +16,7 @@ from metronome.cli.options import (
     ToOption,
     UrlOption,
 )
-from metronome.cli.output import print_note, print_response
+from metronome.cli.output import note_pending, print_note, print_response
 from metronome.cli.query import ESTIMATED_NOTE, fill_series
 from metronome.cli.tables import ResultPrinter
 from metronome.server_client import ServerClient, encode_parameters, percent_encode
@@ -56,7 +56,7 @@ def tock_command(  # noqa: PLR0913  # one argument for each option
     ]
     with reporting_errors("tock"):
         path = f"/tock/{percent_encode(item)}.json?{'&'.join(encode_parameters(parameters))}"
-        client = ServerClient(url, key)
+        client = ServerClient(url, key, note_pending)
         if as_json:
             print_response(client.get(path))
             return

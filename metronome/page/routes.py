@@ -256,13 +256,15 @@ class PageRoutes:
     async def _parse(
         self, request: web.Request, *, item: str | None = None, table: str = "", query: str | None = None
     ) -> tuple[Access, View]:
-        """Return what a request may do and the view that it is for, if it may see it."""
+        """Return what a request may do and the view that it is for, if it may see it; wait for accepted events."""
         access = await self._access(request)
         access.require(Scope.TOCK)
         query = request.rel_url.raw_query_string if query is None else query
         view = parse_view(query, self._context.now(), item=item, table=table, base_path=self._base_path)
         if table_needs_query(view) if table else view.needs_query:
             access.require(Scope.QUERY)
+        # Before the page takes a slot of expensive queries.
+        await self._context.wait_for(() if view.item is None else (view.item,))
         return access, view
 
     async def _respond(

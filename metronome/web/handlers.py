@@ -3,7 +3,6 @@
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final
 from urllib.parse import unquote
 
 from aiohttp import hdrs, web
@@ -15,6 +14,7 @@ from metronome.event import IngestConfig, generate_event_ids, idempotent_event_i
 from metronome.intake import Intake
 from metronome.protocol import Endpoint, Request, bearer_token
 from metronome.scopes import Scope
+from metronome.server_client import PENDING_HEADER
 from metronome.stores.base import Store
 from metronome.telemetry import Telemetry
 from metronome.times import format_timestamp
@@ -25,9 +25,6 @@ from metronome.web.negotiation import Content, cached_response
 from metronome.web.problems import error_response, problem_response, reply_response
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-PENDING_HEADER: Final = "Metronome-Pending"
-"""Response header of a report with the number of accepted events that may be missing in it; absent for 0."""
-
 NamedItems = Callable[[web.Request], Collection[str]]
 """Return the items that a report is about; none if it is about all events."""
 Authorize = Callable[[web.Request], Awaitable[object]]

@@ -1,5 +1,6 @@
 """``metronome query`` and ``metronome tock`` against a real server, in a pipe and at a terminal."""
 
+import contextlib
 import os
 import pty
 import re
@@ -21,6 +22,7 @@ from typer.testing import CliRunner, Result
 from metronome.cli import app
 from metronome.cli.query import fill_series
 from metronome.cli.tables import format_cell
+from metronome.server_client import PENDING_HEADER
 from tests.servers import COMMAND, Server, build_environment, free_port, running_server
 
 LONG: Final = "https://www.example.org/a/very/long/path/that/no/terminal/has/room/for/" + "x" * 40
@@ -313,22 +315,40 @@ def test_rejects_arguments_that_are_not_utf_8(command: list[str]) -> None:
     ],
 )
 def test_reports_an_unexpected_response(command: list[str], answer: dict[str, Any]) -> None:
+    with serving(answer) as url:
+        ended = run(*command, "--url", url)
+    assert (ended.exit_code, "cannot parse the response" in ended.stderr) == (2, True), ended.output
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_notes_on_standard_error_that_accepted_events_are_missing(*, as_json: bool) -> None:
+    answer = {"views": {"2015-01-22": 1}, "downloads": {}, "referers": {}}
+    with serving(answer, **{PENDING_HEADER: "1234"}) as url:
+        ended = run("tock", "x", "--url", url, *(["--json"] if as_json else []))
+    assert (ended.exit_code, "2015-01-22" in ended.stdout, "1,234 accepted events" in ended.stderr) == (0, True, True)
+
+
+@contextlib.contextmanager
+def serving(answer: dict[str, Any], **headers: str) -> Iterator[str]:
+    """Serve a response to all requests, and provide the URL."""
+
     class OtherServer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:  # as the library calls it
             self.send_response(200)
+            for name, value in headers.items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(orjson.dumps(answer))
 
         def log_message(self, *_: object) -> None:
             """Log nothing."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), OtherServer) as stranger:
-        threading.Thread(target=stranger.serve_forever).start()
+    with ThreadingHTTPServer(("127.0.0.1", 0), OtherServer) as server:
+        threading.Thread(target=server.serve_forever).start()
         try:
-            ended = run(*command, "--url", f"http://127.0.0.1:{stranger.server_port}")
+            yield f"http://127.0.0.1:{server.server_port}"
         finally:
-            stranger.shutdown()
-    assert (ended.exit_code, "cannot parse the response" in ended.stderr) == (2, True), ended.output
+            server.shutdown()
 
 
 def test_sends_the_key(tmp_path: Path) -> None:

@@ -352,6 +352,27 @@ class TestIndices(OnElasticsearch):
         await store.refresh()
         assert await query_rows(store, Query(group_by=("os",))) == [("x", 8)]
 
+    async def test_refreshes_the_indices_that_were_written_to(
+        self, store: ElasticsearchStore, client: AsyncElasticsearch, prefix: str
+    ) -> None:
+        async def refreshes(day: str) -> int:
+            stats = await client.indices.stats(index=f"{prefix}-{day}", metric="refresh")
+            return int(stats["_all"]["total"]["refresh"]["external_total"])
+
+        await write_new_documents(store, event_document("2015-01-22", event_id="a"))
+        await store.refresh_written()
+        assert await query_rows(store, Query()) == [(1,)]
+        before = await refreshes("2015.01.22")
+        other = event_document("2015-01-23", event_id="b")
+        assert (await store.write(DocumentBatch.from_documents([other]))).stored == 1
+        await store.refresh_written()
+        assert await query_rows(store, Query()) == [(2,)]
+        assert await refreshes("2015.01.22") == before
+        many = [event_document(f"2015-02-{day:02}", event_id="c") for day in range(1, 25)]
+        assert (await store.write(DocumentBatch.from_documents(many))).stored == 24
+        await store.refresh_written()
+        assert await query_rows(store, Query()) == [(26,)]
+
     async def test_replaces_documents_that_are_not_searchable_yet(self, store: ElasticsearchStore) -> None:
         line = event_document(event_id="e", os="old")
         assert (await store.write(DocumentBatch.from_documents([line]))).stored == 1
@@ -385,6 +406,16 @@ async def _read_sequences(store: Store) -> None:
         pass
 
 
+async def _refresh_written(store: Store) -> None:
+    assert isinstance(store, ElasticsearchStore)
+    store._unrefreshed.add("metronome-2015.01.22")
+    try:
+        await store.refresh_written()
+    finally:
+        # For the next attempt.
+        assert store._unrefreshed == {"metronome-2015.01.22"}
+
+
 @pytest.mark.parametrize(
     "call",
     [
@@ -399,6 +430,7 @@ async def _read_sequences(store: Store) -> None:
         lambda store: store.delete_events(item="x"),
         lambda store: store.delete_events(before=datetime(2015, 1, 22, tzinfo=UTC)),
         lambda store: store.refresh(),
+        _refresh_written,
         lambda store: store.ping(),
     ],
 )
