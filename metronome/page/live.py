@@ -71,7 +71,7 @@ def read_event(document: Mapping[str, Any], view: View) -> LiveEvent:
         _text(document, "error_group"),
     )
     return LiveEvent(
-        time=datetime.fromisoformat(str(document["@timestamp"])),
+        time=datetime.fromisoformat(str(document["@timestamp"])).astimezone(view.zone),
         event=_text(document, "event"),
         item=item,
         href=view.open_item(item).href() if item else "",
