@@ -29,7 +29,8 @@ def print_response(body: bytes) -> None:
 
 def print_note(text: str) -> None:
     """Print a remark on standard error, so that it does not get into a pipe."""
-    typer.echo(sanitize_for_terminal(text), err=True)
+    # Not `typer.echo`, which would write past the progress bar, into its line.
+    sys.stderr.write(f"{sanitize_for_terminal(text)}\n")
 
 
 def note_pending(count: int) -> None:
