@@ -70,6 +70,7 @@ class Shipper(DrainLoop):
         self.pending = PendingEvents(reader, sink.refresh_seconds)
         """The events that queries do not see yet."""
         self._in_flight: deque[_Shipment] = deque()
+        self._small_bytes = sink.preferred_batch_bytes // 8
         self._last_shipment = (0.0, 0)
         self._waiting_reads = 0
         self._progress_event = asyncio.Event()
@@ -83,7 +84,10 @@ class Shipper(DrainLoop):
     def expected_seconds(self, size: int) -> float:
         """Estimate the time to ship a number of bytes from the last shipment."""
         seconds, last_size = self._last_shipment
-        return seconds * max(1.0, size / max(last_size, self._sink.preferred_batch_bytes // 8))
+        if last_size < self._small_bytes:
+            # The size of a small shipment hardly matters.
+            return seconds * max(1.0, size / self._small_bytes)
+        return seconds * size / last_size
 
     async def wait_until_stored(self, seq: int) -> bool:
         """Wait until the store has all commits up to and including *seq*; end a rest for it.
@@ -176,7 +180,7 @@ class Shipper(DrainLoop):
         await self.pending.record_stored(shipment.chunk)
         self._announce_progress()
         await asyncio.to_thread(self._reader.acknowledge, shipment.chunk.last_seq)
-        if size < self._sink.preferred_batch_bytes // 8:
+        if size < self._small_bytes:
             await self._rest(min(seconds * _REST_FACTOR, _MAX_REST_SECONDS))
 
     async def _rest(self, seconds: float) -> None:

@@ -86,7 +86,7 @@ class Visibility:
         return now >= self._refresh_failed_at + REFRESH_RETRY_SECONDS and not any(
             shipper.is_failing
             or shipper.shipping_seconds > self._max_seconds
-            or shipper.expected_seconds(pending.backlog_bytes) > self._max_seconds
+            or (pending.backlog_bytes and shipper.expected_seconds(pending.backlog_bytes) > self._max_seconds)
             for shipper, pending in targets
         )
 

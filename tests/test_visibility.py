@@ -230,15 +230,22 @@ async def test_reports_about_all_events_wait_only_for_a_small_backlog(
     async with serving(GatedStore(tmp_path), tmp_path) as server:
         server.store.gate.clear()
         await server.tick("a")
-        monkeypatch.setattr(server.shippers[0], "_last_shipment", (LONG / 2, 1000))
-        monkeypatch.setattr(server.store, "preferred_batch_bytes", 8)
-        assert server.shippers[0].expected_seconds(500) == LONG / 2
-        assert server.shippers[0].expected_seconds(4000) == LONG * 2
-        monkeypatch.setattr(server.shippers[0], "_last_shipment", (LONG * 2, 1000))
+        # The last shipment was small, and took long.
+        monkeypatch.setattr(server.shippers[0], "_last_shipment", (LONG * 2, 100))
         assert await server.visibility.wait_for() == 1
         assert server.waits() == 0
         server.store.gate.set()
         assert await server.visibility.wait_for(["a"]) == 0
+
+
+async def test_the_time_to_ship_a_backlog_is_estimated_from_the_last_shipment(tmp_path: Path) -> None:
+    async with serving(GatedStore(tmp_path), tmp_path) as server:
+        shipper, small = server.shippers[0], server.store.preferred_batch_bytes // 8
+        assert shipper.expected_seconds(8 * small) == 0
+        shipper._last_shipment = (0.5, 100)
+        assert [shipper.expected_seconds(size) for size in (100, small, 8 * small)] == [0.5, 0.5, 4.0]
+        shipper._last_shipment = (2.0, 8 * small)
+        assert [shipper.expected_seconds(size) for size in (small, 16 * small)] == [0.25, 4.0]
 
 
 async def test_a_waiting_report_ends_the_shipper_s_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
