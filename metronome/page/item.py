@@ -21,16 +21,16 @@ from metronome.page.overview import (
     build_controls,
     build_headlines,
     build_tables,
-    chart_queries,
     frame_in_store,
     has_events,
     headline_queries,
+    newest_span,
     page_queries,
     read_earlier_stays,
     read_frame_stays,
     run_named,
 )
-from metronome.page.stays import Stays, newest_days
+from metronome.page.stays import Stays
 from metronome.page.tables import ROWS_ON_PAGE, TABLES, as_number, group_query, top_table
 from metronome.page.view import View
 from metronome.reports.flow import top_counts
@@ -160,7 +160,7 @@ async def build_also_viewed(
 ) -> Table | None:
     """Return what the visitors of an item also use; None if nothing stands out."""
     view = frame.view
-    newest = newest_days(view, frame.span, results["days"].to_dict())
+    newest = newest_span(frame, frame.span, results["units"])
     parameters = view.parameters(newest.start, newest.end, ROWS_ON_PAGE)
     report = await recommendations_report(store, view.item, parameters, min_visitors)
     rows = tuple(
@@ -248,7 +248,7 @@ async def build_embed(store: Store, view: View, now: datetime) -> Embed:
     queries = {
         table.key: group_query(table, table.measures[0], view, frame.span, limit=_EMBED_ROWS) for table in tables
     }
-    results = await run_named(store, headline_queries(frame, Viewer(can_query=False)) | chart_queries(frame) | queries)
+    results = await run_named(store, headline_queries(frame, Viewer(can_query=False)) | queries)
     nothing = Stays((), (), frame.span, is_complete=True)
     headlines = build_headlines(frame, Viewer(can_query=False), results, nothing, None)
     totals = {headline.key: headline.value or 0 for headline in headlines}

@@ -36,13 +36,14 @@ from metronome.page.model import (
     Unit,
     Viewer,
 )
-from metronome.page.stays import CHART_LIMITS, Stays, newest_days, read_stays, view_days_query
+from metronome.page.stays import CHART_LIMITS, Stays, newest_units, read_stays
 from metronome.page.tables import (
     ITEMS,
     MEASURES,
     ROWS_ON_PAGE,
     ROWS_ON_TABLE_PAGE,
     TABLES_BY_KEY,
+    as_number,
     build_table,
     choose_order,
     group_query,
@@ -70,7 +71,7 @@ from metronome.reports.query.compare import has_whole_days, match_time_units
 from metronome.reports.query.names import FieldChecker
 from metronome.reports.query.series import list_time_units
 from metronome.stores.base import Store
-from metronome.stores.query import OneOf, Query, QueryResult
+from metronome.stores.query import COUNT, Filter, Metric, OneOf, Query, QueryResult
 from metronome.times import parse_time_unit
 
 _EVENTS: Final = {"views": "view", "downloads": "download", "errors": "error"}
@@ -115,57 +116,52 @@ def frame_view(view: View, span: Span) -> Frame:
 
 
 def headline_queries(frame: Frame, viewer: Viewer) -> dict[str, Query]:
-    """Return the queries for the numbers at the top of a page."""
-    view = frame.view
+    """Return the queries for the numbers at the top of a page, and for the chart.
+
+    Views, downloads and errors are counted by the chart's time units, so that the same events are counted only once:
+    as ``units``, and of the earlier range as ``units:earlier``, and what is too late to be compared with, as
+    ``late:earlier``. ``visitors`` and ``visitors:earlier`` are those of the whole ranges, and ``chart`` and
+    ``chart:earlier`` those by time unit.
+    """
+    view, earlier = frame.view, frame.earlier
     names = tuple(event for key, event in _EVENTS.items() if viewer.can_query or key != "errors")
-    spans = {"": frame.span} | ({":earlier": frame.earlier.elapsed} if frame.earlier else {})
-    queries = {}
-    for suffix, span in spans.items():
-        parameters = view.parameters(span.start, span.end)
-        item = view.item_filters
-        queries[f"events{suffix}"] = Query(
-            group_by=("event",),
-            where=parameters.build_filter(OneOf("event", names), *item),
-            start=span.start,
-            end=span.end,
-        )
-        visitors = MEASURES["visitors"]
-        queries[f"visitors{suffix}"] = Query(
-            metrics=(visitors.metric,),
-            where=parameters.build_filter(visitors.event_filter, *item),
-            start=span.start,
-            end=span.end,
-        )
+    counted, visitors = OneOf("event", names), MEASURES["visitors"]
+
+    def query(metric: Metric, event_filter: Filter, span: Span, *group_by: str) -> Query:
+        where = view.parameters(span.start, span.end).build_filter(event_filter, *view.item_filters)
+        return Query((metric,), group_by, where, span.start, span.end, view.time_zone)
+
+    queries = {
+        "units": query(COUNT, counted, frame.span, frame.interval, "event"),
+        "visitors": query(visitors.metric, visitors.event_filter, frame.span),
+    }
+    if earlier is not None:
+        queries["units:earlier"] = query(COUNT, counted, earlier.whole, frame.interval, "event")
+        queries["visitors:earlier"] = query(visitors.metric, visitors.event_filter, earlier.elapsed)
+        if earlier.is_partial:
+            queries["late:earlier"] = query(COUNT, counted, Span(earlier.elapsed.end, earlier.whole.end), "event")
+    if view.metric == "visitors":
+        queries["chart"] = query(visitors.metric, visitors.event_filter, frame.span, frame.interval)
+        if earlier is not None:
+            queries["chart:earlier"] = query(visitors.metric, visitors.event_filter, earlier.whole, frame.interval)
     return queries
 
 
-def chart_queries(frame: Frame) -> dict[str, Query]:
-    """Return the queries for the chart; none for the metric ``time``, which is not counted in groups."""
-    view = frame.view
-    measure = MEASURES.get(view.metric)
-    if measure is None:
-        return {}
-    spans = {"chart": frame.span} | ({"chart:earlier": frame.earlier.whole} if frame.earlier else {})
-    item = view.item_filters
-    return {
-        name: Query(
-            metrics=(measure.metric,),
-            group_by=(frame.interval,),
-            where=view.parameters(span.start, span.end).build_filter(measure.event_filter, *item),
-            start=span.start,
-            end=span.end,
-            time_zone=view.time_zone,
-        )
-        for name, span in spans.items()
-    }
+def unit_counts(result: QueryResult, event: str) -> dict[str, float | None]:
+    """Return how often an event occurred in each time unit, by the unit's label."""
+    return {str(label): as_number(count) for label, name, count in result.rows if name == event}
+
+
+def _total(results: Mapping[str, QueryResult], suffix: str, event: str) -> float:
+    total = sum(count or 0 for count in unit_counts(results[f"units{suffix}"], event).values())
+    late = results[f"late{suffix}"].to_dict() if f"late{suffix}" in results else {}
+    return total - float(late.get(event) or 0)
 
 
 def build_headlines(
     frame: Frame, viewer: Viewer, results: Mapping[str, QueryResult], stays: Stays, earlier_stays: Stays | None
 ) -> tuple[Headline, ...]:
     """Return the numbers at the top of a page."""
-    counts = results["events"].to_dict()
-    earlier_counts = results["events:earlier"].to_dict() if frame.earlier else None
     headlines = []
     for key in METRICS:
         headline = Headline(
@@ -200,8 +196,8 @@ def build_headlines(
         elif key == "errors" and not viewer.can_query:
             headline = replace(headline, is_locked=True)
         elif key in _EVENTS:
-            previous = None if earlier_counts is None else float(earlier_counts.get(_EVENTS[key]) or 0)
-            headline = replace(headline, value=float(counts.get(_EVENTS[key]) or 0), previous=previous)
+            previous = _total(results, ":earlier", _EVENTS[key]) if frame.earlier else None
+            headline = replace(headline, value=_total(results, "", _EVENTS[key]), previous=previous)
         headlines.append(replace(headline, change=relative_change(headline.value, headline.previous)))
     return tuple(headlines)
 
@@ -220,14 +216,7 @@ def build_chart(
 ) -> Chart:
     """Return the chart of the view's metric."""
     view, span, zone = frame.view, frame.span, frame.view.zone
-    values: Mapping[str, float | None]
-    earlier_values: Mapping[str, float | None] | None = None
-    if "chart" in results:
-        values = results["chart"].to_dict()
-        earlier_values = results["chart:earlier"].to_dict() if "chart:earlier" in results else None
-    else:
-        values = stays.medians_by(frame.interval, view)
-        earlier_values = earlier_stays.medians_by(frame.interval, view) if earlier_stays else None
+    values, earlier_values = _chart_values(frame, results, stays, earlier_stays)
     empty = None if view.metric == "time" else 0
     labels = list_time_units(frame.interval, span.start, span.end, zone)
     previous = _earlier_values(frame, labels, earlier_values, empty)
@@ -261,6 +250,21 @@ def build_chart(
             for unit in possible_intervals(span)
         ),
     )
+
+
+def _chart_values(
+    frame: Frame, results: Mapping[str, QueryResult], stays: Stays, earlier_stays: Stays | None
+) -> tuple[Mapping[str, float | None], Mapping[str, float | None] | None]:
+    """Return the values of the chart by time unit, and those of the earlier range; None without a comparison."""
+    view, has_earlier = frame.view, frame.earlier is not None
+    if view.metric == "time":
+        earlier_medians = earlier_stays.medians_by(frame.interval, view) if earlier_stays else None
+        return stays.medians_by(frame.interval, view), earlier_medians
+    if view.metric == "visitors":
+        return results["chart"].to_dict(), results["chart:earlier"].to_dict() if has_earlier else None
+    event = _EVENTS[view.metric]
+    earlier_counts = unit_counts(results["units:earlier"], event) if has_earlier else None
+    return unit_counts(results["units"], event), earlier_counts
 
 
 def _earlier_values(
@@ -400,10 +404,8 @@ async def build_items(store: Store, frame: Frame, results: Mapping[str, QueryRes
     if order is None:
         return await rising_table(store, view, frame.span, ROWS_ON_PAGE, now)
     ranking = results["items"]
-    if order.key == "visitors":
-        whole = _single_number(results["visitors"])
-    else:
-        whole = float(results["events"].to_dict().get(_EVENTS[order.key]) or 0)
+    is_event = order.key in _EVENTS
+    whole = _total(results, "", _EVENTS[order.key]) if is_event else _single_number(results["visitors"])
     names = tuple(str(row[0]) for row in ranking.rows)
     others = measure_queries(ITEMS, order, view, frame.span, names) if names else {}
     return measured_table(ITEMS, order, view, ranking, await run_named(store, others), whole)
@@ -454,18 +456,26 @@ async def build_overview(store: Store, field_checker: FieldChecker, view: View, 
 
 def page_queries(frame: Frame, viewer: Viewer) -> dict[str, Query]:
     """Return the queries that the overview and the pages of items have in common."""
-    queries = headline_queries(frame, viewer) | chart_queries(frame) | table_queries(frame, viewer)
-    queries["days"] = view_days_query(frame.view, frame.span)
-    if frame.earlier is not None:
-        queries["days:earlier"] = view_days_query(frame.view, frame.earlier.whole)
-    return queries
+    return headline_queries(frame, viewer) | table_queries(frame, viewer)
+
+
+def newest_span(frame: Frame, span: Span, result: QueryResult) -> Span:
+    """Return the end of a range with enough views to tell how people move between items.
+
+    Args:
+        frame: the view.
+        span: the range.
+        result: the views by time unit, of `headline_queries`.
+
+    """
+    return newest_units(frame.view, span, frame.interval, unit_counts(result, "view"))
 
 
 async def read_frame_stays(store: Store, frame: Frame, results: Mapping[str, QueryResult]) -> Stays:
     """Read the stays of a view: for a chart of them those of many sessions, else of the newest days."""
     if frame.view.metric == "time":
         return await read_stays(store, frame.view, frame.span, frame.span, CHART_LIMITS)
-    newest = newest_days(frame.view, frame.span, results["days"].to_dict())
+    newest = newest_span(frame, frame.span, results["units"])
     return await read_stays(store, frame.view, frame.span, newest)
 
 
@@ -476,7 +486,7 @@ async def read_earlier_stays(store: Store, frame: Frame, results: Mapping[str, Q
     span = frame.earlier.elapsed
     if frame.view.metric == "time":
         return await read_stays(store, frame.view, span, span, CHART_LIMITS)
-    newest = newest_days(frame.view, span, results["days:earlier"].to_dict())
+    newest = newest_span(frame, span, results["units:earlier"])
     return await read_stays(store, frame.view, span, newest)
 
 

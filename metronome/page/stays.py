@@ -1,7 +1,7 @@
 """How long visitors stay on items.
 
 Stays need the order of a session's events (see `metronome.reports.dwell_time`), which takes time for each event. So of
-a busy range, a page reads only the newest days that have enough views, and of these the newest sessions.
+a busy range, a page reads only the newest days or hours that have enough views, and of these the newest sessions.
 """
 
 from collections.abc import Mapping
@@ -17,11 +17,11 @@ from metronome.reports.parameters import IS_VIEW, IS_VIEW_OR_DOWNLOAD, item_filt
 from metronome.reports.query.series import list_time_units
 from metronome.reports.sample import SampleLimits, SequenceSample
 from metronome.stores.base import Store
-from metronome.stores.query import AllOf, Exists, Query
+from metronome.stores.query import AllOf, Exists
 from metronome.times import from_milliseconds, parse_time_unit
 
-ENOUGH_VIEWS: Final = 3_000
-"""The newest days that together have this many views are read."""
+ENOUGH_VIEWS: Final = 1_500
+"""The newest time units that together have this many views are read."""
 LIMITS: Final = SampleLimits(sequences=1_000, total_events=25_000)
 _USES: Final = frozenset({"view", "download"})
 CHART_LIMITS: Final = SampleLimits()
@@ -75,27 +75,26 @@ class Stays:
         return {label: median(values) for label, values in lengths.items()}
 
 
-def view_days_query(view: View, span: Span) -> Query:
-    """Return the query for the views of each day, by which `newest_days` chooses."""
-    where = view.parameters(span.start, span.end).build_filter(IS_VIEW, *view.item_filters)
-    return Query(group_by=("day",), where=where, start=span.start, end=span.end, time_zone=view.time_zone)
-
-
-def newest_days(view: View, span: Span, views: Mapping[str, float | None], enough: int = ENOUGH_VIEWS) -> Span:
-    """Return the end of a range, from midnight on, that has enough views; the whole range if it has not.
+def newest_units(
+    view: View, span: Span, unit: str, views: Mapping[str, float | None], enough: int = ENOUGH_VIEWS
+) -> Span:
+    """Return the end of a range, from the start of a time unit on, that has enough views; else the whole range.
 
     Args:
         view: has the time zone.
         span: the range.
-        views: the number of views by day, of `view_days_query`.
+        unit: the kind of the time units.
+        views: the number of views by the units' labels.
         enough: how many views are enough.
 
     """
+    starts = {parse_time_unit(label, unit, view.zone): count or 0 for label, count in views.items()}
     total = 0.0
-    for day in sorted(views, reverse=True):
-        total += views[day] or 0
-        if total >= enough:
-            return Span(max(span.start, parse_time_unit(day, "day", view.zone)), span.end)
+    for start in sorted(starts, reverse=True):
+        if start < span.end:
+            total += starts[start]
+            if total >= enough:
+                return Span(max(span.start, start), span.end)
     return span
 
 

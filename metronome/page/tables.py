@@ -280,8 +280,18 @@ def measure_queries(
     """Return the queries for the other measures of some groups of a table, by the measures' keys."""
     only = OneOf(table.field, names)
     return {
-        measure.key: group_query(table, measure, view, span, only) for measure in table.measures if measure is not order
+        measure.key: group_query(table, measure, view, span, only) for measure in other_measures(table, order, view)
     }
+
+
+def other_measures(table: TableDefinition, order: Measure, view: View) -> tuple[Measure, ...]:
+    """Return the columns of a table after that which orders it.
+
+    Counting the visitors of each row takes long, so a page of all tables has them only in their own order.
+    """
+    return tuple(
+        measure for measure in table.measures if measure is not order and (view.table or measure.metric is COUNT)
+    )
 
 
 def measured_table(
@@ -303,7 +313,7 @@ def measured_table(
         whole: as for `top_table`.
 
     """
-    measures = (order, *(measure for measure in table.measures if measure is not order))
+    measures = (order, *other_measures(table, order, view))
     numbers = {key: result.to_dict() for key, result in others.items()}
     rows = tuple(
         _row(

@@ -12,7 +12,7 @@ from metronome.errors import QueryTooExpensive, StoreUnavailable
 from metronome.event import DocumentContext, Event, build_document
 from metronome.stores.base import DocumentBatch
 from metronome.stores.duckdb import DuckDBStore
-from metronome.stores.duckdb.combined_query import compile_combined_query
+from metronome.stores.duckdb.combined_query import compile_combined_query, group_by_scan
 from metronome.stores.duckdb.sql import can_use_rollup
 from metronome.stores.duckdb.store import CancellableQuery
 from metronome.stores.query import EXCLUDE_BOTS, AllOf, Equals, Metric, Not, OneOf, Query, SortKey
@@ -23,6 +23,7 @@ from tests.contracts.store_contract import (
     ReplacementTests,
     TimeZoneTests,
     WriteTests,
+    event_document,
 )
 from tests.contracts.store_model import PropertyTests
 from tests.contracts.store_sequences import SequenceTests
@@ -149,6 +150,34 @@ def test_uses_the_rollup_only_for_counts_of_whole_utc_days_by_its_fields() -> No
     assert not can_use_rollup(Query(group_by=("hour",)))
     assert not can_use_rollup(Query(group_by=("title",)))
     assert not can_use_rollup(Query(where=Equals("title", "x")))
+
+
+async def test_queries_that_share_a_scan_have_the_same_results_as_single_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = DuckDBStore(tmp_path)
+    await store.setup()
+    values = ["a", "b", "", "x" * 1024, "x" * 1025]
+    fields = ("country", "browser", "os")
+    documents = [
+        event_document(event_id=str(number), **{name: values[number % (3 + at)] for at, name in enumerate(fields)})
+        for number in range(60)
+    ]
+    await store.write(DocumentBatch.from_documents([*documents, event_document(event_id="none")]))
+    most_first = (SortKey("count", descending=True),)
+    queries = [
+        *(Query(group_by=(name,), sort_keys=most_first, limit=2, offset=at) for at, name in enumerate(fields)),
+        Query(),
+        Query(group_by=("country",), where=Equals("event", "view")),
+        Query(group_by=("country",)),
+    ]
+    assert group_by_scan(queries) == {0: [0, 1, 2, 5]}
+    single = [(await store.query(query))[0] for query in queries]
+    assert list(await store.query(*queries)) == single
+    assert single[2].total == 4
+    monkeypatch.setattr("metronome.stores.duckdb.store._PYTHON_SORT_MAX_ROWS", 2)
+    assert list(await store.query(*queries)) == single
+    await store.close()
 
 
 async def test_combined_queries_have_the_same_results_as_single_ones(tmp_path: Path) -> None:

@@ -185,10 +185,10 @@ class ColumnExpressions:
                 self._percentiles.setdefault(metric.field, []).append(metric.percentile)
 
     def group_column(self, name: str, time_zone: str) -> str:
-        """Return the column to group by."""
-        return self._alias(
-            time_bucket_expression(name, time_zone) if name in TIME_UNITS else self._text_expression(name)
-        )
+        """Return the column to group by; of a field with a column, also texts that are too long to be counted."""
+        if name in TIME_UNITS:
+            return self._alias(time_bucket_expression(name, time_zone))
+        return self._alias(field_text(name) if name in COLUMN_FIELDS else self._text_expression(name))
 
     def metric_expression(self, metric: Metric) -> str:
         """Return the SQL for a metric other than the number of events."""
@@ -263,10 +263,17 @@ def compile_query(query: Query) -> SqlStatement:
     result.sql = f"SELECT {columns} FROM {source}"
     if groups:
         result.sql += f" GROUP BY {', '.join(str(at + 1) for at in range(len(groups)))}"
-        is_complete = " AND ".join(f"c{at} IS NOT NULL" for at in range(len(groups)))
+        is_complete = " AND ".join(group_condition(name, f"c{at}") for at, name in enumerate(query.group_by))
         # The CASE keeps DuckDB from checking each event, which would compute the columns twice.
         result.sql += f" HAVING CASE WHEN count(*) > 0 THEN {is_complete} END"
     return result
+
+
+def group_condition(name: str, column: str) -> str:
+    """Return the condition for groups whose text can be counted; it is cheaper to check groups than events."""
+    if name in TIME_UNITS or name in LENGTH_LIMITED_FIELDS:
+        return f"{column} IS NOT NULL"
+    return f"length({column}) <= {VALUE_MAX_CHARACTERS}"
 
 
 def compile_sorted_query(query: Query) -> SqlStatement:

@@ -17,7 +17,7 @@ from metronome.errors import Overloaded, QueryTooExpensive, StoreUnavailable
 from metronome.fields import is_top_level_name
 from metronome.stores.base import DocumentBatch, RejectedDocument, Store, WriteResult
 from metronome.stores.duckdb import schema
-from metronome.stores.duckdb.combined_query import compile_combined_query
+from metronome.stores.duckdb.combined_query import compile_combined_query, compile_shared_scan, group_by_scan
 from metronome.stores.duckdb.schema import add_missing_columns
 from metronome.stores.duckdb.sequences import compile_newest_documents, compile_sequence_query, find_newest_values
 from metronome.stores.duckdb.sql import (
@@ -348,9 +348,33 @@ class DuckDBStore(Store):
             return self._run_combined_query(cursor, queries, statement)
         cursor.execute("BEGIN")
         try:
-            return tuple(self._run_query(cursor, query) for query in queries)
+            results = self._run_shared_scans(cursor, queries)
+            return tuple(
+                results[at] if at in results else self._run_query(cursor, query) for at, query in enumerate(queries)
+            )
         finally:
             cursor.execute("ROLLBACK")
+
+    def _run_shared_scans(
+        self, cursor: duckdb.DuckDBPyConnection, queries: tuple[Query, ...]
+    ) -> dict[int, QueryResult]:
+        """Return the results of queries that can share a scan and have few groups, by their indices."""
+        results: dict[int, QueryResult] = {}
+        for indices in group_by_scan(queries).values():
+            shared = [queries[index] for index in indices]
+            statement = compile_shared_scan(shared)
+            cursor.execute(f"{statement.sql} LIMIT {_PYTHON_SORT_MAX_ROWS + 1}", statement.parameters)
+            rows = cursor.fetchall()
+            if len(rows) > _PYTHON_SORT_MAX_ROWS:
+                continue
+            groups: list[list[tuple[Any, ...]]] = [[] for _ in shared]
+            for at, *row in rows:
+                groups[at].append(tuple(row))
+            results |= {
+                index: build_result(query, query_rows)
+                for index, query, query_rows in zip(indices, shared, groups, strict=True)
+            }
+        return results
 
     def _run_combined_query(
         self, cursor: duckdb.DuckDBPyConnection, queries: tuple[Query, ...], statement: SqlStatement
