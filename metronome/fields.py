@@ -67,6 +67,7 @@ class Field:
         column: whether it has a column of its own in the embedded store, so that querying it reads no documents.
             Each column costs about 70 ns per event, even when empty.
         rollup: whether the embedded store counts events by it in advance. Implies a limited length.
+        total: whether the embedded store counts the events of all items by it in advance.
         convert: whether values are converted to its type on ingest: numbers to texts, or texts to numbers.
         enriched: whether enrichment may add it.
         input: whether enrichment derives something from it.
@@ -84,6 +85,7 @@ class Field:
     max_bytes: int | None = None
     column: bool = False
     rollup: bool = False
+    total: bool = False
     convert: bool = False
     enriched: bool = False
     input: bool = False
@@ -118,7 +120,16 @@ FIELDS: Final = (
     # What happened, to which item, and who did it.
     Field("id", FieldType.TEXT, max_bytes=NAME_MAX_BYTES, column=True, rollup=True, convert=True, core=True),
     Field("event", FieldType.TEXT, max_bytes=NAME_MAX_BYTES, column=True, rollup=True, convert=True, core=True),
-    Field("format", FieldType.TEXT, max_bytes=NAME_MAX_BYTES, column=True, rollup=True, convert=True, core=True),
+    Field(
+        "format",
+        FieldType.TEXT,
+        max_bytes=NAME_MAX_BYTES,
+        column=True,
+        rollup=True,
+        total=True,
+        convert=True,
+        core=True,
+    ),
     Field("referer", FieldType.TEXT, ("referrer", "urlref"), column=True, rollup=True, input=True, core=True),
     Field(
         name="bot",
@@ -126,6 +137,7 @@ FIELDS: Final = (
         max_bytes=NAME_MAX_BYTES,
         column=True,
         rollup=True,
+        total=True,
         convert=True,
         enriched=True,
         core=True,
@@ -133,22 +145,22 @@ FIELDS: Final = (
     Field("visitor", FieldType.TEXT, column=True, convert=True, core=True),
     Field("session", FieldType.TEXT, column=True, convert=True, core=True),
     # Added by enrichment.
-    Field("channel", FieldType.TEXT, column=True, enriched=True, core=True),
-    Field("referer_group", FieldType.TEXT, column=True, enriched=True, core=True),
-    Field("country", FieldType.TEXT, column=True, enriched=True, core=True),
-    Field("browser", FieldType.TEXT, column=True, enriched=True, core=True),
+    Field("channel", FieldType.TEXT, column=True, total=True, enriched=True, core=True),
+    Field("referer_group", FieldType.TEXT, column=True, total=True, enriched=True, core=True),
+    Field("country", FieldType.TEXT, column=True, total=True, enriched=True, core=True),
+    Field("browser", FieldType.TEXT, column=True, total=True, enriched=True, core=True),
     Field("browser_version", FieldType.TEXT, column=True, enriched=True, core=True),
-    Field("os", FieldType.TEXT, column=True, enriched=True, core=True),
+    Field("os", FieldType.TEXT, column=True, total=True, enriched=True, core=True),
     Field("os_version", FieldType.TEXT, enriched=True, core=True),
-    Field("device", FieldType.TEXT, column=True, enriched=True, core=True),
+    Field("device", FieldType.TEXT, column=True, total=True, enriched=True, core=True),
     Field("bot_kind", FieldType.TEXT, enriched=True, core=True),
-    Field("utm_source", FieldType.TEXT, column=True, enriched=True, core=True),
+    Field("utm_source", FieldType.TEXT, column=True, total=True, enriched=True, core=True),
     Field("utm_medium", FieldType.TEXT, enriched=True, core=True),
-    Field("utm_campaign", FieldType.TEXT, column=True, enriched=True, core=True),
+    Field("utm_campaign", FieldType.TEXT, column=True, total=True, enriched=True, core=True),
     Field("utm_term", FieldType.TEXT, enriched=True, core=True),
     Field("utm_content", FieldType.TEXT, enriched=True, core=True),
     Field("status", FieldType.NUMBER, column=True, input=True),
-    Field("error_group", FieldType.TEXT, column=True, enriched=True, core=True),
+    Field("error_group", FieldType.TEXT, column=True, total=True, enriched=True, core=True),
     Field("enrich_version", FieldType.NUMBER, core=True),
     Field("enrich_kept", core=True, queryable=False),
     # Timings.
@@ -194,6 +206,7 @@ USER_AGENT_FIELDS: Final = FIELDS_BY_NAME["agent"].names
 
 COLUMN_FIELDS: Final = tuple(field.name for field in FIELDS if field.column)
 ROLLUP_FIELDS: Final = tuple(field.name for field in FIELDS if field.rollup)
+TOTAL_FIELDS: Final = tuple(field.name for field in FIELDS if field.total)
 TIMING_FIELDS: Final = tuple(field.name for timing in Timing for field in FIELDS if field.timing is timing)
 """In the order of the report of times."""
 LENGTH_LIMITS: Final = tuple((field.name, field.max_bytes) for field in FIELDS if field.max_bytes is not None)

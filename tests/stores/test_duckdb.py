@@ -2,8 +2,10 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
+from zoneinfo import ZoneInfo, available_timezones
 
 import duckdb
 import pytest
@@ -13,9 +15,9 @@ from metronome.event import DocumentContext, Event, build_document
 from metronome.stores.base import DocumentBatch
 from metronome.stores.duckdb import DuckDBStore
 from metronome.stores.duckdb.combined_query import compile_combined_query, group_by_scan
-from metronome.stores.duckdb.sql import can_use_rollup
+from metronome.stores.duckdb.sql import IRREGULAR_ZONES, can_use_rollup, total_field
 from metronome.stores.duckdb.store import CancellableQuery
-from metronome.stores.query import EXCLUDE_BOTS, AllOf, Equals, Metric, Not, OneOf, Query, SortKey
+from metronome.stores.query import EXCLUDE_BOTS, AllOf, Equals, Exists, Metric, Not, OneOf, Query, Range, SortKey
 from tests.contracts.store_contract import (
     DeletionTests,
     FilterTests,
@@ -152,6 +154,106 @@ def test_uses_the_rollup_only_for_counts_of_whole_utc_days_by_its_fields() -> No
     assert not can_use_rollup(Query(where=Equals("title", "x")))
 
 
+def test_knows_which_queries_the_totals_can_answer() -> None:
+    midnight, noon = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, 12, tzinfo=UTC)
+    people = AllOf((Equals("event", "view"), EXCLUDE_BOTS))
+    assert total_field(Query()) == ""
+    assert total_field(Query(group_by=("day", "event"), where=people, start=midnight)) == ""
+    assert total_field(Query(group_by=("country",), where=people)) == "country"
+    assert total_field(Query(group_by=("week",), where=Not(Equals("country", "CH")))) == "country"
+    assert total_field(Query(group_by=("bot",), where=Exists("bot"))) == "bot"
+    assert total_field(Query(where=Equals("bot", "x"))) == "bot"
+    assert total_field(Query(start=noon)) == ""
+    for query in (
+        Query(group_by=("id",)),
+        Query(group_by=("country", "browser")),
+        Query(group_by=("country",), where=Equals("bot", "x")),
+        Query(group_by=("hour",)),
+        Query(group_by=("day",), time_zone="Europe/Zurich"),
+        Query(where=Range("country", above=1)),
+        Query(start=noon, end=datetime(2026, 1, 2, 12, tzinfo=UTC)),
+        Query((Metric.parse("visitors"),)),
+    ):
+        assert total_field(query) is None, query
+
+
+@pytest.mark.parametrize("zone", ["Europe/Zurich", "Asia/Kathmandu", "Australia/Lord_Howe", "America/St_Johns"])
+async def test_local_days_are_counted_by_quarter_hours_as_by_events(tmp_path: Path, zone: str) -> None:
+    store = DuckDBStore(tmp_path)
+    await store.setup()
+    moments = [datetime(2015, 3, 1, tzinfo=UTC) + timedelta(minutes=397 * number) for number in range(1000)]
+    documents = [
+        event_document(moment.isoformat(), event_id=str(number), country=["CH", "DE"][number % 2])
+        for number, moment in enumerate(moments)
+    ]
+    await store.write(DocumentBatch.from_documents(documents))
+    for group_by in (("day",), ("week", "country"), ("country", "month")):
+        query = Query(group_by=group_by, start=datetime(2015, 1, 1, tzinfo=UTC), time_zone=zone)
+        counted, read = await store.query(query, replace(query, start=datetime(2000, 1, 1, tzinfo=UTC)))
+        assert counted == read
+    await store.close()
+
+
+@pytest.mark.slow  # it looks at every day of every zone
+def test_time_zones_change_their_offsets_only_at_quarter_hours() -> None:
+    days = [datetime(2012, 1, 1, tzinfo=UTC) + timedelta(days=number) for number in range(9_000)]
+    quarter = timedelta(minutes=15)
+    for name in available_timezones() - IRREGULAR_ZONES:
+        zone = ZoneInfo(name)
+        offsets = [day.astimezone(zone).utcoffset() or timedelta() for day in days]
+        assert not any(offset % quarter for offset in set(offsets)), name
+        for at, (before, after) in enumerate(pairwise(offsets)):
+            if before != after:
+                quarters = (days[at] + quarter * number for number in range(97))
+                moments = [moment for moment in quarters if (moment.astimezone(zone).utcoffset() == after)]
+                just_before = moments[0] - timedelta(seconds=1)
+                assert just_before.astimezone(zone).utcoffset() == before, name
+
+
+async def test_totals_are_those_of_the_events_after_each_kind_of_write(tmp_path: Path) -> None:
+    store = DuckDBStore(tmp_path, merge_row_limits=(20, 40))
+    await store.setup()
+
+    def document(number: int, country: str) -> bytes:
+        bot = {"bot": "Googlebot"} if number % 5 == 0 else {}
+        return event_document(
+            f"2015-01-{1 + number % 3:02}T12:00:00Z",
+            event_id=str(number),
+            id="a",
+            country=country,
+            browser=country[:1],
+            **bot,
+        )
+
+    uncounted = Not(Equals("event_id", "nothing"))
+    noon, end = datetime(2015, 1, 1, 12, tzinfo=UTC), datetime(2015, 1, 3, 12, 0, 0, 1, tzinfo=UTC)
+    ranges = ((None, None), (noon, end), (noon + timedelta(seconds=1), None), (None, end))
+
+    async def check() -> None:
+        for where in (EXCLUDE_BOTS, Exists("bot"), Exists("country"), Not(Equals("country", "CH"))):
+            for start, end in ranges:
+                queries = [
+                    Query(group_by=group_by, where=where, start=start, end=end)
+                    for group_by in ((), ("day",), ("country",), ("browser",), ("os",), ("country", "day", "event"))
+                    if not ("country" in repr(where) and {"browser", "os"} & {*group_by})
+                ]
+                assert all(total_field(query) is not None for query in queries)
+                read = [replace(query, where=AllOf((uncounted, where))) for query in queries]
+                assert await store.query(*queries) == tuple([(await store.query(query))[0] for query in read])
+
+    for start in range(0, 60, 20):
+        numbers = range(start, start + 20)
+        await store.write(
+            DocumentBatch.from_documents([document(number, ["CH", "DE", "x" * 1025][number % 3]) for number in numbers])
+        )
+        await check()
+    await store.replace(DocumentBatch.from_documents([document(number, "FR") for number in range(7)]))
+    await check()
+    await store.delete_events(before=datetime(2015, 1, 2, tzinfo=UTC))
+    await check()
+    await store.close()
+
+
 async def test_queries_that_share_a_scan_have_the_same_results_as_single_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,11 +267,15 @@ async def test_queries_that_share_a_scan_have_the_same_results_as_single_ones(
     ]
     await store.write(DocumentBatch.from_documents([*documents, event_document(event_id="none")]))
     most_first = (SortKey("count", descending=True),)
+    everything = Not(Equals("event_id", "nothing"))
     queries = [
-        *(Query(group_by=(name,), sort_keys=most_first, limit=2, offset=at) for at, name in enumerate(fields)),
+        *(
+            Query(group_by=(name,), where=everything, sort_keys=most_first, limit=2, offset=at)
+            for at, name in enumerate(fields)
+        ),
         Query(),
-        Query(group_by=("country",), where=Equals("event", "view")),
-        Query(group_by=("country",)),
+        Query(group_by=("country",), where=AllOf((everything, Exists("id")))),
+        Query(group_by=("country",), where=everything),
     ]
     assert group_by_scan(queries) == {0: [0, 1, 2, 5]}
     single = [(await store.query(query))[0] for query in queries]

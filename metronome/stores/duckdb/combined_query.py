@@ -6,6 +6,7 @@ the events takes longer than counting them.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from metronome.fields import COLUMN_FIELDS
 from metronome.stores.duckdb.sql import (
@@ -13,7 +14,11 @@ from metronome.stores.duckdb.sql import (
     SqlStatement,
     can_use_rollup,
     group_condition,
+    is_counted,
+    quote_literal,
     rollup_group_expression,
+    total_field,
+    totals_source,
     where_condition,
 )
 from metronome.stores.query import COUNT, AllOf, Equals, Filter, Query
@@ -53,7 +58,7 @@ def compile_combined_query(queries: Sequence[Query]) -> SqlStatement | None:
 
 
 def group_by_scan(queries: Sequence[Query]) -> dict[int, list[int]]:
-    """Return which queries can share one scan of the events (see `compile_shared_scan`).
+    """Return which queries can share one scan (see `compile_shared_scan`).
 
     Returns:
         Groups of at least two indices, by the first index of each.
@@ -61,13 +66,11 @@ def group_by_scan(queries: Sequence[Query]) -> dict[int, list[int]]:
     """
     groups: dict[tuple[object, ...], list[int]] = {}
     for index, query in enumerate(queries):
-        if (
-            query.metrics == (COUNT,)
-            and len(query.group_by) == 1
-            and query.group_by[0] in _SHARED_FIELDS
-            and not can_use_rollup(query)
-        ):
-            groups.setdefault((query.where, query.start, query.end), []).append(index)
+        if query.metrics != (COUNT,) or len(query.group_by) != 1 or query.group_by[0] not in _SHARED_FIELDS:
+            continue
+        has_totals = total_field(query) is not None
+        if _is_total(query) if has_totals else not is_counted(query):
+            groups.setdefault((has_totals, query.where, query.start, query.end), []).append(index)
     return {indices[0]: indices for indices in groups.values() if len(indices) > 1}
 
 
@@ -80,18 +83,32 @@ def compile_shared_scan(queries: Sequence[Query]) -> SqlStatement:
     """
     statement = SqlStatement()
     first = queries[0]
-    condition = where_condition(first.where, first.start, first.end, statement.parameters)
-    fields = dict.fromkeys(query.group_by[0] for query in queries)
-    columns = ", ".join(f'"{name}"' for name in fields)
-    parts = [
-        f'SELECT {index}, "{query.group_by[0]}" AS g, count(*) FROM scan GROUP BY g HAVING '
-        f"{group_condition(query.group_by[0], 'g')}"
-        for index, query in enumerate(queries)
-    ]
-    statement.sql = (
-        f"WITH scan AS MATERIALIZED (SELECT {columns} FROM events WHERE {condition}) {' UNION ALL '.join(parts)}"
-    )
+    fields = tuple(dict.fromkeys(query.group_by[0] for query in queries))
+    if total_field(first) is not None:
+        counts = totals_source(fields, first.start, first.end, statement.parameters)
+        condition = where_condition(first.where, None, None, statement.parameters)
+        scan = f"SELECT field, value AS g, sum(n)::BIGINT AS n FROM {counts} WHERE {condition} GROUP BY field, g"
+        parts = [
+            f"SELECT {index}, g, n FROM scan WHERE field = {quote_literal(query.group_by[0])} "
+            f"AND {group_condition(query.group_by[0], 'g')}"
+            for index, query in enumerate(queries)
+        ]
+    else:
+        condition = where_condition(first.where, first.start, first.end, statement.parameters)
+        columns = ", ".join(f'"{name}"' for name in fields)
+        scan = f"SELECT {columns} FROM events WHERE {condition}"
+        parts = [
+            f'SELECT {index}, "{query.group_by[0]}" AS g, count(*) FROM scan GROUP BY g '
+            f"HAVING {group_condition(query.group_by[0], 'g')}"
+            for index, query in enumerate(queries)
+        ]
+    statement.sql = f"WITH scan AS MATERIALIZED ({scan}) {' UNION ALL '.join(parts)}"
     return statement
+
+
+def _is_total(query: Query) -> bool:
+    """Return whether the totals of any field have what the query filters by."""
+    return query.group_by != ("bot",) and total_field(replace(query, group_by=())) == ""
 
 
 def _is_combinable(query: Query) -> bool:

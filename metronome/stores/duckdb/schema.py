@@ -4,6 +4,10 @@
 item, UTC day, event, format, referer and bot; each batch adds its counts in the same transaction, so the rollup is
 always up to date. Its rows are merged and sorted by item from time to time, so that a query of one item reads few rows;
 ``progress`` has the number of rows after the last merge.
+
+``totals`` counts the events of all items by UTC day, event, whether a robot caused them, and one further field: for
+each field of `TOTAL_FIELDS` by its value, and once more, with the field ``''``, without. It is kept like the rollup;
+``totals_progress`` also has the fields that it was built for.
 """
 
 from typing import Final
@@ -11,7 +15,7 @@ from typing import Final
 import duckdb
 import structlog
 
-from metronome.fields import COLUMN_FIELDS, ROLLUP_FIELDS
+from metronome.fields import COLUMN_FIELDS, ROLLUP_FIELDS, TOTAL_FIELDS, VALUE_MAX_CHARACTERS
 
 _ITEM_FIELD, *_OTHER_ROLLUP_FIELDS = ROLLUP_FIELDS
 _ROLLUP_COLUMNS = ", ".join((_ITEM_FIELD, "day", *_OTHER_ROLLUP_FIELDS))
@@ -25,6 +29,9 @@ CREATE TABLE IF NOT EXISTS rollup(
     {_ITEM_FIELD} VARCHAR, day DATE, {", ".join(f"{name} VARCHAR" for name in _OTHER_ROLLUP_FIELDS)}, n BIGINT);
 CREATE TABLE IF NOT EXISTS fields(name VARCHAR);
 CREATE TABLE IF NOT EXISTS progress(merged_rows BIGINT);
+CREATE TABLE IF NOT EXISTS totals(
+    day DATE, event VARCHAR, is_bot BOOLEAN, field VARCHAR, value VARCHAR, n BIGINT);
+CREATE TABLE IF NOT EXISTS totals_progress(fields VARCHAR, merged_rows BIGINT);
 INSERT INTO progress SELECT 0 WHERE NOT EXISTS (FROM progress);
 """
 
@@ -94,6 +101,46 @@ INSERT_DAY_COUNTS: Final = f"""
 INSERT INTO rollup SELECT {_ROLLUP_SELECTION} FROM events WHERE ts >= $1 AND ts < $2 GROUP BY ALL ORDER BY id, day
 """
 
+_TOTAL_COLUMNS = "day, event, is_bot, field, value"
+_TOTAL_NAMES = ", ".join(f"'{name}'" for name in ("", *TOTAL_FIELDS))
+_TOTAL_VALUES = ", ".join(
+    ("NULL", *(f'CASE WHEN length("{name}") <= {VALUE_MAX_CHARACTERS} THEN "{name}" END' for name in TOTAL_FIELDS))
+)
+
+
+def _count_totals(source: str) -> str:
+    return (
+        f"SELECT {_TOTAL_COLUMNS}, count(*) AS n FROM (SELECT ts::DATE AS day, event, bot IS NOT NULL AS is_bot, "
+        f"unnest([{_TOTAL_NAMES}]) AS field, unnest([{_TOTAL_VALUES}]) AS value FROM {source}) "
+        "GROUP BY ALL ORDER BY field, day"
+    )
+
+
+INSERT_BATCH_TOTALS: Final = f"INSERT INTO totals {_count_totals('batch')}"
+
+DELETE_DAY_TOTALS: Final = "DELETE FROM totals WHERE day >= $1 AND day < $2"
+
+INSERT_DAY_TOTALS: Final = f"INSERT INTO totals {_count_totals('events WHERE ts >= $1 AND ts < $2')}"
+
+REBUILD_TOTALS: Final = f"CREATE OR REPLACE TABLE totals AS {_count_totals('events')}"
+"""Recount all events, after some were deleted, or for other fields than before."""
+
+MERGE_TOTALS: Final = f"""
+CREATE OR REPLACE TABLE totals AS
+SELECT {_TOTAL_COLUMNS}, sum(n)::BIGINT AS n FROM totals GROUP BY ALL ORDER BY field, day
+"""
+
+_TOTALS_VERSION = ",".join(TOTAL_FIELDS)
+
+COUNT_CURRENT_TOTALS: Final = f"SELECT count(*) FROM totals_progress WHERE fields = '{_TOTALS_VERSION}'"
+
+RECORD_MERGED_TOTALS: Final = (
+    f"CREATE OR REPLACE TABLE totals_progress AS SELECT '{_TOTALS_VERSION}' AS fields, "
+    "(SELECT count(*) FROM totals) AS merged_rows"
+)
+
+COUNT_UNMERGED_TOTALS: Final = "SELECT (SELECT count(*) FROM totals) - merged_rows, merged_rows FROM totals_progress"
+
 COUNT_UNMERGED_ROWS: Final = "SELECT (SELECT count(*) FROM rollup) - merged_rows, merged_rows FROM progress"
 
 MERGE_ROLLUP: Final = f"""
@@ -130,4 +177,15 @@ def add_missing_columns(database: duckdb.DuckDBPyConnection) -> None:
     database.execute("DROP TABLE events")
     database.execute("ALTER TABLE newer RENAME TO events")
     database.execute(RECORD_ALL_FIELDS)
+    database.execute("COMMIT")
+
+
+def rebuild_totals(database: duckdb.DuckDBPyConnection) -> None:
+    """Count all events once if the file of an older version has no totals, or those of other fields; idempotent."""
+    (current,) = database.execute(COUNT_CURRENT_TOTALS).fetchall()[0]
+    if current:
+        return
+    database.execute("BEGIN")
+    database.execute(REBUILD_TOTALS)
+    database.execute(RECORD_MERGED_TOTALS)
     database.execute("COMMIT")

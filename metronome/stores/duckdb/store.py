@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
@@ -18,14 +19,14 @@ from metronome.fields import is_top_level_name
 from metronome.stores.base import DocumentBatch, RejectedDocument, Store, WriteResult
 from metronome.stores.duckdb import schema
 from metronome.stores.duckdb.combined_query import compile_combined_query, compile_shared_scan, group_by_scan
-from metronome.stores.duckdb.schema import add_missing_columns
+from metronome.stores.duckdb.schema import add_missing_columns, rebuild_totals
 from metronome.stores.duckdb.sequences import compile_newest_documents, compile_sequence_query, find_newest_values
 from metronome.stores.duckdb.sql import (
     SqlStatement,
-    can_use_rollup,
     compile_query,
     compile_sorted_query,
     format_group,
+    is_counted,
     where_condition,
 )
 from metronome.stores.query import Filter, Query, QueryResult, build_result
@@ -134,8 +135,8 @@ class DuckDBStore(Store):
 
     async def query(self, *queries: Query) -> tuple[QueryResult, ...]:
         """Run queries in one transaction."""
-        # Queries of the rollup never wait for those that read events.
-        readers = self._rollup_readers if all(map(can_use_rollup, queries)) else self._read_threads
+        # Queries of the rollup and of totals never wait for those that read events.
+        readers = self._rollup_readers if all(map(is_counted, queries)) else self._read_threads
         return await self._run_with_timeout(lambda cursor: self._run_queries(cursor, queries), readers)
 
     async def newest_values(
@@ -245,6 +246,7 @@ class DuckDBStore(Store):
                 )
                 database.execute(schema.CREATE_TABLES)
                 add_missing_columns(database)
+                rebuild_totals(database)
                 self._database = database
             return self._database
 
@@ -271,7 +273,7 @@ class DuckDBStore(Store):
             first, second = batch.split_in_half()
             return self._write_batch(first) + self._write_batch(second)
         if stored:
-            self._merge_rollup(database)
+            self._merge_counts(database)
         return WriteResult(stored, batch.count - stored)
 
     def _insert_batch(self, database: duckdb.DuckDBPyConnection, batch: DocumentBatch) -> int:
@@ -287,6 +289,7 @@ class DuckDBStore(Store):
         (stored,) = _fetch_row(database.execute(schema.INSERT_BATCH))
         if stored:
             database.execute(schema.INSERT_BATCH_COUNTS)
+            database.execute(schema.INSERT_BATCH_TOTALS)
             database.execute(schema.RECORD_FIELDS)
         return int(stored)
 
@@ -303,21 +306,21 @@ class DuckDBStore(Store):
             database.execute(schema.RECORD_FIELDS)
             database.execute(schema.DELETE_DAY_COUNTS, [first_day, end])
             database.execute(schema.INSERT_DAY_COUNTS, [first_day, end])
+            database.execute(schema.DELETE_DAY_TOTALS, [first_day, end])
+            database.execute(schema.INSERT_DAY_TOTALS, [first_day, end])
             return int(replaced)
 
         return self._in_transaction(database, replace_stored) if batch.count else 0
 
-    def _merge_rollup(self, database: duckdb.DuckDBPyConnection) -> None:
-        unmerged, merged = _fetch_row(database.execute(schema.COUNT_UNMERGED_ROWS))
-        min_rows, max_rows = self._merge_row_limits
-        if unmerged < min(max(merged // 8, min_rows), max_rows):
-            return
-
-        def merge() -> None:
-            database.execute(schema.MERGE_ROLLUP)
-            database.execute(schema.RECORD_MERGED_ROWS)
-
-        self._in_transaction(database, merge)
+    def _merge_counts(self, database: duckdb.DuckDBPyConnection) -> None:
+        for count_rows, merge_rows, record in (
+            (schema.COUNT_UNMERGED_ROWS, schema.MERGE_ROLLUP, schema.RECORD_MERGED_ROWS),
+            (schema.COUNT_UNMERGED_TOTALS, schema.MERGE_TOTALS, schema.RECORD_MERGED_TOTALS),
+        ):
+            unmerged, merged = _fetch_row(database.execute(count_rows))
+            min_rows, max_rows = self._merge_row_limits
+            if unmerged >= min(max(merged // 8, min_rows), max_rows):
+                self._in_transaction(database, partial(_execute_all, database, merge_rows, record))
 
     def _delete_rows(self, where: Filter | None, before: datetime | None) -> int:
         database = self._open()
@@ -329,6 +332,8 @@ class DuckDBStore(Store):
             if deleted:
                 database.execute(schema.REBUILD_ROLLUP)
                 database.execute(schema.RECORD_MERGED_ROWS)
+                database.execute(schema.REBUILD_TOTALS)
+                database.execute(schema.RECORD_MERGED_TOTALS)
             return int(deleted)
 
         return self._in_transaction(database, delete)
@@ -407,6 +412,11 @@ def _lower_thread_priority() -> None:
 def _format_row(query: Query, row: tuple[Any, ...]) -> tuple[Any, ...]:
     width = len(query.group_by)
     return (*(format_group(name, raw) for name, raw in zip(query.group_by, row, strict=False)), *row[width:])
+
+
+def _execute_all(database: duckdb.DuckDBPyConnection, *statements: str) -> None:
+    for statement in statements:
+        database.execute(statement)
 
 
 def _fetch_row(result: duckdb.DuckDBPyConnection) -> tuple[int, ...]:
