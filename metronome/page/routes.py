@@ -496,6 +496,18 @@ def _log_error(error: MetronomeError) -> None:
         log.warning("answered_with_error", kind=type(error).__name__, error=str(error), advice=error.advice)
 
 
+def accepts_page(request: web.Request) -> bool:
+    """Return whether a request is one of a browser that opens an address, or of another client that wants HTML."""
+    return request.method in {hdrs.METH_GET, hdrs.METH_HEAD} and "text/html" in request.headers.get(hdrs.ACCEPT, "")
+
+
+def not_found_page(base_path: str) -> web.Response:
+    """Return the response to a browser that opens an address where nothing is."""
+    status = HTTPStatus.NOT_FOUND
+    detail = "This server has no page at this address."
+    return _html_response(render.render_error(Site(base_path), status, _ERROR_TITLES[status], detail), status)
+
+
 def file_routes() -> list[web.RouteDef]:
     """Return the routes of the files that pages load, and of those that browsers and robots request by themselves."""
 

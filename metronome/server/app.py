@@ -7,6 +7,7 @@ from aiohttp import HttpVersion11, hdrs, web
 from yarl import URL
 
 from metronome.errors import ConfigurationError, Malformed, MethodNotAllowed, NotFound
+from metronome.page.routes import accepts_page, not_found_page
 from metronome.protocols.registry import ENDPOINTS
 from metronome.web.beacon import BEACON_PATH
 from metronome.web.handlers import Handler
@@ -48,6 +49,8 @@ def build_app(
             return _method_not_allowed(request, allowed_methods)
         if fallback is not None:
             return await fallback.handler(request)
+        if accepts_page(request):
+            return not_found_page(base_path)
         return problem_response(NotFound(f"unknown path {request.path[:100]}"))
 
     app = web.Application(client_max_size=body_max_bytes)

@@ -302,3 +302,11 @@ async def test_a_bug_is_a_page_and_in_the_log(page: RunningPage) -> None:
     assert "a bug" not in response.text
     (entry,) = logs
     assert (entry["event"], entry["exc_info"]) == ("page_failed", True)
+
+
+async def test_a_browser_is_shown_a_page_where_nothing_is_and_a_program_json(page: RunningPage) -> None:
+    shown = await page.request("/nothing/here", Accept="text/html,*/*;q=0.8")
+    assert (shown.status, shown.headers["Content-Type"]) == (404, "text/html; charset=utf-8")
+    assert "Nothing is here" in shown.text
+    assert shown.headers["Content-Security-Policy"].startswith("default-src 'none'")
+    assert '"title":"NotFound"' in (await page.request("/nothing/here")).text
