@@ -68,6 +68,18 @@ class _Person:
 
 
 @dataclass(frozen=True, slots=True)
+class _Campaign:
+    """What brings more visitors on one day: how many, to which item, from where, and on the first day, from when."""
+
+    name: str
+    visits: int
+    start_hour: int | None
+    item: str
+    source: dict[str, str]
+    countries: Sequence[str] | None
+
+
+@dataclass(frozen=True, slots=True)
 class _Session:
     """What determines a session: who visits which item first, when, where from, and how interested."""
 
@@ -210,6 +222,11 @@ def _start_of(day: date) -> int:
     return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() * 1000)
 
 
+def _session_name(seed: int, day: date, name: object) -> str:
+    """Return what the IDs of a session's events begin with."""
+    return f"demo-{seed}-{day:%Y%m%d}-{name}"
+
+
 def _rng(*parts: object) -> Random:
     return Random("/".join(map(str, parts)))
 
@@ -219,20 +236,27 @@ def _draw_sessions(day: date, progress: float, seed: int) -> Iterator[_Session]:
     growth = 1.15 - _GROWTH * (1 - progress)
     for number in range(round(_SESSIONS_A_DAY * day_factor * growth)):
         yield _draw_session(day, seed, number)
-    for index, campaign in enumerate(_tables()["campaigns"]):
-        round_number, age = divmod(day.toordinal() - campaign["first"], campaign["every"])
-        if age < campaign["days"]:
+    for campaign in _campaigns_on(day, seed):
+        for number in range(campaign.visits):
+            yield _draw_campaign_session(day, seed, f"{campaign.name}{number}", campaign)
+
+
+def _campaigns_on(day: date, seed: int) -> Iterator[_Campaign]:
+    for index, table in enumerate(_tables()["campaigns"]):
+        round_number, age = divmod(day.toordinal() - table["first"], table["every"])
+        if age >= table["days"]:
+            continue
+        first_visits = table["visits"] * _rng(seed, "campaign", index, round_number).uniform(0.7, 1.2)
+        month = f"{day - timedelta(days=age):%Y-%m}"
+        yield _Campaign(
+            name=f"{index}c",
+            visits=round(first_visits / 2**age),
+            start_hour=table["hour"] if age == 0 else None,
             # One of the popular items, a different one each time.
-            item = _items(day).options[(round_number * 7 + campaign["every"]) % 12]
-            visits = campaign["visits"] * _rng(seed, "campaign", index, round_number).uniform(0.7, 1.2)
-            source = {
-                name: value.replace("{month}", f"{day - timedelta(days=age):%Y-%m}")
-                for name, value in campaign["source"].items()
-            }
-            for number in range(round(visits / 2**age)):
-                yield _draw_campaign_session(
-                    day, seed, f"{index}c{number}", {**campaign, "source": source, "item": item, "age": age}
-                )
+            item=_items(day).options[(round_number * 7 + table["every"]) % 12],
+            source={name: value.replace("{month}", month) for name, value in table["source"].items()},
+            countries=table.get("countries"),
+        )
 
 
 def _draw_session(day: date, seed: int, number: int) -> _Session:
@@ -242,21 +266,20 @@ def _draw_session(day: date, seed: int, number: int) -> _Session:
     person = _draw_person(_rng(seed, day, "person", person_number), day, None)
     source = _sources().draw(rng)
     item = _items(day).draw(rng)
-    return _Session(f"demo-{seed}-{day:%Y%m%d}-{number}", rng, person, _draw_start(rng, day, person), item, source, 1.0)
-
-
-def _draw_campaign_session(day: date, seed: int, name: str, campaign: dict[str, Any]) -> _Session:
-    rng = _rng(seed, day, name)
-    person = _draw_person(_rng(seed, day, "person", name), day, campaign.get("countries"))
     start_ms = _draw_start(rng, day, person)
-    if campaign["age"] == 0:
+    return _Session(_session_name(seed, day, number), rng, person, start_ms, item, source, 1.0)
+
+
+def _draw_campaign_session(day: date, seed: int, name: str, campaign: _Campaign) -> _Session:
+    rng = _rng(seed, day, name)
+    person = _draw_person(_rng(seed, day, "person", name), day, campaign.countries)
+    start_ms = _draw_start(rng, day, person)
+    if campaign.start_hour is not None:
         delay_ms = rng.expovariate(1 / (4 * _HOUR_MS))
-        start_ms = _start_of(day) + min(campaign["hour"] * _HOUR_MS + int(delay_ms), _DAY_MS - 1)
-    # Who follows a link that many people share looks at little else.
-    interest = 0.35 if "countries" in campaign else 0.9
-    return _Session(
-        f"demo-{seed}-{day:%Y%m%d}-{name}", rng, person, start_ms, campaign["item"], campaign["source"], interest
-    )
+        start_ms = _start_of(day) + min(campaign.start_hour * _HOUR_MS + int(delay_ms), _DAY_MS - 1)
+    # People who follow a link that many share look at little else.
+    interest = 0.35 if campaign.countries else 0.9
+    return _Session(_session_name(seed, day, name), rng, person, start_ms, campaign.item, campaign.source, interest)
 
 
 def _draw_person(rng: Random, day: date, countries: Sequence[str] | None) -> _Person:
@@ -386,7 +409,7 @@ def _robot_events(day: date, progress: float, seed: int) -> Iterator[DemoEvent]:
             at_ms = number * _DAY_MS // daily if robot.get("regular") else rng.randrange(_DAY_MS)
             item = next(iter(demo_items())) if robot.get("regular") else rng.choice([*demo_items()])
             yield {
-                "event_id": f"demo-{seed}-{day:%Y%m%d}-{name}-{number}",
+                "event_id": f"{_session_name(seed, day, name)}-{number}",
                 "ts": _start_of(day) + at_ms,
                 "id": item,
                 "event": "view",
@@ -412,7 +435,7 @@ def _program_events(day: date, seed: int) -> Iterator[DemoEvent]:
             minutes = machine.randrange(6 * 60) if machine.random() < 0.7 else machine.randrange(24 * 60)
             visitor = f"{rng.getrandbits(64):016x}"
             yield {
-                "event_id": f"demo-{seed}-{day:%Y%m%d}-{name}-0",
+                "event_id": f"{_session_name(seed, day, name)}-0",
                 "ts": _start_of(day) + minutes * 60_000 + rng.randrange(20_000),
                 "id": item,
                 "event": "download",

@@ -37,7 +37,9 @@ def demo_command(
     seed: Annotated[int, typer.Option(help="Number that the events follow from: another one gives other events.")] = (
         DEFAULT_SEED
     ),
-    yes: Annotated[bool, typer.Option("--yes", help="Add the demo to a server that has other items, too.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Add the demo without looking whether the server has other items.")
+    ] = False,
     no_open: Annotated[bool, typer.Option("--no-open", help="Do not open the page in a browser.")] = False,
 ) -> None:
     """Fill a server with demo data: a quarter of a year of a data portal.
