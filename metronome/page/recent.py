@@ -21,7 +21,7 @@ class RecentPage:
     """A page.
 
     Attributes:
-        content: what it was rendered from.
+        content: what it was rendered from; None if it is not kept.
         body: the rendered page.
         gzipped: the same, compressed.
         etag: its entity tag.

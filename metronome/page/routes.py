@@ -214,7 +214,7 @@ class PageRoutes:
 
         async def compute() -> Any:
             return await build_table(
-                self._context.store, self._field_checker, view, viewer, view.now, limit=CSV_MAX_ROWS
+                self._context.store, self._field_checker, view, viewer, view.now, limit=CSV_MAX_ROWS, has_links=False
             )
 
         headers: dict[str, str] = {
@@ -296,7 +296,7 @@ class PageRoutes:
         key = (request.rel_url.raw_path_qs, viewer, site)
         page, error = await self._recent.get(key, partial(self._compute, name, compute, render_content, site))
         if error is not None:
-            if not isinstance(page.content, Page | TablePage | Embed):
+            if page.content is None:
                 # It cannot say how old it is.
                 raise error
             _log_error(error)
@@ -568,8 +568,10 @@ def _render(
 ) -> RecentPage:
     rendered = render_content(content, site, now)
     body = rendered.encode() if isinstance(rendered, str) else rendered
+    # What a large file was rendered from takes many times as much memory.
+    kept = content if isinstance(content, Page | TablePage | Embed) else None
     is_fresh = getattr(content, "stored_events", True)
-    return RecentPage(content, body, gzip.compress(body, _GZIP_LEVEL, mtime=0), build_etag(body), is_fresh)
+    return RecentPage(kept, body, gzip.compress(body, _GZIP_LEVEL, mtime=0), build_etag(body), is_fresh)
 
 
 def _page_response(request: web.Request, page: RecentPage, headers: Mapping[str, str]) -> web.Response:

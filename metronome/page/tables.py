@@ -4,8 +4,10 @@ A table on a page of all tables has the ten greatest rows of one measure. A tabl
 and paging.
 """
 
+import asyncio
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 from metronome.errors import NotFound
@@ -33,8 +35,12 @@ from metronome.stores.query import (
 
 ROWS_ON_PAGE: Final = 10
 ROWS_ON_TABLE_PAGE: Final = 100
-CSV_MAX_ROWS: Final = MAX_GROUPS
+CSV_MAX_ROWS: Final = 50_000
+"""Elasticsearch accepts at most 65,536 values in a filter, and the columns of rows are queried by their names."""
+_THREAD_MIN_ROWS: Final = 500
+"""Building fewer rows takes less time than other requests would notice."""
 RISING: Final = "rising"
+_MAX_RISING: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +210,11 @@ def _row(
     measures: tuple[Measure, ...],
     values: tuple[Any, ...],
     whole: float,
+    *,
+    has_links: bool = True,
 ) -> Row:
+    if not has_links:
+        return Row(name, value_text(table.field, name), "", tuple(map(Cell, values)))
     filtered = view.filter_by(table.field, name)
     cells = tuple(
         Cell(value, href=filtered.href(metric=measure.key) if measure.key in _CHART_METRICS else filtered.href())
@@ -301,6 +311,8 @@ def measured_table(
     ranking: QueryResult,
     others: dict[str, QueryResult],
     whole: float,
+    *,
+    has_links: bool = True,
 ) -> Table:
     """Return a table with all measures; the one that orders it comes first.
 
@@ -311,6 +323,7 @@ def measured_table(
         ranking: of `group_query`.
         others: of `measure_queries`.
         whole: as for `top_table`.
+        has_links: whether rows have links, which take most of the time.
 
     """
     measures = (order, *other_measures(table, order, view))
@@ -323,6 +336,7 @@ def measured_table(
             measures,
             (value, *(numbers[measure.key].get(str(name), 0) for measure in measures[1:])),
             whole,
+            has_links=has_links,
         )
         for name, value in ranking.rows
     )
@@ -399,7 +413,14 @@ async def days_table(store: Store, view: View, span: Span, limit: int) -> Table:
 
 
 async def build_table(
-    store: Store, field_checker: FieldChecker, view: View, viewer: Viewer, now: datetime, *, limit: int | None = None
+    store: Store,
+    field_checker: FieldChecker,
+    view: View,
+    viewer: Viewer,
+    now: datetime,
+    *,
+    limit: int = ROWS_ON_TABLE_PAGE,
+    has_links: bool = True,
 ) -> Table:
     """Build a page of a whole table; `View` has its key, order, search and offset.
 
@@ -409,7 +430,8 @@ async def build_table(
         view: the view.
         viewer: who looks at it; whether they may is for the caller to check (see `table_needs_query`).
         now: aware.
-        limit: the maximum number of rows; `ROWS_ON_TABLE_PAGE` by default.
+        limit: the maximum number of rows.
+        has_links: whether rows have links; a file needs none.
 
     Raises:
         NotFound: there is no such table, or it has no such order.
@@ -419,7 +441,6 @@ async def build_table(
     del viewer
     table = find_table(view.table)
     await field_checker.check(view.parse_filters())
-    limit = ROWS_ON_TABLE_PAGE if limit is None else limit
     span = await resolve_span(store, view)
     if span is None:
         return Table(table.key, table.caption, tuple(measure.label for measure in table.measures), ())
@@ -427,10 +448,10 @@ async def build_table(
         return await days_table(store, view, span, limit)
     order = choose_order(table, view)
     if order is None:
-        return await rising_table(store, view, span, limit, now)
+        return await rising_table(store, view, span, min(limit, _MAX_RISING), now)
     if view.search:
         (everything,) = await store.query(group_query(table, order, view, span, limit=MAX_GROUPS))
-        ranking = _search(everything, table, view.search, view.offset, limit)
+        ranking = await asyncio.to_thread(_search, everything, table, view.search, view.offset, limit)
     else:
         (ranking,) = await store.query(group_query(table, order, view, span, limit=limit, offset=view.offset))
     names = tuple(str(row[0]) for row in ranking.rows)
@@ -438,7 +459,10 @@ async def build_table(
     whole_query = replace(group_query(table, order, view, span), group_by=(), sort_keys=())
     whole, *results = await store.query(whole_query, *queries.values())
     others = dict(zip(queries, results, strict=True))
-    result = measured_table(table, order, view, ranking, others, float(whole.rows[0][0] or 0))
+    build = partial(
+        measured_table, table, order, view, ranking, others, float(whole.rows[0][0] or 0), has_links=has_links
+    )
+    result = build() if len(ranking.rows) < _THREAD_MIN_ROWS else await asyncio.to_thread(build)
     if view.search and not result.rows:
         result = replace(result, empty=f"No {table.caption.lower()} contain “{excerpt(view.search)}”.")
     return replace(result, more=None)

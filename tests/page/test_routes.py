@@ -1,14 +1,17 @@
 """The page's routes: who may see what, headers, errors, and pages while the store is unavailable."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from structlog.testing import capture_logs
 
 from metronome.errors import StoreAccessDenied, StoreUnavailable
+from metronome.page.model import Table
+from metronome.page.tables import measured_table
 from metronome.scopes import Scope
 from tests.page.running_page import NOW, RunningPage
 
@@ -310,3 +313,22 @@ async def test_a_browser_is_shown_a_page_where_nothing_is_and_a_program_json(pag
     assert "Nothing is here" in shown.text
     assert shown.headers["Content-Security-Policy"].startswith("default-src 'none'")
     assert '"title":"NotFound"' in (await page.request("/nothing/here")).text
+
+
+async def test_a_large_file_is_built_without_links_and_beside_other_requests(
+    page: RunningPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await page.add_events(*({"id": f"item {at}", "event": "view"} for at in range(2000)))
+    threads = []
+
+    def build(*arguments: Any, **options: Any) -> Table:
+        threads.append(threading.current_thread())
+        return measured_table(*arguments, **options)
+
+    monkeypatch.setattr("metronome.page.tables.measured_table", build)
+    text = (await page.request("/tables/items.csv?range=12m")).text
+    assert text.count("item ") > 1990
+    assert "/items/" not in text
+    assert threading.main_thread() not in threads
+    await page.request("/tables/items?range=12m")
+    assert threads[1:] == [threading.main_thread()]
