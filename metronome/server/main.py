@@ -25,7 +25,6 @@ from metronome.files import FolderLock
 from metronome.intake import Intake
 from metronome.protocols.micro_analytics import build_query_handler
 from metronome.server import processes, routes
-from metronome.server.app import check_base_path
 from metronome.server.bootstrap import (
     build_enrichment,
     build_ingest_context,
@@ -170,11 +169,9 @@ async def _serve_with_workers(settings: Settings, stop: asyncio.Event) -> None:
             archivers,
         )
         main_routes = [*routes.main_process_routes(settings, query_context, state), *health.routes()]
-        # Each worker would fail at its start, again and again.
-        check_base_path(settings.base_path, main_routes)
         async with (
             _run_drains(shippers, archivers, store, settings),
-            serve_http(settings, main_routes, socket_path=workers.socket_path),
+            serve_http(settings, main_routes, base_path=settings.base_path, socket_path=workers.socket_path),
         ):
             await workers.start(_waker(spools, shippers, archivers))
             try:

@@ -69,6 +69,8 @@ def test_workers_serve_the_page(keyed: Keyed) -> None:
         assert "/stats/assets/page." in response.text
         assert "default-src 'none'" in response.headers["Content-Security-Policy"]
     assert request(keyed.server.port, "/stats/", method="HEAD").status == 200
+    missing = request(keyed.server.port, "/stats/nothing", Accept="text/html")
+    assert (missing.status, "/stats/assets/page." in missing.text) == (404, True)
 
 
 def test_a_sign_in_holds_on_all_workers_and_for_its_browser_only(keyed: Keyed) -> None:
