@@ -34,9 +34,9 @@ def demo_command(
     *,
     url: UrlOption = DEFAULT_SERVER_URL,
     key: KeyOption = None,
-    seed: Annotated[int, typer.Option(help="Number that the events follow from: another one gives other events.")] = (
-        DEFAULT_SEED
-    ),
+    seed: Annotated[
+        int, typer.Option(metavar="N", help="Number that the events follow from: another one gives other events.")
+    ] = (DEFAULT_SEED),
     yes: Annotated[
         bool, typer.Option("--yes", help="Add the demo without looking whether the server has other items.")
     ] = False,
