@@ -19,7 +19,7 @@ from tests.servers import COMMAND, STOP_TIMEOUT_SECONDS, build_environment
 IMAGES: Final = Path(__file__).parent / "images"
 THEMES: Final[tuple[Literal["light", "dark"], ...]] = ("light", "dark")
 WIDTH: Final = 1180
-HEIGHT: Final = 900
+HEIGHT: Final = 815
 MAX_BYTES: Final = 200_000
 """GitHub loads the picture with the README."""
 
