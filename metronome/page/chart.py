@@ -14,6 +14,7 @@ from metronome.page.numbers import format_number
 
 _WANTED_INTERVALS: Final = 4
 _COUNT_STEPS: Final = (1, 2, 2.5, 4, 5)
+_SMALLEST_STEP: Final = 0.001
 _SECOND: Final = 1_000
 _MINUTE: Final = 60 * _SECOND
 _HOUR: Final = 60 * _MINUTE
@@ -149,9 +150,8 @@ def _round_step(wanted: float, unit: Unit) -> float:
     if unit is Unit.MILLISECONDS:
         days = 24 * _HOUR
         return next((step for step in _TIME_STEPS if step >= wanted), math.ceil(wanted / days) * days)
+    wanted = max(wanted, 1.0 if unit is Unit.COUNT else _SMALLEST_STEP)
     power = 10.0 ** math.floor(math.log10(wanted))
-    if unit is Unit.COUNT:
-        power = max(power, 1.0)
     steps = (step * power for step in (*_COUNT_STEPS, 10))
     return next(step for step in steps if step >= wanted - 1e-9 and (unit is not Unit.COUNT or step == int(step)))
 
