@@ -105,6 +105,7 @@ _PAGE_ADVICE: Final[Mapping[type[MetronomeError], str]] = {
     QueryTooExpensive: "choose a shorter range or an item",
 }
 """What to do about errors whose own advice is for programs."""
+_OPERATOR_ADVICE: Final = "If you run this server: its log and /health/ready say why."
 _KEY_STATUSES: Final = frozenset({401, 403})
 _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
@@ -485,7 +486,7 @@ class PageRoutes:
             status,
             _ERROR_TITLES.get(status, HTTPStatus(status).phrase),
             _sentence(error.public_message or str(error)),
-            "" if error.public_message else _sentence(_PAGE_ADVICE.get(type(error), error.advice)),
+            _OPERATOR_ADVICE if error.public_message else _sentence(_PAGE_ADVICE.get(type(error), error.advice)),
             Viewer(can_query=False, sign_in_href=self._sign_in_href(request) if status in _KEY_STATUSES else ""),
         )
         return _html_response(text, status, http_error_headers(error))

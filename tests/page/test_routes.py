@@ -251,6 +251,7 @@ async def test_while_the_store_is_unavailable_the_last_page_is_shown_with_its_ag
     assert (other.status, other.headers["Retry-After"]) == (503, "5")
     assert str(error) not in body
     assert "no event is lost" in body
+    assert "its log and /health/ready say why" in body
     page.store.error = None
     assert "10 minutes" not in (await page.request("/")).text
 
