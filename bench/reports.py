@@ -52,6 +52,8 @@ QUERY_CASES: Final = (
     _QueryCase("`/errors` of everything", "/errors.json", 300, 1000),
     _QueryCase("`/errors` of an item", f"/errors/{_ITEM}.json", 300, 1000),
     _QueryCase("`/recommendations` overall", "/recommendations.json", 300, 1000),
+    _QueryCase("the overview of 30 days at `/`", "/?range=30d", 150, None),
+    _QueryCase("an item's page at `/items/{id}`", f"/items/{_ITEM}?range=30d", 150, None),
     _QueryCase("`/recommendations` of an item", f"/recommendations/{_ITEM}.json", 300, 1000),
 )
 
@@ -94,8 +96,9 @@ def _run_queries(server: Server) -> list[float]:
 
 
 def _measure_milliseconds(connection: HTTPConnection, path: str, number: int) -> float:
-    # A different limit each time, so that no result is cached.
-    path += f"{'&' if '?' in path else '?'}limit={100 + number}"
+    # Different each time, so that no result is cached; a page has no limit.
+    is_page = "?range=" in path
+    path += f"&offset={1 + number}" if is_page else f"{'&' if '?' in path else '?'}limit={100 + number}"
     started = time.perf_counter()
     connection.request("GET", path)
     response = connection.getresponse()

@@ -14,7 +14,7 @@ from metronome.fields import FIELDS_BY_NAME, TIMING_FIELDS
 from metronome.fields import Unit as FieldUnit
 from metronome.page.labels import range_text
 from metronome.page.live import build_live
-from metronome.page.model import Cell, Embed, Link, Page, Row, Table, Unit, Viewer
+from metronome.page.model import Cell, Link, Page, Row, Table, Unit, Viewer
 from metronome.page.overview import (
     Frame,
     build_chart,
@@ -23,7 +23,6 @@ from metronome.page.overview import (
     build_tables,
     frame_in_store,
     has_events,
-    headline_queries,
     newest_span,
     page_queries,
     read_earlier_stays,
@@ -31,7 +30,7 @@ from metronome.page.overview import (
     run_named,
 )
 from metronome.page.stays import Stays
-from metronome.page.tables import ROWS_ON_PAGE, TABLES, as_number, group_query, top_table
+from metronome.page.tables import ROWS_ON_PAGE, as_number
 from metronome.page.view import View
 from metronome.reports.flow import top_counts
 from metronome.reports.parameters import IS_VIEW
@@ -42,9 +41,7 @@ from metronome.stores.query import AnyOf, Exists, Metric, Query, QueryResult
 
 _PERCENTS: Final = (50, 75, 95)
 _TIMING_COLUMNS: Final = ("Median", "75 %", "95 %", "Measured")
-_EMBED_ROWS: Final = 5
 _TITLE_MAX_CHARACTERS: Final = 200
-_EMBED_TABLES: Final = ("formats", "referrers")
 
 
 async def build_item_page(
@@ -76,13 +73,13 @@ async def build_item_page(
     queries = page_queries(frame, viewer)
     if timings:
         queries["timings"] = timings_query(frame, timings)
-    results = await run_named(store, queries)
-    stays, earlier_stays, also_viewed, live, title = await asyncio.gather(
+    results, live, title = await asyncio.gather(
+        run_named(store, queries), build_live(store, view, viewer, now), read_title(store, view)
+    )
+    stays, earlier_stays, also_viewed = await asyncio.gather(
         read_frame_stays(store, frame, results),
         read_earlier_stays(store, frame, results),
         build_also_viewed(store, frame, results, min_visitors),
-        build_live(store, view, viewer, now),
-        read_title(store, view),
     )
     headlines = build_headlines(frame, viewer, results, stays, earlier_stays)
     sections = (*flow_tables(view, stays), also_viewed, timings_table(results.get("timings"), timings))
@@ -231,34 +228,4 @@ def timings_table(result: QueryResult | None, timings: tuple[str, ...]) -> Table
         rows=tuple(rows),
         exact=result.exact,
         note="Percentiles of all measurements: 75 % of them are at most the number in that column.",
-    )
-
-
-async def build_embed(store: Store, view: View, now: datetime) -> Embed:
-    """Build what an item's own page shows of its usage: views, downloads, formats and referrers.
-
-    Args:
-        store: runs the queries.
-        view: the item and the range; nothing is compared.
-        now: aware.
-
-    """
-    frame = await frame_in_store(store, view.change(compare="none", metric="views"))
-    tables = [table for table in TABLES if table.key in _EMBED_TABLES]
-    queries = {
-        table.key: group_query(table, table.measures[0], view, frame.span, limit=_EMBED_ROWS) for table in tables
-    }
-    results = await run_named(store, headline_queries(frame, Viewer(can_query=False)) | queries)
-    nothing = Stays((), (), frame.span, is_complete=True)
-    headlines = build_headlines(frame, Viewer(can_query=False), results, nothing, None)
-    totals = {headline.key: headline.value or 0 for headline in headlines}
-    built = (
-        top_table(table, table.measures[0], view, results[table.key], totals[table.measures[0].key]) for table in tables
-    )
-    return Embed(
-        item=view.item or "",
-        headlines=tuple(headline for headline in headlines if headline.key in {"views", "downloads"}),
-        chart=build_chart(frame, now, results, nothing, None),
-        tables=tuple(table for table in built if table is not None),
-        href=view.href(),
     )

@@ -432,11 +432,10 @@ async def build_overview(store: Store, field_checker: FieldChecker, view: View, 
     queries = page_queries(frame, viewer)
     if order is not None:
         queries["items"] = group_query(ITEMS, order, view, frame.span, limit=ROWS_ON_PAGE)
-    results = await run_named(store, queries)
-    stays, earlier_stays, live, items = await asyncio.gather(
+    results, live = await asyncio.gather(run_named(store, queries), build_live(store, view, viewer, now))
+    stays, earlier_stays, items = await asyncio.gather(
         read_frame_stays(store, frame, results),
         read_earlier_stays(store, frame, results),
-        build_live(store, view, viewer, now),
         build_items(store, frame, results, now),
     )
     headlines = build_headlines(frame, viewer, results, stays, earlier_stays)
@@ -500,10 +499,21 @@ async def frame_in_store(store: Store, view: View) -> Frame:
 
 
 async def run_named(store: Store, queries: Mapping[str, Query]) -> dict[str, QueryResult]:
-    """Run queries, each once, and return their results by the same names."""
+    """Run queries, each once, and return their results by the same names.
+
+    Those that count distinct visitors take as long as all others together, so both run at the same time.
+    """
     distinct = dict.fromkeys(queries.values())
-    results = dict(zip(distinct, await store.query(*distinct), strict=True)) if distinct else {}
-    return {name: results[query] for name, query in queries.items()}
+    quick = [query for query in distinct if query.metrics == (COUNT,)]
+    slow = [query for query in distinct if query.metrics != (COUNT,)]
+    parts = [part for part in (slow, quick) if part]
+    results = await asyncio.gather(*(store.query(*part) for part in parts))
+    by_query = {
+        query: result
+        for part, part_results in zip(parts, results, strict=True)
+        for query, result in zip(part, part_results, strict=True)
+    }
+    return {name: by_query[query] for name, query in queries.items()}
 
 
 async def has_events(store: Store, headlines: tuple[Headline, ...]) -> bool:

@@ -53,6 +53,7 @@ from metronome.page.tables import CSV_MAX_ROWS, build_table, table_csv, table_ne
 from metronome.page.view import View, parse_view
 from metronome.protocol import bearer_token, http_error_headers, parse_form
 from metronome.reports.query.names import FieldChecker
+from metronome.reports.recommendations import MIN_VISITORS
 from metronome.scopes import Scope
 from metronome.state.base import State
 from metronome.web.bodies import read_body
@@ -148,15 +149,24 @@ class PageRoutes:
         state: stores sign-ins.
         base_path: precedes all paths; empty, or such as ``/metronome``. Requests come without it.
         intake: where the demo's events go; None where this process accepts no events, and offers no demo.
+        min_visitors: minimum number of shared visitors of an item that is also viewed.
 
     """
 
-    def __init__(self, context: QueryContext, state: State, base_path: str = "", intake: Intake | None = None) -> None:
+    def __init__(
+        self,
+        context: QueryContext,
+        state: State,
+        base_path: str = "",
+        intake: Intake | None = None,
+        min_visitors: int = MIN_VISITORS,
+    ) -> None:
         self._context = context
         self._intake = intake
         self._demo: asyncio.Task[int] | None = None
         self._demo_lock = asyncio.Lock()
         self._base_path = base_path
+        self._min_visitors = min_visitors
         self._sign_ins = SignIns(state, context.authorizer, context.clock)
         self._field_checker = FieldChecker(context.store)
         self._recent = RecentPages()
@@ -186,7 +196,8 @@ class PageRoutes:
         return await self._show_page(request, None, build_overview)
 
     async def _get_item(self, request: web.Request) -> web.StreamResponse:
-        return await self._show_page(request, parse_item_id(request, "/items/"), build_item_page)
+        build = partial(build_item_page, min_visitors=self._min_visitors)
+        return await self._show_page(request, parse_item_id(request, "/items/"), build)
 
     async def _show_page(
         self, request: web.Request, item: str | None, build: Callable[..., Awaitable[Any]]

@@ -83,7 +83,7 @@ def single_process_routes(
 ) -> list[web.RouteDef]:
     """Return the routes of the only process of a server."""
     hit_reports = build_query_handler(settings.hit_prefix, query_context)
-    page = PageRoutes(query_context, state, settings.base_path, ingest_context.intake)
+    page = PageRoutes(query_context, state, settings.base_path, ingest_context.intake, settings.min_visitors)
     return [
         *ingest_routes(settings, ingest_context, state, hit_reports, page.overview),
         *all_report_routes(settings, query_context),
@@ -93,7 +93,7 @@ def single_process_routes(
 
 def main_process_routes(settings: Settings, context: QueryContext, state: State) -> list[web.RouteDef]:
     """Return the routes of a main process with workers."""
-    page = PageRoutes(context, state, settings.base_path)
+    page = PageRoutes(context, state, settings.base_path, min_visitors=settings.min_visitors)
     return [
         *build_query_routes(settings.hit_prefix, context),
         *all_report_routes(settings, context),

@@ -103,16 +103,16 @@ INSERT INTO rollup SELECT {_ROLLUP_SELECTION} FROM events WHERE ts >= $1 AND ts 
 
 _TOTAL_COLUMNS = "day, event, is_bot, field, value"
 _TOTAL_NAMES = ", ".join(f"'{name}'" for name in ("", *TOTAL_FIELDS))
-_TOTAL_VALUES = ", ".join(
-    ("NULL", *(f'CASE WHEN length("{name}") <= {VALUE_MAX_CHARACTERS} THEN "{name}" END' for name in TOTAL_FIELDS))
-)
+_TOTAL_FIELDS = ", ".join(f'"{name}"' for name in TOTAL_FIELDS)
 
 
 def _count_totals(source: str) -> str:
+    # Events of one session are alike in these fields: counting them first leaves fewer rows to count by each field.
     return (
-        f"SELECT {_TOTAL_COLUMNS}, count(*) AS n FROM (SELECT ts::DATE AS day, event, bot IS NOT NULL AS is_bot, "
-        f"unnest([{_TOTAL_NAMES}]) AS field, unnest([{_TOTAL_VALUES}]) AS value FROM {source}) "
-        "GROUP BY ALL ORDER BY field, day"
+        f"SELECT day, event, is_bot, field, CASE WHEN length(text) <= {VALUE_MAX_CHARACTERS} THEN text END AS value, "
+        f"sum(n)::BIGINT AS n FROM (SELECT day, event, is_bot, n, unnest([{_TOTAL_NAMES}]) AS field, "
+        f"unnest([NULL, {_TOTAL_FIELDS}]) AS text FROM (SELECT ts::DATE AS day, event, bot IS NOT NULL AS is_bot, "
+        f"{_TOTAL_FIELDS}, count(*) AS n FROM {source} GROUP BY ALL)) GROUP BY ALL ORDER BY field, day"
     )
 
 
