@@ -56,6 +56,11 @@ class Visibility:
         self._running_refresh: asyncio.Task[None] | None = None
         self._running_seqs: dict[Shipper, int] = {}
 
+    @property
+    def version(self) -> int:
+        """A number that grows whenever queries see more events, as far as this process knows."""
+        return sum(shipper.pending.visible_seq for shipper in self._shippers)
+
     async def wait_for(self, items: Collection[str] = ()) -> int:
         """Wait until queries see the events that were acknowledged before this call.
 

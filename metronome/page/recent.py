@@ -40,6 +40,7 @@ class RecentPage:
 @dataclass(slots=True)
 class _Entry:
     page: RecentPage
+    version: int
     computed_at: float
     failed_at: float = 0.0
     error: MetronomeError | None = None
@@ -49,15 +50,18 @@ class RecentPages:
     """A bounded number of pages, the most recently requested ones.
 
     Args:
+        version: returns a number that grows when the store has more events. A page is not sent again to a request that
+            came after that.
         clock: seconds of a clock that is never set back.
 
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, version: Callable[[], int] = lambda: 0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._version = version
         self._clock = clock
         self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
         self._bytes = 0
-        self._running: dict[Hashable, asyncio.Task[RecentPage]] = {}
+        self._running: dict[Hashable, tuple[int, asyncio.Task[RecentPage]]] = {}
 
     async def get(
         self, key: Hashable, compute: Callable[[], Awaitable[RecentPage]]
@@ -74,11 +78,15 @@ class RecentPages:
             MetronomeError: *compute* raised it, and the page was not computed before.
 
         """
+        version = self._version()
+        if key in self._running and self._running[key][0] < version:
+            # It may not see the events that this request expects, and two at once would take twice the time.
+            await asyncio.wait([self._running[key][1]])
         entry = self._entries.get(key)
         if entry is not None:
             self._entries.move_to_end(key)
             now = self._clock()
-            if entry.page.is_fresh and now - entry.computed_at < FRESH_SECONDS:
+            if entry.page.is_fresh and entry.version >= version and now - entry.computed_at < FRESH_SECONDS:
                 return entry.page, None
             if entry.error is not None and now - entry.failed_at < FRESH_SECONDS:
                 return entry.page, entry.error
@@ -93,17 +101,18 @@ class RecentPages:
             return entry.page, error
 
     def _start(self, key: Hashable, compute: Callable[[], Awaitable[RecentPage]]) -> asyncio.Task[RecentPage]:
-        task = self._running.get(key)
-        if task is None:
-            task = self._running[key] = asyncio.create_task(self._compute(key, compute))
+        if key not in self._running:
+            version = self._version()
+            task = asyncio.create_task(self._compute(key, compute, version))
+            self._running[key] = version, task
             task.add_done_callback(lambda _: self._running.pop(key, None))
-        return task
+        return self._running[key][1]
 
-    async def _compute(self, key: Hashable, compute: Callable[[], Awaitable[RecentPage]]) -> RecentPage:
+    async def _compute(self, key: Hashable, compute: Callable[[], Awaitable[RecentPage]], version: int) -> RecentPage:
         page = await compute()
         replaced = self._entries.pop(key, None)
         self._bytes += len(page.body) - (len(replaced.page.body) if replaced else 0)
-        self._entries[key] = _Entry(page, self._clock())
+        self._entries[key] = _Entry(page, version, self._clock())
         while len(self._entries) > _MAX_PAGES or self._bytes > _MAX_BYTES:
             _, oldest = self._entries.popitem(last=False)
             self._bytes -= len(oldest.page.body)

@@ -154,6 +154,10 @@ class QueryContext:
         """Return the current time, in UTC."""
         return datetime.fromtimestamp(self.clock(), UTC)
 
+    def store_version(self) -> int:
+        """Return a number that grows whenever queries see more events; always 0 without `visibility`."""
+        return 0 if self.visibility is None else self.visibility.version
+
     async def wait_for(self, items: Collection[str] = ()) -> int:
         """Wait until queries see accepted events, and return how many they may not see yet.
 

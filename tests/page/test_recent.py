@@ -34,7 +34,7 @@ class Clock:
 
 async def test_a_page_is_kept_for_a_moment() -> None:
     clock, source = Clock(), Source()
-    pages = RecentPages(clock)
+    pages = RecentPages(clock=clock)
     assert (await pages.get("a", source.compute))[0].content == 1
     clock.now = FRESH_SECONDS - 0.01
     assert (await pages.get("a", source.compute))[0].content == 1
@@ -45,7 +45,7 @@ async def test_a_page_is_kept_for_a_moment() -> None:
 
 async def test_concurrent_requests_share_a_computation_and_its_error() -> None:
     clock, source = Clock(), Source()
-    pages = RecentPages(clock)
+    pages = RecentPages(clock=clock)
     results = await asyncio.gather(*(pages.get("a", source.compute) for _ in range(5)))
     assert ([page.content for page, _ in results], source.count) == ([1] * 5, 1)
     source.error = StoreUnavailable("down")
@@ -53,9 +53,24 @@ async def test_concurrent_requests_share_a_computation_and_its_error() -> None:
     assert (errors, source.count) == ([source.error] * 5, 2)
 
 
+async def test_a_page_is_computed_again_as_soon_as_the_store_has_more_events() -> None:
+    version, source = 1, Source()
+    pages = RecentPages(lambda: version, Clock())
+    assert (await pages.get("a", source.compute))[0].content == 1
+    version = 2
+    assert (await pages.get("a", source.compute))[0].content == 2
+    # A computation that started before does not count either.
+    running = asyncio.create_task(pages.get("b", source.compute))
+    await asyncio.sleep(0)
+    version = 3
+    later = [asyncio.create_task(pages.get("b", source.compute)) for _ in range(3)]
+    assert (await running)[0].content == 3
+    assert [(await task)[0].content for task in later] == [4] * 3
+
+
 async def test_the_last_page_is_returned_while_the_store_is_unavailable_which_is_tried_now_and_then() -> None:
     clock, source = Clock(), Source()
-    pages = RecentPages(clock)
+    pages = RecentPages(clock=clock)
     await pages.get("a", source.compute)
     source.error = StoreUnavailable("down")
     clock.now = 10.0
@@ -72,7 +87,7 @@ async def test_the_last_page_is_returned_while_the_store_is_unavailable_which_is
 
 async def test_an_error_of_the_request_is_not_hidden_by_an_old_page() -> None:
     clock, source = Clock(), Source()
-    pages = RecentPages(clock)
+    pages = RecentPages(clock=clock)
     await pages.get("a", source.compute)
     source.error = InvalidQuery("no such field")
     clock.now = 10.0
@@ -82,7 +97,7 @@ async def test_an_error_of_the_request_is_not_hidden_by_an_old_page() -> None:
 
 async def test_a_client_that_leaves_does_not_end_the_computation_for_others() -> None:
     clock, source = Clock(), Source()
-    pages = RecentPages(clock)
+    pages = RecentPages(clock=clock)
     first = asyncio.create_task(pages.get("a", source.compute))
     second = asyncio.create_task(pages.get("a", source.compute))
     await asyncio.sleep(0)
@@ -93,7 +108,7 @@ async def test_a_client_that_leaves_does_not_end_the_computation_for_others() ->
 async def test_the_oldest_pages_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recent, "_MAX_PAGES", 3)
     monkeypatch.setattr(recent, "_MAX_BYTES", 1000)
-    pages, source = RecentPages(Clock()), Source()
+    pages, source = RecentPages(clock=Clock()), Source()
     for key in ("a", "b", "c", "a", "d"):
         await pages.get(key, source.compute)
     assert source.count == 4

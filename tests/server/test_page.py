@@ -133,3 +133,9 @@ def test_the_page_of_a_single_process_is_open_before_the_first_key(server: Serve
     assert request(server.port, "/sign-in").headers["Location"] == "/"
     called = request(server.port, "/?module=API&method=SitesManager.getSiteFromId&idSite=1")
     assert '"idsite":1' in called.text
+
+
+def test_a_page_has_every_event_that_was_accepted_before(server: Server, item: str) -> None:
+    for count in range(1, 6):
+        server.post_events(b'{"id":"%b"}' % item.encode())
+        assert f'<span class="value">{count}</span>' in request(server.port, f"/items/{item}").text
