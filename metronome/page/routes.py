@@ -60,7 +60,7 @@ from metronome.web.bodies import read_body
 from metronome.web.handlers import Handler, QueryContext, parse_item_id
 from metronome.web.limits import PAGE_LIMITS, ConcurrencyLimiter
 from metronome.web.negotiation import accepts_gzip, build_etag, matches_etag
-from metronome.web.problems import ALLOW_ANY_ORIGIN
+from metronome.web.problems import ALLOW_ANY_ORIGIN, problem_response
 
 log = structlog.get_logger()
 
@@ -526,7 +526,7 @@ def file_routes() -> list[web.RouteDef]:
     async def get_asset(request: web.Request) -> web.StreamResponse:
         asset = render.ASSETS.get(request.match_info["name"])
         if asset is None:
-            return web.Response(status=404, text="This version of the page has no such file.\n")
+            return problem_response(NotFound("this version of the page has no such file: load the page again"))
         # The name contains a hash of the content.
         return _file_response(request, asset, "public, max-age=31536000, immutable")
 
