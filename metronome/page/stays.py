@@ -20,7 +20,7 @@ from metronome.stores.base import Store
 from metronome.stores.query import AllOf, Exists
 from metronome.times import from_milliseconds, parse_time_unit
 
-ENOUGH_VIEWS: Final = 1_500
+ENOUGH_VIEWS: Final = 1_000
 """The newest time units that together have this many views are read."""
 LIMITS: Final = SampleLimits(sequences=500, total_events=10_000)
 _USES: Final = frozenset({"view", "download"})
