@@ -50,7 +50,7 @@ CONFIDENTIAL = {
     "DataFolderLocked",
 }
 """Errors whose message clients must not see: it may name what is behind the service."""
-SELF_EXPLANATORY = {"RequestError", "Malformed", "PayloadTooLarge", "InvalidQuery"}
+SELF_EXPLANATORY = {"RequestError", "Malformed", "PayloadTooLarge", "InvalidQuery", "ServerUnavailable"}
 RETRIED = {
     "RequestTimeout",
     "Unavailable",
