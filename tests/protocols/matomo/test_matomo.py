@@ -6,7 +6,7 @@ from urllib.parse import quote, urlencode
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from metronome.errors import Malformed, PayloadTooLarge, SpoolFull, Unauthorized
@@ -332,13 +332,14 @@ _bodies = st.binary(max_size=60) | _texts.map(str.encode) | _json.map(lambda val
 
 
 @given(_bodies, _texts, st.sampled_from(["GET", "POST"]))
+@example(b'{"requests": [null, null, null, null]}', "", "POST")
 def test_any_request_is_parsed_or_rejected(body: bytes, query: str, method: str) -> None:
     request = post(body, query)._replace(method=method, max_events=3)
     assert type(tracker.extract_key(request)) is str
     try:
         parsed: ParsedRequest = tracker.parse(request)
     except (Malformed, PayloadTooLarge) as error:
-        assert tracker.reply_error(request, error).status == 400  # noqa: PT017  # the reply to the error
+        assert tracker.reply_error(request, error).status == error.http_status  # noqa: PT017  # the reply to the error
         return
     for event in parsed.events:
         assert isinstance(event, Event | Malformed | PayloadTooLarge)
