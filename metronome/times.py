@@ -8,6 +8,7 @@ import math
 import re
 import zoneinfo
 from datetime import UTC, date, datetime, time, timedelta
+from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -28,9 +29,11 @@ zoneinfo.reset_tzpath(())
 
 _TIMESTAMP_LENGTH = 24
 _DATE_DIGITS = 8
-"""Eight digits are a day, such as 20150122; more digits are seconds or milliseconds."""
-_MILLISECONDS_FROM = 100_000_000_000
-"""Numbers from this one on are milliseconds: as seconds they would be after the year 5138."""
+"""Eight digits are a day, such as 20150122; more digits are a number of seconds or of a smaller unit."""
+_UNITS_PER_SECOND = ((10**18, 10**9), (10**15, 10**6), (10**11, 1000))
+"""Numbers from the first one on are in the unit of which a second has so many: of 19 digits nanoseconds, of 16
+microseconds, of 13 milliseconds."""
+_MILLISECONDS_PER_SECOND = 1000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 _QUOTED_MAX_CHARACTERS = 60
@@ -38,6 +41,14 @@ _MIN_RECORD_SECONDS = 100_000_000
 """A smaller number in a log record's time field is a duration, not a time: as a time it would be before 1973-03-03."""
 _CLF_TIMESTAMP_PATTERN = re.compile(r"(\d\d)/([A-Z][a-z]{2})/(\d{4}):(\d\d:\d\d:\d\d) ([+-]\d{4})", re.ASCII)
 _CLF_MAX_CHARACTERS = 40
+_RFC2822_PATTERN = re.compile(
+    r"(?:[A-Z][a-z]{2}, ?)?\d{1,2} [A-Z][a-z]{2} \d{4} \d\d:\d\d(?::\d\d)?"
+    r"(?: (?:[+-]\d{4}|[A-Z]{1,5})(?: \([^()]*\))?)?",
+    re.ASCII,
+)
+_LEAP_SECOND_PATTERN = re.compile(r"(\d\d:?\d\d:?)60(?!\d)", re.ASCII)
+_TEXT_MAX_CHARACTERS = 100
+"""No longer text is a time."""
 
 
 def format_timestamp(moment: datetime) -> str:
@@ -49,8 +60,9 @@ def parse_timestamp(value: object) -> str:
     """Return the timestamp of a time as senders write it.
 
     Args:
-        value: ISO 8601 text (UTC if it has no zone, midnight if it has no time), or seconds or milliseconds since 1970
-            as a number or as text.
+        value: ISO 8601 text (UTC if it has no zone, midnight if it has no time), a date of RFC 2822, or the seconds,
+            milliseconds, microseconds or nanoseconds since 1970 as a number or as text. Blanks around a text are
+            ignored. A leap second is the second before it, as stored times have none.
 
     Raises:
         Malformed: the value is not valid, or is before 1970 or after 9999.
@@ -158,13 +170,39 @@ def _parse_text(text: str) -> str:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        return _parse_digits(text)
+        return _parse_unusual_text(text)
     if moment.tzinfo is None:
         if len(text) > _DATE_DIGITS and text.isdigit():
             return _parse_digits(text)
         moment = moment.replace(tzinfo=UTC)
     elif len(text) == _TIMESTAMP_LENGTH and text[-1] == "Z" and text[7:20:3] == "-T::.":
         return _check_range(text, text)
+    return _format_in_range(moment, text)
+
+
+def _parse_unusual_text(text: str) -> str:
+    stripped = text.strip()
+    if len(stripped) > _TEXT_MAX_CHARACTERS:
+        raise Malformed(_invalid_timestamp_message(text))
+    if stripped != text:
+        return _parse_text(stripped)
+    # A second of 60 is invalid for Python, and so is a Z in lower case.
+    usual = _LEAP_SECOND_PATTERN.sub(r"\g<1>59", text, count=1)
+    usual = usual[:-1] + "Z" if usual.endswith("z") else usual
+    if _RFC2822_PATTERN.fullmatch(usual) is not None:
+        return _parse_rfc2822(usual)
+    return _parse_digits(text) if usual == text else _parse_text(usual)
+
+
+def _parse_rfc2822(text: str) -> str:
+    try:
+        moment = parsedate_to_datetime(text)
+    except ValueError:
+        raise Malformed(_invalid_timestamp_message(text)) from None
+    return _format_in_range(moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC), text)
+
+
+def _format_in_range(moment: datetime, text: str) -> str:
     try:
         return _check_range(format_timestamp(moment), text)
     except OverflowError:
@@ -173,18 +211,25 @@ def _parse_text(text: str) -> str:
 
 def _parse_digits(text: str) -> str:
     try:
-        number = float(text)
+        # A float may lack the last digits of an integer.
+        number = int(text) if text.isdecimal() else float(text)
     except ValueError:
         raise Malformed(_invalid_timestamp_message(text)) from None
     return _parse_number(number)
 
 
 def _parse_number(number: float) -> str:
+    size = abs(number)
+    per_second = next((count for start, count in _UNITS_PER_SECOND if size >= start), 1)
     try:
-        seconds = number / 1000 if abs(number) >= _MILLISECONDS_FROM else number
-        if not math.isfinite(seconds):
+        if not math.isfinite(number):
             raise Malformed(_invalid_timestamp_message(number))
-        moment = _EPOCH + timedelta(milliseconds=round(seconds * 1000))
+        # Rounded where a float may be slightly too small, and truncated, as in texts, where the unit is finer.
+        is_finer = per_second > _MILLISECONDS_PER_SECOND
+        milliseconds = (
+            number // (per_second // _MILLISECONDS_PER_SECOND) if is_finer else round(number / per_second * 1000)
+        )
+        moment = _EPOCH + timedelta(milliseconds=milliseconds)
     except OverflowError:
         raise Malformed(_invalid_timestamp_message(number)) from None
     return _check_range(format_timestamp(moment), number)
