@@ -89,6 +89,20 @@ class Event(NamedTuple):
     original: bytes | Callable[[Mapping[str, Any]], bytes] | None = None
 
 
+def exact_scalar_text(text: bytes, *names: str) -> str:
+    """Return a number or boolean in a JSON text as it is written there: parsed, ``1.0`` and long numbers lose digits.
+
+    Args:
+        text: a valid JSON object.
+        names: of the fields that lead to the value.
+
+    """
+    value: Any = json.loads(text, parse_int=str, parse_float=str)
+    for name in names:
+        value = value[name]
+    return value if isinstance(value, str) else str(value).lower()
+
+
 def mark_duplicates(fields: dict[str, Any], names: Iterable[str]) -> None:
     """Add to *fields* the list of fields that the sender gave more than once, if there are any.
 
@@ -185,7 +199,7 @@ def build_document(event: Event, context: DocumentContext, generated_id: str) ->
     if layout.timestamp_fields:
         doc["@timestamp"] = _extract_timestamp(layout.timestamp_fields, doc, odd, context)
     if layout.has_event_id:
-        _set_event_id(doc, generated_id)
+        _set_event_id(doc, odd, generated_id, event)
     item, event_name = doc.get("id"), doc.get("event")
     if not (type(item) is str and 0 < len(item) <= _NAME_SAFE_CHARACTERS):
         _set_item_id(doc, item)
@@ -339,7 +353,17 @@ def _set_event_type(doc: dict[str, Any], odd: dict[str, Any]) -> None:
             doc["bot"] = _limited_text("bot", doc["bot"], NAME_MAX_BYTES)
 
 
-def _set_event_id(doc: dict[str, Any], generated_id: str) -> None:
+def _restore_event_id(doc: dict[str, Any], odd: dict[str, Any], event: Event) -> None:
+    """Set an ID that is a number as it was sent, if that is known: two long numbers may be the same float."""
+    original = event.original(event.fields) if callable(event.original) else event.original
+    if original is not None and original.lstrip().startswith(b"{"):
+        odd.pop("event_id", None)
+        doc["event_id"] = exact_scalar_text(original, "event_id")
+
+
+def _set_event_id(doc: dict[str, Any], odd: dict[str, Any], generated_id: str, event: Event) -> None:
+    if type(event.fields["event_id"]) is float:
+        _restore_event_id(doc, odd, event)
     event_id = doc["event_id"]
     if type(event_id) is str and 0 < len(event_id) <= _EVENT_ID_SAFE_CHARACTERS:
         return

@@ -164,7 +164,7 @@ def test_second_timestamp_of_an_odd_type_goes_to_params(other: object) -> None:
     assert orjson.loads(found["event.original"]) == {"ts": 1421919000, "time": other}
 
 
-@pytest.mark.parametrize("given", ["yesterday", "", {"a": 1}, ["2015-01-22"], True, 2**63, 10**400, math.nan, -1])
+@pytest.mark.parametrize("given", ["yesterday", "", {"a": 1}, ["2015-01-22"], True, 10**22, 10**400, math.nan, -1])
 def test_rejects_invalid_timestamps(given: object) -> None:
     assert "expected ISO 8601" in refusal({"time": given})
 

@@ -3,6 +3,7 @@
 import asyncio
 import sys
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import Callable
 from typing import Final
 
@@ -107,7 +108,7 @@ def _decompress_deflate(body: bytes, max_bytes: int) -> bytes:
 
 
 async def read_body(request: web.Request, max_bytes: int) -> bytes:
-    """Read and decompress the body of a request.
+    """Read and decompress the body of a request, without a UTF-8 byte order mark, which Windows programs write.
 
     Args:
         request: of an application that does not decompress bodies itself.
@@ -137,7 +138,7 @@ async def read_body(request: web.Request, max_bytes: int) -> bytes:
         raise Malformed("the connection closed before the body was complete") from None
     encoding = request.headers.get("Content-Encoding")
     if encoding is None:
-        return body
+        return body.removeprefix(BOM_UTF8)
     names = [name.strip().lower() for name in encoding.split(",")]
     if len(names) > _MAX_ENCODINGS:
         raise UnsupportedEncoding(f"the body has {len(names)} encodings: use at most {_MAX_ENCODINGS}")
@@ -148,7 +149,7 @@ async def read_body(request: web.Request, max_bytes: int) -> bytes:
             body = decompress(body, name, max_bytes)
         else:
             body = await asyncio.to_thread(decompress, body, name, max_bytes)
-    return body
+    return body.removeprefix(BOM_UTF8)
 
 
 def _release_frames(error: BaseException) -> None:

@@ -5,6 +5,7 @@ import io
 import time
 import tracemalloc
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -162,6 +163,14 @@ async def test_decodes_several_encodings_from_the_last_to_the_first(
     echo: Callable[[bytes, str], Awaitable[tuple[int, bytes]]], encoding: str, encoded: bytes
 ) -> None:
     assert await echo(encoded, encoding) == (200, BODY)
+
+
+@pytest.mark.parametrize("encoding", ["", "gzip"])
+async def test_a_byte_order_mark_is_ignored(
+    echo: Callable[[bytes, str], Awaitable[tuple[int, bytes]]], encoding: str
+) -> None:
+    body = BOM_UTF8 + BODY
+    assert await echo(gzip.compress(body) if encoding else body, encoding) == (200, BODY)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ Source: Elasticsearch's documentation of its bulk API and of response filtering,
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from operator import length_hint
@@ -20,7 +21,7 @@ from urllib.parse import parse_qsl
 import orjson
 
 from metronome.errors import Malformed, PayloadTooLarge
-from metronome.event import IngestConfig, derive_event_ids, generate_event_ids, mark_duplicates
+from metronome.event import IngestConfig, derive_event_ids, exact_scalar_text, generate_event_ids, mark_duplicates
 from metronome.fields import EVENT_ID_MAX_BYTES, TIMESTAMP_FIELDS
 from metronome.protocol import IngestResult, ParsedEvent, Request, json_type_name
 from metronome.protocols.elasticsearch.errors import item_error
@@ -28,10 +29,11 @@ from metronome.protocols.records import event_from_record
 
 CREATE: Final = "create"
 INDEX: Final = "index"
+UPDATE: Final = "update"
 DEFAULT_INDEX: Final = "metronome"
 """The index in the response for a document without one."""
 
-_OPERATIONS_WITH_SOURCE: Final = frozenset({CREATE, INDEX, "update"})
+_OPERATIONS_WITH_SOURCE: Final = frozenset({CREATE, INDEX, UPDATE})
 _OPERATIONS: Final = frozenset({*_OPERATIONS_WITH_SOURCE, "delete"})
 _INDEX_MAX_BYTES: Final = 255
 _SAFE_CHARACTERS: Final = _INDEX_MAX_BYTES // 4
@@ -40,21 +42,30 @@ _CONDITION_PARAMETERS: Final = frozenset({"if_seq_no", "if_primary_term"})
 _WHITESPACE: Final = b" \t\r\n"
 _EVENT_ID_FIELD: Final = "event_id"
 _RECORD_EVENT_ID_FIELD: Final = "record_event_id"
-_TIME_FIELD_PREFIXES: Final = tuple(f'"{name}":'.encode() for name in TIMESTAMP_FIELDS)
-_MIN_EPOCH_MILLISECONDS: Final = 100_000_000_000
-"""Numbers from here on are milliseconds (see `metronome.times`)."""
+_SUBSECOND_TIME_PATTERN: Final = re.compile(
+    rb'"(?:%b)"[ \t]*+:[ \t]*+"?+[ \t]*+(?:' % "|".join(map(re.escape, TIMESTAMP_FIELDS)).encode()
+    + rb"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d[.,]0*+[1-9]"
+    + rb"|\d{9,10}\.0*+[1-9]"
+    + rb"|\d{10}(?:(?!000)\d{3}|(?!0{6})\d{6}|(?!0{9})\d{9})(?!\d))"
+)
+"""A time field whose value is finer than a second: ISO 8601, seconds, or milli-, micro- or nanoseconds."""
 _BAD_REQUEST: Final = 400
+_DOCUMENT_TYPE: Final = "_doc"
 _CREATED_SUFFIX: Final = (
     b',"_version":1,"result":"created","_shards":{"total":1,"successful":1,"failed":0},"status":201}}'
 )
 """What follows the ``_id`` in the item of an accepted document."""
 _CREATED_SUFFIX_TEXT: Final = _CREATED_SUFFIX.decode()
 
+_KNOWN_UPDATE_ERROR: Final = (
+    "update of an _id that this request has created already: events are only added, not changed"
+)
+
 _FILTER_PARAMETER: Final = "filter_path"
 _TOP_LEVEL_FIELDS: Final = frozenset({"took", "errors"})
 _ALL_ITEMS_PATHS: Final = frozenset({"items", "items.*", "items.**", "**", "*"})
-_FILTER_OPERATIONS: Final = frozenset({"*", "create", "index"})
-_ITEM_FIELDS: Final = frozenset({"_index", "_id", "_version", "result", "_shards", "status", "error"})
+_FILTER_OPERATIONS: Final = frozenset({"*", CREATE, INDEX, UPDATE})
+_ITEM_FIELDS: Final = frozenset({"_index", "_type", "_id", "_version", "result", "_shards", "status", "error"})
 _FILTER_MAX_CHARACTERS: Final = 500
 _ITEM_PATH_DEPTH: Final = 3
 
@@ -63,19 +74,17 @@ class BulkAction(NamedTuple):
     """What to do with a document.
 
     Attributes:
-        operation: ``create``, ``index``, or one that is not supported.
+        operation: ``create``, ``index``, ``update``, or one that is not supported.
         index_name: as the sender named it.
         document_id: None if the sender gave none.
         error: why the action is not possible, or empty.
-        item_prefix: the beginning of the action's item in the response.
 
     """
 
     operation: str
     index_name: str
     document_id: str | None
-    error: str
-    item_prefix: bytes
+    error: str = ""
 
 
 BulkOperation = tuple[BulkAction, bytes | None]
@@ -88,11 +97,13 @@ class BulkDocuments(NamedTuple):
     Attributes:
         operations: in the order of the request.
         document_ids: the ``_id`` in the response of each document parsed so far; empty if there is none.
+        with_type: whether the response names the ``_type`` of each document, as clients of version 7 need.
 
     """
 
     operations: list[BulkOperation]
     document_ids: list[str]
+    with_type: bool = False
 
 
 class ItemFailure(NamedTuple):
@@ -118,14 +129,11 @@ class ResponseFilter(NamedTuple):
 _UNFILTERED: Final = ResponseFilter(_TOP_LEVEL_FIELDS, None)
 
 
-def build_action(operation: str, index_name: str, document_id: str | None, error: str = "") -> BulkAction:
-    """Build an action with the beginning of its item."""
-    return BulkAction(operation, index_name, document_id, error, _item_prefix(operation, index_name))
-
-
 @lru_cache(maxsize=256)
-def _item_prefix(operation: str, index_name: str) -> bytes:
-    return b'{"%b":{"_index":%b,"_id":' % (operation.encode(), orjson.dumps(index_name))
+def _item_prefix(operation: str, index_name: str, *, with_type: bool) -> bytes:
+    """Return the beginning of an action's item in the response."""
+    document_type = b'"_type":"%b",' % _DOCUMENT_TYPE.encode() if with_type else b""
+    return b'{"%b":{"_index":%b,%b"_id":' % (operation.encode(), orjson.dumps(index_name), document_type)
 
 
 def parse_bulk_body(body: bytes, default_index: str, max_actions: int) -> list[BulkOperation]:
@@ -177,6 +185,9 @@ def _parse_action(line: bytes, default_index: str, line_number: int) -> BulkActi
             (operation,) = operations
             metadata = value[operation]
             if operation in _OPERATIONS and type(metadata) is dict:
+                document_id = metadata.get("_id")
+                if type(document_id) in (int, float, bool):
+                    metadata["_id"] = exact_scalar_text(line, operation, "_id")
                 return _action_from_metadata(operation, metadata, default_index)
     raise Malformed(f'{prefix}expected one of create, index, update and delete, as in {{"create":{{"_index":"x"}}}}')
 
@@ -185,19 +196,19 @@ def _action_from_metadata(operation: str, metadata: dict[str, Any], default_inde
     """Build an action; metadata that has no effect here, such as a pipeline, may have any value."""
     index_name = metadata.get("_index")
     document_id = metadata.get("_id")
-    if type(document_id) is int:
-        document_id = str(document_id)
     if operation == INDEX and metadata.get("op_type") == CREATE:
         operation = CREATE
     index_or_default = index_name if type(index_name) is str and index_name else default_index
-    if operation not in {CREATE, INDEX}:
+    if operation not in _OPERATIONS_WITH_SOURCE:
         error = f"{operation} is not supported: events are only added, with create or index"
     elif document_id is not None and type(document_id) is not str:
-        return build_action(operation, index_or_default, None, f"_id is {json_type_name(document_id)}: send a string")
+        return BulkAction(operation, index_or_default, None, f"_id is {json_type_name(document_id)}: send a string")
+    elif operation == UPDATE and document_id is None:
+        error = "an update needs an _id: send one, or use create"
     else:
         error = _name_error(index_name, document_id) or _condition_error(metadata)
     known_id = document_id if type(document_id) is str and document_id else None
-    return build_action(operation, index_or_default, known_id, error)
+    return BulkAction(operation, index_or_default, known_id, error)
 
 
 def _name_error(index_name: object, document_id: str | None) -> str:
@@ -226,44 +237,17 @@ def _condition_error(metadata: dict[str, Any]) -> str:
 def event_ids_for(request: Request, operations: list[BulkOperation]) -> Iterator[str]:
     """Return the event IDs for documents without an ``_id``.
 
-    A shipper that gets no reply sends its request again. If a request can be told from every other by its content, its
-    event IDs are derived from the content, so that a resend is not counted twice. That is so where each document has a
-    time and there are at least two, or where the only one has a time finer than a second. Otherwise each document gets
-    a new ID: two equal documents are two events.
+    A shipper that gets no reply sends its request again. Equal content does not prove that: a busy site has many equal
+    events in one second. But if a document's time is finer than that, another request has another content, so the event
+    IDs are derived from the content, and a resend is not counted twice. Otherwise each document gets a new ID.
     """
     new_ids = request.event_ids or generate_event_ids()
-    sources = [source for action, source in operations if source is not None and action.document_id is None]
-    if "Idempotency-Key" in request.headers or not (sources and _all_seem_timestamped(sources)):
-        return new_ids
-    if len(sources) == 1 and not _has_subsecond_timestamp(sources[0]):
+    if "Idempotency-Key" in request.headers or not any(
+        source is not None and action.document_id is None and _SUBSECOND_TIME_PATTERN.search(source)
+        for action, source in operations
+    ):
         return new_ids
     return derive_event_ids(b"%b\n%b" % (request.path.encode(errors="replace"), request.body))
-
-
-def _all_seem_timestamped(sources: list[bytes]) -> bool:
-    """Return whether every document contains the name of a time field.
-
-    Documents are not parsed: the name may belong to an inner object, which tells a document from others as well.
-    """
-    likely_prefix = next((prefix for prefix in _TIME_FIELD_PREFIXES if prefix in sources[0]), None)
-    if likely_prefix is None:
-        return False
-    others = [source for source in sources if likely_prefix not in source]
-    return all(any(prefix in source for prefix in _TIME_FIELD_PREFIXES) for source in others)
-
-
-def _has_subsecond_timestamp(source: bytes) -> bool:
-    try:
-        document = orjson.loads(source)
-    except orjson.JSONDecodeError:
-        return False
-    if type(document) is not dict:
-        return False
-    time = next((document[name] for name in TIMESTAMP_FIELDS if document.get(name) is not None), None)
-    if isinstance(time, str):
-        fraction = time.partition(".")[2].rstrip("Zz").partition("+")[0]
-        return fraction.strip("0") != ""
-    return isinstance(time, (int, float)) and time % (1000 if time >= _MIN_EPOCH_MILLISECONDS else 1) != 0
 
 
 def parse_documents(documents: BulkDocuments, config: IngestConfig, event_ids: Iterator[str]) -> Iterator[ParsedEvent]:
@@ -279,6 +263,9 @@ def parse_documents(documents: BulkDocuments, config: IngestConfig, event_ids: I
     previous_action: BulkAction | None = None
     action_id: str | None = None
     action_error = ""
+    known_sources: dict[str, bytes | None] | None = (
+        {} if any(action.operation == UPDATE for action, _ in documents.operations) else None
+    )
     for action, source in documents.operations:
         if action is not previous_action:
             previous_action, action_id, action_error = action, action.document_id, action.error
@@ -290,17 +277,39 @@ def parse_documents(documents: BulkDocuments, config: IngestConfig, event_ids: I
             note_id(action_id or "")
             yield _document_error(action_error, source, document)
             continue
-        if source is not None and source.count(b'":') != len(document):
-            _mark_duplicate_fields(document, source)
-        event = event_from_record(document, config, source)
+        if known_sources is not None and action_id is not None:
+            is_changed = action.operation == UPDATE and known_sources.setdefault(action_id, source) != source
+            upserted = Malformed(_KNOWN_UPDATE_ERROR) if is_changed else _document_to_create(action, document)
+            if isinstance(upserted, Malformed):
+                note_id(action_id)
+                yield upserted
+                continue
+            known_sources.setdefault(action_id, source)
+            document = upserted
+        # The source of an update has more than the document.
+        original = source if action.operation != UPDATE else None
+        if original is not None and original.count(b'":') != len(document):
+            _mark_duplicate_fields(document, original)
+        event = event_from_record(document, config, original)
         # The event's fields are the document or a copy, which no other holds.
         fields: Any = event.fields
-        document_id = _resolve_event_id(fields, action_id) if _EVENT_ID_FIELD in fields else action_id
+        document_id = _resolve_event_id(fields, action_id, original) if _EVENT_ID_FIELD in fields else action_id
         if document_id is None:
             document_id = next(event_ids)
         fields[_EVENT_ID_FIELD] = document_id
         note_id(document_id)
         yield event
+
+
+def _document_to_create(action: BulkAction, document: dict[str, Any]) -> dict[str, Any] | Malformed:
+    """Return the document that an action creates if its ``_id`` is new."""
+    if action.operation != UPDATE:
+        return document
+    name = "doc" if document.get("doc_as_upsert") is True else "upsert"
+    created = document.get(name)
+    if type(created) is not dict or document.get("scripted_upsert") is True:
+        return Malformed("update is not supported without doc_as_upsert or upsert: events are only added, not changed")
+    return created
 
 
 def _document_error(action_error: str, source: bytes | None, document: object) -> Malformed:
@@ -313,11 +322,13 @@ def _document_error(action_error: str, source: bytes | None, document: object) -
     return Malformed(f"expected a JSON object as document, got {json_type_name(document)}")
 
 
-def _resolve_event_id(fields: dict[str, Any], action_id: str | None) -> str | None:
+def _resolve_event_id(fields: dict[str, Any], action_id: str | None, source: bytes | None) -> str | None:
     """Return the ID of an event that has an ``event_id``: the action's ``_id`` wins, and the other is kept beside."""
     own_id = fields.pop(_EVENT_ID_FIELD)
     if action_id is None:
-        return str(own_id) if type(own_id) in (str, int) and own_id != "" else None
+        if type(own_id) in (int, float, bool):
+            return str(own_id) if source is None else exact_scalar_text(source, _EVENT_ID_FIELD)
+        return own_id if type(own_id) is str and own_id != "" else None
     if own_id not in (None, "", action_id):
         fields[_RECORD_EVENT_ID_FIELD] = own_id
     return action_id
@@ -366,28 +377,43 @@ def _parse_cached_filter_path(query: str) -> ResponseFilter:
 def item_failures(documents: BulkDocuments, result: IngestResult) -> dict[int, ItemFailure]:
     """Return why documents were rejected, by their position in the request."""
     return {
-        position: ItemFailure(_BAD_REQUEST, item_error(error, documents.operations[position][0].error))
+        position: ItemFailure(
+            _BAD_REQUEST, item_error(error, is_content=_is_content_error(documents.operations[position][0]))
+        )
         for position, error in result.rejected.items()
     }
+
+
+def _is_content_error(action: BulkAction) -> bool:
+    """Return whether what is wrong with a rejected document is its content rather than the action."""
+    return not action.error and action.operation != UPDATE
 
 
 def encode_bulk_response(
     documents: BulkDocuments, failures: Mapping[int, ItemFailure], response_filter: ResponseFilter
 ) -> bytes:
     """Encode the response to a ``_bulk`` request."""
-    operations, document_ids = documents
+    operations, document_ids, with_type = documents
     members = [b'"took":0'] if "took" in response_filter.top_level else []
     if "errors" in response_filter.top_level:
         members.append(b'"errors":true' if failures else b'"errors":false')
     if response_filter.item_fields is None and not failures and _are_uniform(documents):
-        prefix = operations[0][0].item_prefix.decode()
+        action = operations[0][0]
+        prefix = _item_prefix(action.operation, action.index_name, with_type=with_type).decode()
         ids = f'"{_CREATED_SUFFIX_TEXT},{prefix}"'.join(document_ids)
         members.append(f'"items":[{prefix}"{ids}"{_CREATED_SUFFIX_TEXT}]'.encode())
         return b"{%b}" % b",".join(members)
     items = _encode_created_items(documents, response_filter.item_fields)
     for position, failure in failures.items():
         action, document_id = operations[position][0], document_ids[position]
-        items[position] = _encode_failed_item(action, document_id, failure, response_filter.item_fields)
+        item: dict[str, Any] = {
+            "_index": action.index_name,
+            **({"_type": _DOCUMENT_TYPE} if with_type else {}),
+            "_id": document_id or None,
+            "status": failure.status,
+            "error": failure.error,
+        }
+        items[position] = _encode_item(action, _select_fields(item, response_filter.item_fields))
     if response_filter.item_fields is not None:
         items = [item for item in items if item]
     if items:
@@ -397,18 +423,23 @@ def encode_bulk_response(
 
 def _are_uniform(documents: BulkDocuments) -> bool:
     """Return whether all documents have the same action, and IDs that need no escapes in JSON."""
-    operations, document_ids = documents
+    operations, document_ids, _ = documents
     action, ids = operations[0][0], "".join(document_ids)
     plain = ids.isascii() and ids.isprintable() and '"' not in ids and "\\" not in ids
     return plain and all(other is action for other, _ in operations)
 
 
 def _encode_created_items(documents: BulkDocuments, item_fields: frozenset[str] | None) -> list[bytes]:
-    operations, document_ids = documents
+    operations, document_ids, with_type = documents
     if item_fields is None:
         dumps = orjson.dumps
         return [
-            b"%b%b%b" % (action.item_prefix, dumps(document_id), _CREATED_SUFFIX)
+            b"%b%b%b"
+            % (
+                _item_prefix(action.operation, action.index_name, with_type=with_type),
+                dumps(document_id),
+                _CREATED_SUFFIX,
+            )
             for (action, _), document_id in zip(operations, document_ids, strict=True)
         ]
     if item_fields <= {"status", "error"}:
@@ -417,39 +448,29 @@ def _encode_created_items(documents: BulkDocuments, item_fields: frozenset[str] 
         items = {name: template % name.encode() if template else b"" for name in names}
         return [items[action.operation] for action, _ in operations]
     return [
-        _encode_item(action, _select_fields(_created_item(action, document_id), item_fields))
+        _encode_item(action, _select_fields(_created_item(action, document_id, with_type=with_type), item_fields))
         for (action, _), document_id in zip(operations, document_ids, strict=True)
     ]
 
 
-def _created_item(action: BulkAction, document_id: str) -> dict[str, Any]:
-    items: dict[str, Any] = orjson.loads(action.item_prefix + orjson.dumps(document_id) + _CREATED_SUFFIX)
+def _created_item(action: BulkAction, document_id: str, *, with_type: bool) -> dict[str, Any]:
+    prefix = _item_prefix(action.operation, action.index_name, with_type=with_type)
+    items: dict[str, Any] = orjson.loads(prefix + orjson.dumps(document_id) + _CREATED_SUFFIX)
     item: dict[str, Any] = items[action.operation]
     return item
 
 
-def _encode_failed_item(
-    action: BulkAction, document_id: str, failure: ItemFailure, item_fields: frozenset[str] | None
-) -> bytes:
-    item = {
-        "_index": action.index_name,
-        "_id": document_id or None,
-        "status": failure.status,
-        "error": failure.error,
-    }
-    return _encode_item(action, item if item_fields is None else _select_fields(item, item_fields))
-
-
-def _select_fields(item: Mapping[str, Any], item_fields: frozenset[str]) -> dict[str, Any]:
-    return {name: value for name, value in item.items() if name in item_fields}
+def _select_fields(item: Mapping[str, Any], item_fields: frozenset[str] | None) -> Mapping[str, Any]:
+    return item if item_fields is None else {name: value for name, value in item.items() if name in item_fields}
 
 
 def _encode_item(action: BulkAction, item: Mapping[str, Any]) -> bytes:
     return orjson.dumps({action.operation: item}) if item else b""
 
 
-def created_document(action: BulkAction, document_id: str) -> dict[str, Any]:
+def created_document(documents: BulkDocuments) -> dict[str, Any]:
     """Return the response to a single document that was accepted; some clients need a sequence number."""
-    item = _created_item(action, document_id)
+    (action, _), document_id = documents.operations[0], documents.document_ids[0]
+    item = _created_item(action, document_id, with_type=documents.with_type)
     del item["status"]
     return {**item, "_seq_no": 0, "_primary_term": 1}

@@ -64,10 +64,10 @@ def elasticsearch_error_headers(error: MetronomeError) -> dict[str, str]:
     return headers
 
 
-def item_error(error: Malformed | PayloadTooLarge, action_error: str = "") -> dict[str, str]:
+def item_error(error: Malformed | PayloadTooLarge, *, is_content: bool) -> dict[str, str]:
     """Return why a document was rejected: for its content, its size or its action."""
-    not_content = action_error or isinstance(error, PayloadTooLarge)
-    error_type = "illegal_argument_exception" if not_content else "mapper_parsing_exception"
+    is_parsing = is_content and not isinstance(error, PayloadTooLarge)
+    error_type = "mapper_parsing_exception" if is_parsing else "illegal_argument_exception"
     return {"type": error_type, "reason": describe_to_client(error)}
 
 

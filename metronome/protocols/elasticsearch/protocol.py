@@ -4,6 +4,7 @@ Index names are not kept: they are repeated in the reply. A document's ``_id`` i
 store deduplicates within a UTC day, so a document that is sent again is answered like a new one.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any, Final
@@ -24,9 +25,9 @@ from metronome.protocol import (
 from metronome.protocols.elasticsearch.bulk import (
     CREATE,
     DEFAULT_INDEX,
+    BulkAction,
     BulkDocuments,
     ItemFailure,
-    build_action,
     created_document,
     document_id_error,
     encode_bulk_response,
@@ -57,8 +58,14 @@ _PRODUCT_HEADERS: Final = {"X-Elastic-Product": "Elasticsearch"}
 _JSON_CONTENT_TYPE: Final = "application/json"
 _TEXT_CONTENT_TYPE: Final = "text/plain"
 _COMPATIBLE_MEDIA_TYPE: Final = re.compile(
-    r"application/vnd\.elasticsearch\+json\s*;\s*compatible-with\s*=\s*([0-9]{1,2})"
+    r"application/vnd\.elasticsearch\+[a-z-]{1,20}\s*;\s*compatible-with\s*=\s*([0-9]{1,2})", re.IGNORECASE
 )
+_OLD_CLIENT: Final = re.compile(r"\b(?:es=|elasticsearch-java/)[5-7]\.|^Apache-HttpAsyncClient/", re.IGNORECASE)
+"""How clients of version 7 and before name themselves; Java's did not until 7.9."""
+_PRETTY_EMPTY: Final = re.compile(r"(?<= |\[)([\[{])([\]}])(?=,?$)", re.MULTILINE)
+_UNKNOWN_INDEX_UUID: Final = "_na_"
+_PRETTY_PARAMETER: Final = "pretty"
+_TYPED_VERSION: Final = "7"
 _OPTIONS: Final = "OPTIONS"
 
 
@@ -75,7 +82,8 @@ def parse(request: Request) -> ParsedRequest:
         return ParsedRequest((), is_batch=False, context=route)
     if route.target is BULK_ENDPOINT:
         index = route.path_parameters.get("index", DEFAULT_INDEX)
-        documents = BulkDocuments(parse_bulk_body(request.body, index, request.max_events), [])
+        operations = parse_bulk_body(request.body, index, request.max_events)
+        documents = BulkDocuments(operations, [], _needs_type(request))
     else:
         documents = _single_document(request, route.target, route.path_parameters)
     events = parse_documents(documents, request.config, event_ids_for(request, documents.operations))
@@ -94,11 +102,11 @@ def reply(request: Request, parsed: ParsedRequest, result: IngestResult) -> Repl
     if parsed.is_batch:
         response_filter = parse_filter_path(request.query)
         return _json_reply(request, 200, encode_bulk_response(documents, failures, response_filter))
-    action, document_id = documents.operations[0][0], documents.document_ids[0]
     if failures:
-        cause: dict[str, Any] = {**failures[0].error, "index": action.index_name}
+        index_name = documents.operations[0][0].index_name
+        cause: dict[str, Any] = {**failures[0].error, "index_uuid": _UNKNOWN_INDEX_UUID, "index": index_name}
         return _json_reply(request, failures[0].status, orjson.dumps(wrap_error(cause, failures[0].status)))
-    return _json_reply(request, 201, orjson.dumps(created_document(action, document_id)))
+    return _json_reply(request, 201, orjson.dumps(created_document(documents)))
 
 
 def reply_error(request: Request, error: MetronomeError) -> Reply:
@@ -131,12 +139,14 @@ def _single_document(request: Request, endpoint: WriteEndpoint, path_parameters:
     id_error = document_id_error(document_id) if document_id is not None else ""
     if id_error:
         raise Malformed(id_error)
-    return BulkDocuments([(build_action(operation, path_parameters["index"], document_id), request.body)], [])
+    action = BulkAction(operation, path_parameters["index"], document_id)
+    return BulkDocuments([(action, request.body)], [], _needs_type(request))
 
 
 def _spool_full_reply(request: Request, path_parameters: PathParameters, error: SpoolFull) -> Reply:
     operations = parse_bulk_body(request.body, path_parameters.get("index", DEFAULT_INDEX), request.max_events)
-    documents = BulkDocuments(operations, [action.document_id or "" for action, _ in operations])
+    document_ids = [action.document_id or "" for action, _ in operations]
+    documents = BulkDocuments(operations, document_ids, _needs_type(request))
     failure = ItemFailure(TOO_MANY_REQUESTS, rejected_execution_error(describe_to_client(error)))
     failures = dict.fromkeys(range(len(operations)), failure)
     return _json_reply(request, 200, encode_bulk_response(documents, failures, parse_filter_path(request.query)))
@@ -151,6 +161,34 @@ def _handshake_reply(request: Request, route: RouteMatch) -> Reply:
 
 def _json_reply(request: Request, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> Reply:
     """Reply in the media type that the client asks for: clients of version 8 and 9 reject another one."""
-    match = _COMPATIBLE_MEDIA_TYPE.search(request.headers.get("Accept", ""))
-    content_type = f"application/vnd.elasticsearch+json;compatible-with={match[1]}" if match else _JSON_CONTENT_TYPE
+    version = _compatible_version(request.headers.get("Accept", ""))
+    content_type = f"application/vnd.elasticsearch+json;compatible-with={version}" if version else _JSON_CONTENT_TYPE
+    if _PRETTY_PARAMETER in request.query and parse_qs(request.query, keep_blank_values=True).get(
+        _PRETTY_PARAMETER, ["false"]
+    ) != ["false"]:
+        body = _indent(body)
     return Reply(status, body, content_type, {**_PRODUCT_HEADERS, **headers} if headers else _PRODUCT_HEADERS)
+
+
+def _indent(body: bytes) -> bytes:
+    """Return JSON as Elasticsearch writes it for people: some programs search for ``"failed" : 0``."""
+    text = json.dumps(orjson.loads(body), indent=2, separators=(",", " : "), ensure_ascii=False)
+    return _PRETTY_EMPTY.sub(r"\1 \2", text).encode() + b"\n"
+
+
+def _compatible_version(media_type: str) -> str:
+    match = _COMPATIBLE_MEDIA_TYPE.search(media_type)
+    return match[1] if match else ""
+
+
+def _needs_type(request: Request) -> bool:
+    """Return whether the client is of version 7 or before, which cannot read a reply without ``_type``.
+
+    Newer ones of that version ask for it by media type, if they are told to.
+    """
+    headers = request.headers
+    version = _compatible_version(headers.get("Accept", "")) or _compatible_version(headers.get("Content-Type", ""))
+    if version:
+        return version == _TYPED_VERSION
+    names = (headers.get("X-Elastic-Client-Meta", ""), headers.get("User-Agent", ""))
+    return any(map(_OLD_CLIENT.search, names))

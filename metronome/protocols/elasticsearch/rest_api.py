@@ -20,7 +20,8 @@ EMULATED_VERSION: Final = "8.19.0"
 
 PathParameters = Mapping[str, str]
 """The decoded values of the variable parts of a path, by name."""
-HandshakeBody = str | Mapping[str, Any] | Callable[[Request, PathParameters], Mapping[str, Any]]
+HandshakeResult = str | Mapping[str, Any] | list[Mapping[str, Any]]
+HandshakeBody = HandshakeResult | Callable[[Request, PathParameters], HandshakeResult]
 """The body of a handshake's reply, or the function that builds it: text if it is a string, else JSON."""
 
 _CLUSTER_NAME: Final = "metronome"
@@ -73,10 +74,18 @@ _LICENSE_INFO: Final = {
     }
 }
 
+_XPACK_FEATURES: Final = (
+    *("aggregate_metric", "analytics", "archive", "ccr", "data_streams", "data_tiers", "enrich", "enterprise_search"),
+    *("eql", "esql", "frozen_indices", "graph", "ilm", "logsdb", "logstash", "ml", "monitoring", "rollup"),
+    *("runtime_fields", "searchable_snapshots", "security", "slm", "spatial", "sql", "transform"),
+    *("universal_profiling", "voting_only", "watcher"),
+)
+"""Clients reject a list that lacks one of them."""
+
 _XPACK_INFO: Final = {
     "build": {"hash": "metronome", "date": _BUILD_DATE},
     "license": {**_LICENSE, "mode": "basic", "expiry_date_in_millis": _NEVER_EXPIRES_MILLISECONDS},
-    "features": {name: {"available": False, "enabled": False} for name in ("ilm", "monitoring", "security")},
+    "features": {name: {"available": False, "enabled": False} for name in _XPACK_FEATURES},
     "tagline": "You know, for X",
 }
 
@@ -91,6 +100,7 @@ _CLUSTER_HEALTH: Final = {
     "relocating_shards": 0,
     "initializing_shards": 0,
     "unassigned_shards": 0,
+    "unassigned_primary_shards": 0,
     "delayed_unassigned_shards": 0,
     "number_of_pending_tasks": 0,
     "number_of_in_flight_fetch": 0,
@@ -99,8 +109,22 @@ _CLUSTER_HEALTH: Final = {
 }
 """That events are accepted; ``/health/ready`` has the state of Metronome itself."""
 
-_CAT_HEALTH: Final = "0 00:00:00 metronome green 1 1 1 1 0 0 0 0 - 100.0%\n"
-"""The cluster's health as a line of text, for rsyslog."""
+_CAT_HEALTH_COLUMNS: Final = {
+    "epoch": "0",
+    "timestamp": "00:00:00",
+    "cluster": _CLUSTER_NAME,
+    "status": "green",
+    "node.total": "1",
+    "node.data": "1",
+    "shards": "1",
+    "pri": "1",
+    "relo": "0",
+    "init": "0",
+    "unassign": "0",
+    "pending_tasks": "0",
+    "max_task_wait_time": "-",
+    "active_shards_percent": "100.0%",
+}
 
 _CLUSTER_SETTINGS: Final[Mapping[str, Any]] = {"persistent": {}, "transient": {}}
 _SHARDS: Final = {"_shards": {"total": 1, "successful": 1, "failed": 0}}
@@ -108,25 +132,54 @@ _ACKNOWLEDGED: Final = {"acknowledged": True}
 _ILM_STATUS: Final = {"operation_mode": "RUNNING"}
 
 
+def _cat_health(request: Request, _: PathParameters) -> HandshakeResult:
+    """Return the cluster's health: as a line of text, for rsyslog, or as JSON if the client asks for it."""
+    if "json" in request.headers.get("Accept", "") or "format=json" in request.query:
+        return [_CAT_HEALTH_COLUMNS]
+    return " ".join(_CAT_HEALTH_COLUMNS.values()) + "\n"
+
+
 def _nodes_info(request: Request, _: PathParameters) -> Mapping[str, Any]:
     """Name one node at the address that the client connected to, so that a client that looks for nodes stays there."""
-    address = request.headers.get("Host", "")
-    host, colon, port = address.rpartition(":")
-    if not (colon and port.isdigit()):
-        host, address = address, f"{address}:80"
+    address = _own_address(request)
     node = {
-        "name": "metronome",
-        "host": host,
-        "ip": host,
-        "transport_address": address,
+        **_node_identity(address),
         "version": EMULATED_VERSION,
         "build_flavor": "default",
         "build_type": "tar",
         "build_hash": "metronome",
-        "attributes": {},
-        "roles": ["data", "ingest", "master"],
+        "component_versions": {},
+        "index_version": 8536000,
+        "transport_version": 8841061,
         "http": {"bound_address": [address], "publish_address": address, "max_content_length_in_bytes": 16 * 2**20},
     }
+    return _nodes_result(node)
+
+
+def _nodes_stats(request: Request, _: PathParameters) -> Mapping[str, Any]:
+    """Return no statistics of the one node: those of Metronome are at ``/metrics``."""
+    return _nodes_result(_node_identity(_own_address(request)))
+
+
+def _own_address(request: Request) -> str:
+    address = request.headers.get("Host", "")
+    _, colon, port = address.rpartition(":")
+    return address if colon and port.isdigit() else f"{address}:80"
+
+
+def _node_identity(address: str) -> dict[str, Any]:
+    host = address.rpartition(":")[0]
+    return {
+        "name": "metronome",
+        "host": host,
+        "ip": host,
+        "transport_address": address,
+        "attributes": {},
+        "roles": ["data", "ingest", "master"],
+    }
+
+
+def _nodes_result(node: Mapping[str, Any]) -> Mapping[str, Any]:
     return {
         "_nodes": {"total": 1, "successful": 1, "failed": 0},
         "cluster_name": _CLUSTER_NAME,
@@ -182,15 +235,25 @@ def _data_stream(_: Request, parameters: PathParameters) -> Mapping[str, Any]:
         "timestamp_field": {"name": "@timestamp"},
         "indices": [],
         "generation": 1,
+        "next_generation_managed_by": "Unmanaged",
         "status": "GREEN",
         "hidden": False,
         "system": False,
         "allow_custom_routing": False,
         "replicated": False,
         "prefer_ilm": False,
+        "rollover_on_write": False,
         "template": name,
     }
     return {"data_streams": [stream]}
+
+
+def _data_stream_lifecycle(_: Request, parameters: PathParameters) -> Mapping[str, Any]:
+    return {"data_streams": [{"name": parameters["name"], "lifecycle": {"enabled": True}}]}
+
+
+def _index_settings(_: Request, parameters: PathParameters) -> Mapping[str, Any]:
+    return {parameters["index"]: {"settings": {"index": {"number_of_shards": "1", "number_of_replicas": "0"}}}}
 
 
 _ROUTES: Final[tuple[tuple[str, str, WriteEndpoint | HandshakeBody | None], ...]] = (
@@ -200,14 +263,18 @@ _ROUTES: Final[tuple[tuple[str, str, WriteEndpoint | HandshakeBody | None], ...]
     ("POST", "/{index}/_doc", WriteEndpoint("index")),
     ("POST PUT", "/{index}/_doc/{id}", WriteEndpoint("index")),
     ("POST PUT", "/{index}/_create/{id}", WriteEndpoint("create")),
+    ("POST", "/{index}/_update/{id}", WriteEndpoint("update")),
     ("GET HEAD", "/", _CLUSTER_INFO),
     ("GET HEAD", "/_license", _LICENSE_INFO),
     ("GET HEAD", "/_xpack", _XPACK_INFO),
     ("GET HEAD", "/_cluster/health", _CLUSTER_HEALTH),
     ("GET HEAD", "/_cluster/health/{name}", _CLUSTER_HEALTH),
     ("GET HEAD", "/_cluster/settings", _CLUSTER_SETTINGS),
-    ("GET HEAD", "/_cat/health", _CAT_HEALTH),
+    ("GET HEAD", "/_cat/health", _cat_health),
     ("GET HEAD", "/_nodes", _nodes_info),
+    ("GET HEAD", "/_nodes/stats", _nodes_stats),
+    ("GET HEAD", "/_nodes/stats/{part}", _nodes_stats),
+    ("GET HEAD", "/_nodes/{name}/stats", _nodes_stats),
     ("GET HEAD", "/_nodes/{name}", _nodes_info),
     ("GET HEAD", "/_nodes/{name}/{part}", _nodes_info),
     ("GET HEAD", "/_index_template/{name}", _index_template),
@@ -221,9 +288,11 @@ _ROUTES: Final[tuple[tuple[str, str, WriteEndpoint | HandshakeBody | None], ...]
     ("GET HEAD", "/_ilm/policy/{name}", _ilm_policy),
     ("PUT", "/_ilm/policy/{name}", _ACKNOWLEDGED),
     ("GET HEAD", "/_ilm/status", _ILM_STATUS),
+    ("GET HEAD", "/_data_stream", {"data_streams": []}),
     ("GET HEAD", "/_data_stream/{name}", _data_stream),
     ("PUT", "/_data_stream/{name}", _ACKNOWLEDGED),
     ("PUT", "/_data_stream/{name}/_lifecycle", _ACKNOWLEDGED),
+    ("GET HEAD", "/_data_stream/{name}/_lifecycle", _data_stream_lifecycle),
     ("GET HEAD", "/_alias/{name}", _index_alias),
     ("POST", "/_aliases", _ACKNOWLEDGED),
     ("GET HEAD", "/{index}/_alias/{name}", _index_alias),
@@ -234,6 +303,7 @@ _ROUTES: Final[tuple[tuple[str, str, WriteEndpoint | HandshakeBody | None], ...]
     ("GET POST", "/{index}/_flush", _SHARDS),
     ("GET HEAD", "/{index}/_mapping", _index_mapping),
     ("POST PUT", "/{index}/_mapping", _ACKNOWLEDGED),
+    ("GET HEAD", "/{index}/_settings", _index_settings),
     ("PUT", "/{index}/_settings", _ACKNOWLEDGED),
     # Queries and changes are rejected: an empty result would look like an answer.
     ("", "/{unsupported}", None),
@@ -250,7 +320,7 @@ _PATH_PATTERNS: Final = {
     "id": r"(?P<id>[^/]+)",
     "name": r"(?P<name>[^/]+)",
     "part": r"(?P<part>[^/]+)",
-    "unsupported": r"(?P<unsupported>_(?:search|async_search|msearch|count|mget|source|update|update_by_query"
+    "unsupported": r"(?P<unsupported>_(?:search|async_search|msearch|count|mget|source|update_by_query"
     r"|delete_by_query|reindex|query|sql|eql|pit|field_caps|explain|validate|rank_eval|knn_search))",
 }
 

@@ -21,10 +21,18 @@ from metronome.protocol import (
     problem_reply,
 )
 from metronome.protocols.matomo.fields import build_event_fields
-from metronome.protocols.matomo.requests import TrackingRequest, extract_token, looks_like_bulk, parse_tracking_request
+from metronome.protocols.matomo.requests import (
+    MatomoParameters,
+    TrackingRequest,
+    extract_token,
+    looks_like_bulk,
+    parse_tracking_request,
+)
+from metronome.times import parse_timestamp
 from metronome.web.gif import ERROR_HEADER, gif_reply, to_header_text
 
 _NO_STORE_HEADERS: Final = {"Cache-Control": "no-store"}
+_WHOLE_SECOND: Final = ".000Z"
 _INFO_TEXT: Final = b"This URL accepts events of Matomo's trackers: send idsite=1&rec=1&url=...\n"
 
 
@@ -84,13 +92,20 @@ def _iter_events(tracking: TrackingRequest, request: Request) -> Iterator[Parsed
 
 
 def _is_idempotent_bulk(tracking: TrackingRequest, request: Request) -> bool:
-    """Return whether a resend can be recognized by its content: a bulk in which each entry has a time."""
-    return (
-        tracking.is_bulk
-        and len(tracking.entries) > 1
-        and "Idempotency-Key" not in request.headers
-        and all(isinstance(entry, Malformed | PayloadTooLarge) or entry.get("cdt") for entry in tracking.entries)
-    )
+    """Return whether a resend can be recognized by its content: a bulk with a time finer than a second.
+
+    Of whole seconds, two equal bulks may be equal actions of a busy second.
+    """
+    return tracking.is_bulk and "Idempotency-Key" not in request.headers and any(map(_has_fine_time, tracking.entries))
+
+
+def _has_fine_time(entry: MatomoParameters | Malformed | PayloadTooLarge) -> bool:
+    if isinstance(entry, Malformed | PayloadTooLarge):
+        return False
+    try:
+        return bool(entry.get("cdt")) and not parse_timestamp(entry["cdt"]).endswith(_WHOLE_SECOND)
+    except Malformed:
+        return False
 
 
 def _bulk_reply(request: Request, result: IngestResult, *, no_content: bool) -> Reply:

@@ -118,7 +118,7 @@ ILLEGAL_ARGUMENT: Final = "illegal_argument_exception"
             ['{"delete":{"_id":"1"}}', '{"create":{}}', '{"id":"a"}', '{"update":{"_id":"1"}}', '{"doc":{}}'],
             [("delete", 400, ILLEGAL_ARGUMENT), CREATED, ("update", 400, ILLEGAL_ARGUMENT)],
         ),
-        (['{"create":{"_id":true}}', "{}", '{"create":{}}', "{}"], [("create", 400, ILLEGAL_ARGUMENT), CREATED]),
+        (['{"create":{"_id":["1"]}}', "{}", '{"create":{}}', "{}"], [("create", 400, ILLEGAL_ARGUMENT), CREATED]),
         (['{"create":{"_id":""}}', "{}"], [("create", 400, ILLEGAL_ARGUMENT)]),
         (['{"create":{"_id":"' + "x" * 513 + '"}}', "{}"], [("create", 400, ILLEGAL_ARGUMENT)]),
         (['{"create":{"_index":"' + "x" * 256 + '"}}', "{}"], [("create", 400, ILLEGAL_ARGUMENT)]),
@@ -209,6 +209,13 @@ class TestEventIds:
         assert [one["index"]["_id"] for one in answer["items"]] == ["own", "7"]
         assert [found["event_id"] for found in node.documents] == ["own", "7"]
 
+    @pytest.mark.parametrize("text", ["7", "1.0", "-2.50", "1e3", "true", "false", "98765432109876543210987"])
+    def test_an_id_that_is_no_string_is_its_text(self, node: Node, text: str) -> None:
+        action, own = '{"create":{"_id" : ' + text + "}}", '{"id":"a","event_id":' + text + "}"
+        answer = node.bulk(action, '{"id":"a"}', '{"create":{}}', own)
+        assert [item["create"]["_id"] for item in answer["items"]] == [text, text]
+        assert [document["event_id"] for document in node.documents] == [text, text]
+
     def test_the_response_repeats_any_id_unchanged(self, node: Node) -> None:
         names = ['a"b', "a\\b", "ä", "\x01", "x"]
         lines = [part for name in names for part in (orjson.dumps({"index": {"_id": name}}).decode(), "{}")]
@@ -222,14 +229,19 @@ class TestEventIds:
             ([f'{{"@timestamp":"{TIMESTAMP}","message":"m"}}'], True),
             (['{"time":1531171082399,"message":"m"}'], True),
             (['{"time":1531171082.5,"message":"m"}'], True),
-            (['{"@timestamp":"2015-01-22T11:59:00Z","message":"m"}'] * 2, True),
-            (['{"@timestamp":"2015-01-22T11:59:00.000Z","a":1}', '{"ts":"2015-01-22T11:59:00","a":1}'], True),
+            (['{"@timestamp":"2015-01-22T11:59:00Z","message":"m"}'] * 2, False),
+            (['{"@timestamp":"2015-01-22T11:59:00.000Z","a":1}', '{"ts":"2015-01-22T11:59:00","a":1}'], False),
+            (['{"@timestamp":"2015-01-22T11:59:00Z","a":1}', '{"ts":"2015-01-22 11:59:00,020","a":1}'], True),
+            (['{"time":1531171082399000}'], True),
+            (['{"time":1531171082000000}', '{"time":1531171082000000000}', '{"time":1531171082000.0}'], False),
+            (['{"timestamp" : "1531171082000000001"}'], True),
+            (['{"time":0.25,"@timestamp":"2015-01-22T11:59:00Z"}'], False),
             (['{"@timestamp":"2015-01-22T11:59:00Z","message":"m"}'], False),
             (['{"@timestamp":"2015-01-22T11:59:00.000+00:00","message":"m"}'], False),
             (['{"time":1531171082000,"message":"m"}'], False),
             (['{"message":"m"}'], False),
             (['{"message":"m"}'] * 2, False),
-            ([f'{{"@timestamp":"{TIMESTAMP}","message":"m"}}', '{"message":"m"}'], False),
+            ([f'{{"@timestamp":"{TIMESTAMP}","message":"m"}}', '{"message":"m"}'], True),
             (['{"a":{"b":1},"text":"\\"time\\":"}'], False),
         ],
     )
@@ -256,6 +268,114 @@ class TestEventIds:
         (event,) = protocol.parse(request).events
         assert isinstance(event, Event)
         assert event.fields["event_id"] == next(derive_event_ids("k"))
+
+
+def typed_headers(**headers: str) -> Mapping[str, str]:
+    return CIMultiDict({name.replace("_", "-"): value for name, value in headers.items()})
+
+
+V7 = "application/vnd.elasticsearch+json; compatible-with=7"
+V8 = "application/vnd.elasticsearch+json;compatible-with=8"
+
+
+class TestVersion7:
+    @pytest.mark.parametrize(
+        ("headers", "is_typed"),
+        [
+            (typed_headers(Accept=V7, Content_Type=V7), True),
+            (typed_headers(Content_Type="application/vnd.elasticsearch+x-ndjson;compatible-with=7"), True),
+            (typed_headers(User_Agent="elasticsearch-java/7.10.2 (Java/11.0.2)"), True),
+            (typed_headers(User_Agent="Apache-HttpAsyncClient/4.1.4 (Java/1.8.0)"), True),
+            (typed_headers(X_Elastic_Client_Meta="es=7.16.1,jv=8,t=7.16.1,hc=4.1.4"), True),
+            (typed_headers(Accept=V8, User_Agent="elasticsearch-java/7.10.2 (Java/11.0.2)"), False),
+            (typed_headers(User_Agent="elasticsearch-java/8.12.0 (Java/21)"), False),
+            (typed_headers(Accept="*/*", User_Agent="curl/8.5.0"), False),
+        ],
+    )
+    def test_each_document_has_a_type_for_clients_of_version_7(
+        self, node: Node, headers: Mapping[str, str], *, is_typed: bool
+    ) -> None:
+        body = (
+            '{"create":{"_id":"a"}}\n{}\n{"index":{}}\n{}\n{"index":{}}\n{"@timestamp":"no"}\n{"delete":{"_id":"b"}}\n'
+        )
+        items = orjson.loads(node.send(body, headers=headers).body)["items"]
+        assert [item.get("_type") for operations in items for item in operations.values()] == (
+            ["_doc" if is_typed else None] * 4
+        )
+        some = orjson.loads(node.send(body, query="filter_path=items.*._type", headers=headers).body)
+        assert some.get("items", []) == (
+            [{name: {"_type": "_doc"}} for name in ("create", "index", "index", "delete")] if is_typed else []
+        )
+        for method, path in (("POST", "/logs/_doc"), ("PUT", "/logs/_doc/1"), ("PUT", "/logs/_create/2")):
+            reply = orjson.loads(node.send("{}", path, method, headers=headers).body)
+            assert reply.get("_type") == ("_doc" if is_typed else None)
+
+    def test_an_error_of_an_index_has_its_uuid(self, node: Node) -> None:
+        error = orjson.loads(node.send('{"@timestamp":"no"}', "/logs/_doc").body)["error"]
+        assert (error["index"], error["index_uuid"]) == ("logs", "_na_")
+        assert error["root_cause"][0]["index_uuid"] == "_na_"
+
+
+class TestUpdates:
+    def test_an_upsert_creates_its_document(self, node: Node) -> None:
+        lines = [
+            *('{"update":{"_id":"a"}}', '{"doc":{"message":"one"},"doc_as_upsert":true}'),
+            *('{"update":{"_id":"b"}}', '{"script":{"source":"x"},"upsert":{"message":"two"}}'),
+        ]
+        items = node.bulk(*lines)["items"]
+        assert [(item["update"]["_id"], item["update"]["result"]) for item in items] == [
+            ("a", "created"),
+            ("b", "created"),
+        ]
+        assert [(found["event_id"], found["message"]) for found in node.documents] == [("a", "one"), ("b", "two")]
+
+    @pytest.mark.parametrize(
+        "lines",
+        [
+            ('{"update":{"_id":"a"}}', '{"doc":{"message":"one"}}'),
+            ('{"update":{"_id":"a"}}', '{"doc":{"message":"one"},"doc_as_upsert":false}'),
+            ('{"update":{"_id":"a"}}', '{"doc_as_upsert":true}'),
+            ('{"update":{"_id":"a"}}', '{"upsert":{},"scripted_upsert":true}'),
+            ('{"update":{}}', '{"doc":{},"doc_as_upsert":true}'),
+        ],
+    )
+    def test_an_update_that_creates_nothing_is_rejected(self, node: Node, lines: tuple[str, str]) -> None:
+        assert node.results(*lines) == [("update", 400, ILLEGAL_ARGUMENT)]
+        assert not node.documents
+
+    def test_an_upsert_that_would_change_a_document_of_the_request_is_rejected(self, node: Node) -> None:
+        def upsert(text: str) -> tuple[str, str]:
+            return '{"update":{"_id":"a"}}', '{"doc":{"message":"' + text + '"},"doc_as_upsert":true}'
+
+        results = [("update", 201, None), ("update", 201, None), ("update", 400, ILLEGAL_ARGUMENT)]
+        assert node.results(*upsert("one"), *upsert("one"), *upsert("two")) == results
+        results = [("create", 201, None), ("update", 400, ILLEGAL_ARGUMENT)]
+        assert node.results('{"create":{"_id":"a"}}', "{}", *upsert("one")) == results
+
+    def test_a_single_upsert_creates_its_document(self, node: Node) -> None:
+        reply = node.send('{"doc":{"message":"one"},"doc_as_upsert":true}', "/logs/_update/7")
+        assert (reply.status, orjson.loads(reply.body)["_id"]) == (201, "7")
+        reply = node.send('{"doc":{"message":"one"}}', "/logs/_update/8")
+        assert (reply.status, orjson.loads(reply.body)["error"]["type"]) == (400, ILLEGAL_ARGUMENT)
+
+
+class TestPretty:
+    def test_replies_are_indented_as_elasticsearch_does_it(self, node: Node) -> None:
+        reply = node.send('{"create":{"_id":"a"}}\n{"x":"é : {}"}\n', query="pretty").body.decode()
+        assert reply.startswith('{\n  "took" : 0,\n  "errors" : false,\n  "items" : [\n    {\n      "create" : {\n')
+        assert '          "failed" : 0\n' in reply
+        assert reply.endswith("\n}\n")
+
+    def test_empty_containers_have_a_space(self, node: Node) -> None:
+        body = node.send("", "/_cluster/settings", "GET", "pretty=true").body
+        assert body == b'{\n  "persistent" : { },\n  "transient" : { }\n}\n'
+
+    def test_errors_are_indented(self, node: Node) -> None:
+        assert b'\n  "status" : 405\n' in node.send("", "/_search", "GET", "pretty").body
+
+    @pytest.mark.parametrize("query", ["", "pretty=false", "prettyprint=1"])
+    def test_other_replies_are_compact(self, node: Node, query: str) -> None:
+        assert b" : " not in node.send("", "/", "GET", query).body
 
 
 class TestRepeatedIds:
@@ -375,7 +495,6 @@ class TestHandshakes:
                 for method in ("GET", "POST")
             ),
             *(("POST", f"/{name}", 405) for name in ("_search", "_msearch", "_mget", "_reindex")),
-            ("POST", "/logs/_update/1", 405),
             ("GET", "/logs/_source/1", 405),
             ("GET", "/_nothing", 404),
             ("PUT", "/_nothing/at/all", 404),

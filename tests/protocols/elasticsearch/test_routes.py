@@ -70,12 +70,23 @@ def test_bulk_documents_are_counted(either: Server, item: str, method: str, *, c
 
 @pytest.mark.crew
 def test_a_resent_request_is_counted_once(either: Server, item: str) -> None:
-    body = lines(*({"id": item, "event": "view", "ts": f"2026-01-0{day}T10:00:00Z"} for day in (1, 2, 3)))
+    body = lines(*({"id": item, "event": "view", "ts": f"2026-01-0{day}T10:00:00.5Z"} for day in (1, 2, 3)))
     responses = [send(either, "POST", "/es/_bulk", body, Connection="close") for _ in range(6)]
     assert {tuple(response.statuses) for response in responses} == {(201, 201, 201)}
     with_id = lines({"id": item, "event": "view"}, action=f'{{"create":{{"_id":"{item}"}}}}')
     assert {send(either, "POST", "/es/_bulk", with_id, Connection="close").statuses[0] for _ in range(6)} == {201}
-    assert views(either, item) == 4
+    keyed = lines({"id": item, "event": "view", "ts": "2026-01-04T10:00:00Z"})
+    for _ in range(6):
+        send(either, "POST", "/es/_bulk", keyed, Connection="close", Idempotency_Key=item)
+    assert views(either, item) == 5
+
+
+@pytest.mark.crew
+def test_equal_requests_with_whole_seconds_count_each(either: Server, item: str) -> None:
+    body = lines(*[{"id": item, "event": "view", "@timestamp": "2026-01-05T10:00:00Z"}] * 25)
+    for _ in range(4):
+        send(either, "POST", "/es/_bulk", body, Connection="close")
+    assert views(either, item) == 100
 
 
 def test_valid_documents_are_stored_beside_invalid_ones(either: Server, item: str) -> None:

@@ -117,8 +117,11 @@ class TestBulk:
             error = await response.json()
         assert (response.status, error["status"], error["tracked"]) == (400, "error", 0)
 
-    async def test_a_resent_bulk_is_counted_once(self, guarded: Server, item: str) -> None:
-        requests = [query(item, cdt=f"2015-01-22 09:30:0{second}", cip="198.51.100.1") for second in range(5)]
+    @pytest.mark.parametrize(("fraction", "count"), [(".250", 5), ("", 20)])
+    async def test_an_equal_bulk_is_a_resend_if_its_times_are_finer_than_a_second(
+        self, guarded: Server, item: str, fraction: str, count: int
+    ) -> None:
+        requests = [query(item, cdt=f"2015-01-22 09:30:00{fraction}", cip="198.51.100.1")] * 5
         for _ in range(4):
             # With a new connection for each request, both workers get some.
             async with (
@@ -129,7 +132,7 @@ class TestBulk:
                 ) as response,
             ):
                 assert (await response.json())["tracked"] == 5
-        assert await views(guarded, item) == {"2015-01-22": 5}
+        assert await views(guarded, item) == {"2015-01-22": count}
 
 
 class TestTokens:

@@ -406,3 +406,11 @@ def test_parses_the_elements_of_an_array_only_as_they_are_stored(monkeypatch: py
     assert parsed_texts == []
     next(events)
     assert len(parsed_texts) == 1
+
+
+@pytest.mark.parametrize("body", ['{"id":"a","event_id":%s}', '[{"id":"a","event_id":%s},{"id":"b"}]'])
+@pytest.mark.parametrize("text", ["98765432109876543210987", "98765432109876543210988", "1.0"])
+def test_an_event_id_keeps_all_digits_of_a_number(body: str, text: str) -> None:
+    event, *_ = read(body % text).events
+    assert isinstance(event, Event)
+    assert orjson.loads(build_document(event, CONTEXT, "generated"))["event_id"] == text
