@@ -8,8 +8,6 @@ from datetime import datetime
 from typing import Final
 from urllib.parse import quote
 
-import orjson
-
 from metronome.fields import FIELDS_BY_NAME, TIMING_FIELDS
 from metronome.fields import Unit as FieldUnit
 from metronome.page.labels import range_text
@@ -31,9 +29,9 @@ from metronome.page.overview import (
 )
 from metronome.page.stays import Stays
 from metronome.page.tables import ROWS_ON_PAGE, as_number
+from metronome.page.titles import read_title
 from metronome.page.view import View
 from metronome.reports.flow import top_counts
-from metronome.reports.parameters import IS_VIEW
 from metronome.reports.query.names import FieldChecker
 from metronome.reports.recommendations import MIN_VISITORS, recommendations_report
 from metronome.stores.base import Store
@@ -41,7 +39,6 @@ from metronome.stores.query import AnyOf, Exists, Metric, Query, QueryResult
 
 _PERCENTS: Final = (50, 75, 95)
 _TIMING_COLUMNS: Final = ("Median", "75 %", "95 %", "Measured")
-_TITLE_MAX_CHARACTERS: Final = 200
 
 
 async def build_item_page(
@@ -74,7 +71,7 @@ async def build_item_page(
     if timings:
         queries["timings"] = timings_query(frame, timings)
     results, live, title = await asyncio.gather(
-        run_named(store, queries), build_live(store, view, viewer, now), read_title(store, view)
+        run_named(store, queries), build_live(store, view, viewer, now), read_title(store, view.item or "", now)
     )
     stays, earlier_stays, also_viewed = await asyncio.gather(
         read_frame_stays(store, frame, results),
@@ -84,7 +81,7 @@ async def build_item_page(
     headlines = build_headlines(frame, viewer, results, stays, earlier_stays)
     sections = (*flow_tables(view, stays), also_viewed, timings_table(results.get("timings"), timings))
     return Page(
-        heading=title,
+        heading=title or view.item or "",
         item=view.item,
         controls=build_controls(frame),
         headlines=headlines,
@@ -96,16 +93,6 @@ async def build_item_page(
         links=item_links(view),
         stored_events=await has_events(store, headlines),
     )
-
-
-async def read_title(store: Store, view: View) -> str:
-    """Return the title in an item's newest view; the item's ID if it has none."""
-    where = view.parameters(None, view.now).build_filter(IS_VIEW, *view.item_filters)
-    for document in await store.newest_documents(1, where):
-        title = orjson.loads(document).get("title")
-        if isinstance(title, str) and title.strip():
-            return title.strip()[:_TITLE_MAX_CHARACTERS]
-    return view.item or ""
 
 
 def item_links(view: View) -> tuple[Link, ...]:

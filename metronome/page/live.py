@@ -13,10 +13,12 @@ from metronome.page.view import View
 from metronome.reports.parameters import IS_VIEW_OR_DOWNLOAD
 from metronome.reports.query.series import list_time_units
 from metronome.stores.base import Store
-from metronome.stores.query import Query, QueryResult
+from metronome.stores.query import Not, OneOf, Query, QueryResult
 
 MINUTES: Final = 30
 EVENTS: Final = 10
+_NOT_BACKGROUND: Final = Not(OneOf("event", ("heartbeat", "timing")))
+"""The newest events are those of people, not what their browsers send in between."""
 
 
 def live_query(view: View, now: datetime) -> Query:
@@ -53,7 +55,7 @@ async def build_live(store: Store, view: View, viewer: Viewer, now: datetime) ->
     minutes = build_minutes(result, now)
     events: tuple[LiveEvent, ...] = ()
     if viewer.can_query:
-        where = view.parameters(None, now).build_filter(*view.item_filters)
+        where = view.parameters(None, now).build_filter(*view.item_filters, _NOT_BACKGROUND)
         documents = await store.newest_documents(EVENTS, where)
         events = tuple(read_event(orjson.loads(document), view) for document in documents)
     return Live(minutes, sum(minutes), view.live_href(), events, is_locked=not viewer.can_query)

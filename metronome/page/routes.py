@@ -50,6 +50,7 @@ from metronome.page.sign_in import (
     set_cookie,
 )
 from metronome.page.tables import CSV_MAX_ROWS, build_table, table_csv, table_needs_query
+from metronome.page.titles import Titles
 from metronome.page.view import View, parse_view
 from metronome.protocol import bearer_token, http_error_headers, parse_form
 from metronome.reports.query.names import FieldChecker
@@ -169,6 +170,7 @@ class PageRoutes:
         self._min_visitors = min_visitors
         self._sign_ins = SignIns(state, context.authorizer, context.clock)
         self._field_checker = FieldChecker(context.store)
+        self._titles = Titles(context.store)
         self._recent = RecentPages(context.store_version)
         self._limiter = ConcurrencyLimiter(PAGE_LIMITS)
         self.overview: Final[Handler] = self._handler(self._get_overview)
@@ -206,7 +208,8 @@ class PageRoutes:
         viewer = self._viewer(request, access)
 
         async def compute() -> Any:
-            return await build(self._context.store, self._field_checker, view, viewer, view.now)
+            page = await build(self._context.store, self._field_checker, view, viewer, view.now)
+            return await self._titles.add_to_page(page)
 
         return await self._respond(request, access, "page", compute, render.render_page)
 
@@ -215,7 +218,8 @@ class PageRoutes:
         viewer = self._viewer(request, access)
 
         async def compute() -> Any:
-            return await build_table_page(self._context.store, self._field_checker, view, viewer, view.now)
+            page = await build_table_page(self._context.store, self._field_checker, view, viewer, view.now)
+            return await self._titles.add_to_table_page(page)
 
         return await self._respond(request, access, "page_table", compute, render.render_table_page)
 
@@ -242,7 +246,7 @@ class PageRoutes:
         viewer = self._viewer(request, access)
 
         async def compute() -> Any:
-            return await build_live(self._context.store, view, viewer, view.now)
+            return self._titles.add_to_live(await build_live(self._context.store, view, viewer, view.now))
 
         headers: dict[str, str] = {hdrs.CACHE_CONTROL: "no-store"}
         return await self._respond(

@@ -333,3 +333,16 @@ async def test_a_large_file_is_built_without_links_and_beside_other_requests(
     assert threading.main_thread() not in threads
     await page.request("/tables/items?range=12m")
     assert threads[1:] == [threading.main_thread()]
+
+
+async def test_tables_name_items_by_the_titles_of_their_newest_views(page: RunningPage) -> None:
+    await page.add_events(
+        {"id": "rivers", "event": "view", "title": "Rivers & lakes", "event_id": "t1", "ts": "2015-01-23T07:50:00Z"},
+        {"id": "rivers", "event": "view", "title": "Rivers", "event_id": "t2", "ts": "2015-01-22T07:50:00Z"},
+    )
+    for path in ("/", "/tables/items"):
+        text = (await page.request(path)).text
+        assert ">Rivers &amp; lakes</a>" in text, path
+        # An item without a title keeps its ID.
+        assert ">a/b é?</a>" in text, path
+    assert "Rivers" not in (await page.request("/tables/items.csv")).text

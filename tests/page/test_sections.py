@@ -66,7 +66,9 @@ async def test_live_shows_the_last_minutes_and_the_newest_events(folder: Path) -
         at(28.5),
         at(3, event="download", format="csv", country="CH", browser="Firefox"),
         at(2.9, bot="Googlebot"),
+        at(0, id="b/c", event="signup"),
         at(0, id="b/c", event="heartbeat"),
+        at(0, id="b/c", event="timing"),
         *(at(9999 + number) for number in range(9)),
     ]
     async with store_of(folder, events) as store:
@@ -75,7 +77,7 @@ async def test_live_shows_the_last_minutes_and_the_newest_events(folder: Path) -
         assert live.total == sum(live.minutes) == 2
         assert live.minutes[-4] == 1
         assert [(event.event, event.item, event.details) for event in live.events[:3]] == [
-            ("heartbeat", "b/c", ()),
+            ("signup", "b/c", ()),
             ("download", "a", ("csv", "Switzerland", "Firefox")),
             ("view", "a", ()),
         ]
