@@ -18,15 +18,17 @@ TITLE_MAX_CHARACTERS: Final = 200
 MAX_AGE_SECONDS: Final = 600.0
 """After this time, a title is read again."""
 MAX_TITLES: Final = 10_000
+_READ_VIEWS: Final = 20
+"""Not every sender of views knows titles: access logs have none."""
 WAIT_SECONDS: Final = 0.1
 """How long a page waits for titles; later ones are in the next page."""
 
 
 async def read_title(store: Store, item: str, now: datetime) -> str:
-    """Return the title in an item's newest view; empty if it has none."""
-    for document in await store.newest_documents(1, AllOf((IS_VIEW, Equals("id", item))), None, now):
+    """Return the newest title in an item's newest views; empty if none has one."""
+    for document in await store.newest_documents(_READ_VIEWS, AllOf((IS_VIEW, Equals("id", item))), None, now):
         title = orjson.loads(document).get("title")
-        if isinstance(title, str):
+        if isinstance(title, str) and title.strip():
             return title.strip()[:TITLE_MAX_CHARACTERS]
     return ""
 
