@@ -27,10 +27,14 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from metronome.enrich.addresses import (
-    FIELDS_WITH_ADDRESSES,
+    AddressRole,
+    address_role,
     anonymize_address,
     anonymize_fields,
+    anonymize_original,
     anonymize_text,
+    has_addresses,
+    list_address_fields,
     normalize_address,
 )
 from metronome.enrich.enrichment import EMPTY_VALUES, ENRICH_KEPT_FIELD, ENRICH_VERSION_FIELD, NO_SALTS, Enrichment
@@ -73,6 +77,7 @@ _NAME_SAFE_CHARACTERS = NAME_MAX_BYTES // 4
 """A text of this length is within `NAME_MAX_BYTES` in any case."""
 _EVENT_ID_SAFE_CHARACTERS = EVENT_ID_MAX_BYTES // 4
 _UNKNOWN_EVENT = "unknown"
+_NESTED_TOO_DEEPLY = "the event is nested too deeply: send it with fewer levels"
 
 
 class Event(NamedTuple):
@@ -184,11 +189,15 @@ def build_document(event: Event, context: DocumentContext, generated_id: str) ->
 
     """
     layout = _FIELD_LAYOUTS[tuple(event.fields)]
-    event = (
-        _anonymize_event(event, layout.address_fields)
-        if layout.address_fields and context.config.anonymize_addresses
-        else event
-    )
+    if not context.config.anonymize_addresses:
+        return _encode_document(_build_fields(event, layout, context, generated_id))
+    if layout.has_client_fields or has_addresses(event.fields, layout.address_fields, event.fields.get("clientip")):
+        event = _anonymize_event(event)
+        layout = _FIELD_LAYOUTS[tuple(event.fields)]
+    return _encode_document(_build_fields(event, layout, context, generated_id))
+
+
+def _build_fields(event: Event, layout: "_FieldLayout", context: DocumentContext, generated_id: str) -> dict[str, Any]:
     fields = event.fields
     odd: dict[str, Any] = {}
     if layout.all_top_level and _all_scalar(fields):
@@ -219,7 +228,7 @@ def build_document(event: Event, context: DocumentContext, generated_id: str) ->
     if odd:
         doc["params"] = _encode_params(odd)
         doc["event.original"] = _original_text(event, context)
-    return _encode_document(doc)
+    return doc
 
 
 class _FieldLayout(NamedTuple):
@@ -233,7 +242,8 @@ class _FieldLayout(NamedTuple):
     has_number_or_address: bool
     can_enrich: bool
     enriched_fields: tuple[str, ...]
-    address_fields: tuple[str, ...]
+    has_client_fields: bool
+    address_fields: tuple[tuple[str, AddressRole], ...]
 
 
 class _FieldLayoutCache(dict[tuple[str, ...], _FieldLayout]):
@@ -255,7 +265,11 @@ class _FieldLayoutCache(dict[tuple[str, ...], _FieldLayout]):
             can_enrich=name_set.isdisjoint((ENRICH_VERSION_FIELD, ENRICH_KEPT_FIELD))
             and not name_set.isdisjoint(INPUT_FIELDS),
             enriched_fields=tuple(name for name in names if name in ENRICHED_FIELDS),
-            address_fields=tuple(name for name in names if name in FIELDS_WITH_ADDRESSES),
+            has_client_fields=any(
+                (name != "clientip" and address_role(name) is AddressRole.CLIENT) or anonymize_text(name) != name
+                for name in names
+            ),
+            address_fields=list_address_fields(names),
         )
         if sum(map(len, names)) <= self.MAX_CHARACTERS:
             if len(self) >= self.MAX_LAYOUTS:
@@ -267,10 +281,15 @@ class _FieldLayoutCache(dict[tuple[str, ...], _FieldLayout]):
 _FIELD_LAYOUTS = _FieldLayoutCache()
 
 
-def _anonymize_event(event: Event, names: tuple[str, ...]) -> Event:
-    anonymized = anonymize_fields(event.fields, names, _to_text)
-    # Without the original, which contains the whole addresses.
-    return Event({**event.fields, **anonymized}) if anonymized else event
+def _anonymize_event(event: Event) -> Event:
+    """Return the event without whole addresses but in ``clientip``, which the visitor's ID is computed from."""
+    try:
+        fields = anonymize_fields(event.fields)
+    except RecursionError:
+        raise Malformed(_NESTED_TOO_DEEPLY) from None
+    if fields is None:
+        return event
+    return Event(fields, lambda _: anonymize_original(_whole_original(event), event.fields).encode(errors="replace"))
 
 
 def _all_scalar(fields: Mapping[str, Any]) -> bool:
@@ -416,7 +435,9 @@ def _convert_numbers_and_address(doc: dict[str, Any], odd: dict[str, Any], conte
         normalize = anonymize_address if context.config.anonymize_addresses else normalize_address
         normalized = normalize(_to_text(address))
         if normalized is None:
-            odd["clientip"] = anonymize_text(_to_text(address)) if context.config.anonymize_addresses else address
+            odd["clientip"] = (
+                anonymize_text(_to_text(address), AddressRole.CLIENT) if context.config.anonymize_addresses else address
+            )
         else:
             doc["clientip"] = normalized
 
@@ -446,21 +467,26 @@ def _to_text(value: object) -> str:
     try:
         return json.dumps(value, default=str)
     except RecursionError:
-        raise Malformed("the event is nested too deeply: send it with fewer levels") from None
+        raise Malformed(_NESTED_TOO_DEEPLY) from None
 
 
 def _original_text(event: Event, context: DocumentContext) -> str:
+    text = _whole_original(event)
+    if not context.config.anonymize_addresses:
+        return text
+    if "clientip" in event.fields:
+        address = event.fields["clientip"]
+        given = "" if address is None else _to_text(address)
+        quoted = orjson.dumps(address).decode() if address == given and given.isascii() else ""
+        is_whole = (anonymize_address(given) or anonymize_text(given, AddressRole.CLIENT)) != given
+        if REPEATED_FIELDS in event.fields or (is_whole and (not quoted or text.count(quoted) != 1)):
+            # The address is not in the original, or is there in a form that is not known.
+            text = _to_text(dict(event.fields))
+    return anonymize_original(text, event.fields)
+
+
+def _whole_original(event: Event) -> str:
     original = event.original(event.fields) if callable(event.original) else event.original
-    address = event.fields.get("clientip")
-    if context.config.anonymize_addresses and "clientip" in event.fields:
-        # The whole address must not be stored, not even in a repeated field.
-        text, is_repeated = "" if address is None else _to_text(address), REPEATED_FIELDS in event.fields
-        anonymized = anonymize_address(text) or anonymize_text(text)
-        if anonymized != text or is_repeated:
-            quoted = orjson.dumps(address) if address == text and text.isascii() else b""
-            if original is None or is_repeated or not quoted or original.count(quoted) != 1:
-                return _to_text({**event.fields, "clientip": address if address is None else anonymized})
-            original = original.replace(quoted, orjson.dumps(anonymized))
     return _to_text(dict(event.fields)) if original is None else original.decode(errors="replace")
 
 

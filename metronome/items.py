@@ -3,14 +3,27 @@
 The operator's pattern defines what an item is. Without a pattern, every path is an item.
 """
 
+import codecs
 import re
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Final, NamedTuple
-from urllib.parse import unquote
+from urllib.parse import unquote_to_bytes
 
 from metronome.errors import ConfigurationError
 from metronome.fields import NAME_MAX_BYTES
+
+PERCENT_ERRORS: Final = "metronome.percent"
+"""Bytes that are not UTF-8 become ``%HH``, as clients write them: different bytes are different items."""
+
+
+def _percent_encode(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return "".join(f"%{byte:02X}" for byte in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error(PERCENT_ERRORS, _percent_encode)
 
 PATTERN_SETTING: Final = "METRONOME_ITEM_PATTERN"
 
@@ -149,7 +162,9 @@ def compile_item_pattern(pattern: str | None) -> ItemPattern:
 
 
 def _build_match(encoded_id: str | None, file_format: str | None) -> ItemMatch:
-    item = unquote(encoded_id) if encoded_id else ""
+    item = ""
+    if encoded_id:
+        item = unquote_to_bytes(encoded_id).decode(errors=PERCENT_ERRORS) if "%" in encoded_id else encoded_id
     # A longer id would have the whole event rejected.
     if not item or len(item.encode(errors="replace")) > NAME_MAX_BYTES:
         return _NO_MATCH
@@ -164,3 +179,9 @@ def _download_extension(path: str) -> str | None:
     if double in _DOWNLOAD_FORMAT_SET:
         return double
     return last if last in _DOWNLOAD_FORMAT_SET else None
+
+
+def file_extension(name: str) -> str:
+    """Return the extension of a file's name, in lower case; empty if it has none."""
+    known = _download_extension(name)
+    return known or name.rpartition("/")[2].lower().rpartition(".")[2] if "." in name else ""

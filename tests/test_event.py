@@ -288,9 +288,10 @@ def test_ip_addresses_of_unusual_types_are_anonymized(fields: dict[str, Any], or
     assert b"113.77" in kept
 
 
-def test_messages_other_than_access_log_lines_are_unchanged() -> None:
+def test_addresses_in_messages_are_anonymized() -> None:
     for message in ("192.0.2.77 is away", "no route to 192.0.2.77", "at 192.0.2.77 - - it [ends"):
-        assert made({"event": "log", "message": message})["message"] == message
+        assert made({"event": "log", "message": message})["message"] == message.replace("77", "0")
+        assert made({"event": "log", "message": message}, OPEN)["message"] == message
 
 
 @pytest.mark.parametrize("given", ["999.1.1.1", {"a": 1}, "unknown", 7])

@@ -28,7 +28,7 @@ PATTERN = r"^/(?:files|projects)/(?P<id>[^/]+?)(?:/.*?)?(?:\.(?P<format>pdf|zip|
         ("/files/rivers/all.KML", "rivers", "kml"),
         ("/files/caf%C3%A9s.zip", "cafés", "zip"),
         ("/files/a%2Fb", "a/b", None),
-        ("/files/%FF", "\ufffd", None),
+        ("/files/%FF", "%FF", None),
         ("/files/100%", "100%", None),
     ],
 )

@@ -9,36 +9,85 @@ Source for Caddy: its documentation, "How Logging Works" and the ``log`` directi
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeVar
 
-from metronome.enrich.addresses import normalize_address, set_client
+from metronome.enrich.addresses import normalize_address, split_addresses
 from metronome.errors import Malformed
 from metronome.items import request_path
 from metronome.protocol import parse_json_object
 from metronome.protocols.access_logs.formats import (
+    CLIENT_CHAIN,
     EMPTY_VALUES,
     LogFormat,
+    check_user,
+    check_visitor,
+    decode_cloudfront_user_agent,
+    is_forwarded_name,
+    is_host,
     is_http_method,
-    seconds_to_milliseconds,
+    parse_duration,
+    parse_log_timestamp,
+    plain_name,
+    set_client_chain,
     set_request_line,
     strip_port,
 )
-from metronome.times import parse_record_timestamp, parse_timestamp
+from metronome.times import parse_record_timestamp
 
 T = TypeVar("T")
 
-_TARGET_FIELDS: Final = ("request_uri", "url.original", "url", "uri", "path", "url.path")
+NOT_JSON: Final = "not a JSON object"
+
+# The names that servers, proxies and shippers use, without regard to spelling: see `plain_name`.
+_TARGET_FIELDS: Final = (
+    *("requesturi", "urloriginal", "url", "uri", "path", "urlpath", "urlfull", "requesturl", "requestpath"),
+    *("clientrequesturi", "clientrequestpath", "httprequestrequesturl", "propertiesrequesturi", "csuristem", "httpurl"),
+    *("requestline", "originalpath", "xenvoyoriginalpath"),
+)
 """Fields with the target of a request; ``request``, which may include the method, comes before them."""
-_QUERY_FIELDS: Final = ("url.query", "query_string", "args")
-_METHOD_FIELDS: Final = ("verb", "method", "request_method", "http.request.method")
-_STATUS_FIELDS: Final = ("response", "code", "status", "http.response.status_code")
-_SIZE_FIELDS: Final = ("bytes", "size", "body_bytes_sent", "bytes_sent", "http.response.body.bytes")
-_REFERRER_FIELDS: Final = ("referrer", "referer", "http_referer", "http_referrer", "http.request.referrer")
-_USER_AGENT_FIELDS: Final = ("agent", "user_agent", "http_user_agent", "user_agent.original")
-_TIME_FIELDS: Final = ("@timestamp", "time", "time_iso8601", "time_local", "msec", "timestamp")
-_HOST_FIELDS: Final = ("host", "server_name", "http_host")
-_USER_FIELDS: Final = ("remote_user", "user", "user.name")
-_CLIENT_FIELDS: Final = ("clientip", "remote", "remote_addr", "source.ip", "client_ip", "client.ip", "source.address")
-_CLIENT_COPY_FIELDS: Final = ("http_x_forwarded_for", "x_forwarded_for", "event.original", "message", "log")
-"""Fields that may repeat the client's IP address: they are dropped, as only ``clientip`` is anonymized."""
+_QUERY_FIELDS: Final = ("urlquery", "querystring", "args", "csuriquery", "requestquery")
+_METHOD_FIELDS: Final = (
+    *("verb", "method", "requestmethod", "httprequestmethod", "httpmethod", "clientrequestmethod"),
+    *("httprequestrequestmethod", "propertieshttpmethod", "csmethod"),
+)
+_STATUS_FIELDS: Final = (
+    *("response", "code", "status", "httpresponsestatuscode", "statuscode", "responsestatus", "responsecode"),
+    *("downstreamstatus", "edgeresponsestatus", "httprequeststatus", "propertieshttpstatuscode", "httpstatuscode"),
+    *("httpstatus", "scstatus", "responsestatuscode", "respstatus", "propertieshttpstatus", "httpstatuscodevalue"),
+)
+_SIZE_FIELDS: Final = (
+    *("bytes", "size", "bodybytessent", "bytessent", "httpresponsebodybytes", "responsebytes", "responsesize"),
+    *("downstreamcontentsize", "edgeresponsebytes", "edgeresponsebodybytes", "httprequestresponsesize"),
+    *("propertiesresponsebytes", "propertiessentbytes", "scbytes", "httpresponsebytes"),
+)
+_REFERRER_FIELDS: Final = (
+    *("referrer", "referer", "httpreferer", "httpreferrer", "httprequestreferrer", "httprequestreferer"),
+    *("requestreferer", "clientrequestreferer", "propertiesreferer", "propertiesreferrer", "csreferer"),
+    *("requestheadersreferer", "headersreferer", "httprequestheadersreferer", "httprequestheaderreferer"),
+)
+_USER_AGENT_FIELDS: Final = (
+    *("agent", "useragent", "httpuseragent", "useragentoriginal", "requestuseragent", "clientrequestuseragent"),
+    *("httprequestuseragent", "propertiesuseragent", "csuseragent", "requestheadersuseragent", "headersuseragent"),
+    *("httprequestheadersuseragent",),
+)
+_TIME_FIELDS: Final = (
+    *("@timestamp", "time", "timeiso8601", "timelocal", "msec", "timestamp", "startutc", "starttime", "datetime"),
+    *("edgestarttimestamp", "edgeendtimestamp", "ts", "eventtime", "requesttimestamp", "propertiestime", "date"),
+)
+_HOST_FIELDS: Final = (
+    *("host", "servername", "httphost", "requesthost", "clientrequesthost", "authority", "propertieshostname"),
+    *("vhost", "virtualhost", "cshost", "xhostheader", "requestheadershost"),
+)
+_USER_FIELDS: Final = ("remoteuser", "user", "username", "clientusername")
+_CLIENT_FIELDS: Final = (
+    *("clientip", "remote", "remoteaddr", "sourceip", "clientaddress", "sourceaddress", "remoteip", "clienthost"),
+    *("clientaddr", "httprequestremoteip", "propertiesclientip", "propertiessocketip", "downstreamremoteaddress"),
+    *("downstreamdirectremoteaddress", "cip", "remoteaddress", "remotehost", "ipaddress", "ip", "peeraddress"),
+)
+_DURATION_FIELDS: Final = ("requesttime", "httprequestlatency", "propertiestimetaken", "timetaken")
+_CLIENT_COPY_PATHS: Final = (
+    *(("http_x_forwarded_for",), ("x_forwarded_for",), ("message",), ("log",), ("common_log",)),
+    *(("event.original",), ("event", "original")),
+)
+"""Fields that may repeat the client's IP address, and are dropped if they do."""
 _RESERVED_FIELDS: Final = frozenset(
     {
         *("event", "id", "format", "method", "url", "status", "bytes", "referer", "referer_url"),
@@ -47,36 +96,104 @@ _RESERVED_FIELDS: Final = frozenset(
 )
 """Fields of requests whose type is fixed: a record's other value under such a name is renamed."""
 _STATUS_DIGITS = 3
+_MIN_STATUS = 100
 _SIZE_DIGITS = 18
 
 
-def parse_access_record(record: Mapping[str, Any]) -> dict[str, Any] | None:
+_INDEX_MAX_DEPTH = 5
+_INDEX_MAX_FIELDS = 500
+
+_Path = tuple[str, ...]
+_Index = dict[str, _Path]
+"""Where the values of a record are, by their plain names (see `plain_name`)."""
+
+
+def parse_access_record(record: Mapping[str, Any], *, is_line: bool = False) -> dict[str, Any] | None:
     """Return the fields of a record's request, or None if the record is not a request.
 
     A request has a request line or a path, and a method or a status. Other fields of the record are kept under their
     own names, except missing values (``-``) and copies of the client's IP address.
+
+    Args:
+        record: flat, with dotted names or nested.
+        is_line: whether the record is a line of a log, in which each known field must be valid.
+
+    Raises:
+        Malformed: a field is not what its name says.
+
     """
-    fields = _parse_target(record)
+    request = record.get("request")
+    if type(request) is dict and "uri" in request:
+        # Caddy's, which `parse_caddy_record` parses.
+        return None
+    index: _Index = {}
+    _add_to_index(index, record, ())
+    fields = _parse_target(record, index)
     if fields is None:
         return None
     rest = dict(record)
-    method = _pop_first(rest, _METHOD_FIELDS, _parse_method)
-    status = _pop_first(rest, _STATUS_FIELDS, _parse_status)
-    if "method" not in fields and method is not None:
-        fields["method"] = method
+    method = _pop_first(rest, index, _METHOD_FIELDS, _parse_method)
+    status = _pop_first(rest, index, _STATUS_FIELDS, _parse_status)
+    if method is not None:
+        fields.setdefault("method", method)
+    if is_line and status is None:
+        _check_status(rest, index)
     if "method" not in fields and status is None:
         return None
-    _pop_client(rest, fields)
-    if "url" not in fields and not fields.keys() & {"clientip", "clienthost"}:
+    _pop_client(rest, index, fields)
+    if "url" not in fields and not _CLIENT_RESULTS & fields.keys():
         return None
     if status is not None:
         fields["status"] = status
-    _pop_target(rest, fields)
+    _pop_target(rest, index, fields)
+    _pop_split_time(rest, fields)
+    _pop_others(rest, index, fields)
+    _pop_nanoseconds(rest, fields)
+    if is_line:
+        check_visitor(fields)
+        check_user(fields.get("user", ""))
+    return merge_fields(fields, rest)
+
+
+def _check_status(rest: Mapping[str, Any], index: _Index) -> None:
+    """Check that no field that must be a status has another value.
+
+    Raises:
+        Malformed: one has.
+
+    """
+    for name in _STATUS_FIELDS:
+        value = _get_path(rest, index[name]) if name in index and "status" in name else None
+        if value is not None:
+            raise Malformed(f"{str(value)[:40]!r} is not an HTTP status")
+
+
+def _pop_others(rest: dict[str, Any], index: _Index, fields: dict[str, Any]) -> None:
     for name, names, read in _FIELD_PARSERS:
-        value = _pop_first(rest, names, read)
+        value = None if name in fields else _pop_first(rest, index, names, read)
         if value is not None:
             fields[name] = value
-    return merge_fields(fields, rest)
+
+
+def _pop_nanoseconds(rest: dict[str, Any], fields: dict[str, Any]) -> None:
+    """Set the duration of a record of Traefik, which is in nanoseconds."""
+    if "DownstreamStatus" in rest or "OriginStatus" in rest or "RequestCount" in rest:
+        duration = parse_duration(rest.get("Duration"), "ns")
+        if duration is not None:
+            fields["duration"] = duration
+            del rest["Duration"]
+
+
+def _add_to_index(index: _Index, group: Mapping[str, Any], path: _Path) -> None:
+    prefix = plain_name(".".join(path)) if path else ""
+    for name, value in group.items():
+        if type(value) is dict and len(path) < _INDEX_MAX_DEPTH and len(index) < _INDEX_MAX_FIELDS:
+            _add_to_index(index, value, (*path, name))
+        elif type(name) is str:
+            index.setdefault(prefix + plain_name(name), (*path, name))
+
+
+_CLIENT_RESULTS: Final = frozenset({"clientip", "clienthost", CLIENT_CHAIN})
 
 
 def merge_fields(fields: dict[str, Any], rest: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,8 +212,8 @@ def merge_fields(fields: dict[str, Any], rest: Mapping[str, Any]) -> dict[str, A
 
 
 def parse_nginx_line(line: str) -> dict[str, Any]:
-    """Parse a JSON object, as written by NGINX's ``log_format … escape=json`` (see `LineParser`)."""
-    fields = parse_access_record(_parse_object(line))
+    """Parse a JSON object, as written by NGINX's ``log_format … escape=json`` and others (see `LineParser`)."""
+    fields = parse_access_record(_parse_object(line), is_line=True)
     if fields is None:
         raise Malformed("no request or path with a method or a status")
     if parse_record_timestamp(fields.get("@timestamp")) is None:
@@ -106,11 +223,11 @@ def parse_nginx_line(line: str) -> dict[str, Any]:
 
 def _parse_object(line: str) -> dict[str, Any]:
     if not line.startswith("{"):
-        raise Malformed("not a JSON object")
+        raise Malformed(NOT_JSON)
     return parse_json_object(line)
 
 
-def _parse_target(record: Mapping[str, Any]) -> dict[str, Any] | None:
+def _parse_target(record: Mapping[str, Any], index: _Index) -> dict[str, Any] | None:
     request = record.get("request")
     fields: dict[str, Any] = {}
     if type(request) is str and request not in EMPTY_VALUES:
@@ -121,7 +238,7 @@ def _parse_target(record: Mapping[str, Any]) -> dict[str, Any] | None:
             fields = {"request": request}
     if "url" not in fields:
         for name in _TARGET_FIELDS:
-            value = _get_dotted(record, name)
+            value = _get_path(record, index[name]) if name in index else None
             if type(value) is str and _is_request_target(value):
                 return {"url": value}
     return fields or None
@@ -131,70 +248,116 @@ def _is_request_target(text: str) -> bool:
     return text == "*" or request_path(text) != ""
 
 
-def _pop_target(rest: dict[str, Any], fields: dict[str, Any]) -> None:
+def _pop_target(rest: dict[str, Any], index: _Index, fields: dict[str, Any]) -> None:
     """Remove the fields that `_parse_target` used, and add the query to a URL without one."""
     url = fields.get("url")
     if type(rest.get("request")) is str:
         del rest["request"]
     for name in _TARGET_FIELDS:
-        if url is not None and _get_dotted(rest, name) == url:
-            _delete_dotted(rest, name)
-    query = _pop_first(rest, _QUERY_FIELDS, _optional_text)
+        if url is not None and name in index and _get_path(rest, index[name]) == url:
+            _delete_path(rest, index[name])
+    query = _pop_first(rest, index, _QUERY_FIELDS, _optional_text)
     if query is not None and url is not None and "?" not in url:
         fields["url"] = f"{url}?{query}"
 
 
-def _pop_client(rest: dict[str, Any], fields: dict[str, Any]) -> None:
+def _pop_client(rest: dict[str, Any], index: _Index, fields: dict[str, Any]) -> None:
+    """Set the client: the address that was forwarded, if the record has it; else that of the connection."""
     client = None
     for name in _CLIENT_FIELDS:
-        value = _get_dotted(rest, name)
+        value = _get_path(rest, index[name]) if name in index else None
         if type(value) is str:
-            _delete_dotted(rest, name)
+            _delete_path(rest, index[name])
             client = client or _optional_text(value)
     host = rest.get("host")
     if client is None and type(host) is str and normalize_address(host):
         # Parsers of Apache's log that use the names of Apache's manual, in which the client is the host.
         client = host
         del rest["host"]
+    forwarded = _pop_forwarded(rest, index)
+    peers = split_addresses(client) if client is not None else []
+    if forwarded:
+        set_client_chain(fields, forwarded, peers[0] if peers else "")
+    elif peers:
+        set_client_chain(fields, peers, "")
+    elif client is not None:
+        if not is_host(client, allow_port=False) and not client.startswith("unix:"):
+            raise Malformed(f"{client[:40]!r} is where the client's IP address should be")
+        fields["clienthost"] = client
     if client is not None:
-        set_client(fields, client)
-        for name in _CLIENT_COPY_FIELDS:
-            value = _get_dotted(rest, name)
-            if type(value) is str and client in value:
-                _delete_dotted(rest, name)
+        _delete_copies(rest, client)
 
 
-def _pop_first(rest: dict[str, Any], names: Iterable[str], parse: Callable[[Any], T | None]) -> T | None:
+def _pop_forwarded(rest: dict[str, Any], index: _Index) -> list[str]:
+    """Remove the fields with forwarded addresses, and return these."""
+    forwarded: list[str] = []
+    for name, path in index.items():
+        if is_forwarded_name(name) and name not in _CLIENT_FIELDS:
+            value = _get_path(rest, path)
+            text = ",".join(map(str, value)) if type(value) is list else value
+            if type(text) is not str:
+                continue
+            addresses = split_addresses(text)
+            if addresses or text in EMPTY_VALUES:
+                _delete_path(rest, path)
+            # A header with one address is what a proxy has found to be the client's.
+            forwarded = addresses + forwarded if len(addresses) == 1 else forwarded + addresses
+    return forwarded
+
+
+def _delete_copies(rest: dict[str, Any], client: str) -> None:
+    for path in _CLIENT_COPY_PATHS:
+        value = _get_path(rest, path)
+        if type(value) is str and client in value:
+            _delete_path(rest, path)
+
+
+def _pop_split_time(rest: dict[str, Any], fields: dict[str, Any]) -> None:
+    """Set the time of a record that has date and time in two fields, as CloudFront's has."""
+    date, time = rest.get("date"), rest.get("time")
+    if type(date) is str and type(time) is str and ":" in time and "T" not in time and len(date) == len("2015-05-17"):
+        stamp = parse_record_timestamp(f"{date}T{time}Z")
+        if stamp is not None:
+            fields["@timestamp"] = stamp
+            del rest["date"], rest["time"]
+        agent = rest.get("cs(User-Agent)")
+        if type(agent) is str and agent not in EMPTY_VALUES:
+            rest["cs(User-Agent)"] = decode_cloudfront_user_agent(agent)
+
+
+def _pop_first(rest: dict[str, Any], index: _Index, names: Iterable[str], parse: Callable[[Any], T | None]) -> T | None:
     """Remove the first of the fields that can be parsed and return its value; drop missing values before it."""
     for name in names:
-        value = _get_dotted(rest, name)
-        if value is None:
+        path = index.get(name)
+        value = None if path is None else _get_path(rest, path)
+        if path is None or value is None:
             continue
         if type(value) is str and value in EMPTY_VALUES:
-            _delete_dotted(rest, name)
+            _delete_path(rest, path)
             continue
         result = parse(value)
         if result is not None:
-            _delete_dotted(rest, name)
+            _delete_path(rest, path)
             return result
     return None
 
 
-def _get_dotted(record: Mapping[str, Any], name: str) -> Any:
-    if name in record:
-        return record[name]
-    first, dot, inner = name.partition(".")
-    group = record.get(first) if dot else None
-    return _get_dotted(group, inner) if isinstance(group, dict) else None
+def _get_path(record: Mapping[str, Any], path: _Path) -> Any:
+    value: Any = record
+    for name in path:
+        if type(value) is not dict and not isinstance(value, Mapping):
+            return None
+        value = value.get(name)
+    return value
 
 
-def _delete_dotted(rest: dict[str, Any], name: str) -> None:
-    if name in rest:
-        del rest[name]
+def _delete_path(rest: dict[str, Any], path: _Path) -> None:
+    first, *others = path
+    if not others:
+        del rest[first]
         return
-    first, _, inner = name.partition(".")
     group = dict(rest[first])
-    _delete_dotted(group, inner)
+    _delete_path(group, tuple(others))
     if group:
         rest[first] = group
     else:
@@ -212,7 +375,8 @@ def _parse_method(value: object) -> str | None:
 
 
 def _parse_status(value: object) -> int | None:
-    return _parse_integer(value, _STATUS_DIGITS)
+    status = _parse_integer(value, _STATUS_DIGITS)
+    return status if status is None or status == 0 or status >= _MIN_STATUS else None
 
 
 def _parse_size(value: object) -> int | None:
@@ -231,32 +395,29 @@ def _parse_integer(value: object, digits: int) -> int | None:
 
 def _parse_host(value: object) -> str | None:
     # NGINX configurations name a server without a name with an underscore.
-    return strip_port(value) if isinstance(value, str) and value not in {*EMPTY_VALUES, "_"} else None
-
-
-def _parse_duration(value: object) -> float | None:
-    try:
-        return seconds_to_milliseconds(float(value)) if isinstance(value, (str, int, float)) else None
-    except (ValueError, OverflowError):
+    if not isinstance(value, str) or value == "_":
         return None
+    return strip_port(value) if is_host(value) or normalize_address(value) else None
 
 
 _FIELD_PARSERS: Final[tuple[tuple[str, tuple[str, ...], Callable[[Any], Any]], ...]] = (
-    ("@timestamp", _TIME_FIELDS, parse_record_timestamp),
+    ("@timestamp", _TIME_FIELDS, parse_log_timestamp),
     ("bytes", _SIZE_FIELDS, _parse_size),
     ("referer", _REFERRER_FIELDS, _optional_text),
     ("agent", _USER_AGENT_FIELDS, _optional_text),
     ("host", _HOST_FIELDS, _parse_host),
     ("user", _USER_FIELDS, _optional_text),
-    ("duration", ("request_time",), _parse_duration),
+    ("duration", _DURATION_FIELDS, parse_duration),
 )
 
 
 NGINX_JSON: Final = LogFormat("nginx-json", lambda: parse_nginx_line)
+JSON: Final = LogFormat("json", lambda: parse_nginx_line)
+"""The same for other programs: their names of fields are recognized."""
 
 
 _CADDY_MAPPED_FIELDS: Final = frozenset(
-    {"request", "resp_headers", "user_id", "status", "size", "duration", "level", "logger", "msg"}
+    {"request", "resp_headers", "user_id", "status", "size", "duration", "level", "logger", "msg", "common_log"}
 )
 _CADDY_TIME_FIELDS: Final = ("ts", "@timestamp")
 _MAX_DIGITS = 18
@@ -278,7 +439,10 @@ def parse_caddy_record(record: Mapping[str, Any]) -> dict[str, Any] | None:
     fields: dict[str, Any] = {}
     time = next((name for name in _CADDY_TIME_FIELDS if record.get(name) is not None), None)
     if time is not None:
-        fields["@timestamp"] = parse_timestamp(record[time])
+        stamp = parse_log_timestamp(record[time])
+        if stamp is None:
+            raise Malformed(f"invalid timestamp {str(record[time])[:40]!r}")
+        fields["@timestamp"] = stamp
     _set_caddy_request(fields, request)
     _set_caddy_response(fields, record)
     if not fields.keys() & {"method", "status"}:
@@ -302,11 +466,8 @@ def parse_caddy_line(line: str) -> dict[str, Any] | None:
 
 
 def _set_caddy_request(fields: dict[str, Any], request: Mapping[str, Any]) -> None:
-    for name in ("client_ip", "remote_ip", "remote_addr"):
-        client = _optional_text(request.get(name))
-        if client is not None:
-            set_client(fields, client)
-            break
+    headers = request.get("headers")
+    _set_caddy_client(fields, request, headers)
     method = _optional_text(request.get("method"))
     if method is not None and is_http_method(method):
         fields["method"] = method
@@ -314,11 +475,29 @@ def _set_caddy_request(fields: dict[str, Any], request: Mapping[str, Any]) -> No
     host = _optional_text(request.get("host"))
     if host is not None:
         fields["host"] = strip_port(host)
-    headers = request.get("headers")
     for name, header in (("referer", "Referer"), ("agent", "User-Agent")):
         value = _first_text(headers.get(header)) if isinstance(headers, dict) else None
         if value is not None:
             fields[name] = value
+
+
+def _set_caddy_client(fields: dict[str, Any], request: Mapping[str, Any], headers: object) -> None:
+    client = _optional_text(request.get("client_ip"))
+    peer = client or _optional_text(request.get("remote_ip")) or _optional_text(request.get("remote_addr"))
+    addresses = split_addresses(peer) if peer is not None else []
+    if peer is None:
+        return
+    if not addresses:
+        if not is_host(peer, allow_port=False):
+            raise Malformed(f"{peer[:40]!r} is where the client's IP address should be")
+        fields["clienthost"] = peer
+        return
+    values = headers.get("X-Forwarded-For") if client is None and isinstance(headers, dict) else None
+    forwarded = split_addresses(",".join(map(str, values))) if isinstance(values, list) else []
+    if forwarded:
+        set_client_chain(fields, forwarded, addresses[0], needs_trusted_peer=True)
+    else:
+        set_client_chain(fields, addresses, "")
 
 
 def _set_caddy_response(fields: dict[str, Any], record: Mapping[str, Any]) -> None:
@@ -329,11 +508,9 @@ def _set_caddy_response(fields: dict[str, Any], record: Mapping[str, Any]) -> No
         value = record.get(source)
         if type(value) is int and 0 <= value < 10**_MAX_DIGITS:
             fields[name] = value
-    duration = record.get("duration")
-    if isinstance(duration, (int, float)) and not isinstance(duration, bool):
-        milliseconds = seconds_to_milliseconds(duration)
-        if milliseconds is not None:
-            fields["duration"] = milliseconds
+    duration = parse_duration(record.get("duration"))
+    if duration is not None:
+        fields["duration"] = duration
 
 
 def _first_text(values: object) -> str | None:

@@ -1,10 +1,12 @@
 """Read access logs: detect the format, parse lines, and add event, item, referrer and event ID."""
 
+import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from hashlib import blake2b
 from typing import Any, Final
 
+from metronome.enrich.addresses import PRIVATE_PROXIES, ProxyNetworks
 from metronome.enrich.referrers import normalize_referrer
 from metronome.errors import ConfigurationError, Malformed
 from metronome.items import ItemPattern, request_path
@@ -14,18 +16,36 @@ from metronome.protocols.access_logs.common_log import (
     S3,
     VHOST_COMBINED,
     parse_combined,
-    parse_vhost_combined,
 )
-from metronome.protocols.access_logs.formats import DECODE_ERRORS, LINE_MAX_BYTES, LineParser, LogFormat
+from metronome.protocols.access_logs.format_strings import (
+    ALB,
+    ELB,
+    ENVOY,
+    HAPROXY,
+    NGINX_PROXY_MANAGER,
+    compile_format,
+    is_format_string,
+)
+from metronome.protocols.access_logs.formats import (
+    CLIENT_CHAIN,
+    DECODE_ERRORS,
+    LINE_MAX_BYTES,
+    LineParser,
+    LogFormat,
+    resolve_client_chain,
+)
 from metronome.protocols.access_logs.json_formats import (
     CADDY_JSON,
+    JSON,
     NGINX_JSON,
+    NOT_JSON,
     parse_access_record,
     parse_caddy_line,
     parse_caddy_record,
     parse_nginx_line,
 )
-from metronome.protocols.access_logs.w3c import CLOUDFRONT, W3C
+from metronome.protocols.access_logs.prefixes import MAX_LAYERS, strip_layer
+from metronome.protocols.access_logs.w3c import CLOUDFRONT, MAKE_DATA_COUNT, W3C
 
 __all__ = [
     "LINE_MAX_BYTES",
@@ -43,10 +63,16 @@ __all__ = [
     "parse_line",
 ]
 
-LOG_FORMATS: Final = (VHOST_COMBINED, COMMON, COMBINED, NGINX_JSON, CADDY_JSON, W3C, CLOUDFRONT, S3)
+LOG_FORMATS: Final = (
+    *(VHOST_COMBINED, COMMON, COMBINED, NGINX_JSON, CADDY_JSON, JSON, W3C, CLOUDFRONT, S3, ALB, ELB, HAPROXY, ENVOY),
+    *(NGINX_PROXY_MANAGER, MAKE_DATA_COUNT),
+)
 """All formats. Of those that parse equally many fields of a log, the first is used."""
 
+_INVALID_BYTE_PATTERN = re.compile(r"\\x([0-9A-Fa-f]{2})", re.ASCII)
+"""How `DECODE_ERRORS` writes a byte."""
 _DIRECTIVE_PREFIX = b"#"
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class AccessLog:
@@ -57,6 +83,7 @@ class AccessLog:
         fingerprint: identifies the log (see `log_fingerprint`).
         item_pattern: finds the item of a path.
         own_hosts: hosts whose referrers are not stored (see `metronome.enrich.referrers.normalize_own_hosts`).
+        proxies: networks of proxies, which are never the client's.
 
     """
 
@@ -66,11 +93,13 @@ class AccessLog:
         fingerprint: bytes,
         item_pattern: ItemPattern,
         own_hosts: frozenset[str] = frozenset(),
+        proxies: ProxyNetworks = PRIVATE_PROXIES,
     ) -> None:
         self.log_format = log_format
         self.fingerprint = fingerprint
         self._item_pattern = item_pattern
         self._own_hosts = own_hosts
+        self._proxies = proxies
         self._parse = log_format.new_parser()
 
     def parse_event(self, line: bytes, offset: int) -> dict[str, Any] | None:
@@ -87,14 +116,14 @@ class AccessLog:
         fields = _parse_bytes(line, self._parse)
         if fields is None:
             return None
-        _add_item_fields(fields, self.log_format, self._item_pattern, self._own_hosts)
+        _add_item_fields(fields, self.log_format, self._item_pattern, self._own_hosts, self._proxies)
         identity = b"%b %d %b" % (self.fingerprint, offset, self.log_format.stable_part(line))
         fields["event_id"] = blake2b(identity, digest_size=16).hexdigest()
         return fields
 
     def skip_line(self, line: bytes) -> None:
         """Apply the line if it is a directive, and ignore it otherwise."""
-        if self.log_format.has_directives and line.lstrip().startswith(_DIRECTIVE_PREFIX):
+        if self.log_format.has_directives and _strip_mark(line).lstrip().startswith(_DIRECTIVE_PREFIX):
             with suppress(Malformed):
                 _parse_bytes(line, self._parse)
 
@@ -113,7 +142,7 @@ def header_lines(lines: Iterable[bytes], log_format: LogFormat) -> bytes | None:
     for line in lines:
         if line.strip():
             first.append(line.strip())
-            if not (log_format.has_directives and line.lstrip().startswith(_DIRECTIVE_PREFIX)):
+            if not (log_format.has_directives and _strip_mark(line).lstrip().startswith(_DIRECTIVE_PREFIX)):
                 return b"\n".join(first)
     return None
 
@@ -134,7 +163,7 @@ def detect_format(lines: Iterable[bytes]) -> LogFormat:
         Malformed: no format can parse any of them.
 
     """
-    sample = [line.strip().decode(errors=DECODE_ERRORS) for line in lines if len(line) <= LINE_MAX_BYTES]
+    sample = list(lines)
     best = max(LOG_FORMATS, key=lambda log_format: _count_parsed_fields(log_format, sample))
     if not _count_parsed_fields(best, sample):
         raise Malformed(f"unknown log format: no line matches any of {list_format_names()}")
@@ -148,12 +177,14 @@ def detect_growing_format(lines: Iterable[bytes]) -> LogFormat:
 
 
 def get_format(name: str) -> LogFormat:
-    """Return the format of that name.
+    """Return the format of that name, or of a format string of NGINX or Apache (see `compile_format`).
 
     Raises:
-        ConfigurationError: there is no such format.
+        ConfigurationError: there is no such format, or the string has neither a time nor a request.
 
     """
+    if is_format_string(name):
+        return compile_format(name)
     for log_format in LOG_FORMATS:
         if log_format.name == name:
             return log_format
@@ -166,7 +197,11 @@ def list_format_names() -> str:
 
 
 def parse_line(
-    line: bytes, log_format: LogFormat, item_pattern: ItemPattern, own_hosts: frozenset[str]
+    line: bytes,
+    log_format: LogFormat,
+    item_pattern: ItemPattern,
+    own_hosts: frozenset[str],
+    proxies: ProxyNetworks = PRIVATE_PROXIES,
 ) -> dict[str, Any] | None:
     """Return the fields of a single line's event, without an ``event_id``; None if the line is not a request.
 
@@ -175,16 +210,22 @@ def parse_line(
         log_format: of the line.
         item_pattern: finds the item of a path.
         own_hosts: hosts whose referrers are not stored.
+        proxies: networks of proxies, which are never the client's.
 
     Raises:
         Malformed: the line is invalid.
 
     """
     fields = _parse_bytes(line, log_format.new_parser())
-    return None if fields is None else _add_item_fields(fields, log_format, item_pattern, own_hosts)
+    return None if fields is None else _add_item_fields(fields, log_format, item_pattern, own_hosts, proxies)
 
 
-def parse_hit_line(line: str | bytes, item_pattern: ItemPattern, own_hosts: frozenset[str]) -> dict[str, Any] | None:
+def parse_hit_line(
+    line: str | bytes,
+    item_pattern: ItemPattern,
+    own_hosts: frozenset[str],
+    proxies: ProxyNetworks = PRIVATE_PROXIES,
+) -> dict[str, Any] | None:
     """Return the fields of a line's event if it is an access log line, without an ``event_id``; otherwise None.
 
     Formats whose lines can be parsed on their own are recognized: Combined with or without the virtual host, Common,
@@ -194,6 +235,7 @@ def parse_hit_line(line: str | bytes, item_pattern: ItemPattern, own_hosts: froz
         line: with or without its line end.
         item_pattern: finds the item of a path.
         own_hosts: hosts whose referrers are not stored.
+        proxies: networks of proxies, which are never the client's.
 
     """
     text = line if isinstance(line, str) else line.decode(errors=DECODE_ERRORS)
@@ -203,18 +245,26 @@ def parse_hit_line(line: str | bytes, item_pattern: ItemPattern, own_hosts: froz
         # Lone surrogates cannot be encoded.
         text = text.encode(errors=DECODE_ERRORS).decode()
     text = text.strip()
-    for parse in _JSON_PARSERS if text.startswith("{") else _TEXT_PARSERS if '] "' in text else ():
-        try:
-            fields = parse(text)
-        except Malformed:
-            continue
-        if fields is not None:
-            return _add_item_fields(fields, COMBINED, item_pattern, own_hosts)
+    for _ in range(MAX_LAYERS + 1):
+        for parse in _JSON_PARSERS if text.startswith("{") else _TEXT_PARSERS if '] "' in text else ():
+            try:
+                fields = parse(text)
+            except Malformed:
+                continue
+            if fields is not None:
+                return _add_item_fields(fields, COMBINED, item_pattern, own_hosts, proxies)
+        inner = strip_layer(text) if '"' in text else None
+        if inner is None:
+            break
+        text = inner
     return None
 
 
 def parse_hit_record(
-    record: Mapping[str, Any], item_pattern: ItemPattern, own_hosts: frozenset[str]
+    record: Mapping[str, Any],
+    item_pattern: ItemPattern,
+    own_hosts: frozenset[str],
+    proxies: ProxyNetworks = PRIVATE_PROXIES,
 ) -> dict[str, Any] | None:
     """Return the fields of a record's event if it is a parsed access log line; otherwise None.
 
@@ -222,6 +272,7 @@ def parse_hit_record(
         record: of a log shipper or of Caddy, flat, with dotted names or nested (see `parse_access_record`).
         item_pattern: finds the item of a path.
         own_hosts: hosts whose referrers are not stored.
+        proxies: networks of proxies, which are never the client's.
 
     """
     try:
@@ -229,44 +280,80 @@ def parse_hit_record(
         fields = parse_caddy_record(record) if is_caddy else parse_access_record(record)
     except Malformed:
         return None
-    return None if fields is None else _add_item_fields(fields, COMBINED, item_pattern, own_hosts)
+    return None if fields is None else _add_item_fields(fields, COMBINED, item_pattern, own_hosts, proxies)
 
 
-_TEXT_PARSERS = (parse_vhost_combined, parse_combined)
+_TEXT_PARSERS = (parse_combined,)
 _JSON_PARSERS = (parse_caddy_line, parse_nginx_line)
 
 
 def _parse_bytes(line: bytes, parse: LineParser) -> dict[str, Any] | None:
     if len(line) > LINE_MAX_BYTES:
         raise Malformed(f"longer than {LINE_MAX_BYTES:,} bytes")
-    return parse(line.strip().decode(errors=DECODE_ERRORS))
+    text = line.strip().decode(errors=DECODE_ERRORS)
+    try:
+        return parse(text)
+    except Malformed as error:
+        return _parse_inner(text, parse, error)
+
+
+def _parse_inner(text: str, parse: LineParser, reason: Malformed) -> dict[str, Any] | None:
+    """Parse what is left of a line without what other programs have written around it.
+
+    Raises:
+        Malformed: there is nothing around it, or what is left is invalid.
+
+    """
+    for _ in range(MAX_LAYERS):
+        inner = text.removeprefix("\ufeff") if text.startswith("\ufeff") else strip_layer(text)
+        if inner is None:
+            break
+        try:
+            return parse(inner)
+        except Malformed as error:
+            text = inner
+            if str(error) != NOT_JSON:
+                reason = error
+    raise reason
+
+
+def _strip_mark(line: bytes) -> bytes:
+    return line.removeprefix(_BYTE_ORDER_MARK)
 
 
 def _add_item_fields(
-    fields: dict[str, Any], log_format: LogFormat, item_pattern: ItemPattern, own_hosts: frozenset[str]
+    fields: dict[str, Any],
+    log_format: LogFormat,
+    item_pattern: ItemPattern,
+    own_hosts: frozenset[str],
+    proxies: ProxyNetworks,
 ) -> dict[str, Any]:
-    """Add event, item and format, and rename a referrer that is not counted."""
+    """Add client, event, item and format, and rename a referrer that is not counted."""
+    if CLIENT_CHAIN in fields:
+        resolve_client_chain(fields, proxies)
     method = fields.get("method") if log_format.is_item_request(fields) else None
-    event, item_id, file_format = item_pattern.classify(
-        method, fields.get("status"), request_path(fields.get("url", ""))
-    )
-    fields["event"] = event
-    if item_id is not None:
-        fields["id"] = item_id
-    if file_format is not None:
-        fields["format"] = file_format
+    if "event" not in fields:
+        url = fields.get("url", "")
+        if "\\x" in url:
+            fields["url"] = url = _INVALID_BYTE_PATTERN.sub(r"%\1", url)
+        event, item_id, file_format = item_pattern.classify(method, fields.get("status"), request_path(url))
+        fields["event"] = event
+        if item_id is not None:
+            fields["id"] = item_id
+        if file_format is not None:
+            fields["format"] = file_format
     referer = fields.get("referer")
     if referer is not None and ("://" not in referer or normalize_referrer(referer, own_hosts) is None):
         fields["referer_url"] = fields.pop("referer")
     return fields
 
 
-def _count_parsed_fields(log_format: LogFormat, sample: list[str]) -> int:
+def _count_parsed_fields(log_format: LogFormat, sample: list[bytes]) -> int:
     parse = log_format.new_parser()
     count = 0
     for line in sample:
         try:
-            count += len(parse(line) or ())
+            count += len(_parse_bytes(line, parse) or ())
         except Malformed:
             continue
     return count

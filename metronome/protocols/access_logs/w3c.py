@@ -8,20 +8,27 @@ Sources: the W3C's working draft "Extended Log File Format"; Microsoft's "W3C Ex
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, Final
-from urllib.parse import unquote
 
-from metronome.enrich.addresses import set_client
+from metronome.enrich.addresses import normalize_address, split_addresses
 from metronome.errors import Malformed
+from metronome.items import file_extension
 from metronome.protocols.access_logs.formats import (
-    DECODE_ERRORS,
     EMPTY_VALUES,
     LineParser,
     LogFormat,
+    check_user,
+    check_visitor,
+    decode_cloudfront_user_agent,
+    is_forwarded_name,
+    is_host,
     is_http_method,
+    is_user_agent,
+    parse_status,
     seconds_to_milliseconds,
+    set_client_chain,
     strip_port,
 )
 from metronome.protocols.access_logs.json_formats import merge_fields
@@ -41,12 +48,15 @@ _MAPPED_COLUMNS: Final = frozenset(
     {
         *("date", "time", "c-ip", "cs-username", "cs-method", "cs-uri-stem", "cs-uri-query", "cs-uri", "sc-status"),
         *("sc-bytes", "time-taken", "cs(User-Agent)", "cs(Referer)", "cs-host", "cs(Host)", "x-host-header"),
-        *("cs(Cookie)", "x-forwarded-for", "cs(X-Forwarded-For)"),
+        "cs(Cookie)",
     }
 )
-"""Columns with a field of their own, or dropped for privacy: cookies, and IP addresses beside ``clientip``."""
+"""Columns with a field of their own, or dropped for privacy: cookies. So are the addresses that were forwarded."""
+_INTEGER_COLUMNS: Final = (
+    *("sc-bytes", "cs-bytes", "sc-substatus", "sc-win32-status", "s-port", "c-port", "cs-uri-port"),
+)
+_CLOUDFRONT_COLUMN: Final = "x-edge-location"
 _HOST_COLUMNS = ("x-host-header", "cs-host", "cs(Host)")
-_NUMBER_COLUMNS = (("status", "sc-status"), ("bytes", "sc-bytes"))
 _QUOTED_COLUMN_PATTERN = re.compile(r' *+(?:"((?:[^"]|"")*+)"(?!\S)|([^\s"]\S*+))')
 _MAX_DIGITS = 18
 
@@ -97,9 +107,16 @@ class _W3CParser:
             self._date = text.split()[0] if text.strip() else ""
 
     def _split_columns(self, line: str) -> list[str]:
+        count = len(self._column_names)
+        if self._separator == " " and "\t" in line and _CLOUDFRONT_COLUMN not in self._column_names:
+            return line.split("\t")
         parts = line.split(self._separator)
-        if len(parts) != len(self._column_names) and self._separator == " " and '"' in line:
-            return _split_quoted(line)
+        if len(parts) != count and self._separator == " ":
+            if '"' in line:
+                return _split_quoted(line)
+            # Some servers write two blanks where a column is empty, and others between any columns.
+            merged = line.split()
+            return merged if len(merged) == count and "\t" not in line else parts
         return parts
 
     def _build_fields(self, values: dict[str, str]) -> dict[str, Any]:
@@ -107,26 +124,122 @@ class _W3CParser:
         if not day or time is None:
             raise Malformed("no date and time: configure the server to log both")
         fields: dict[str, Any] = {"@timestamp": _parse_timestamp(f"{day}T{time}Z")}
-        if "c-ip" in values:
-            set_client(fields, values["c-ip"])
+        _check_columns(values)
+        if "cs-method" in values:
+            self._check_request(values)
+        self._set_client(fields, values)
         if "cs-username" in values:
-            fields["user"] = values["cs-username"]
+            fields["user"] = check_user(values["cs-username"])
         _set_target(fields, values)
-        for name, column in _NUMBER_COLUMNS:
-            text = values.get(column, "")
-            if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS:
-                fields[name] = int(text)
+        if "sc-status" in values:
+            fields["status"] = parse_status(values["sc-status"])
+        if "sc-bytes" in values:
+            fields["bytes"] = int(values["sc-bytes"])
         if "cs(Referer)" in values:
             fields["referer"] = values["cs(Referer)"]
         if "cs(User-Agent)" in values:
             fields["agent"] = self._decode_user_agent(values["cs(User-Agent)"])
+        check_visitor(fields)
         host = next((values[name] for name in _HOST_COLUMNS if name in values), None)
         if host is not None:
             fields["host"] = strip_port(host)
         duration = self._parse_duration(values["time-taken"]) if "time-taken" in values else None
         if duration is not None:
             fields["duration"] = duration
-        return merge_fields(fields, {name: text for name, text in values.items() if name not in _MAPPED_COLUMNS})
+        return merge_fields(
+            fields,
+            {
+                name: text
+                for name, text in values.items()
+                if name not in _MAPPED_COLUMNS and not is_forwarded_name(name)
+            },
+        )
+
+    def _check_request(self, values: Mapping[str, str]) -> None:
+        for name in ("cs-uri-stem", "sc-status"):
+            if name in self._column_names and name not in values:
+                raise Malformed(f"a method and no {name}")
+
+    def _set_client(self, fields: dict[str, Any], values: Mapping[str, str]) -> None:
+        """Set the client: the address that was forwarded, if the server logs it; else that of the connection."""
+        peer = values.get("c-ip", "")
+        for name, text in values.items():
+            if is_forwarded_name(name):
+                addresses = split_addresses(text.replace("+", " "))
+                if addresses:
+                    # CloudFront logs what its visitors say, who are not proxies.
+                    is_default = _CLOUDFRONT_COLUMN in self._column_names
+                    set_client_chain(fields, addresses, peer, needs_trusted_peer=is_default)
+                    return
+        if peer:
+            fields["clientip"] = peer
+
+
+def _check_columns(values: Mapping[str, str]) -> None:
+    """Check that columns are what their names say.
+
+    Raises:
+        Malformed: a column is not, so the columns are not those of ``#Fields``.
+
+    """
+    for name, is_valid in _COLUMN_CHECKS:
+        if name in values and not is_valid(values[name]):
+            raise Malformed(f"{name} is {values[name][:40]!r}, which is not {_COLUMN_KINDS[is_valid]}")
+    if "cs-uri-stem" not in values and values.get("cs-uri-query", "").startswith("/"):
+        raise Malformed("cs-uri-query is a path")
+    has_agent = is_user_agent(values.get("cs(User-Agent)", ""))
+    for name, text in values.items():
+        if "c-ip" not in values and name not in _ADDRESS_NAMES and _is_address(text) and not is_forwarded_name(name):
+            raise Malformed(f"{name} is an IP address, and there is no c-ip")
+        if not has_agent and name not in _PATH_NAMES and is_user_agent(text):
+            raise Malformed(f"{name} is a user agent, and cs(User-Agent) is none")
+
+
+_ADDRESS_NAMES: Final = frozenset({"s-ip", "cs-username", "cs-host", "cs(Host)", "x-host-header"})
+_PATH_NAMES: Final = frozenset({"cs-uri-stem", "cs-uri", "cs-version", "cs-protocol-version"})
+
+
+def _is_address(text: str) -> bool:
+    return normalize_address(text) is not None
+
+
+def _is_integer(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS
+
+
+def _is_target(text: str) -> bool:
+    return text.startswith(("/", "*")) or "://" in text or _AUTHORITY_PATTERN.fullmatch(text) is not None
+
+
+_AUTHORITY_PATTERN = re.compile(r"\S{1,255}:\d{1,5}", re.ASCII)
+"""The target of ``CONNECT``."""
+
+
+def _is_host_or_address(text: str) -> bool:
+    return is_host(text) or normalize_address(text) is not None
+
+
+def _is_cookie(text: str) -> bool:
+    return "=" in text
+
+
+_COLUMN_KINDS: Final[Mapping[Callable[[str], bool], str]] = {
+    _is_address: "an IP address",
+    _is_integer: "a number",
+    _is_target: "a path",
+    _is_host_or_address: "a host",
+    _is_cookie: "a cookie",
+    is_http_method: "a method",
+}
+_COLUMN_CHECKS: Final = (
+    ("c-ip", _is_address),
+    ("s-ip", _is_address),
+    ("cs-method", is_http_method),
+    ("cs-uri-stem", _is_target),
+    *((name, _is_integer) for name in _INTEGER_COLUMNS),
+    *((name, _is_host_or_address) for name in _HOST_COLUMNS),
+    ("cs(Cookie)", _is_cookie),
+)
 
 
 def _split_quoted(line: str) -> list[str]:
@@ -165,12 +278,6 @@ def _plus_to_space(agent: str) -> str:
     return agent.replace("+", " ")
 
 
-def _decode_cloudfront_user_agent(agent: str) -> str:
-    once = unquote(agent, errors=DECODE_ERRORS)
-    # CloudFront encodes percent signs as well, and so encodes spaces twice.
-    return unquote(once, errors=DECODE_ERRORS) if "%20" in once else once
-
-
 def _parse_iis_duration(text: str) -> float | None:
     # IIS writes milliseconds; servers that follow the draft write seconds with a fraction.
     if "." in text:
@@ -199,8 +306,68 @@ def _new_w3c_parser() -> LineParser:
 
 
 def _new_cloudfront_parser() -> LineParser:
-    return _W3CParser("\t", CLOUDFRONT_COLUMNS, _decode_cloudfront_user_agent, _parse_seconds).parse
+    return _W3CParser("\t", CLOUDFRONT_COLUMNS, decode_cloudfront_user_agent, _parse_seconds).parse
+
+
+_COUNTER_COLUMNS: Final = (
+    *("event_time", "client_ip", "session_cookie_id", "user_cookie_id", "user_id", "request_url", "identifier"),
+    *("filename", "size", "user-agent", "title", "publisher", "publisher_id", "authors", "publication_date"),
+    *("version", "other_id", "target_url", "publication_year"),
+)
+"""The columns of Make Data Count's processor (https://github.com/CDLUC3/counter-processor)."""
+_COUNTER_TEXT_COLUMNS: Final = ("title", "publisher", "version", "filename")
+
+
+class _CounterParser:
+    """Parse the lines of a log that a repository writes for Make Data Count.
+
+    Its lines are not requests but investigations and requests of datasets: views and downloads. What identifies a
+    session or a user is dropped.
+    """
+
+    def __init__(self) -> None:
+        self._column_names: tuple[str, ...] = _COUNTER_COLUMNS
+
+    def parse(self, line: str) -> dict[str, Any] | None:
+        """Parse a line, or apply a directive (see `LineParser`)."""
+        if line.startswith("#"):
+            name, _, text = line.partition(":")
+            if name == "#Fields":
+                self._column_names = tuple(text.split())
+            return None
+        parts = line.split("\t")
+        if "identifier" not in self._column_names or len(parts) != len(self._column_names):
+            raise Malformed(f"{len(parts)} columns, separated by tabs, instead of {len(self._column_names)}")
+        values = {name: part for name, part in zip(self._column_names, parts, strict=True) if part not in EMPTY_VALUES}
+        if "identifier" not in values:
+            raise Malformed("no identifier")
+        for name, is_valid in (("request_url", _is_target), ("size", _is_integer)):
+            if name in values and not is_valid(values[name]):
+                raise Malformed(f"{name} is {values[name][:40]!r}, which is not {_COLUMN_KINDS[is_valid]}")
+        return _build_counter_fields(values)
+
+
+def _build_counter_fields(values: Mapping[str, str]) -> dict[str, Any]:
+    fields: dict[str, Any] = {"@timestamp": _parse_timestamp(values.get("event_time", ""))}
+    if "client_ip" in values:
+        addresses = split_addresses(values["client_ip"])
+        if not addresses:
+            raise Malformed(f"client_ip is {values['client_ip'][:40]!r}, which is not an IP address")
+        set_client_chain(fields, addresses, "")
+    names = (("url", "request_url"), ("agent", "user-agent"), *((name, name) for name in _COUNTER_TEXT_COLUMNS))
+    fields |= {name: values[column] for name, column in names if column in values}
+    check_visitor(fields)
+    if "size" in values:
+        fields["bytes"] = int(values["size"])
+    fields["id"] = values["identifier"]
+    fields["event"] = "view"
+    if "filename" in values:
+        fields |= {"event": "download", "format": file_extension(values["filename"]) or "file"}
+    return fields
 
 
 W3C: Final = LogFormat("w3c", _new_w3c_parser, _stable_part_spaces, has_directives=True)
 CLOUDFRONT: Final = LogFormat("cloudfront", _new_cloudfront_parser, _stable_part_tabs, has_directives=True)
+MAKE_DATA_COUNT: Final = LogFormat(
+    "make-data-count", lambda: _CounterParser().parse, _stable_part_tabs, has_directives=True
+)

@@ -76,10 +76,10 @@ def test_a_common_line_has_neither_referrer_nor_user_agent() -> None:
     }
 
 
-@pytest.mark.parametrize("host", ["www.example.org", "www.example.org:443", "2001:db8::1"])
+@pytest.mark.parametrize("host", ["www.example.org", "www.example.org:443", "[2001:db8::1]:443"])
 def test_a_vhost_line_has_the_host(host: str) -> None:
     fields = read(f'{host} {START} "GET /data/a HTTP/1.1" 200 5 "-" "curl/8"', VHOST)
-    assert fields["host"] == host.removesuffix(":443") or host == "2001:db8::1"
+    assert fields["host"] == host.removesuffix(":443")
     assert (fields["clientip"], fields["id"]) == ("192.0.2.1", "a")
 
 
@@ -201,7 +201,6 @@ def test_invalid_utf_8_becomes_escapes() -> None:
         ('"Mozilla/5.0\\"', 'Mozilla/5.0"'),
         ('"curl/8" 0.012 "-" "203.0.113.9"', "curl/8"),
         ('"curl/8"\r\n', "curl/8"),
-        ("", None),
     ],
 )
 def test_accepts_different_line_ends(end: str, agent: str | None) -> None:

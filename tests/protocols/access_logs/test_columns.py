@@ -126,10 +126,10 @@ def test_the_columns_may_change_in_the_middle_of_a_log() -> None:
         ("time-taken", "nan.0", {}),
         ("cs(User-Agent)", '"Reader ""Pro"" 2"', {"agent": 'Reader "Pro" 2'}),
         ("cs(User-Agent) x-b", '"Reader 2" b', {"agent": "Reader 2", "x-b": "b"}),
-        ("cs(Cookie) x-forwarded-for", "id=1 192.0.2.1", {}),
+        ("cs(Cookie) x-forwarded-for", "id=1 192.0.2.1", {"clientip": "192.0.2.1"}),
+        ("c-ip X-Forwarded-For", "10.0.0.1 192.0.2.1:5000,+10.0.0.9:80", {"clientip": "192.0.2.1"}),
         ("event id event_id agent", "a b c d", {"record_event": "a", "record_id": "b", "record_agent": "d"}),
         ("cs-uri", "/whole?a", {"url": "/whole?a", "id": "/whole"}),
-        ("sc-status sc-bytes", "x 9999999999999999999", {}),
     ],
 )
 def test_columns_of_other_servers(columns: str, line: str, expected: Fields) -> None:
@@ -151,6 +151,14 @@ def test_columns_of_other_servers(columns: str, line: str, expected: Fields) -> 
         (["#Fields: time cs-uri-stem", "10:05:03 /a"], "no date and time"),
         (["#Fields: date time", "2025-05-17 25:00:00"], "invalid date and time"),
         (["#Fields: date time a", '2025-05-17 10:00:00 "a b'], "0 columns"),
+        (["#Fields: date time sc-status", "2025-05-17 10:00:00 x"], "'x' is not an HTTP status"),
+        (["#Fields: date time sc-status", "2025-05-17 10:00:00 12"], "'12' is not an HTTP status"),
+        (["#Fields: date time sc-bytes", "2025-05-17 10:00:00 9999999999999999999"], "sc-bytes is"),
+        (["#Fields: date time c-ip", "2025-05-17 10:00:00 GET"], "c-ip is 'GET', which is not an IP address"),
+        (["#Fields: date time cs-method", "2025-05-17 10:00:00 /a"], "cs-method is '/a'"),
+        (["#Fields: date time cs-uri-stem", "2025-05-17 10:00:00 curl"], "cs-uri-stem is 'curl', which is not a path"),
+        (["#Fields: date time cs-username", "2025-05-17 10:00:00 ::1"], "where the user should be"),
+        (["#Fields: date time cs-host", "2025-05-17 10:00:00 7"], "cs-host is '7', which is not a host"),
     ],
 )
 def test_rejects_an_invalid_line_with_a_reason(lines: list[str], reason: str) -> None:

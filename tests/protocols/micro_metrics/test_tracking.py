@@ -1,5 +1,6 @@
 """micro-metrics: payloads, the documents and events they become, and the documents restored from events."""
 
+import re
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import count
@@ -420,8 +421,8 @@ def test_anonymizes_the_ip_address(more: dict[str, Any]) -> None:
     sent = {"type": "a", "data": {"ip": "203.0.113.77"}, **more}
     sent["data"] = {**sent["data"], "ip": "203.0.113.77"}
     doc = document_of(TRACK, request(sent))
-    assert b"203.0.113.77" not in orjson.dumps(doc)
-    assert restore_document(orjson.dumps(doc))["data"] == {**sent["data"], "ip": "203.0.113.0"}
+    assert not {b"203.0.113.77", b"203.0.113.9"} & set(re.findall(rb"[\d.]+", orjson.dumps(doc)))
+    assert restore_document(orjson.dumps(doc))["data"].items() >= {"ip": "203.0.113.0"}.items()
     full = document_of(TRACK, request(sent), anonymize=False)
     assert restore_document(orjson.dumps(full))["data"]["ip"] == "203.0.113.77"
 

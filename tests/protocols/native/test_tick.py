@@ -379,7 +379,7 @@ def test_the_original_of_a_page_has_every_digit_and_no_whole_address(body: str, 
 
 
 @pytest.mark.parametrize(
-    ("body", "content_type"), [('{"a.b":"1","a.b":"1"}', ""), ("a.b=1&c=é", FORM), ('{"a.b":"203.0.113.77"}', "")]
+    ("body", "content_type"), [('{"a.b":"1","a.b":"1"}', ""), ("a.b=1&c=é", FORM), ('{"a.b":"203.0.113.0"}', "")]
 )
 def test_unusual_events_of_pages_keep_their_original(body: str, content_type: str) -> None:
     (event,) = events_of_page(body, content_type)

@@ -52,12 +52,12 @@ RFC_5424 = [
         },
     ),
     (
-        "<165>1 2003-08-24T05:14:15.000003-07:00 192.0.2.1 myproc 8710 - - %% It's time to make the do-nuts.",
+        "<165>1 2003-08-24T05:14:15.000003-07:00 10.0.2.1 myproc 8710 - - %% It's time to make the do-nuts.",
         {
             "@timestamp": "2003-08-24T12:14:15.000Z",
             "facility": "local4",
             "severity": "notice",
-            "host": "192.0.2.1",
+            "host": "10.0.2.1",
             "program": "myproc",
             "procid": "8710",
             "event": "log",
@@ -124,12 +124,12 @@ RFC_3164 = [
         },
     ),
     (
-        "<0>1990 Oct 22 10:52:01 TZ-6 scapegoat.dmz.example.org 10.1.2.3 sched[0]: That's All Folks!",
+        "<0>1990 Oct 22 10:52:01 TZ-6 scapegoat.dmz.example.org 10.1.2.0 sched[0]: That's All Folks!",
         {
             "facility": "kern",
             "severity": "emerg",
             "event": "log",
-            "message": "1990 Oct 22 10:52:01 TZ-6 scapegoat.dmz.example.org 10.1.2.3 sched[0]: That's All Folks!",
+            "message": "1990 Oct 22 10:52:01 TZ-6 scapegoat.dmz.example.org 10.1.2.0 sched[0]: That's All Folks!",
         },
     ),
 ]
