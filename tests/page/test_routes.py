@@ -343,6 +343,6 @@ async def test_tables_name_items_by_the_titles_of_their_newest_views(page: Runni
     for path in ("/", "/tables/items"):
         text = (await page.request(path)).text
         assert ">Rivers &amp; lakes</a>" in text, path
-        # An item without a title keeps its ID.
-        assert ">a/b é?</a>" in text, path
+    # An item without a title keeps its ID.
+    assert ">a/b é?</a>" in (await page.request("/tables/items?order=downloads")).text
     assert "Rivers" not in (await page.request("/tables/items.csv")).text
