@@ -285,8 +285,9 @@ async def _store_messages(ingest: IngestContext, frames: Sequence[bytes], client
     if Scope.TICK not in scopes:
         raise Unauthorized("events need a key, which syslog cannot carry")
     received_at = format_timestamp(datetime.fromtimestamp(ingest.clock(), UTC))
-    events = parse_messages(frames, received_at, client_ip, ingest.config)
-    result = await ingest.intake.store(events, is_trusted=Scope.IMPORT in scopes)
+    is_trusted = Scope.IMPORT in scopes
+    events = parse_messages(frames, received_at, client_ip, ingest.config, is_trusted=is_trusted)
+    result = await ingest.intake.store(events, is_trusted=is_trusted)
     for error in result.rejected.values():
         ingest.telemetry.count_rejection(error)
 

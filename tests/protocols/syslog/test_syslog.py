@@ -1,5 +1,6 @@
 """Converting syslog messages to events."""
 
+from datetime import timedelta
 from typing import Any
 
 import orjson
@@ -115,7 +116,7 @@ RFC_3164 = [
     (
         "<13>Feb  5 17:32:18 10.0.0.99 Use the BFG!",
         {
-            "@timestamp": "2015-02-05T17:32:18.000Z",
+            "@timestamp": "2014-02-05T17:32:18.000Z",
             "facility": "user",
             "severity": "notice",
             "host": "10.0.0.99",
@@ -301,14 +302,95 @@ def test_an_invalid_header_is_part_of_the_message(message: str | bytes, text: st
         ("2016-03-01T00:00:00.000Z", "Feb 29 09:30:00", "2016-02-29T09:30:00.000Z"),
         ("2017-01-05T00:00:00.000Z", "Feb 29 09:30:00", "2016-02-29T09:30:00.000Z"),
         ("2015-01-22T12:00:00.000Z", "Jan 2 09:30:00", "2015-01-02T09:30:00.000Z"),
+        ("2015-11-30T12:00:00.000Z", "Jan  1 00:00:12", "2015-01-01T00:00:12.000Z"),
+        ("2015-11-30T12:00:00.000Z", "Mar  1 10:00:00", "2015-03-01T10:00:00.000Z"),
+        ("2015-11-30T12:00:00.000Z", "Dec  1 11:59:59", "2015-12-01T11:59:59.000Z"),
+        ("2015-11-30T12:00:00.000Z", "Dec  1 12:00:01", "2014-12-01T12:00:01.000Z"),
+        ("2018-06-01T00:00:00.000Z", "Feb 29 09:30:00", "2016-02-29T09:30:00.000Z"),
     ],
 )
-def test_a_time_without_a_year_is_the_one_nearest_to_the_arrival(received_at: str, time: str, timestamp: str) -> None:
+def test_a_time_without_a_year_is_the_latest_that_is_not_ahead(received_at: str, time: str, timestamp: str) -> None:
     assert fields(f"<13>{time} host1 ops: hello", received_at)["@timestamp"] == timestamp
 
 
-def test_ignores_a_29_february_if_no_adjacent_year_has_one() -> None:
-    assert "@timestamp" not in fields("<13>Feb 29 09:30:00 host1 ops: hello", "2018-06-01T00:00:00.000Z")
+WEEK = IngestConfig(max_age=timedelta(days=7))
+
+
+@pytest.mark.parametrize(
+    ("message", "claimed"),
+    [
+        ("<13>1 2031-01-01T00:00:12Z router x 77 - - m", "2031-01-01T00:00:12.000Z"),
+        ("<13>1 2001-01-01T00:00:12Z router x 77 - - m", "2001-01-01T00:00:12.000Z"),
+        ("<13>Jan  1 00:00:12 router dnsmasq[77]: started", "2015-01-01T00:00:12.000Z"),
+        ("<13>Jan  1 2031 00:00:12 router dnsmasq[77]: started", "2031-01-01T00:00:12.000Z"),
+        ('<13>1 - router x 77 - - {"event":"e","time":1924992000}', "2031-01-01T00:00:00.000Z"),
+        (f"<13>{HIT.replace('2015:', '2009:')}", "2009-01-22T09:30:00.000Z"),
+    ],
+)
+def test_a_time_that_cannot_be_true_is_replaced_by_the_arrival(message: str, claimed: str) -> None:
+    event = parse_message(message.encode(), RECEIVED_AT, "", WEEK)
+    context = DocumentContext(RECEIVED_AT, "2015-01-15T12:00:00.000Z", "2015-01-23T12:00:00.000Z")
+    document = orjson.loads(build_document(event, context, "spare"))
+    assert (document["@timestamp"], document["record_time"]) == (RECEIVED_AT, claimed)
+
+
+def test_the_time_in_the_header_replaces_one_in_the_message_that_cannot_be_true() -> None:
+    message = '<13>1 2015-01-22T09:00:00Z router x 77 - - {"event":"e","@timestamp":"2031-01-01T00:00:00Z"}'
+    event = parse_message(message.encode(), RECEIVED_AT, "", WEEK).fields
+    assert (event["@timestamp"], event["record_time"]) == ("2015-01-22T09:00:00.000Z", "2031-01-01T00:00:00.000Z")
+
+
+def test_a_trusted_sender_may_set_any_time_in_the_past() -> None:
+    message = b"<13>1 2001-01-01T00:00:12Z router x 77 - - m"
+    event = parse_message(message, RECEIVED_AT, "", WEEK, is_trusted=True).fields
+    assert event["@timestamp"] == "2001-01-01T00:00:12.000Z"
+
+
+CISCO_MESSAGE = "list 110 denied tcp"
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ("77: Jan 22 09:30:00.306: ", {"sequence": 77, "@timestamp": "2015-01-22T09:30:00.306Z"}),
+        (
+            "77: 000012: .Jan 22 09:30:00: ",
+            {"sequence": 77, "sequence_number": 12, "@timestamp": "2015-01-22T09:30:00.000Z"},
+        ),
+        (
+            "77: sw1.example: *Jan 22 09:30:00.306 CET: ",
+            {"sequence": 77, "host": "sw1.example", "@timestamp": "2015-01-22T08:30:00.306Z"},
+        ),
+        ("77: *Mar  1 00:00:12.306: ", {"sequence": 77, "record_time": "2014-03-01T00:00:12.306Z"}),
+        ("77: 2w3d: ", {"sequence": 77}),
+        ("77: 00:00:46: ", {"sequence": 77}),
+        ("77: ", {"sequence": 77}),
+        (": 2015 Jan 22 09:30:00.306 UTC: ", {"@timestamp": "2015-01-22T09:30:00.306Z"}),
+        ("Jan 22 2015 09:30:00: ", {"@timestamp": "2015-01-22T09:30:00.000Z"}),
+        ("Jan 22 2015 09:30:00 fw1 : ", {"@timestamp": "2015-01-22T09:30:00.000Z", "host": "fw1"}),
+        ("*Jan 22 09:30:00.306: ", {"@timestamp": "2015-01-22T09:30:00.306Z"}),
+        (
+            "32: RP/0/RSP0/CPU0:Jan 22 09:30:00.306 : ",
+            {"sequence": 32, "host": "RP/0/RSP0/CPU0", "@timestamp": "2015-01-22T09:30:00.306Z"},
+        ),
+    ],
+)
+def test_headers_of_cisco_are_read(header: str, expected: dict[str, Any]) -> None:
+    assert fields(f"<190>{header}%SEC-6-IPACCESSLOGP: {CISCO_MESSAGE}") == {
+        "facility": "local7",
+        "severity": "info",
+        "program": "%SEC-6-IPACCESSLOGP",
+        "event": "log",
+        "message": CISCO_MESSAGE,
+        **expected,
+    }
+
+
+@pytest.mark.parametrize(
+    "message", ["77: a message", "77: host: a message", ": a message", "2015 Jan 22 09:30:00 UTC: x"]
+)
+def test_a_message_with_a_number_is_not_taken_for_ciscos(message: str) -> None:
+    assert fields(f"<13>{message}") == {"facility": "user", "severity": "notice", "event": "log", "message": message}
 
 
 def test_the_client_is_the_host_of_a_message_without_one() -> None:
