@@ -20,7 +20,7 @@ MAX_AGE_SECONDS: Final = 600.0
 MAX_TITLES: Final = 10_000
 _READ_VIEWS: Final = 20
 """Not every sender of views knows titles: access logs have none."""
-WAIT_SECONDS: Final = 0.1
+WAIT_SECONDS: Final = 0.5
 """How long a page waits for titles; later ones are in the next page."""
 
 
