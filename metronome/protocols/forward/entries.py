@@ -1,10 +1,12 @@
 """Convert the entries of a forward message to events: each is an array of a time and a record."""
 
+import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from struct import Struct
+from types import MappingProxyType
 from typing import Any, Final
 
 import orjson
@@ -33,19 +35,76 @@ _EPOCH_START: Final = "1970-01-01T00:00:00"
 _MIN_RECORD_TIMESTAMP: Final = "1973-03-03"
 """An earlier value in a time field of a record is a duration, as in `event_from_record`."""
 _TIME_FIELDS: Final = frozenset(TIMESTAMP_FIELDS)
+_GROUP_START: Final = 2**32 - 1
+_GROUP_END: Final = 2**32 - 2
+"""The seconds of Fluent Bit's group markers."""
+_GROUP_MARKER_TIMES: Final = {"2106-02-07T06:28:15": _GROUP_START, "2106-02-07T06:28:14": _GROUP_END}
+_GROUP_MARKER_BYTES: Final = (_GROUP_START.to_bytes(4, "big"), _GROUP_END.to_bytes(4, "big"))
 _JSON_TYPES: Final = frozenset({str, int, bool, type(None)})
 _KEY_TYPES: Final = frozenset({str})
 _MSGPACK_SIZE_FACTOR: Final = 2
 """How many times larger than in JSON a value can be in msgpack, where a short float takes nine bytes."""
 
 
-def parse_entries(message: ForwardMessage, entry_ends: EntryEnds, config: IngestConfig) -> Iterator[ParsedEvent]:
+GroupFields = Mapping[str, Any]
+"""The fields that the records of a group have in common.
+
+Fluent Bit puts a marker before and after records of the same origin, as in OpenTelemetry's protocol. Markers are
+entries with an impossible time.
+"""
+NO_GROUP: Final[GroupFields] = MappingProxyType({})
+
+
+def group_after(message: ForwardMessage, entry_ends: EntryEnds, group: GroupFields) -> GroupFields:
+    """Return the group that is open after a message's entries, of the one that is open before them."""
+    if not any(marker in message.entries for marker in _GROUP_MARKER_BYTES):
+        return group
+    begin = 0
+    for end in entry_ends.offsets:
+        entry = message.entries[begin:end]
+        begin = end
+        if any(marker in entry for marker in _GROUP_MARKER_BYTES):
+            with contextlib.suppress(Malformed, ValueError, TypeError, RecursionError):
+                time, _, record = _split_entry(_unpack(entry))
+                marker_seconds = _marker_seconds(time)
+                if marker_seconds is not None:
+                    group = _next_group(marker_seconds, record)
+    return group
+
+
+def _next_group(marker_seconds: int, record: object) -> GroupFields:
+    return _group_fields(record) if marker_seconds == _GROUP_START else NO_GROUP
+
+
+def _marker_seconds(time: object) -> int | None:
+    """Return the seconds of a group marker's time, or None if the entry is no marker."""
+    if type(time) is str:
+        return _GROUP_MARKER_TIMES.get(time[: len(_EPOCH_START)])
+    return time if type(time) is int and time in {_GROUP_START, _GROUP_END} else None
+
+
+def _group_fields(marker: object) -> dict[str, Any]:
+    """Return the attributes of a marker's resource, and the name and version of its scope as OpenTelemetry has them."""
+    resource, scope = _map_at(marker, "resource"), _map_at(marker, "scope")
+    fields = {f"otel.scope.{name}": scope[name] for name in ("name", "version") if scope.get(name)}
+    return {**_map_at(scope, "attributes"), **fields, **_map_at(resource, "attributes")}
+
+
+def _map_at(group: object, name: str) -> dict[Any, Any]:
+    value = group.get(name) if isinstance(group, dict) else None
+    return value if isinstance(value, dict) else {}
+
+
+def parse_entries(
+    message: ForwardMessage, entry_ends: EntryEnds, config: IngestConfig, group: GroupFields = NO_GROUP
+) -> Iterator[ParsedEvent]:
     """Lazily convert a message's entries to events.
 
     Args:
         message: not compressed; its tag becomes the ``type`` of events that have none.
         entry_ends: where each entry ends.
         config: of the server; an entry that can only become a document over ``event_max_bytes`` is not unpacked.
+        group: the group that is open before the first entry.
 
     """
     tag, entries = message.tag, message.entries
@@ -57,7 +116,11 @@ def parse_entries(message: ForwardMessage, entry_ends: EntryEnds, config: Ingest
             )
         else:
             try:
-                yield _parse_entry(entries[begin:end], tag, config)
+                entry = _parse_entry(entries[begin:end], tag, config, group)
+                if isinstance(entry, Event):
+                    yield entry
+                else:
+                    group = entry
             except Malformed as error:
                 yield error
             except (ValueError, TypeError) as error:
@@ -69,14 +132,19 @@ def parse_entries(message: ForwardMessage, entry_ends: EntryEnds, config: Ingest
         yield entry_ends.error
 
 
-def _parse_entry(entry: bytes, tag: str, config: IngestConfig) -> Event:
+def _parse_entry(entry: bytes, tag: str, config: IngestConfig, group: GroupFields) -> Event | GroupFields:
+    """Return the event of an entry, or the group that follows if the entry is a marker."""
     if entry.startswith(_EVENT_TIME_ENTRY_PREFIX):
         record, metadata = _unpack(entry[_RECORD_OFFSET:]), None
         seconds, nanoseconds = _EVENT_TIME_STRUCT.unpack_from(entry, _EVENT_TIME_OFFSET)
+        if seconds >= _GROUP_END:
+            return _next_group(seconds, record)
         timestamp = _format_event_time(seconds, nanoseconds)
         header = entry[_RECORD_OFFSET]
     else:
         time, metadata, record = _split_entry(_unpack(entry))
+        if (marker_seconds := _marker_seconds(time)) is not None:
+            return _next_group(marker_seconds, record)
         timestamp = _entry_timestamp(time)
         header = 0
     if type(record) is not dict:
@@ -86,6 +154,9 @@ def _parse_entry(entry: bytes, tag: str, config: IngestConfig) -> Event:
     original = _encode_with_duplicates(entry, record) if count != len(record) else None
     if metadata:
         record.setdefault("metadata", metadata)
+    if group:
+        # A record's own fields win.
+        record |= {name: value for name, value in group.items() if name not in record}
     if not (_JSON_TYPES.issuperset(map(type, record.values())) and _KEY_TYPES.issuperset(map(type, record))):
         record = _map_to_json(record)
     event = event_from_record(record, config, original)

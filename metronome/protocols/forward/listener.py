@@ -9,8 +9,9 @@ import asyncio
 import contextlib
 import secrets
 import ssl
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from itertools import islice
 from typing import Final, NamedTuple, cast
@@ -30,11 +31,11 @@ from metronome.errors import (
     Unauthorized,
 )
 from metronome.event import derive_event_ids
+from metronome.protocol import ParsedEvent
 from metronome.protocols.forward import handshake
-from metronome.protocols.forward.entries import parse_entries
+from metronome.protocols.forward.entries import NO_GROUP, group_after, parse_entries
 from metronome.protocols.forward.handshake import ForwardHandshake
 from metronome.protocols.forward.messages import (
-    EntryEnds,
     ForwardFrameReader,
     ForwardMessage,
     encode_ack,
@@ -246,11 +247,14 @@ class ForwardConnection:
         message = await self._decompress(message)
         # Of the uncompressed entries: a client that compresses them again may send other bytes.
         event_id_seed = _message_digest(message) if message.chunk_id else b""
+        group = NO_GROUP
         for first_index, part, entry_ends in split_message(message, self._ingest.config.batch_max_events):
             size = max(len(part.entries), len(entry_ends.offsets) * _MIN_ENTRY_BYTES)
             await self._wait_for_capacity(size)
             self._in_flight_bytes += size
-            ack = self._ingest_part(part, entry_ends, event_id_seed, first_index, is_trusted=is_trusted)
+            events = partial(parse_entries, part, entry_ends, self._ingest.config, group)
+            group = group_after(part, entry_ends, group)
+            ack = self._ingest_part(part, events, event_id_seed, first_index, is_trusted=is_trusted)
             self._pending_acks.put_nowait(_PendingAck(asyncio.create_task(ack), size))
 
     def _check_trust(self) -> bool:
@@ -280,12 +284,18 @@ class ForwardConnection:
             self._deadline = self._loop.time() + self._frame_timeout_seconds
 
     async def _ingest_part(
-        self, part: ForwardMessage, entry_ends: EntryEnds, event_id_seed: bytes, first_index: int, *, is_trusted: bool
+        self,
+        part: ForwardMessage,
+        parse_events: Callable[[], Iterator[ParsedEvent]],
+        event_id_seed: bytes,
+        first_index: int,
+        *,
+        is_trusted: bool,
     ) -> bytes | None:
         """Store a part of a message and return its acknowledgement, or None if the part was abandoned."""
 
         async def store() -> bytes:
-            events = parse_entries(part, entry_ends, self._ingest.config)
+            events = parse_events()
             event_ids = islice(derive_event_ids(event_id_seed), first_index, None) if event_id_seed else None
             result = await self._ingest.intake.store(events, is_trusted=is_trusted, event_ids=event_ids)
             self._count_rejections(list(result.rejected.values()))

@@ -1,12 +1,10 @@
 """Convert frames to events as the listener does, without a connection."""
 
-from itertools import chain
-
 from msgpack import packb
 
 from metronome.event import IngestConfig
 from metronome.protocol import ParsedEvent
-from metronome.protocols.forward.entries import parse_entries
+from metronome.protocols.forward.entries import NO_GROUP, group_after, parse_entries
 from metronome.protocols.forward.listener import decompress_message
 from metronome.protocols.forward.messages import ForwardMessage, parse_message, split_message
 
@@ -17,9 +15,12 @@ CONFIG = IngestConfig(event_max_bytes=2**20)
 def parse_frame(frame: bytes, max_entries: int = 100) -> list[ParsedEvent]:
     """Return the events of a frame, in parts of at most *max_entries*."""
     message = decompress_message(parse_message(frame), MAX_BYTES)
-    return list(
-        chain.from_iterable(parse_entries(part, ends, CONFIG) for _, part, ends in split_message(message, max_entries))
-    )
+    events: list[ParsedEvent] = []
+    group = NO_GROUP
+    for _, part, ends in split_message(message, max_entries):
+        events += parse_entries(part, ends, CONFIG, group)
+        group = group_after(part, ends, group)
+    return events
 
 
 def encode_packed_forward(message: ForwardMessage) -> bytes:
