@@ -182,7 +182,7 @@ def test_rejects_events_older_than_the_minimum() -> None:
     said = refusal({"ts": "2015-01-15T11:59:59.999Z"})
     assert said.endswith("raise tick_max_age to accept older events, or send a key with the scope import")
     assert made({"ts": "2015-01-15T12:00:00Z"})["@timestamp"] == "2015-01-15T12:00:00.000Z"
-    assert made({"ts": 0}, OPEN)["@timestamp"] == "1970-01-01T00:00:00.000Z"
+    assert made({"ts": "1970"}, OPEN)["@timestamp"] == "1970-01-01T00:00:00.000Z"
 
 
 @pytest.mark.parametrize("name", ["referer", "referrer", "urlref"])

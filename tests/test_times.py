@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from metronome.errors import Malformed
@@ -48,8 +48,17 @@ _offsets = st.integers(-23 * 60, 23 * 60).map(lambda minutes: timezone(timedelta
         ("2015-01-22T093000.000000Z", "2015-01-22T09:30:00.000Z"),
         ("9999-12-31T23:59:59.999Z", "9999-12-31T23:59:59.999Z"),
         ("1970-01-01", "1970-01-01T00:00:00.000Z"),
-        (0, "1970-01-01T00:00:00.000Z"),
-        (-0.0, "1970-01-01T00:00:00.000Z"),
+        ("2015", "2015-01-01T00:00:00.000Z"),
+        (2015, "2015-01-01T00:00:00.000Z"),
+        ("2015-01", "2015-01-01T00:00:00.000Z"),
+        ("201502", "2015-02-01T00:00:00.000Z"),
+        (201502, "2015-02-01T00:00:00.000Z"),
+        ("2015-Q2", "2015-04-01T00:00:00.000Z"),
+        ("2015-W04", "2015-01-19T00:00:00.000Z"),
+        (20150122, "2015-01-22T00:00:00.000Z"),
+        ("201501220930", "2015-01-22T09:30:00.000Z"),
+        ("20150122093015", "2015-01-22T09:30:15.000Z"),
+        (100_000_000, "1973-03-03T09:46:40.000Z"),
         (1421919000, "2015-01-22T09:30:00.000Z"),
         (1421919000.25, "2015-01-22T09:30:00.250Z"),
         (1421919000123, "2015-01-22T09:30:00.123Z"),
@@ -109,6 +118,21 @@ def test_parses_usual_timestamps(given: object, stamp: str) -> None:
         "9999-12-31T23:59:59-14:00",
         "+292278995-01-01T00:00:00Z",
         "10000-01-01",
+        "0",
+        "12",
+        "2015-1",
+        "201513",
+        "20150230",
+        "2015-Q5",
+        "2015-W60",
+        "2015-01-22-05:00",
+        "-30d",
+        "today",
+        0,
+        -0.0,
+        2015.5,
+        86_400,
+        99_999_999,
         "nan",
         "inf",
         "-1",
@@ -158,6 +182,8 @@ def test_timestamps_sort_chronologically(one: datetime, other: datetime) -> None
 
 @given(st.integers(100_000_000_000, 253_402_300_799_999))
 def test_milliseconds_may_be_a_number_or_a_text(number: int) -> None:
+    # Twelve and fourteen digits may be a time of day, such as 201501220930.
+    assume(len(str(number)) == len("1421919000123") or str(number) > "21")
     stamp = parse_timestamp(number)
     assert parse_timestamp(str(number)) == stamp
     assert datetime.fromisoformat(stamp) == datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=number)

@@ -1,15 +1,18 @@
 """Options that several commands share."""
 
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Final
+from zoneinfo import ZoneInfo
 
 import typer
 
 from metronome.archive.base import DateRange
-from metronome.errors import ConfigurationError
+from metronome.errors import ConfigurationError, Malformed
+from metronome.times import parse_period
 
 DEFAULT_SERVER_URL: Final = "http://127.0.0.1:8080"
+_DAY: Final = timedelta(days=1)
 
 UrlOption = Annotated[str, typer.Option(metavar="URL", envvar="METRONOME_URL", help="URL of the Metronome server.")]
 KeyOption = Annotated[
@@ -38,13 +41,15 @@ FromOption = Annotated[
     typer.Option(
         "--from",
         metavar="TIME",
-        help="Start of the time range: a date, a timestamp, or an age such as -30d or -12h.",
+        help="Start of the time range: a day, month or year, a time, -30d, -12h, -3mo, yesterday or last-month.",
         show_default="no limit",
     ),
 ]
 ToOption = Annotated[
     str | None,
-    typer.Option("--to", metavar="TIME", help="End of the time range; a date is included.", show_default="now"),
+    typer.Option(
+        "--to", metavar="TIME", help="End of the time range; days, months and years are included.", show_default="now"
+    ),
 ]
 TimeZoneOption = Annotated[str, typer.Option(metavar="ZONE", help="Time zone of days, such as Europe/Zurich.")]
 BotsOption = Annotated[bool, typer.Option("--bots", help="Include events caused by bots.")]
@@ -59,7 +64,12 @@ ArchiveArgument = Annotated[
 ]
 FirstDayOption = Annotated[
     str | None,
-    typer.Option("--from", metavar="DAY", help="First UTC day, such as 2015-01-22.", show_default="no limit"),
+    typer.Option(
+        "--from",
+        metavar="DAY",
+        help="First UTC day, such as 2015-01-22, 2015-01, -30d or last-month.",
+        show_default="no limit",
+    ),
 ]
 LastDayOption = Annotated[
     str | None,
@@ -71,19 +81,23 @@ def parse_day_range(first: str | None, last: str | None) -> DateRange:
     """Parse the values of ``--from`` and ``--to`` as days.
 
     Raises:
-        ConfigurationError: a value is not a date, or the last day is before the first.
+        ConfigurationError: a value is not a period of days, or the last day is before the first.
 
     """
-    days = DateRange(_parse_day("--from", first), _parse_day("--to", last))
+    now = datetime.now(UTC)
+    days = DateRange(_parse_day("--from", first, now), _parse_day("--to", last, now))
     if days.first is not None and days.last is not None and days.last < days.first:
         raise ConfigurationError(f"--to {last} is before --from {first}")
     return days
 
 
-def _parse_day(option: str, text: str | None) -> date | None:
+def _parse_day(option: str, text: str | None, now: datetime) -> date | None:
     if text is None:
         return None
     try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise ConfigurationError(f"invalid {option} {text!r}: expected a date such as 2015-01-22") from None
+        start, end = parse_period(text, ZoneInfo("UTC"), now)
+    except Malformed:
+        start = end = now
+    if start == end:
+        raise ConfigurationError(f"invalid {option} {text!r}: expected a date such as 2015-01-22, 2015-01 or -30d")
+    return start.date() if option == "--from" else (end - _DAY).date()

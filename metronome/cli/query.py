@@ -30,7 +30,7 @@ from metronome.times import parse_time_unit
 CSV_MEDIA_TYPE: Final = "text/csv"
 DEFAULT_RANKING_ROWS: Final = 50
 """Number of groups that are shown by default, those with most events first."""
-TIME_GROUPS: Final = frozenset(TIME_UNITS)
+TIME_GROUPS: Final = frozenset(TIME_UNITS) - {"all"}
 ESTIMATED_NOTE: Final = "estimated: some of these numbers are approximate"
 
 _RESOLUTION: Final = timedelta(microseconds=1)
@@ -51,13 +51,15 @@ def query_command(  # noqa: PLR0913  # one argument for each option
         str,
         typer.Option(
             metavar="LIST",
-            help="Metrics, separated by commas: count, visitors, sessions, first, last, unique:FIELD, "
-            "count|sum|avg|min|max:FIELD, p95:FIELD.",
+            help="Metrics, separated by commas: count (all events), views, downloads, visitors, sessions, first, last, "
+            "unique:FIELD, count|sum|avg|min|max:FIELD, p95:FIELD.",
         ),
     ] = "count",
     by: Annotated[
         str | None,
-        typer.Option(metavar="LIST", help="Group by fields, or by minute, hour, day, week or month."),
+        typer.Option(
+            metavar="LIST", help="Group by fields, or by minute, hour, day, week, month, quarter, year or all."
+        ),
     ] = None,
     start: FromOption = None,
     end: ToOption = None,
@@ -168,7 +170,7 @@ def fill_series(
 
     Args:
         values: values by the labels of time units.
-        unit: minute, hour, day, week or month.
+        unit: minute, hour, day, week, month, quarter or year.
         tz: time zone of the labels.
         empty_value: value of the other time units; if they are too many, they are left out.
 

@@ -31,7 +31,9 @@ def tock_command(  # noqa: PLR0913  # one argument for each option
     start: FromOption = None,
     end: ToOption = None,
     tz: TimeZoneOption = "UTC",
-    interval: Annotated[str, typer.Option(metavar="UNIT", help="minute, hour, day, week or month.")] = "day",
+    interval: Annotated[
+        str, typer.Option(metavar="UNIT", help="minute, hour, day, week, month, quarter, year or all.")
+    ] = "day",
     limit: Annotated[
         int, typer.Option(min=0, metavar="N", help="Maximum number of rows in each table; 0 for all.")
     ] = DEFAULT_ROWS,
@@ -82,7 +84,7 @@ def _print_result(result: Mapping[str, Mapping[str, int]], interval: str, tz: st
         printer.print_table((group, column), rows[: limit or None], 1, 1)
         if limit and len(rows) > limit:
             print_note(f"there are more {group}s; use --limit 0 to show all")
-        if name == "views":
+        if name == "views" and interval != "all":
             series = fill_series(counts, interval, tz)
             printer.print_plot(f"{sum(counts.values()):,} views", [*series], [*series.values()])
         printer.print_blank_line()

@@ -6,7 +6,7 @@ A URL has the parameters in `PARAMETERS`, and filters in the grammar of ``/query
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import Any, Final
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
@@ -16,14 +16,15 @@ from metronome.reports.parameters import (
     ReportParameters,
     excerpt,
     parse_boolean,
+    parse_bound,
     parse_choice,
-    parse_report_parameters,
     parse_whole_number,
 )
 from metronome.reports.query.compare import earlier_range
 from metronome.reports.query.parse import QueryPart, build_filters, parse_query_parts
 from metronome.reports.query.request import QUERY_PARAMETERS, ParsedQuery, RawQuery, parse_query
-from metronome.stores.query import TIME_UNITS, Equals, Filter, parse_time_zone
+from metronome.stores.query import Equals, Filter, parse_time_zone
+from metronome.times import add_months, parse_period, start_of_day
 
 RANGES: Final = ("today", "7d", "30d", "month", "last-month", "12m", "all")
 DEFAULT_RANGE: Final = "30d"
@@ -34,7 +35,17 @@ PARAMETERS: Final = ("range", "from", "to", "tz", "interval", "metric", "compare
 MAX_BARS: Final = 800
 """Maximum number of time units in a chart."""
 
-_DAYS: Final = {"today": 1, "7d": 7, "30d": 30}
+_DAYS: Final = frozenset({"today", "7d", "30d"})
+_PERIODS: Final = {
+    "today": ("today", "today"),
+    "7d": ("-6d", "today"),
+    "30d": ("-29d", "today"),
+    "month": ("this-month", "this-month"),
+    "last-month": ("last-month", "last-month"),
+    "12m": ("", "this-month"),
+    "all": ("", "today"),
+}
+"""The first and the last period of each range (see `metronome.times.parse_period`)."""
 _YEAR_MONTHS: Final = 12
 _DAY: Final = timedelta(days=1)
 _INTERVALS: Final = (
@@ -316,7 +327,7 @@ def parse_view(
         since=since,
         until=until,
         time_zone=scalars.get("tz") or default_time_zone,
-        chosen_interval=parse_choice("interval", scalars.get("interval"), ("", *TIME_UNITS), ""),
+        chosen_interval=parse_choice("interval", scalars.get("interval"), ("", *_UNIT_LENGTHS), ""),
         metric=parse_choice("metric", scalars.get("metric"), METRICS, METRICS[0]),
         compare=parse_choice("compare", scalars.get("compare"), COMPARISONS, COMPARISONS[0]),
         bots=parse_boolean("bots", scalars.get("bots")),
@@ -339,28 +350,17 @@ def resolve_range(view: View) -> Period:
 
     """
     zone = view.zone
-    today = view.now.astimezone(zone).date()
     if not view.range:
-        texts = {name: text for name, text in (("from", view.since), ("to", view.until)) if text}
-        parameters = parse_report_parameters({**texts, "tz": view.time_zone}, view.now, frozenset({"from", "to", "tz"}))
-        start, end = parameters.start, parameters.end or _midnight(today + _DAY, zone)
+        start = parse_bound("from", view.since, zone, view.now)
+        end = parse_bound("to", view.until or "today", zone, view.now) or view.now
         if start is not None and start >= end:
             raise InvalidQuery(f"the range is empty: from={excerpt(view.since)} is not before its end")
         return Period(start, end)
-    match view.range:
-        case "all":
-            return Period(None, _midnight(today + _DAY, zone))
-        case "month":
-            first = today.replace(day=1)
-            return Period(_midnight(first, zone), _midnight(add_months(first, 1), zone))
-        case "last-month":
-            first = today.replace(day=1)
-            return Period(_midnight(add_months(first, -1), zone), _midnight(first, zone))
-        case "12m":
-            first = add_months(today.replace(day=1), 1 - _YEAR_MONTHS)
-            return Period(_midnight(first, zone), _midnight(add_months(first, _YEAR_MONTHS), zone))
-        case name:
-            return Period(_midnight(today - timedelta(days=_DAYS[name] - 1), zone), _midnight(today + _DAY, zone))
+    first, last = _PERIODS[view.range]
+    end = parse_period(last, zone, view.now).end
+    if view.range == "12m":
+        return Period(start_of_day(add_months(end.astimezone(zone).date(), -_YEAR_MONTHS), zone), end)
+    return Period(parse_period(first, zone, view.now).start if first else None, end)
 
 
 def resolve_earlier(view: View, span: Span) -> Earlier | None:
@@ -379,7 +379,7 @@ def resolve_earlier(view: View, span: Span) -> Earlier | None:
             whole = Span(*earlier_range("year", span.start, span.end, zone))
         elif months:
             first = add_months(span.start.astimezone(zone).date(), -months)
-            whole = Span(_midnight(first, zone), span.start)
+            whole = Span(start_of_day(first, zone), span.start)
         else:
             whole = Span(*earlier_range("previous", span.start, span.end, zone))
         if not span.start < view.now < span.end:
@@ -417,7 +417,7 @@ def resolve_interval(view: View, span: Span) -> str:
 def possible_intervals(span: Span) -> list[str]:
     """Return the time units that a chart of a range can have: of at least two and at most `MAX_BARS` bars."""
     length = span.end - span.start
-    return [unit for unit in TIME_UNITS if 1 < length / _UNIT_LENGTHS[unit] <= MAX_BARS]
+    return [unit for unit in _UNIT_LENGTHS if 1 < length / _UNIT_LENGTHS[unit] <= MAX_BARS]
 
 
 def count_whole_months(span: Span, zone: ZoneInfo) -> int:
@@ -428,24 +428,12 @@ def count_whole_months(span: Span, zone: ZoneInfo) -> int:
     return (end.year - start.year) * _YEAR_MONTHS + end.month - start.month
 
 
-def add_months(day: date, months: int) -> date:
-    """Return the same day of another month, or its last day if it is shorter."""
-    index = day.year * _YEAR_MONTHS + day.month - 1 + months
-    first = date(index // _YEAR_MONTHS, index % _YEAR_MONTHS + 1, 1)
-    last = (first.replace(day=28) + timedelta(days=4)).replace(day=1) - _DAY
-    return first.replace(day=min(day.day, last.day))
-
-
 def format_bound(moment: datetime, zone: ZoneInfo, *, is_end: bool) -> str:
     """Return a bound of a range as ``from`` or ``to`` in a URL: a day if it is one, which *to* includes, or a time."""
     local = moment.astimezone(zone)
     if local.time() == time():
         return (local.date() - (_DAY if is_end else timedelta())).isoformat()
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z").replace(".000Z", "Z")
-
-
-def _midnight(day: date, zone: ZoneInfo) -> datetime:
-    return datetime.combine(day, time(), zone).astimezone(UTC)
 
 
 def _lift_item(view: View) -> View:

@@ -20,7 +20,7 @@ from statistics import quantiles
 from typing import Any, Final, NamedTuple
 
 from metronome.fields import TIMING_FIELDS
-from metronome.reports.parameters import IS_VIEW, ReportParameters, exactness_fields, item_filter
+from metronome.reports.parameters import IS_VIEW, ReportParameters, exactness_fields, item_filter, partial_fields
 from metronome.reports.sample import SequenceSample
 from metronome.stores.base import Store
 from metronome.stores.query import AllOf, AnyOf, Exists, Metric, Query, QueryResult, SortKey
@@ -146,7 +146,9 @@ async def _timings_report(store: Store, item: str | None, parameters: ReportPara
         )
     )
     days_by_name = {name: _percentiles_by_day(result, name, parameters.limit) for name in names}
-    return {"timings": {name: days for name, days in days_by_name.items() if days}} | exactness_fields(result)
+    timings = {name: days for name, days in days_by_name.items() if days}
+    labels = {day for days in timings.values() for day in days}
+    return {"timings": timings} | exactness_fields(result) | partial_fields(parameters, "day", labels)
 
 
 def _percentiles_by_day(result: QueryResult, name: str, limit: int | None) -> dict[str, dict[str, Any]]:

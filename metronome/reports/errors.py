@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from metronome.reports.parameters import ReportParameters, exactness_fields, rounded_share
+from metronome.reports.parameters import ReportParameters, exactness_fields, partial_fields, rounded_share
 from metronome.stores.base import Store
 from metronome.stores.query import COUNT, Equals, Exists, Filter, Metric, Not, OneOf, Query, QueryResult, SortKey
 
@@ -87,7 +87,7 @@ async def errors_report(store: Store, item: str | None, parameters: ReportParame
     }
     for result in items:
         report["items"] = [{"id": item_id, "count": count} for item_id, count in result.rows]
-    return report | exactness_fields(*counts, *session_counts)
+    return report | exactness_fields(*counts, *session_counts) | partial_fields(parameters, "day", report["days"])
 
 
 @dataclass(frozen=True, slots=True)

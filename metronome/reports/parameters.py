@@ -1,13 +1,13 @@
 """What reports share: parameters read from a query string, filters, and the marks of an incomplete result."""
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import datetime
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from metronome.errors import InvalidQuery, Malformed
+from metronome.reports.query.series import find_partial_units
 from metronome.stores.query import (
     EXCLUDE_BOTS,
     TIME_UNITS,
@@ -19,7 +19,7 @@ from metronome.stores.query import (
     QueryResult,
     parse_time_zone,
 )
-from metronome.times import parse_timestamp
+from metronome.times import EXPECTED_PERIOD, parse_period
 
 IS_VIEW: Final = Equals("event", "view")
 IS_VIEW_OR_DOWNLOAD: Final = OneOf("event", ("view", "download"))
@@ -27,9 +27,6 @@ IS_VIEW_OR_DOWNLOAD: Final = OneOf("event", ("view", "download"))
 SHARE_DIGITS: Final = 4
 """To how many digits shares and scores are rounded."""
 
-_RELATIVE_TIME: Final = re.compile(r"-(\d{1,6})([smhdw])", re.ASCII)
-_DAY_PATTERN: Final = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
-_RELATIVE_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _DEFAULT_LIMIT: Final = 100
 _NUMBER_MAX_DIGITS: Final = 9
 _EXCERPT_CHARACTERS: Final = 60
@@ -52,6 +49,7 @@ class ReportParameters:
         order: what items are ranked by.
         steps: up to how many steps before and after an item to report, from 1 to 5.
         filters: only events that all of these match.
+        now: aware; time units that last longer are incomplete. None if none is.
 
     """
 
@@ -64,6 +62,7 @@ class ReportParameters:
     order: str = ""
     steps: int = 1
     filters: tuple[Filter, ...] = ()
+    now: datetime | None = None
 
     def build_filter(self, *filters: Filter) -> AllOf:
         """Return a filter that combines these with the parameters' own and, unless bots are included, excludes bots."""
@@ -79,8 +78,8 @@ def parse_report_parameters(query: Mapping[str, str], now: datetime, allowed: fr
         allowed: names of the parameters that this report has.
 
     Returns:
-        The parameters. ``from`` and ``to`` are days, which belong to ``tz`` and are both included, times (ISO 8601 or
-        Unix), or relative to now, such as ``-30d``; ``limit=0`` is no limit.
+        The parameters. ``from`` and ``to`` are periods of whole days, which belong to ``tz`` and are both included, or
+        times (see `metronome.times.parse_period`); ``limit=0`` is no limit.
 
     Raises:
         InvalidQuery: a parameter is unknown or has an invalid value.
@@ -93,15 +92,32 @@ def parse_report_parameters(query: Mapping[str, str], now: datetime, allowed: fr
     zone = parse_time_zone(tz)
     limit = parse_whole_number("limit", query.get("limit"), _DEFAULT_LIMIT)
     return ReportParameters(
-        start=_parse_time("from", query.get("from"), zone, now, whole_days=0),
-        end=_parse_time("to", query.get("to"), zone, now, whole_days=1),
+        start=parse_bound("from", query.get("from"), zone, now),
+        end=parse_bound("to", query.get("to"), zone, now),
         tz=tz,
         interval=parse_choice("interval", query.get("interval"), TIME_UNITS, "day"),
         limit=limit or None,
         include_bots=parse_boolean("bots", query.get("bots")),
         order=query.get("order", ""),
         steps=int(parse_choice("steps", query.get("steps"), _STEPS, "1")),
+        now=now,
     )
+
+
+def parse_bound(name: str, text: str | None, zone: ZoneInfo, now: datetime) -> datetime | None:
+    """Return the bound of a range: the end of the period of ``to``, the start of any other; None if it is missing.
+
+    Raises:
+        InvalidQuery: the value is not a time or a period.
+
+    """
+    if not text:
+        return None
+    try:
+        period = parse_period(text, zone, now)
+    except Malformed:
+        raise InvalidQuery(f"invalid {name}={excerpt(text)}: expected a time such as {EXPECTED_PERIOD}") from None
+    return period.end if name == "to" else period.start
 
 
 def parse_choice(name: str, text: str | None, choices: Iterable[str], default: str) -> str:
@@ -161,23 +177,21 @@ def exactness_fields(*results: QueryResult) -> dict[str, Any]:
     return {} if all(result.exact for result in results) else {"exact": False}
 
 
+def partial_fields(parameters: ReportParameters, unit: str, labels: Collection[str]) -> dict[str, Any]:
+    """Return ``partial``, to be added to a report: the time units of a series that are incomplete; nothing if none is.
+
+    Args:
+        parameters: the range and the time zone of the report.
+        unit: the time unit of the series.
+        labels: the labels of the series.
+
+    """
+    zone = parse_time_zone(parameters.tz)
+    units = find_partial_units(unit, labels, parameters.start, parameters.end, parameters.now, zone)
+    return {"partial": units} if units else {}
+
+
 def rounded_share(part: float, total: float) -> float | None:
     """Return a share from 0 to 1, to four digits; None of nothing."""
     # Estimated parts may exceed an estimated total.
     return round(min(1.0, part / total), SHARE_DIGITS) if total else None
-
-
-def _parse_time(name: str, text: str | None, zone: ZoneInfo, now: datetime, whole_days: int) -> datetime | None:
-    if not text:
-        return None
-    try:
-        if ago := _RELATIVE_TIME.fullmatch(text):
-            return now - timedelta(**{_RELATIVE_UNITS[ago[2]]: int(ago[1])})
-        if _DAY_PATTERN.fullmatch(text):
-            return datetime.combine(date.fromisoformat(text) + timedelta(days=whole_days), time(), zone).astimezone(UTC)
-        # A + that the client did not encode arrives as a space.
-        return datetime.fromisoformat(parse_timestamp(text.replace(" ", "+")))
-    except (Malformed, ValueError, OverflowError):
-        raise InvalidQuery(
-            f"invalid {name}={excerpt(text)}: expected a time such as 2015-01-22, 2015-01-22T09:30:00Z or -30d"
-        ) from None

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from metronome.reports.parameters import IS_VIEW_OR_DOWNLOAD, ReportParameters, exactness_fields
+from metronome.reports.parameters import IS_VIEW_OR_DOWNLOAD, ReportParameters, exactness_fields, partial_fields
 from metronome.stores.base import Store
 from metronome.stores.query import Equals, Filter, Query, SortKey
 
@@ -26,7 +26,8 @@ async def tock_report(store: Store, item: str, parameters: ReportParameters) -> 
 
     Returns:
         ``views`` by interval, newest first, without empty ones; ``downloads`` by format; ``referers`` of both views
-        and downloads; most frequent first. ``exact: false`` is added if the store estimated.
+        and downloads; most frequent first. ``exact: false`` is added if the store estimated, and ``partial`` lists the
+        units of ``views`` that the range or the current time cuts.
 
     """
 
@@ -48,4 +49,10 @@ async def tock_report(store: Store, item: str, parameters: ReportParameters) -> 
         count_by("referer", IS_VIEW_OR_DOWNLOAD, _MOST_FIRST, parameters.limit),
     )
     views, downloads, referrers = (result.to_dict() for result in results)
-    return {"views": views, "downloads": downloads, "referers": referrers} | exactness_fields(*results)
+    return {
+        "views": views,
+        "downloads": downloads,
+        "referers": referrers,
+        **exactness_fields(*results),
+        **partial_fields(parameters, parameters.interval, views),
+    }

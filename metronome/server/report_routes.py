@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -19,7 +19,13 @@ from metronome.reports.parameters import ReportParameters, parse_report_paramete
 from metronome.reports.query.names import FieldChecker
 from metronome.reports.query.parse import parse_query_json, parse_query_string
 from metronome.reports.query.request import RawQuery, parse_query
-from metronome.reports.query.run import format_result_csv, format_result_json, format_result_ndjson, run_query
+from metronome.reports.query.run import (
+    find_partial_rows,
+    format_result_csv,
+    format_result_json,
+    format_result_ndjson,
+    run_query,
+)
 from metronome.scopes import Scope
 from metronome.stores.base import DocumentBatch, Store
 from metronome.stores.query import QueryResult
@@ -221,14 +227,14 @@ _THREAD_MIN_ROWS: Final = 1000
 
 
 class _ResultFormat(NamedTuple):
-    encode: Callable[[QueryResult], bytes]
+    encode: Callable[[QueryResult, Mapping[str, list[str]]], bytes]
     charset: str | None = None
 
 
 _RESULT_FORMATS: Final = {
     "application/json": _ResultFormat(format_result_json),
-    "text/csv": _ResultFormat(format_result_csv, "utf-8"),
-    "application/x-ndjson": _ResultFormat(format_result_ndjson),
+    "text/csv": _ResultFormat(lambda result, _: format_result_csv(result), "utf-8"),
+    "application/x-ndjson": _ResultFormat(lambda result, _: format_result_ndjson(result)),
 }
 
 
@@ -248,7 +254,8 @@ def query_routes(context: QueryContext, body_max_bytes: int) -> list[web.RouteDe
         media_type = negotiate_media_type(request, tuple(_RESULT_FORMATS))
         async with context.limiter.acquire(request):
             result = await run_query(context.store, field_checker, query, now)
-            body = await _encode_result(_RESULT_FORMATS[media_type], result)
+            partial_units = find_partial_rows(query, result, now)
+            body = await _encode_result(_RESULT_FORMATS[media_type], result, partial_units)
         headers = {
             TOTAL_HEADER: str(result.total),
             EXACT_HEADER: "true" if result.exact else "false",
@@ -264,11 +271,13 @@ def query_routes(context: QueryContext, body_max_bytes: int) -> list[web.RouteDe
     ]
 
 
-async def _encode_result(result_format: _ResultFormat, result: QueryResult) -> bytes:
+async def _encode_result(
+    result_format: _ResultFormat, result: QueryResult, partial_units: Mapping[str, list[str]]
+) -> bytes:
     if len(result.rows) < _THREAD_MIN_ROWS:
-        body = result_format.encode(result)
+        body = result_format.encode(result, partial_units)
     else:
-        body = await asyncio.to_thread(result_format.encode, result)
+        body = await asyncio.to_thread(result_format.encode, result, partial_units)
     if len(body) > RESULT_MAX_BYTES:
         raise QueryTooExpensive(f"the result is over {RESULT_MAX_BYTES // 2**20} MiB: use limit and offset")
     return body

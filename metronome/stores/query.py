@@ -8,11 +8,12 @@ Every report is built from queries, and every back end gives the same results. F
 * Values compare as text: ``1`` and ``"1"`` are the same. A value of over 1,024 characters counts as missing.
 * Numbers are values that are a number or the text of one; metrics of numbers skip all other values.
 * A group that lacks a value in one of the ``group_by`` fields is omitted.
-* Days, weeks (from Monday) and months are those of ``time_zone``; hours and minutes carry its offset.
+* Days, weeks (from Monday), months, quarters and years are those of ``time_zone``; hours and minutes carry its offset.
+  ``all`` is one unit of all time.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -21,21 +22,24 @@ from zoneinfo import ZoneInfo
 
 from metronome.errors import InvalidQuery
 
-TIME_UNITS: Final = ("minute", "hour", "day", "week", "month")
+TIME_UNITS: Final = ("minute", "hour", "day", "week", "month", "quarter", "year", "all")
 """The ``group_by`` names that group by time; fields with these names cannot be grouped by."""
 MAX_GROUPS: Final = 100_000
 """A store may stop after this many groups; its result is then not exact."""
 
+_EXACT_INTEGERS: Final = 2**53
+"""Integers below this one are exact as floating-point numbers."""
+_INTEGERS_END: Final = 2**64
 _SUBDAY_UNITS: Final = frozenset({"minute", "hour"})
 _MIN_DATETIME: Final = datetime(1, 1, 1, tzinfo=UTC)
 _DAY: Final = timedelta(days=1)
 
 _METRIC_PATTERN = re.compile(
-    r"(?P<kind>count|first|last|visitors|sessions|unique|sum|avg|min|max|p(?P<percent>\d{1,2}(?:\.\d+)?))"
+    r"(?P<kind>count|views|downloads|first|last|visitors|sessions|unique|sum|avg|min|max|p(?P<percent>\d{1,2}(?:\.\d+)?))"
     r"(?::(?P<field>.+))?"
 )
 _METRIC_ALIASES = {"visitors": "visitor", "sessions": "session"}
-_FIELDLESS_METRICS = frozenset({"first", "last", *_METRIC_ALIASES})
+_FIELDLESS_METRICS = frozenset({"views", "downloads", "first", "last", *_METRIC_ALIASES})
 _NON_ZONE_FILES = re.compile(r"(?:posix|right)/.*|posixrules|localtime|Factory", re.DOTALL)
 """Files next to those of time zones that many machines have and no store knows."""
 _EXCERPT_CHARACTERS: Final = 60
@@ -45,6 +49,8 @@ class MetricKind(StrEnum):
     """How a metric aggregates events."""
 
     COUNT = "count"
+    VIEWS = "views"
+    DOWNLOADS = "downloads"
     VALUE_COUNT = "values"
     FIRST = "first"
     LAST = "last"
@@ -61,9 +67,10 @@ class Metric:
     """One number or time to compute for each group.
 
     Attributes:
-        kind: the aggregation. ``VALUE_COUNT`` is the number of events with a number in the field, ``FIRST`` and
-            ``LAST`` are the times of the oldest and the newest event.
-        field: the aggregated field; empty for ``COUNT``, ``FIRST`` and ``LAST``.
+        kind: the aggregation. ``VIEWS`` and ``DOWNLOADS`` are the numbers of these events, ``VALUE_COUNT`` is the
+            number of events with a number in the field, ``FIRST`` and ``LAST`` are the times of the oldest and the
+            newest event.
+        field: the aggregated field; empty for ``COUNT``, ``VIEWS``, ``DOWNLOADS``, ``FIRST`` and ``LAST``.
         percentile: above 0 and below 100; 0 for every other kind.
         name: the name of the result's column.
 
@@ -79,8 +86,9 @@ class Metric:
         """Parse a metric.
 
         Args:
-            text: ``count``, ``first``, ``last``, ``visitors``, ``sessions``, or one of ``count``, ``unique``, ``sum``,
-                ``avg``, ``min``, ``max`` and ``pNN`` (the NNth percentile) with a colon and a field.
+            text: ``count``, ``views``, ``downloads``, ``first``, ``last``, ``visitors``, ``sessions``, or one of
+                ``count``, ``unique``, ``sum``, ``avg``, ``min``, ``max`` and ``pNN`` (the NNth percentile) with a
+                colon and a field.
 
         Raises:
             InvalidQuery: the text is not a metric.
@@ -105,12 +113,16 @@ class Metric:
 
 def _invalid_metric_message(text: str) -> str:
     return (
-        f"invalid metric {text[:_EXCERPT_CHARACTERS]!r}: expected count, first, last, visitors, sessions, "
-        "or count|unique|sum|avg|min|max|pNN:FIELD"
+        f"invalid metric {text[:_EXCERPT_CHARACTERS]!r}: expected count, views, downloads, first, last, visitors, "
+        "sessions, or count|unique|sum|avg|min|max|pNN:FIELD"
     )
 
 
 COUNT: Final = Metric(MetricKind.COUNT, name="count")
+EVENT_BY_METRIC: Final = {MetricKind.VIEWS: "view", MetricKind.DOWNLOADS: "download"}
+"""The metrics that count the events of one name."""
+EVENT_COUNTS: Final = frozenset({MetricKind.COUNT, *EVENT_BY_METRIC})
+"""The metrics that count events, and need nothing of them but their name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +191,10 @@ class AnyOf:
 FieldFilter = Equals | OneOf | Prefix | Exists | Range
 """A filter of one field."""
 Filter = FieldFilter | Not | AllOf | AnyOf
+
+_ROUNDED_METRICS: Final = frozenset(
+    {MetricKind.SUM, MetricKind.AVG, MetricKind.MIN, MetricKind.MAX, MetricKind.PERCENTILE}
+)
 
 EXCLUDE_BOTS: Final = Not(Exists("bot"))
 
@@ -273,7 +289,8 @@ class QueryResult:
             timestamps as ``2015-01-22T09:00:00.000Z`` for ``first`` and ``last``, else numbers, or None
             if no event has one (a sum is then 0.0).
         total: the number of rows without limit and offset.
-        exact: whether every number and the choice of rows is exact, not estimated.
+        exact: whether every number and the choice of rows is exact, not estimated or rounded.
+        is_complete: whether no group is missing because there are too many; if false, the result is not exact.
 
     """
 
@@ -281,6 +298,7 @@ class QueryResult:
     rows: tuple[tuple[str | int | float | None, ...], ...]
     total: int
     exact: bool = True
+    is_complete: bool = True
 
     def to_dict(self) -> dict[str, int | float | None]:
         """Return the rows of a query with one group and one metric as a mapping, in their order."""
@@ -310,7 +328,9 @@ def replace_lone_surrogates(text: str) -> str:
     return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def build_result(query: Query, rows: list[tuple[str | int | float | None, ...]], *, exact: bool = True) -> QueryResult:
+def build_result(
+    query: Query, rows: list[tuple[str | int | float | None, ...]], *, exact: bool = True, is_complete: bool = True
+) -> QueryResult:
     """Return the result of a query from all its rows: sort them, and apply limit and offset."""
     width = len(query.group_by)
     rows.sort(key=lambda row: tuple(_group_sort_key(name, str(row[at])) for at, name in enumerate(query.group_by)))
@@ -319,7 +339,25 @@ def build_result(query: Query, rows: list[tuple[str | int | float | None, ...]],
         name = query.group_by[at] if at < width else ""
         rows.sort(key=lambda row, at=at, name=name: _value_sort_key(row[at], name), reverse=key.descending)  # type: ignore[misc]
     end = None if query.limit is None else query.offset + query.limit
-    return QueryResult(query.columns, tuple(rows[query.offset : end]), len(rows), exact=exact)
+    shown = tuple(rows[query.offset : end])
+    exact = exact and is_complete and not has_rounded_integers(query, shown)
+    return QueryResult(query.columns, shown, len(rows), exact=exact, is_complete=is_complete)
+
+
+def has_rounded_integers(query: Query, rows: Sequence[tuple[str | int | float | None, ...]]) -> bool:
+    """Return whether the rows of a query depend on integers that stores round: those above 2⁵³.
+
+    Stores compute with floating-point numbers, but events have integers of up to 64 bits.
+    """
+    at = [index for index, metric in enumerate(query.metrics, len(query.group_by)) if metric.kind in _ROUNDED_METRICS]
+    if at and any(abs(value) >= _EXACT_INTEGERS for row in rows for index in at if (value := row[index]) is not None):  # type: ignore[arg-type]  # the value of a metric is a number
+        return True
+    return any(
+        bound is not None and _EXACT_INTEGERS <= abs(bound) <= _INTEGERS_END
+        for each in iterate_field_filters(query.where)
+        if isinstance(each, Range)
+        for bound in (each.above, each.at_least, each.below, each.at_most)
+    )
 
 
 def _group_sort_key(name: str, text: str) -> str:

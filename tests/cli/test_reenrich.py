@@ -118,7 +118,7 @@ def test_uses_the_settings_of_the_server(data: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--from", "yesterday"], "invalid --from 'yesterday': expected a date such as 2015-01-22"),
+        (["--from", "tomorrow"], "invalid --from 'tomorrow': expected a date such as 2015-01-22"),
         (["--from", "2015-01-22", "--to", "2015-01-21"], "--to 2015-01-21 is before --from 2015-01-22"),
         (["--data", "nowhere"], "the data folder nowhere does not exist"),
         (["--store", "mysql"], "invalid METRONOME_STORE: "),

@@ -149,6 +149,9 @@ def _is_in_range(where: Range, number: float | None) -> bool:
 def _metric_value(metric: Metric, documents: list[Document]) -> Value:  # noqa: PLR0911  # one for each kind
     if metric.kind is MetricKind.COUNT:
         return len(documents)
+    if metric.kind in (MetricKind.VIEWS, MetricKind.DOWNLOADS):
+        event = "view" if metric.kind is MetricKind.VIEWS else "download"
+        return sum(field_text(document, "event") == event for document in documents)
     if metric.kind is MetricKind.VALUE_COUNT:
         return len(field_numbers(documents, metric.field))
     if metric.kind in (MetricKind.FIRST, MetricKind.LAST):
@@ -170,11 +173,17 @@ def _timestamp_of(document: Document) -> datetime:
     return datetime.fromisoformat(document["@timestamp"])
 
 
-def _group_value(document: Document, name: str, tz: str) -> str | None:
+def _group_value(document: Document, name: str, tz: str) -> str | None:  # noqa: PLR0911  # one for each unit
     if name not in TIME_UNITS:
         return field_text(document, name)
     moment = _timestamp_of(document).astimezone(ZoneInfo(tz))
     match name:
+        case "all":
+            return name
+        case "year":
+            return f"{moment:%Y}"
+        case "quarter":
+            return f"{moment:%Y}-Q{(moment.month + 2) // 3}"
         case "month":
             return f"{moment:%Y-%m}"
         case "week":
@@ -197,6 +206,8 @@ METRICS: Final = tuple(
     Metric.parse(text)
     for text in (
         "count",
+        "views",
+        "downloads",
         "first",
         "last",
         "count:n",

@@ -15,13 +15,13 @@ from metronome.page.view import (
     Period,
     Span,
     View,
-    add_months,
     parse_view,
     possible_intervals,
     resolve_earlier,
     resolve_interval,
 )
 from metronome.stores.query import EXCLUDE_BOTS
+from metronome.times import add_months
 from tests.page.stored import NOW, view_of
 
 FILTERS = st.builds(

@@ -64,7 +64,7 @@ def test_a_nested_filter_on_a_bot_field_includes_bots() -> None:
     ("query", "start", "end"),
     [
         ("from=2026-03-01&to=2026-03-02", "2026-02-27T00:00:00Z", "2026-03-01T00:00:00Z"),
-        ("from=-2d", "2026-03-27T12:30:00Z", "2026-03-29T12:30:00Z"),
+        ("from=-48h", "2026-03-27T12:30:00Z", "2026-03-29T12:30:00Z"),
         ("from=2026-03-01T06:00:00Z&to=2026-03-01T18:00:00Z", "2026-02-28T18:00:00Z", "2026-03-01T06:00:00Z"),
         # The day on which clocks go forward has 23 hours, and the day before has 24.
         ("from=2026-03-29&to=2026-03-29&tz=Europe/Zurich", "2026-03-27T23:00:00Z", "2026-03-28T23:00:00Z"),
@@ -77,6 +77,12 @@ def test_the_previous_range_has_the_same_length_and_ends_at_the_start(query: str
     assert (before.start, before.end) == (at(start), at(end))
 
 
+def test_a_range_of_days_up_to_now_is_compared_with_the_same_parts_of_days() -> None:
+    before = asked("from=-2d&compare=previous").comparison
+    assert before is not None
+    assert (before.start, before.end) == (at("2026-03-26T00:00:00Z"), at("2026-03-28T12:30:00Z"))
+
+
 @pytest.mark.parametrize(
     ("query", "start", "end"),
     [
@@ -84,7 +90,8 @@ def test_the_previous_range_has_the_same_length_and_ends_at_the_start(query: str
         ("from=2024-02-29&to=2024-02-29", "2023-02-28T00:00:00Z", "2023-03-01T00:00:00Z"),
         # In 2025 clocks went forward on that day, which had 23 hours.
         ("from=2026-03-30&to=2026-03-30&tz=Europe/Zurich", "2025-03-29T23:00:00Z", "2025-03-30T22:00:00Z"),
-        ("from=-1d", "2025-03-30T12:30:00Z", "2025-03-31T12:30:00Z"),
+        ("from=-24h", "2025-03-30T12:30:00Z", "2025-03-31T12:30:00Z"),
+        ("from=-1d", "2025-03-30T00:00:00Z", "2025-03-31T12:30:00Z"),
     ],
 )
 def test_the_range_one_year_earlier_has_the_same_dates(query: str, start: str, end: str) -> None:
@@ -94,7 +101,7 @@ def test_the_range_one_year_earlier_has_the_same_dates(query: str, start: str, e
 
 
 def test_a_comparison_has_more_columns_and_queries_both_ranges_without_limit() -> None:
-    one = asked("metrics=count,avg:LCP&by=id&from=-2d&compare=previous&order=-count:change&limit=5&offset=1")
+    one = asked("metrics=count,avg:LCP&by=id&from=-48h&compare=previous&order=-count:change&limit=5&offset=1")
     assert one.query.columns == (
         *("id", "count", "count:previous", "count:change", "avg:LCP", "avg:LCP:previous", "avg:LCP:change"),
     )
@@ -136,7 +143,7 @@ def test_collects_all_field_names() -> None:
         ("compare=previous&from=-1d&to=-2d", "from is not before to"),
         ("compare=previous&from=-700000d", "needs a range before the start of the calendar"),
         ("compare=year&from=-739700d&to=2026-01-01", "needs a range before the start of the calendar"),
-        ("from=yesterday", "invalid from=yesterday: expected a time"),
+        ("from=tomorrow", "invalid from=tomorrow: expected a time"),
         ("tz=Mars", "unknown time zone 'Mars'"),
         ("by=" + "x" * 257, ": expected 1 to 256 characters"),
         ("=5", "invalid field name ''"),

@@ -36,7 +36,7 @@ MOMENTS: Final = {
     "2026-01-01": DAY,
     "2026-01-01T02:00:00+02:00": DAY,
     "1767225600": DAY,
-    "-30d": datetime(2026, 3, 1, 12, tzinfo=UTC),
+    "-30d": datetime(2026, 3, 1, tzinfo=UTC),
 }
 
 
@@ -151,7 +151,9 @@ def written(draw: st.DrawFn) -> Written:
             group_by=tuple(by),
             where=AllOf(whole) if whole else None,
             start=MOMENTS[texts["from"]],
-            end={"": None, "2026-01-01": datetime(2026, 1, 2, tzinfo=UTC), "-30d": MOMENTS["-30d"]}[texts["to"]],
+            end={"": None, "2026-01-01": datetime(2026, 1, 2, tzinfo=UTC), "-30d": datetime(2026, 3, 2, tzinfo=UTC)}[
+                texts["to"]
+            ],
             sort_keys=tuple(orders),
             limit={"": 1000, 0: MAX_ROWS}.get(texts["limit"], texts["limit"]),
             offset=texts["offset"] or 0,

@@ -109,6 +109,7 @@ async def test_the_range_applies_to_all_parts(store: Store) -> None:
         "views": {"2015-01-22": 1},
         "downloads": {"kml": 2, "csv": 1},
         "referers": {"arcgis.com": 2},
+        "partial": ["2015-01-22"],
     }
 
 

@@ -14,14 +14,26 @@ from tests.scenarios.reference import Document, Query, columns_of, text_of
 
 ZONES: Final = ("UTC", "Europe/Zurich", "America/New_York", "Asia/Kolkata", "Pacific/Auckland")
 METRICS: Final = (
-    *("count", "first", "last", "visitors", "sessions", "unique:p_lang", "unique:id", "count:p_n", "sum:p_n"),
+    *(
+        "count",
+        "views",
+        "downloads",
+        "first",
+        "last",
+        "visitors",
+        "sessions",
+        "unique:p_lang",
+        "unique:id",
+        "count:p_n",
+        "sum:p_n",
+    ),
     *("avg:p_n", "min:p_n", "max:p_n", "sum:duration", "max:LCP", "p50:p_n", "p90:LCP"),
 )
 GROUPS: Final = (
     *("id", "event", "format", "p_lang", "p_flag", "p.dot", "device", "browser", "country", "channel", "referer"),
     *("error_group", "bot"),
 )
-UNITS: Final = ("hour", "day", "week", "month")
+UNITS: Final = ("hour", "day", "week", "month", "quarter", "year", "all")
 PERCENT: Final = ("p50:", "p90:")
 DISTINCT: Final = ("visitors", "sessions", "unique:")
 

@@ -14,7 +14,7 @@ Document = dict[str, Any]
 Row = list[Any]
 Condition = Callable[[Document], bool]
 
-UNITS: Final = ("minute", "hour", "day", "week", "month")
+UNITS: Final = ("minute", "hour", "day", "week", "month", "quarter", "year", "all")
 MAX_TEXT_LENGTH: Final = 1024
 _MINUTE: Final = timedelta(minutes=1)
 
@@ -111,10 +111,16 @@ def timestamp_of(document: Document) -> datetime:
     return datetime.fromisoformat(document["@timestamp"])
 
 
-def label(moment: datetime, unit: str, tz: str) -> str:
+def label(moment: datetime, unit: str, tz: str) -> str:  # noqa: PLR0911  # one for each unit
     """Return the label of the time unit that contains a time."""
     local = moment.astimezone(ZoneInfo(tz))
     match unit:
+        case "all":
+            return unit
+        case "year":
+            return f"{local:%Y}"
+        case "quarter":
+            return f"{local:%Y}-Q{(local.month + 2) // 3}"
         case "month":
             return f"{local:%Y-%m}"
         case "week":
@@ -170,6 +176,8 @@ def _measure(metric: str, documents: list[Document]) -> Any:
     kind, _, field = metric.partition(":")
     if metric == "count":
         return len(documents)
+    if metric in {"views", "downloads"}:
+        return sum(text_of(document, "event") == metric[:-1] for document in documents)
     if metric in {"first", "last"}:
         stamps = sorted(document["@timestamp"] for document in documents)
         return (stamps[0] if metric == "first" else stamps[-1]) if stamps else None

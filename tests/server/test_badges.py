@@ -86,7 +86,7 @@ async def test_a_badge_may_be_shown_anywhere_and_kept_for_a_while(http: aiohttp.
         ("?color=javascript:x", "invalid color=javascript:x"),
         ("?style=x", "invalid style=x"),
         ("?label=" + "x" * 65, "label has 65 characters"),
-        ("?from=yesterday", "invalid from=yesterday: expected a time"),
+        ("?from=tomorrow", "invalid from=tomorrow: expected a time"),
         ("?limit=3", "unknown parameter 'limit'"),
     ],
 )

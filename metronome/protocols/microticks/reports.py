@@ -150,7 +150,7 @@ async def list_sessions(store: Store, query: SessionListQuery) -> dict[str, Any]
     (result,) = await store.query(store_query)
     expected = result.total - query.offset if query.limit is None else min(query.limit, result.total - query.offset)
     # An inexact result may lack the first sessions.
-    if not result.exact or len(result.rows) < expected:
+    if not result.is_complete or len(result.rows) < expected:
         raise _list_too_large(f"over {MAX_GROUPS} sessions")
     return _list_body("sessions", [_session_entry(row) for row in result.rows])
 

@@ -51,6 +51,28 @@ def earlier_range(comparison: str, start: datetime, end: datetime, zone: ZoneInf
         ) from None
 
 
+def earlier_range_to_now(start: datetime, now: datetime, zone: ZoneInfo) -> tuple[datetime, datetime]:
+    """Return the range to compare a range up to now with: if it starts with a day, as many days earlier.
+
+    Its last day then ends at the same time of day, so that both ranges have the same parts of days.
+
+    Args:
+        start: aware; before *now*.
+        now: aware.
+        zone: the time zone that days belong to.
+
+    Raises:
+        InvalidQuery: the earlier range would start before the calendar.
+
+    """
+    local_start, local_now = start.astimezone(zone), now.astimezone(zone)
+    if local_start.time() != time():
+        return earlier_range("previous", start, now, zone)
+    days = local_now.date() - local_start.date() + timedelta(days=1)
+    earlier_start, _ = earlier_range("previous", start, datetime.combine(local_start.date() + days, time(), zone), zone)
+    return earlier_start, datetime.combine(local_now.date() - days, local_now.time(), zone).astimezone(UTC)
+
+
 def match_time_units(
     comparison: str, unit: str, units: Sequence[str], earlier_units: Sequence[str], *, whole_days: bool
 ) -> dict[str, str]:

@@ -14,7 +14,7 @@ from metronome.reports.parameters import (
     parse_report_parameters,
     parse_whole_number,
 )
-from metronome.reports.query.compare import CHANGE_SUFFIX, COMPARISONS, earlier_range
+from metronome.reports.query.compare import CHANGE_SUFFIX, COMPARISONS, earlier_range, earlier_range_to_now
 from metronome.stores.query import (
     EXCLUDE_BOTS,
     MAX_GROUPS,
@@ -227,10 +227,12 @@ def _parse_comparison(name: str, common: ReportParameters, now: datetime) -> Com
     parse_choice("compare", name, COMPARISONS, name)
     if common.start is None:
         raise InvalidQuery(f"compare={name} needs a range: add from, such as from=-30d")
-    end = common.end or now
+    end, zone = common.end or now, parse_time_zone(common.tz)
     if end <= common.start:
         raise InvalidQuery(f"compare={name} needs a range, but from is not before to")
-    return ComparisonRange(name, *earlier_range(name, common.start, end, parse_time_zone(common.tz)))
+    if name == "previous" and common.end is None:
+        return ComparisonRange(name, *earlier_range_to_now(common.start, now, zone))
+    return ComparisonRange(name, *earlier_range(name, common.start, end, zone))
 
 
 def _add_comparison_columns(metrics: tuple[Metric, ...], name: str) -> Iterator[Metric]:

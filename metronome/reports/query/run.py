@@ -1,8 +1,8 @@
 """Run a query, and format its result as JSON, CSV or NDJSON."""
 
 import asyncio
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Final
 from zoneinfo import ZoneInfo
 
 import orjson
@@ -12,13 +12,10 @@ from metronome.reports.csv import format_csv
 from metronome.reports.query.compare import has_whole_days, join_rows, match_time_units
 from metronome.reports.query.names import FieldChecker
 from metronome.reports.query.request import ComparisonRange, ParsedQuery
-from metronome.reports.query.series import Row, fill_gaps, list_time_units
+from metronome.reports.query.series import Row, fill_gaps, find_partial_units, list_time_units
 from metronome.stores.base import Store
-from metronome.stores.query import MAX_GROUPS, TIME_UNITS, MetricKind, QueryResult, build_result, parse_time_zone
+from metronome.stores.query import MAX_GROUPS, TIME_UNITS, QueryResult, build_result, parse_time_zone
 from metronome.times import parse_time_unit
-
-_ESTIMATED_METRICS: Final = frozenset({MetricKind.UNIQUE, MetricKind.PERCENTILE})
-"""Metrics that a store may estimate. If the result of any other metric is not exact, groups are missing."""
 
 
 async def run_query(store: Store, field_checker: FieldChecker, parsed_query: ParsedQuery, now: datetime) -> QueryResult:
@@ -46,8 +43,7 @@ async def run_query(store: Store, field_checker: FieldChecker, parsed_query: Par
 
 
 def _check_group_count(parsed_query: ParsedQuery, result: QueryResult) -> None:
-    is_complete = result.exact or any(metric.kind in _ESTIMATED_METRICS for metric in parsed_query.metrics)
-    if result.total > MAX_GROUPS or not is_complete:
+    if result.total > MAX_GROUPS or not result.is_complete:
         raise QueryTooExpensive(f"there are over {MAX_GROUPS:,} groups of {', '.join(parsed_query.query.group_by)}")
 
 
@@ -84,6 +80,8 @@ def _series_units(parsed_query: ParsedQuery, rows: list[Row], now: datetime) -> 
     """Return all time units of the range; it starts with the first event and ends now if it has no other bounds."""
     query = parsed_query.query
     at = next(at for at, name in enumerate(query.group_by) if name in TIME_UNITS)
+    if query.group_by[at] == "all":
+        return ["all"]
     unit, zone = query.group_by[at], parse_time_zone(query.time_zone)
     start = query.start or _first_unit_start(rows, at, unit, zone)
     return list_time_units(unit, start, query.end or now, zone) if start else []
@@ -93,9 +91,30 @@ def _first_unit_start(rows: list[Row], at: int, unit: str, zone: ZoneInfo) -> da
     return min((parse_time_unit(label, unit, zone) for label in {row[at] for row in rows}), default=None)
 
 
-def format_result_json(result: QueryResult) -> bytes:
-    """Return a result as one JSON object: its columns, rows, total number of rows, and whether it is exact."""
-    return orjson.dumps({"columns": result.columns, "rows": result.rows, "total": result.total, "exact": result.exact})
+def find_partial_rows(parsed_query: ParsedQuery, result: QueryResult, now: datetime) -> dict[str, list[str]]:
+    """Return the time units in a result that the range or the current time cuts, by the column that they are in."""
+    query, partial = parsed_query.query, {}
+    zone = parse_time_zone(query.time_zone)
+    # With a comparison, the end of the range may be now.
+    end = None if parsed_query.comparison is not None and query.end == now else query.end
+    for at, name in enumerate(query.group_by):
+        if name in TIME_UNITS:
+            labels = {str(row[at]) for row in result.rows}
+            if units := find_partial_units(name, labels, query.start, end, now, zone):
+                partial[name] = units
+    return partial
+
+
+def format_result_json(result: QueryResult, partial: Mapping[str, list[str]] | None = None) -> bytes:
+    """Return a result as one JSON object: its columns, rows, total number of rows, and whether it is exact.
+
+    Args:
+        result: the result.
+        partial: see `find_partial_rows`; added if there are any.
+
+    """
+    answer = {"columns": result.columns, "rows": result.rows, "total": result.total, "exact": result.exact}
+    return orjson.dumps({**answer, "partial": partial} if partial else answer)
 
 
 def format_result_csv(result: QueryResult) -> bytes:

@@ -1,22 +1,22 @@
 """Time series: the time units of a range, and rows for units without events."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from itertools import islice
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from metronome.errors import InvalidQuery, QueryTooExpensive
-from metronome.stores.query import MAX_GROUPS, TIME_UNITS, Metric, MetricKind
-from metronome.times import format_time_unit
+from metronome.stores.query import EVENT_COUNTS, MAX_GROUPS, TIME_UNITS, Metric, MetricKind
+from metronome.times import first_day_of_next_unit, first_day_of_unit, format_time_unit, start_of_day
 
 Row = tuple[Any, ...]
 
 _CLOCK_UNIT_LENGTHS: Final = {"hour": timedelta(hours=1), "minute": timedelta(minutes=1)}
-_CALENDAR_UNIT_STRIDES: Final = {"day": timedelta(days=1), "week": timedelta(days=7), "month": timedelta(days=31)}
+_MAX_CLOCK_SKEW: Final = timedelta(days=1)
 _RESOLUTION: Final = timedelta(microseconds=1)
 _NOON: Final = time(12)
-_COUNT_METRICS: Final = frozenset({MetricKind.COUNT, MetricKind.VALUE_COUNT, MetricKind.UNIQUE})
+_COUNT_METRICS: Final = frozenset({*EVENT_COUNTS, MetricKind.VALUE_COUNT, MetricKind.UNIQUE})
 
 
 def list_time_units(unit: str, start: datetime, end: datetime, zone: ZoneInfo) -> list[str]:
@@ -39,6 +39,8 @@ def list_time_units(unit: str, start: datetime, end: datetime, zone: ZoneInfo) -
     """
     if end <= start:
         return []
+    if unit == "all":
+        return [unit]
     try:
         units = (
             _iterate_clock_units(start, end, _CLOCK_UNIT_LENGTHS[unit], zone)
@@ -46,11 +48,59 @@ def list_time_units(unit: str, start: datetime, end: datetime, zone: ZoneInfo) -
             else _iterate_calendar_units(unit, start, end, zone)
         )
         labels = list(islice(units, MAX_GROUPS + 1))
-    except OverflowError:
+    except (OverflowError, ValueError):
         raise InvalidQuery("the range exceeds the calendar: use from and to between 1970 and 9999") from None
     if len(labels) > MAX_GROUPS:
         raise QueryTooExpensive(f"the range has over {MAX_GROUPS:,} {unit}s")
     return labels
+
+
+def find_partial_units(
+    unit: str,
+    labels: Collection[str],
+    start: datetime | None,
+    end: datetime | None,
+    now: datetime | None,
+    zone: ZoneInfo,
+) -> list[str]:
+    """Return which time units of a series are incomplete: cut by the range, or not over yet.
+
+    Args:
+        unit: one of `TIME_UNITS`.
+        labels: the labels of the series.
+        start: aware; the start of the range; None for all time.
+        end: aware; the end of the range; None for all time.
+        now: aware; None to regard all units as over.
+        zone: the time zone that days belong to.
+
+    Returns:
+        Those of *labels*, the older one first.
+
+    """
+    if unit == "all" or not labels:
+        return []
+    units = [] if start is None else _units_cut_at(unit, start, zone)
+    if now is not None and (end is None or now < end):
+        units += _units_cut_at(unit, now, zone)
+        if unit != "minute":
+            # Clocks of senders may be ahead.
+            ahead = now + _MAX_CLOCK_SKEW if end is None else min(end, now + _MAX_CLOCK_SKEW)
+            units += list_time_units(unit, now, ahead, zone)
+    if end is not None:
+        units += _units_cut_at(unit, end, zone)
+    return [label for label in dict.fromkeys(units) if label in labels]
+
+
+def _units_cut_at(unit: str, moment: datetime, zone: ZoneInfo) -> list[str]:
+    """Return the label of the unit that starts before a time and ends after it, if there is one."""
+    if length := _CLOCK_UNIT_LENGTHS.get(unit):
+        label = next(_iterate_clock_units(moment, moment + _RESOLUTION, length, zone))
+        return [] if datetime.fromisoformat(label) == moment else [label]
+    try:
+        day = first_day_of_unit(moment.astimezone(zone).date(), unit)
+        return [] if start_of_day(day, zone) == moment else [format_time_unit(day, unit)]
+    except OverflowError:
+        return []
 
 
 def fill_gaps(
@@ -104,18 +154,12 @@ def _iterate_clock_units(start: datetime, end: datetime, length: timedelta, zone
 
 
 def _iterate_calendar_units(unit: str, start: datetime, end: datetime, zone: ZoneInfo) -> Iterator[str]:
-    day = _first_day_of_unit(unit, start.astimezone(zone).date())
+    day = first_day_of_unit(start.astimezone(zone).date(), unit)
     last = (end.astimezone(UTC) - _RESOLUTION).astimezone(zone).date()
     while day <= last:
         if unit != "day" or _day_exists(day, zone):
             yield format_time_unit(day, unit)
-        day = _first_day_of_unit(unit, day + _CALENDAR_UNIT_STRIDES[unit])
-
-
-def _first_day_of_unit(unit: str, day: date) -> date:
-    if unit == "month":
-        return day.replace(day=1)
-    return day - timedelta(days=day.weekday()) if unit == "week" else day
+        day = first_day_of_next_unit(day, unit)
 
 
 def _day_exists(day: date, zone: ZoneInfo) -> bool:

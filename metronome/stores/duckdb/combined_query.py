@@ -24,7 +24,13 @@ from metronome.stores.duckdb.sql import (
 from metronome.stores.query import COUNT, AllOf, Equals, Filter, Query
 
 _SHARED_FIELDS = frozenset(COLUMN_FIELDS)
-_GROUP_TEXT_SQL = {"day": "strftime(g, '%Y-%m-%d')", "week": "strftime(g, '%Y-%m-%d')", "month": "strftime(g, '%Y-%m')"}
+_GROUP_TEXT_SQL = {
+    "day": "strftime(g, '%Y-%m-%d')",
+    "week": "strftime(g, '%Y-%m-%d')",
+    "month": "strftime(g, '%Y-%m')",
+    "quarter": "strftime(g, '%Y-Q') || quarter(g)",
+    "year": "strftime(g, '%Y')",
+}
 
 
 def compile_combined_query(queries: Sequence[Query]) -> SqlStatement | None:

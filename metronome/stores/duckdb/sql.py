@@ -16,6 +16,8 @@ from metronome.fields import (
     param_value,
 )
 from metronome.stores.query import (
+    EVENT_BY_METRIC,
+    EVENT_COUNTS,
     TIME_UNITS,
     AllOf,
     AnyOf,
@@ -43,7 +45,7 @@ _QUARTER_HOURS_SINCE: Final = datetime(2012, 1, 1, tzinfo=UTC)
 IRREGULAR_ZONES: Final = frozenset({"Antarctica/Casey"})
 """Time zones that changed their clocks at other times than quarter hours since 2012."""
 _TOTALED = frozenset(TOTAL_FIELDS)
-_ROLLUP_UNITS = frozenset({"day", "week", "month"})
+_ROLLUP_UNITS = frozenset({"day", "week", "month", "quarter", "year", "all"})
 _INLINE_VALUES_MAX = 20
 """More values than this become one list parameter, which costs no planning."""
 _FLOAT_MAX = sys.float_info.max
@@ -196,9 +198,13 @@ class ColumnExpressions:
             return self._alias(time_bucket_expression(name, time_zone))
         return self._alias(field_text(name) if name in COLUMN_FIELDS else self._text_expression(name))
 
-    def metric_expression(self, metric: Metric) -> str:
-        """Return the SQL for a metric other than the number of events."""
+    def metric_expression(self, metric: Metric) -> str:  # noqa: PLR0911  # one for each kind
+        """Return the SQL for a metric."""
         match metric.kind:
+            case MetricKind.COUNT:
+                return "count(*)"
+            case MetricKind.VIEWS | MetricKind.DOWNLOADS as kind:
+                return f"count(*) FILTER (WHERE {self._alias(field_text('event'))} = '{EVENT_BY_METRIC[kind]}')"
             case MetricKind.FIRST | MetricKind.LAST as kind:
                 timestamp = f"{'min' if kind is MetricKind.FIRST else 'max'}({self._alias('ts')})"
                 return f"strftime({timestamp}, '%Y-%m-%dT%H:%M:%S.%gZ')"
@@ -255,7 +261,7 @@ def compile_query(query: Query) -> SqlStatement:
     field = total_field(query)
     if field is not None or can_use_rollup(query) or _counts_local_days(query):
         groups = [rollup_group_expression(name, query.time_zone) for name in query.group_by]
-        metrics = ["coalesce(sum(n)::BIGINT, 0)" for _ in query.metrics]
+        metrics = [_rollup_metric(metric) for metric in query.metrics]
         if field is None:
             where = where_condition(query.where, query.start, query.end, result.parameters)
             source = f"{ROLLUP_SOURCE} WHERE {where}"
@@ -275,10 +281,7 @@ def compile_query(query: Query) -> SqlStatement:
         where = where_condition(query.where, query.start, query.end, result.parameters)
         expressions = ColumnExpressions(query.metrics)
         groups = [expressions.group_column(name, query.time_zone) for name in query.group_by]
-        metrics = [
-            "count(*)" if metric.kind is MetricKind.COUNT else expressions.metric_expression(metric)
-            for metric in query.metrics
-        ]
+        metrics = [expressions.metric_expression(metric) for metric in query.metrics]
         source = expressions.source_query(where)
     columns = ", ".join(f"{column} AS c{at}" for at, column in enumerate([*groups, *metrics]))
     result.sql = f"SELECT {columns} FROM {source}"
@@ -288,6 +291,12 @@ def compile_query(query: Query) -> SqlStatement:
         # The CASE keeps DuckDB from checking each event, which would compute the columns twice.
         result.sql += f" HAVING CASE WHEN count(*) > 0 THEN {is_complete} END"
     return result
+
+
+def _rollup_metric(metric: Metric) -> str:
+    event = EVENT_BY_METRIC.get(metric.kind)
+    only = "" if event is None else f" FILTER (WHERE event = {quote_literal(event)})"
+    return f"coalesce((sum(n){only})::BIGINT, 0)"
 
 
 def group_condition(name: str, column: str) -> str:
@@ -331,7 +340,7 @@ def can_use_rollup(query: Query) -> bool:
     """Return whether a query only counts events of whole UTC days by fields of the rollup."""
     fields = set(ROLLUP_FIELDS)
     return (
-        all(metric.kind is MetricKind.COUNT for metric in query.metrics)
+        all(metric.kind in EVENT_COUNTS for metric in query.metrics)
         and all(name in fields or name in _ROLLUP_UNITS for name in query.group_by)
         and (query.time_zone == "UTC" or _ROLLUP_UNITS.isdisjoint(query.group_by))
         and all(where.field in fields and not isinstance(where, Range) for where in iterate_field_filters(query.where))
@@ -372,7 +381,7 @@ def total_field(query: Query) -> str | None:
     is_possible = (
         len(fields) <= 1
         and fields <= _TOTALED
-        and all(metric.kind is MetricKind.COUNT for metric in query.metrics)
+        and all(metric.kind in EVENT_COUNTS for metric in query.metrics)
         and (query.time_zone == "UTC" or _ROLLUP_UNITS.isdisjoint(query.group_by))
         and not any(isinstance(where, Range) for where in filters)
         and _has_whole_days(query.start, query.end)
@@ -439,6 +448,8 @@ def rollup_group_expression(name: str, time_zone: str) -> str:
 
 def time_bucket_expression(unit: str, time_zone: str) -> str:
     """Return the SQL for the time unit of an event; its value is raw (see `format_group`)."""
+    if unit == "all":
+        return "'all'"
     local = "ts" if time_zone == "UTC" else f"timezone({quote_literal(time_zone)}, timezone('UTC', ts))"
     start = f"date_trunc('{unit}', {local})"
     if unit in {"hour", "minute"}:

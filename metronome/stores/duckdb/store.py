@@ -29,7 +29,7 @@ from metronome.stores.duckdb.sql import (
     is_counted,
     where_condition,
 )
-from metronome.stores.query import Filter, Query, QueryResult, build_result
+from metronome.stores.query import Filter, Query, QueryResult, build_result, has_rounded_integers
 from metronome.stores.sequences import EventSequence, SequenceBuilder, SequenceQuery
 
 Result = TypeVar("Result")
@@ -399,7 +399,8 @@ class DuckDBStore(Store):
         if not rows:
             # The offset is past the last row, so no row has the total.
             return replace(self._run_query(cursor, replace(query, limit=1, offset=0)), rows=())
-        return QueryResult(query.columns, tuple(_format_row(query, row[:-1]) for row in rows), rows[0][-1])
+        shown = tuple(_format_row(query, row[:-1]) for row in rows)
+        return QueryResult(query.columns, shown, rows[0][-1], exact=not has_rounded_integers(query, shown))
 
 
 def _lower_thread_priority() -> None:

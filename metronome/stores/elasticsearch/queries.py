@@ -18,6 +18,7 @@ from typing import Any, Final
 from metronome.errors import InvalidQuery
 from metronome.fields import VALUE_MAX_CHARACTERS, is_top_level_name, param_name
 from metronome.stores.query import (
+    EVENT_BY_METRIC,
     MAX_GROUPS,
     TIME_UNITS,
     AllOf,
@@ -66,7 +67,7 @@ PRECISION_THRESHOLD: Final = 40_000
 APPROXIMATE_METRICS: Final = frozenset({MetricKind.UNIQUE, MetricKind.PERCENTILE})
 
 _DAYS_AGGREGATION: Final = "days"
-_LONG_UNITS: Final = frozenset({"day", "week", "month"})
+_LONG_UNITS: Final = frozenset({"day", "week", "month", "quarter", "year"})
 """The time units of which an index contains one or few."""
 _UNIT_LENGTHS = {"minute": timedelta(minutes=1), "hour": timedelta(hours=1)}
 _ZONE_REPLACEMENTS = {"EST": "-05:00", "MST": "-07:00", "HST": "-10:00", "ROC": "Asia/Taipei"}
@@ -333,7 +334,7 @@ def build_search(store_query: Query, plan: SearchPlan) -> SearchBody:
 
 
 def aggregation_key(metric: Metric) -> tuple[str, str]:
-    """Return the aggregation that computes a metric: its kind and field."""
+    """Return the aggregation that computes a metric: its kind and field, or the event that it counts."""
     match metric.kind:
         case MetricKind.UNIQUE:
             return "cardinality", metric.field
@@ -343,6 +344,8 @@ def aggregation_key(metric: Metric) -> tuple[str, str]:
             return "min", "@timestamp"
         case MetricKind.LAST:
             return "max", "@timestamp"
+        case MetricKind.VIEWS | MetricKind.DOWNLOADS as kind:
+            return "filter", EVENT_BY_METRIC[kind]
         case _:
             return "stats", metric.field
 
@@ -415,6 +418,8 @@ def _metric_aggregations(query: Query) -> SearchBody:
                 options = {"field": number_path(field), "percents": sorted(percents), "keyed": False}
             case "min" | "max":
                 options = {"field": field}
+            case "filter":
+                options = {"term": {"event": field}}
             case _:
                 options = {"field": number_path(field)}
         aggregations[name] = {kind: options}

@@ -1,7 +1,11 @@
 """Building the result of a query from the responses of its searches."""
 
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 from metronome.stores.elasticsearch.queries import (
     APPROXIMATE_METRICS,
@@ -29,6 +33,12 @@ from metronome.stores.query import (
 )
 from metronome.times import format_time_unit, format_timestamp, from_milliseconds
 
+_ALL_TIME: Final = "all"
+_FIRST_EVENT: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST_EVENT: Final = datetime(2040, 1, 1, tzinfo=UTC)
+_OFFSET_SAMPLE_INTERVAL: Final = timedelta(days=20)
+_HOUR: Final = timedelta(hours=1)
+
 Bucket = dict[str, Any]
 Value = str | int | float | None
 Row = tuple[Value, ...]
@@ -38,17 +48,19 @@ class QueryExecution:
     """The state of a query that may take several searches.
 
     Attributes:
-        query: what is executed.
+        query: what is executed: without the group ``all``, which is in the result only.
         plan: the search to run next; None once the result is known.
 
     """
 
     def __init__(self, query: Query) -> None:
-        self.query = query
-        self.plan: SearchPlan | None = first_plan(query)
+        self._full_query = query
+        self.query = _drop_all_time(query)
+        self.plan: SearchPlan | None = first_plan(self.query)
         self._rows: dict[Row, Row] = {}
         self._partial_rows: dict[Row, Row] = {}
         self._is_complete = True
+        self._has_events = True
         self._aggregation_names = aggregation_names(query.metrics)
         self._zone = parse_time_zone(query.time_zone)
 
@@ -58,6 +70,7 @@ class QueryExecution:
         match self.plan:
             case TotalPlan():
                 self._rows[()] = self._build_row((), groups)
+                self._has_events = groups.get("doc_count", 0) > 0
                 self.plan = None
             case TermsPlan() as plan if _has_all_groups(groups):
                 self._add_terms_response(plan, groups)
@@ -76,7 +89,11 @@ class QueryExecution:
     def result(self) -> QueryResult:
         """Return the result; `plan` must be None."""
         rows = list((self._rows if self._is_complete else self._partial_rows | self._rows).values())
-        return build_result(self.query, rows, exact=self._is_complete and not self._has_estimates(rows))
+        exact = not (self._has_estimates(rows) or self._has_odd_hours())
+        if self._full_query is not self.query:
+            at = self._full_query.group_by.index(_ALL_TIME)
+            rows = [(*row[:at], _ALL_TIME, *row[at:]) for row in rows] if self._has_events else []
+        return build_result(self._full_query, rows, exact=exact, is_complete=self._is_complete)
 
     def _add_terms_response(self, plan: TermsPlan, groups: Bucket) -> None:
         self._rows.update(self._iterate_terms(groups, aggregation_levels(self.query), {}))
@@ -129,10 +146,39 @@ class QueryExecution:
             return str(key)
         return format_time_unit(from_milliseconds(key).astimezone(self._zone), name)
 
+    def _has_odd_hours(self) -> bool:
+        """Return whether clocks change by parts of an hour, which Elasticsearch counts as if they were whole."""
+        query = self.query
+        if "hour" not in query.group_by or query.time_zone == "UTC":
+            return False
+        return _changes_by_parts_of_an_hour(query.time_zone, query.start, query.end)
+
     def _has_estimates(self, rows: list[Row]) -> bool:
         width = len(self.query.group_by)
         columns = [width + at for at, metric in enumerate(self.query.metrics) if metric.kind in APPROXIMATE_METRICS]
         return any(row[column] for column in columns for row in rows)
+
+
+def _drop_all_time(query: Query) -> Query:
+    if _ALL_TIME not in query.group_by:
+        return query
+    groups = tuple(name for name in query.group_by if name != _ALL_TIME)
+    return replace(query, group_by=groups, sort_keys=(), limit=None, offset=0)
+
+
+@lru_cache(maxsize=256)
+def _changes_by_parts_of_an_hour(time_zone: str, start: datetime | None, end: datetime | None) -> bool:
+    zone = parse_time_zone(time_zone)
+    moment, last = start or _FIRST_EVENT, end or _LAST_EVENT
+    offsets = {_minutes_of_offset(last, zone)}
+    while moment < last and len(offsets) == 1:
+        offsets.add(_minutes_of_offset(moment, zone))
+        moment += _OFFSET_SAMPLE_INTERVAL
+    return len(offsets) > 1
+
+
+def _minutes_of_offset(moment: datetime, zone: ZoneInfo) -> timedelta:
+    return (moment.astimezone(zone).utcoffset() or timedelta()) % _HOUR
 
 
 def read_metric(metric: Metric, aggregation: dict[str, Any]) -> Value:
@@ -142,6 +188,8 @@ def read_metric(metric: Metric, aggregation: dict[str, Any]) -> Value:
             return int(aggregation.get("value", 0))
         case MetricKind.VALUE_COUNT:
             return int(aggregation.get("count", 0))
+        case MetricKind.VIEWS | MetricKind.DOWNLOADS:
+            return int(aggregation.get("doc_count", 0))
         case MetricKind.FIRST | MetricKind.LAST:
             milliseconds = aggregation.get("value")
             return None if milliseconds is None else format_timestamp(from_milliseconds(milliseconds))

@@ -175,7 +175,8 @@ def test_an_event_has_the_time_of_its_entry(time: bytes, stamp: str | None) -> N
 
 
 @pytest.mark.parametrize(
-    "time", ["yesterday", True, {}, [], -5, 1e300, float("nan"), 10**15 - 1, b"\xff", ExtType(0, b"1"), ExtType(5, b"x")]
+    "time",
+    ["yesterday", True, {}, [], -5, 1e300, float("nan"), 10**15 - 1, b"\xff", ExtType(0, b"1"), ExtType(5, b"x")],
 )
 def test_an_entry_with_an_invalid_time_is_rejected_alone(time: object) -> None:
     entries = packb(ENTRIES[0]) + packb([time, RECORD]) + packb(ENTRIES[1])
