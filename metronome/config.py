@@ -48,6 +48,10 @@ SETTING_TOPICS: Final = {
         "public",
         "own_hosts",
         "item_pattern",
+        "exclude_pattern",
+        "match",
+        "static_files",
+        "redirects",
         "tick_max_age",
         "workers",
     ),
@@ -160,6 +164,14 @@ def _parse_users(value: object) -> object:
     if not isinstance(users, tuple) or any(not all(user.partition(":")[::2]) for user in users):
         raise ValueError("expected name:password, comma-separated")
     return users
+
+
+def _parse_regex(value: object) -> object:
+    try:
+        re.compile(str(value))
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"expected a regular expression: {error}") from None
+    return value
 
 
 def _parse_item_pattern(value: object) -> object:
@@ -292,6 +304,24 @@ class Settings(BaseSettings):
         "",
         description="Regular expression that finds the item in the path of an access log, with the groups `id` and, "
         "for downloads, `format`. Empty: the whole path is the item.",
+    )
+    exclude_pattern: Annotated[str, BeforeValidator(_parse_regex)] = Field(
+        "",
+        description="Regular expression that is searched in the path of an access log: requests that it matches are "
+        "not counted as views or downloads.",
+    )
+    match: Literal["path", "url"] = Field(
+        "path",
+        description="What the item pattern and the exclude pattern are searched in: the `path`, or the `url`, which is "
+        "host, path and query, such as `data.example.org/d/rivers?a=1`.",
+    )
+    static_files: Literal["skip", "count"] = Field(
+        "skip",
+        description="Whether, without an item pattern, parts of pages in access logs `count`: style sheets, scripts, "
+        "images, fonts, `favicon.ico`, `robots.txt` and site maps.",
+    )
+    redirects: Literal["skip", "count"] = Field(
+        "skip", description="Whether redirects to a download (302, 303, 307) in access logs `count` as downloads."
     )
     own_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_list)] = Field(
         (), description="Your own host names, comma-separated: they do not count as referrers."

@@ -27,7 +27,9 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from metronome.enrich.addresses import (
+    PRIVATE_PROXIES,
     AddressRole,
+    ProxyNetworks,
     address_role,
     anonymize_address,
     anonymize_fields,
@@ -57,6 +59,7 @@ from metronome.fields import (
     param_value,
 )
 from metronome.items import ItemPattern
+from metronome.partial_requests import PART_FIELD, PartialRequests
 from metronome.times import parse_timestamp
 
 REPEATED_FIELDS: Final = "[repeated]"
@@ -134,6 +137,7 @@ class IngestConfig:
         body_max_bytes: the maximum size of a decoded request body.
         batch_max_events: the maximum number of events in a request.
         anonymize_addresses: whether IP addresses are truncated.
+        proxies: networks of proxies, which are never the client that a log names.
         enrichment: None to add nothing to events.
         honor_privacy_signals: whether requests with ``Sec-GPC`` or ``DNT`` are stored without a visitor.
 
@@ -146,6 +150,7 @@ class IngestConfig:
     body_max_bytes: int = sys.maxsize
     batch_max_events: int = sys.maxsize
     anonymize_addresses: bool = True
+    proxies: ProxyNetworks = PRIVATE_PROXIES
     enrichment: Enrichment | None = None
     honor_privacy_signals: bool = True
 
@@ -163,6 +168,7 @@ class DocumentContext:
         max_timestamp: the newest timestamp that is accepted.
         config: how documents are built.
         salts: the salts of visitor IDs by UTC day; without one, events get no visitor.
+        partial_requests: finds requests for further parts of a file; None to count each request.
 
     """
 
@@ -171,6 +177,7 @@ class DocumentContext:
     max_timestamp: str
     config: IngestConfig = DEFAULT_INGEST_CONFIG
     salts: Mapping[str, bytes] = field(default_factory=lambda: NO_SALTS)
+    partial_requests: PartialRequests | None = None
 
 
 def build_document(event: Event, context: DocumentContext, generated_id: str) -> bytes:
@@ -214,21 +221,39 @@ def _build_fields(event: Event, layout: "_FieldLayout", context: DocumentContext
         _set_item_id(doc, item)
     if layout.has_format_or_bot or not (type(event_name) is str and 0 < len(event_name) <= _NAME_SAFE_CHARACTERS):
         _set_event_type(doc, odd)
-    if layout.referrer_fields:
-        _set_referrer(layout.referrer_fields, doc, odd, context)
-    if layout.has_number_or_address:
-        _convert_numbers_and_address(doc, odd, context)
+    if layout.has_status:
+        _set_part(doc, fields, context.partial_requests)
+    _normalize_fields(doc, odd, layout, context)
     if layout.can_enrich and context.config.enrichment is not None:
-        sender_fields = (
-            frozenset([name for name in layout.enriched_fields if fields[name] not in EMPTY_VALUES])
-            if layout.enriched_fields
-            else _NO_FIELDS
-        )
-        context.config.enrichment.enrich(doc, sender_fields, fields.get("clientip"), context.received_at, context.salts)
+        _enrich(doc, fields, layout, context, context.config.enrichment)
     if odd:
         doc["params"] = _encode_params(odd)
         doc["event.original"] = _original_text(event, context)
     return doc
+
+
+def _normalize_fields(
+    doc: dict[str, Any], odd: dict[str, Any], layout: "_FieldLayout", context: DocumentContext
+) -> None:
+    if layout.referrer_fields:
+        _set_referrer(layout.referrer_fields, doc, odd, context)
+    if layout.has_number_or_address:
+        _convert_numbers_and_address(doc, odd, context)
+
+
+def _enrich(
+    doc: dict[str, Any],
+    fields: Mapping[str, Any],
+    layout: "_FieldLayout",
+    context: DocumentContext,
+    enrichment: Enrichment,
+) -> None:
+    sender_fields = (
+        frozenset([name for name in layout.enriched_fields if fields[name] not in EMPTY_VALUES])
+        if layout.enriched_fields
+        else _NO_FIELDS
+    )
+    enrichment.enrich(doc, sender_fields, fields.get("clientip"), context.received_at, context.salts)
 
 
 class _FieldLayout(NamedTuple):
@@ -242,6 +267,7 @@ class _FieldLayout(NamedTuple):
     has_number_or_address: bool
     can_enrich: bool
     enriched_fields: tuple[str, ...]
+    has_status: bool
     has_client_fields: bool
     address_fields: tuple[tuple[str, AddressRole], ...]
 
@@ -265,6 +291,7 @@ class _FieldLayoutCache(dict[tuple[str, ...], _FieldLayout]):
             can_enrich=name_set.isdisjoint((ENRICH_VERSION_FIELD, ENRICH_KEPT_FIELD))
             and not name_set.isdisjoint(INPUT_FIELDS),
             enriched_fields=tuple(name for name in names if name in ENRICHED_FIELDS),
+            has_status="status" in name_set,
             has_client_fields=any(
                 (name != "clientip" and address_role(name) is AddressRole.CLIENT) or anonymize_text(name) != name
                 for name in names
@@ -378,6 +405,13 @@ def _restore_event_id(doc: dict[str, Any], odd: dict[str, Any], event: Event) ->
     if original is not None and original.lstrip().startswith(b"{"):
         odd.pop("event_id", None)
         doc["event_id"] = exact_scalar_text(original, "event_id")
+
+
+def _set_part(doc: dict[str, Any], fields: Mapping[str, Any], partial_requests: PartialRequests | None) -> None:
+    if partial_requests is not None and partial_requests.is_part(doc, fields.get("clientip")):
+        doc["event"] = "request"
+        doc[PART_FIELD] = True
+        doc.pop("format", None)
 
 
 def _set_event_id(doc: dict[str, Any], odd: dict[str, Any], generated_id: str, event: Event) -> None:

@@ -195,6 +195,8 @@ FIELDS: Final = (
     Field("url", input=True),
     Field("referer_url", input=True, core=True),
     Field("title"),
+    # A request for a further part of a file, which is not counted again.
+    Field("part"),
 )
 """Stores, reports and Kibana list fields in this order."""
 

@@ -12,6 +12,7 @@ from typing import Final
 from metronome.enrich.enrichment import NO_SALTS
 from metronome.errors import Malformed, MetronomeError, PayloadTooLarge, SpoolFull
 from metronome.event import DocumentContext, Event, IngestConfig, build_document, generate_event_ids
+from metronome.partial_requests import PartialRequests
 from metronome.protocol import IngestResult, ParsedEvent, Protocol, Reply, Request
 from metronome.spool import SpoolWriter
 from metronome.telemetry import Telemetry
@@ -71,6 +72,7 @@ class Intake:
         self._loop = asyncio.get_running_loop()
         self._queue: list[_Batch] = []
         self._event_ids = generate_event_ids()
+        self._partial_requests = PartialRequests()
         self._context_ms = -1
         self._refresh_context()
 
@@ -215,6 +217,7 @@ class Intake:
                 max_timestamp=format_timestamp(now + _MAX_CLOCK_SKEW),
                 config=self._config,
                 salts=self._salts(),
+                partial_requests=self._partial_requests,
             )
             self._context = (
                 self._import_context

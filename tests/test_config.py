@@ -77,6 +77,10 @@ VALUES = [
     ("syslog_port", "5514", 5514),
     ("workers", "4", 4),
     ("item_pattern", "^/(?P<id>[^/]+)", "^/(?P<id>[^/]+)"),
+    ("exclude_pattern", "^/health", "^/health"),
+    ("match", "url", "url"),
+    ("static_files", "count", "count"),
+    ("redirects", "count", "count"),
     ("own_hosts", " a.example, ,b.example ", ("a.example", "b.example")),
     ("addresses", "keep", "keep"),
     ("enrich", "off", "off"),
@@ -121,6 +125,10 @@ def test_every_setting_is_tested_with_valid_and_invalid_values() -> None:
 
 
 WRONG = [
+    ("exclude_pattern", "("),
+    ("match", "host"),
+    ("static_files", "on"),
+    ("redirects", "on"),
     ("port", "-1"),
     ("port", "65536"),
     ("port", "http"),

@@ -89,7 +89,6 @@ def test_pattern_is_searched_not_matched() -> None:
         ("/", None),
         ("/about.html", None),
         ("/index.php", None),
-        ("/logo.png", None),
         ("/a.csv/", None),
         ("/a.d/readme", None),
         ("/csv", None),
@@ -177,3 +176,39 @@ def test_every_known_extension_is_a_download_of_the_whole_path(stem: str, form: 
     event, item, found = ItemPattern().classify("GET", 200, path)
     assert (event, item) == ("download", path)
     assert found == form or (found is not None and found.endswith("." + form))
+
+
+@pytest.mark.parametrize(
+    "path", ["/style.css", "/a/app.JS", "/logo.png", "/favicon.ico", "/robots.txt", "/sitemap.xml"]
+)
+def test_static_files_are_requests_unless_they_are_asked_for(path: str) -> None:
+    assert ItemPattern().classify("GET", 200, path) == HitClassification("request", path, None)
+    assert ItemPattern(count_static=True).classify("GET", 200, path).event in {"view", "download"}
+    assert compile_item_pattern("(?P<id>.*)").classify("GET", 200, path).event == "view"
+
+
+def test_excluded_requests_are_not_counted() -> None:
+    pattern = compile_item_pattern("^/(?P<id>[^/]+)", exclude="^/health")
+    assert [pattern.classify("GET", status, "/health").event for status in (200, 500)] == ["request", "error"]
+    assert pattern.classify("GET", 200, "/a").event == "view"
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "target"),
+    [
+        ("/a?b=1", "data.example.org", "data.example.org/a?b=1"),
+        ("/a", "", "/a"),
+        ("https://Data.example.org:443/a?b#c", "other.example", "data.example.org/a?b"),
+        ("*", "data.example.org", ""),
+    ],
+)
+def test_a_pattern_may_match_host_path_and_query(url: str, host: str, target: str) -> None:
+    assert ItemPattern(match_url=True).target(url, host) == target
+
+
+@pytest.mark.parametrize("status", [302, 303, 307])
+def test_redirects_to_downloads_count_if_asked_for(status: int) -> None:
+    counting = ItemPattern(count_redirects=True)
+    assert counting.classify("GET", status, "/a.csv") == HitClassification("download", "/a.csv", "csv")
+    assert counting.classify("GET", status, "/a").event == "request"
+    assert ItemPattern().classify("GET", status, "/a.csv").event == "request"

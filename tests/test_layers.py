@@ -22,7 +22,7 @@ FLOORS: Final = (
     {"fields"},
     {"config"},
     {"enrich"},
-    {"items"},
+    {"items", "partial_requests"},
     {"event"},
     {"protocol"},
     {"stores"},

@@ -1,7 +1,9 @@
 """``metronome import``: send the requests in access logs to a Metronome server."""
 
+import os
 from collections.abc import Callable
 from contextlib import nullcontext
+from enum import StrEnum
 from pathlib import Path
 from time import monotonic
 from typing import Annotated, Final
@@ -11,15 +13,24 @@ import typer
 from metronome.cli.errors import EXIT_FAILED, print_error, reporting_errors, retry_notifier
 from metronome.cli.options import DEFAULT_SERVER_URL, KeyOption, RetryTimeoutOption, UrlOption
 from metronome.cli.output import Progress, print_lines, show_progress
+from metronome.enrich.addresses import PRIVATE_NETWORKS, ProxyNetworks
 from metronome.enrich.referrers import normalize_own_hosts
 from metronome.errors import ConfigurationError, Malformed
 from metronome.importer.batches import ImportConfig, LogBatch, iterate_batches
 from metronome.importer.files import LogFile, total_size
 from metronome.importer.follow import FollowConfig, default_positions_file, follow_logs
 from metronome.importer.summary import ImportSummary
-from metronome.items import PATTERN_SETTING, compile_item_pattern
+from metronome.items import EXCLUDE_SETTING, PATTERN_SETTING, compile_item_pattern
 from metronome.protocols.access_logs.reader import get_format, list_format_names
 from metronome.server_client import REQUEST_MAX_EVENTS, RETRY_TIMEOUT_SECONDS, BatchSender, SendResult, ServerClient
+
+
+class MatchedPart(StrEnum):
+    """What the patterns are searched in."""
+
+    PATH = "path"
+    URL = "url"
+
 
 AUTO_FORMAT: Final = "auto"
 BATCH_EVENTS: Final = 5000
@@ -28,7 +39,7 @@ BATCH_EVENTS: Final = 5000
 def import_command(  # noqa: PLR0913  # one argument for each option
     files: Annotated[
         list[str],
-        typer.Argument(metavar="FILE", help="Access logs: plain, gzip or zstd; - for standard input."),
+        typer.Argument(metavar="FILE", help="Access logs: plain or compressed; - for standard input."),
     ],
     *,
     url: UrlOption = DEFAULT_SERVER_URL,
@@ -41,6 +52,38 @@ def import_command(  # noqa: PLR0913  # one argument for each option
             "the format of a download. Without it, each path is an item.",
         ),
     ] = None,
+    exclude: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REGEX",
+            envvar=EXCLUDE_SETTING,
+            help="Regular expression that is searched in each path: requests that it matches are not counted.",
+        ),
+    ] = None,
+    match: Annotated[
+        MatchedPart,
+        typer.Option(
+            envvar="METRONOME_MATCH",
+            help="What the patterns are searched in: the path, or host, path and query.",
+        ),
+    ] = MatchedPart.PATH,
+    static: Annotated[
+        bool,
+        typer.Option(
+            "--static", help="Without a pattern, count style sheets, scripts, images, fonts, robots.txt and site maps."
+        ),
+    ] = False,
+    redirects: Annotated[
+        bool, typer.Option("--redirects", help="Count redirects to downloads (302, 303, 307) as downloads.")
+    ] = False,
+    trusted_proxies: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NETWORKS",
+            envvar="METRONOME_TRUSTED_PROXIES",
+            help="Networks of proxies, separated by commas, which are never the client; private networks are known.",
+        ),
+    ] = None,
     own_host: Annotated[
         list[str] | None,
         typer.Option(
@@ -51,7 +94,12 @@ def import_command(  # noqa: PLR0913  # one argument for each option
     ] = None,
     log_format: Annotated[
         str,
-        typer.Option("--format", metavar="NAME", help=f"Log format: {AUTO_FORMAT}, {list_format_names()}."),
+        typer.Option(
+            "--format",
+            metavar="NAME",
+            help=f"Log format: {AUTO_FORMAT}, {list_format_names()}; or NGINX's log_format or Apache's LogFormat, such "
+            "as '%h %l %u %t \"%r\" %>s %b'.",
+        ),
     ] = AUTO_FORMAT,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and count the lines, but send nothing.")] = False,
     batch: Annotated[
@@ -89,10 +137,17 @@ def import_command(  # noqa: PLR0913  # one argument for each option
 
     with reporting_errors("import", resume_hint):
         config = ImportConfig(
-            item_pattern=compile_item_pattern(item_pattern),
+            item_pattern=compile_item_pattern(
+                item_pattern,
+                exclude=exclude,
+                match_url=match is MatchedPart.URL,
+                count_static=static or os.environ.get("METRONOME_STATIC_FILES") == "count",
+                count_redirects=redirects or os.environ.get("METRONOME_REDIRECTS") == "count",
+            ),
             own_hosts=normalize_own_hosts(tuple(host for hosts in own_host or () for host in hosts.split(","))),
             log_format=None if log_format == AUTO_FORMAT else get_format(log_format),
             batch_events=batch,
+            proxies=_proxy_networks(trusted_proxies),
         )
         client = ServerClient(url, key)
         if follow and dry_run:
@@ -121,8 +176,20 @@ def import_command(  # noqa: PLR0913  # one argument for each option
     print_lines(summary.format(monotonic() - started_at, sent=not dry_run))
     for failure in failures:
         print_error("import", failure)
+    if item_pattern and summary.unmatched:
+        print_error("import", summary.unmatched)
     if exit_code or (not follow and (failures or summary.rejected.count)):
         raise typer.Exit(exit_code or EXIT_FAILED)
+
+
+def _proxy_networks(text: str | None) -> ProxyNetworks:
+    networks = [part.strip() for part in (text or "").split(",") if part.strip() not in {"", "none"}]
+    try:
+        return ProxyNetworks((*PRIVATE_NETWORKS, *networks))
+    except ValueError as error:
+        raise ConfigurationError(
+            f"invalid --trusted-proxies {text}: expected networks such as 203.0.113.0/24: {error}"
+        ) from None
 
 
 def _counting_results(summary: ImportSummary) -> Callable[[SendResult[LogBatch]], None]:

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 import orjson
 
+from metronome.enrich.addresses import PRIVATE_PROXIES, ProxyNetworks
 from metronome.errors import Malformed
 from metronome.importer.files import LogFile
 from metronome.importer.summary import ImportSummary
@@ -53,6 +54,7 @@ class ImportConfig:
         own_hosts: hosts whose referers are not counted.
         log_format: format of the logs; None to detect it from each log's first lines.
         batch_events: number of events in a batch.
+        proxies: networks of proxies, which are never the client.
 
     """
 
@@ -60,6 +62,7 @@ class ImportConfig:
     own_hosts: frozenset[str]
     log_format: LogFormat | None
     batch_events: int
+    proxies: ProxyNetworks = PRIVATE_PROXIES
 
     def can_identify(self, sample: list[bytes], log_format: LogFormat) -> bool:
         """Return whether a log's first lines are enough to distinguish it from other logs."""
@@ -68,7 +71,7 @@ class ImportConfig:
     def create_log(self, sample: list[bytes], log_format: LogFormat) -> AccessLog:
         """Return the reader of a log that begins with these lines."""
         header = header_lines(sample, log_format) or b"\n".join(sample)
-        return AccessLog(log_format, log_fingerprint(header), self.item_pattern, self.own_hosts)
+        return AccessLog(log_format, log_fingerprint(header), self.item_pattern, self.own_hosts, self.proxies)
 
 
 class LogBatcher:
@@ -110,7 +113,7 @@ class LogBatcher:
         if fields is None:
             summary.skipped += 1
             return False
-        summary.events[fields["event"]] += 1
+        summary.add_event(fields)
         event = orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
         positions = self._positions
         positions.append(position)

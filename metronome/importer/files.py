@@ -1,15 +1,20 @@
 """Read lines from log files, plain or compressed, and from standard input."""
 
+import bz2
 import gzip
 import io
+import lzma
 import os
+import shutil
 import sys
+import tempfile
+import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Final, Self
+from typing import IO, BinaryIO, Final, Protocol, Self, cast
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -22,9 +27,14 @@ from metronome.protocols.access_logs.reader import LINE_MAX_BYTES
 STANDARD_INPUT: Final = "-"
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_BZIP2_MAGIC = b"BZh"
+_XZ_MAGIC = b"\xfd7zX"
+_ZIP_MAGIC = b"PK\x03\x04"
+_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _MAGIC_BYTES = 4
 _BLOCK_BYTES = 1 << 18
-_READ_ERRORS = (EOFError, OSError, zlib.error, zstd.ZstdError)
+_SPOOLED_BYTES = 1 << 24
+_READ_ERRORS = (EOFError, OSError, zlib.error, zstd.ZstdError, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError)
 
 
 class LogFile:
@@ -94,13 +104,28 @@ class LogFile:
         except _READ_ERRORS as error:
             self.read_error = f"{self.name} is damaged or incomplete: {error}"
 
-    def _open_decompressed(self) -> "AbstractContextManager[_CountingReader | gzip.GzipFile | zstd.ZstdFile]":
+    def _open_decompressed(self) -> "AbstractContextManager[_ReadableStream]":
         magic = self._source.peek()
+        if magic.startswith(_UTF16_MARKS) or (magic[1::2] == b"\0\0" and magic[::2].isascii()):
+            raise OSError("it is UTF-16: convert it first, as in iconv -f UTF-16 -t UTF-8 access.log")
         if magic.startswith(_GZIP_MAGIC):
             return closing(gzip.GzipFile(fileobj=self._source, mode="rb"))
         if magic == _ZSTD_MAGIC:
             return closing(zstd.ZstdFile(self._source, "r"))
+        if magic.startswith(_BZIP2_MAGIC):
+            return closing(bz2.BZ2File(self._source))
+        if magic == _XZ_MAGIC:
+            return closing(lzma.LZMAFile(cast("IO[bytes]", self._source)))
+        if magic == _ZIP_MAGIC:
+            return closing(_ZipStream(self._source))
         return nullcontext(self._source)
+
+
+class _ReadableStream(Protocol):
+    """A stream of bytes."""
+
+    def read1(self, size: int = -1, /) -> bytes:
+        """Return some bytes; none at the end."""
 
 
 class _CountingReader(io.BufferedIOBase):
@@ -129,9 +154,32 @@ class _CountingReader(io.BufferedIOBase):
         return self.read(size)
 
 
+class _ZipStream:
+    """The files in a ZIP archive, one after another; their names and order are those of the archive."""
+
+    def __init__(self, source: _CountingReader) -> None:
+        # The list of files is at the end.
+        self._file = tempfile.SpooledTemporaryFile(_SPOOLED_BYTES)  # noqa: SIM115  # closed in `close`
+        shutil.copyfileobj(source, self._file)
+        archive = zipfile.ZipFile(self._file)
+        self._streams = iter([archive.open(name) for name in archive.namelist() if not name.endswith("/")])
+        self._current: IO[bytes] | None = next(self._streams, None)
+
+    def read1(self, size: int = -1, /) -> bytes:
+        while self._current is not None:
+            block = self._current.read(size)
+            if block:
+                return block
+            self._current = next(self._streams, None)
+        return b""
+
+    def close(self) -> None:
+        self._file.close()
+
+
 def is_compressed(first_bytes: bytes) -> bool:
-    """Return whether a file with these first four bytes is gzip or zstd."""
-    return first_bytes.startswith((_GZIP_MAGIC, _ZSTD_MAGIC))
+    """Return whether a file with these first four bytes is compressed."""
+    return first_bytes.startswith((_GZIP_MAGIC, _ZSTD_MAGIC, _BZIP2_MAGIC, _XZ_MAGIC, _ZIP_MAGIC))
 
 
 def total_size(paths: list[str]) -> int | None:

@@ -155,6 +155,8 @@ _BLOCK_BYTES: Final = 1 << 18
 _FIRST_BYTES: Final = 1024
 """Number of bytes at the beginning of a log that change if it was truncated and written again."""
 _SAMPLE_BYTES: Final = 1 << 22
+_NOTICE_SECONDS: Final = 2.0
+"""Time after which the operator is told that no line of a log could be read."""
 _MAX_BATCH_DELAY_SECONDS: Final = 1.0
 """Maximum time for which an event waits for others in its batch."""
 
@@ -177,6 +179,7 @@ class FollowedLog:
         modified_ns: modification time when it was read last, in nanoseconds since 1970.
         truncated: whether the file was truncated, and holds another log now.
         read_error: why the log cannot be read; None if it can.
+        notice: why it cannot be read yet; None if it can.
         offset: number of bytes that were read as complete lines.
 
     Raises:
@@ -204,6 +207,8 @@ class FollowedLog:
         self.modified_ns = status.st_mtime_ns
         self.truncated = False
         self.read_error: str | None = None
+        self.notice: str | None = None
+        self._opened_at = monotonic()
         self.offset = 0
         self._first_bytes = b""
         self._partial_line = b""
@@ -223,6 +228,11 @@ class FollowedLog:
     def is_acknowledged(self) -> bool:
         """Whether the server has acknowledged everything that was read."""
         return not self._in_flight and not self._batcher
+
+    @property
+    def has_waited(self) -> bool:
+        """Whether the log has been open for so long that its first lines should be readable."""
+        return monotonic() - self._opened_at >= _NOTICE_SECONDS
 
     @property
     def unread_bytes(self) -> int:
@@ -299,12 +309,15 @@ class FollowedLog:
         try:
             log_format = self._config.log_format or detect_growing_format(sample)
         except Malformed as error:
+            if any(not line.lstrip().startswith(b"#") for line in sample):
+                self.notice = f"{self._path}: {error}; waiting for lines that can be read"
             if is_enough:
                 self.read_error = f"{self._path}: {error}; following resumes when the file is replaced"
                 self._partial_line, self._skipped_bytes = b"", self._skipped_bytes + len(self._partial_line)
             return False
         if not (is_enough or self._config.can_identify(sample, log_format)):
             return False
+        self.notice = None
         self._log = self._config.create_log(sample, log_format)
         self._batcher = LogBatcher(str(self._path), self._log, self._config.batch_events, self._summary, "byte")
         self._resume_at(self._find_offset(self._log.fingerprint, self.inode))
@@ -522,7 +535,7 @@ class LogFollower:
         for log in self._logs:
             has_more = log.read()
             log.flush(is_quiet=not has_more)
-            self._notify_once(log.read_error)
+            self._notify_once(log.read_error or (log.notice if log.has_waited else None))
             has_news = has_news or has_more
         self._close_finished_logs()
         return self._switch_log() or has_news

@@ -1,12 +1,15 @@
 """Counts of an import or a replay, and their report at the end."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 MAX_LISTED_LINES: Final = 5
 """How many rejected or unreadable lines are listed with their reasons."""
+
+
+_EXCERPT_CHARACTERS: Final = 100
 
 
 class RejectedLine(NamedTuple):
@@ -66,6 +69,8 @@ class ImportSummary:
         unreadable: lines that do not have the log's format.
         accepted: events that are on the server's disk.
         rejected: events that the server rejects.
+        with_item: requests of an item.
+        without_item: targets of the first requests without one.
 
     """
 
@@ -75,6 +80,23 @@ class ImportSummary:
     unreadable: RejectedLines = field(default_factory=RejectedLines)
     accepted: int = 0
     rejected: RejectedLines = field(default_factory=RejectedLines)
+    with_item: int = 0
+    without_item: list[str] = field(default_factory=list)
+
+    def add_event(self, fields: Mapping[str, Any]) -> None:
+        """Count a request."""
+        self.events[fields["event"]] += 1
+        if "id" in fields:
+            self.with_item += 1
+        elif len(self.without_item) < MAX_LISTED_LINES and type(url := fields.get("url")) is str:
+            self.without_item.append(url[:_EXCERPT_CHARACTERS])
+
+    @property
+    def unmatched(self) -> str | None:
+        """What to say if no request had an item; None if one had."""
+        if self.with_item or not self.without_item:
+            return None
+        return f"the item pattern matched no request: it was searched in {', '.join(self.without_item)}, for instance"
 
     @property
     def readable(self) -> int:

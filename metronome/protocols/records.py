@@ -56,13 +56,13 @@ def event_from_record(record: dict[str, Any], config: IngestConfig, original: Or
     if event and type(event) is str:
         return Event(record, original)
     if not _HTTP_FIELDS.isdisjoint(record):
-        hit = parse_hit_record(record, config.item_pattern, config.own_hosts)
+        hit = parse_hit_record(record, config.item_pattern, config.own_hosts, config.proxies)
         if hit is not None:
             return Event(_normalize_record(hit))
     for name in _LINE_FIELDS:
         line = record.get(name)
         if type(line) is str:
-            hit = parse_hit_line(line, config.item_pattern, config.own_hosts)
+            hit = parse_hit_line(line, config.item_pattern, config.own_hosts, config.proxies)
             if hit is not None:
                 return Event(_normalize_record(_merge_other_fields(hit, record, line)))
     if _is_native_event(record):

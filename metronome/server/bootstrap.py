@@ -10,6 +10,7 @@ from metronome.auth.client_address import ClientAddress
 from metronome.auth.key_cache import KeyCache
 from metronome.auth.salts import VisitorSalts
 from metronome.config import Settings
+from metronome.enrich.addresses import PRIVATE_NETWORKS, ProxyNetworks
 from metronome.enrich.countries import open_countries
 from metronome.enrich.enrichment import NO_SALTS, Enrichment
 from metronome.enrich.referrers import normalize_own_hosts, parse_spam_hosts
@@ -134,13 +135,20 @@ def build_ingest_context(
         for agent in _WARM_UP_AGENTS:
             enrichment.derive_fields({**_WARM_UP_EVENT, "agent": agent})
     config = IngestConfig(
-        item_pattern=compile_item_pattern(settings.item_pattern),
+        item_pattern=compile_item_pattern(
+            settings.item_pattern,
+            exclude=settings.exclude_pattern,
+            match_url=settings.match == "url",
+            count_static=settings.static_files == "count",
+            count_redirects=settings.redirects == "count",
+        ),
         own_hosts=normalize_own_hosts(settings.own_hosts),
         max_age=settings.event_max_age,
         event_max_bytes=settings.event_max_bytes,
         body_max_bytes=settings.body_max_bytes,
         batch_max_events=settings.batch_max_events,
         anonymize_addresses=settings.addresses == "cut",
+        proxies=ProxyNetworks((*PRIVATE_NETWORKS, *settings.trusted_proxies)),
         enrichment=enrichment,
         honor_privacy_signals=settings.privacy_signals == "honour",
     )

@@ -1,12 +1,16 @@
 """``metronome import`` sends the requests in access logs, against a fake server with ``POST /tick``."""
 
 import asyncio
+import bz2
 import gzip
+import io
 import json
+import lzma
 import os
 import re
 import signal
 import sys
+import zipfile
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -128,9 +132,19 @@ async def test_reads_settings_from_the_environment(server: Server) -> None:
     assert "rivers" in {event.get("id") for event in server.events.values()}
 
 
-@pytest.fixture(params=["gzip", "gzip, two members", "zstd", "zstd, two frames"])
+@pytest.fixture(params=["gzip", "gzip, two members", "zstd", "zstd, two frames", "bzip2", "xz", "zip"])
 def compressed(request: pytest.FixtureRequest) -> bytes:
     log = LOG.read_bytes()
+    if request.param == "bzip2":
+        return bz2.compress(log)
+    if request.param == "xz":
+        return lzma.compress(log)
+    if request.param == "zip":
+        target = io.BytesIO()
+        with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("logs/1", log[:500])
+            archive.writestr("logs/2", log[500:])
+        return target.getvalue()
     whole: Callable[[bytes], bytes] = gzip.compress if request.param.startswith("gzip") else zstd.compress
     return whole(log[:500]) + whole(log[500:]) if "two" in request.param else whole(log)
 
@@ -406,3 +420,63 @@ async def test_reports_how_to_resume_after_an_interrupt(server: Server, log: str
     process.stdin.close()
     assert await process.wait() == 130
     assert b"interrupted; 0 lines were acknowledged; run the same command again" in said
+
+
+COMBINED = '203.0.113.7 - - [17/May/2015:10:05:03 +0000] "GET {} HTTP/1.1" 200 5 "-" "curl/8"\n'
+
+
+async def dry_run(content: bytes | str, tmp_path: Path, *options: str) -> Result:
+    file = tmp_path / "access.log"
+    file.write_bytes(content.encode() if isinstance(content, str) else content)
+    return await run(file, "--dry-run", *options)
+
+
+async def test_a_byte_order_mark_is_ignored_and_utf_16_is_named(tmp_path: Path) -> None:
+    text = COMBINED.format("/a") + COMBINED.format("/b")
+    assert rows(await dry_run(b"\xef\xbb\xbf" + text.encode(), tmp_path))["views"] == "2"
+    for encoding in ("utf-16", "utf-16-le"):
+        result = await dry_run(text.encode(encoding), tmp_path)
+        assert result.exit_code == 1
+        assert "it is UTF-16: convert it first" in result.stderr
+
+
+async def test_a_log_of_unknown_format_is_shown_with_the_nearest_format(tmp_path: Path) -> None:
+    result = await dry_run("203.0.113.7|17/May/2015|/a|200\n" * 3, tmp_path)
+    assert result.exit_code == 1
+    assert (
+        "The first line is '203.0.113.0|17/May/2015|/a|200'; the nearest format is combined: no time" in result.stderr
+    )
+    result = await dry_run('[17/May/2015:10:05:03 +0000] 203.0.113.7 "GET /a HTTP/1.1" 200 5\n', tmp_path)
+    assert "--format" in result.stderr
+
+
+async def test_a_format_string_reads_a_format_of_the_server_s_own(tmp_path: Path) -> None:
+    log = '[17/May/2015:10:05:03 +0000] 203.0.113.7 "GET /a HTTP/1.1" 200 5\n'
+    assert rows(await dry_run(log, tmp_path, "--format", '%t %a "%r" %>s %b'))["views"] == "1"
+    nginx = '[$time_local] $remote_addr "$request" $status $body_bytes_sent'
+    assert rows(await dry_run(log, tmp_path, "--format", nginx))["views"] == "1"
+    for text, reason in (("%h %>s", "has no time"), ("%h %t", "has no request")):
+        result = await dry_run(log, tmp_path, "--format", text)
+        assert result.exit_code == 2
+        assert reason in result.stderr
+
+
+async def test_options_say_what_counts(tmp_path: Path) -> None:
+    log = "".join(map(COMBINED.format, ["/a", "/style.css", "/robots.txt", "/health", "/d.xhtml?item=7"]))
+    assert rows(await dry_run(log, tmp_path))["views"] == "3"
+    assert rows(await dry_run(log, tmp_path, "--static"))["downloads"] == "1"
+    assert rows(await dry_run(log, tmp_path, "--exclude", "^/health"))["views"] == "2"
+    matched = ("--item-pattern", "item=(?P<id>[0-9]+)")
+    assert rows(await dry_run(log, tmp_path, *matched, "--match", "url"))["views"] == "1"
+    result = await dry_run(log, tmp_path, *matched)
+    assert rows(result)["views"] == "0"
+    assert "the item pattern matched no request: it was searched in /a, /style.css" in result.stderr
+    moved = COMBINED.format("/a.csv").replace(" 200 ", " 302 ")
+    assert rows(await dry_run(moved, tmp_path))["downloads"] == "0"
+    assert rows(await dry_run(moved, tmp_path, "--redirects"))["downloads"] == "1"
+
+
+async def test_trusted_proxies_are_networks(tmp_path: Path) -> None:
+    result = await dry_run(COMBINED.format("/a"), tmp_path, "--trusted-proxies", "203.0.113")
+    assert result.exit_code == 2
+    assert "expected networks such as 203.0.113.0/24" in result.stderr

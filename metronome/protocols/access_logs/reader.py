@@ -6,7 +6,7 @@ from contextlib import suppress
 from hashlib import blake2b
 from typing import Any, Final
 
-from metronome.enrich.addresses import PRIVATE_PROXIES, ProxyNetworks
+from metronome.enrich.addresses import PRIVATE_PROXIES, ProxyNetworks, anonymize_text
 from metronome.enrich.referrers import normalize_referrer
 from metronome.errors import ConfigurationError, Malformed
 from metronome.items import ItemPattern, request_path
@@ -123,7 +123,7 @@ class AccessLog:
 
     def skip_line(self, line: bytes) -> None:
         """Apply the line if it is a directive, and ignore it otherwise."""
-        if self.log_format.has_directives and _strip_mark(line).lstrip().startswith(_DIRECTIVE_PREFIX):
+        if self.log_format.has_directives and _is_directive(line):
             with suppress(Malformed):
                 _parse_bytes(line, self._parse)
 
@@ -142,7 +142,7 @@ def header_lines(lines: Iterable[bytes], log_format: LogFormat) -> bytes | None:
     for line in lines:
         if line.strip():
             first.append(line.strip())
-            if not (log_format.has_directives and _strip_mark(line).lstrip().startswith(_DIRECTIVE_PREFIX)):
+            if not (log_format.has_directives and _is_directive(line)):
                 return b"\n".join(first)
     return None
 
@@ -166,8 +166,53 @@ def detect_format(lines: Iterable[bytes]) -> LogFormat:
     sample = list(lines)
     best = max(LOG_FORMATS, key=lambda log_format: _count_parsed_fields(log_format, sample))
     if not _count_parsed_fields(best, sample):
-        raise Malformed(f"unknown log format: no line matches any of {list_format_names()}")
+        raise Malformed(_describe_unknown(sample))
     return best
+
+
+def _describe_unknown(sample: list[bytes]) -> str:
+    """Return what a log of unknown format begins with, which format is nearest, and where it fails."""
+    reason = f"unknown log format: no line matches any of {list_format_names()}"
+    first = next((line for line in sample if line.strip() and not _is_directive(line)), b"")
+    if not first:
+        return reason
+    text = _strip_mark(first).strip().decode(errors=DECODE_ERRORS)
+    excerpt = text if len(text) <= _EXCERPT_CHARACTERS else f"{text[:_EXCERPT_CHARACTERS]}…"
+    nearest = _nearest_format(text)
+    directives = [line for line in sample if _is_directive(line)] if nearest.has_directives else []
+    parse = nearest.new_parser()
+    for line in directives:
+        with suppress(Malformed):
+            _parse_bytes(line, parse)
+    try:
+        _parse_bytes(first, parse)
+    except Malformed as error:
+        return (
+            f"{reason}. The first line is {anonymize_text(excerpt)!r}; the nearest format is {nearest.name}: "
+            f"{anonymize_text(str(error))}. If the server has a format of its own, name it with --format"
+        )
+    return reason
+
+
+def _nearest_format(text: str) -> LogFormat:
+    """Return the format that a line looks like."""
+    if text.startswith("{"):
+        return CADDY_JSON if '"request":{' in text.replace(" ", "") else NGINX_JSON
+    if "\t" in text:
+        return CLOUDFRONT if text.count("\t") > _COUNTER_TABS else MAKE_DATA_COUNT
+    if _CLF_TIME_PATTERN.search(text) is not None:
+        return S3 if _S3_START_PATTERN.match(text) is not None else COMBINED
+    if _ISO_DATE_PATTERN.match(text) is not None:
+        return W3C
+    return ALB if _ALB_START_PATTERN.match(text) is not None else COMBINED
+
+
+_EXCERPT_CHARACTERS: Final = 160
+_COUNTER_TABS: Final = 25
+_CLF_TIME_PATTERN: Final = re.compile(r"\[\d{1,2}/[A-Z][a-z]{2}/\d{4}:", re.ASCII)
+_S3_START_PATTERN: Final = re.compile(r"[0-9a-f]{16,} \S+ \[", re.ASCII)
+_ISO_DATE_PATTERN: Final = re.compile(r"\d{4}-\d\d-\d\d \d\d:", re.ASCII)
+_ALB_START_PATTERN: Final = re.compile(r"(?:https?|h2|wss?) \d{4}-", re.ASCII)
 
 
 def detect_growing_format(lines: Iterable[bytes]) -> LogFormat:
@@ -317,6 +362,10 @@ def _parse_inner(text: str, parse: LineParser, reason: Malformed) -> dict[str, A
     raise reason
 
 
+def _is_directive(line: bytes) -> bool:
+    return _strip_mark(line).lstrip().startswith(_DIRECTIVE_PREFIX)
+
+
 def _strip_mark(line: bytes) -> bytes:
     return line.removeprefix(_BYTE_ORDER_MARK)
 
@@ -336,7 +385,11 @@ def _add_item_fields(
         url = fields.get("url", "")
         if "\\x" in url:
             fields["url"] = url = _INVALID_BYTE_PATTERN.sub(r"%\1", url)
-        event, item_id, file_format = item_pattern.classify(method, fields.get("status"), request_path(url))
+        event, item_id, file_format = item_pattern.classify(
+            method,
+            fields.get("status"),
+            item_pattern.target(url, fields.get("host", "")) if item_pattern.match_url else request_path(url),
+        )
         fields["event"] = event
         if item_id is not None:
             fields["id"] = item_id

@@ -160,11 +160,11 @@ def _subtract_offset(timestamp: str, offset: object) -> str | None:
 
 def _set_event_and_item(fields: dict[str, Any], parameters: MatomoParameters, item_pattern: ItemPattern) -> None:
     event, file_format = _event_name(parameters), None
-    page = item_pattern.match(url_path(fields.get("url", "")))
+    page = item_pattern.match(_target(fields.get("url", ""), item_pattern))
     item_id = page.id
     if event == "download":
         path = url_path(fields["download"])
-        file = item_pattern.match(path)
+        file = item_pattern.match(_target(fields["download"], item_pattern))
         # A file that is not an item belongs to the item of its page.
         item_id = file.id or item_id
         file_format = file.format or _file_format(path)
@@ -188,6 +188,10 @@ def _set_event_and_item(fields: dict[str, Any], parameters: MatomoParameters, it
         fields["id"] = item_id
     if file_format is not None:
         fields["format"] = file_format
+
+
+def _target(url: str, item_pattern: ItemPattern) -> str:
+    return item_pattern.target(url) if item_pattern.match_url else url_path(url)
 
 
 def _event_name(parameters: MatomoParameters) -> str:

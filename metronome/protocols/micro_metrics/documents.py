@@ -230,7 +230,7 @@ def _item_fields(document: Mapping[str, Any], item_pattern: ItemPattern, page_ur
     """Yield the fields that reports on items use."""
     places = (document["tags"], document["data"])
     url = _first_text(places, "url") or page_url
-    path = _first_text(places, "path") or url_path(url)
+    path = _first_text(places, "path") or (item_pattern.target(url) if item_pattern.match_url else url_path(url))
     item = item_pattern.match(path) if path else _NO_ITEM
     fields = {
         "id": _first_text(places, "id") or item.id,

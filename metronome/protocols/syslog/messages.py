@@ -154,9 +154,9 @@ def _parse_content(text: str, config: IngestConfig) -> dict[str, Any]:
     content = text.lstrip().removeprefix(_CEE_COOKIE).lstrip()
     record = _parse_json_object(content) if content.startswith("{") else None
     if record is None:
-        hit = parse_hit_line(text, config.item_pattern, config.own_hosts)
+        hit = parse_hit_line(text, config.item_pattern, config.own_hosts, config.proxies)
         return {"event": _LOG_EVENT, "message": text} if hit is None else hit
-    hit = parse_hit_record(record, config.item_pattern, config.own_hosts)
+    hit = parse_hit_record(record, config.item_pattern, config.own_hosts, config.proxies)
     if hit is not None:
         return hit
     # Without either field, the record would count as a view.

@@ -27,12 +27,21 @@ IS_MACHINE: Final = Equals("device", "script")
 _COUNTED_STATUSES: Final = ("200", "304")
 """Successful requests (section 10.1). Events of a script in the page have no status; the page was displayed."""
 
+_PARTIAL_STATUS: Final = "206"
+"""Of the parts of a file, only the first is stored as a download (see `metronome.partial_requests`)."""
+
 CLICK_FILTER: Final[Filter] = AllOf(
     (
         Exists("id"),
         OneOf("event", ("view", REQUEST_EVENT)),
         Not(Exists("bot")),
-        AnyOf((Not(Exists("status")), OneOf("status", _COUNTED_STATUSES))),
+        AnyOf(
+            (
+                Not(Exists("status")),
+                OneOf("status", _COUNTED_STATUSES),
+                AllOf((Equals("status", _PARTIAL_STATUS), Equals("event", REQUEST_EVENT))),
+            )
+        ),
     )
 )
 """Matches clicks: views and retrievals of items, without those of robots."""
