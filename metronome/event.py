@@ -521,7 +521,7 @@ def _original_text(event: Event, context: DocumentContext) -> str:
 
 def _whole_original(event: Event) -> str:
     original = event.original(event.fields) if callable(event.original) else event.original
-    return _to_text(dict(event.fields)) if original is None else original.decode(errors="replace")
+    return _to_text(dict(event.fields)) if original is None else original.decode(errors="backslashreplace")
 
 
 def _encode_document(doc: Mapping[str, Any]) -> bytes:

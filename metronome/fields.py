@@ -4,11 +4,13 @@ An event may have any other fields, too. A known field differs from those in tha
 event arrives, and it can be queried while no document has it.
 """
 
+import codecs
 import re
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
+from urllib.parse import unquote
 
 VALUE_MAX_CHARACTERS: Final = 1024
 """Longer texts are stored, but neither searched nor counted."""
@@ -20,6 +22,20 @@ PARAM_NAME_MAX_CHARACTERS: Final = 256
 
 _TOP_LEVEL_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,99}")
 _NUL_REPLACEMENT: Final = "\ufffd"
+_UNDECODED_BYTES: Final = re.compile("[\udc80-\udcff]+")
+"""What the error handler ``surrogateescape`` makes of bytes that are not UTF-8."""
+
+PERCENT_ERRORS: Final = "metronome.percent"
+"""Bytes that are not UTF-8 become ``%HH``, as clients write them: different bytes are different items."""
+
+
+def _percent_encode(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return "".join(f"%{byte:02X}" for byte in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error(PERCENT_ERRORS, _percent_encode)
 
 
 class FieldType(StrEnum):
@@ -232,6 +248,35 @@ def param_name(name: str) -> str:
     """Return the name that a field has in ``params``."""
     short = name.replace("\0", _NUL_REPLACEMENT)[:PARAM_NAME_MAX_CHARACTERS]
     return short if short.strip() else f"_{short}"
+
+
+def decode_percent(text: str) -> str:
+    """Decode the percent-encoding of a path or a query's value; bytes that are not UTF-8 stay encoded, as in ``%E9``.
+
+    So two addresses in another charset stay two items, each of which is found by its own address.
+    """
+    return restore_bytes(unquote(text, errors=PERCENT_ERRORS) if "%" in text else text)
+
+
+def restore_bytes(text: str, charset: str = "") -> str:
+    """Replace what ``surrogateescape`` made of bytes that are not UTF-8.
+
+    Args:
+        text: decoded from UTF-8 with that error handler.
+        charset: what to decode the text from instead, if it is not UTF-8; empty for an unknown one, then such bytes are
+            percent-encoded.
+
+    """
+    if _UNDECODED_BYTES.search(text) is None:
+        return text
+    if charset:
+        try:
+            return text.encode(errors="surrogateescape").decode(charset)
+        except UnicodeError:
+            pass
+    return _UNDECODED_BYTES.sub(
+        lambda match: match[0].encode(errors="surrogateescape").decode(errors=PERCENT_ERRORS), text
+    )
 
 
 def param_value(text: str) -> str:

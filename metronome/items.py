@@ -3,27 +3,13 @@
 The operator's pattern defines what an item is. Without a pattern, every path is an item.
 """
 
-import codecs
 import re
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Final, NamedTuple
-from urllib.parse import unquote_to_bytes
 
 from metronome.errors import ConfigurationError
-from metronome.fields import NAME_MAX_BYTES
-
-PERCENT_ERRORS: Final = "metronome.percent"
-"""Bytes that are not UTF-8 become ``%HH``, as clients write them: different bytes are different items."""
-
-
-def _percent_encode(error: UnicodeError) -> tuple[str, int]:
-    if not isinstance(error, UnicodeDecodeError):
-        raise error
-    return "".join(f"%{byte:02X}" for byte in error.object[error.start : error.end]), error.end
-
-
-codecs.register_error(PERCENT_ERRORS, _percent_encode)
+from metronome.fields import NAME_MAX_BYTES, decode_percent
 
 PATTERN_SETTING: Final = "METRONOME_ITEM_PATTERN"
 EXCLUDE_SETTING: Final = "METRONOME_EXCLUDE_PATTERN"
@@ -255,7 +241,7 @@ _PORT_PATTERN = re.compile(r":\d++\Z", re.ASCII)
 def _build_match(encoded_id: str | None, file_format: str | None) -> ItemMatch:
     item = ""
     if encoded_id:
-        item = unquote_to_bytes(encoded_id).decode(errors=PERCENT_ERRORS) if "%" in encoded_id else encoded_id
+        item = decode_percent(encoded_id)
     # A longer id would have the whole event rejected.
     if not item or len(item.encode(errors="replace")) > NAME_MAX_BYTES:
         return _NO_MATCH

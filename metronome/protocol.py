@@ -5,6 +5,8 @@ Also, what several protocols need: keys in the ``Authorization`` header, form an
 """
 
 import binascii
+import codecs
+import re
 import typing
 from base64 import b64decode
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,6 +19,7 @@ import orjson
 
 from metronome.errors import Malformed, MetronomeError, PayloadTooLarge, Unauthorized, describe_to_client
 from metronome.event import DEFAULT_INGEST_CONFIG, Event, IngestConfig
+from metronome.fields import restore_bytes
 from metronome.scopes import Scope
 
 
@@ -54,17 +57,53 @@ def _decode_base64(text: str) -> str:
 FORM_MAX_FIELDS: Final = 1000
 
 
-def parse_form(text: str) -> list[tuple[str, str]]:
+_CHARSET_PARAMETER: Final = re.compile(r";\s*charset\s*=\s*\"?([A-Za-z0-9_.:-]{1,40})", re.IGNORECASE)
+_CHARSET: Final = re.compile(
+    r"(?:iso-?8859|windows|cp|koi8|latin|mac|ibm|tis|gb|big5|euc|shift|sjis|iso-?2022|ks|hz|utf)[a-z0-9_.:-]*"
+    r"|(?:us-)?ascii",
+    re.IGNORECASE,
+)
+"""Python has codecs that are no charsets, such as ``zip``."""
+_UTF8_NAMES: Final = frozenset({"utf-8", "utf-8-sig"})
+_LATIN1_NAMES: Final = frozenset({"iso8859-1", "ascii"})
+
+
+def find_charset(name: str) -> str:
+    """Return Python's name of a charset, or an empty text if it is UTF-8, unknown, or no charset."""
+    try:
+        codec = codecs.lookup(name).name if _CHARSET.fullmatch(name) else ""
+    except (LookupError, ValueError):
+        return ""
+    # Browsers mean Windows' charset by these names, which has more characters.
+    return "" if codec in _UTF8_NAMES else "cp1252" if codec in _LATIN1_NAMES else codec
+
+
+def content_charset(headers: Mapping[str, str]) -> str:
+    """Return the charset in the header ``Content-Type`` (see `find_charset`), or an empty text."""
+    match = _CHARSET_PARAMETER.search(headers.get("Content-Type", ""))
+    return find_charset(match[1]) if match else ""
+
+
+def parse_form(text: str | bytes, charset: str = "") -> list[tuple[str, str]]:
     """Return the names and values of a query string or a form, in their order, empty values included.
+
+    Args:
+        text: percent-encoded. Text in UTF-8 is read as such whatever the charset is.
+        charset: of names and values that are not UTF-8 (see `find_charset`). Without it, their bytes stay encoded.
 
     Raises:
         PayloadTooLarge: it has over `FORM_MAX_FIELDS` fields.
 
     """
+    if isinstance(text, bytes):
+        text = text.decode(errors="surrogateescape")
     try:
-        return parse_qsl(text, keep_blank_values=True, max_num_fields=FORM_MAX_FIELDS)
+        pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=FORM_MAX_FIELDS, errors="surrogateescape")
     except ValueError:
         raise PayloadTooLarge(f"over {FORM_MAX_FIELDS} parameters: send fewer") from None
+    if "%" not in text and text.isascii():
+        return pairs
+    return [(restore_bytes(name, charset), restore_bytes(value, charset)) for name, value in pairs]
 
 
 def parse_json_object(text: bytes | str) -> dict[str, Any]:

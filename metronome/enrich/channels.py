@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl
 
 from metronome.enrich.caches import cached, read_table
 from metronome.enrich.referrers import extract_host
+from metronome.fields import restore_bytes
 
 _CAMPAIGN_FIELDS: Final = ("utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content")
 _VALUE_MAX_CHARACTERS: Final = 200
@@ -70,10 +71,11 @@ def parse_campaign(url: str) -> dict[str, str]:
     first = begin.end() if begin else 0
     fields: dict[str, str] = {}
     click_source = None
-    for name, value in parse_qsl(url[first : first + _QUERY_MAX_CHARACTERS].translate(_SEPARATORS), errors="replace"):
+    query = url[first : first + _QUERY_MAX_CHARACTERS].translate(_SEPARATORS)
+    for name, value in parse_qsl(query, errors="surrogateescape"):
         field = _FIELD_BY_PARAMETER.get(name)
         if field is not None:
-            text = value.strip()[:_VALUE_MAX_CHARACTERS]
+            text = restore_bytes(value.strip())[:_VALUE_MAX_CHARACTERS]
             if text:
                 fields.setdefault(field, text)
         elif name in _CLICK_ID_SOURCES:

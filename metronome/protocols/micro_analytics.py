@@ -5,19 +5,19 @@ items. The query is not part of the item; it is stored in ``url``. Reports count
 path, whichever protocol they were sent by, and those of bots, too.
 """
 
-import re
 from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, Final
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl
 
 import orjson
 from aiohttp import hdrs, web
 
 from metronome.errors import MetronomeError
 from metronome.event import Event
+from metronome.fields import decode_percent
 from metronome.protocol import Endpoint, IngestResult, ParsedRequest, Reply, Request, bearer_token, problem_reply
 from metronome.scopes import Scope
 from metronome.stores.base import Store
@@ -35,8 +35,6 @@ OMITTED_COUNT_HEADER: Final = "X-Metronome-Left-Out"
 _ROOT_PATH: Final = "/"
 _FAVICON_PATH: Final = "/favicon.ico"
 _FIELD_HEADERS: Final = {"agent": "User-Agent", "referer": "Referer"}
-_LONE_SURROGATES: Final = re.compile("[\ud800-\udfff]")
-"""They stand for bytes that are not UTF-8."""
 
 
 class ReportKind(Enum):
@@ -109,7 +107,7 @@ def report_kind(path: str, query: str) -> ReportKind | None:
 
 def item_id_from_path(path: str) -> str:
     """Return the item of a path after the protocol's prefix, percent-encoded."""
-    return _LONE_SURROGATES.sub("\ufffd", unquote(path))
+    return decode_percent(path)
 
 
 @dataclass(frozen=True, slots=True)

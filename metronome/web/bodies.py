@@ -1,6 +1,7 @@
 """Request bodies: read and decompressed, with a limit on their size."""
 
 import asyncio
+import contextlib
 import sys
 import zlib
 from codecs import BOM_UTF8
@@ -10,12 +11,15 @@ from typing import Final
 from aiohttp import web
 
 from metronome.errors import Malformed, PayloadTooLarge, RequestTimeout, UnsupportedEncoding
+from metronome.protocol import content_charset
 
 if sys.version_info >= (3, 14):
     from compression.zstd import ZstdDecompressor, ZstdError
 else:
     from backports.zstd import ZstdDecompressor, ZstdError
 
+_WIDE_CHARSETS: Final = ("utf-16", "utf-32")
+"""Text in these may be valid UTF-8, with zeros."""
 _BODY_TIMEOUT_SECONDS: Final = 60.0
 _MAX_ENCODINGS: Final = 4
 _THREAD_MIN_BYTES: Final = 64 * 1024
@@ -107,8 +111,26 @@ def _decompress_deflate(body: bytes, max_bytes: int) -> bytes:
         return _inflate(body, -zlib.MAX_WBITS, max_bytes)
 
 
+def _to_utf8(body: bytes, charset: str) -> bytes:
+    """Return a text as UTF-8, without a byte order mark; in UTF-8 already, or invalid in its charset, as it is."""
+    if charset and (charset.startswith(_WIDE_CHARSETS) or not _is_utf8(body)):
+        with contextlib.suppress(UnicodeError):
+            body = body.decode(charset).encode()
+    return body.removeprefix(BOM_UTF8)
+
+
+def _is_utf8(body: bytes) -> bool:
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 async def read_body(request: web.Request, max_bytes: int) -> bytes:
-    """Read and decompress the body of a request, without a UTF-8 byte order mark, which Windows programs write.
+    """Read and decompress the body of a request, and recode it to UTF-8 if its content type has another charset.
+
+    A UTF-8 byte order mark, which programs on Windows write, is removed.
 
     Args:
         request: of an application that does not decompress bodies itself.
@@ -138,7 +160,7 @@ async def read_body(request: web.Request, max_bytes: int) -> bytes:
         raise Malformed("the connection closed before the body was complete") from None
     encoding = request.headers.get("Content-Encoding")
     if encoding is None:
-        return body.removeprefix(BOM_UTF8)
+        return _to_utf8(body, content_charset(request.headers))
     names = [name.strip().lower() for name in encoding.split(",")]
     if len(names) > _MAX_ENCODINGS:
         raise UnsupportedEncoding(f"the body has {len(names)} encodings: use at most {_MAX_ENCODINGS}")
@@ -149,7 +171,7 @@ async def read_body(request: web.Request, max_bytes: int) -> bytes:
             body = decompress(body, name, max_bytes)
         else:
             body = await asyncio.to_thread(decompress, body, name, max_bytes)
-    return body.removeprefix(BOM_UTF8)
+    return _to_utf8(body, content_charset(request.headers))
 
 
 def _release_frames(error: BaseException) -> None:

@@ -3,14 +3,14 @@
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from urllib.parse import unquote
 
 from aiohttp import hdrs, web
 
 from metronome.auth.authorizer import Authorizer, Permissions
 from metronome.auth.client_address import ClientAddress
-from metronome.errors import Malformed, MetronomeError
+from metronome.errors import MetronomeError
 from metronome.event import IngestConfig, generate_event_ids, idempotent_event_ids
+from metronome.fields import decode_percent
 from metronome.intake import Intake
 from metronome.protocol import Endpoint, Request, bearer_token
 from metronome.scopes import Scope
@@ -116,15 +116,9 @@ def parse_item_id(request: web.Request, prefix: str, suffix: str = "") -> str:
         prefix: what precedes the ID in the path, such as ``/tock/``.
         suffix: what follows it, such as ``.json``.
 
-    Raises:
-        Malformed: the percent-encoding is not valid UTF-8.
-
     """
     path = request.rel_url.raw_path.partition("?")[0]
-    try:
-        return unquote(path, errors="strict").removeprefix(prefix).removesuffix(suffix)
-    except UnicodeDecodeError:
-        raise Malformed("invalid item ID in the path: expected UTF-8, encoded with encodeURIComponent") from None
+    return decode_percent(path).removeprefix(prefix).removesuffix(suffix)
 
 
 @dataclass(frozen=True, slots=True)

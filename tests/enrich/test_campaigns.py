@@ -41,7 +41,7 @@ PAGE = "https://data.example.org/d"
         (f"{PAGE}?utm_source=first&utm_source=second", {"utm_source": "first"}),
         (f"{PAGE}?utm_source=&mtm_source=second", {"utm_source": "second"}),
         (f"{PAGE}?utm_source=%20%20", {}),
-        (f"{PAGE}?utm_source=%FF", {"utm_source": "\ufffd"}),
+        (f"{PAGE}?utm_source=%FF", {"utm_source": "%FF"}),
         (f"{PAGE}?gclid=Cj0abc", {"utm_source": "google", "utm_medium": "cpc"}),
         (f"{PAGE}?msclkid=1&utm_campaign=x", {"utm_source": "bing", "utm_medium": "cpc", "utm_campaign": "x"}),
         (f"{PAGE}?utm_source=ours&gclid=1", {"utm_source": "ours"}),

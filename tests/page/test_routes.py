@@ -168,7 +168,6 @@ async def test_files_of_pages_are_kept_forever_and_compressed(page: RunningPage)
         ("/?range=9d", 400, "Invalid range=9d: expected one of"),
         ("/?tz=Mars", 400, "Unknown time zone"),
         ("/?nosuchfield=1", 400, "nosuchfield"),
-        ("/items/%FF", 400, "Invalid item ID in the path"),
         ("/tables/nothing", 404, "Unknown table"),
         ("/tables/nothing.csv", 404, "Unknown table"),
         ("/?range=<script>", 400, "Invalid range"),

@@ -98,11 +98,6 @@ async def test_rejects_invalid_parameters_of_badges(
         assert says in orjson.loads(await answer.read())["detail"]
 
 
-async def test_rejects_an_id_that_is_not_utf_8(http: aiohttp.ClientSession) -> None:
-    async with http.get("/badge/%FF.svg") as answer:
-        assert answer.status == 400
-
-
 async def test_badges_need_a_key_if_reports_do(tmp_path: Path) -> None:
     with running_server(tmp_path / "data", public="tick") as closed:
         async with (

@@ -123,8 +123,8 @@ def test_errors_and_preflights_below_the_base_path_are_those_of_the_path(server:
     assert (wrong_method.status, wrong_method.headers["Allow"]) == (405, "OPTIONS, POST")
     preflight = send(server, f"{base}/matomo.php", headers={"Origin": "https://data.example.org"}, method="OPTIONS")
     assert (preflight.status, preflight.headers["Access-Control-Allow-Credentials"]) == (204, "true")
-    wrong_item = send(server, f"{base}/tock/%FF.json")
-    assert (wrong_item.status, wrong_item.json()["title"]) == (400, "Malformed")
+    wrong_unit = send(server, f"{base}/tock/a.json?interval=x")
+    assert wrong_unit.status == 400
 
 
 def test_a_path_that_only_begins_like_the_base_path_is_not_below_it(server: Server) -> None:

@@ -218,13 +218,6 @@ async def test_a_response_says_how_many_events_may_be_missing(
     assert headers["Cache-Control"] == "max-age=300"
 
 
-async def test_a_request_with_an_invalid_item_does_not_wait(
-    http: ClientSession, visibility: ScriptedVisibility
-) -> None:
-    status, _ = await headers_of(http, "/tock/%FF.json")
-    assert (status, visibility.items) == (400, [])
-
-
 async def test_a_waiting_report_holds_no_slot_of_expensive_queries(
     http: ClientSession, visibility: ScriptedVisibility
 ) -> None:

@@ -191,3 +191,27 @@ async def test_rejects_undecodable_bodies_with_their_status(
     echo: Callable[[bytes, str], Awaitable[tuple[int, bytes]]], encoding: str, encoded: bytes, status: int
 ) -> None:
     assert (await echo(encoded, encoding))[0] == status
+
+
+@pytest.mark.parametrize(
+    ("charset", "body", "expected"),
+    [
+        ("iso-8859-1", '{"a":"é"}'.encode("latin-1"), '{"a":"é"}'),
+        ("iso-8859-1", '{"a":"é"}'.encode(), '{"a":"é"}'),
+        ("utf-16", '{"a":"é"}'.encode("utf-16"), '{"a":"é"}'),
+        ("utf-16le", '{"a":"é"}'.encode("utf-16-le"), '{"a":"é"}'),
+        ("zip", b"abc", "abc"),
+    ],
+)
+async def test_a_body_in_another_charset_is_recoded(charset: str, body: bytes, expected: str) -> None:
+    async def handle(request: web.Request) -> web.Response:
+        return web.Response(body=await read_body(request, LIMIT))
+
+    runner = build_runner(build_app([web.post("/", handle)], LIMIT), 1.0)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}/"
+    headers = {"Content-Type": f"application/json; charset={charset}"}
+    async with ClientSession() as session, session.post(url, data=body, headers=headers) as answer:
+        assert (await answer.read()).decode() == expected
+    await runner.cleanup()

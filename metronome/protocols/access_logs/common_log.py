@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote
 
 from metronome.enrich.addresses import IPV4_PATTERN, normalize_address, split_addresses
 from metronome.errors import Malformed
-from metronome.items import PERCENT_ERRORS
+from metronome.fields import PERCENT_ERRORS
 from metronome.protocols.access_logs.formats import (
     DECODE_ERRORS,
     EMPTY_VALUES,

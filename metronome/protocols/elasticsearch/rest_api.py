@@ -11,9 +11,9 @@ import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
-from urllib.parse import unquote
 
 from metronome.errors import MethodNotAllowed, NotFound
+from metronome.fields import decode_percent
 from metronome.protocol import Request
 
 EMULATED_VERSION: Final = "8.19.0"
@@ -368,7 +368,7 @@ def match_route(method: str, path: str) -> RouteMatch:
         if target is None:
             raise MethodNotAllowed(f"{path[:100]} is not supported: Metronome only adds events; query them at /tock")
         if method in methods:
-            return RouteMatch(target, {name: unquote(value) for name, value in match.groupdict().items()})
+            return RouteMatch(target, {name: decode_percent(value) for name, value in match.groupdict().items()})
         allowed |= methods
     if allowed:
         raise MethodNotAllowed(f"{path[:100]} does not accept {method[:20]}: use {', '.join(sorted(allowed))}")

@@ -7,13 +7,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from metronome.errors import Malformed, PayloadTooLarge
-from metronome.protocol import Request, bearer_token, json_type_name, parse_form, parse_json_object
+from metronome.protocol import (
+    Request,
+    bearer_token,
+    content_charset,
+    find_charset,
+    json_type_name,
+    parse_form,
+    parse_json_object,
+)
 
 TOKEN_PARAMETER: Final = "token_auth"  # noqa: S105  # a parameter's name
 
 MatomoParameters = Mapping[str, Any]
 """The parameters of one tracked action: text, or whatever JSON can hold."""
 
+_CHARSET_PARAMETER: Final = "cs"
 _ZERO_VALUES: Final = ("0", 0)
 _WHITESPACE: Final = b" \t\r\n"
 _BULK_EXAMPLE: Final = '{"requests":["?idsite=1&rec=1&url=…",…]}'
@@ -43,7 +52,7 @@ def parse_tracking_request(request: Request) -> TrackingRequest:
 
     """
     query = _parse_query(request.query)
-    body = _parse_body(request.body)
+    body = _parse_body(request.body, content_charset(request.headers))
     if "requests" not in body:
         parameters = {**body, **query}
         entries = [parameters] if parameters else []
@@ -107,10 +116,10 @@ def _declines_image(parameters: MatomoParameters) -> bool:
     return isinstance(send_image, str | int) and send_image in _ZERO_VALUES
 
 
-def _parse_body(body: bytes) -> MatomoParameters:
+def _parse_body(body: bytes, charset: str = "") -> MatomoParameters:
     if body.lstrip(_WHITESPACE).startswith((b"{", b"[")):
         return parse_json_object(body)
-    return _parse_query(body.decode(errors="replace"))
+    return _parse_query(body, charset)
 
 
 def _parse_bulk_entry(entry: object) -> MatomoParameters | Malformed | PayloadTooLarge:
@@ -125,5 +134,9 @@ def _parse_bulk_entry(entry: object) -> MatomoParameters | Malformed | PayloadTo
         return error
 
 
-def _parse_query(text: str) -> dict[str, str]:
-    return dict(parse_form(text))
+def _parse_query(text: str | bytes, charset: str = "") -> dict[str, str]:
+    parameters = dict(parse_form(text, charset))
+    if _CHARSET_PARAMETER not in parameters:
+        return parameters
+    # Of the page. Trackers in browsers send UTF-8 all the same; others send text in it.
+    return dict(parse_form(text, find_charset(parameters[_CHARSET_PARAMETER]) or charset))

@@ -21,6 +21,7 @@ from metronome.protocol import (
     Reply,
     Request,
     bearer_token,
+    content_charset,
     http_error_headers,
     parse_form,
     parse_json_object,
@@ -46,7 +47,7 @@ class _TrackingProtocol:
 
     def extract_key(self, request: Request) -> str:
         """Return the key of ``Authorization: Bearer …`` or of ``?key=…``, or an empty string."""
-        return bearer_token(request.headers) or dict(_parse_query(request.query)).get(KEY_PARAMETER, "")
+        return bearer_token(request.headers) or dict(parse_form(request.query)).get(KEY_PARAMETER, "")
 
     def reply_error(self, request: Request, error: MetronomeError) -> Reply:
         """Return the error in the protocol's shape."""
@@ -61,7 +62,9 @@ class TrackProtocol(_TrackingProtocol):
         """Parse a JSON object, whatever its content type is, or a form (see `Protocol.parse`)."""
         is_form = request.content_type == _FORM_CONTENT_TYPE and not request.body.lstrip().startswith(b"{")
         payload = (
-            _parse_query_payload(request.body.decode(errors="replace")) if is_form else parse_json_object(request.body)
+            _parse_query_payload(request.body, content_charset(request.headers))
+            if is_form
+            else parse_json_object(request.body)
         )
         event, document = _parse_event(payload, request, _next_event_id(request))
         return ParsedRequest([event], is_batch=False, context=document)
@@ -160,13 +163,9 @@ def _parse_batch(body: bytes) -> list[object]:
     return events
 
 
-def _parse_query(query: str) -> list[tuple[str, str]]:
-    return parse_form(_replace_surrogates(query))
-
-
-def _parse_query_payload(query: str) -> dict[str, Any]:
+def _parse_query_payload(query: str | bytes, charset: str = "") -> dict[str, Any]:
     """Return the payload in a query or a form: all values are strings, except that ``value`` may be any JSON."""
-    payload: dict[str, Any] = {name: text for name, text in _parse_query(query) if name != KEY_PARAMETER}
+    payload: dict[str, Any] = {name: text for name, text in parse_form(query, charset) if name != KEY_PARAMETER}
     if "value" in payload:
         with contextlib.suppress(orjson.JSONDecodeError):
             payload["value"] = orjson.loads(payload["value"])

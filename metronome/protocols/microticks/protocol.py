@@ -57,7 +57,7 @@ def parse_fields(body: bytes, content_type: str) -> dict[str, Any]:
         raise Malformed(f"unsupported content type {content_type}: send application/x-www-form-urlencoded or JSON")
     if body.lstrip()[:1] == b"{" or content_type.endswith("json"):
         return parse_json_object(body)
-    return dict(reversed(parse_form(body.decode(errors="replace"))))
+    return dict(reversed(parse_form(body)))
 
 
 def parse_consumer_key(fields: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from urllib.parse import unquote_plus
 
 from metronome.errors import MetronomeError
 from metronome.event import Event
-from metronome.fields import USER_AGENT_FIELDS
+from metronome.fields import USER_AGENT_FIELDS, restore_bytes
 from metronome.protocol import IngestResult, ParsedEvent, ParsedRequest, Reply, Request, bearer_token
 from metronome.protocols.native.tick import parse_form_event
 from metronome.web.gif import gif_error_reply, gif_reply
@@ -27,7 +27,7 @@ def parse(request: Request) -> ParsedRequest:
     """Parse the event of a request (see `Protocol.parse`)."""
     # The key must not be stored.
     query = "&".join(part for name, part, _ in _iter_query_parameters(request) if name != _KEY_PARAMETER)
-    event = _add_browser_fields(parse_form_event(query.encode(errors="replace")), request)
+    event = _add_browser_fields(parse_form_event(restore_bytes(query).encode(errors="replace")), request)
     return ParsedRequest([event], is_batch=False)
 
 

@@ -25,6 +25,7 @@ from metronome.protocol import (
     Reply,
     Request,
     bearer_token,
+    content_charset,
     json_type_name,
     parse_form,
     problem_reply,
@@ -59,7 +60,7 @@ def parse(request: Request) -> ParsedRequest:
 def _parse_body(request: Request) -> ParsedRequest:
     body = request.body
     if request.content_type == FORM_CONTENT_TYPE and not body.lstrip(_WHITESPACE).startswith((b"{", b"[")):
-        return ParsedRequest([parse_form_event(body)], is_batch=False)
+        return ParsedRequest([parse_form_event(body, content_charset(request.headers))], is_batch=False)
     if request.content_type in NDJSON_CONTENT_TYPES:
         return ParsedRequest(_parse_ndjson(body, request.max_events), is_batch=True)
     try:
@@ -88,10 +89,10 @@ def reply_error(_: Request, error: MetronomeError) -> Reply:
     return problem_reply(error)
 
 
-def parse_form_event(text: bytes) -> ParsedEvent:
+def parse_form_event(text: bytes, charset: str = "") -> ParsedEvent:
     """Parse a form or query such as ``id=a&event=view``; return the error if it is invalid."""
     try:
-        pairs = parse_form(text.decode(errors="replace"))
+        pairs = parse_form(text, charset)
     except PayloadTooLarge as error:
         return error
     if not pairs or b"=" not in text:

@@ -17,11 +17,11 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
-from urllib.parse import unquote_to_bytes
 
 import orjson
 
 from metronome.errors import InvalidQuery, Malformed, PayloadTooLarge
+from metronome.fields import decode_percent
 from metronome.reports.parameters import excerpt
 from metronome.reports.query.names import suggest_names
 from metronome.reports.query.request import LIST_PARAMETERS, MAX_FILTER_DEPTH, QUERY_PARAMETERS, RawQuery
@@ -160,11 +160,7 @@ def _parse_decoded(text: str) -> QueryPart:
 
 
 def _percent_decode(text: str) -> str:
-    try:
-        # Bytes that the client did not encode are UTF-8, too.
-        return unquote_to_bytes(text.replace("+", " ").encode(errors="surrogateescape")).decode()
-    except UnicodeError:
-        raise Malformed("invalid query string: expected UTF-8, encoded with encodeURIComponent") from None
+    return decode_percent(text.replace("+", " "))
 
 
 def build_filters(parts: Iterable[QueryPart]) -> tuple[Filter, ...]:

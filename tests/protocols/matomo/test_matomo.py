@@ -348,3 +348,19 @@ def test_any_request_is_parsed_or_rejected(body: bytes, query: str, method: str)
     for event in parsed.events:
         assert isinstance(event, Event | Malformed | PayloadTooLarge)
     assert tracker.reply(request, parsed, IngestResult(0, {})).status in {200, 204}
+
+
+@pytest.mark.parametrize(
+    ("query", "title"),
+    [
+        ("action_name=%CF%F0%E8&cs=windows-1251", "При"),
+        # The tracker in browsers sends UTF-8 whatever the page's charset is.
+        ("action_name=%D0%9F&cs=windows-1251", "П"),
+        ("action_name=%CF%F0%E8&cs=rot13", "%CF%F0%E8"),
+        ("action_name=%CF%F0%E8", "%CF%F0%E8"),
+    ],
+)
+def test_text_is_in_the_charset_of_the_page(query: str, title: str) -> None:
+    for request in (get(f"{VIEW}&{query}"), post({"requests": [f"?{VIEW}&{query}"]})):
+        (event,) = events(request)
+        assert event["title"] == title

@@ -521,4 +521,4 @@ def test_any_event_and_any_pixel_is_parsed_or_rejected(sent: dict[str, Any], hea
 def test_replaces_lone_surrogates() -> None:
     pixel = request(query="type=a&tags=\udcff:x", headers={"User-Agent": "\udcff", "Referer": "\udcff"})
     document = restore_document(orjson.dumps(document_of(PIXEL, pixel)))
-    assert (document["tags"], document["data"]["userAgent"]) == ({"?": "x"}, "?")
+    assert (document["tags"], document["data"]["userAgent"]) == ({"%FF": "x"}, "?")

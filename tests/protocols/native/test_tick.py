@@ -117,7 +117,7 @@ def test_the_content_type_of_lines_makes_a_batch(body: str, found: list[Any], co
         ("id=a&event=view", {"id": "a", "event": "view"}),
         ("id=a%2Fb+c%26d&n=1&empty=&bare", {"id": "a/b c&d", "n": "1", "empty": "", "bare": ""}),
         ("id=%C3%A9&x=\u00e9", {"id": "é", "x": "é"}),
-        ("id=%FF", {"id": "\ufffd"}),
+        ("id=%ff", {"id": "%FF"}),
         ("a=1&id=x&a=2", {"a": "2", "id": "x", "[repeated]": ["a"]}),
         ('{"id":"a"}', {"id": "a"}),
         (' {"id":"a"}', {"id": "a"}),
@@ -414,3 +414,24 @@ def test_an_event_id_keeps_all_digits_of_a_number(body: str, text: str) -> None:
     event, *_ = read(body % text).events
     assert isinstance(event, Event)
     assert orjson.loads(build_document(event, CONTEXT, "generated"))["event_id"] == text
+
+
+@pytest.mark.parametrize(
+    ("body", "charset", "title"),
+    [
+        (b"title=caf%E9", "iso-8859-1", "café"),
+        (b"title=caf%C3%A9", "iso-8859-1", "café"),
+        (b"title=%80", "latin1", "€"),
+        (b"title=%CF%F0", '"Windows-1251"', "Пр"),
+        (b"title=%93%FA", "shift_jis", "日"),
+        (b"title=caf%E9", "utf-8", "caf%E9"),
+        (b"title=caf%E9", "zip", "caf%E9"),
+        (b"title=caf%E9", "unknown", "caf%E9"),
+        (b"title=caf\xe9", "", "caf%E9"),
+    ],
+)
+def test_a_form_is_in_its_charset(body: bytes, charset: str, title: str) -> None:
+    headers = {"Content-Type": f"{FORM}; charset={charset}" if charset else FORM}
+    (event,) = tick.parse(Request(body, FORM, 10, headers=headers)).events
+    assert isinstance(event, Event)
+    assert event.fields == {"title": title}
