@@ -299,7 +299,7 @@ class Endpoint(NamedTuple):
         protocol: parses requests and builds replies.
         scope: the scope that a key needs.
         ignore_invalid_key: whether an unknown key counts as none, because trackers send the key of another system.
-        allow_credentials: whether pages of other origins may send cookies, as some trackers do. Cookies are ignored.
+        allow_credentials: whether pages of other origins may send cookies, as beacons always do. Cookies are ignored.
 
     """
 
@@ -309,4 +309,4 @@ class Endpoint(NamedTuple):
     protocol: Protocol
     scope: Scope = Scope.TICK
     ignore_invalid_key: bool = False
-    allow_credentials: bool = False
+    allow_credentials: bool = True

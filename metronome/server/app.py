@@ -1,5 +1,6 @@
 """The HTTP application of a process: its routes, and responses for all other paths and methods."""
 
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -8,10 +9,11 @@ from yarl import URL
 
 from metronome.errors import ConfigurationError, Malformed, MethodNotAllowed, NotFound
 from metronome.page.routes import accepts_page, not_found_page
+from metronome.protocols.microticks import routes as microticks
 from metronome.protocols.registry import ENDPOINTS
 from metronome.web.beacon import BEACON_PATH
 from metronome.web.handlers import Handler
-from metronome.web.problems import problem_response
+from metronome.web.problems import credentials_headers, problem_response
 
 _PREFLIGHT_HEADERS: Final = {
     "Access-Control-Allow-Origin": "*",
@@ -19,8 +21,12 @@ _PREFLIGHT_HEADERS: Final = {
     "Access-Control-Max-Age": "86400",
 }
 _CREDENTIALED_PATHS: Final = frozenset(
-    endpoint.prefix + endpoint.path for endpoint in ENDPOINTS if endpoint.allow_credentials
+    {
+        *(endpoint.prefix + endpoint.path for endpoint in ENDPOINTS if endpoint.allow_credentials),
+        *microticks.INGEST_PATHS,
+    }
 )
+_HEADER_NAMES: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+(?:[ \t]*,[ \t]*[A-Za-z0-9!#$%&'*+.^_`|~-]+)*", re.ASCII)
 _KEEP_ALIVE_SECONDS: Final = 75.0
 _CONTINUE_RESPONSE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _CATCH_ALL_PATH: Final = r"/{rest:[\s\S]*}"
@@ -156,8 +162,10 @@ def _method_not_allowed(request: web.Request, allowed_methods: set[str]) -> web.
 
 def _build_preflight_headers(request: web.Request, methods: str) -> dict[str, str]:
     headers = {**_PREFLIGHT_HEADERS, "Access-Control-Allow-Methods": methods}
-    origin = request.headers.get(hdrs.ORIGIN)
-    if origin and origin.isascii() and request.path in _CREDENTIALED_PATHS:
-        # Browsers do not accept `*` for requests with credentials.
-        headers |= {"Access-Control-Allow-Origin": origin, "Access-Control-Allow-Credentials": "true", "Vary": "Origin"}
+    # Tracing and error reporting add headers to all requests of a page, and none can do harm here.
+    names = request.headers.get("Access-Control-Request-Headers", "")
+    if _HEADER_NAMES.fullmatch(names):
+        headers["Access-Control-Allow-Headers"] = names
+    if request.path in _CREDENTIALED_PATHS:
+        headers |= credentials_headers(request.headers.get(hdrs.ORIGIN, ""))
     return headers

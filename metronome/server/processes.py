@@ -98,6 +98,7 @@ _FORWARDED_HEADERS: Final = (
     "Origin",
     "Authorization",
     "Access-Control-Request-Method",
+    "Access-Control-Request-Headers",
     "Sec-Fetch-Site",
 )
 _DROPPED_HEADERS: Final = frozenset(

@@ -2,22 +2,30 @@
 
 import asyncio
 import contextlib
+import re
 import sys
 import zlib
 from codecs import BOM_UTF8
 from collections.abc import Callable
 from typing import Final
+from urllib.parse import urlencode
 
 from aiohttp import web
 
 from metronome.errors import Malformed, PayloadTooLarge, RequestTimeout, UnsupportedEncoding
-from metronome.protocol import content_charset
+from metronome.protocol import FORM_MAX_FIELDS, content_charset
 
 if sys.version_info >= (3, 14):
     from compression.zstd import ZstdDecompressor, ZstdError
 else:
     from backports.zstd import ZstdDecompressor, ZstdError
 
+FORM_CONTENT_TYPE: Final = "application/x-www-form-urlencoded"
+_MULTIPART_CONTENT_TYPE: Final = "multipart/form-data"
+_BOUNDARY_PATTERN: Final = re.compile(r';\s*boundary=(?:"([^"]{1,200})"|([^\s;",]{1,200}))', re.IGNORECASE)
+_FIELD_NAME_PATTERN: Final = re.compile(
+    rb'\r\ncontent-disposition:[ \t]*+form-data[^\r]*?;[ \t]*+name=(?:"([^"\r]*+)"|([^\s;]++))', re.IGNORECASE
+)
 _WIDE_CHARSETS: Final = ("utf-16", "utf-32")
 """Text in these may be valid UTF-8, with zeros."""
 _BODY_TIMEOUT_SECONDS: Final = 60.0
@@ -172,6 +180,57 @@ async def read_body(request: web.Request, max_bytes: int) -> bytes:
         else:
             body = await asyncio.to_thread(decompress, body, name, max_bytes)
     return _to_utf8(body, content_charset(request.headers))
+
+
+async def read_form_body(request: web.Request, max_bytes: int) -> tuple[bytes, str]:
+    """Read a body as `read_body` does, and convert a multipart form to a URL-encoded one.
+
+    Returns:
+        The body and its media type in lower case, without parameters; it may be empty.
+
+    """
+    body = await read_body(request, max_bytes)
+    header = request.headers.get("Content-Type", "")
+    media_type = header.partition(";")[0].strip().lower()
+    if media_type != _MULTIPART_CONTENT_TYPE:
+        return body, media_type
+    return flatten_multipart_form(body, header), FORM_CONTENT_TYPE
+
+
+def flatten_multipart_form(body: bytes, content_type: str) -> bytes:
+    """Return a multipart form (RFC 7578) as a URL-encoded one; a file is the value of its field.
+
+    Args:
+        body: of the request.
+        content_type: the header, with the boundary.
+
+    Raises:
+        Malformed: the body is not a multipart form with this boundary.
+        PayloadTooLarge: it has too many fields.
+
+    """
+    match = _BOUNDARY_PATTERN.search(content_type)
+    boundary = b"\r\n--" + (match[1] or match[2]).encode(errors="replace") if match else b""
+    # The first boundary has no line before it.
+    head, *parts = (b"\r\n" + body).split(boundary, FORM_MAX_FIELDS + 2) if boundary else [b""]
+    if not parts or len(head) == len(body) + 2:
+        raise Malformed("the body is not a multipart form with the boundary in its Content-Type")
+    if len(parts) > FORM_MAX_FIELDS + 1:
+        raise PayloadTooLarge(f"over {FORM_MAX_FIELDS} fields: send fewer")
+    pairs: list[tuple[bytes, bytes]] = []
+    for part in parts:
+        if part.startswith(b"--"):
+            break
+        headers, separator, value = part.partition(b"\r\n\r\n")
+        name = _FIELD_NAME_PATTERN.search(headers)
+        if not separator or name is None:
+            raise Malformed("a part of the multipart form has no name")
+        # Browsers encode these characters, and no other.
+        field = (name[1] or name[2] or b"").replace(b"%22", b'"').replace(b"%0D", b"\r").replace(b"%0A", b"\n")
+        pairs.append((field, value))
+    else:
+        raise Malformed("the multipart form is incomplete")
+    return urlencode(pairs).encode()
 
 
 def _release_frames(error: BaseException) -> None:

@@ -19,10 +19,10 @@ from metronome.stores.base import Store
 from metronome.telemetry import Telemetry
 from metronome.times import format_timestamp
 from metronome.visibility import Visibility
-from metronome.web.bodies import read_body
+from metronome.web.bodies import read_form_body
 from metronome.web.limits import ConcurrencyLimiter
 from metronome.web.negotiation import Content, cached_response
-from metronome.web.problems import error_response, problem_response, reply_response
+from metronome.web.problems import allow_credentials, error_response, problem_response, reply_response
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 NamedItems = Callable[[web.Request], Collection[str]]
@@ -69,7 +69,7 @@ def build_ingest_handler(endpoint: Endpoint, context: IngestContext) -> Handler:
     async def handle(request: web.Request) -> web.Response:
         ingest_request = Request(
             body=b"",
-            content_type=content_type(request),
+            content_type="",
             max_events=config.batch_max_events,
             method=request.method,
             path=request.rel_url.raw_path[len(endpoint.prefix) :],
@@ -81,8 +81,8 @@ def build_ingest_handler(endpoint: Endpoint, context: IngestContext) -> Handler:
             config=config,
         )
         try:
-            body = await read_body(request, config.body_max_bytes)
-            ingest_request = ingest_request._replace(body=body)
+            body, media_type = await read_form_body(request, config.body_max_bytes)
+            ingest_request = ingest_request._replace(body=body, content_type=media_type)
             if idempotency_key := request.headers.get("Idempotency-Key"):
                 ingest_request = ingest_request._replace(
                     event_ids=idempotent_event_ids(idempotency_key, request.rel_url.raw_path_qs, body)
@@ -95,17 +95,13 @@ def build_ingest_handler(endpoint: Endpoint, context: IngestContext) -> Handler:
                 ignore_invalid_key=endpoint.ignore_invalid_key,
             )
             ingest_request = ingest_request._replace(is_trusted=Scope.IMPORT in permissions.scopes)
-            return reply_response(await context.intake.ingest(protocol, ingest_request))
+            response = reply_response(await context.intake.ingest(protocol, ingest_request))
         except MetronomeError as error:
             context.telemetry.count_rejection(error)
-            return error_response(error, protocol.reply_error(ingest_request, error))
+            response = error_response(error, protocol.reply_error(ingest_request, error))
+        return allow_credentials(request, response) if endpoint.allow_credentials else response
 
     return handle
-
-
-def content_type(request: web.Request) -> str:
-    """Return the media type of a request in lower case, without parameters; it may be empty."""
-    return request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
 
 def parse_item_id(request: web.Request, prefix: str, suffix: str = "") -> str:

@@ -13,6 +13,22 @@ log = structlog.get_logger()
 ALLOW_ANY_ORIGIN: Final = {"Access-Control-Allow-Origin": "*"}
 
 
+def allow_credentials(request: web.Request, response: web.Response) -> web.Response:
+    """Let the page that sent a request read the response though the browser sent cookies with it, as beacons do.
+
+    Only for routes that accept events: none of them reads cookies. Browsers do not accept ``*`` for such requests.
+    """
+    response.headers.update(credentials_headers(request.headers.get("Origin", "")))
+    return response
+
+
+def credentials_headers(origin: str) -> dict[str, str]:
+    """Return the headers that allow an origin to send cookies; none for an invalid origin."""
+    if not (origin and origin.isascii() and origin.isprintable()):
+        return {}
+    return {"Access-Control-Allow-Origin": origin, "Access-Control-Allow-Credentials": "true", "Vary": "Origin"}
+
+
 def problem_response(error: MetronomeError) -> web.Response:
     """Return the response for an error as ``application/problem+json`` (RFC 9457)."""
     return error_response(error, problem_reply(error))

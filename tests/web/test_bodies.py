@@ -7,6 +7,7 @@ import tracemalloc
 import zlib
 from codecs import BOM_UTF8
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 
 import pytest
 from aiohttp import ClientSession, web
@@ -15,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metronome.errors import Malformed, MetronomeError, PayloadTooLarge, UnsupportedEncoding
+from metronome.protocol import parse_form
 from metronome.server.app import build_app, build_runner
-from metronome.web.bodies import decompress, read_body
+from metronome.web.bodies import decompress, flatten_multipart_form, read_body
 from metronome.web.problems import problem_response
 
 LIMIT = 2**20
@@ -215,3 +217,53 @@ async def test_a_body_in_another_charset_is_recoded(charset: str, body: bytes, e
     async with ClientSession() as session, session.post(url, data=body, headers=headers) as answer:
         assert (await answer.read()).decode() == expected
     await runner.cleanup()
+
+
+def multipart(*parts: bytes, end: bytes = b"--x--\r\n") -> bytes:
+    return b"".join(b"--x\r\n" + part + b"\r\n" for part in parts) + end
+
+
+def part(name: str, value: bytes, rest: str = "") -> bytes:
+    return f'Content-Disposition: form-data; name="{name}"{rest}\r\n\r\n'.encode() + value
+
+
+@pytest.mark.parametrize("content_type", ["multipart/form-data; boundary=x", 'multipart/form-data; a=b; Boundary="x"'])
+def test_a_multipart_form_becomes_a_form(content_type: str) -> None:
+    body = multipart(
+        part("a", b"1&2"),
+        part("b", b"\r\n--y\r\n"),
+        part("c%22d", "é".encode()),
+        part("f", b"\xff", '; filename="a.txt"\r\nContent-Type: text/plain'),
+        b"content-type: text/plain\r\nCONTENT-DISPOSITION:form-data;name=g\r\n\r\n",
+    )
+    assert parse_form(flatten_multipart_form(b"preamble\r\n" + body, content_type)) == [
+        ("a", "1&2"),
+        ("b", "\r\n--y\r\n"),
+        ('c"d', "é"),
+        ("f", "%FF"),
+        ("g", ""),
+    ]
+    assert flatten_multipart_form(b"--x--\r\n", content_type) == b""
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (multipart(part("a", b"1")), "multipart/form-data"),
+        (multipart(part("a", b"1")), "multipart/form-data; boundary=z"),
+        (multipart(part("a", b"1"), end=b""), "multipart/form-data; boundary=x"),
+        (multipart(b"no headers"), "multipart/form-data; boundary=x"),
+        (multipart(b"Content-Type: a/b\r\n\r\n1"), "multipart/form-data; boundary=x"),
+        (b"", "multipart/form-data; boundary=x"),
+        (multipart(*[part("a", b"1")] * 1001), "multipart/form-data; boundary=x"),
+    ],
+)
+def test_an_invalid_multipart_form_is_rejected(body: bytes, content_type: str) -> None:
+    with pytest.raises((Malformed, PayloadTooLarge)):
+        flatten_multipart_form(body, content_type)
+
+
+@given(st.binary(max_size=60) | st.lists(st.sampled_from([b"--x", b"\r\n", b"--", b"; name=", b"a"])).map(b"".join))
+def test_any_bytes_are_a_multipart_form_or_rejected(body: bytes) -> None:
+    with suppress(Malformed, PayloadTooLarge):
+        flatten_multipart_form(body, "multipart/form-data; boundary=x")

@@ -6,7 +6,7 @@ from metronome.protocol import Endpoint
 from metronome.protocols.elasticsearch import protocol
 
 ENDPOINTS: Final = tuple(
-    Endpoint(method, "/es", path, protocol)
+    Endpoint(method, "/es", path, protocol, allow_credentials=False)
     for path in ("", r"/{path:[\s\S]*}")
     for method in ("GET", "HEAD", "POST", "PUT", "DELETE")
 )

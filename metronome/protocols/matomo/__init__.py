@@ -9,11 +9,15 @@ from metronome.protocols.matomo import api, tracker
 def _endpoints(prefix: str) -> tuple[Endpoint, ...]:
     return (
         *(
-            Endpoint(method, prefix, path, tracker, ignore_invalid_key=True, allow_credentials=True)
+            Endpoint(method, prefix, path, tracker, ignore_invalid_key=True)
             for path in ("/matomo.php", "/piwik.php")
             for method in ("GET", "POST")
         ),
-        *(Endpoint(method, prefix, path, api) for path in ("/", "/index.php") for method in ("GET", "POST")),
+        *(
+            Endpoint(method, prefix, path, api, allow_credentials=False)
+            for path in ("/", "/index.php")
+            for method in ("GET", "POST")
+        ),
     )
 
 

@@ -4,7 +4,6 @@ Sources: https://developer.matomo.org/api-reference/tracking-api, and the replie
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any, Final
 
 import orjson
@@ -56,19 +55,18 @@ def reply(request: Request, parsed: ParsedRequest, result: IngestResult) -> Repl
         return _bulk_reply(request, result, no_content=tracking.no_content)
     result.raise_rejection()
     if not tracking.entries:
-        return Reply(200, _INFO_TEXT, "text/plain", _cors_headers(request))
+        return Reply(200, _INFO_TEXT, "text/plain")
     if tracking.no_content:
-        return Reply(204, headers={**_NO_STORE_HEADERS, **_cors_headers(request)})
-    return gif_reply(_cors_headers(request))
+        return Reply(204, headers=_NO_STORE_HEADERS)
+    return gif_reply()
 
 
 def reply_error(request: Request, error: MetronomeError) -> Reply:
     """Describe the error, to a bulk in Matomo's format (see `Protocol.reply_error`)."""
     if looks_like_bulk(request.body):
         body = {"status": "error", "tracked": 0, "invalid": 0, "message": describe_to_client(error)}
-        return _json_reply(request, body, error.http_status, http_error_headers(error))
-    problem = problem_reply(error)
-    return replace(problem, headers={**problem.headers, **_cors_headers(request)})
+        return _json_reply(body, error.http_status, http_error_headers(error))
+    return problem_reply(error)
 
 
 def _iter_events(tracking: TrackingRequest, request: Request) -> Iterator[ParsedEvent]:
@@ -113,20 +111,12 @@ def _bulk_reply(request: Request, result: IngestResult, *, no_content: bool) -> 
     # Matomo's format has no place for the reasons; a header has the first.
     headers = {ERROR_HEADER: to_header_text(str(rejected[0][1]))} if rejected else {}
     if no_content:
-        return Reply(204, headers={**headers, **_cors_headers(request)})
+        return Reply(204, headers=headers)
     body: dict[str, Any] = {"status": "success", "tracked": result.accepted, "invalid": len(rejected)}
     if request.is_trusted and extract_token(request):
         body["invalid_indices"] = [index for index, _ in rejected]
-    return _json_reply(request, body, 200, headers)
+    return _json_reply(body, 200, headers)
 
 
-def _json_reply(request: Request, body: dict[str, Any], status: int, headers: dict[str, str]) -> Reply:
-    return Reply(status, orjson.dumps(body), "application/json", {**headers, **_cors_headers(request)})
-
-
-def _cors_headers(request: Request) -> dict[str, str]:
-    """Return the headers with which a browser lets a page read the reply to a request with cookies."""
-    origin = request.headers.get("Origin", "")
-    if not (origin and origin.isascii() and origin.isprintable()):
-        return {}
-    return {"Access-Control-Allow-Origin": origin, "Access-Control-Allow-Credentials": "true", "Vary": "Origin"}
+def _json_reply(body: dict[str, Any], status: int, headers: dict[str, str]) -> Reply:
+    return Reply(status, orjson.dumps(body), "application/json", headers)

@@ -28,7 +28,6 @@ _DESCRIPTIONS: Final[Mapping[str, str]] = {
 }
 _TOKEN_PATTERN: Final = re.compile(r"[0-9a-f]{32}")
 _JSON_CONTENT_TYPE: Final = "application/json"
-_MULTIPART_CONTENT_TYPE: Final = "multipart/form-data"
 
 
 def success_reply(**fields: str) -> Reply:
@@ -53,8 +52,6 @@ def parse_fields(body: bytes, content_type: str) -> dict[str, Any]:
         PayloadTooLarge: the form has too many fields.
 
     """
-    if content_type == _MULTIPART_CONTENT_TYPE:
-        raise Malformed(f"unsupported content type {content_type}: send application/x-www-form-urlencoded or JSON")
     if body.lstrip()[:1] == b"{" or content_type.endswith("json"):
         return parse_json_object(body)
     return dict(reversed(parse_form(body)))

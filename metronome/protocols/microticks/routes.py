@@ -42,22 +42,22 @@ from metronome.protocols.microticks.sessions import (
 from metronome.scopes import Scope, expand_scopes
 from metronome.state.base import State
 from metronome.stores.base import Store
-from metronome.web.bodies import read_body
+from metronome.web.bodies import read_form_body
 from metronome.web.handlers import (
     Handler,
     IngestContext,
     QueryContext,
-    content_type,
     handle_errors,
     report_handler,
 )
 from metronome.web.negotiation import Content, uncached_response
-from metronome.web.problems import error_response, reply_response
+from metronome.web.problems import allow_credentials, error_response, reply_response
 
 SESSIONS_PATH: Final = "/sessions"
 EVENTS_PATH: Final = "/events"
 LIST_PATHS: Final = (SESSIONS_PATH, EVENTS_PATH)
 """The paths of the lists."""
+INGEST_PATHS: Final = (SESSIONS_PATH, f"{SESSIONS_PATH}/stop", EVENTS_PATH)
 
 _ListQuery = Callable[[Store, reports.SessionListQuery], Awaitable[dict[str, Any]]]
 
@@ -216,8 +216,8 @@ def _ingest_handler(
     ingest: IngestContext, operation: Callable[[Mapping[str, Any], SessionRequest], Awaitable[Reply]]
 ) -> Handler:
     async def handle(request: web.Request) -> web.Response:
-        body = await read_body(request, ingest.config.body_max_bytes)
-        fields = parse_fields(body, content_type(request))
+        body, media_type = await read_form_body(request, ingest.config.body_max_bytes)
+        fields = parse_fields(body, media_type)
         session_request = SessionRequest(
             request.headers.get("Idempotency-Key", ""),
             request.headers.get("Origin", ""),
@@ -225,7 +225,13 @@ def _ingest_handler(
         )
         return reply_response(await operation(fields, session_request))
 
-    return handle_errors(ingest.telemetry, handle, _error_response)
+    handle_all = handle_errors(ingest.telemetry, handle, _error_response)
+
+    async def handle_with_credentials(request: web.Request) -> web.StreamResponse:
+        response = await handle_all(request)
+        return allow_credentials(request, response) if isinstance(response, web.Response) else response
+
+    return handle_with_credentials
 
 
 def _list_handler(

@@ -11,9 +11,9 @@ from metronome.event import idempotent_event_ids
 from metronome.protocol import Request, bearer_token
 from metronome.protocols.native import tick
 from metronome.scopes import Scope
-from metronome.web.bodies import read_body
-from metronome.web.handlers import IngestContext, content_type
-from metronome.web.problems import error_response, reply_response
+from metronome.web.bodies import read_form_body
+from metronome.web.handlers import IngestContext
+from metronome.web.problems import allow_credentials, error_response, reply_response
 
 _IDEMPOTENCY_KEY: Final = "Idempotency-Key"
 _ORIGIN: Final = "Origin"
@@ -33,7 +33,7 @@ def tick_route(context: IngestContext) -> web.RouteDef:
     async def post_tick(request: web.Request) -> web.Response:
         headers = request.headers
         try:
-            body, client_ip = await read_body(request, max_bytes), ""
+            (body, media_type), client_ip = await read_form_body(request, max_bytes), ""
             permissions = authorizer.anonymous_permissions()
             if _identifies_sender(headers) or Scope.TICK not in permissions.scopes:
                 client_ip, origin = context.client_address.resolve_request(request), headers.get(_ORIGIN, "")
@@ -43,17 +43,18 @@ def tick_route(context: IngestContext) -> web.RouteDef:
             key = headers.get(_IDEMPOTENCY_KEY)
             parsed_request = Request(
                 body,
-                content_type(request),
+                media_type,
                 max_events,
                 headers=headers,
                 client_ip=client_ip,
                 event_ids=idempotent_event_ids(key, request.rel_url.raw_path_qs, body) if key else None,
                 is_trusted=Scope.IMPORT in permissions.scopes,
             )
-            return reply_response(await intake.ingest(tick, parsed_request))
+            response = reply_response(await intake.ingest(tick, parsed_request))
         except MetronomeError as error:
             context.telemetry.count_rejection(error)
-            return error_response(error, tick.reply_error(_EMPTY_REQUEST, error))
+            response = error_response(error, tick.reply_error(_EMPTY_REQUEST, error))
+        return allow_credentials(request, response) if _ORIGIN in headers else response
 
     return web.post("/tick", post_tick)
 

@@ -307,21 +307,6 @@ class TestReplies:
         assert (reply.status, reply.content_type) == (401, "application/problem+json")
         assert "WWW-Authenticate" in reply.headers
 
-    def test_a_page_may_read_every_reply_with_credentials(self) -> None:
-        origin = {"Origin": "https://example.org"}
-        requests = [get("", **origin), get(VIEW, **origin), post(f"{VIEW}&send_image=0", **origin)]
-        replies = [*map(reply_to, requests), reply_to(post({"requests": []}, **origin))]
-        rejected = (get(VIEW, **origin), post({"requests": []}, **origin))
-        replies += [tracker.reply_error(request, Malformed("x")) for request in rejected]
-        for reply in replies:
-            assert reply.headers["Access-Control-Allow-Origin"] == "https://example.org"
-            assert reply.headers["Access-Control-Allow-Credentials"] == "true"
-            assert reply.headers["Vary"] == "Origin"
-
-    @pytest.mark.parametrize("origin", ["", "https://exämple.org", "a\nb"])
-    def test_an_invalid_origin_is_not_repeated(self, origin: str) -> None:
-        assert "Access-Control-Allow-Origin" not in reply_to(get(VIEW, Origin=origin)).headers
-
 
 _texts = st.text(max_size=20) | st.sampled_from([VIEW, f"?{VIEW}", "?idsite=1&rec=1&cdt=x", "?%", "?a[b]=c&a=%ff"])
 _json = st.recursive(

@@ -179,7 +179,7 @@ class TestBrowsers:
             assert reply.headers["Access-Control-Allow-Credentials"] == "true"
             assert reply.headers["Vary"] == "Origin"
 
-    @pytest.mark.parametrize("address", ["/tick", "/"])
+    @pytest.mark.parametrize("address", ["/tock/a.json", "/query", "/es/_bulk", "/documents", "/"])
     async def test_credentials_are_not_allowed_at_other_urls(self, http: aiohttp.ClientSession, address: str) -> None:
         preflight = {"Origin": self.origin, "Access-Control-Request-Method": "POST"}
         async with http.options(address, headers=preflight) as response:

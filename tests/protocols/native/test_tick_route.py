@@ -268,17 +268,65 @@ class TestBrowsers:
         asked = {
             "Origin": "https://example.org",
             "Access-Control-Request-Method": method,
-            "Access-Control-Request-Headers": "content-type,idempotency-key",
+            "Access-Control-Request-Headers": "content-type,idempotency-key,traceparent,baggage,x-requested-with",
         }
         async with (
             aiohttp.ClientSession(either.url, timeout=SECONDS) as http,
             http.options(path, headers=asked) as response,
         ):
             assert response.status == 204
-            assert response.headers["Access-Control-Allow-Origin"] == "*"
+            is_ingest = path == "/tick"
+            assert response.headers["Access-Control-Allow-Origin"] == ("https://example.org" if is_ingest else "*")
+            assert response.headers.get("Access-Control-Allow-Credentials") == ("true" if is_ingest else None)
             assert method in response.headers["Access-Control-Allow-Methods"].split(", ")
+            assert response.headers["Access-Control-Allow-Headers"] == asked["Access-Control-Request-Headers"]
+
+    @pytest.mark.parametrize("names", ["", "a b", "x,", "é"])
+    async def test_a_preflight_without_valid_header_names_is_answered(self, either: Server, names: str) -> None:
+        asked = {"Origin": "https://example.org", "Access-Control-Request-Method": "POST"}
+        async with (
+            aiohttp.ClientSession(either.url, timeout=SECONDS) as http,
+            http.options("/tick", headers={**asked, "Access-Control-Request-Headers": names}) as response,
+        ):
             allowed = response.headers["Access-Control-Allow-Headers"].lower().split(", ")
             assert {"content-type", "content-encoding", "idempotency-key"} <= set(allowed)
+
+    @pytest.mark.parametrize(
+        ("path", "body", "status"),
+        [
+            ("/tick", b'{"event":"x"}', 204),
+            ("/tick", b"{", 400),
+            ("/api/track", b'{"type":"x"}', 200),
+            ("/api/track/batch", b'{"events":[]}', 200),
+            ("/matomo.php", b"", 400),
+            ("/sessions", b"{}", 401),
+            ("/events", b"{}", 400),
+        ],
+    )
+    async def test_a_page_may_send_cookies_with_its_events(
+        self, either: Server, path: str, body: bytes, status: int
+    ) -> None:
+        headers = {"Origin": "https://example.org", "Content-Type": "application/json"}
+        async with (
+            aiohttp.ClientSession(either.url, timeout=SECONDS) as http,
+            http.post(path, data=body, headers=headers) as response,
+        ):
+            assert response.status == status
+            assert response.headers["Access-Control-Allow-Origin"] == "https://example.org"
+            assert response.headers["Access-Control-Allow-Credentials"] == "true"
+            assert response.headers["Vary"] == "Origin"
+
+    async def test_a_multipart_form_is_read_like_another_form(self, either: Server, item: str) -> None:
+        form = aiohttp.FormData({"id": item, "event": "view", "note": "a\r\nb é"}, quote_fields=True)
+        form.add_field("file", b"text", filename="blob")
+        async with (
+            aiohttp.ClientSession(either.url, timeout=SECONDS) as http,
+            http.post("/tick", data=form) as response,
+        ):
+            assert response.status == 204
+        either.wait_until_shipped()
+        (row,) = either.get(f"/query?id={item}&by=note,file&bots=1")["rows"]
+        assert row == ["a\r\nb é", "text", 1]
 
 
 class TestErrors:
