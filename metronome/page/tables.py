@@ -5,6 +5,7 @@ and paging.
 """
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -355,15 +356,17 @@ def measured_table(
     )
 
 
-async def rising_table(store: Store, view: View, span: Span, limit: int | None, now: datetime) -> Table:
+async def rising_table(store: Store, view: View, span: Span, limit: int, now: datetime) -> Table:
     """Return the items whose use rises most."""
-    parameters = view.parameters(span.start, span.end, limit)
+    is_part = bool(view.search or view.offset)
+    parameters = view.parameters(span.start, span.end, _MAX_RISING if is_part else limit)
     report = await rising_items(store, parameters, now) if span.start < now else {"items": []}
+    wanted = view.search.casefold()
+    risen = [item for item in report["items"] if item["change"] > 0 and wanted in item["id"].casefold()]
     rows = []
-    for item in report["items"]:
-        if item["change"] > 0:
-            row = _row(ITEMS, view, item["id"], (VIEWS, DOWNLOADS), (item["views"], item["downloads"]), 0)
-            rows.append(replace(row, cells=(Cell(item["change"], href=row.href), Cell(item["before"]), *row.cells)))
+    for item in risen[view.offset : view.offset + limit]:
+        row = _row(ITEMS, view, item["id"], (VIEWS, DOWNLOADS), (item["views"], item["downloads"]), 0)
+        rows.append(replace(row, cells=(Cell(item["change"], href=row.href), Cell(item["before"]), *row.cells)))
     return Table(
         key=ITEMS.key,
         caption=ITEMS.caption,
@@ -380,36 +383,49 @@ async def rising_table(store: Store, view: View, span: Span, limit: int | None, 
     )
 
 
-async def days_table(store: Store, view: View, span: Span, limit: int) -> Table:
+async def days_table(store: Store, view: View, span: Span, limit: int, *, has_links: bool = True) -> Table:
     """Return views, downloads and visitors by day, newest first, without gaps."""
     queries = [replace(group_query(DAYS, measure, view, span), sort_keys=()) for measure in DAYS.measures]
     results = await store.query(*queries)
-    numbers = [result.to_dict() for result in results]
-    labels = list_time_units("day", span.start, span.end, view.zone)[::-1]
-    page = view.leave_table()
-    rows = tuple(
-        Row(
-            name=label,
-            text=label,
-            href=page.href(since=label, until=label),
-            cells=tuple(
-                Cell(values.get(label, 0), href=page.href(since=label, until=label, metric=measure.key))
-                for measure, values in zip(DAYS.measures, numbers, strict=True)
-            ),
-        )
-        for label in labels[view.offset : view.offset + limit]
-    )
+    # A range of centuries has tens of thousands of days.
+    rows, total = await asyncio.to_thread(_days_rows, view, span, results, limit, has_links=has_links)
     exact = all(result.exact for result in results)
     return Table(
         key=DAYS.key,
         caption=DAYS.caption,
         columns=tuple(measure.label for measure in DAYS.measures),
         rows=rows,
-        total=len(labels),
+        total=total,
         csv_href=view.csv_href(DAYS.key),
         exact=exact,
         note=_note(DAYS.measures, exact=exact),
     )
+
+
+def _days_rows(
+    view: View, span: Span, results: Sequence[QueryResult], limit: int, *, has_links: bool
+) -> tuple[tuple[Row, ...], int]:
+    """Return the rows of some days, and how many days there are."""
+    numbers = [result.to_dict() for result in results]
+    labels = [label for label in list_time_units("day", span.start, span.end, view.zone)[::-1] if view.search in label]
+    page = view.leave_table()
+
+    def href(label: str, **changes: str) -> str:
+        return page.href(since=label, until=label, **changes) if has_links else ""
+
+    rows = tuple(
+        Row(
+            name=label,
+            text=label,
+            href=href(label),
+            cells=tuple(
+                Cell(values.get(label, 0), href=href(label, metric=measure.key))
+                for measure, values in zip(DAYS.measures, numbers, strict=True)
+            ),
+        )
+        for label in labels[view.offset : view.offset + limit]
+    )
+    return rows, len(labels)
 
 
 async def build_table(
@@ -445,10 +461,10 @@ async def build_table(
     if span is None:
         return Table(table.key, table.caption, tuple(measure.label for measure in table.measures), ())
     if table is DAYS:
-        return await days_table(store, view, span, limit)
+        return _name_search(await days_table(store, view, span, limit, has_links=has_links), view)
     order = choose_order(table, view)
     if order is None:
-        return await rising_table(store, view, span, min(limit, _MAX_RISING), now)
+        return _name_search(await rising_table(store, view, span, min(limit, _MAX_RISING), now), view)
     if view.search:
         (everything,) = await store.query(group_query(table, order, view, span, limit=MAX_GROUPS))
         ranking = await asyncio.to_thread(_search, everything, table, view.search, view.offset, limit)
@@ -463,9 +479,14 @@ async def build_table(
         measured_table, table, order, view, ranking, others, float(whole.rows[0][0] or 0), has_links=has_links
     )
     result = build() if len(ranking.rows) < _THREAD_MIN_ROWS else await asyncio.to_thread(build)
-    if view.search and not result.rows:
-        result = replace(result, empty=f"No {table.caption.lower()} contain “{excerpt(view.search)}”.")
-    return replace(result, more=None)
+    return replace(_name_search(result, view), more=None)
+
+
+def _name_search(table: Table, view: View) -> Table:
+    """Return a table that says what was searched for in vain."""
+    if not view.search or table.rows:
+        return table
+    return replace(table, empty=f"No {table.caption.lower()} contain “{excerpt(view.search)}”.")
 
 
 def as_number(value: str | float | None) -> float | None:

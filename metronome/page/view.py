@@ -402,16 +402,22 @@ def resolve_earlier(view: View, span: Span) -> Earlier | None:
 def resolve_interval(view: View, span: Span) -> str:
     """Return the time unit of a view's chart.
 
+    A range without a start always has one: it starts with the first event, which is after 1970.
+
     Raises:
         InvalidQuery: the chart would have over `MAX_BARS` bars.
 
     """
     length = span.end - span.start
-    if view.chosen_interval:
-        if length / _UNIT_LENGTHS[view.chosen_interval] > MAX_BARS:
-            raise InvalidQuery(f"the range has over {MAX_BARS} {view.chosen_interval}s: use a longer interval")
-        return view.chosen_interval
-    return next((unit for unit, longest in _INTERVALS if length <= longest), "month")
+    default = next((unit for unit, longest in _INTERVALS if length <= longest), "month")
+    unit = view.chosen_interval or default
+    if length / _UNIT_LENGTHS[unit] <= MAX_BARS:
+        return unit
+    if unit != "month":
+        raise InvalidQuery(f"the range has over {MAX_BARS} {unit}s: use a longer interval")
+    if view.period.start is not None:
+        raise InvalidQuery(f"the range has over {MAX_BARS} months: use a later from or an earlier to")
+    return unit
 
 
 def possible_intervals(span: Span) -> list[str]:

@@ -162,6 +162,30 @@ async def test_every_table_is_csv(store: Store) -> None:
     assert countries[1].startswith("US,United States,")
 
 
+async def test_days_are_searched_by_their_date(store: Store) -> None:
+    table = await whole_table(store, view_of("?range=12m&search=03-2&offset=2", table="days"), limit=3)
+    assert (table.total, [row.name for row in table.rows]) == (10, ["2015-03-27", "2015-03-26", "2015-03-25"])
+    nothing = await whole_table(store, view_of("?range=12m&search=no", table="days"))
+    assert nothing.empty == "No days contain “no”."
+
+
+async def test_a_file_of_days_has_no_links(store: Store) -> None:
+    view = view_of("?range=12m", table="days")
+    table = await build_table(store, FieldChecker(store), view, Viewer(), NOW, has_links=False)
+    assert {link for row in table.rows for link in (row.href, *(cell.href for cell in row.cells))} == {""}
+
+
+async def test_rising_items_are_searched_and_have_pages(folder: Path) -> None:
+    events = [at(60, id=f"item {number}") for number in range(5) for _ in range(9 - number)]
+    async with store_of(folder, events) as store:
+        paged = await whole_table(store, view_of("?range=7d&order=rising&offset=3", table="items"), limit=1)
+        found = await whole_table(store, view_of("?range=7d&order=rising&search=M+4", table="items"))
+        missing = await whole_table(store, view_of("?range=7d&order=rising&search=x", table="items"))
+    assert [row.name for row in paged.rows] == ["item 3"]
+    assert [row.name for row in found.rows] == ["item 4"]
+    assert missing.empty == "No items contain “x”."
+
+
 async def test_rising_items_are_those_used_more_in_the_second_half(folder: Path) -> None:
     day = 60 * 24
     events = [
