@@ -68,12 +68,22 @@ def _row(name: str, field: FieldInfo) -> str:
 
 def beacon() -> bytes:
     """Return the script for web pages without comments and white space."""
-    return str(jsmin((ROOT / "metronome/web/beacon.js").read_text())).encode()
+    return _minify("metronome/web/beacon.js")
+
+
+def matomo_script() -> bytes:
+    """Return the script in place of Matomo's without comments and white space."""
+    return _minify("metronome/web/matomo.js")
+
+
+def _minify(name: str) -> bytes:
+    return str(jsmin((ROOT / name).read_text())).encode()
 
 
 GENERATED: Final[dict[str, tuple[Callable[[], bytes], str]]] = {
     "docs/configuration.md": (page, "metronome/config.py"),
     "metronome/web/beacon.min.js": (beacon, "metronome/web/beacon.js"),
+    "metronome/web/matomo.min.js": (matomo_script, "metronome/web/matomo.js"),
 }
 """Each file, how it is made, and of what."""
 

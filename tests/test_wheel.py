@@ -39,7 +39,12 @@ def package_files(source: Path) -> set[str]:
 
 def test_the_wheel_contains_every_file_of_the_package(source: Path) -> None:
     files = package_files(source)
-    assert {"metronome/cli/dashboards.ndjson", "metronome/web/beacon.min.js", "metronome/py.typed"} <= files
+    assert {
+        "metronome/cli/dashboards.ndjson",
+        "metronome/web/beacon.min.js",
+        "metronome/web/matomo.min.js",
+        "metronome/py.typed",
+    } <= files
     with ZipFile(source / "dist" / f"{DISTRIBUTION}-py3-none-any.whl") as wheel:
         packed = {*wheel.namelist()}
     assert files - packed == set()

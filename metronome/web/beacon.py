@@ -1,6 +1,7 @@
-"""The route that serves the beacon, the script for web pages."""
+"""The routes that serve scripts for web pages: the beacon, and the one in place of Matomo's."""
 
 import gzip
+from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from typing import Final, NamedTuple
 
@@ -10,6 +11,13 @@ from metronome.web.negotiation import accepts_gzip, build_etag, matches_etag
 from metronome.web.problems import ALLOW_ANY_ORIGIN
 
 BEACON_PATH: Final = "/metronome.js"
+SCRIPT_FILES: Final = {
+    BEACON_PATH: "beacon.min.js",
+    # A site that changes from Matomo keeps its pages as they are, with all of their calls.
+    "/matomo.js": "matomo.min.js",
+    "/piwik.js": "matomo.min.js",
+}
+"""Written by `make docs` from beacon.js and matomo.js."""
 
 _BEACON_HEADERS: Final = {
     # Pages of any origin may embed it, including isolated ones (COEP) and ones that check its hash (SRI).
@@ -27,9 +35,12 @@ class _ScriptVariant(NamedTuple):
 
 
 def beacon_routes() -> list[web.RouteDef]:
-    """Return the route ``GET /metronome.js``."""
-    # Written by `make docs` from beacon.js.
-    body = files("metronome.web").joinpath("beacon.min.js").read_bytes()
+    """Return the routes of the scripts, such as ``GET /metronome.js``."""
+    return [web.get(path, _script_handler(file)) for path, file in SCRIPT_FILES.items()]
+
+
+def _script_handler(file: str) -> Callable[[web.Request], Awaitable[web.Response]]:
+    body = files("metronome.web").joinpath(file).read_bytes()
     compressed = gzip.compress(body, mtime=0)
     plain = _ScriptVariant(body, {**_BEACON_HEADERS, hdrs.ETAG: build_etag(body)})
     gzipped = _ScriptVariant(
@@ -43,4 +54,4 @@ def beacon_routes() -> list[web.RouteDef]:
             return web.Response(status=304, headers=headers)
         return web.Response(body=variant.body, content_type="text/javascript", charset="utf-8", headers=variant.headers)
 
-    return [web.get(BEACON_PATH, get_script)]
+    return get_script
