@@ -300,3 +300,41 @@ async def test_sends_to_the_path_below_which_a_proxy_serves_the_script(
         assert (await sent.value).url == f"{server.url}/web/stats/tick"
         await close_tab(page)
         await wait_for_events(server, {"view": 1, **LEAVING}, id=item)
+
+
+async def test_a_page_of_another_origin_may_send_events_with_credentials(
+    server: Server, site: StaticSite, visitor: BrowserContext, item: str
+) -> None:
+    page, troubles = await watched(visitor)
+    await page.goto(site.add_page(f"/{item}", "<p>Text</p>"))
+    statuses = await page.evaluate(
+        """async ([server, id]) => {
+            const json = (fields) => new Blob([JSON.stringify(fields)], {type: 'application/json'});
+            const form = (fields) => {
+                const data = new FormData();
+                Object.entries(fields).forEach((pair) => data.append(...pair));
+                return data;
+            };
+            navigator.sendBeacon(server + '/tick', json({id, event: 'json beacon'}));
+            navigator.sendBeacon(server + '/tick', form({id, event: 'form beacon'}));
+            navigator.sendBeacon(server + '/api/track', json({type: 'track beacon', tags: {id}}));
+            navigator.sendBeacon(server + '/api/track', form({type: 'track form', tags: `id:${id}`}));
+            const tracing = {traceparent: '00-1-2-01', baggage: 'a=b', 'X-Requested-With': 'x'};
+            const options = (fields) => ({
+                method: 'POST',
+                credentials: 'include',
+                headers: {'Content-Type': 'application/json', ...tracing},
+                body: JSON.stringify(fields),
+            });
+            const replies = [
+                await fetch(server + '/tick', options({id, event: 'fetch'})),
+                await fetch(server + '/api/track', options({type: 'track fetch', tags: {id}})),
+            ];
+            return replies.map((reply) => reply.status);
+        }""",
+        [server.url, item],
+    )
+    assert statuses == [204, 200]
+    sent = ("json beacon", "form beacon", "track beacon", "track form", "fetch", "track fetch")
+    await wait_for_events(server, dict.fromkeys(sent, 1), id=item)
+    assert not troubles

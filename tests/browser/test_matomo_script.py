@@ -11,7 +11,8 @@ pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]  # lo
 
 TAG = """<script>
   var _paq = window._paq = window._paq || [];
-  _paq.push(["setDocumentTitle", "Wells"], ["setCustomDimension", 1, "gold"], ["trackPageView"], ["enableLinkTracking"]);
+  _paq.push(["setDocumentTitle", "Wells"], ["setCustomDimension", 1, "gold"]);
+  _paq.push(["trackPageView"], ["enableLinkTracking"]);
   _paq.push(["trackEvent", "map", "zoom", "in", 3]);
   (function() {
     var u = "%s/";
