@@ -57,6 +57,8 @@ _FORWARDED_COLUMN_PATTERN = re.compile(r'"([^"]*+)"|([^\s",]++(?:, *+[^\s",]++)*
 _VHOST_MAX_PORT: Final = 10_000
 """An address with a higher port is a client's: proxies that append the port of a connection write such."""
 _ESCAPE_PATTERN = re.compile(rb"\\(?:x([0-9A-Fa-f]{2})|([\"\\bnrtv]))")
+_MAX_ESCAPES: Final = 4096
+"""Further ones stay as they are: no URL or user agent has as many."""
 _ESCAPED_CHARACTERS = {b'"': b'"', b"\\": b"\\", b"b": b"\b", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
 
 
@@ -121,7 +123,7 @@ def unescape(text: str, errors: str = DECODE_ERRORS) -> str:
     r"""Decode the escapes of Apache and NGINX: ``\xHH``, ``\"`` and those of C."""
     if "\\" not in text:
         return text
-    return _ESCAPE_PATTERN.sub(_replace_escape, text.encode()).decode(errors=errors)
+    return _ESCAPE_PATTERN.sub(_replace_escape, text.encode(), _MAX_ESCAPES).decode(errors=errors)
 
 
 def unescape_request(text: str) -> str:

@@ -10,6 +10,7 @@ NGINX Proxy Manager's ``proxy.conf``.
 
 import re
 from collections.abc import Callable
+from functools import cache, lru_cache
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -244,7 +245,7 @@ def _tokenize_apache(text: str) -> list[_Token]:
 def _compile_tokens(tokens: list[_Token], text: str) -> LineParser:
     columns: list[tuple[str, str]] = []
     pattern = ""
-    merged = _merge_literals(tokens)
+    merged = tuple(_merge_literals(tokens))
     for number, token in enumerate(merged):
         if isinstance(token, str):
             # Where the format has one blank, some servers write several.
@@ -300,9 +301,11 @@ def _value_pattern(column: _Column, following: str) -> str:
     return rf"[^{stop}]*+"
 
 
-def _describe_mismatch(line: str, tokens: list[_Token]) -> str:
-    """Return up to which column a line has the format."""
-    pattern, at, column = "", 0, "the beginning"
+@lru_cache(maxsize=32)
+def _beginnings(tokens: tuple[_Token, ...]) -> list[tuple[re.Pattern[str], str]]:
+    """Return the patterns of a format's beginnings, each with one column more, and the column's name."""
+    pattern = ""
+    beginnings = []
     for number, token in enumerate(tokens):
         if isinstance(token, str):
             pattern += re.escape(token).replace(r"\ ", " +")
@@ -311,7 +314,15 @@ def _describe_mismatch(line: str, tokens: list[_Token]) -> str:
             following = tokens[number + 1] if number + 1 < len(tokens) else ""
             pattern += f"(?:{_value_pattern(token, following if isinstance(following, str) else '')})"
             name = token.role.replace("_", " ") or "a column"
-        match = re.compile(pattern, re.ASCII | re.DOTALL).match(line)
+        beginnings.append((re.compile(pattern, re.ASCII | re.DOTALL), name))
+    return beginnings
+
+
+def _describe_mismatch(line: str, tokens: tuple[_Token, ...]) -> str:
+    """Return up to which column a line has the format."""
+    at, column = 0, "the beginning"
+    for pattern, name in _beginnings(tokens):
+        match = pattern.match(line)
         if match is None:
             return f"expected {name} at {line[at : at + 40]!r}, after {column}"
         at, column = match.end(), name
@@ -488,11 +499,15 @@ def _stable_part(line: bytes) -> bytes:
 
 def _define(name: str, *texts: str) -> LogFormat:
     """Return a format with several forms: the first that a line has is used."""
-    parsers = [_compile_tokens(_tokenize_nginx(text), text) for text in texts]
+
+    @cache
+    def compiled() -> list[LineParser]:
+        # Not when the module is imported: each takes milliseconds.
+        return [_compile_tokens(_tokenize_nginx(text), text) for text in texts]
 
     def parse(line: str) -> dict[str, Any] | None:
         reason = None
-        for parser in parsers:
+        for parser in compiled():
             try:
                 return parser(line)
             except Malformed as error:

@@ -273,8 +273,7 @@ def parse_hit_line(
 ) -> dict[str, Any] | None:
     """Return the fields of a line's event if it is an access log line, without an ``event_id``; otherwise None.
 
-    Formats whose lines can be parsed on their own are recognized: Combined with or without the virtual host, Common,
-    and JSON of NGINX and Caddy.
+    Formats whose lines can be parsed on their own are recognized: all but those with directives, and S3.
 
     Args:
         line: with or without its line end.
@@ -291,7 +290,7 @@ def parse_hit_line(
         text = text.encode(errors=DECODE_ERRORS).decode()
     text = text.strip()
     for _ in range(MAX_LAYERS + 1):
-        for parse in _JSON_PARSERS if text.startswith("{") else _TEXT_PARSERS if '] "' in text else ():
+        for parse in _candidate_parsers(text):
             try:
                 fields = parse(text)
             except Malformed:
@@ -303,6 +302,17 @@ def parse_hit_line(
             break
         text = inner
     return None
+
+
+def _candidate_parsers(text: str) -> tuple[LineParser, ...]:
+    """Return the parsers of the formats that a line can have."""
+    if text.startswith("{"):
+        return _JSON_PARSERS
+    if "[Client " in text:
+        return (*_TEXT_PARSERS, *_OTHER_PARSERS)
+    if '] "' in text:
+        return _TEXT_PARSERS
+    return _OTHER_PARSERS if " HTTP/" in text else ()
 
 
 def parse_hit_record(
@@ -328,7 +338,8 @@ def parse_hit_record(
     return None if fields is None else _add_item_fields(fields, COMBINED, item_pattern, own_hosts, proxies)
 
 
-_TEXT_PARSERS = (parse_combined,)
+_TEXT_PARSERS = (parse_combined, ENVOY.new_parser())
+_OTHER_PARSERS = (HAPROXY.new_parser(), ALB.new_parser(), ELB.new_parser(), NGINX_PROXY_MANAGER.new_parser())
 _JSON_PARSERS = (parse_caddy_line, parse_nginx_line)
 
 
