@@ -39,6 +39,7 @@ _STATE_TIMEOUT_SECONDS: Final = 2.0
 _REMEMBERED: Final = 1000
 """How many sign-ins stay valid in this process while the state is unavailable, as known keys do."""
 _SEC_FETCH_SITE: Final = "Sec-Fetch-Site"
+_DOT_SEGMENT: Final = re.compile(r"/(\.|%2e){1,2}(/|$)", re.IGNORECASE)
 _PATH_PATTERN: Final = re.compile(r"/(?![/\\])[!-\[\]-~]*")
 """A path, perhaps with a query, of printable ASCII without backslashes, which browsers take for slashes."""
 
@@ -228,7 +229,9 @@ def safe_return_path(path: str, base_path: str) -> str:
     """Return a path to go to after signing in: *path* if it is a page of this server, else the overview."""
     is_safe = _PATH_PATTERN.fullmatch(path) is not None and path.startswith(f"{base_path}/")
     is_page = not path.startswith((f"{base_path}/sign-in", f"{base_path}/sign-out"))
-    return path if is_safe and is_page else f"{base_path}/"
+    # Browsers resolve such segments, out of the base path.
+    has_dots = _DOT_SEGMENT.search(path.partition("?")[0]) is not None
+    return path if is_safe and is_page and not has_dots else f"{base_path}/"
 
 
 def _host_of(origin: str) -> str:

@@ -230,9 +230,7 @@ class View:
     def open_item(self, item: str) -> "View":
         """Return the page of an item, with the same range and filters."""
         others = tuple(part for part in self.filters if part.name != "id")
-        view = self.leave_table().change(item=item, filters=others)
-        # Browsers remove these segments from paths.
-        return view if item not in _DOT_SEGMENTS else view.change(item=None).filter_by("id", item)
+        return self.leave_table().change(item=item, filters=others)
 
     def leave_table(self) -> "View":
         """Return the page that a table's page belongs to."""
@@ -461,13 +459,18 @@ def _check(view: View) -> None:
 def _path(view: View) -> str:
     if view.table:
         return f"/tables/{quote(view.table, safe='')}"
-    return "/" if view.item is None else f"/items/{quote(view.item, safe='')}"
+    return "/" if view.item is None or _has_item_as_filter(view) else f"/items/{quote(view.item, safe='')}"
+
+
+def _has_item_as_filter(view: View) -> bool:
+    """Return whether the address has the item as a filter: browsers remove dots from paths."""
+    return bool(view.table) or view.item in _DOT_SEGMENTS
 
 
 def _query_parts(view: View) -> Iterator[str]:
     for name, value in _parameters(view):
         yield f"{name}={_encode(value)}"
-    for part in view.parts if view.table else view.filters:
+    for part in view.parts if _has_item_as_filter(view) else view.filters:
         yield f"{_encode(part.name)}{_encode_operator(part.operator)}{_encode(part.value)}"
 
 

@@ -217,3 +217,6 @@ def test_a_return_path_of_this_server_is_kept(path: str) -> None:
     assert safe_return_path(f"/stats{path}", "/stats") == f"/stats{path}"
     assert safe_return_path("/statistics/", "/stats") == "/stats/"
     assert safe_return_path("/stats/sign-in", "/stats") == "/stats/"
+    for outside in ("/stats/../mail/", "/stats/items/..", "/stats/%2E./mail?x=1", "/stats/a/.%2e/../mail"):
+        assert safe_return_path(outside, "/stats") == "/stats/"
+    assert safe_return_path("/stats/items/a..b?x=/../", "/stats") == "/stats/items/a..b?x=/../"

@@ -196,6 +196,8 @@ def test_items_have_pages_of_their_own() -> None:
     view = view_of("?range=7d&country=CH&id=old", base_path="/m")
     assert view.open_item("a/b?").href() == "/m/items/a%2Fb%3F?range=7d&country=CH"
     assert view_of("").open_item("..").href() == "/?id=.."
+    # Nor does the way back from a table.
+    assert view_of("?id=..&range=7d", table="days").leave_table().href() == "/?range=7d&id=.."
     table = view_of("?id=rivers", table="countries")
     assert (table.item, table.href(), table.leave_table().href()) == (
         "rivers",
