@@ -52,7 +52,7 @@ class FolderLock:
         while not self._try_acquire():
             if time.monotonic() > deadline:
                 os.close(self._descriptor)
-                raise DataFolderLocked(f"another process uses {folder}")
+                raise DataFolderLocked(f"another process uses the data folder {folder}")
             time.sleep(0.05)
 
     def _try_acquire(self) -> bool:

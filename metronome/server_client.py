@@ -28,7 +28,7 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-from metronome.errors import ConfigurationError, Malformed, RequestError, ServerUnavailable
+from metronome.errors import ConfigurationError, Malformed, RequestError, ServerUnavailable, Unauthorized
 from metronome.retry import Backoff, retry
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ _ZSTD_LEVEL: Final = 1
 _BACKOFF: Final = Backoff(0.25, 8.0)
 _WRONG_URL_STATUSES: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED})
 _KEY_STATUSES: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
-_KEY_HINT: Final = "; set a key with --key or METRONOME_KEY"
+_KEY_HINT: Final = "; set a key with --key or METRONOME_KEY, which `metronome keys create` creates on the server"
 _CLIENT_ERRORS: Final = range(400, 500)
 _SERVER_ERRORS: Final = range(500, 600)
 _MAX_DETAIL_CHARACTERS: Final = 300
@@ -209,6 +209,8 @@ class ServerClient:
             seconds = float(retry_after) if retry_after.isascii() and retry_after.isdigit() else 0.0
             raise ServerUnavailable(f"{self.url} responds {status} {detail}", seconds)
         if status in _CLIENT_ERRORS and status not in _WRONG_URL_STATUSES:
+            # Commands have an option for the key, so the advice about the header would be a second one.
+            detail = detail.removesuffix(f"; {Unauthorized.advice}")
             raise RequestError(f"{detail}{_KEY_HINT if status in _KEY_STATUSES else ''}")
         raise self._not_metronome(f"{method} {path.partition('?')[0]} responds {status} {detail}")
 

@@ -1,7 +1,9 @@
 """``metronome serve``: run the server, with an option for each setting."""
 
 import contextlib
+import errno
 import inspect
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -19,6 +21,10 @@ from metronome.server.logs import configure_logging
 from metronome.server.main import serve
 from metronome.server.processes import run_process
 
+_PORT_SETTINGS: Final = ("port", "forward_port", "syslog_port", "hit_port")
+_BIND_ADDRESS: Final = re.compile(r"\('(?P<host>[^']*)', (?P<port>\d+)")
+"""The address in the message of a server that could not be started."""
+
 
 def serve_command(*, demo: bool = False, **options: Any) -> None:
     """Run the Metronome server.
@@ -35,10 +41,25 @@ def serve_command(*, demo: bool = False, **options: Any) -> None:
         try:
             run_process(lambda stop: serve(settings, stop, _open_page if demo else None))
         except OSError as error:
+            if used := _describe_used_port(error, settings):
+                raise ConfigurationError(used) from None
             raise ConfigurationError(
                 f"{error}; check that METRONOME_DATA is writable, that METRONOME_HOST is an address of this machine, "
                 "and that METRONOME_PORT and other ports are free"
             ) from None
+
+
+def _describe_used_port(error: OSError, settings: Settings) -> str:
+    """Return which port is in use, and the setting to change; empty if the error is another one."""
+    address = _BIND_ADDRESS.search(str(error))
+    if error.errno != errno.EADDRINUSE or address is None:
+        return ""
+    port = int(address["port"])
+    names = [f"METRONOME_{name.upper()}" for name in _PORT_SETTINGS if getattr(settings, name) == port]
+    return (
+        f"port {port} of {address['host']} is already in use; stop the process that uses it, "
+        f"or choose another port with {' or '.join(names) or 'another setting'}"
+    )
 
 
 def _demo_options(options: Mapping[str, Any], temporary: contextlib.ExitStack) -> dict[str, str]:

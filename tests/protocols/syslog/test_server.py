@@ -244,7 +244,10 @@ def test_does_not_start_if_the_port_is_in_use(tmp_path: Path, workers: int, kind
             "serve", data=tmp_path / "data", port=free_port(), syslog_port=used_port, workers=workers, host=HOST
         )
     assert result.exit_code == 2
-    assert "address already in use" in result.stderr.lower()
+    assert "already in use" in result.stderr
+    if workers == 1:
+        assert f"port {used_port} of {HOST} is already in use; stop the process that uses it" in result.stderr
+        assert "choose another port with METRONOME_SYSLOG_PORT" in result.stderr
 
 
 class Context:
