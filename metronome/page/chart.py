@@ -26,6 +26,7 @@ _TIME_STEPS: Final = (
 _MAX_LABELS: Final = 12
 _LABELS_ON_A_PHONE: Final = 5
 _LABEL_STEPS_OF_HOURS: Final = (1, 2, 3, 6, 12, 24)
+_LABEL_STEPS_OF_MONTHS: Final = (1, 2, 3, 6, 12, 24, 60, 120)
 _LABEL_STEPS: Final = (1, 2, 7, 14, 28)
 _FILLED: Final = 0.84
 """The part of a bar's place that the bar fills; the rest is space between bars."""
@@ -158,10 +159,12 @@ def _round_step(wanted: float, unit: Unit) -> float:
 
 def _axis_labels(bars: Sequence[Bar], place: float) -> tuple[AxisLabel, ...]:
     has_hours = bool(bars) and ":" in bars[0].tick
-    steps = _LABEL_STEPS_OF_HOURS if has_hours else _LABEL_STEPS
+    january = next((index for index, bar in enumerate(bars) if bar.tick.isdecimal()), None)
+    steps = _LABEL_STEPS_OF_HOURS if has_hours else _LABEL_STEPS if january is None else _LABEL_STEPS_OF_MONTHS
     fits = (step for step in steps if len(bars) <= step * _MAX_LABELS)
     step = next(fits, math.ceil(len(bars) / _MAX_LABELS))
-    labelled = range(0, len(bars), step)
+    # Without the Januaries, which have their year, nothing would say to which years the other months belong.
+    labelled = range((january or 0) % step, len(bars), step)
     is_crowded = len(labelled) > _LABELS_ON_A_PHONE
     return tuple(
         AxisLabel(_percent((index + 0.5) * place), bars[index].tick, is_minor=is_crowded and number % 2 == 1)

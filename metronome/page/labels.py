@@ -74,6 +74,8 @@ _CHANNEL_LABELS: Final = {
     "internal": "Own sites",
     "direct": "Direct",
 }
+_COUNTRY_NAMES: Final = {"GB": "United Kingdom"}
+"""Better known than the name in the time zone database, which is "Britain (UK)"."""
 _EN_DASH: Final = "\u2013"
 _WEEKEND: Final = 5
 _RESOLUTION: Final = timedelta(microseconds=1)
@@ -83,7 +85,8 @@ _RESOLUTION: Final = timedelta(microseconds=1)
 def country_names() -> Mapping[str, str]:
     """Return the English names of countries by their ISO 3166 codes, from the time zone database."""
     text = (resources.files("tzdata") / "zoneinfo" / "iso3166.tab").read_text(encoding="utf-8")
-    return dict(line.split("\t", 1) for line in text.splitlines() if line and not line.startswith("#"))
+    names = dict(line.split("\t", 1) for line in text.splitlines() if line and not line.startswith("#"))
+    return names | _COUNTRY_NAMES
 
 
 def value_text(field: str, value: str) -> str:
@@ -130,7 +133,16 @@ def earlier_text(view: View, span: Span, earlier: Earlier) -> str:
         is_same_year = start.year == span.start.astimezone(zone).year
         return MONTH_NAMES[start.month - 1] + ("" if is_same_year else f" {start.year}")
     text = range_text(whole.start, whole.end, zone)
-    return text.removesuffix(f" {span.start.astimezone(zone).year}")
+    year = span.start.astimezone(zone).year
+    return text.removesuffix(f" {year}") if start.year == year else text
+
+
+def time_text(moment: datetime, now: datetime, zone: ZoneInfo) -> str:
+    """Return the time of an event in words: ``14:05:09`` today, ``4 Mar, 14:05:09`` this year, or with its year."""
+    local, today = moment.astimezone(zone), now.astimezone(zone).date()
+    if local.date() == today:
+        return f"{local:%H:%M:%S}"
+    return f"{_day_text(local.date()).removesuffix(f' {today.year}')}, {local:%H:%M:%S}"
 
 
 def comparison_text(view: View, span: Span, earlier: Earlier | None) -> str:

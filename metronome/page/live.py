@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import orjson
 
-from metronome.page.labels import value_text
+from metronome.page.labels import time_text, value_text
 from metronome.page.model import Live, LiveEvent, Viewer
 from metronome.page.view import View
 from metronome.reports.parameters import IS_VIEW_OR_DOWNLOAD
@@ -72,8 +72,10 @@ def read_event(document: Mapping[str, Any], view: View) -> LiveEvent:
         _text(document, "bot"),
         _text(document, "error_group"),
     )
+    moment = datetime.fromisoformat(str(document["@timestamp"])).astimezone(view.zone)
     return LiveEvent(
-        time=datetime.fromisoformat(str(document["@timestamp"])).astimezone(view.zone),
+        time=moment,
+        time_text=time_text(moment, view.now, view.zone),
         event=_text(document, "event"),
         item=item,
         href=view.open_item(item).href() if item else "",

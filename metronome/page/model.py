@@ -40,11 +40,13 @@ class Chip:
     Attributes:
         text: the filter in words, such as ``Country: CH``.
         href: the view without the filter.
+        item: the ID of the item that it filters by; empty for another filter.
 
     """
 
     text: str
     href: str
+    item: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +258,7 @@ class LiveEvent:
     """One of the newest events: when it happened, what, to which item, and where its visitor came from."""
 
     time: datetime
+    time_text: str
     event: str
     item: str
     href: str

@@ -322,7 +322,11 @@ def build_controls(frame: Frame) -> Controls:
         time_zone=Choice("tz", "Time zone", tuple((name, name.replace("_", " ")) for name in zones), view.time_zone),
         hidden=view.form_fields(),
         chips=tuple(
-            Chip(filter_text(part), view.href(filters=(*view.filters[:at], *view.filters[at + 1 :])))
+            Chip(
+                filter_text(part),
+                view.href(filters=(*view.filters[:at], *view.filters[at + 1 :])),
+                item=part.value if (part.name, part.operator) == ("id", "=") and part.value != "*" else "",
+            )
             for at, part in enumerate(view.filters)
         ),
         widen=_widen(view),
@@ -333,10 +337,7 @@ def build_controls(frame: Frame) -> Controls:
 
 
 def _widen(view: View) -> Link | None:
-    if view.range == "all":
-        return None
-    name, text = ("all", "Show all time") if view.range == "12m" else ("12m", "Show the last 12 months")
-    return Link(text, view.href(range=name))
+    return None if view.range == "all" else Link("Show all time", view.href(range="all"))
 
 
 # The tables.

@@ -9,7 +9,8 @@ from typing import Final
 import orjson
 
 from metronome.errors import MetronomeError
-from metronome.page.model import Live, Page, Table, TablePage
+from metronome.page.labels import FIELD_LABELS
+from metronome.page.model import Chip, Live, Page, Table, TablePage
 from metronome.reports.parameters import IS_VIEW
 from metronome.stores.base import Store
 from metronome.stores.query import AllOf, Equals
@@ -47,10 +48,17 @@ class Titles:
         self._reads: dict[str, asyncio.Task[None]] = {}
 
     async def add_to_page(self, page: Page) -> Page:
-        """Return a page whose tables and events name items by their titles."""
-        await self._read(_items(*page.tables), page.computed_at)
-        live = None if page.live is None else self.add_to_live(page.live)
-        return replace(page, tables=tuple(map(self._add_to_table, page.tables)), live=live)
+        """Return a page whose tables, filters and events name items by their titles."""
+        chips = page.controls.chips
+        events = () if page.live is None else page.live.events
+        named = {chip.item for chip in chips if chip.item} | {event.item for event in events if event.item}
+        await self._read(_items(*page.tables) | named, page.computed_at)
+        return replace(
+            page,
+            controls=replace(page.controls, chips=tuple(map(self._add_to_chip, chips))),
+            tables=tuple(map(self._add_to_table, page.tables)),
+            live=None if page.live is None else self.add_to_live(page.live),
+        )
 
     async def add_to_table_page(self, page: TablePage) -> TablePage:
         """Return the page of a table that names items by their titles."""
@@ -60,6 +68,9 @@ class Titles:
     def add_to_live(self, live: Live) -> Live:
         """Return the newest events, with those titles that are known."""
         return replace(live, events=tuple(replace(event, item=self._text(event.item)) for event in live.events))
+
+    def _add_to_chip(self, chip: Chip) -> Chip:
+        return replace(chip, text=f"{FIELD_LABELS['id']}: {self._text(chip.item)}") if chip.item else chip
 
     def _add_to_table(self, table: Table) -> Table:
         rows = tuple(replace(row, text=self._text(row.name)) if row.page_href else row for row in table.rows)

@@ -130,7 +130,7 @@ def parse_choice(name: str, text: str | None, choices: Iterable[str], default: s
     choices = tuple(choices)
     value = text or default
     if value not in choices:
-        raise InvalidQuery(f"invalid {name}={excerpt(value)}: expected one of {', '.join(choices)}")
+        raise InvalidQuery(f"invalid {name}={excerpt(value)}: expected one of {', '.join(filter(None, choices))}")
     return value
 
 

@@ -251,6 +251,7 @@ def made_up_live() -> Live:
     events = tuple(
         LiveEvent(
             NOW - timedelta(seconds=17 * number),
+            f"{NOW - timedelta(seconds=17 * number):%H:%M:%S}",
             "download" if number % 3 == 1 else "view",
             ITEMS[number][1],
             f"/items/{quote(ITEMS[number][0])}",

@@ -67,6 +67,16 @@ def test_labels_have_room(count: int, tick: str, labels: int) -> None:
     assert sum(not label.is_minor for label in layout.labels) <= 6
 
 
+def test_labels_of_many_months_have_years() -> None:
+    chart = chart_of(*[1] * 50, tick="Feb")
+    bars = tuple(
+        replace(bar, tick=str(2015 + number // 12)) if number % 12 == 3 else bar
+        for number, bar in enumerate(chart.bars)
+    )
+    layout = lay_out_chart(replace(chart, bars=bars))
+    assert [label.text for label in layout.labels] == ["2015", "Feb", "2016", "Feb", "2017", "Feb", "2018", "Feb"]
+
+
 def test_a_bar_is_said_in_words() -> None:
     chart = made_up_chart()
     bar = replace(chart.bars[0], label="14 Nov 2026", value=1369, previous=306)

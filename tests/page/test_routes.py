@@ -342,6 +342,7 @@ async def test_tables_name_items_by_the_titles_of_their_newest_views(page: Runni
     for path in ("/", "/tables/items"):
         text = (await page.request(path)).text
         assert ">Rivers &amp; lakes</a>" in text, path
+    assert "Item: Rivers &amp; lakes" in (await page.request("/?id=rivers")).text
     # An item without a title keeps its ID.
     assert ">a/b é?</a>" in (await page.request("/tables/items?order=downloads")).text
     assert "Rivers" not in (await page.request("/tables/items.csv")).text

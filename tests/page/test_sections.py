@@ -11,7 +11,15 @@ import pytest_asyncio
 
 from metronome.errors import InvalidQuery, NotFound
 from metronome.page.item import build_item_page
-from metronome.page.labels import comparison_text, country_names, filter_text, range_text, unit_label, unit_tick
+from metronome.page.labels import (
+    comparison_text,
+    country_names,
+    filter_text,
+    range_text,
+    time_text,
+    unit_label,
+    unit_tick,
+)
 from metronome.page.live import build_live
 from metronome.page.model import Page, Table, Unit, Viewer
 from metronome.page.overview import build_overview, build_table_page
@@ -340,7 +348,7 @@ def test_ranges_in_words(start: str, end: str, text: str) -> None:
         ("?range=today", "vs. yesterday"),
         ("?range=last-month", "vs. January"),
         ("?from=2015-01-01&to=2015-01-31", "vs. December 2014"),
-        ("?from=2015-01-02&to=2015-01-03", "vs. 31 Dec 2014 - 1 Jan"),
+        ("?from=2015-01-02&to=2015-01-03", "vs. 31 Dec 2014 - 1 Jan 2015"),
         ("?range=last-month&compare=year", "vs. 1-28 Feb 2014"),
         ("?compare=none", ""),
     ],
@@ -377,3 +385,18 @@ def test_time_units_in_words() -> None:
     assert [unit_tick("2015-01", "month"), unit_tick("2015-02", "month")] == ["2015", "Feb"]
     assert unit_tick("2015-03-01T09:00:00+01:00", "hour") == "09:00"
     assert country_names()["CH"] == "Switzerland"
+    assert country_names()["GB"] == "United Kingdom"
+
+
+@pytest.mark.parametrize(
+    ("now", "text"),
+    [
+        ("2015-03-04T22:00:00Z", "22:30:05"),
+        ("2015-03-05T08:00:00Z", "4 Mar, 22:30:05"),
+        ("2016-03-04T22:00:00Z", "4 Mar 2015, 22:30:05"),
+    ],
+)
+def test_a_time_of_another_day_has_its_date(now: str, text: str) -> None:
+    zone = parse_view("tz=Europe/Zurich", NOW).zone
+    moment = datetime.fromisoformat("2015-03-04T21:30:05Z")
+    assert time_text(moment, datetime.fromisoformat(now), zone) == text
