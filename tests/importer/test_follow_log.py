@@ -149,6 +149,24 @@ def test_gives_up_a_log_of_unknown_format_after_enough_lines(folder: Path) -> No
     assert growing.sent == []
 
 
+def test_says_soon_that_no_line_can_be_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    growing = Growing(folder)
+    growing.write(b"#Fields: date time cs-uri-stem\n")
+    growing.read()
+    assert growing.log.notice is None
+    growing.path.write_bytes(b"")
+    growing = Growing(folder)
+    growing.write(b"dear diary\n")
+    growing.read()
+    assert "The first line is 'dear diary'" in str(growing.log.notice)
+    assert not growing.log.has_waited
+    monkeypatch.setattr("metronome.importer.follow._NOTICE_SECONDS", 0.0)
+    assert growing.log.has_waited
+    growing.write(LINES[0])
+    growing.read()
+    assert growing.log.notice is None
+
+
 def test_waits_for_enough_lines_to_identify_a_log(folder: Path) -> None:
     growing = Growing(folder)
     growing.write(b"#Software: a\n#Fields: date time cs-uri-stem\n")

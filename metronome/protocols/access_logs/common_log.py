@@ -207,6 +207,10 @@ def _parse_rest(fields: dict[str, Any], line: str, start: int) -> None:
     """Parse referrer and user agent, if there are any, and what follows."""
     if '"' not in line[start:]:
         text = line[start:].strip()
+        referer, _, agent = text.partition(" ")
+        if referer == "-" or "://" in referer:
+            fields |= {} if referer == "-" else {"referer": unescape(referer)}
+            text = agent
         if is_user_agent(text):
             fields["agent"] = unescape(text)
         check_visitor(fields)

@@ -84,6 +84,7 @@ class _W3CParser:
         self._decode_user_agent = decode_user_agent
         self._parse_duration = parse_duration
         self._date = ""
+        self._forwarded_names = _forwarded_names(column_names)
 
     def parse(self, line: str) -> dict[str, Any] | None:
         """Parse a line, or apply a directive (see `LineParser`)."""
@@ -103,6 +104,7 @@ class _W3CParser:
         name, _, text = line.partition(":")
         if name == "#Fields":
             self._column_names = tuple(text.split())
+            self._forwarded_names = _forwarded_names(self._column_names)
         elif name == "#Date":
             self._date = text.split()[0] if text.strip() else ""
 
@@ -151,7 +153,7 @@ class _W3CParser:
             {
                 name: text
                 for name, text in values.items()
-                if name not in _MAPPED_COLUMNS and not is_forwarded_name(name)
+                if name not in _MAPPED_COLUMNS and name not in self._forwarded_names
             },
         )
 
@@ -163,16 +165,19 @@ class _W3CParser:
     def _set_client(self, fields: dict[str, Any], values: Mapping[str, str]) -> None:
         """Set the client: the address that was forwarded, if the server logs it; else that of the connection."""
         peer = values.get("c-ip", "")
-        for name, text in values.items():
-            if is_forwarded_name(name):
-                addresses = split_addresses(text.replace("+", " "))
-                if addresses:
-                    # CloudFront logs what its visitors say, who are not proxies.
-                    is_default = _CLOUDFRONT_COLUMN in self._column_names
-                    set_client_chain(fields, addresses, peer, needs_trusted_peer=is_default)
-                    return
+        for name in self._forwarded_names:
+            addresses = split_addresses(values.get(name, "").replace("+", " "))
+            if addresses:
+                # CloudFront logs what its visitors say, who are not proxies.
+                is_default = _CLOUDFRONT_COLUMN in self._column_names
+                set_client_chain(fields, addresses, peer, needs_trusted_peer=is_default)
+                return
         if peer:
             fields["clientip"] = peer
+
+
+def _forwarded_names(column_names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for name in column_names if is_forwarded_name(name))
 
 
 def _check_columns(values: Mapping[str, str]) -> None:
@@ -182,17 +187,24 @@ def _check_columns(values: Mapping[str, str]) -> None:
         Malformed: a column is not, so the columns are not those of ``#Fields``.
 
     """
-    for name, is_valid in _COLUMN_CHECKS:
-        if name in values and not is_valid(values[name]):
-            raise Malformed(f"{name} is {values[name][:40]!r}, which is not {_COLUMN_KINDS[is_valid]}")
+    for name, text in values.items():
+        is_valid = _COLUMN_CHECKS.get(name)
+        if is_valid is not None and not is_valid(text):
+            raise Malformed(f"{name} is {text[:40]!r}, which is not {_COLUMN_KINDS[is_valid]}")
     if "cs-uri-stem" not in values and values.get("cs-uri-query", "").startswith("/"):
         raise Malformed("cs-uri-query is a path")
-    has_agent = is_user_agent(values.get("cs(User-Agent)", ""))
+    if "c-ip" not in values:
+        _check_others(values, _ADDRESS_NAMES, _is_address, "an IP address, and there is no c-ip")
+    if not is_user_agent(values.get("cs(User-Agent)", "")):
+        _check_others(values, _PATH_NAMES, is_user_agent, "a user agent, and cs(User-Agent) is none")
+
+
+def _check_others(
+    values: Mapping[str, str], names: frozenset[str], is_other: Callable[[str], bool], problem: str
+) -> None:
     for name, text in values.items():
-        if "c-ip" not in values and name not in _ADDRESS_NAMES and _is_address(text) and not is_forwarded_name(name):
-            raise Malformed(f"{name} is an IP address, and there is no c-ip")
-        if not has_agent and name not in _PATH_NAMES and is_user_agent(text):
-            raise Malformed(f"{name} is a user agent, and cs(User-Agent) is none")
+        if name not in names and is_other(text) and not is_forwarded_name(name):
+            raise Malformed(f"{name} is {problem}")
 
 
 _ADDRESS_NAMES: Final = frozenset({"s-ip", "cs-username", "cs-host", "cs(Host)", "x-host-header"})
@@ -231,15 +243,15 @@ _COLUMN_KINDS: Final[Mapping[Callable[[str], bool], str]] = {
     _is_cookie: "a cookie",
     is_http_method: "a method",
 }
-_COLUMN_CHECKS: Final = (
-    ("c-ip", _is_address),
-    ("s-ip", _is_address),
-    ("cs-method", is_http_method),
-    ("cs-uri-stem", _is_target),
-    *((name, _is_integer) for name in _INTEGER_COLUMNS),
-    *((name, _is_host_or_address) for name in _HOST_COLUMNS),
-    ("cs(Cookie)", _is_cookie),
-)
+_COLUMN_CHECKS: Final[Mapping[str, Callable[[str], bool]]] = {
+    "c-ip": _is_address,
+    "s-ip": _is_address,
+    "cs-method": is_http_method,
+    "cs-uri-stem": _is_target,
+    **dict.fromkeys(_INTEGER_COLUMNS, _is_integer),
+    **dict.fromkeys(_HOST_COLUMNS, _is_host_or_address),
+    "cs(Cookie)": _is_cookie,
+}
 
 
 def _split_quoted(line: str) -> list[str]:

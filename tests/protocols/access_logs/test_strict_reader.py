@@ -176,6 +176,8 @@ def test_a_line_within_a_json_object_is_read(name: str) -> None:
             '"GET /d/rivers HTTP/1.1" 200 5 Mozilla/5.0 (compatible; Googlebot/2.1)',
             "Mozilla/5.0 (compatible; Googlebot/2.1)",
         ),
+        ('"GET /d/rivers HTTP/1.1" 200 5 - curl/8.1', "curl/8.1"),
+        ('"GET /d/rivers HTTP/1.1" 200 5 https://news.example/a curl/8.1', "curl/8.1"),
         ('"GET /d/rivers?t="Rivers of Europe" HTTP/1.1" 200 5', None),
         ('"GET /d/rivers?a=<b>("c")</b> HTTP/1.0" 200 5 "-" "curl/8"', "curl/8"),
         ('"GET /d/rivers HTTP/1.1" 200 5 0.012 "-" "curl/8"', "curl/8"),
