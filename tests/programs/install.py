@@ -1,6 +1,7 @@
 """Install the clients that Metronome is tested with, into a separate folder.
 
-``python tests/programs/install.py FOLDER`` needs Node's npm, Debian's apt-get and dpkg-deb, and Go for Filebeat.
+``python tests/programs/install.py FOLDER`` needs Node's npm, Debian's apt-get and dpkg-deb, Maven for Java's
+clients, and Go for Filebeat.
 Nothing is installed system-wide: Debian packages are only unpacked. Existing installations are kept.
 """
 
@@ -40,6 +41,12 @@ DEBIAN: Final[Mapping[str, Sequence[str]]] = {
 }
 """Installed into separate folders: rsyslog and syslog-ng conflict."""
 
+MAVEN: Final[Mapping[str, Sequence[str]]] = {
+    "elasticsearch-java": ("co.elastic.clients:elasticsearch-java:8.19.0",),
+    "high-level-client": ("org.elasticsearch.client:elasticsearch-rest-high-level-client:7.17.28",),
+}
+"""Java libraries with their dependencies."""
+
 FILEBEAT: Final = "github.com/elastic/beats/v7@v7.17.29"
 
 _DONE: Final = ".installed"
@@ -53,6 +60,11 @@ def main() -> None:
     _once(folder / "node", NODE, _install_node)
     for name, packages in DEBIAN.items():
         _once(folder / "debian" / name, packages, _unpack_debian)
+    if shutil.which("mvn") is None:
+        print("skipping Java's clients: installing them needs Maven", file=sys.stderr)
+    else:
+        for name, packages in MAVEN.items():
+            _once(folder / "java" / name, packages, _install_java)
     if shutil.which("go") is None:
         print("skipping Filebeat: building it needs Go", file=sys.stderr)
     else:
@@ -92,6 +104,19 @@ def _unpack_debian(folder: Path, packages: Sequence[str]) -> None:
     for archive in sorted(archives.iterdir()):
         _run(["dpkg-deb", "--extract", str(archive), str(folder)])
     shutil.rmtree(archives)
+
+
+def _install_java(folder: Path, packages: Sequence[str]) -> None:
+    coordinates = [package.split(":") for package in packages]
+    dependencies = "".join(
+        f"<dependency><groupId>{group}</groupId><artifactId>{name}</artifactId><version>{version}</version></dependency>"
+        for group, name, version in coordinates
+    )
+    (folder / "pom.xml").write_text(
+        '<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion><groupId>tests</groupId>'
+        f"<artifactId>clients</artifactId><version>1</version><dependencies>{dependencies}</dependencies></project>"
+    )
+    _run(["mvn", "-q", "-B", "dependency:copy-dependencies", f"-DoutputDirectory={folder / 'lib'}"], folder)
 
 
 def _build_filebeat(folder: Path, packages: Sequence[str]) -> None:

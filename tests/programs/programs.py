@@ -40,6 +40,14 @@ def node(driver: str, *arguments: object, **environment: str) -> Command:
     return Command(command, {"NODE_PATH": str(INSTALLED / "node" / "node_modules"), **environment})
 
 
+def java(library: str, driver: str, *arguments: object) -> Command:
+    """Return the command of a driver, a single Java file, with a Java library."""
+    folder = INSTALLED / "java" / library / "lib"
+    if not folder.exists():
+        pytest.skip("Java's clients are not installed: installing them needs Maven")
+    return Command(["java", "-Xmx256m", "-cp", f"{folder}/*", str(_DRIVERS / driver), *map(str, arguments)], {})
+
+
 def debian(package: str, program: str, *arguments: object) -> Command:
     """Return the command of a program in an unpacked Debian package."""
     root = INSTALLED / "debian" / package

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.programs.programs import SECONDS, Command, finish, node, python, wait_until
+from tests.programs.programs import SECONDS, Command, finish, java, node, python, wait_until
 from tests.servers import Server, free_port, running_server, unique_name
 
 COUNT = 40
@@ -46,6 +46,12 @@ CLIENTS = {
     "elasticsearch 9": Client(
         lambda url, _, item: python("elasticsearch9", "bulk.py", "elasticsearch", f"{url}/es", item, COUNT),
         resends=True,
+    ),
+    "elasticsearch-java": Client(
+        lambda url, _, item: java("elasticsearch-java", "JavaClient.java", url, item, COUNT), resends=False
+    ),
+    "Java's high-level REST client": Client(
+        lambda url, _, item: java("high-level-client", "HighLevelClient.java", url, item, COUNT), resends=False
     ),
     "opensearch-py": Client(
         lambda url, _, item: python("opensearch", "bulk.py", "opensearchpy", f"{url}/es", item, COUNT), resends=True
