@@ -78,7 +78,7 @@ def query_command(  # noqa: PLR0913  # one argument for each option
             min=0,
             metavar="N",
             help="Maximum number of rows; 0 for all.",
-            show_default=f"{DEFAULT_RANKING_ROWS}; time series: 1000",
+            show_default=f"{DEFAULT_RANKING_ROWS}; time series: 1000; --csv and --json: all",
         ),
     ] = None,
     offset: Annotated[int | None, typer.Option(min=0, metavar="N", help="Number of rows to skip.")] = None,
@@ -99,6 +99,7 @@ def query_command(  # noqa: PLR0913  # one argument for each option
     """
     groups = [name for name in (by or "").split(",") if name]
     is_ranking = bool(groups) and TIME_GROUPS.isdisjoint(groups)
+    default_rows = DEFAULT_RANKING_ROWS if is_ranking else None
     parameters = [
         ("metrics", metrics),
         ("by", by),
@@ -106,7 +107,7 @@ def query_command(  # noqa: PLR0913  # one argument for each option
         ("to", end),
         ("tz", tz),
         ("order", order or (f"-{metrics.partition(',')[0]}" if is_ranking else None)),
-        ("limit", _optional_text(DEFAULT_RANKING_ROWS if limit is None and is_ranking else limit)),
+        ("limit", _optional_text(limit if limit is not None or as_csv else 0 if as_json else default_rows)),
         ("offset", _optional_text(offset)),
         ("compare", compare),
         ("fill", "1" if fill else None),
@@ -115,7 +116,8 @@ def query_command(  # noqa: PLR0913  # one argument for each option
     with reporting_errors("query"):
         if as_json and as_csv:
             raise ConfigurationError("--json cannot be combined with --csv")
-        path = f"/query?{'&'.join([*encode_parameters(parameters), *map(_encode_filter, filters or ())])}"
+        query = "&".join([*encode_parameters(parameters), *map(_encode_filter, filters or ())])
+        path = f"/query{'.csv' if as_csv else ''}?{query}"
         client = ServerClient(url, key, note_pending)
         if as_csv:
             print_response(client.get(path, CSV_MEDIA_TYPE))

@@ -19,7 +19,7 @@ from metronome.enrich.error_fingerprint import error_fingerprint
 from metronome.enrich.referrers import extract_host, is_referrer_spam
 from metronome.enrich.user_agents import parse_user_agent
 
-ENRICH_VERSION: Final = 1
+ENRICH_VERSION: Final = 2
 """Raise it when the same fields lead to a different result: `metronome reenrich` then updates older documents."""
 ENRICH_VERSION_FIELD: Final = "enrich_version"
 ENRICH_KEPT_FIELD: Final = "enrich_kept"

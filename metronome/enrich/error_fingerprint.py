@@ -31,15 +31,38 @@ _VARIABLE_PARTS: Final = re.compile(
 """What differs between messages of the same error. Each part needs a digit, a quotation mark, an ``@``, ``=`` or
 ``:``, and no placeholder has one of these, so repeated replacement comes to an end."""
 
+_BUILT_FILE: Final = re.compile(
+    r"""
+    (?P<folders> (?: [\w.@~+$\[\]-]{1,64}+ / ){0,8} )
+    (?P<name> [\w@~+$\[\]-]{1,100} (?: \.[\w@~+$\[\]-]{1,100} ){0,5}? )
+    (?P<end> (?: \.(?:chunk|bundle|min|module|legacy|esm|prod) ){0,2} \.(?:[cm]?js|css|wasm|[jt]sx|vue|svelte|map) ) \b
+    """,
+    re.VERBOSE | re.ASCII,
+)
+_NEXT_BUILD: Final = re.compile(r"(?<=/_next/static/)[\w-]{21}(?=/)", re.ASCII)
+_BUILT_ENDINGS: Final = ("js", ".css", ".wasm", ".jsx", ".tsx", ".vue", ".svelte", ".map")
+_HASHED_FOLDERS: Final = frozenset({"_nuxt", "_astro", "_app", "_next", "immutable", "chunks", "entry", "nodes"})
+"""Folders in which build tools name files by their hashes alone."""
+_BUILD_FOLDERS: Final = _HASHED_FOLDERS | {
+    *("assets", "build", "dist", "static", "bundle", "bundles", "public", "scripts", "js", "css"),
+}
+_HASH_CHARACTERS: Final = 8
+"""What Vite, Rollup and esbuild put into names of files; others put more."""
+_HEX_PATTERN: Final = re.compile(r"[0-9a-f]{8,64}", re.ASCII)
+_HASH_PATTERN: Final = re.compile(
+    r"(?=.*\d)(?=.*[A-Z_-])[\w-]{8,64}|(?=.*\d[a-z])(?=.*[a-z]\d)[a-z0-9]{8,64}", re.ASCII
+)
+_BASE32_PATTERN: Final = re.compile(r"[A-Z2-7]{8}", re.ASCII)
+
 
 @cached(_MESSAGE_MAX_CHARACTERS, size=8_192)
 def error_fingerprint(message: str) -> str:
     """Return an error message with placeholders for everything that differs between messages of the same error.
 
-    Numbers become ``<n>``, hexadecimal and other IDs ``<id>``, UUIDs ``<uuid>``, memory addresses ``<address>``,
-    IP addresses ``<ip>``, quoted text ``<text>``, a URL's query ``<query>``, a ``data:`` or ``blob:`` URL ``<url>``,
-    times ``<time>``, and email addresses ``<email>``. An HTTP status is kept: it distinguishes errors. White space
-    becomes a single space.
+    Numbers become ``<n>``, hexadecimal and other IDs ``<id>``, as do the hashes that build tools put into names of
+    files, UUIDs ``<uuid>``, memory addresses ``<address>``, IP addresses ``<ip>``, quoted text ``<text>``, a URL's
+    query ``<query>``, a ``data:`` or ``blob:`` URL ``<url>``, times ``<time>``, and email addresses ``<email>``. An
+    HTTP status is kept: it distinguishes errors. White space becomes a single space.
 
     Args:
         message: only its first 512 characters count.
@@ -59,7 +82,33 @@ def error_fingerprint(message: str) -> str:
 
 
 def _replace_variable_parts(text: str) -> str:
-    return _VARIABLE_PARTS.sub(_placeholder, " ".join(text.split()))
+    text = " ".join(text.split())
+    if any(ending in text for ending in _BUILT_ENDINGS):
+        text = _BUILT_FILE.sub(_without_hash, _NEXT_BUILD.sub("<id>", text))
+    return _VARIABLE_PARTS.sub(_placeholder, text)
+
+
+def _without_hash(found: re.Match[str]) -> str:
+    """Return the path of a file without the hash of its content, which is different in every build."""
+    name, folders = found["name"], found["folders"].split("/")
+    start = len(name) - _HASH_CHARACTERS
+    is_hash_alone = start == 0 and not _HASHED_FOLDERS.isdisjoint(folders)
+    # A hash may have a hyphen, too.
+    ends_with_hash = is_hash_alone or (start > 0 and name[start - 1] in "-._")
+    part = name[start:] if ends_with_hash else re.split(r"[-._]", name)[-1]
+    is_in_build = is_hash_alone or (part != name and not _BUILD_FOLDERS.isdisjoint(folders))
+    if not _is_hash(part, is_in_build=is_in_build):
+        return found[0]
+    return f"{found['folders']}{name[: len(name) - len(part)]}<id>{found['end']}"
+
+
+def _is_hash(part: str, *, is_in_build: bool) -> bool:
+    if _HEX_PATTERN.fullmatch(part):
+        return is_in_build or not part.isalpha()
+    if _HASH_PATTERN.fullmatch(part) or _BASE32_PATTERN.fullmatch(part):
+        return True
+    # A hash without a digit looks like a word, but a word in the name of a built file is rarely of this length.
+    return is_in_build and len(part) == _HASH_CHARACTERS and not part.islower()
 
 
 def _placeholder(found: re.Match[str]) -> str:

@@ -1,8 +1,16 @@
-"""Referrers: their normalized form, by which reports group them, and referrer spam."""
+"""Referrers: their normalized form, by which reports group them, and referrer spam.
+
+Addresses of the same page are normalized to the same text, by RFC 3986 (section 6.2.2) and the URL standard: hosts in
+the ASCII form of international names, IP addresses in their shortest form, and paths without dot segments, encoded
+where URLs must be and nowhere else.
+"""
 
 import re
 from collections.abc import Iterable
-from urllib.parse import urlsplit
+from ipaddress import IPv4Address, IPv6Address
+from urllib.parse import quote, unquote, urlsplit
+
+import idna
 
 from metronome.enrich.caches import cached
 
@@ -15,6 +23,18 @@ _HOST_PATTERN = re.compile(rf"{_LABEL}(\.{_LABEL})*|{_IPV6_LITERAL}")
 _BARE_HOST_PATTERN = re.compile(rf"({_LABEL}(\.{_LABEL})+\.?|{_IPV6_LITERAL})(:\d+)?(/.*)?", re.IGNORECASE | re.DOTALL)
 _WWW_PREFIX = re.compile(r"(?:www\.)+(?=[^.]*\.)")
 
+_ENCODED_PATTERN = re.compile(r"%([0-9a-fA-F]{2})")
+_UNRESERVED_PATTERN = re.compile(r"[A-Za-z0-9._~-]")
+_SAFE_IN_PATH = "!$%&'()*+,/:;=@[]^|~"
+_DOT_SEGMENT_PATTERN = re.compile(r"(?:^|/)\.{1,2}(?:/|$)")
+_PLAIN_HOST_PATTERN = re.compile(r"[a-z0-9_.-]*[a-z_-]", re.ASCII)
+_IPV4_PART_PATTERN = re.compile(r"0x[0-9a-f]*|\d+", re.ASCII)
+_IPV4_MAX_PARTS = 4
+
+_SITE_SCHEMES = frozenset({"http", "https", "android-app", "ios-app"})
+"""The schemes whose hosts are sites or apps."""
+_NO_SITE_PATTERN = re.compile(r"([a-z][a-z0-9+-]*):(?!\d)(//)?", re.IGNORECASE)
+"""A scheme; what precedes a port has a dot or is followed by digits."""
 _HOST_IN_URL_PATTERN = re.compile(
     r"(?:(?:[a-z][a-z0-9+.-]*:)?//)?(?:[^/?#@\s]*@)?(\[[0-9a-f:.]+\]|[^/?#:@\s]+)", re.IGNORECASE
 )
@@ -53,13 +73,70 @@ def _split_referrer(url: str) -> tuple[str, str] | None:
         return None
     if parts.scheme not in _WEB_SCHEMES or not host:
         return None
-    host = _strip_www(f"[{host}]" if ":" in host else host)
-    return None if _HOST_PATTERN.fullmatch(host) is None else (host, host + parts.path.rstrip("/"))
+    host = _strip_www(_normalize_host(f"[{host}]" if ":" in host else host))
+    return None if _HOST_PATTERN.fullmatch(host) is None else (host, host + _normalize_path(parts.path))
+
+
+def _normalize_host(host: str) -> str:
+    """Return a host in its usual form, in lower case; unchanged if it is invalid.
+
+    Args:
+        host: an IPv6 address is in brackets.
+
+    """
+    host = host.lower()
+    if _PLAIN_HOST_PATTERN.fullmatch(host):
+        return host
+    try:
+        if host.startswith("["):
+            return f"[{IPv6Address(host[1:-1]).compressed}]"
+        host = unquote(host, errors="strict")
+        if not host.isascii():
+            host = idna.encode(host, uts46=True, transitional=False).decode()
+        address = _parse_ipv4(host)
+    except (ValueError, UnicodeError):
+        return host
+    return host if address is None else str(address)
+
+
+def _parse_ipv4(host: str) -> IPv4Address | None:
+    """Parse an IPv4 address in any form of the URL standard, such as ``0x7f.1``; None if it is not one."""
+    parts = host.removesuffix(".").split(".")
+    if len(parts) > _IPV4_MAX_PARTS or not all(map(_IPV4_PART_PATTERN.fullmatch, parts)):
+        return None
+    numbers = [
+        int(part[2:] or "0", 16) if part.startswith("0x") else int(part, 8 if part[0] == "0" else 10) for part in parts
+    ]
+    *first, last = numbers
+    if any(number > 255 for number in first) or last >= 256 ** (5 - len(numbers)):  # noqa: PLR2004  # bytes
+        return None
+    return IPv4Address(sum(number << (24 - 8 * at) for at, number in enumerate(first)) + last)
+
+
+def _normalize_path(path: str) -> str:
+    path = path.replace("\\", "/")
+    if "%" in path:
+        path = _ENCODED_PATTERN.sub(_normalize_encoded, path)
+    path = quote(path, safe=_SAFE_IN_PATH, errors="replace")
+    if _DOT_SEGMENT_PATTERN.search(path):
+        segments: list[str] = []
+        for segment in path.split("/")[1:]:
+            if segment == "..":
+                del segments[-1:]
+            elif segment != ".":
+                segments.append(segment)
+        path = "".join(f"/{segment}" for segment in segments)
+    return path.rstrip("/")
+
+
+def _normalize_encoded(encoded: re.Match[str]) -> str:
+    character = chr(int(encoded[1], 16))
+    return character if _UNRESERVED_PATTERN.fullmatch(character) else encoded[0].upper()
 
 
 def normalize_own_hosts(hosts: tuple[str, ...]) -> frozenset[str]:
     """Return the hosts of the operator's sites in the form that `normalize_referrer` compares with."""
-    return frozenset(_strip_www(host.strip().lower()) for host in hosts if host.strip())
+    return frozenset(_strip_www(_normalize_host(host.strip())) for host in hosts if host.strip())
 
 
 def _strip_www(host: str) -> str:
@@ -70,15 +147,20 @@ def _strip_www(host: str) -> str:
 
 
 def extract_host(url: str) -> str:
-    """Return the host of a URL, in lower case and without ``www.``; empty if there is none.
+    """Return the host of a URL, normalized and without ``www.``; empty if there is none, or if the URL is no site's.
 
     Args:
         url: with or without a scheme, such as a normalized referrer, or an app's
             (``android-app://com.linkedin.android``).
 
     """
-    match = _HOST_IN_URL_PATTERN.match(url[:_HOST_MAX_CHARACTERS])
-    return _strip_www(match[1].lower()) if match is not None else ""
+    url = url[:_HOST_MAX_CHARACTERS].lstrip()
+    scheme = _NO_SITE_PATTERN.match(url)
+    if scheme is not None and (scheme[1].lower() not in _SITE_SCHEMES or not url[scheme.end() :].strip("/")):
+        # Of other schemes, such as file, data, about and those of extensions, nothing is a site.
+        return ""
+    match = _HOST_IN_URL_PATTERN.match(url)
+    return _strip_www(_normalize_host(match[1])) if match is not None else ""
 
 
 def parse_spam_hosts(lines: Iterable[str]) -> frozenset[str]:

@@ -17,7 +17,12 @@ _QUOTED: Final = re.compile(r'[,;"\t\r\n]')
 
 def format_csv(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
     """Return rows below the names of their columns; None is empty, and values other than texts are JSON."""
-    return "".join(_format_row(row) for row in (columns, *rows))
+    return format_csv_rows((columns, *rows))
+
+
+def format_csv_rows(rows: Iterable[Iterable[Any]]) -> str:
+    """Return rows without the names of their columns (see `format_csv`)."""
+    return "".join(map(_format_row, rows))
 
 
 def _format_row(row: Iterable[Any]) -> str:

@@ -69,13 +69,16 @@ class ReportParameters:
         return AllOf((*filters, *self.filters, *(() if self.include_bots else (EXCLUDE_BOTS,))))
 
 
-def parse_report_parameters(query: Mapping[str, str], now: datetime, allowed: frozenset[str]) -> ReportParameters:
+def parse_report_parameters(
+    query: Mapping[str, str], now: datetime, allowed: frozenset[str], default_limit: int = _DEFAULT_LIMIT
+) -> ReportParameters:
     """Parse the parameters of a report.
 
     Args:
         query: the query string, decoded.
         now: aware; the time that relative times count from.
         allowed: names of the parameters that this report has.
+        default_limit: the limit if there is none; 0 for no limit.
 
     Returns:
         The parameters. ``from`` and ``to`` are periods of whole days, which belong to ``tz`` and are both included, or
@@ -90,7 +93,7 @@ def parse_report_parameters(query: Mapping[str, str], now: datetime, allowed: fr
             raise InvalidQuery(f"unknown parameter {excerpt(name)!r}: expected one of {', '.join(sorted(allowed))}")
     tz = query.get("tz") or "UTC"
     zone = parse_time_zone(tz)
-    limit = parse_whole_number("limit", query.get("limit"), _DEFAULT_LIMIT)
+    limit = parse_whole_number("limit", query.get("limit"), default_limit)
     return ReportParameters(
         start=parse_bound("from", query.get("from"), zone, now),
         end=parse_bound("to", query.get("to"), zone, now),

@@ -6,7 +6,8 @@ one, only the other, neither (T. Dunning and E. Friedman, "Practical Machine Lea
 everyone uses anyway, and shares of them would rank items of few visitors first. This ratio says how much more often
 than by chance two items are used together, and how much evidence there is.
 
-Visitors are identified by the field ``visitor``, which Metronome derives anew each day unless the sender sets it.
+Visitors are identified by the field ``visitor``, which Metronome derives anew each day unless the sender sets it. So
+a person may be several visitors, and the minimum of visitors, which protects people, must be reached on a single day.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from heapq import nsmallest
 from itertools import chain, islice
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from metronome.reports.log_likelihood import association_score
 from metronome.reports.parameters import (
@@ -39,6 +40,9 @@ MAX_PAIRS: Final = 10_000
 
 _IS_USE_OF_ITEM: Final = AllOf((IS_VIEW_OR_DOWNLOAD, Exists("id")))
 _VISITORS: Final = Metric.parse("visitors")
+_DAY_MS: Final = 24 * 60 * 60 * 1000
+
+Key = TypeVar("Key")
 
 
 class ItemPair(NamedTuple):
@@ -56,13 +60,16 @@ class ItemPair(NamedTuple):
     visitors: int
 
 
-def strongest_pairs(visits: Sequence[Iterable[str]], min_visitors: int, limit: int) -> list[ItemPair]:
+def strongest_pairs(
+    visits: Sequence[Iterable[str]], min_visitors: int, limit: int, days: Sequence[int] | None = None
+) -> list[ItemPair]:
     """Return the pairs of items with the highest scores.
 
     Args:
         visits: for each visitor, the items that they used, each once.
-        min_visitors: minimum number of visitors who used both items.
+        min_visitors: minimum number of visitors of one day who used both items.
         limit: maximum number of pairs.
+        days: the day of each visitor; None if all are of the same day.
 
     Returns:
         Pairs, the highest score first; those of equal score in the order of their items.
@@ -72,11 +79,13 @@ def strongest_pairs(visits: Sequence[Iterable[str]], min_visitors: int, limit: i
     # An item with too few visitors is in no pair with enough of them.
     names = sorted(item for item, visitors in visitor_counts.items() if visitors >= min_visitors)
     numbers = {item: number for number, item in enumerate(names)}
-    rows = [sorted(numbers[item] for item in visit if item in numbers) for visit in visits]
+    rows = [
+        (sorted(numbers[item] for item in visit if item in numbers), day)
+        for visit, day in zip(visits, days or [0] * len(visits), strict=True)
+    ]
     pairs = (
         ItemPair((names[first], names[second]), score, common)
-        for first, second, common in _count_common_visitors(rows, len(names))
-        if common >= min_visitors
+        for first, second, common in _count_common_visitors(rows, len(names), min_visitors)
         for score in (
             association_score(common, visitor_counts[names[first]], visitor_counts[names[second]], len(visits)),
         )
@@ -85,16 +94,30 @@ def strongest_pairs(visits: Sequence[Iterable[str]], min_visitors: int, limit: i
     return nsmallest(limit, pairs, key=lambda pair: (-pair.score, pair.items))
 
 
-def _count_common_visitors(rows: list[list[int]], item_count: int) -> Iterator[tuple[int, int, int]]:
-    """Yield how many rows two numbers share; it holds the counts of one number at a time, to save memory."""
-    rows_by_number: list[list[list[int]]] = [[] for _ in range(item_count)]
+def _count_common_visitors(
+    rows: list[tuple[list[int], int]], item_count: int, min_of_a_day: int
+) -> Iterator[tuple[int, int, int]]:
+    """Yield how many rows two numbers share, if enough of these are of the same day.
+
+    It holds the counts of one number at a time, to save memory.
+    """
+    rows_by_number: list[list[tuple[list[int], int]]] = [[] for _ in range(item_count)]
     for row in rows:
-        for number in row:
+        for number in row[0]:
             rows_by_number[number].append(row)
     for number, rows_with_number in enumerate(rows_by_number):
-        greater = Counter(chain.from_iterable(row[bisect(row, number) :] for row in rows_with_number))
-        for other, common in greater.items():
-            yield number, other, common
+        greater = [(row[bisect(row, number) :], day) for row, day in rows_with_number]
+        totals = Counter(chain.from_iterable(others for others, _ in greater))
+        frequent = {other for other, common in totals.items() if common >= min_of_a_day}
+        if frequent:
+            by_day = Counter((other, day) for others, day in greater for other in others if other in frequent)
+            for other in _reached_on_a_day(by_day, min_of_a_day):
+                yield number, other, totals[other]
+
+
+def _reached_on_a_day(counts: Counter[tuple[Key, int]], minimum: int) -> list[Key]:
+    """Return the keys with at least *minimum* on one day, of counts by key and day."""
+    return [*dict.fromkeys(key for (key, _), count in counts.items() if count >= minimum)]
 
 
 async def recommendations_report(
@@ -112,8 +135,8 @@ async def recommendations_report(
         store: runs the queries.
         item: the item ID, or None for pairs of all items.
         parameters: the range, and maximum number of items or of pairs; there are at most `MAX_PAIRS` pairs.
-        min_visitors: minimum number of visitors of an item, and of shared visitors. This protects visitors: what few
-            people did could identify them.
+        min_visitors: minimum number of visitors of an item, and of shared visitors of one day. This protects visitors:
+            what few people did could identify them, and on another day a person is another visitor.
 
     Returns:
         For an item ``items``, each with its ``id``, ``score``, and how many ``visitors`` of the item used it; else
@@ -142,10 +165,9 @@ async def _recommend_items(store: Store, item: str, parameters: ReportParameters
         for other, used_at in visit.items()
         if other != item and (start_ms is None or used_at >= start_ms)
     )
-    candidates = sorted(
-        (other for other, visitors in common.items() if visitors >= min_visitors),
-        key=lambda other: (-common[other], other),
-    )[:MAX_CANDIDATES]
+    by_day = Counter((other, visit[item] // _DAY_MS) for visit in visits for other in visit if other in common)
+    candidates = sorted(_reached_on_a_day(by_day, min_visitors), key=lambda other: (-common[other], other))
+    candidates = candidates[:MAX_CANDIDATES]
     if not candidates:
         return {"items": [], **sample.completeness_fields()}
     start = parameters.start if start_ms is None else from_milliseconds(start_ms)
@@ -181,14 +203,16 @@ def _candidate_score(common: int, sampled: int, other_visitors: int, item_visito
 async def _recommend_pairs(store: Store, parameters: ReportParameters, min_visitors: int) -> dict[str, Any]:
     sample = SequenceSample(store, "visitor", ("id",), parameters, selecting=_IS_USE_OF_ITEM, included=_IS_USE_OF_ITEM)
     visits: list[tuple[str, ...]] = []
+    days: list[int] = []
     is_truncated = False
     async for sequence in sample:
         newest_first = dict.fromkeys(str(event.values[0]) for event in reversed(sequence.events))
         is_truncated = is_truncated or len(newest_first) > MAX_ITEMS_PER_VISITOR
         visits.append(tuple(islice(newest_first, MAX_ITEMS_PER_VISITOR)))
+        days.append(sequence.events[-1].timestamp_ms // _DAY_MS)
     limit = MAX_PAIRS if parameters.limit is None else min(parameters.limit, MAX_PAIRS)
     # In a thread: thousands of visitors of many items take longer than other requests may wait.
-    pairs = await asyncio.to_thread(strongest_pairs, visits, min_visitors, limit)
+    pairs = await asyncio.to_thread(strongest_pairs, visits, min_visitors, limit, days)
     report: dict[str, Any] = {
         "pairs": [
             {"items": list(pair.items), "score": round(pair.score, SHARE_DIGITS), "visitors": pair.visitors}

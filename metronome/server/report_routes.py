@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
-from datetime import timedelta
+import hashlib
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from datetime import datetime, timedelta
 from functools import partial
+from tempfile import TemporaryFile
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -18,14 +20,17 @@ from metronome.reports.counter import tally as usage
 from metronome.reports.parameters import ReportParameters, parse_report_parameters
 from metronome.reports.query.names import FieldChecker
 from metronome.reports.query.parse import parse_query_json, parse_query_string
-from metronome.reports.query.request import RawQuery, parse_query
+from metronome.reports.query.request import ParsedQuery, RawQuery, parse_query
 from metronome.reports.query.run import (
+    TABLE_MAX_ROWS,
     find_partial_rows,
     format_result_csv,
     format_result_json,
     format_result_ndjson,
+    query_pages,
     run_query,
 )
+from metronome.reports.tables import ENCODERS, MEDIA_TYPES, build_report_table
 from metronome.scopes import Scope
 from metronome.stores.base import DocumentBatch, Store
 from metronome.stores.query import QueryResult
@@ -46,12 +51,20 @@ from metronome.web.problems import ALLOW_ANY_ORIGIN
 # Item IDs in paths match `[\s\S]+`, not `.+`: an ID may hold line feeds.
 
 
+JSON_SUFFIX: Final = "json"
+"""The suffix of the paths of reports as JSON; those of `MEDIA_TYPES` are of the same reports as tables."""
+_SUFFIXES: Final = (JSON_SUFFIX, *MEDIA_TYPES)
+_NO_LIMIT: Final = 0
+PARTIAL_HEADER: Final = "Metronome-Partial"
+"""Response header of tables with the time units that are incomplete."""
+
+
 def _item_in_path(prefix: str, suffix: str = ".json") -> NamedItems:
     return lambda request: (parse_item_id(request, prefix, suffix),)
 
 
 class Report(NamedTuple):
-    """A report about one item at ``/NAME/{id}.json``, about all items at ``/NAME.json``, or both.
+    """A report about one item at ``/NAME/{id}.json``, about all items at ``/NAME.json``, or both; also as tables.
 
     Attributes:
         name: the name in paths and metrics.
@@ -103,25 +116,53 @@ def report_routes(context: QueryContext, min_visitors: int = recommendations.MIN
 def _routes_of_report(report: Report, context: QueryContext) -> list[web.RouteDef]:
     routes = []
     for path, allowed in (
-        (rf"/{report.name}/{{id:[\s\S]+}}.json", report.parameters),
-        (f"/{report.name}.json", report.site_parameters),
+        (rf"/{report.name}/{{id:[\s\S]+}}", report.parameters),
+        (f"/{report.name}", report.site_parameters),
     ):
-        if allowed is not None:
-            run = partial(_run_report, report, allowed, context, has_item="{" in path)
-            named_items = _item_in_path(f"/{report.name}/") if "{" in path else all_items
-            authorize = context.require(report.scope)
-            routes.append(web.get(path, report_handler(context, report.name, authorize, run, named_items=named_items)))
+        if allowed is None:
+            continue
+        authorize, has_item = context.require(report.scope), "{" in path
+        for suffix in _SUFFIXES:
+            run = partial(_run_report, report, allowed, context, has_item=has_item, suffix=suffix)
+            named_items = _item_in_path(f"/{report.name}/", f".{suffix}") if has_item else all_items
+            handler = report_handler(context, report.name, authorize, run, named_items=named_items)
+            routes.append(web.get(f"{path}.{suffix}", handler))
     return routes
 
 
 async def _run_report(
-    report: Report, allowed: frozenset[str], context: QueryContext, request: web.Request, *, has_item: bool
+    report: Report, allowed: frozenset[str], context: QueryContext, request: web.Request, *, has_item: bool, suffix: str
 ) -> Content:
-    item = parse_item_id(request, f"/{report.name}/", ".json") if has_item else None
-    parameters = parse_report_parameters(request.query, context.now(), allowed)
+    item = parse_item_id(request, f"/{report.name}/", f".{suffix}") if has_item else None
+    # A table is whole unless the client limits it: it has no place to say what is missing.
+    limits = {} if suffix == JSON_SUFFIX else {"default_limit": _NO_LIMIT}
+    parameters = parse_report_parameters(request.query, context.now(), allowed, **limits)
     slot = contextlib.nullcontext() if report.is_cheap(parameters) else context.limiter.acquire(request)
     async with slot:
-        return Content(orjson.dumps(await report.run(context.store, item, parameters)))
+        answer = await report.run(context.store, item, parameters)
+        return await _encode_report(report.name, answer, suffix)
+
+
+async def _encode_report(name: str, answer: dict[str, Any], suffix: str) -> Content:
+    if suffix == JSON_SUFFIX:
+        return Content(orjson.dumps(answer))
+
+    def encode() -> bytes:
+        columns, rows = build_report_table(name, answer)
+        return ENCODERS[suffix](columns, rows)
+
+    body = await asyncio.to_thread(encode)
+    return Content(
+        body, MEDIA_TYPES[suffix], "utf-8", _table_headers(answer.get("partial", ()), answer.get("exact", True))
+    )
+
+
+def _table_headers(partial_units: Iterable[str], exact: bool) -> dict[str, str]:  # noqa: FBT001  # a result's value
+    """Return the headers of what a table has no place for."""
+    headers = {EXACT_HEADER: "true" if exact else "false"}
+    if partial_text := ", ".join(partial_units):
+        headers[PARTIAL_HEADER] = partial_text
+    return {**headers, hdrs.ACCESS_CONTROL_EXPOSE_HEADERS: ", ".join(("ETag", *headers))}
 
 
 _BADGE_HEADERS: Final = {
@@ -173,11 +214,12 @@ def counter_routes(context: QueryContext, platform: dsr.Platform) -> list[web.Ro
     """
     item_limiter, site_limiter = ConcurrencyLimiter(COUNTER_ITEM_LIMITS), ConcurrencyLimiter(COUNTER_SITE_LIMITS)
 
-    async def get_usage(request: web.Request) -> Content:
-        item = parse_item_id(request, "/counter/", ".json")
+    async def get_usage(suffix: str, request: web.Request) -> Content:
+        item = parse_item_id(request, "/counter/", f".{suffix}")
         parameters = parse_report_parameters(request.query, context.now(), usage.PARAMETERS)
         async with item_limiter.acquire(request):
-            return Content(orjson.dumps(await usage.usage_report(context.store, item, parameters)))
+            answer = await usage.usage_report(context.store, item, parameters)
+            return await _encode_report("counter", answer, suffix)
 
     async def get_report(request: web.Request) -> Content:
         name = request.match_info["report"]
@@ -203,10 +245,20 @@ def counter_routes(context: QueryContext, platform: dsr.Platform) -> list[web.Ro
 
     respond = partial(cached_response, compress=True)
     authorize, authorize_report = context.require(Scope.TOCK, "api_key"), context.require(report_scope, "api_key")
-    return [
+    routes = [
+        web.get(
+            rf"/counter/{{id:[\s\S]+}}.{suffix}",
+            report_handler(
+                *(context, "counter", authorize, partial(get_usage, suffix)),
+                named_items=_item_in_path("/counter/", f".{suffix}"),
+                respond=respond,
+            ),
+        )
+        for suffix in _SUFFIXES
+    ]
+    return routes + [
         web.get(path, report_handler(context, name, check, run, named_items=named_items, respond=respond))
         for path, name, check, run, named_items in (
-            (r"/counter/{id:[\s\S]+}.json", "counter", authorize, get_usage, _item_in_path("/counter/")),
             ("/counter/status", "counter_status", authorize, get_status, None),
             ("/counter/reports", "counter_reports", authorize, get_reports, None),
             ("/counter/reports/{report}", "counter_report", authorize_report, get_report, dataset_items),
@@ -222,6 +274,8 @@ EXACT_HEADER: Final = "Metronome-Exact"
 RESULT_MAX_BYTES: Final = 32 * 2**20
 """A result stays in memory until the client has received it."""
 
+_TABLE_MAX_BYTES_IN_MEMORY: Final = 2**20
+"""Longer tables are sent from their file."""
 _THREAD_MIN_ROWS: Final = 1000
 """Encoding fewer rows takes less time than handing them to a thread."""
 
@@ -239,7 +293,7 @@ _RESULT_FORMATS: Final = {
 
 
 def query_routes(context: QueryContext, body_max_bytes: int) -> list[web.RouteDef]:
-    """Return the routes ``GET /query`` and ``POST /query``."""
+    """Return the routes ``GET /query`` and ``POST /query``, also with the suffixes of tables."""
     field_checker = FieldChecker(context.store)
 
     async def read_get(request: web.Request) -> RawQuery:
@@ -264,11 +318,62 @@ def query_routes(context: QueryContext, body_max_bytes: int) -> list[web.RouteDe
         }
         return Content(body, media_type, _RESULT_FORMATS[media_type].charset, headers)
 
+    async def run_table(
+        suffix: str, read: Callable[[web.Request], Awaitable[RawQuery]], request: web.Request
+    ) -> Content:
+        now = context.now()
+        query = parse_query(await read(request), now, max_rows=TABLE_MAX_ROWS, default_rows=TABLE_MAX_ROWS)
+        async with context.limiter.acquire(request):
+            return await _write_table(context.store, field_checker, query, now, suffix)
+
     authorize = context.require(Scope.QUERY)
+    run_by_path: dict[str, Callable[..., Awaitable[Content]]] = {"/query": run}
+    run_by_path |= {f"/query.{suffix}": partial(run_table, suffix) for suffix in MEDIA_TYPES}
     return [
-        web.get("/query", report_handler(context, "query", authorize, partial(run, read_get))),
-        web.post("/query", report_handler(context, "query", authorize, partial(run, read_post))),
+        add(path, report_handler(context, "query", authorize, partial(run_any, read)))
+        for path, run_any in run_by_path.items()
+        for add, read in ((web.get, read_get), (web.post, read_post))
     ]
+
+
+async def _write_table(
+    store: Store, field_checker: FieldChecker, query: ParsedQuery, now: datetime, suffix: str
+) -> Content:
+    """Return the result of a query as a table: in a temporary file unless it is short, so that memory is bounded."""
+    file = TemporaryFile()  # noqa: SIM115  # the response closes it
+    digest = hashlib.blake2b(digest_size=12)
+    total, exact, has_header = 0, True, True
+    partial_units: dict[str, None] = {}
+
+    def write_page(page: QueryResult) -> None:
+        nonlocal total, exact, has_header
+        body = ENCODERS[suffix](page.columns, page.rows, header=has_header)
+        digest.update(body)
+        file.write(body)
+        for labels in find_partial_rows(query, page, now).values():
+            partial_units.update(dict.fromkeys(labels))
+        total, exact, has_header = page.total, exact and page.exact, False
+
+    try:
+        async with contextlib.aclosing(query_pages(store, field_checker, query, now)) as pages:
+            async for page in pages:
+                await asyncio.to_thread(write_page, page)
+        size = file.tell()
+        file.seek(0)
+        headers = {
+            **_table_headers(partial_units, exact),
+            TOTAL_HEADER: str(total),
+            hdrs.ETAG: f'"{digest.hexdigest()}"',
+        }
+        headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] += f", {TOTAL_HEADER}"
+        if size > _TABLE_MAX_BYTES_IN_MEMORY:
+            return Content(file, MEDIA_TYPES[suffix], "utf-8", headers)
+        body = file.read()
+    except BaseException:
+        file.close()
+        raise
+    file.close()
+    return Content(body, MEDIA_TYPES[suffix], "utf-8", headers)
 
 
 async def _encode_result(

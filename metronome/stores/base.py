@@ -4,7 +4,7 @@
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar
@@ -132,6 +132,18 @@ class Store(Sink):
             Overloaded: the queries waited too long for others.
 
         """
+
+    async def query_pages(self, query: Query) -> AsyncGenerator[QueryResult]:
+        """Yield the result of a query in pages, at least one, each with the total number of rows.
+
+        A store may hold one page at a time in memory, so that results may have more rows than those of `query`.
+
+        Raises:
+            InvalidQuery, QueryTooExpensive, Overloaded: as `query`, before the first page.
+
+        """
+        (result,) = await self.query(query)
+        yield result
 
     @abstractmethod
     async def newest_values(

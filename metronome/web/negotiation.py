@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import IO, Final, NamedTuple
 
 from aiohttp import hdrs, web
 
@@ -19,14 +19,14 @@ class Content(NamedTuple):
     """The content of a successful response.
 
     Attributes:
-        body: the encoded content.
+        body: the encoded content; a file is sent in pieces, needs an ``ETag`` in *headers*, and is closed.
         media_type: without parameters.
         charset: of a text.
         headers: additional headers; they replace default ones of the same name.
 
     """
 
-    body: bytes
+    body: bytes | IO[bytes]
     media_type: str = "application/json"
     charset: str | None = None
     headers: Mapping[str, str] = _NO_HEADERS
@@ -74,7 +74,7 @@ def cached_response(request: web.Request, content: Content, *, compress: bool = 
         compress: whether to compress the body with gzip if the client accepts that.
 
     """
-    etag = build_etag(content.body)
+    etag = build_etag(content.body) if isinstance(content.body, bytes) else content.headers[hdrs.ETAG]
     headers = {**ALLOW_ANY_ORIGIN, hdrs.ETAG: etag, hdrs.CACHE_CONTROL: "no-cache", **content.headers}
     if compress:
         headers[hdrs.VARY] = hdrs.ACCEPT_ENCODING
@@ -83,6 +83,8 @@ def cached_response(request: web.Request, content: Content, *, compress: bool = 
             # Weak: the compressed body has other bytes.
             headers[hdrs.ETAG] = f"W/{etag}"
     if matches_etag(request, etag):
+        if not isinstance(content.body, bytes):
+            content.body.close()
         return web.Response(status=304, headers=headers)
     response = _build_response(content, headers)
     if compress:

@@ -900,6 +900,24 @@ class TimeZoneTests(StoreContract):
                 together = await query_rows(store, Query(group_by=(unit, "event"), time_zone=tz))
                 assert [(name, "view", number) for name, number in alone] == together
 
+    async def test_pages_have_all_rows_in_order(self, store: Store) -> None:
+        await write_new_documents(
+            store,
+            *(event_document(f"2015-01-22T09:{at // 60:02}:{at % 60:02}Z", id=f"i{at % 250}") for at in range(600)),
+        )
+        for query in (
+            Query(group_by=("id",), sort_keys=(SortKey("count", descending=True),)),
+            Query(group_by=("minute", "id"), limit=30, offset=7),
+            Query(),
+            Query(group_by=("id",), offset=1000),
+        ):
+            (result,) = await store.query(query)
+            pages = [page async for page in store.query_pages(query)]
+            assert [row for page in pages for row in page.rows] == [*result.rows]
+            assert {(page.columns, page.total, page.exact) for page in pages} == {
+                (result.columns, result.total, result.exact)
+            }
+
     async def test_time_ranges_include_start_and_exclude_end(self, store: Store) -> None:
         await write_new_documents(
             store,

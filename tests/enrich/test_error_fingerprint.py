@@ -26,6 +26,31 @@ from metronome.enrich.error_fingerprint import error_fingerprint
         ("can't open what isn't there", "can't open what isn't there"),
         ("GET https://api.example/items/1234/files?token=abc&x=1", "GET https://api.example/items/<n>/files?<query>"),
         ("(https://a.example/js/23.8f3a2b1c.js:1:2)", "(https://a.example/js/<n>.<id>.js:<n>:<n>)"),
+        ("no module https://a.example/assets/index-DbQ2xY9p.js", "no module https://a.example/assets/index-<id>.js"),
+        ("no module https://a.example/assets/index-BBD6f_fd.js", "no module https://a.example/assets/index-<id>.js"),
+        ("no module https://a.example/assets/index-Kqzvwxyz.js", "no module https://a.example/assets/index-<id>.js"),
+        ("at /assets/vendor-ui-BB-6f_fd.js:1:23", "at /assets/vendor-ui-<id>.js:<n>:<n>"),
+        ("at /_nuxt/DlAUqK2U.js and /_nuxt/BxKqWvTz.js", "at /_nuxt/<id>.js and /_nuxt/<id>.js"),
+        ("at /_nuxt/C3fhz-_q.js", "at /_nuxt/<id>.js"),
+        ("at /_nuxt/entry.C3fhz-_q.css", "at /_nuxt/entry.<id>.css"),
+        ("at /_app/immutable/nodes/0.BvTx5g6k.js", "at /_app/immutable/nodes/<n>.<id>.js"),
+        ("at /_app/immutable/chunks/CwZ5ZXSP.js", "at /_app/immutable/chunks/<id>.js"),
+        ("at /_astro/hoisted.BxYz12_a.js", "at /_astro/hoisted.<id>.js"),
+        ("at chunk-FFHMD2TL.js and chunk-ABCDEFGH.js", "at chunk-<id>.js and chunk-<id>.js"),
+        ("at main.3f2a1b9c.js and main.12345678.js", "at main.<id>.js and main.<id>.js"),
+        (
+            "Loading chunk 12 failed: /static/js/12.abcdefab.chunk.js",
+            "Loading chunk <n> failed: /static/js/<n>.<id>.chunk.js",
+        ),
+        ("at /_next/static/chunks/pages/index-a1b2c3d4e5f60718.js", "at /_next/static/chunks/pages/index-<id>.js"),
+        ("at /_next/static/vXyAbCdEfGhIjKlMnOpQr/_buildManifest.js", "at /_next/static/<id>/_buildManifest.js"),
+        (
+            "at application-0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0.js",
+            "at application-<id>.js",
+        ),
+        ("at /assets/user-settings.js", "at /assets/user-settings.js"),
+        ("at /src/UserSettings.vue and main.js", "at /src/UserSettings.vue and main.js"),
+        ("at jquery-3.6.0.min.js", "at jquery-<n>.min.js"),
         ("bad image data:image/png;base64,AAAA", "bad image <url>"),
         ("is this right? yes = no", "is this right? yes = no"),
         ("at 2026-01-02T03:04:05.123Z and 2026-01-02 03:04:05+01:00", "at <time> and <time>"),
@@ -55,6 +80,9 @@ def test_fingerprint_is_truncated() -> None:
 
 
 _WORDS = [
+    ".js",
+    "/assets/a-",
+    "/_nuxt/DlAUqK2U",
     "<n>",
     "<id>",
     "<te",
@@ -84,7 +112,25 @@ def test_fingerprint_of_a_fingerprint_is_the_same(message: str) -> None:
     assert folded == " ".join(folded.split())
 
 
-_REPEATED = ["1", "'", '"a', "a@", "a", "0x", "1:", "?a=", "a-1", " 1", "f1", "a.a@a.a", "‘", "<n>"]  # noqa: RUF001
+_REPEATED = [
+    "a.js",
+    "a/",
+    "a/b-DbQ2xY9p.js",
+    "1",
+    "'",
+    '"a',
+    "a@",
+    "a",
+    "0x",
+    "1:",
+    "?a=",
+    "a-1",
+    " 1",
+    "f1",
+    "a.a@a.a",
+    "‘",  # noqa: RUF001
+    "<n>",
+]
 
 
 @pytest.mark.parametrize("part", _REPEATED)

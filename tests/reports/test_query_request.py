@@ -17,7 +17,7 @@ from metronome.reports.query.request import (
     ParsedQuery,
     parse_query,
 )
-from metronome.stores.query import EXCLUDE_BOTS, AllOf, Equals, Exists, Filter, Query
+from metronome.stores.query import EXCLUDE_BOTS, AllOf, Equals, Exists, Filter, Not, OneOf, Prefix, Query
 
 NOW: Final = datetime(2026, 3, 31, 12, 30, tzinfo=UTC)
 
@@ -168,3 +168,25 @@ def test_accepts_queries_at_the_limits(parameters: dict[str, Any]) -> None:
     question = parse_query(parse_query_json(orjson.dumps(parameters)), NOW).query
     assert question.limit is not None
     assert 0 < question.limit <= MAX_ROWS
+
+
+@pytest.mark.parametrize(
+    ("query", "where"),
+    [
+        ("format=CSV", Equals("format", "csv")),
+        ("format!=CSV", Not(Equals("format", "csv"))),
+        ("format=CSV&format=Pdf&format=csv", OneOf("format", ("csv", "pdf"))),
+        ("format^=X", Prefix("format", "x")),
+        ("referer=arcgis.com", Equals("referer", "arcgis.com")),
+        (
+            "referer=https://www.arcgis.com/apps/?a",
+            OneOf("referer", ("arcgis.com/apps", "https://www.arcgis.com/apps/?a")),
+        ),
+        ("referer=newsletter", Equals("referer", "newsletter")),
+        ("referer^=https://www.Arcgis.com/Apps", Prefix("referer", "arcgis.com/Apps")),
+        ("clientip=2001:DB8::0", OneOf("clientip", ("2001:db8::", "2001:DB8::0"))),
+        ("id=CSV", Equals("id", "CSV")),
+    ],
+)
+def test_values_of_filters_are_normalized_like_those_of_events(query: str, where: Filter) -> None:
+    assert asked(f"bots=1&{query}").query.where == AllOf((where,))

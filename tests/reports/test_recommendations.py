@@ -197,3 +197,23 @@ async def test_only_the_last_items_of_a_visitor_form_pairs(fill: Fill) -> None:
     assert found["exact"] is False
     assert len(found["pairs"]) == MAX_ITEMS_PER_VISITOR * (MAX_ITEMS_PER_VISITOR - 1) // 2
     assert "item0" not in {item for pair in found["pairs"] for item in pair["items"]}
+
+
+async def test_one_person_on_two_days_is_not_two_people(fill: Fill) -> None:
+    def used(day: int, visitor: str, *items: str) -> list[dict[str, Any]]:
+        return [
+            {"id": item, "ts": f"2015-01-{day:02}T10:00:0{at}Z", "visitor": visitor} for at, item in enumerate(items)
+        ]
+
+    others = [event for number in range(20) for event in used(20, f"other {number}", "c")]
+    one_person = [*used(20, "a", "a", "b"), *used(21, "b", "a", "b")]
+    store = await fill([*others, *one_person])
+    assert (await recommendations_report(store, None, ReportParameters(), 2))["pairs"] == []
+    assert (await recommendations_report(store, "a", ReportParameters(), 2))["items"] == []
+    store = await fill([*others, *one_person, *used(21, "c", "a", "b")])
+    assert [
+        pair["visitors"] for pair in (await recommendations_report(store, None, ReportParameters(), 2))["pairs"]
+    ] == [3]
+    assert [
+        item["visitors"] for item in (await recommendations_report(store, "a", ReportParameters(), 2))["items"]
+    ] == [3]

@@ -94,7 +94,7 @@ def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def test_browsers_speak_for_themselves(found: Documents, item: str) -> None:
     doc = found[item]
     assert (doc["browser"], doc["os"], doc["device"], doc["agent"]) == ("Firefox", "Linux", "desktop", FIREFOX)
-    assert (doc["clientip"], doc["enrich_version"]) == ("203.0.113.0", 1)
+    assert (doc["clientip"], doc["enrich_version"]) == ("203.0.113.0", 2)
     assert doc["visitor"] == doc["session"] != ""
 
 

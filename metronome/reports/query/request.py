@@ -1,10 +1,14 @@
 """Queries as clients write them, and the checks that turn them into queries for a store."""
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import chain
 from typing import Final, NamedTuple
 
+from metronome.enrich.addresses import normalize_address
+from metronome.enrich.referrers import normalize_referrer
 from metronome.errors import InvalidQuery
 from metronome.reports.parameters import (
     ReportParameters,
@@ -20,10 +24,13 @@ from metronome.stores.query import (
     MAX_GROUPS,
     TIME_UNITS,
     AllOf,
+    AnyOf,
+    Equals,
     FieldFilter,
     Filter,
     Metric,
     MetricKind,
+    Not,
     OneOf,
     Prefix,
     Query,
@@ -58,6 +65,13 @@ _NUMERIC_METRICS: Final = frozenset(
 )
 _COMMON_PARAMETERS: Final = frozenset({"from", "to", "tz", "bots"})
 _BOT_FIELDS: Final = frozenset({"bot", "bot_kind"})
+_URL_START: Final = re.compile(r"https?://(?:www\.)?", re.IGNORECASE)
+_NORMALIZED_FIELDS: Final[dict[str, Callable[[str], str | None]]] = {
+    "format": str.lower,
+    "referer": lambda value: normalize_referrer(value, frozenset()),
+    "clientip": normalize_address,
+}
+"""What ingest does to the values of some fields; None if a value is not valid."""
 _EVENT_ID: Final = "event_id"
 
 
@@ -143,12 +157,16 @@ class ParsedQuery:
         return (query, replace(query, start=self.comparison.start, end=self.comparison.end))
 
 
-def parse_query(raw: RawQuery, now: datetime) -> ParsedQuery:
+def parse_query(
+    raw: RawQuery, now: datetime, *, max_rows: int = MAX_ROWS, default_rows: int = DEFAULT_ROWS
+) -> ParsedQuery:
     """Validate a query.
 
     Args:
         raw: the query as the client wrote it.
         now: aware; the time that relative times count from.
+        max_rows: the maximum limit.
+        default_rows: the limit if there is none.
 
     Raises:
         InvalidQuery: a name or value is invalid, or there are too many.
@@ -158,10 +176,11 @@ def parse_query(raw: RawQuery, now: datetime) -> ParsedQuery:
     common = parse_report_parameters(
         {name: scalars[name] for name in _COMMON_PARAMETERS & scalars.keys()}, now, _COMMON_PARAMETERS
     )
+    raw_filters = tuple(map(_normalize_filter, raw.filters))
     metrics = tuple(map(Metric.parse, _limit_length("metrics", raw.lists.get("metrics") or ("count",), MAX_METRICS)))
     group_by = _limit_length("by", raw.lists.get("by", ()), MAX_GROUP_FIELDS)
     validate_field_names((*group_by, *(metric.field for metric in metrics if metric.field)))
-    field_filters = [*iterate_field_filters(AllOf(raw.filters))]
+    field_filters = [*iterate_field_filters(AllOf(raw_filters))]
     _validate_filters(field_filters)
     _validate_event_id_use(metrics, group_by, field_filters)
     fill = parse_boolean("fill", scalars.get("fill"))
@@ -171,7 +190,7 @@ def parse_query(raw: RawQuery, now: datetime) -> ParsedQuery:
     named_fields = {*group_by, *(metric.field for metric in metrics), *(each.field for each in field_filters)}
     # A query that names a field of bots includes them.
     include_bots = common.include_bots or not named_fields.isdisjoint(_BOT_FIELDS)
-    filters = raw.filters if include_bots else (*raw.filters, EXCLUDE_BOTS)
+    filters = raw_filters if include_bots else (*raw_filters, EXCLUDE_BOTS)
     query = Query(
         metrics=metrics if comparison is None else tuple(_add_comparison_columns(metrics, comparison.name)),
         group_by=group_by,
@@ -180,10 +199,43 @@ def parse_query(raw: RawQuery, now: datetime) -> ParsedQuery:
         end=now if comparison is not None and common.end is None else common.end,
         time_zone=common.tz,
         sort_keys=tuple(map(SortKey.parse, raw.lists.get("order", ()))),
-        limit=_parse_limit(scalars.get("limit")),
+        limit=_parse_limit(scalars.get("limit"), max_rows, default_rows),
         offset=parse_whole_number("offset", scalars.get("offset"), 0),
     )
     return ParsedQuery(query, metrics, comparison, fill)
+
+
+def _normalize_filter(where: Filter) -> Filter:  # noqa: PLR0911  # one for each kind of filter
+    """Return a filter with values as ingest normalizes them: ``format=CSV`` finds ``csv``.
+
+    Of referrers and IP addresses, the value as it is written is found as well: older events may have it.
+    """
+    match where:
+        case Equals(field, value) if field in _NORMALIZED_FIELDS:
+            values = _normalized_values(field, (value,))
+            return Equals(field, values[0]) if len(values) == 1 else OneOf(field, values)
+        case OneOf(field, values) if field in _NORMALIZED_FIELDS:
+            return OneOf(field, _normalized_values(field, values))
+        case Prefix(field, text) if field == "format":
+            return Prefix(field, text.lower())
+        case Prefix(field, text) if field == "referer" and (match := _URL_START.match(text)):
+            host, slash, path = text[match.end() :].partition("/")
+            return Prefix(field, f"{host.lower()}{slash}{path}")
+        case Not(inner):
+            return Not(_normalize_filter(inner))
+        case AllOf(inners):
+            return AllOf(tuple(map(_normalize_filter, inners)))
+        case AnyOf(inners):
+            return AnyOf(tuple(map(_normalize_filter, inners)))
+    return where
+
+
+def _normalized_values(field: str, values: tuple[str, ...]) -> tuple[str, ...]:
+    normalize = _NORMALIZED_FIELDS[field]
+    normalized = (normalize(value) or value for value in values)
+    return tuple(
+        dict.fromkeys(normalized if field == "format" else chain.from_iterable(zip(normalized, values, strict=True)))
+    )
 
 
 def validate_field_names(names: Iterable[str]) -> None:
@@ -249,8 +301,8 @@ def _limit_length(name: str, entries: tuple[str, ...], max_length: int) -> tuple
     return entries
 
 
-def _parse_limit(text: str | None) -> int:
-    limit = parse_whole_number("limit", text, DEFAULT_ROWS) or MAX_ROWS
-    if limit > MAX_ROWS:
-        raise InvalidQuery(f"limit={limit} is over the maximum of {MAX_ROWS:,} rows: use a smaller limit, and offset")
+def _parse_limit(text: str | None, max_rows: int, default_rows: int) -> int:
+    limit = parse_whole_number("limit", text, default_rows) or max_rows
+    if limit > max_rows:
+        raise InvalidQuery(f"limit={limit} is over the maximum of {max_rows:,} rows: use a smaller limit, and offset")
     return limit

@@ -1,8 +1,11 @@
 """Run a query, and format its result as JSON, CSV or NDJSON."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import replace
 from datetime import datetime
+from typing import Final
 from zoneinfo import ZoneInfo
 
 import orjson
@@ -16,6 +19,9 @@ from metronome.reports.query.series import Row, fill_gaps, find_partial_units, l
 from metronome.stores.base import Store
 from metronome.stores.query import MAX_GROUPS, TIME_UNITS, QueryResult, build_result, parse_time_zone
 from metronome.times import parse_time_unit
+
+TABLE_MAX_ROWS: Final = 1_000_000
+"""Maximum number of rows of a result as CSV or NDJSON, which is not held in memory."""
 
 
 async def run_query(store: Store, field_checker: FieldChecker, parsed_query: ParsedQuery, now: datetime) -> QueryResult:
@@ -40,6 +46,39 @@ async def run_query(store: Store, field_checker: FieldChecker, parsed_query: Par
         return results[0]
     # In a thread: a hundred thousand rows take a while.
     return await asyncio.to_thread(_combine_results, parsed_query, results, now)
+
+
+async def query_pages(
+    store: Store, field_checker: FieldChecker, parsed_query: ParsedQuery, now: datetime
+) -> AsyncGenerator[QueryResult]:
+    """Yield the result of a query in pages, at least one, each with the total number of rows.
+
+    Args:
+        store: runs the queries.
+        field_checker: knows the fields of the store.
+        parsed_query: the query.
+        now: aware; the end of a series without an end.
+
+    Raises:
+        InvalidQuery: no event has one of the fields, or a text field is used as a number.
+        QueryTooExpensive: there are too many groups or rows, or it takes too long.
+
+    """
+    if not parsed_query.is_single_query:
+        yield await run_query(store, field_checker, parsed_query, now)
+        return
+    await field_checker.check(parsed_query)
+    query = parsed_query.query
+    # A limit that cuts nothing the client has not cut: one row more shows that there are too many.
+    limit = None if query.limit is None or query.limit >= TABLE_MAX_ROWS else query.limit
+    async with aclosing(store.query_pages(replace(query, limit=limit))) as pages:
+        async for page in pages:
+            if not page.is_complete or (limit is None and page.total - query.offset > TABLE_MAX_ROWS):
+                raise QueryTooExpensive(
+                    f"the result has {page.total:,} rows, over the maximum of {TABLE_MAX_ROWS:,} of this store: use a "
+                    "shorter range, a filter, fewer groups, or limit and offset"
+                )
+            yield page
 
 
 def _check_group_count(parsed_query: ParsedQuery, result: QueryResult) -> None:

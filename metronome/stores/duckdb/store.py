@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
@@ -138,6 +138,35 @@ class DuckDBStore(Store):
         # Queries of the rollup and of totals never wait for those that read events.
         readers = self._rollup_readers if all(map(is_counted, queries)) else self._read_threads
         return await self._run_with_timeout(lambda cursor: self._run_queries(cursor, queries), readers)
+
+    async def query_pages(self, query: Query) -> AsyncGenerator[QueryResult]:
+        """Yield pages of the rows of one statement, which DuckDB has sorted."""
+        statement = compile_sorted_query(query)
+        cursor = await self._run_in_thread(self._read_threads, self._cursor)
+
+        def fetch() -> QueryResult | None:
+            rows = cursor.fetchmany(_FETCH_ROWS)
+            shown = tuple(_format_row(query, row[:-1]) for row in rows)
+            exact = not has_rounded_integers(query, shown)
+            return QueryResult(query.columns, shown, rows[0][-1], exact=exact) if rows else None
+
+        timer = asyncio.get_running_loop().call_later(self._query_timeout, cursor.interrupt)
+        try:
+            await self._run_in_thread(self._read_threads, lambda: cursor.execute(statement.sql, statement.parameters))
+            page = await self._run_in_thread(self._read_threads, fetch)
+            timer.cancel()
+            if page is None:
+                # No row has the total.
+                (result,) = await self.query(replace(query, limit=1, offset=0))
+                yield replace(result, rows=())
+            while page is not None:
+                yield page
+                page = await self._run_in_thread(self._read_threads, fetch)
+        except duckdb.InterruptException:
+            raise QueryTooExpensive(f"the query takes over {self._query_timeout:g} s") from None
+        finally:
+            timer.cancel()
+            cursor.close()
 
     async def newest_values(
         self,
