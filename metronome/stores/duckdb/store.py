@@ -43,6 +43,8 @@ _PYTHON_SORT_MAX_ROWS = 10_000
 """Up to this many rows, sorting in Python is faster than a plan of DuckDB."""
 _NICENESS = 10
 _FETCH_ROWS = 10_000
+_PAGE_ROWS = 2_000
+"""Fetching more rows at once would keep the event loop waiting."""
 _REJECTING_ERRORS = (duckdb.ConversionException, duckdb.InvalidInputException, duckdb.OutOfRangeException)
 
 
@@ -145,7 +147,7 @@ class DuckDBStore(Store):
         cursor = await self._run_in_thread(self._read_threads, self._cursor)
 
         def fetch() -> QueryResult | None:
-            rows = cursor.fetchmany(_FETCH_ROWS)
+            rows = cursor.fetchmany(_PAGE_ROWS)
             shown = tuple(_format_row(query, row[:-1]) for row in rows)
             exact = not has_rounded_integers(query, shown)
             return QueryResult(query.columns, shown, rows[0][-1], exact=exact) if rows else None
