@@ -163,6 +163,7 @@ async def test_fills_the_gaps_of_a_comparison(store: Store) -> None:
         ("lcp>5", "no event has the field 'lcp' (did you mean LCP or"),
         ("metrics=avg:prise", "no event has the field 'prise' (did you mean price?)"),
         ("metrics=unique:tittle", "no event has the field 'tittle' (did you mean title?)"),
+        ("by=item", "no event has the field 'item' (did you mean id?)"),
         ("lmit=2", "no event has the field 'lmit' (did you mean limit?)"),
         ("qqqqqqqqqqqq=1", "no event has the field 'qqqqqqqqqqqq'"),
         ("params=1", "no event has the field 'params'"),

@@ -20,6 +20,8 @@ FIELDS_MAX_AGE_SECONDS: Final = 2.0
 """How old the list of stored fields may be when a field is missing from it."""
 
 _TEXT_FIELDS: Final = frozenset(field.name for field in FIELDS if field.type is FieldType.TEXT)
+_ITEM_NAMES: Final = frozenset({"item", "items", "item_id"})
+"""What the docs call the field ``id``."""
 _TIME_NAMES: Final = frozenset({*TIMESTAMP_FIELDS, "date", *TIME_UNITS})
 _OTHER_TOP_LEVEL_NAMES: Final = _TIME_NAMES | {"params"}
 _SUGGESTION_MAX_CANDIDATES: Final = 500
@@ -72,6 +74,8 @@ class FieldChecker:
     def _unknown_field_error(self, name: str) -> InvalidQuery:
         if name in _TIME_NAMES:
             return InvalidQuery(f"no event has the field {name!r}: use from and to for a range, by=day for a series")
+        if name in _ITEM_NAMES:
+            return InvalidQuery(f"no event has the field {name!r} (did you mean id?)")
         suggestion = suggest_names(name, chain(QUERYABLE_FIELDS, QUERY_PARAMETERS, self._stored_fields))
         return InvalidQuery(f"no event has the field {excerpt(name)!r}{suggestion}")
 
