@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from metronome.enrich.addresses import ProxyNetworks
 from metronome.errors import Malformed
+from metronome.event import DEFAULT_INGEST_CONFIG
 from metronome.items import ItemPattern
 from metronome.protocols.access_logs.reader import (
     AccessLog,
@@ -17,6 +18,8 @@ from metronome.protocols.access_logs.reader import (
     log_fingerprint,
     parse_hit_line,
 )
+from metronome.protocols.records import event_from_record
+from metronome.protocols.syslog.messages import parse_message
 
 AGENT = "Mozilla/5.0 (X11; Linux x86_64; rv:131.0) Gecko/20100101 Firefox/131.0"
 REST = f'"GET /d/rivers HTTP/1.1" 200 8123 "https://news.example/a" "{AGENT}"'
@@ -266,5 +269,18 @@ def test_changed_columns_are_refused_or_read_the_same(changed: tuple[str, list[s
     name, lines = changed
     for fields in read(lines, name):
         if fields is not None:
+            path = fields["url"].removeprefix("https://a.example:443").partition("?")[0]
+            assert {**{key: fields.get(key) for key in RIGHT}, "url": path} == RIGHT
+
+
+@settings(max_examples=100)
+@given(changed_columns().filter(lambda changed: changed[0] in {"combined", "aws-alb"}))
+def test_changed_columns_by_syslog_or_forward_are_a_message_or_read_the_same(changed: tuple[str, list[str]]) -> None:
+    (line,) = changed[1]
+    message = f"<190>1 2015-05-17T10:05:03Z web1 nginx 7 - - {line}"
+    syslog = parse_message(message.encode(), "2015-05-17T10:05:03.000Z", "", DEFAULT_INGEST_CONFIG)
+    forward = event_from_record({"log": line}, DEFAULT_INGEST_CONFIG)
+    for fields in (syslog.fields, forward.fields):
+        if fields["event"] != "log":
             path = fields["url"].removeprefix("https://a.example:443").partition("?")[0]
             assert {**{key: fields.get(key) for key in RIGHT}, "url": path} == RIGHT
