@@ -24,8 +24,8 @@ def today() -> str:
 
 def tock(server: Server, item: str) -> dict[str, dict[str, int]]:
     server.wait_until_shipped()
-    found: dict[str, dict[str, int]] = server.get(f"/tock/{quote(item, safe='')}.json")
-    return found
+    report: dict[str, dict[str, int]] = server.get(f"/tock/{quote(item, safe='')}.json")
+    return {name: report[name] for name in ("views", "downloads", "referers")}
 
 
 async def open_page(visitor: BrowserContext, address: str, **options: str) -> Page:

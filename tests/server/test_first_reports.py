@@ -116,6 +116,11 @@ class ScriptedVisibility(Visibility):
         self.may_return = asyncio.Event()
         self.may_return.set()
 
+    @property
+    def version(self) -> int:
+        """Queries see no more events as time passes."""
+        return 0
+
     async def wait_for(self, items: Collection[str] = ()) -> int:
         """Return when that is permitted."""
         self.items.append(items)
