@@ -885,12 +885,15 @@ class TimeZoneTests(StoreContract):
     )
     async def test_formats_time_units_in_the_time_zone(self, store: Store, zone: str, at: str, expected: str) -> None:
         await write_new_documents(store, event_document(at))
-        (named,) = await query_rows(store, Query((COUNT,), ("minute", "hour", "day", "week", "month"), time_zone=zone))
+        units = ("minute", "hour", "day", "week", "month")
+        # Over all time, zones that once changed by parts of an hour are not exact on every store.
+        start = datetime(2010, 1, 1, tzinfo=UTC)
+        (named,) = await query_rows(store, Query((COUNT,), units, start=start, time_zone=zone))
         minute, hour, day, week, month, _ = named
         assert f"{minute[11:16]}{minute[19:]} on {day}, week {week}, month {month}" == expected
         assert hour == f"{minute[:14]}00{minute[16:]}"
-        for unit, name in zip(("minute", "hour", "day", "week", "month"), named, strict=False):
-            assert await query_rows(store, Query(group_by=(unit,), time_zone=zone)) == [(name, 1)]
+        for unit, name in zip(units, named, strict=False):
+            assert await query_rows(store, Query(group_by=(unit,), start=start, time_zone=zone)) == [(name, 1)]
 
     async def test_time_units_give_the_same_counts_alone_and_combined(self, store: Store) -> None:
         await write_new_documents(store, *map(event_document, SPRING_IN_ZURICH + AUTUMN_IN_ZURICH))
