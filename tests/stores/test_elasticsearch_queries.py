@@ -10,6 +10,7 @@ from metronome.errors import ConfigurationError, InvalidQuery, StoreUnavailable
 from metronome.stores.elasticsearch.bulk import chunk_index_names, indices_before
 from metronome.stores.elasticsearch.connection import ElasticsearchConfig, check_shards
 from metronome.stores.elasticsearch.queries import (
+    GROUPS_AGGREGATION,
     MAX_TERMS,
     CompositePlan,
     TermsPlan,
@@ -269,3 +270,24 @@ def _groups(buckets: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
 
 def _page_bucket(name: str) -> dict[str, Any]:
     return {"key": {"0": name}, "doc_count": 1}
+
+
+@pytest.mark.parametrize(
+    ("zone", "hours", "exact"),
+    [
+        # On Lord Howe Island, clocks change by half an hour: in 2015 on the 5th of April.
+        ("Australia/Lord_Howe", ["2015-04-04T15:00:00Z"], False),
+        ("Australia/Lord_Howe", ["2015-03-01T12:00:00Z", "2015-05-01T12:00:00Z"], False),
+        ("Australia/Lord_Howe", ["2015-02-01T12:00:00Z", "2015-02-02T12:00:00Z"], True),
+        ("Asia/Kathmandu", ["2015-01-22T18:00:00Z"], True),
+        ("Europe/Zurich", ["2015-03-29T00:00:00Z", "2015-03-29T01:00:00Z"], True),
+    ],
+)
+def test_hours_are_not_exact_where_clocks_change_by_parts_of_an_hour(
+    zone: str, hours: list[str], *, exact: bool
+) -> None:
+    execution = QueryExecution(Query(group_by=("hour", "id"), time_zone=zone))
+    keys = [int(datetime.fromisoformat(hour).timestamp() * 1000) for hour in hours]
+    buckets = [{"key": {"0": key, "1": "a"}, "doc_count": 1} for key in keys]
+    execution.add_response({"aggregations": {GROUPS_AGGREGATION: {"buckets": buckets}}})
+    assert execution.result().exact is exact

@@ -319,7 +319,9 @@ def compile_sorted_query(query: Query) -> SqlStatement:
         for order in query.sort_keys
     ]
     order += keys[: len(query.group_by)]
-    statement.sql = f"SELECT *, count(*) OVER () FROM ({statement.sql}) ORDER BY {', '.join(order)}"
+    statement.sql = f"SELECT *, count(*) OVER () FROM ({statement.sql})"
+    if order:
+        statement.sql += f" ORDER BY {', '.join(order)}"
     if query.limit is not None:
         statement.sql += f" LIMIT {query.limit:d}"
     if query.offset:

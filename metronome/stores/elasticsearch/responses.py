@@ -38,6 +38,7 @@ _FIRST_EVENT: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_EVENT: Final = datetime(2040, 1, 1, tzinfo=UTC)
 _OFFSET_SAMPLE_INTERVAL: Final = timedelta(days=20)
 _HOUR: Final = timedelta(hours=1)
+_DAY: Final = timedelta(days=1)
 
 Bucket = dict[str, Any]
 Value = str | int | float | None
@@ -89,7 +90,7 @@ class QueryExecution:
     def result(self) -> QueryResult:
         """Return the result; `plan` must be None."""
         rows = list((self._rows if self._is_complete else self._partial_rows | self._rows).values())
-        exact = not (self._has_estimates(rows) or self._has_odd_hours())
+        exact = not (self._has_estimates(rows) or self._has_odd_hours(rows))
         if self._full_query is not self.query:
             at = self._full_query.group_by.index(_ALL_TIME)
             rows = [(*row[:at], _ALL_TIME, *row[at:]) for row in rows] if self._has_events else []
@@ -146,12 +147,14 @@ class QueryExecution:
             return str(key)
         return format_time_unit(from_milliseconds(key).astimezone(self._zone), name)
 
-    def _has_odd_hours(self) -> bool:
+    def _has_odd_hours(self, rows: list[Row]) -> bool:
         """Return whether clocks change by parts of an hour, which Elasticsearch counts as if they were whole."""
-        query = self.query
-        if "hour" not in query.group_by or query.time_zone == "UTC":
+        names, time_zone = self.query.group_by, self.query.time_zone
+        if "hour" not in names or not _changes_by_parts_of_an_hour(time_zone, _FIRST_EVENT, _LAST_EVENT):
             return False
-        return _changes_by_parts_of_an_hour(query.time_zone, query.start, query.end)
+        at = names.index("hour")
+        hours = [datetime.fromisoformat(str(row[at])) for row in rows]
+        return bool(hours) and _changes_by_parts_of_an_hour(time_zone, min(hours) - _DAY, max(hours) + _DAY)
 
     def _has_estimates(self, rows: list[Row]) -> bool:
         width = len(self.query.group_by)
@@ -167,9 +170,9 @@ def _drop_all_time(query: Query) -> Query:
 
 
 @lru_cache(maxsize=256)
-def _changes_by_parts_of_an_hour(time_zone: str, start: datetime | None, end: datetime | None) -> bool:
+def _changes_by_parts_of_an_hour(time_zone: str, first: datetime, last: datetime) -> bool:
     zone = parse_time_zone(time_zone)
-    moment, last = start or _FIRST_EVENT, end or _LAST_EVENT
+    moment = first
     offsets = {_minutes_of_offset(last, zone)}
     while moment < last and len(offsets) == 1:
         offsets.add(_minutes_of_offset(moment, zone))
