@@ -13,7 +13,7 @@ from metronome.page.labels import FIELD_LABELS
 from metronome.page.model import Chip, Live, Page, Table, TablePage
 from metronome.reports.parameters import IS_VIEW
 from metronome.stores.base import Store
-from metronome.stores.query import AllOf, Equals
+from metronome.stores.query import EXCLUDE_BOTS, AllOf, Equals
 
 TITLE_MAX_CHARACTERS: Final = 200
 MAX_AGE_SECONDS: Final = 600.0
@@ -27,7 +27,9 @@ WAIT_SECONDS: Final = 0.5
 
 async def read_title(store: Store, item: str, now: datetime) -> str:
     """Return the newest title in an item's newest views; empty if none has one."""
-    for document in await store.newest_documents(_READ_VIEWS, AllOf((IS_VIEW, Equals("id", item))), None, now):
+    for document in await store.newest_documents(
+        _READ_VIEWS, AllOf((IS_VIEW, Equals("id", item), EXCLUDE_BOTS)), None, now
+    ):
         title = orjson.loads(document).get("title")
         if isinstance(title, str) and title.strip():
             return title.strip()[:TITLE_MAX_CHARACTERS]
