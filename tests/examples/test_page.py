@@ -58,20 +58,22 @@ async def test_a_visit_is_counted_and_shown_on_the_page(server: Server, visitor:
         badge = page.get_by_alt_text("downloads of rivers")
         assert await badge.evaluate("(picture) => picture.decode().then(() => picture.naturalWidth > 50)")
         await close_tab(page)
-        views = {datetime.now(UTC).date().isoformat(): 1}
+        today = datetime.now(UTC).date().isoformat()
         leaving = {"timing": 1, "heartbeat": 1}
         await wait_for_events(server, {"view": 1, "download": 3, **leaving}, id="rivers")
         await wait_for_events(server, {"view": 1, **leaving}, id="trees")
         await wait_for_events(server, {"view": 2, "timing": 2, "heartbeat": 2}, id="home")
         assert server.get("/tock/rivers.json") == {
-            "views": views,
+            "views": {today: 1},
             "downloads": {"csv": 2, "geojson": 1},
             "referers": {},
+            "partial": [today],
         }
         assert server.get("/tock/trees.json") == {
-            "views": views,
+            "views": {today: 1},
             "downloads": {},
             "referers": {"example.org/links": 1},
+            "partial": [today],
         }
         assert server.get("/flow/rivers.json")["previous"] == {"home": 1}
         assert problems == []
