@@ -24,7 +24,10 @@ FORM_CONTENT_TYPE: Final = "application/x-www-form-urlencoded"
 
 
 class MatomoClient(RetryingHttpClient):
-    """Send bulk requests like Matomo's trackers, with a time in each."""
+    """Send bulk requests like Matomo's trackers, with a time in each.
+
+    Times in whole seconds do not tell a resend from equal actions, so each bulk has an idempotency key.
+    """
 
     name = "matomo"
     batch_sizes = (2, 2, 2, 40)
@@ -41,9 +44,10 @@ class MatomoClient(RetryingHttpClient):
             for mark in marks
         ]
         body = orjson.dumps({"requests": [f"?{urlencode(request)}" for request in requests]})
+        key = unique_name()
 
         async def send() -> None:
-            response = await self.post("/matomo.php", body)
+            response = await self.post("/matomo.php", body, idempotency_key=key)
             assert response == {"status": "success", "tracked": len(marks), "invalid": 0}
 
         await self.retry_until_acknowledged(send)
