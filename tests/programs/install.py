@@ -36,7 +36,7 @@ NODE: Final = (
 DEBIAN: Final[Mapping[str, Sequence[str]]] = {
     "rsyslog": ("rsyslog", "rsyslog-elasticsearch"),
     "syslog-ng": ("syslog-ng-core", "syslog-ng-mod-http"),
-    "nginx": ("nginx-light",),
+    "nginx": ("nginx-light", "nginx"),
     "apache": ("apache2",),
 }
 """Installed into separate folders: rsyslog and syslog-ng conflict."""

@@ -58,8 +58,9 @@ def visits(item: str, views: int) -> list[str]:
 
 
 def counted(server: Server, item: str) -> tuple[int, int, int]:
-    """Return the numbers of views, downloads and errors."""
-    seen, downloaded, missing = (server.get(f"/tock/{path}.json") for path in visits(item, 2)[-3:])
+    """Return the numbers of views, downloads and errors; zeros while the store of a restarted server opens."""
+    closed: dict[str, dict[str, int]] = {"views": {}, "downloads": {}}
+    seen, downloaded, missing = (closed | server.get(f"/tock/{path}.json") for path in visits(item, 2)[-3:])
     return sum(seen["views"].values()), downloaded["downloads"].get("csv", 0), sum(missing["views"].values())
 
 
