@@ -86,6 +86,7 @@ class ChartLayout:
         place: the width of a bar's place, in percent.
         lines: the earlier period: points of polylines, in bars horizontally and percent vertically.
         has_values: whether there is anything to show.
+        has_weekends: whether a bar is a day of a weekend, which has a colour of its own.
 
     """
 
@@ -95,6 +96,7 @@ class ChartLayout:
     place: str
     lines: tuple[str, ...]
     has_values: bool
+    has_weekends: bool
 
 
 def lay_out_chart(chart: Chart, noun: str = "") -> ChartLayout:
@@ -118,8 +120,12 @@ def lay_out_chart(chart: Chart, noun: str = "") -> ChartLayout:
         labels=_axis_labels(chart.bars, place),
         bars=tuple(_place_bar(chart, bar, index, place, top, noun) for index, bar in enumerate(chart.bars)),
         place=_percent(place),
-        lines=tuple(_polylines([bar.previous for bar in chart.bars], top)),
+        # A line of nothing but zeros would hide the axis.
+        lines=tuple(_polylines([bar.previous for bar in chart.bars], top))
+        if any(bar.previous for bar in chart.bars)
+        else (),
         has_values=bool(values),
+        has_weekends=any(bar.is_weekend and bar.value for bar in chart.bars),
     )
 
 

@@ -41,12 +41,14 @@ class Chip:
         text: the filter in words, such as ``Country: CH``.
         href: the view without the filter.
         item: the ID of the item that it filters by; empty for another filter.
+        page_href: the item's page; empty for another filter.
 
     """
 
     text: str
     href: str
     item: str = ""
+    page_href: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,6 +320,7 @@ class Page:
         stored_events: whether the store has any event at all; without, the page says what to do next.
         computed_at: when the numbers were read.
         stale_since: when they were read if the store is unavailable now; None if they are current.
+        notices: what else to know about the numbers, in whole sentences.
 
     """
 
@@ -353,6 +356,7 @@ class TablePage:
         previous: leads to the rows before; None on the first page.
         following: leads to the rows after; None on the last page.
         stale_since: when the numbers were read if the store is unavailable now; None if they are current.
+        notices: what else to know about the numbers, in whole sentences.
 
     """
 
@@ -368,6 +372,7 @@ class TablePage:
     previous: Link | None = None
     following: Link | None = None
     stale_since: datetime | None = None
+    notices: tuple[str, ...] = field(default=())
 
 
 @dataclass(frozen=True, slots=True)

@@ -321,19 +321,20 @@ def build_controls(frame: Frame) -> Controls:
         compare_note=PARTIAL_NOTE if frame.earlier and frame.earlier.is_partial else "",
         time_zone=Choice("tz", "Time zone", tuple((name, name.replace("_", " ")) for name in zones), view.time_zone),
         hidden=view.form_fields(),
-        chips=tuple(
-            Chip(
-                filter_text(part),
-                view.href(filters=(*view.filters[:at], *view.filters[at + 1 :])),
-                item=part.value if (part.name, part.operator) == ("id", "=") and part.value != "*" else "",
-            )
-            for at, part in enumerate(view.filters)
-        ),
+        chips=tuple(_filter_chip(view, at) for at in range(len(view.filters))),
         widen=_widen(view),
         bots=None
         if is_bot_filter
         else Link("Leave robots out" if view.bots else "Include robots", view.href(bots=not view.bots), view.bots),
     )
+
+
+def _filter_chip(view: View, at: int) -> Chip:
+    part = view.filters[at]
+    text, href = filter_text(part), view.href(filters=(*view.filters[:at], *view.filters[at + 1 :]))
+    if (part.name, part.operator) != ("id", "=") or part.value == "*":
+        return Chip(text, href)
+    return Chip(text, href, part.value, view.open_item(part.value).href())
 
 
 def _widen(view: View) -> Link | None:

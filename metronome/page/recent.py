@@ -25,8 +25,8 @@ class RecentPage:
         body: the rendered page.
         gzipped: the same, compressed.
         etag: its entity tag.
-        is_fresh: whether it may be sent again for a moment; the page of an empty store is not, as the first event is
-            to appear at once.
+        is_fresh: whether it may be sent again for a moment; that of an empty store is not, as the first event is to
+            appear at once, nor one that lacks accepted events.
 
     """
 

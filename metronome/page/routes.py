@@ -204,34 +204,37 @@ class PageRoutes:
     async def _show_page(
         self, request: web.Request, item: str | None, build: Callable[..., Awaitable[Any]]
     ) -> web.StreamResponse:
-        access, view = await self._parse(request, item=item)
+        access, view, pending = await self._parse(request, item=item)
         viewer = self._viewer(request, access)
 
         async def compute() -> Any:
             page = await build(self._context.store, self._field_checker, view, viewer, view.now)
-            return await self._titles.add_to_page(page)
+            return replace(await self._titles.add_to_page(page), notices=pending_notices(pending))
 
         return await self._respond(request, access, "page", compute, render.render_page)
 
     async def _get_table(self, request: web.Request) -> web.StreamResponse:
-        access, view = await self._parse(request, table=request.match_info["key"])
+        access, view, pending = await self._parse(request, table=request.match_info["key"])
         viewer = self._viewer(request, access)
 
         async def compute() -> Any:
             page = await build_table_page(self._context.store, self._field_checker, view, viewer, view.now)
-            return await self._titles.add_to_table_page(page)
+            return replace(await self._titles.add_to_table_page(page), notices=pending_notices(pending))
 
         return await self._respond(request, access, "page_table", compute, render.render_table_page)
 
     async def _get_table_csv(self, request: web.Request) -> web.StreamResponse:
         key = request.match_info["key"]
-        access, view = await self._parse(request, table=key)
+        access, view, _ = await self._parse(request, table=key)
         viewer = self._viewer(request, access)
 
         async def compute() -> Any:
-            return await build_table(
+            table = await build_table(
                 self._context.store, self._field_checker, view, viewer, view.now, limit=CSV_MAX_ROWS, has_links=False
             )
+            if table.total is not None and table.total > CSV_MAX_ROWS:
+                raise QueryTooExpensive(f"the table has {table.total:,} rows: over the limit of {CSV_MAX_ROWS:,}")
+            return table
 
         headers: dict[str, str] = {
             hdrs.CONTENT_TYPE: "text/csv; charset=utf-8",
@@ -242,7 +245,7 @@ class PageRoutes:
         )
 
     async def _get_live(self, request: web.Request) -> web.StreamResponse:
-        access, view = await self._parse(request)
+        access, view, _ = await self._parse(request)
         viewer = self._viewer(request, access)
 
         async def compute() -> Any:
@@ -255,7 +258,7 @@ class PageRoutes:
 
     async def _get_embed(self, request: web.Request) -> web.StreamResponse:
         query, theme = _take_parameter(request.rel_url.raw_query_string, "theme")
-        access, view = await self._parse(request, item=parse_item_id(request, "/embed/"), query=query)
+        access, view, _ = await self._parse(request, item=parse_item_id(request, "/embed/"), query=query)
 
         async def compute() -> Any:
             return await build_embed(self._context.store, view, view.now)
@@ -271,8 +274,8 @@ class PageRoutes:
 
     async def _parse(
         self, request: web.Request, *, item: str | None = None, table: str = "", query: str | None = None
-    ) -> tuple[Access, View]:
-        """Return what a request may do and the view that it is for, if it may see it; wait for accepted events."""
+    ) -> tuple[Access, View, int]:
+        """Return what a request may do, the view that it is for, and how many accepted events it may not show yet."""
         access = await self._access(request)
         access.require(Scope.TOCK)
         query = request.rel_url.raw_query_string if query is None else query
@@ -280,8 +283,8 @@ class PageRoutes:
         if table_needs_query(view) if table else view.needs_query:
             access.require(Scope.QUERY)
         # Before the page takes a slot of expensive queries.
-        await self._context.wait_for(() if view.item is None else (view.item,))
-        return access, view
+        pending = await self._context.wait_for(() if view.item is None else (view.item,))
+        return access, view, pending
 
     async def _respond(
         self,
@@ -507,6 +510,19 @@ class PageRoutes:
         return _html_response(text, status, http_error_headers(error))
 
 
+def pending_notices(pending: int) -> tuple[str, ...]:
+    """Return what a page says about accepted events that it may not show yet.
+
+    Args:
+        pending: how many there are.
+
+    """
+    if not pending:
+        return ()
+    events = "1 accepted event is" if pending == 1 else f"{pending:,} accepted events are"
+    return (f"{events} not counted here yet: load the page again in a moment.",)
+
+
 def _log_error(error: MetronomeError) -> None:
     if error.public_message:
         log.warning("answered_with_error", kind=type(error).__name__, error=str(error), advice=error.advice)
@@ -586,7 +602,7 @@ def _render(
     body = rendered.encode() if isinstance(rendered, str) else rendered
     # What a large file was rendered from takes many times as much memory.
     kept = content if isinstance(content, Page | TablePage | Embed) else None
-    is_fresh = getattr(content, "stored_events", True)
+    is_fresh = getattr(content, "stored_events", True) and not getattr(content, "notices", ())
     return RecentPage(kept, body, gzip.compress(body, _GZIP_LEVEL, mtime=0), build_etag(body), is_fresh)
 
 

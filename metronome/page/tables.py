@@ -140,7 +140,13 @@ def tables_of(view: View, viewer: Viewer) -> tuple[TableDefinition, ...]:
 
 def measure_of(table: TableDefinition, view: View) -> Measure:
     """Return what a table counts on a page of all tables: the view's metric if the table has it."""
-    return next((measure for measure in table.measures if measure.key == view.metric), table.measures[0])
+    measures = measures_of(table, view)
+    return next((measure for measure in measures if measure.key == view.metric), measures[0])
+
+
+def measures_of(table: TableDefinition, view: View) -> tuple[Measure, ...]:
+    """Return the possible columns of a table; items have their errors where the view is of errors."""
+    return (*table.measures, ERRORS) if table is ITEMS and view.metric == ERRORS.key else table.measures
 
 
 def group_query(
@@ -261,27 +267,27 @@ def choose_order(table: TableDefinition, view: View) -> Measure | None:
         return None
     if not view.order:
         return measure_of(table, view)
-    for measure in table.measures:
+    for measure in measures_of(table, view):
         if measure.key == view.order:
             return measure
     raise NotFound(
         f"the table {table.key} cannot be ordered by {excerpt(view.order)!r}: "
-        f"expected one of {', '.join(_order_names(table))}"
+        f"expected one of {', '.join(_order_names(table, view))}"
     )
 
 
-def _order_names(table: TableDefinition) -> list[str]:
-    return [*(measure.key for measure in table.measures), *([RISING] if table is ITEMS else [])]
+def _order_names(table: TableDefinition, view: View) -> list[str]:
+    return [*(measure.key for measure in measures_of(table, view)), *([RISING] if table is ITEMS else [])]
 
 
 def order_links(table: TableDefinition, view: View, order: Measure | None) -> tuple[Link, ...]:
     """Return links to a table in its orders."""
     current = RISING if order is None else order.key
-    labels = {measure.key: measure.label for measure in table.measures} | {RISING: "Rising"}
+    labels = {measure.key: measure.label for measure in measures_of(table, view)} | {RISING: "Rising"}
     default = measure_of(table, view).key
     return tuple(
         Link(labels[name], view.href(order="" if name == default else name), is_current=name == current)
-        for name in _order_names(table)
+        for name in _order_names(table, view)
     )
 
 
@@ -298,10 +304,15 @@ def measure_queries(
 def other_measures(table: TableDefinition, order: Measure, view: View) -> tuple[Measure, ...]:
     """Return the columns of a table after that which orders it.
 
-    Counting the visitors of each row takes long, so a page of all tables has them only in their own order.
+    Counting the visitors of each row takes long, so a page of all tables has them only in their own order. Filters of
+    errors leave no views.
     """
+    if table is ITEMS and order is ERRORS:
+        return ()
     return tuple(
-        measure for measure in table.measures if measure is not order and (view.table or measure.metric is COUNT)
+        measure
+        for measure in measures_of(table, view)
+        if measure is not order and (view.table or measure.metric is COUNT)
     )
 
 

@@ -57,6 +57,10 @@ def test_the_earlier_period_is_a_line_with_gaps() -> None:
     assert layout.lines == ("0.5,0 1.5,50", "3.5,25 4.5,25")
 
 
+def test_an_earlier_period_without_events_draws_no_line_over_the_axis() -> None:
+    assert lay_out_chart(chart_of(4, 4, previous=(0, 0))).lines == ()
+
+
 @pytest.mark.parametrize(
     ("count", "tick", "labels"),
     [(30, "1 Jan", 5), (7, "1 Jan", 7), (24, "14:00", 12), (12, "Jan", 12), (120, "1 Jan", 9)],

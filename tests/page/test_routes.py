@@ -296,6 +296,28 @@ async def test_the_first_event_appears_at_once(tmp_path: Path) -> None:
         assert "Nothing counted yet" not in (await page.request("/")).text
 
 
+async def test_a_page_says_how_many_accepted_events_it_lacks(
+    page: RunningPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pending = 1200
+
+    async def wait_for(*_: object) -> int:
+        return pending
+
+    monkeypatch.setattr(type(page.context), "wait_for", wait_for)
+    for path in ("/", "/items/rivers", "/tables/items"):
+        assert "1,200 accepted events are not counted here yet" in (await page.request(path)).text, path
+    pending = 0
+    assert "not counted here yet" not in (await page.request("/")).text
+
+
+async def test_a_file_is_whole_or_refused(page: RunningPage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("metronome.page.routes.CSV_MAX_ROWS", 1)
+    response = await page.request("/tables/items.csv?order=visitors")
+    assert (response.status, "over the limit of 1" in response.text) == (400, True)
+    assert (await page.request("/tables/items.csv?id=rivers")).status == 200
+
+
 async def test_a_bug_is_a_page_and_in_the_log(page: RunningPage) -> None:
     page.store.error = ZeroDivisionError("a bug")
     with capture_logs() as logs:

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 import pytest_asyncio
@@ -315,6 +315,27 @@ async def test_a_referrer_opens_its_pages_and_formats_come_first_where_downloads
     assert "pages" not in {table.key for table in (await overview(store, view_of("?range=all"))).tables}
     downloads = await overview(store, view_of("?range=all&event=download"))
     assert [table.key for table in downloads.tables][:2] == ["items", "formats"]
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_view_of_errors_has_the_items_that_fail(store: Store) -> None:
+    items = table_of(await overview(store, view_of("?range=all&metric=errors")), "items")
+    assert items.columns == ("Errors",)
+    assert items.rows
+    assert "Errors" in {order.text for order in items.orders}
+    assert "Errors" not in {
+        order.text for order in table_of(await overview(store, view_of("?range=all")), "items").orders
+    }
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_filter_by_one_item_leads_to_its_page(store: Store) -> None:
+    name = table_of(await overview(store, view_of("?range=all")), "items").rows[0].name
+    page = await overview(store, view_of(f"?range=all&country=CH&id={name}"))
+    assert [chip.page_href for chip in page.controls.chips] == [
+        "",
+        f"/items/{quote(name, safe='')}?range=all&country=CH",
+    ]
 
 
 @pytest.mark.asyncio(loop_scope="module")
