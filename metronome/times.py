@@ -31,12 +31,15 @@ EXPECTED_PERIOD: Final = "2015-01-22, 2015-01, 2015-W04, 2015-01-22T09:30, -30d 
 """Examples for error messages about what `parse_period` does not accept."""
 
 _TIMESTAMP_LENGTH = 24
+_SECOND_LENGTH = len("2015-01-22T09:30:00Z")
 _UNITS_PER_SECOND = ((10**18, 10**9), (10**15, 10**6), (10**11, 1000))
 """Numbers from the first one on are in the unit of which a second has so many: of 19 digits nanoseconds, of 16
 microseconds, of 13 milliseconds."""
 _MILLISECONDS_PER_SECOND = 1000
 _MIN_EPOCH_SECONDS = 100_000_000
 """A smaller number is never a Unix timestamp, since 1973-03-03: 2015 is a year, 201501 a month, 20150122 a day."""
+_FIRST_13_DIGITS, _FIRST_14_DIGITS = 10**12, 10**13
+"""Numbers of 13 digits are milliseconds, from 2001 to 2286."""
 _DAY_DIGITS = 8
 _COMPACT_FORMATS = {4: "%Y", 6: "%Y%m", 8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
 """Times of digits alone, by their number."""
@@ -72,6 +75,21 @@ _DAY = timedelta(days=1)
 _WEEK = timedelta(days=7)
 
 
+class _Minutes(dict[int, str]):
+    """The beginning of the timestamps in a minute since 1970, such as ``2015-01-22T09:30:``, of recent minutes."""
+
+    MAX_MINUTES = 16_384
+
+    def __missing__(self, minute: int) -> str:
+        if len(self) >= self.MAX_MINUTES:
+            self.clear()
+        start = self[minute] = format_timestamp(_EPOCH + timedelta(minutes=minute))[:17]
+        return start
+
+
+_MINUTES = _Minutes()
+
+
 def format_timestamp(moment: datetime) -> str:
     """Return the timestamp of an aware datetime, truncated to milliseconds."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds")[:23] + "Z"
@@ -92,6 +110,10 @@ def parse_timestamp(value: object) -> str:
     """
     if isinstance(value, str):
         return _parse_text(value)
+    if type(value) is int and _FIRST_13_DIGITS <= value < _FIRST_14_DIGITS:
+        # The usual form, without datetime: its minute was mostly formatted for another event.
+        minute, rest = divmod(value, 60_000)
+        return f"{_MINUTES[minute]}{rest // 1000:02d}.{rest % 1000:03d}Z"
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return _parse_number(value)
     raise Malformed(_invalid_timestamp_message(value))
@@ -416,6 +438,8 @@ def _parse_text(text: str) -> str:
         moment = moment.replace(tzinfo=UTC)
     elif len(text) == _TIMESTAMP_LENGTH and text[-1] == "Z" and text[7:20:3] == "-T::.":
         return _check_range(text, text)
+    if len(text) == _SECOND_LENGTH and text[4::3] == "--T::Z":
+        return _check_range(f"{text[:-1]}.000Z", text)
     if _has_odd_separator(text):
         raise Malformed(_invalid_timestamp_message(text))
     return _format_in_range(moment, text)
