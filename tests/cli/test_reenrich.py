@@ -137,6 +137,7 @@ def test_fails_if_enrichment_is_off(data: Path) -> None:
     assert (result.exit_code, "METRONOME_ENRICH is off" in result.stderr) == (2, True)
 
 
+@pytest.mark.slow
 def test_fails_while_a_server_uses_the_data_folder(data: Path) -> None:
     lock = FolderLock(data)
     try:

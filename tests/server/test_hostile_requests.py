@@ -209,6 +209,7 @@ def test_ids_may_be_anything(server: Server) -> None:
     assert count_views(server, f"/{item}") == 1
 
 
+@pytest.mark.slow
 def test_addresses_may_have_thousands_of_parameters(server: Server) -> None:
     many = ("&".join(f"a{n}=" for n in range(1200)), "&" * 7000, "a&" * 3500, "x[]=%00&" * 800, "=&" * 3500)
     wanted = [RawRequest(method, f"{path}?{query}") for method, path in documented_routes() for query in many]
@@ -339,6 +340,7 @@ REFUSED_WHOLE: Final = {
 
 
 @pytest.mark.parametrize("name", REFUSED_WHOLE)
+@pytest.mark.slow
 def test_what_was_refused_is_forgotten(server: Server, name: str) -> None:
     send_requests(server, [REFUSED_WHOLE[name]] * 8)
     memory = server.peak_memory()

@@ -46,11 +46,13 @@ class TestRecords(ElasticsearchFixtures, StateRecordTests):
 
 
 @pytest.mark.elasticsearch
+@pytest.mark.slow
 class TestConcurrency(ElasticsearchFixtures, StateConcurrencyTests):
     pass
 
 
 @pytest.mark.elasticsearch
+@pytest.mark.slow
 class TestIndex(ElasticsearchFixtures):
     async def test_reads_do_not_create_the_index(
         self, open_state: Callable[[], State], client: AsyncElasticsearch, prefix: str

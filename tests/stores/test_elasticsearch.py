@@ -115,11 +115,13 @@ class TestFilters(InSharedIndices, FilterTests):
 
 
 @needs_node
+@pytest.mark.slow
 class TestTimeZones(InSharedIndices, TimeZoneTests):
     pass
 
 
 @needs_node
+@pytest.mark.slow
 class TestSequences(OnElasticsearch, SequenceTests):
     pass
 
@@ -154,6 +156,7 @@ class TestIndices(OnElasticsearch):
         indices = await client.indices.get(index=f"{prefix}-*")
         assert sorted(indices.body) == [f"{prefix}-2015.01.22", f"{prefix}-2015.01.23"]
 
+    @pytest.mark.slow
     async def test_retries_events_whose_index_is_missing_and_not_created(
         self, store: ElasticsearchStore, client: AsyncElasticsearch, prefix: str
     ) -> None:
@@ -167,6 +170,7 @@ class TestIndices(OnElasticsearch):
             await client.cluster.put_settings(persistent={setting: None})
         assert await store.write(batch) == WriteResult(stored=1)
 
+    @pytest.mark.slow
     async def test_fields_are_mapped_as_the_template_says(
         self, store: ElasticsearchStore, client: AsyncElasticsearch, prefix: str
     ) -> None:
@@ -182,6 +186,7 @@ class TestIndices(OnElasticsearch):
         assert not caps["event_id"]["keyword"]["searchable"]
         assert not caps["event.original"]["keyword"]["aggregatable"]
 
+    @pytest.mark.slow
     async def test_known_fields_have_fixed_types(
         self, store: ElasticsearchStore, client: AsyncElasticsearch, prefix: str
     ) -> None:
@@ -205,6 +210,7 @@ class TestIndices(OnElasticsearch):
         sums = tuple(Metric.parse(f"sum:{name}") for name in sorted(numbers))
         assert await query_rows(store, Query(sums)) == [(5.0,) * len(numbers)]
 
+    @pytest.mark.slow
     async def test_queries_an_index_of_an_older_template(
         self, store: ElasticsearchStore, client: AsyncElasticsearch, prefix: str
     ) -> None:
@@ -227,6 +233,7 @@ class TestIndices(OnElasticsearch):
             ("a", [(None, None), ("CH", "5")])
         ]
 
+    @pytest.mark.slow
     async def test_setup_never_replaces_a_newer_template(
         self, store: ElasticsearchStore, client: AsyncElasticsearch, prefix: str
     ) -> None:
@@ -243,6 +250,7 @@ class TestIndices(OnElasticsearch):
             await store.setup()
             assert await version() == version_after
 
+    @pytest.mark.slow
     async def test_setup_reports_a_conflicting_template(
         self, elasticsearch_url: str, client: AsyncElasticsearch, prefix: str
     ) -> None:
@@ -252,6 +260,7 @@ class TestIndices(OnElasticsearch):
             await store.setup()
         await store.close()
 
+    @pytest.mark.slow
     async def test_rejects_only_the_document_with_an_overlong_event_id(self, store: ElasticsearchStore) -> None:
         documents = [event_document(event_id=str(number)) for number in range(100)]
         documents[37] = documents[37].replace(b'"37"', b'"' + b"x" * 513 + b'"')
@@ -259,6 +268,7 @@ class TestIndices(OnElasticsearch):
         assert (result.stored, result.retry) == (99, None)
         assert [rejected.document for rejected in result.rejected] == [documents[37]]
 
+    @pytest.mark.slow
     async def test_writes_a_large_batch_in_parts(self, store: ElasticsearchStore) -> None:
         documents = [event_document(event_id=str(number), note="x" * 100_000) for number in range(150)]
         assert len(DocumentBatch.from_documents(documents).body) > 3 * 4_200_000
@@ -280,6 +290,7 @@ class TestIndices(OnElasticsearch):
         assert "closed" in result.rejected[0].reason
         assert await query_rows(store, Query(group_by=("day",))) == [("2015-01-23", 2)]
 
+    @pytest.mark.slow
     async def test_rejects_filters_nested_too_deeply(self, store: ElasticsearchStore) -> None:
         await write_new_documents(store, event_document())
         deep: Filter = Equals("id", "x")
@@ -288,6 +299,7 @@ class TestIndices(OnElasticsearch):
         with pytest.raises(InvalidQuery):
             await store.query(Query(where=deep))
 
+    @pytest.mark.slow
     async def test_hostile_names_leave_known_fields_countable(self, store: ElasticsearchStore) -> None:
         await write_new_documents(
             store,
@@ -324,6 +336,7 @@ class TestIndices(OnElasticsearch):
                 sequences = iterate_sequences(client, f"{prefix}-*", query, page_buckets, range_events)
                 assert [sequence async for sequence in sequences] == expected
 
+    @pytest.mark.slow
     async def test_cancels_queries_that_take_too_long(
         self, store: ElasticsearchStore, elasticsearch_url: str, prefix: str
     ) -> None:
@@ -335,6 +348,7 @@ class TestIndices(OnElasticsearch):
             await hasty.newest_values("session", 5)
         await hasty.close()
 
+    @pytest.mark.slow
     async def test_rejected_documents_replace_nothing(
         self, store: ElasticsearchStore, client: AsyncElasticsearch, prefix: str
     ) -> None:
@@ -352,6 +366,7 @@ class TestIndices(OnElasticsearch):
         await store.refresh()
         assert await query_rows(store, Query(group_by=("os",))) == [("x", 8)]
 
+    @pytest.mark.slow
     async def test_refreshes_the_indices_that_were_written_to(
         self, store: ElasticsearchStore, client: AsyncElasticsearch, prefix: str
     ) -> None:
@@ -373,6 +388,7 @@ class TestIndices(OnElasticsearch):
         await store.refresh_written()
         assert await query_rows(store, Query()) == [(26,)]
 
+    @pytest.mark.slow
     async def test_replaces_documents_that_are_not_searchable_yet(self, store: ElasticsearchStore) -> None:
         line = event_document(event_id="e", os="old")
         assert (await store.write(DocumentBatch.from_documents([line]))).stored == 1

@@ -451,6 +451,7 @@ def test_stores_received_events_at_shutdown_and_closes(tmp_path: Path, item: str
         assert views(running, item) == 3000
 
 
+@pytest.mark.slow
 def test_a_full_spool_acknowledges_nothing(tmp_path: Path, item: str) -> None:
     settings = {"store": f"http://{HOST}:{free_port()}", "forward_port": free_port(), "stop_seconds": 1}
     frame = ["t", now(item, 200, text="x" * 100), {"chunk": "c"}]
