@@ -261,6 +261,19 @@ HTTP_PROTOCOLS: Final = {
         JSON,
     ),
     "micro-metrics: pixel": Message("/t.gif?type=visit&tags=currency:CHF&value=2"),
+    "plausible: event": Message(
+        "/api/event",
+        '{"n":"Signup","u":"https://data.example.org/rivers","d":"data.example.org","p":{"plan":"gold"},"w":1280}',
+        {"Content-Type": "text/plain"},
+    ),
+    "umami: view": Message(
+        "/api/send",
+        '{"type":"event","payload":{"website":"w","hostname":"data.example.org","url":"/rivers","screen":"1x1"}}',
+        # Otherwise the identifiers of the reply are random.
+        {**JSON, "x-umami-cache": ".".join(["0" * 36, "1" * 36])},
+    ),
+    "goatcounter: view": Message("/count?p=/rivers&t=Rivers&s=1280,720,1&b=0&rnd=1"),
+    "goatcounter: hits": Message("/api/v0/count", '{"hits":[{"path":"/rivers"},{"title":"no path"}]}', JSON),
 }
 ACCESS_LOGS: Final = {
     "combined": [f"192.0.2.7 - ada [31/Jan/2026:HH:00:00 +0000] {LOG_LINE}"],
@@ -407,6 +420,9 @@ PROTOCOL_REPORTS: Final = (
     Message("/index.php?module=API&method=SitesManager.getSiteFromId&idSite=1&format=JSON"),
     Message("/matomo.php?rec=1"),
     Message("/tick.gif?ts=noon"),
+    Message("/count?t=a"),
+    Message("/api/event", "{}"),
+    Message("/api/send", "{}", JSON),
     Message("/hit/"),
     Message("/hit/rivers/a?count"),
     Message("/hit/rivers/a?views"),

@@ -19,6 +19,7 @@ from metronome.protocols.microticks import sessions
 from metronome.protocols.native import pixel
 from metronome.protocols.registry import ENDPOINTS
 from metronome.protocols.syslog.messages import parse_message
+from metronome.protocols.web_trackers import goatcounter, plausible, umami
 from tests.docs.pages import first_cells, section, text_of
 from tests.protocols.forward.parsing import parse_frame
 
@@ -75,6 +76,37 @@ HIT: Final = b'{"remote_addr":"203.0.113.9","request":"GET /a.csv HTTP/1.1","sta
 BULK: Final = b'{"create":{}}\n' + HIT
 FRAME: Final = packb(["app.access", 1421919000, {"message": "it rains"}])
 
+PLAUSIBLE: Final = {
+    "n": "engagement",
+    "u": "https://example.org/x",
+    "d": "example.org",
+    "r": "https://example.com/",
+    "w": 1280,
+    "i": False,
+    "e": 10,
+    "sd": 20,
+    "$": {"currency": "EUR", "amount": 1},
+}
+PLAUSIBLE_DOWNLOAD: Final = {**PLAUSIBLE, "n": "File Download", "p": {"url": "https://example.org/a.csv"}}
+PLAUSIBLE_LINK: Final = {**PLAUSIBLE, "n": "Outbound Link: Click", "p": {"url": "https://example.com/"}}
+UMAMI: Final = {
+    "type": "event",
+    "payload": {
+        "website": "w",
+        "hostname": "example.org",
+        "url": "/x",
+        "title": "t",
+        "referrer": "https://example.com/",
+        "language": "de",
+        "screen": "1x1",
+        "tag": "a",
+        "id": "u",
+        "timestamp": 1421919000,
+        "name": "view",
+    },
+}
+GOATCOUNTER: Final = "p=/x&t=t&r=https%3A%2F%2Fexample.com%2F&q=a&s=1,1,1&b=150"
+
 EXAMPLES: Final = {
     "Pixel": fields_of(pixel, request(query="id=x&event=view")),
     "true-micro-analytics": fields_of(micro_analytics.PROTOCOL, request(path="/docs/intro", query="a=b")),
@@ -94,6 +126,13 @@ EXAMPLES: Final = {
             *fields_of(tracker, request(query="idsite=1&rec=1&url=http%3A%2F%2Fexample.org%2Fx&_id=1&cip=203.0.113.9")),
         }
     ),
+    "Plausible": {
+        name: value
+        for body in (PLAUSIBLE, PLAUSIBLE_DOWNLOAD, PLAUSIBLE_LINK)
+        for name, value in fields_of(plausible, request(orjson.dumps(body))).items()
+    },
+    "Umami": fields_of(umami, request(orjson.dumps(UMAMI))),
+    "GoatCounter": fields_of(goatcounter.COUNT, request(query=GOATCOUNTER)),
     "Elasticsearch": fields_of(elasticsearch, request(BULK, path="/_bulk")),
     "Syslog": {
         name: value
@@ -118,7 +157,7 @@ def test_each_address_of_a_protocol_is_on_the_page() -> None:
 
 def test_each_protocol_of_the_table_has_its_section() -> None:
     rows = re.findall(r"^\| \[[^]]+\]\((?:protocols\.md)?#?([\w.-]+)\)", text_of(PAGE), re.MULTILINE)
-    assert len(rows) == 10
+    assert len(rows) == 13
     headings = {
         re.sub(r"[^\w-]", "", heading.lower().replace(" ", "-"))
         for heading in re.findall(r"^## (.+)$", text_of(PAGE), re.MULTILINE)

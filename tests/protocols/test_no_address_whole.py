@@ -24,6 +24,7 @@ from metronome.protocols.micro_metrics.tracking import TrackProtocol
 from metronome.protocols.native import pixel, tick
 from metronome.protocols.records import event_from_record
 from metronome.protocols.syslog.messages import parse_message
+from metronome.protocols.web_trackers import goatcounter, plausible, umami
 
 CONTEXT = DocumentContext(
     received_at="2015-01-22T12:00:00.000Z", min_timestamp=None, max_timestamp="2030-01-01T00:00:00.000Z"
@@ -72,6 +73,13 @@ SENDERS: dict[str, Callable[[dict[str, Any]], Iterable[Any]]] = {
         matomo, b"", query=urlencode({"idsite": 1, "rec": 1, "url": "https://a.example/", **fields})
     ),
     "track": lambda fields: post(TrackProtocol(), orjson.dumps({"type": "a", "data": fields})),
+    "plausible": lambda fields: post(
+        plausible, orjson.dumps({"n": "a", "u": "https://a.example/", "d": "a", "p": fields})
+    ),
+    "umami": lambda fields: post(
+        umami, orjson.dumps({"type": "event", "payload": {"website": "a", "data": fields, "url": fields.get("note")}})
+    ),
+    "goatcounter": lambda fields: post(goatcounter.API, orjson.dumps({"hits": [{"path": "/a", **fields}]})),
     "record": lambda fields: [event_from_record({"message": "m", **fields}, CONTEXT.config, orjson.dumps(fields))],
     "nested record": lambda fields: [
         event_from_record({"http": {"request": fields}, "list": [fields]}, CONTEXT.config)
