@@ -407,14 +407,14 @@ class PageRoutes:
         await self._sign_ins.end(read_cookie(request))
         response = _redirect(return_path)
         is_secure = self._scheme(request) == "https"
-        set_cookie(response, await self._sign_ins.start(key), self._base_path, secure=is_secure)
+        set_cookie(request, response, await self._sign_ins.start(key), self._base_path, secure=is_secure)
         return response
 
     async def _post_sign_out(self, request: web.Request) -> web.StreamResponse:
         check_same_origin(request)
         await self._sign_ins.end(read_cookie(request))
         response = _redirect(f"{self._base_path}/")
-        delete_cookie(response, self._base_path)
+        delete_cookie(request, response, self._base_path)
         return response
 
     async def _access(self, request: web.Request) -> Access:

@@ -28,7 +28,8 @@ from metronome.times import format_timestamp
 
 SIGN_IN_KIND: Final = "sign_in"
 """The kind of sign-ins in the state; their names there are hashes of their tokens."""
-COOKIE_NAME: Final = "metronome"
+_COOKIE_NAME: Final = "metronome"
+_PORT_PATTERN: Final = re.compile(r":(\d{1,5})\Z", re.ASCII)
 SIGN_IN_DURATION: Final = timedelta(days=14)
 
 _TOKEN_BYTES: Final = 32
@@ -174,12 +175,18 @@ class SignIns:
         return datetime.fromtimestamp(self._clock(), UTC)
 
 
+def cookie_name(request: web.Request) -> str:
+    """Return the name of the cookie: browsers send it to all ports of a host, where other installations may be."""
+    port = _PORT_PATTERN.search(request.host)
+    return f"{_COOKIE_NAME}-{port[1]}" if port else _COOKIE_NAME
+
+
 def read_cookie(request: web.Request) -> str:
     """Return the token of a request's sign-in, or an empty text."""
-    return request.cookies.get(COOKIE_NAME, "")
+    return request.cookies.get(cookie_name(request), "")
 
 
-def set_cookie(response: web.Response, token: str, base_path: str, *, secure: bool) -> None:
+def set_cookie(request: web.Request, response: web.Response, token: str, base_path: str, *, secure: bool) -> None:
     """Let a browser send the token with later requests to the page, if *secure* only over TLS.
 
     SameSite is Lax: with Strict, a link in a message or on another site would show its reader the page as if they had
@@ -187,7 +194,7 @@ def set_cookie(response: web.Response, token: str, base_path: str, *, secure: bo
     and following a link changes nothing here.
     """
     response.set_cookie(
-        COOKIE_NAME,
+        cookie_name(request),
         token,
         path=f"{base_path}/",
         max_age=int(SIGN_IN_DURATION.total_seconds()),
@@ -197,9 +204,9 @@ def set_cookie(response: web.Response, token: str, base_path: str, *, secure: bo
     )
 
 
-def delete_cookie(response: web.Response, base_path: str) -> None:
+def delete_cookie(request: web.Request, response: web.Response, base_path: str) -> None:
     """Let a browser forget the token."""
-    response.del_cookie(COOKIE_NAME, path=f"{base_path}/", httponly=True, samesite="Lax")
+    response.del_cookie(cookie_name(request), path=f"{base_path}/", httponly=True, samesite="Lax")
 
 
 def check_same_origin(request: web.Request) -> None:

@@ -111,6 +111,7 @@ class RunningPage:
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
         await site.start()
         self.host = f"127.0.0.1:{self._runner.addresses[0][1]}"
+        self.cookie_name = f"metronome-{self._runner.addresses[0][1]}"
         self._http = ClientSession(
             f"http://{self.host}", cookie_jar=DummyCookieJar(), skip_auto_headers=("Accept-Encoding",)
         )
@@ -148,7 +149,7 @@ class RunningPage:
         """Send a request, and return its response; redirects are not followed."""
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         if cookie:
-            sent["Cookie"] = f"metronome={cookie}"
+            sent["Cookie"] = f"{self.cookie_name}={cookie}"
         async with self._http.request(method, path, data=data, headers=sent, allow_redirects=False) as response:
             return PageResponse(response.status, response.headers, response.cookies, await response.text())
 
@@ -162,4 +163,4 @@ class RunningPage:
         """Sign in, and return the cookie's value."""
         response = await self.sign_in(key)
         assert response.status == 303, response.text
-        return response.cookies["metronome"].value
+        return response.cookies[self.cookie_name].value

@@ -195,7 +195,7 @@ async def test_below_a_base_path_all_links_have_it(tmp_path: Path) -> None:
         assert moved.headers["Location"] == "/web/stats/sign-in?next=/web/stats/%3Fmetric%3Derrors"
         signed_in = await page.sign_in(token, "/web/stats/?metric=errors")
         assert signed_in.headers["Location"] == "/web/stats/?metric=errors"
-        assert signed_in.cookies["metronome"]["path"] == "/web/stats/"
+        assert signed_in.cookies[page.cookie_name]["path"] == "/web/stats/"
         # Elsewhere on the host is not Metronome's.
         assert (await page.sign_in(token, "/wiki/")).headers["Location"] == "/web/stats/"
 

@@ -34,7 +34,7 @@ async def test_signing_in_opens_the_page_and_leads_back_to_it(page: RunningPage)
     response = await page.sign_in(key, "/items/rivers?range=7d")
     assert (response.status, response.headers["Location"]) == (303, "/items/rivers?range=7d")
     assert response.headers["Cache-Control"] == "no-store"
-    cookie = response.cookies["metronome"]
+    cookie = response.cookies[page.cookie_name]
     assert (cookie["path"], cookie["httponly"], cookie["samesite"]) == ("/", True, "Lax")
     assert int(cookie["max-age"]) == SIGN_IN_DURATION.total_seconds()
     assert not cookie["secure"]
@@ -48,9 +48,16 @@ async def test_signing_in_opens_the_page_and_leads_back_to_it(page: RunningPage)
 async def test_over_tls_the_cookie_is_for_tls_only(page: RunningPage) -> None:
     key = await page.add_key("reader", Scope.QUERY)
     by_origin = await page.sign_in(key, Origin=f"https://{page.host}")
-    assert by_origin.cookies["metronome"]["secure"]
+    assert by_origin.cookies[page.cookie_name]["secure"]
     by_proxy = await page.sign_in(key, X_Forwarded_Proto="https")
-    assert by_proxy.cookies["metronome"]["secure"]
+    assert by_proxy.cookies[page.cookie_name]["secure"]
+
+
+async def test_installations_on_other_ports_of_a_host_have_cookies_of_their_own(page: RunningPage) -> None:
+    key = await page.add_key("reader", Scope.QUERY)
+    assert page.cookie_name == f"metronome-{page.host.rpartition(':')[2]}"
+    behind_a_proxy = await page.sign_in(key, Host="stats.example.org", Origin="http://stats.example.org")
+    assert list(behind_a_proxy.cookies) == ["metronome"]
 
 
 async def test_the_state_has_neither_the_key_nor_the_cookie(page: RunningPage) -> None:
@@ -74,7 +81,7 @@ async def test_signing_out_ends_the_sign_in_everywhere(page: RunningPage) -> Non
     assert first != second
     response = await page.request("/sign-out", "POST", cookie=first, Sec_Fetch_Site="same-origin")
     assert (response.status, response.headers["Location"]) == (303, "/")
-    assert response.cookies["metronome"].value == ""
+    assert response.cookies[page.cookie_name].value == ""
     assert not await is_signed_in(page, first)
     assert await is_signed_in(page, second)
     assert (await page.request("/sign-out", "POST")).status == 303
@@ -174,7 +181,7 @@ async def test_forms_of_other_sites_neither_sign_in_nor_out(
     headers = {name: value.replace("HOST", page.host) for name, value in headers.items()}
     signed_in = await page.request("/sign-in", "POST", {"key": key}, **headers)
     assert signed_in.status == (303 if is_accepted else 403)
-    assert ("metronome" in signed_in.cookies) == is_accepted
+    assert (page.cookie_name in signed_in.cookies) == is_accepted
     signed_out = await page.request("/sign-out", "POST", cookie=cookie, **headers)
     assert signed_out.status == (303 if is_accepted else 403)
     assert await is_signed_in(page, cookie) != is_accepted
