@@ -57,6 +57,8 @@ COMMANDS: Final = {
     "import": LazyCommand("metronome.cli.import_:import_command", "Import web server access logs."),
     "tock": LazyCommand("metronome.cli.tock:tock_command", "Show how an item is used."),
     "query": LazyCommand("metronome.cli.query:query_command", "Count, group and filter events."),
+    "funnel": LazyCommand("metronome.cli.funnel:funnel_command", "Show how many sessions take several steps."),
+    "fields": LazyCommand("metronome.cli.fields:fields_command", "Show the fields that events have."),
     "replay": LazyCommand("metronome.cli.replay:replay_command", "Load an archive back into a server's store."),
     "verify": LazyCommand("metronome.cli.verify:verify_command", "Compare an archive with a server's store."),
     "reenrich": LazyCommand("metronome.cli.reenrich:reenrich_command", "Enrich stored events again."),

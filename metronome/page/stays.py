@@ -16,6 +16,7 @@ from metronome.reports.flow import ItemFlow, item_path
 from metronome.reports.parameters import IS_VIEW, IS_VIEW_OR_DOWNLOAD, item_filter
 from metronome.reports.query.series import list_time_units
 from metronome.reports.sample import SampleLimits, SequenceSample
+from metronome.reports.sessions import cut_sessions
 from metronome.stores.base import Store
 from metronome.stores.query import AllOf, Exists
 from metronome.times import from_milliseconds, parse_time_unit
@@ -23,7 +24,7 @@ from metronome.times import from_milliseconds, parse_time_unit
 ENOUGH_VIEWS: Final = 1_000
 """The newest time units that together have this many views are read."""
 LIMITS: Final = SampleLimits(sequences=500, total_events=10_000)
-_USES: Final = frozenset({"view", "download"})
+_FIELDS: Final = ("id", "event", "visitor")
 CHART_LIMITS: Final = SampleLimits()
 """A chart has a median for each of its bars, so it needs more sessions."""
 
@@ -113,21 +114,21 @@ async def read_stays(store: Store, view: View, span: Span, newest: Span, limits:
     sample = SequenceSample(
         store,
         "session",
-        ("id", "event"),
+        _FIELDS,
         view.parameters(newest.start, newest.end),
         selecting=AllOf((selecting, item_filter(view.item))),
-        included=Exists("id"),
+        included=Exists("event"),
         limits=limits,
     )
     flow = None if view.item is None else ItemFlow(view.item, 1)
     lengths, starts = [], []
     async for sequence in sample:
-        for stay in dwell_times(sequence.events):
-            if view.item is None or stay.item == view.item:
-                lengths.append(stay.milliseconds)
-                starts.append(sequence.events[0].timestamp_ms)
-        if flow is not None:
-            used = tuple(event for event in sequence.events if event.values[1] in _USES)
-            flow.add(item_path(sequence._replace(events=used)))
+        for session in cut_sessions(sequence, _FIELDS.index("visitor")):
+            for stay in dwell_times(session.events):
+                if view.item is None or stay.item == view.item:
+                    lengths.append(stay.milliseconds)
+                    starts.append(session.events[0].timestamp_ms)
+            if flow is not None:
+                flow.add(item_path(session))
     is_complete = sample.is_complete and newest == span
     return Stays(tuple(lengths), tuple(starts), newest, is_complete, flow)

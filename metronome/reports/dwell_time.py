@@ -53,11 +53,11 @@ def dwell_times(events: Iterable[SequenceEvent]) -> Iterator[DwellTime]:
     """Yield the stays of one session.
 
     Args:
-        events: its events, oldest first; the values of each are its item ID and its ``event``.
+        events: its events, oldest first; the first values of each are its item ID and its ``event``.
 
     """
     item, start, last = None, 0, 0
-    for timestamp, (event_item, event) in events:
+    for timestamp, (event_item, event, *_) in events:
         if event_item is None:
             continue
         if item is not None:

@@ -1,7 +1,8 @@
 """Flow: which items people use before and after an item, within a session.
 
 A path is the list of the items of one session in the order of time; an item that occurs several times in a row is in
-it once. A step leads from an item to the next one.
+it once. A step leads from an item to the next one. A visitor's session ends with a pause of 30 minutes (see
+`metronome.reports.sessions`).
 """
 
 from collections import Counter
@@ -12,6 +13,7 @@ from typing import Any, Final
 
 from metronome.reports.parameters import IS_VIEW_OR_DOWNLOAD, ReportParameters, item_filter, rounded_share
 from metronome.reports.sample import SequenceSample
+from metronome.reports.sessions import cut_sessions
 from metronome.stores.base import Store
 from metronome.stores.query import AllOf, Exists
 from metronome.stores.sequences import EventSequence
@@ -19,11 +21,25 @@ from metronome.stores.sequences import EventSequence
 ALL_ITEMS_PARAMETERS: Final = frozenset({"from", "to", "tz", "limit", "bots"})
 PARAMETERS: Final = ALL_ITEMS_PARAMETERS | {"steps"}
 
+_PATH_EVENTS: Final = frozenset(IS_VIEW_OR_DOWNLOAD.values)
+_FIELDS: Final = ("id", "event", "visitor")
 
-def item_path(sequence: EventSequence) -> tuple[str, ...]:
-    """Return the path of a sequence; the first value of each event is its item ID, and events without are skipped."""
+
+def item_path(session: EventSequence) -> tuple[str, ...]:
+    """Return the path of a session.
+
+    Args:
+        session: the first values of each event are its item ID and its ``event``; those without an item, and those that
+            are no view or download, are skipped.
+
+    """
     return tuple(
-        item for item, _ in groupby(event.values[0] for event in sequence.events if event.values[0] is not None)
+        item
+        for item, _ in groupby(
+            event.values[0]
+            for event in session.events
+            if event.values[0] is not None and event.values[1] in _PATH_EVENTS
+        )
     )
 
 
@@ -121,18 +137,20 @@ async def flow_report(store: Store, item: str | None, parameters: ReportParamete
         For an incomplete sample, ``exact: false`` and ``sessions_looked_at`` are added.
 
     """
-    included = AllOf((Exists("id"), IS_VIEW_OR_DOWNLOAD))
     selecting = AllOf((item_filter(item), IS_VIEW_OR_DOWNLOAD))
-    sample = SequenceSample(store, "session", ("id",), parameters, selecting=selecting, included=included)
+    # Other events show that a session goes on.
+    sample = SequenceSample(store, "session", _FIELDS, parameters, selecting=selecting, included=Exists("event"))
     if item is None:
         site_flow = SiteFlow()
         async for sequence in sample:
-            site_flow.add(item_path(sequence))
+            for session in cut_sessions(sequence, _FIELDS.index("visitor")):
+                site_flow.add(item_path(session))
         report = _site_flow_report(site_flow, parameters.limit)
     else:
         item_flow = ItemFlow(item, parameters.steps)
         async for sequence in sample:
-            item_flow.add(item_path(sequence))
+            for session in cut_sessions(sequence, _FIELDS.index("visitor")):
+                item_flow.add(item_path(session))
         report = _item_flow_report(item_flow, parameters.limit)
     return report | sample.completeness_fields()
 

@@ -62,10 +62,15 @@ _Parts = tuple[tuple[str, ...], Iterable[Row]]
 
 
 def _tock_table(report: dict[str, Any]) -> _Parts:
-    rows = (
-        (part, label, count) for part in ("views", "downloads", "referers") for label, count in report[part].items()
-    )
-    return ("part", "label", "count"), rows
+    columns = ("part", "label", "count")
+    if "items" not in report:
+        return columns, _iterate_counts(report)
+    return ("id", *columns), ((item, *row) for item, each in report["items"].items() for row in _iterate_counts(each))
+
+
+def _iterate_counts(report: dict[str, Any]) -> Iterator[Row]:
+    for part in ("views", "downloads", "referers", "totals"):
+        yield from ((part, label, count) for label, count in report.get(part, {}).items())
 
 
 def _items_table(report: dict[str, Any]) -> _Parts:
@@ -133,10 +138,23 @@ def _counter_table(report: dict[str, Any]) -> _Parts:
     return ("month", "part", "country", *_USAGE_METRICS), rows()
 
 
+def _funnel_table(report: dict[str, Any]) -> _Parts:
+    names = ("sessions", "visitors", "share", "share_of_first", "median_ms")
+    rows = ((at, each["step"], *(each[name] for name in names)) for at, each in enumerate(report["steps"], 1))
+    return ("number", "step", *names), rows
+
+
+def _fields_table(report: dict[str, Any]) -> _Parts:
+    rows = ((each["name"], each["type"], each["share"], ", ".join(each["examples"])) for each in report["fields"])
+    return ("name", "type", "share", "examples"), rows
+
+
 _TABLES: Final[dict[str, Callable[[dict[str, Any]], _Parts]]] = {
     "tock": _tock_table,
     "items": _items_table,
     "flow": _flow_table,
+    "funnel": _funnel_table,
+    "fields": _fields_table,
     "time": _time_table,
     "errors": _errors_table,
     "recommendations": _recommendations_table,

@@ -1,14 +1,26 @@
-"""The tock: how one item is used."""
+"""The tock: how one item is used, or several."""
 
+from collections import defaultdict
 from typing import Any, Final
 
-from metronome.reports.parameters import IS_VIEW_OR_DOWNLOAD, ReportParameters, exactness_fields, partial_fields
+from metronome.errors import InvalidQuery, QueryTooExpensive
+from metronome.reports.parameters import (
+    IS_VIEW_OR_DOWNLOAD,
+    ReportParameters,
+    exactness_fields,
+    excerpt,
+    partial_fields,
+)
 from metronome.stores.base import Store
-from metronome.stores.query import Equals, Filter, Query, SortKey
+from metronome.stores.query import AnyOf, Equals, Filter, OneOf, Prefix, Query, QueryResult, SortKey
 
 PARAMETERS: Final = frozenset({"from", "to", "tz", "interval", "limit", "bots"})
+SEVERAL_PARAMETERS: Final = PARAMETERS | {"id", "prefix"}
+MAX_ITEMS: Final = 1000
+"""Maximum number of items in the report about several."""
 
 _MOST_FIRST: Final = SortKey("count", descending=True)
+_PREFIX_MAX_BYTES: Final = 500
 
 
 def is_cheap(parameters: ReportParameters) -> bool:
@@ -31,22 +43,23 @@ async def tock_report(store: Store, item: str, parameters: ReportParameters) -> 
 
     """
 
-    def count_by(group: str, event_filter: Filter, sort_key: SortKey, limit: int | None) -> Query:
+    def count_by(group: str, event_filter: Filter, sort_key: SortKey, limit: int | None, tz: str) -> Query:
         return Query(
             group_by=(group,),
             where=parameters.build_filter(Equals("id", item), event_filter),
             start=parameters.start,
             end=parameters.end,
-            time_zone=parameters.tz,
+            time_zone=tz,
             sort_keys=(sort_key,),
             limit=limit,
         )
 
+    tz, limit = parameters.tz, parameters.limit
     newest_first = SortKey(parameters.interval, descending=True)
     results = await store.query(
-        count_by(parameters.interval, Equals("event", "view"), newest_first, None),
-        count_by("format", Equals("event", "download"), _MOST_FIRST, parameters.limit),
-        count_by("referer", IS_VIEW_OR_DOWNLOAD, _MOST_FIRST, parameters.limit),
+        count_by(parameters.interval, Equals("event", "view"), newest_first, None, tz),
+        count_by("format", Equals("event", "download"), _MOST_FIRST, limit, tz),
+        count_by("referer", IS_VIEW_OR_DOWNLOAD, _MOST_FIRST, limit, tz),
     )
     views, downloads, referrers = (result.to_dict() for result in results)
     return {
@@ -56,3 +69,89 @@ async def tock_report(store: Store, item: str, parameters: ReportParameters) -> 
         **exactness_fields(*results),
         **partial_fields(parameters, parameters.interval, views),
     }
+
+
+async def several_tocks_report(
+    store: Store, items: tuple[str, ...], prefix: str, parameters: ReportParameters
+) -> dict[str, Any]:
+    """Return how several items are used.
+
+    Args:
+        store: runs the queries.
+        items: item IDs; one that is unknown has empty results.
+        prefix: also all used items whose IDs begin with this text; empty for none.
+        parameters: as of `tock_report`; the limit is that of each item.
+
+    Returns:
+        ``items``: for each ID what `tock_report` returns about it, and as ``totals`` the number of all its ``views``
+        and ``downloads``, also of those without a format; in the order of *items*, then of their IDs. ``totals`` is the
+        sum of all. ``exact: false`` and ``partial`` are added as in `tock_report`.
+
+    Raises:
+        InvalidQuery: no item is given, too many are, or the prefix is too long.
+        QueryTooExpensive: too many items begin with the prefix, or they have too many groups.
+
+    """
+    ids = tuple(dict.fromkeys(items))
+    if not ids and not prefix:
+        raise InvalidQuery("which items? add id=…, which can be repeated, or prefix=… for all IDs that begin alike")
+    if len(ids) > MAX_ITEMS:
+        raise InvalidQuery(f"{len(ids):,} items are over the maximum of {MAX_ITEMS:,}: send several requests")
+    if len(prefix.encode(errors="replace")) > _PREFIX_MAX_BYTES:
+        raise InvalidQuery(f"the prefix {excerpt(prefix)}… is over {_PREFIX_MAX_BYTES} bytes: shorten it")
+    chosen: list[Filter] = [*((OneOf("id", ids),) if ids else ()), *((Prefix("id", prefix),) if prefix else ())]
+    selected = chosen[0] if len(chosen) == 1 else AnyOf(tuple(chosen))
+
+    def count_by(group: str, event_filter: Filter) -> Query:
+        return Query(
+            group_by=("id", group),
+            where=parameters.build_filter(selected, event_filter),
+            start=parameters.start,
+            end=parameters.end,
+            time_zone=parameters.tz,
+        )
+
+    results = await store.query(
+        count_by(parameters.interval, Equals("event", "view")),
+        count_by("format", Equals("event", "download")),
+        count_by("referer", IS_VIEW_OR_DOWNLOAD),
+        count_by("event", IS_VIEW_OR_DOWNLOAD),
+    )
+    if not all(result.is_complete for result in results):
+        raise QueryTooExpensive("these items have too many days, formats or referrers: use fewer items, or a range")
+    views, downloads, referrers, events = map(_counts_by_item, results)
+    found = sorted(events.keys() - {*ids})
+    if len(ids) + len(found) > MAX_ITEMS:
+        raise QueryTooExpensive(
+            f"{len(found):,} items begin with {excerpt(prefix)!r}, over the maximum of {MAX_ITEMS:,}: use a longer "
+            "prefix, or a shorter range"
+        )
+    reports = {
+        item: {
+            # Units are in order; the newest are first.
+            "views": dict(reversed(views[item].items())),
+            "downloads": _most_frequent(downloads[item], parameters.limit),
+            "referers": _most_frequent(referrers[item], parameters.limit),
+            "totals": {"views": events[item].get("view", 0), "downloads": events[item].get("download", 0)},
+        }
+        for item in (*ids, *found)
+    }
+    units = {unit for report in reports.values() for unit in report["views"]}
+    return {
+        "items": reports,
+        "totals": {name: sum(report["totals"][name] for report in reports.values()) for name in ("views", "downloads")},
+        **exactness_fields(*results),
+        **partial_fields(parameters, parameters.interval, units),
+    }
+
+
+def _counts_by_item(result: QueryResult) -> defaultdict[str, dict[str, int]]:
+    counts: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    for item, label, count in result.rows:
+        counts[str(item)][str(label)] = int(count or 0)
+    return counts
+
+
+def _most_frequent(counts: dict[str, int], limit: int | None) -> dict[str, int]:
+    # In the order of labels before: sorting keeps it among equal counts.
+    return dict(sorted(counts.items(), key=lambda entry: -entry[1])[:limit])

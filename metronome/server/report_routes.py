@@ -11,10 +11,11 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 from aiohttp import hdrs, web
+from multidict import MultiMapping
 
-from metronome.errors import Malformed, NotFound, PayloadTooLarge, QueryTooExpensive, StoreUnavailable
+from metronome.errors import InvalidQuery, Malformed, NotFound, PayloadTooLarge, QueryTooExpensive, StoreUnavailable
 from metronome.event import validate_document
-from metronome.reports import badges, dwell_time, errors, flow, items, recommendations, tock
+from metronome.reports import badges, dwell_time, errors, flow, funnel, items, recommendations, stored_fields, tock
 from metronome.reports.counter import dataset_report as dsr
 from metronome.reports.counter import tally as usage
 from metronome.reports.parameters import ReportParameters, parse_report_parameters
@@ -108,9 +109,81 @@ def list_reports(context: QueryContext, min_visitors: int) -> tuple[Report, ...]
     )
 
 
+class SelectionReport(NamedTuple):
+    """A report about what its query string selects, at ``/NAME.json``; also as tables.
+
+    Attributes:
+        name: the name in paths and metrics.
+        run: returns the report; its arguments are the store, the query string, and the common parameters in it.
+        parameters: the parameters in the query string.
+        scope: what a request needs.
+        named_items: returns the items that the report is about.
+        json_suffix: what follows the name in the path of the report as JSON.
+
+    """
+
+    name: str
+    run: Callable[[Store, MultiMapping[str], ReportParameters], Awaitable[dict[str, Any]]]
+    parameters: frozenset[str]
+    scope: Scope
+    named_items: NamedItems = all_items
+    json_suffix: str = f".{JSON_SUFFIX}"
+
+
+def list_selection_reports() -> tuple[SelectionReport, ...]:
+    """Return all reports about what their query string selects."""
+
+    async def several_tocks(store: Store, query: MultiMapping[str], parameters: ReportParameters) -> dict[str, Any]:
+        prefix = query.getall("prefix", [""])
+        if len(prefix) > 1:
+            raise InvalidQuery("prefix is repeated: send a request for each")
+        return await tock.several_tocks_report(store, tuple(query.getall("id", ())), prefix[0], parameters)
+
+    async def run_funnel(store: Store, query: MultiMapping[str], parameters: ReportParameters) -> dict[str, Any]:
+        request = funnel.parse_funnel(query.getall("step", []), query.getall("within", []))
+        return await funnel.funnel_report(store, request, parameters)
+
+    async def list_fields(store: Store, _: MultiMapping[str], parameters: ReportParameters) -> dict[str, Any]:
+        return await stored_fields.fields_report(store, parameters)
+
+    return (
+        SelectionReport("tock", several_tocks, tock.SEVERAL_PARAMETERS, Scope.TOCK, _items_in_query),
+        # Steps and examples tell more than counts.
+        SelectionReport("funnel", run_funnel, funnel.PARAMETERS, Scope.QUERY),
+        SelectionReport("fields", list_fields, stored_fields.PARAMETERS, Scope.QUERY, json_suffix=""),
+    )
+
+
+def _items_in_query(request: web.Request) -> tuple[str, ...]:
+    """Return the items that a query string names; none if it has a prefix."""
+    return () if request.query.get("prefix") else tuple(request.query.getall("id", ()))
+
+
 def report_routes(context: QueryContext, min_visitors: int = recommendations.MIN_VISITORS) -> list[web.RouteDef]:
-    """Return the routes of the reports about items (see `list_reports`)."""
-    return [route for report in list_reports(context, min_visitors) for route in _routes_of_report(report, context)]
+    """Return the routes of the reports about items, and about what is selected."""
+    return [
+        *(route for report in list_reports(context, min_visitors) for route in _routes_of_report(report, context)),
+        *(route for selection in list_selection_reports() for route in _routes_of_selection(selection, context)),
+    ]
+
+
+def _routes_of_selection(report: SelectionReport, context: QueryContext) -> list[web.RouteDef]:
+    authorize = context.require(report.scope)
+    routes = []
+    for suffix in _SUFFIXES:
+        path = f"/{report.name}{report.json_suffix if suffix == JSON_SUFFIX else f'.{suffix}'}"
+        run = partial(_run_selection, report, context, suffix)
+        handler = report_handler(context, report.name, authorize, run, named_items=report.named_items)
+        routes.append(web.get(path, handler))
+    return routes
+
+
+async def _run_selection(report: SelectionReport, context: QueryContext, suffix: str, request: web.Request) -> Content:
+    limits = {} if suffix == JSON_SUFFIX else {"default_limit": _NO_LIMIT}
+    parameters = parse_report_parameters(request.query, context.now(), report.parameters, **limits)
+    async with context.limiter.acquire(request):
+        answer = await report.run(context.store, request.query, parameters)
+        return await _encode_report(report.name, answer, suffix)
 
 
 def _routes_of_report(report: Report, context: QueryContext) -> list[web.RouteDef]:

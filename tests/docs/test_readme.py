@@ -50,7 +50,9 @@ def run(commands: list[str], server: Server) -> list[str]:
     """Run commands one after the other in one shell, without a wait between them; return their outputs."""
     metronome = shlex.join(COMMAND)
     command = "\n".join(f"{command}\nprintf '\\0'" for command in commands)
-    command = re.sub(r"\.venv/bin/metronome (import|query|tock)", rf"{metronome} \1 --url {server.url}", command)
+    command = re.sub(
+        r"\.venv/bin/metronome (import|query|tock|funnel|fields)", rf"{metronome} \1 --url {server.url}", command
+    )
     command = command.replace(".venv/bin/metronome", metronome).replace("localhost:8080", f"127.0.0.1:{server.port}")
     # The progress meter that curl shows goes to standard error.
     done = subprocess.run(

@@ -26,7 +26,7 @@ from metronome.errors import (
     ServerUnavailable,
 )
 from metronome.fields import CONVERTED_NUMBERS, ENRICHED_FIELDS, REFERRER_FIELDS, TIMESTAMP_FIELDS
-from metronome.reports import badges, dwell_time, errors, flow, items, recommendations, tock
+from metronome.reports import badges, dwell_time, errors, flow, funnel, items, recommendations, stored_fields, tock
 from metronome.reports.counter import tally
 from metronome.reports.query.request import QUERY_PARAMETERS
 from metronome.server import routes
@@ -158,6 +158,8 @@ def test_each_parameter_of_a_report_is_described() -> None:
     [
         ("/query", frozenset(QUERY_PARAMETERS)),
         ("Flow", flow.PARAMETERS | flow.ALL_ITEMS_PARAMETERS),
+        ("Funnel", funnel.PARAMETERS),
+        ("Fields", stored_fields.PARAMETERS),
         ("Time", dwell_time.PARAMETERS),
         ("Errors", errors.PARAMETERS),
         ("Recommendations", recommendations.PARAMETERS),
@@ -190,6 +192,8 @@ PAGE_OF_COMMAND = {
     "keys": "docs/keys.md",
     "query": "docs/queries.md",
     "tock": "docs/queries.md",
+    "funnel": "docs/queries.md",
+    "fields": "docs/queries.md",
     "reenrich": "docs/operations.md",
     "replay": "docs/archive.md",
     "verify": "docs/archive.md",

@@ -22,7 +22,7 @@ def folded(visit: list[str | None]) -> list[str]:
 
 
 def trail(visit: list[str | None]) -> EventSequence:
-    return EventSequence("s", tuple(SequenceEvent(at, (item,)) for at, item in enumerate(visit)))
+    return EventSequence("s", tuple(SequenceEvent(at, (item, "view")) for at, item in enumerate(visit)))
 
 
 def test_repeated_items_occur_once_in_a_path() -> None:

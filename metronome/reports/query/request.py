@@ -176,7 +176,7 @@ def parse_query(
     common = parse_report_parameters(
         {name: scalars[name] for name in _COMMON_PARAMETERS & scalars.keys()}, now, _COMMON_PARAMETERS
     )
-    raw_filters = tuple(map(_normalize_filter, raw.filters))
+    raw_filters = tuple(map(normalize_filter, raw.filters))
     metrics = tuple(map(Metric.parse, _limit_length("metrics", raw.lists.get("metrics") or ("count",), MAX_METRICS)))
     group_by = _limit_length("by", raw.lists.get("by", ()), MAX_GROUP_FIELDS)
     validate_field_names((*group_by, *(metric.field for metric in metrics if metric.field)))
@@ -205,7 +205,7 @@ def parse_query(
     return ParsedQuery(query, metrics, comparison, fill)
 
 
-def _normalize_filter(where: Filter) -> Filter:  # noqa: PLR0911  # one for each kind of filter
+def normalize_filter(where: Filter) -> Filter:  # noqa: PLR0911  # one for each kind of filter
     """Return a filter with values as ingest normalizes them: ``format=CSV`` finds ``csv``.
 
     Of referrers and IP addresses, the value as it is written is found as well: older events may have it.
@@ -222,11 +222,11 @@ def _normalize_filter(where: Filter) -> Filter:  # noqa: PLR0911  # one for each
             host, slash, path = text[match.end() :].partition("/")
             return Prefix(field, f"{host.lower()}{slash}{path}")
         case Not(inner):
-            return Not(_normalize_filter(inner))
+            return Not(normalize_filter(inner))
         case AllOf(inners):
-            return AllOf(tuple(map(_normalize_filter, inners)))
+            return AllOf(tuple(map(normalize_filter, inners)))
         case AnyOf(inners):
-            return AnyOf(tuple(map(_normalize_filter, inners)))
+            return AnyOf(tuple(map(normalize_filter, inners)))
     return where
 
 
