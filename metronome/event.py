@@ -40,6 +40,7 @@ from metronome.enrich.addresses import (
     normalize_address,
 )
 from metronome.enrich.enrichment import EMPTY_VALUES, ENRICH_KEPT_FIELD, ENRICH_VERSION_FIELD, NO_SALTS, Enrichment
+from metronome.enrich.recent_visitors import RecentVisitors
 from metronome.enrich.referrers import normalize_referrer
 from metronome.errors import Malformed
 from metronome.fields import (
@@ -169,6 +170,7 @@ class DocumentContext:
         config: how documents are built.
         salts: the salts of visitor IDs by UTC day; without one, events get no visitor.
         partial_requests: finds requests for further parts of a file; None to count each request.
+        recent_visitors: finds visitors who were there before midnight; None to begin anew with each day.
 
     """
 
@@ -178,6 +180,7 @@ class DocumentContext:
     config: IngestConfig = DEFAULT_INGEST_CONFIG
     salts: Mapping[str, bytes] = field(default_factory=lambda: NO_SALTS)
     partial_requests: PartialRequests | None = None
+    recent_visitors: RecentVisitors | None = None
 
 
 def build_document(event: Event, context: DocumentContext, generated_id: str) -> bytes:
@@ -253,7 +256,9 @@ def _enrich(
         if layout.enriched_fields
         else _NO_FIELDS
     )
-    enrichment.enrich(doc, sender_fields, fields.get("clientip"), context.received_at, context.salts)
+    enrichment.enrich(
+        doc, sender_fields, fields.get("clientip"), context.received_at, context.salts, context.recent_visitors
+    )
 
 
 class _FieldLayout(NamedTuple):

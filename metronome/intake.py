@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Final
 
 from metronome.enrich.enrichment import NO_SALTS
+from metronome.enrich.recent_visitors import RecentVisitors
 from metronome.errors import Malformed, MetronomeError, PayloadTooLarge, SpoolFull
 from metronome.event import DocumentContext, Event, IngestConfig, build_document, generate_event_ids
 from metronome.partial_requests import PartialRequests
@@ -73,6 +74,7 @@ class Intake:
         self._queue: list[_Batch] = []
         self._event_ids = generate_event_ids()
         self._partial_requests = PartialRequests()
+        self._recent_visitors = RecentVisitors()
         self._context_ms = -1
         self._refresh_context()
 
@@ -218,6 +220,7 @@ class Intake:
                 config=self._config,
                 salts=self._salts(),
                 partial_requests=self._partial_requests,
+                recent_visitors=self._recent_visitors,
             )
             self._context = (
                 self._import_context

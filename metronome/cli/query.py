@@ -51,8 +51,8 @@ def query_command(  # noqa: PLR0913  # one argument for each option
         str,
         typer.Option(
             metavar="LIST",
-            help="Metrics, separated by commas: count (all events), views, downloads, visitors, sessions, first, last, "
-            "unique:FIELD, count|sum|avg|min|max:FIELD, p95:FIELD.",
+            help="Metrics, separated by commas: count (all events), views, downloads, visitors (of several days: the "
+            "sum of daily visitors), sessions, first, last, unique:FIELD, count|sum|avg|min|max:FIELD, p95:FIELD.",
         ),
     ] = "count",
     by: Annotated[

@@ -7,6 +7,8 @@ address and the salt of the day.
 
 import re
 from collections.abc import Mapping
+from datetime import date, timedelta
+from functools import lru_cache, partial
 from hashlib import blake2b
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
@@ -16,6 +18,7 @@ from metronome.enrich.caches import CACHED_MAX_CHARACTERS, cached
 from metronome.enrich.channels import classify_channel, parse_campaign
 from metronome.enrich.countries import CountryLookup
 from metronome.enrich.error_fingerprint import error_fingerprint
+from metronome.enrich.recent_visitors import FIRST_MINUTES, LAST_MINUTES, RecentVisitors
 from metronome.enrich.referrers import extract_host, is_referrer_spam
 from metronome.enrich.user_agents import parse_user_agent
 
@@ -44,6 +47,7 @@ _CACHE_SIZE: Final = 16_384
 _SCHEME_PATTERN: Final = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _STATUS_PATTERN: Final = re.compile(r"[1-5]\d\d", re.ASCII)
 _VISITOR_BYTES: Final = 8
+_DAY: Final = timedelta(days=1)
 _SALT_MAX_BYTES: Final = blake2b.MAX_KEY_SIZE
 
 
@@ -121,6 +125,7 @@ class Enrichment:
         address: object,
         received_at: str,
         salts: Mapping[str, bytes],
+        recent_visitors: RecentVisitors | None = None,
     ) -> None:
         """Add to a new document the fields that follow from it, and its visitor, unless the sender set them.
 
@@ -130,6 +135,7 @@ class Enrichment:
             address: the whole IP address as the sender gave it.
             received_at: the timestamp at which the event was received.
             salts: the known salts by UTC day.
+            recent_visitors: finds visitors who were there before midnight; None to begin anew with each day.
 
         """
         user_agent, page = get_user_agent(doc), _get_page(doc)
@@ -143,7 +149,13 @@ class Enrichment:
             salt = salts.get(day) or salts.get(received_at[:10])
             whole_address = normalize_address(address)
             if salt and whole_address:
-                fields["visitor"] = visitor = hash_visitor(salt, day, whole_address, user_agent, page.site)
+                visitor = hash_visitor(salt, day, whole_address, user_agent, page.site)
+                if recent_visitors is not None and not FIRST_MINUTES <= doc["@timestamp"][11:16] < LAST_MINUTES:
+                    find_earlier = partial(
+                        _hash_earlier_visitor, salts, received_at[:10], day, whole_address, user_agent, page.site
+                    )
+                    visitor = recent_visitors.resolve(visitor, doc["@timestamp"], find_earlier)
+                fields["visitor"] = visitor
                 if doc.get("session") in EMPTY_VALUES:
                     fields["session"] = visitor
         if fields or is_enriched:
@@ -232,6 +244,20 @@ def hash_visitor(salt: bytes, day: str, ip_address: str, user_agent: str, site: 
     # The user agent is last because it alone can contain the separator.
     text = f"{day}\0{ip_address}\0{site}\0{user_agent}"
     return blake2b(text.encode("utf-8", "replace"), digest_size=_VISITOR_BYTES, key=salt[:_SALT_MAX_BYTES]).hexdigest()
+
+
+def _hash_earlier_visitor(
+    salts: Mapping[str, bytes], received_day: str, day: str, address: str, user_agent: str, site: str
+) -> str | None:
+    """Return the ID of the same person on the day before; None without a salt."""
+    earlier = _day_before(day)
+    salt = salts.get(earlier) or salts.get(received_day)
+    return hash_visitor(salt, earlier, address, user_agent, site) if salt else None
+
+
+@lru_cache(maxsize=64)
+def _day_before(day: str) -> str:
+    return (date.fromisoformat(day) - _DAY).isoformat()
 
 
 def _drop_empty(fields: Mapping[str, str | None]) -> dict[str, str]:

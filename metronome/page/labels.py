@@ -48,8 +48,8 @@ FIELD_LABELS: Final = {
     "status": "Status",
 }
 VISITORS_NOTE: Final = (
-    "Visitors are identified per UTC day, unless the sender identifies them: "
-    "a person who returns on another day counts again."
+    "The sum of daily visitors: they are identified per UTC day, unless the sender identifies them, "
+    "so a person who returns on another day counts again."
 )
 PARTIAL_NOTE: Final = "The range is not over: its totals are compared with the earlier range up to the same time."
 ESTIMATED_NOTE: Final = "The store estimates this number; it may differ from the true one by a few percent."

@@ -1,0 +1,61 @@
+"""Visitors around midnight: whoever is there before and after it stays one visitor.
+
+A visitor's ID changes with the UTC day, which for many is the middle of the afternoon. So in the first half hour of a
+day, an event keeps the ID of the day before if that visitor was seen within the last half hour. That needs a table, of
+this process only, and the events in about the order of time; else there are two visitors, as there would be without it.
+"""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Final
+
+PAUSE: Final = timedelta(minutes=30)
+"""A visitor who was not seen for longer is a new one on a new day."""
+FIRST_MINUTES: Final = "00:30"
+"""Until then, hours and minutes in UTC, an event may belong to a visitor of the day before."""
+LAST_MINUTES: Final = "23:30"
+"""From then on, visitors are remembered."""
+
+_MAX_VISITORS: Final = 50_000
+
+
+class RecentVisitors:
+    """The visitors who were seen last before midnight, in bounded memory.
+
+    Args:
+        max_visitors: how many are remembered; those who were seen longest ago are forgotten first.
+
+    """
+
+    def __init__(self, max_visitors: int = _MAX_VISITORS) -> None:
+        self._max_visitors = max_visitors
+        self._last_seen: dict[str, str] = {}
+
+    def resolve(self, visitor: str, timestamp: str, find_earlier: Callable[[], str | None]) -> str:
+        """Return the visitor of an event in the half hours around midnight.
+
+        Args:
+            visitor: the ID on the day of the event.
+            timestamp: of the event.
+            find_earlier: returns the ID of the same person on the day before; None if it cannot be computed.
+
+        """
+        if timestamp[11:16] >= LAST_MINUTES:
+            self._remember(visitor, timestamp)
+            return visitor
+        earlier = find_earlier()
+        last_seen = None if earlier is None else self._last_seen.get(earlier)
+        if earlier is None or last_seen is None or not _is_soon(last_seen, timestamp):
+            return visitor
+        self._remember(earlier, max(last_seen, timestamp))
+        return earlier
+
+    def _remember(self, visitor: str, timestamp: str) -> None:
+        self._last_seen.pop(visitor, None)
+        self._last_seen[visitor] = timestamp
+        if len(self._last_seen) > self._max_visitors:
+            del self._last_seen[next(iter(self._last_seen))]
+
+
+def _is_soon(first: str, second: str) -> bool:
+    return abs(datetime.fromisoformat(second) - datetime.fromisoformat(first)) <= PAUSE
