@@ -37,8 +37,8 @@ Sizes are written as `512MiB`, `8GiB` or in bytes; ages as `90s`, `15m`, `12h`, 
 `2w`; lists are comma-separated.
 
 `METRONOME_ITEM_PATTERN` and `METRONOME_OWN_HOSTS` are also read by `metronome import` ([import.md](import.md)).
-Commands that connect to a server (`demo`, `import`, `tock`, `query`, `replay`, `verify`) read `METRONOME_URL`, the \
-URL of the server, and `METRONOME_KEY`, the key to send.
+Commands that connect to a server (`demo`, `import`, `tock`, `query`, `export`, `load`, `replay`, `verify`) read \
+`METRONOME_URL`, the URL of the server, and `METRONOME_KEY`, the key to send.
 Secrets, such as the password in `METRONOME_STORE`, belong in the environment: other users of the machine \
 can read a command line.
 """

@@ -37,7 +37,7 @@ FLOORS: Final = (
     {"page"},
     {"protocols"},
     {"server"},
-    {"importer"},
+    {"importer", "exports"},
     {"cli"},
     {"__main__"},
 )

@@ -59,6 +59,10 @@ COMMANDS: Final = {
     "query": LazyCommand("metronome.cli.query:query_command", "Count, group and filter events."),
     "funnel": LazyCommand("metronome.cli.funnel:funnel_command", "Show how many sessions take several steps."),
     "fields": LazyCommand("metronome.cli.fields:fields_command", "Show the fields that events have."),
+    "export": LazyCommand(
+        "metronome.cli.export:export_command", "Write stored events to a Parquet, NDJSON or CSV file."
+    ),
+    "load": LazyCommand("metronome.cli.export:load_command", "Load exported files into a server's store."),
     "replay": LazyCommand("metronome.cli.replay:replay_command", "Load an archive back into a server's store."),
     "verify": LazyCommand("metronome.cli.verify:verify_command", "Compare an archive with a server's store."),
     "reenrich": LazyCommand("metronome.cli.reenrich:reenrich_command", "Enrich stored events again."),

@@ -116,7 +116,7 @@ def query_command(  # noqa: PLR0913  # one argument for each option
     with reporting_errors("query"):
         if as_json and as_csv:
             raise ConfigurationError("--json cannot be combined with --csv")
-        query = "&".join([*encode_parameters(parameters), *map(_encode_filter, filters or ())])
+        query = "&".join([*encode_parameters(parameters), *map(encode_filter, filters or ())])
         path = f"/query{'.csv' if as_csv else ''}?{query}"
         client = ServerClient(url, key, note_pending)
         if as_csv:
@@ -133,7 +133,7 @@ def _optional_text(number: int | None) -> str | None:
     return None if number is None else str(number)
 
 
-def _encode_filter(text: str) -> str:
+def encode_filter(text: str) -> str:
     """Encode a filter for the query of a URL; its operator stays readable."""
     part = parse_filter_expression(text)
     if part is None:

@@ -1,4 +1,4 @@
-"""The routes that return reports: Metronome's own, queries, badges and COUNTER; and the one that restores documents."""
+"""The routes that return reports: Metronome's own, queries, badges and COUNTER; and those of stored documents."""
 
 import asyncio
 import contextlib
@@ -18,6 +18,7 @@ from metronome.event import validate_document
 from metronome.reports import badges, dwell_time, errors, flow, funnel, items, recommendations, stored_fields, tock
 from metronome.reports.counter import dataset_report as dsr
 from metronome.reports.counter import tally as usage
+from metronome.reports.documents import parse_document_request, read_document_page
 from metronome.reports.parameters import ReportParameters, parse_report_parameters
 from metronome.reports.query.names import FieldChecker
 from metronome.reports.query.parse import parse_query_json, parse_query_string
@@ -33,6 +34,7 @@ from metronome.reports.query.run import (
 )
 from metronome.reports.tables import ENCODERS, MEDIA_TYPES, build_report_table
 from metronome.scopes import Scope
+from metronome.server_client import percent_encode
 from metronome.stores.base import DocumentBatch, Store
 from metronome.stores.query import QueryResult
 from metronome.times import format_timestamp
@@ -471,12 +473,29 @@ class _RestoreResult(NamedTuple):
     rejected: dict[bytes, str]
 
 
-def document_routes(context: QueryContext, body_max_bytes: int, batch_max_events: int) -> list[web.RouteDef]:
-    """Return the route ``POST /documents``, which writes archived documents to the store.
+NEXT_HEADER: Final = "Metronome-Next"
+"""Response header of a page of documents with the value of ``after`` for the next page, percent-encoded."""
 
-    It responds once they are in the store: they need no spool, since the archive has them.
+
+def document_routes(context: QueryContext, body_max_bytes: int, batch_max_events: int) -> list[web.RouteDef]:
+    """Return the routes ``GET /documents`` and ``POST /documents``, which read and write stored documents.
+
+    Writes are answered once the documents are in the store: they need no spool, since they come from an archive or an
+    export.
     """
     is_set_up = False
+    field_checker = FieldChecker(context.store)
+
+    async def get_documents(request: web.Request) -> Content:
+        now = context.now()
+        document_request = parse_document_request(request.rel_url.raw_query_string, now)
+        async with context.limiter.acquire(request):
+            page = await read_document_page(context.store, field_checker, document_request, now)
+        body = b"".join(document + b"\n" for document in page.documents)
+        headers: dict[str, str] = {hdrs.ACCESS_CONTROL_EXPOSE_HEADERS: f"ETag, {NEXT_HEADER}"}
+        if page.next_page is not None:
+            headers[NEXT_HEADER] = percent_encode(str(page.next_page))
+        return Content(body, MEDIA_TYPES["ndjson"], headers=headers)
 
     async def post_documents(request: web.Request) -> web.StreamResponse:
         nonlocal is_set_up
@@ -498,7 +517,17 @@ def document_routes(context: QueryContext, body_max_bytes: int, batch_max_events
         }
         return web.Response(body=orjson.dumps(response), content_type="application/json", headers=ALLOW_ANY_ORIGIN)
 
-    return [web.post("/documents", handle_errors(context.telemetry, post_documents))]
+    read_handler = report_handler(
+        context,
+        "documents",
+        context.require(Scope.QUERY),
+        get_documents,
+        respond=partial(cached_response, compress=True),
+    )
+    return [
+        web.get("/documents", read_handler),
+        web.post("/documents", handle_errors(context.telemetry, post_documents)),
+    ]
 
 
 def _validate_lines(body: bytes, max_timestamp: str, max_lines: int) -> tuple[dict[int, bytes], dict[int, str]]:

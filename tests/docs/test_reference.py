@@ -195,6 +195,8 @@ PAGE_OF_COMMAND = {
     "funnel": "docs/queries.md",
     "fields": "docs/queries.md",
     "reenrich": "docs/operations.md",
+    "export": "docs/export.md",
+    "load": "docs/export.md",
     "replay": "docs/archive.md",
     "verify": "docs/archive.md",
     "dashboards": "docs/kibana.md",

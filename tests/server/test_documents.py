@@ -67,3 +67,27 @@ async def test_documents_bypass_the_spool(either: Server, item: str) -> None:
     before = either.accepted_events()
     await post(either, document(item, unique_name()))
     assert either.accepted_events() == before
+
+
+async def get(server: Server, query: str) -> tuple[int, bytes, str | None]:
+    async with (
+        aiohttp.ClientSession(server.url, timeout=SECONDS) as http,
+        http.get(f"/documents?{query}") as answer,
+    ):
+        return answer.status, await answer.read(), answer.headers.get("Metronome-Next")
+
+
+async def test_pages_continue_where_the_header_says(either: Server, item: str) -> None:
+    lines = [document(item, f"{item}{number}") for number in range(3)]
+    await post(either, b"".join(lines))
+    status, page, after = await get(either, f"id={item}&limit=2")
+    assert (status, page) == (200, lines[0] + lines[1])
+    assert after == f"2015-01-22T09%3A30%3A00.000Z%2C{item}1"
+    assert await get(either, f"id={item}&limit=2&after={after}") == (200, lines[2], None)
+    assert (await get(either, f"id={item}&metrics=count"))[0] == 400
+
+
+async def test_reading_needs_the_scope_query(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with running_server(tmp_path_factory.mktemp("documents") / "data", host="0.0.0.0") as server:  # noqa: S104  # that it is not open
+        status, told, _ = await get(server, "")
+        assert (status, b"a key with the scope query is needed" in told) == (401, True)
