@@ -274,6 +274,15 @@ HTTP_PROTOCOLS: Final = {
     ),
     "goatcounter: view": Message("/count?p=/rivers&t=Rivers&s=1280,720,1&b=0&rnd=1"),
     "goatcounter: hits": Message("/api/v0/count", '{"hits":[{"path":"/rivers"},{"title":"no path"}]}', JSON),
+    "otlp: logs": Message(
+        "/v1/logs",
+        '{"resourceLogs":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"portal"}}]},'
+        '"scopeLogs":[{"logRecords":[{"body":{"stringValue":"started"},"severityNumber":9},{"traceId":5},'
+        '{"timeUnixNano":"1769904000000000000","attributes":[{"key":"url.path","value":{"stringValue":"/rivers"}},'
+        '{"key":"http.request.method","value":{"stringValue":"GET"}},'
+        '{"key":"http.response.status_code","value":{"intValue":"200"}}]}]}]}]}',
+        JSON,
+    ),
 }
 ACCESS_LOGS: Final = {
     "combined": [f"192.0.2.7 - ada [31/Jan/2026:HH:00:00 +0000] {LOG_LINE}"],
@@ -422,6 +431,7 @@ PROTOCOL_REPORTS: Final = (
     Message("/tick.gif?ts=noon"),
     Message("/count?t=a"),
     Message("/api/event", "{}"),
+    Message("/v1/logs", "[]", JSON),
     Message("/api/send", "{}", JSON),
     Message("/hit/"),
     Message("/hit/rivers/a?count"),

@@ -29,7 +29,7 @@ _MESSAGE_FIELDS: Final = ("msg", "log", "short_message", "MESSAGE")
 """Other names of ``message``: in pino, Fluent Bit, GELF, and journald or syslog-ng."""
 _HTTP_FIELDS: Final = frozenset(
     {"verb", "method", "request_method", "http.request.method", "http", "request"}
-    | {"response", "code", "status", "http.response.status_code"}
+    | {"response", "code", "status", "http.response.status_code", "http.method", "http.status_code"}
 )
 """A record without any of these fields is not a web server's request."""
 _LOG_FIELDS: Final = frozenset({"message", "msg", "log", "level", "severity", "loglevel", "log.level", "short_message"})

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from metronome.protocols import elasticsearch, matomo, native, web_trackers
+from metronome.protocols import elasticsearch, matomo, native, otlp, web_trackers
 from metronome.protocols.micro_metrics import tracking
 
 ENDPOINTS: Final = (
@@ -10,6 +10,7 @@ ENDPOINTS: Final = (
     *tracking.ENDPOINTS,
     *matomo.ENDPOINTS,
     *web_trackers.ENDPOINTS,
+    *otlp.ENDPOINTS,
     *elasticsearch.ENDPOINTS,
 )
 """Those with variable parts come last, as the first route that matches a request is used."""

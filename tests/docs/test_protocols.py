@@ -17,6 +17,7 @@ from metronome.protocols.matomo import tracker
 from metronome.protocols.micro_metrics import tracking
 from metronome.protocols.microticks import sessions
 from metronome.protocols.native import pixel
+from metronome.protocols.otlp import protocol as otlp
 from metronome.protocols.registry import ENDPOINTS
 from metronome.protocols.syslog.messages import parse_message
 from metronome.protocols.web_trackers import goatcounter, plausible, umami
@@ -107,6 +108,30 @@ UMAMI: Final = {
 }
 GOATCOUNTER: Final = "p=/x&t=t&r=https%3A%2F%2Fexample.com%2F&q=a&s=1,1,1&b=150"
 
+OTLP: Final = orjson.dumps(
+    {
+        "resourceLogs": [
+            {
+                "scopeLogs": [
+                    {
+                        "scope": {"name": "a", "version": "1"},
+                        "logRecords": [
+                            {
+                                "timeUnixNano": "1421919000000000001",
+                                "severityNumber": 9,
+                                "traceId": "0a",
+                                "spanId": "0b",
+                                "eventName": "c",
+                                "body": {"stringValue": "it rains"},
+                            }
+                        ],
+                    }
+                ]
+            }
+        ]
+    }
+)
+
 EXAMPLES: Final = {
     "Pixel": fields_of(pixel, request(query="id=x&event=view")),
     "true-micro-analytics": fields_of(micro_analytics.PROTOCOL, request(path="/docs/intro", query="a=b")),
@@ -133,6 +158,7 @@ EXAMPLES: Final = {
     },
     "Umami": fields_of(umami, request(orjson.dumps(UMAMI))),
     "GoatCounter": fields_of(goatcounter.COUNT, request(query=GOATCOUNTER)),
+    "OpenTelemetry": fields_of(otlp, request(OTLP, "/v1/logs")),
     "Elasticsearch": fields_of(elasticsearch, request(BULK, path="/_bulk")),
     "Syslog": {
         name: value
@@ -157,7 +183,7 @@ def test_each_address_of_a_protocol_is_on_the_page() -> None:
 
 def test_each_protocol_of_the_table_has_its_section() -> None:
     rows = re.findall(r"^\| \[[^]]+\]\((?:protocols\.md)?#?([\w.-]+)\)", text_of(PAGE), re.MULTILINE)
-    assert len(rows) == 13
+    assert len(rows) == 14
     headings = {
         re.sub(r"[^\w-]", "", heading.lower().replace(" ", "-"))
         for heading in re.findall(r"^## (.+)$", text_of(PAGE), re.MULTILINE)

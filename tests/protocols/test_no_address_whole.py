@@ -22,6 +22,7 @@ from metronome.protocols.elasticsearch import protocol as elasticsearch
 from metronome.protocols.matomo import tracker as matomo
 from metronome.protocols.micro_metrics.tracking import TrackProtocol
 from metronome.protocols.native import pixel, tick
+from metronome.protocols.otlp import protocol as otlp
 from metronome.protocols.records import event_from_record
 from metronome.protocols.syslog.messages import parse_message
 from metronome.protocols.web_trackers import goatcounter, plausible, umami
@@ -62,6 +63,14 @@ def combined_line(fields: dict[str, Any]) -> list[Event]:
     return [] if hit is None else [Event(hit)]
 
 
+def attributes(fields: dict[str, Any]) -> list[Any]:
+    return [{"key": name, "value": {"stringValue": value}} for name, value in fields.items()]
+
+
+def body_of(fields: dict[str, Any]) -> Any:
+    return {"kvlistValue": {"values": attributes(fields)}}
+
+
 SENDERS: dict[str, Callable[[dict[str, Any]], Iterable[Any]]] = {
     "tick": lambda fields: post(tick, orjson.dumps({"id": "a", **fields})),
     "tick form": lambda fields: post(tick, urlencode(fields).encode(), "application/x-www-form-urlencoded"),
@@ -80,6 +89,16 @@ SENDERS: dict[str, Callable[[dict[str, Any]], Iterable[Any]]] = {
         umami, orjson.dumps({"type": "event", "payload": {"website": "a", "data": fields, "url": fields.get("note")}})
     ),
     "goatcounter": lambda fields: post(goatcounter.API, orjson.dumps({"hits": [{"path": "/a", **fields}]})),
+    "otlp": lambda fields: post(
+        otlp,
+        orjson.dumps(
+            {
+                "resourceLogs": [
+                    {"scopeLogs": [{"logRecords": [{"attributes": attributes(fields)}, {"body": body_of(fields)}]}]}
+                ]
+            }
+        ),
+    ),
     "record": lambda fields: [event_from_record({"message": "m", **fields}, CONTEXT.config, orjson.dumps(fields))],
     "nested record": lambda fields: [
         event_from_record({"http": {"request": fields}, "list": [fields]}, CONTEXT.config)

@@ -40,7 +40,7 @@ NOT_JSON: Final = "not a JSON object"
 _TARGET_FIELDS: Final = (
     *("requesturi", "urloriginal", "url", "uri", "path", "urlpath", "urlfull", "requesturl", "requestpath"),
     *("clientrequesturi", "clientrequestpath", "httprequestrequesturl", "propertiesrequesturi", "csuristem", "httpurl"),
-    *("requestline", "originalpath", "xenvoyoriginalpath"),
+    *("requestline", "originalpath", "xenvoyoriginalpath", "httptarget"),
 )
 """Fields with the target of a request; ``request``, which may include the method, comes before them."""
 _QUERY_FIELDS: Final = ("urlquery", "querystring", "args", "csuriquery", "requestquery")
@@ -57,6 +57,7 @@ _SIZE_FIELDS: Final = (
     *("bytes", "size", "bodybytessent", "bytessent", "httpresponsebodybytes", "responsebytes", "responsesize"),
     *("downstreamcontentsize", "edgeresponsebytes", "edgeresponsebodybytes", "httprequestresponsesize"),
     *("propertiesresponsebytes", "propertiessentbytes", "scbytes", "httpresponsebytes"),
+    *("httpresponsebodysize", "httpresponsesize"),
 )
 _REFERRER_FIELDS: Final = (
     *("referrer", "referer", "httpreferer", "httpreferrer", "httprequestreferrer", "httprequestreferer"),
@@ -81,6 +82,7 @@ _CLIENT_FIELDS: Final = (
     *("clientip", "remote", "remoteaddr", "sourceip", "clientaddress", "sourceaddress", "remoteip", "clienthost"),
     *("clientaddr", "httprequestremoteip", "propertiesclientip", "propertiessocketip", "downstreamremoteaddress"),
     *("downstreamdirectremoteaddress", "cip", "remoteaddress", "remotehost", "ipaddress", "ip", "peeraddress"),
+    *("httpclientip", "networkpeeraddress", "netsockpeeraddr", "netpeerip"),
 )
 _DURATION_FIELDS: Final = ("requesttime", "httprequestlatency", "propertiestimetaken", "timetaken")
 _CLIENT_COPY_PATHS: Final = (
