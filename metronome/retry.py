@@ -31,6 +31,11 @@ class Backoff(NamedTuple):
     first_seconds: float
     max_seconds: float
 
+    def delay_after(self, attempts: int) -> float:
+        """Return the delay after a number of failed attempts, in seconds."""
+        doubled = self.first_seconds * 2.0 ** min(max(0, attempts - 1), _MAX_DOUBLINGS)
+        return min(doubled * random.uniform(1 - _JITTER, 1 + _JITTER), self.max_seconds)  # noqa: S311  # not for secrets
+
 
 DEFAULT_BACKOFF: Final = Backoff(0.25, 30.0)
 
@@ -117,9 +122,7 @@ class _Schedule:
         self._deadline: float | None = None
 
     def delay(self, state: RetryCallState) -> float:
-        first, longest = self._backoff
-        doubled = first * 2.0 ** min(state.attempt_number - 1, _MAX_DOUBLINGS)
-        seconds = min(doubled * random.uniform(1 - _JITTER, 1 + _JITTER), longest)  # noqa: S311  # not for secrets
+        seconds = self._backoff.delay_after(state.attempt_number)
         error = state.outcome.exception() if state.outcome is not None else None
         seconds = max(seconds, float(getattr(error, "retry_after_seconds", 0.0)))
         return seconds if self._timeout_seconds is None else min(seconds, self._remaining(self._timeout_seconds))

@@ -5,6 +5,9 @@ small and quick, under heavy load large. After a small one the shipper rests, un
 
 A document leaves the spool only when the store has it, or when the store rejected it for good and it is among the dead
 letters. So an interrupted shipment is sent again, and the store skips the documents it already has.
+
+Documents that the store cannot accept until its operator changes something, such as those of a closed index, wait in
+the spool on their own, and are sent again from time to time. Others do not wait for them.
 """
 
 import asyncio
@@ -17,12 +20,12 @@ from typing import Final, NamedTuple
 
 import structlog
 
-from metronome.errors import MetronomeError
+from metronome.errors import MetronomeError, OperatorError
 from metronome.retry import DEFAULT_BACKOFF, Backoff
-from metronome.spool import Chunk, PendingEvents, SpoolReader
+from metronome.spool import Chunk, PendingEvents, SpoolReader, WaitingChunk
 from metronome.spool.dead_letters import append_dead_letters
 from metronome.spool.drain import DrainLoop
-from metronome.stores.base import DocumentBatch, Sink
+from metronome.stores.base import DocumentBatch, Sink, StoreBusy, WriteResult, concatenate_batches
 from metronome.telemetry import Telemetry
 
 log = structlog.get_logger()
@@ -32,11 +35,20 @@ _MAX_IN_FLIGHT: Final = 2
 _REST_FACTOR: Final = 4
 """A small shipment is followed by a rest of this multiple of its duration: light load must not keep a core busy."""
 _MAX_REST_SECONDS: Final = 1.0
+_FRUITLESS_CHUNKS: Final = 4
+"""After so many chunks of waiting documents of which the store accepts none, the others are sent after the delay."""
+_REMINDER_SECONDS: Final = 600.0
+"""How often to log that documents still wait for the same reason."""
+
+
+class _Outcome(NamedTuple):
+    seconds: float
+    waiting: DocumentBatch | None
 
 
 class _Shipment(NamedTuple):
     chunk: Chunk
-    task: "asyncio.Task[float]"
+    task: "asyncio.Task[_Outcome]"
     began: float
 
 
@@ -75,6 +87,13 @@ class Shipper(DrainLoop):
         self._waiting_reads = 0
         self._progress_event = asyncio.Event()
         self._rest_ended = asyncio.Event()
+        self._fruitless_shipments = 0
+        self._has_waiting_event = asyncio.Event()
+        if self.pending.has_waiting:
+            self._has_waiting_event.set()
+        self.waiting_failure: MetronomeError | None = None
+        """Why the store cannot accept some documents, which wait; None if none do."""
+        self._logged_failure: tuple[type[MetronomeError] | None, float] = (None, 0.0)
 
     @property
     def shipping_seconds(self) -> float:
@@ -115,6 +134,7 @@ class Shipper(DrainLoop):
     async def _drain(self) -> None:
         await self._retry(self._sink.setup)
         in_flight = self._in_flight
+        waiting = asyncio.create_task(self._ship_waiting())
         try:
             while True:
                 is_stopping = self._look()
@@ -134,6 +154,8 @@ class Shipper(DrainLoop):
                 shipment.task.cancel()
             await asyncio.gather(*(shipment.task for shipment in in_flight), return_exceptions=True)
             in_flight.clear()
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
 
     def _can_start_shipment(self, in_flight: "deque[_Shipment]") -> bool:
         """Return whether to start a shipment now: next to another one only if that one is large."""
@@ -149,37 +171,120 @@ class Shipper(DrainLoop):
         after = in_flight[-1].chunk.last_seq if in_flight else 0
         return await asyncio.to_thread(self._reader.read_chunk, after, self._sink.preferred_batch_bytes)
 
-    async def _ship(self, batch: DocumentBatch) -> float:
-        """Write a batch to the store, and return the duration in seconds."""
+    async def _ship(self, batch: DocumentBatch) -> _Outcome:
+        """Write a batch to the store, however long that takes, except for documents that have to wait."""
         began = time.perf_counter()
         remaining: DocumentBatch | None = batch
+        waiting: DocumentBatch | None = None
+        attempts = 0
         while remaining is not None:
-            remaining = await self._write(remaining)
-        return time.perf_counter() - began
+            result = await self._write(remaining)
+            waiting = concatenate_batches(waiting, result.waiting)
+            if result.failure is not None and result.waiting is not None:
+                self._record_waiting(result.waiting, result.failure)
+            if result.retry is not None:
+                attempts = 0 if _has_progress(result) else attempts + 1
+                delay = self._backoff.delay_after(attempts)
+                self._record_failure(result.failure or StoreBusy("the store cannot store some events now"), delay)
+                await self._sleep(delay)
+            remaining = result.retry
+        if waiting is None or waiting.count < batch.count:
+            self._fruitless_shipments = 0
+        else:
+            # Perhaps the store can accept nothing at all.
+            self._fruitless_shipments += 1
+            await self._sleep(self._backoff.delay_after(self._fruitless_shipments))
+        return _Outcome(time.perf_counter() - began, waiting)
 
-    async def _write(self, batch: DocumentBatch) -> DocumentBatch | None:
-        """Write a batch, however long that takes, and return the documents that the store was too busy for."""
+    async def _write(self, batch: DocumentBatch) -> WriteResult:
+        """Write a batch to the store, and keep the documents that it rejects as dead letters."""
         result = await self._retry(lambda: self._sink.write(batch))
+        await self._record_result(result)
+        return result
+
+    async def _record_result(self, result: WriteResult) -> None:
         if result.rejected:
             await asyncio.to_thread(append_dead_letters, self._dead_letter_folder, result.rejected, datetime.now(UTC))
             log.warning("dead_letters", count=len(result.rejected), reason=result.rejected[0].reason)
         self._telemetry.shipped.inc(result.stored)
         self._telemetry.duplicates.inc(result.duplicates)
         self._telemetry.dead_letters.inc(len(result.rejected))
-        if result.retry is not None:
-            self._telemetry.shipment_failures.labels("busy").inc()
-            await self._sleep(self._backoff.first_seconds)
-        return result.retry
+
+    def _record_waiting(self, waiting: DocumentBatch, failure: MetronomeError) -> None:
+        self.waiting_failure = failure
+        self._telemetry.shipment_failures.labels(type(failure).__name__).inc()
+        logged_class, logged_at = self._logged_failure
+        now = time.monotonic()
+        if type(failure) is logged_class and now < logged_at + _REMINDER_SECONDS:
+            return
+        self._logged_failure = (type(failure), now)
+        level = log.error if isinstance(failure, OperatorError) else log.warning
+        level("events_waiting", count=waiting.count, error=str(failure), advice=failure.advice)
+
+    async def _ship_waiting(self) -> None:
+        """Send the documents that wait again, with growing delays while the store accepts none of them."""
+        after = attempts = 0
+        while True:
+            await self._has_waiting_event.wait()
+            await asyncio.sleep(self._backoff.delay_after(attempts))
+            try:
+                has_progress, after = await self._retry_waiting(after)
+            except MetronomeError:
+                # The store is unavailable: the shipment of new events reports it.
+                has_progress = False
+            except Exception:
+                # The events are still in the spool.
+                log.exception(self.crash_event)
+                has_progress = False
+            attempts = 0 if has_progress else attempts + 1
+
+    async def _retry_waiting(self, after: int) -> tuple[bool, int]:
+        """Send waiting documents after a number, and return whether some were stored, and the last number."""
+        for _ in range(_FRUITLESS_CHUNKS):
+            if not after:
+                # Before the spool is read: documents may be added meanwhile.
+                self._has_waiting_event.clear()
+            chunk = await asyncio.to_thread(self._reader.read_waiting, after, self._sink.preferred_batch_bytes)
+            if chunk is None:
+                if not after and not self._has_waiting_event.is_set():
+                    self._end_waiting()
+                return False, 0
+            self._has_waiting_event.set()
+            after = chunk.numbers[1]
+            result = await self._sink.write(chunk.batch)
+            if await self._record_waiting_result(chunk, result):
+                return True, 0
+        return False, after
+
+    async def _record_waiting_result(self, chunk: WaitingChunk, result: WriteResult) -> bool:
+        await self._record_result(result)
+        remaining = concatenate_batches(result.retry, result.waiting)
+        if remaining is not None and result.failure is not None:
+            self._record_waiting(remaining, result.failure)
+        if remaining is not None and remaining.count == chunk.batch.count:
+            return False
+        await asyncio.to_thread(self._reader.replace_waiting, chunk, remaining)
+        return True
+
+    def _end_waiting(self) -> None:
+        if self.waiting_failure is not None:
+            log.info("events_no_longer_waiting")
+        self.pending.has_waiting = False
+        self.waiting_failure = None
+        self._logged_failure = (None, 0.0)
 
     async def _complete_shipment(self, shipment: _Shipment) -> None:
         """Wait for a shipment, and acknowledge its documents to the spool."""
-        seconds = await shipment.task
+        seconds, waiting = await shipment.task
         self._telemetry.shipment_seconds.observe(seconds)
         size = len(shipment.chunk.batch.body)
         self._last_shipment = (seconds, size)
         await self.pending.record_stored(shipment.chunk)
         self._announce_progress()
-        await asyncio.to_thread(self._reader.acknowledge, shipment.chunk.last_seq)
+        await asyncio.to_thread(self._reader.acknowledge, shipment.chunk.last_seq, waiting)
+        if waiting is not None:
+            self.pending.has_waiting = True
+            self._has_waiting_event.set()
         if size < self._small_bytes:
             await self._rest(min(seconds * _REST_FACTOR, _MAX_REST_SECONDS))
 
@@ -199,3 +304,7 @@ class Shipper(DrainLoop):
     def _announce_progress(self) -> None:
         self._progress_event.set()
         self._progress_event = asyncio.Event()
+
+
+def _has_progress(result: WriteResult) -> bool:
+    return bool(result.stored or result.duplicates or result.rejected or result.waiting)

@@ -70,13 +70,18 @@ class Visibility:
             items: wait only for the events of these items; empty for all events.
 
         Returns:
-            How many of these events queries may not see yet; 0 unless the limit was reached.
+            How many of these events queries may not see yet; 0 unless the limit was reached, or the store cannot
+            accept some events.
 
         """
         if not self._max_seconds:
             return 0
         self._report_commits()
-        shippers = [shipper for shipper in self._shippers if not shipper.is_idle or shipper.pending.has_unseen]
+        shippers = [
+            shipper
+            for shipper in self._shippers
+            if not shipper.is_idle or shipper.pending.has_unseen or shipper.pending.has_waiting
+        ]
         if not shippers:
             return 0
         found = [(shipper, await shipper.pending.find(items)) for shipper in shippers]
@@ -84,7 +89,8 @@ class Visibility:
         if targets and self._is_worth_waiting(targets):
             with self._telemetry.read_wait_seconds.time():
                 await self._wait(targets)
-        return sum(pending.events for _, pending in _unseen(targets))
+        waiting = sum(pending.waiting for _, pending in found)
+        return waiting + sum(pending.events for _, pending in _unseen(targets))
 
     def _is_worth_waiting(self, targets: _Targets) -> bool:
         now = asyncio.get_running_loop().time()

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,7 +18,7 @@ from metronome.shipper import Shipper
 from metronome.spool import SpoolReader, SpoolWriter, drain
 from metronome.spool.dead_letters import iterate_dead_letters
 from metronome.stores.base import DocumentBatch, RejectedDocument, Sink, WriteResult
-from metronome.stores.elasticsearch.connection import IndexMissing
+from metronome.stores.elasticsearch.connection import IndexClosed, IndexMissing
 from metronome.telemetry import Telemetry
 
 Play = Callable[[DocumentBatch], WriteResult]
@@ -242,7 +243,83 @@ async def test_only_documents_that_the_store_was_too_busy_for_are_resent(tmp_pat
         await pipeline.until(lambda: not pipeline.held())
         assert [batch.documents() for batch in store.batches] == [[b"1", b"2", b"3"], [b"2", b"3"], [b"3"]]
         assert pipeline.counted("events_shipped") == 3
-        assert pipeline.counted("shipment_failures", reason="busy") == 2
+        assert pipeline.counted("shipment_failures", reason="StoreBusy") == 2
+
+
+def close_index_of(*numbers: bytes, store: ScriptedSink) -> Play:
+    """Let these documents wait, and accept the others."""
+
+    def play(batch: DocumentBatch) -> WriteResult:
+        waiting = [line for line in batch.documents() if line in numbers]
+        return replace(
+            store.keep([line for line in batch.documents() if line not in numbers]),
+            waiting=DocumentBatch.from_documents(waiting) if waiting else None,
+            failure=IndexClosed("the index is closed") if waiting else None,
+        )
+
+    return play
+
+
+async def test_new_documents_do_not_wait_for_those_that_the_store_cannot_accept(tmp_path: Path) -> None:
+    store = ScriptedSink()
+    store.script += [close_index_of(b"1", b"2", store=store)] * 1000
+    with capture_logs() as logs:
+        async with shipping(tmp_path, store, b"1", b"2", b"3") as pipeline:
+            await pipeline.until(lambda: b"3" in store.kept)
+            await pipeline.spool.put(b"1\n", 1)
+            await pipeline.spool.put(b"4\n", 1)
+            await pipeline.until(lambda: b"4" in store.kept)
+            await asyncio.sleep(0.1)
+            assert pipeline.held() == 3
+            assert list(store.kept) == [b"3", b"4"]
+            assert str(pipeline.shipper.waiting_failure) == "the index is closed"
+            assert pipeline.counted("shipment_failures", reason="IndexClosed") > 3
+            assert (await pipeline.shipper.pending.find([])).waiting == 3
+            store.script.clear()
+            await pipeline.until(lambda: not pipeline.held())
+            await pipeline.until(lambda: not pipeline.shipper.pending.has_waiting)
+            assert sorted(store.kept) == [b"1", b"2", b"3", b"4"]
+            assert pipeline.shipper.waiting_failure is None
+    events = [line for line in logs if line["event"].startswith("events_")]
+    assert [line["event"] for line in events] == ["events_waiting", "events_no_longer_waiting"]
+    assert (events[0]["error"], events[0]["advice"]) == ("the index is closed", IndexClosed.advice)
+
+
+async def test_documents_that_wait_are_sent_again_after_a_restart(tmp_path: Path) -> None:
+    store = ScriptedSink()
+    store.script += [close_index_of(b"1", b"2", store=store)] * 1000
+    async with shipping(tmp_path, store, b"1", b"2", b"3") as pipeline:
+        await pipeline.until(lambda: pipeline.shipper.pending.has_waiting)
+    assert list(store.kept) == [b"3"]
+    store.script.clear()
+    async with shipping(tmp_path, store) as pipeline:
+        assert pipeline.shipper.pending.has_waiting
+        await pipeline.until(lambda: not pipeline.held())
+    assert sorted(store.kept) == [b"1", b"2", b"3"]
+
+
+async def test_delays_grow_while_the_store_accepts_no_document(tmp_path: Path) -> None:
+    store = ScriptedSink()
+    loop = asyncio.get_running_loop()
+    times: list[float] = []
+    numbers = [b"%d" % number for number in range(8)]
+
+    def closed(batch: DocumentBatch) -> WriteResult:
+        times.append(loop.time())
+        return close_index_of(*numbers, store=store)(batch)
+
+    store.script += [closed] * 1000
+    async with shipping(tmp_path, store) as pipeline:
+        for number in numbers:
+            await pipeline.spool.put(number + b"\n", 1)
+            await asyncio.sleep(0.02)
+        await asyncio.sleep(0.2)
+        assert pipeline.held() == 8
+        # Two attempts at a time: of new documents, and of those that wait.
+        assert len(times) < 2 * 0.4 / 0.012 + 8
+        store.script.clear()
+        await pipeline.until(lambda: not pipeline.held())
+    assert sorted(store.kept) == numbers
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a bug"), ConfigurationError("wrong"), KeyError("x")])

@@ -134,9 +134,9 @@ class HealthRoutes:
             return error
         except TimeoutError:
             return StoreUnavailable(f"the store did not respond to a ping within {_PING_SECONDS:g} s")
-        # The ping is the better test of whether the store is reachable: a shipper retries only after a delay.
-        failures = (shipper.failure for shipper in self._shippers)
-        return next((failure for failure in failures if failure and type(failure) is not StoreUnavailable), None)
+        # A store that is reachable need not accept events.
+        failures = (failure for shipper in self._shippers for failure in (shipper.failure, shipper.waiting_failure))
+        return next((failure for failure in failures if failure is not None), None)
 
     async def _metrics(self, request: web.Request) -> web.Response:
         await self._context.authorize(request, Scope.QUERY)

@@ -271,6 +271,7 @@ async def _run_drains(
         await store.close()
         log.info(
             "stopped",
-            all_shipped=late.isdisjoint(tasks[: len(shippers)]),
+            all_shipped=late.isdisjoint(tasks[: len(shippers)])
+            and not any(shipper.pending.has_waiting for shipper in shippers),
             all_archived=late.isdisjoint(tasks[len(shippers) :]),
         )

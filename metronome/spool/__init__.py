@@ -4,7 +4,7 @@ from typing import Final
 
 from metronome.spool.file import SPOOL_FILE_NAME, SpoolStats, register_readers
 from metronome.spool.pending import Pending, PendingEvents
-from metronome.spool.reader import ARCHIVE_READER, STORE_READER, Chunk, CommitRange, SpoolReader, measure
+from metronome.spool.reader import ARCHIVE_READER, STORE_READER, Chunk, CommitRange, SpoolReader, WaitingChunk, measure
 from metronome.spool.writer import SpoolWriter
 
 SPOOL_FOLDER: Final = "spool"
@@ -22,6 +22,7 @@ __all__ = [
     "SpoolReader",
     "SpoolStats",
     "SpoolWriter",
+    "WaitingChunk",
     "measure",
     "register_readers",
 ]

@@ -37,6 +37,15 @@ _SCHEMA: Final = (
         planned INTEGER NOT NULL DEFAULT 0)
     """,
     "CREATE TABLE IF NOT EXISTS names(name TEXT NOT NULL)",
+    # Events of commits that the store's reader has acknowledged, and that the store cannot accept yet.
+    """
+    CREATE TABLE IF NOT EXISTS waiting(
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        at_ms INTEGER NOT NULL,
+        events INTEGER NOT NULL,
+        bytes INTEGER NOT NULL,
+        body BLOB NOT NULL)
+    """,
 )
 
 
@@ -54,6 +63,12 @@ class SpoolStats:
     events: int = 0
     bytes: int = 0
     oldest_seconds: float = 0.0
+
+    def __add__(self, other: "SpoolStats") -> "SpoolStats":
+        """Return the size of two parts of a spool."""
+        return SpoolStats(
+            self.events + other.events, self.bytes + other.bytes, max(self.oldest_seconds, other.oldest_seconds)
+        )
 
 
 def register_readers(folder: Path, reader_names: Collection[str]) -> None:
@@ -113,3 +128,9 @@ def measure_after(database: sqlite3.Connection, after: int = 0) -> SpoolStats:
         last_bytes - first_bytes + first_length,
         max(0.0, time.time() - at_ms / 1000),
     )
+
+
+def measure_waiting(database: sqlite3.Connection) -> SpoolStats:
+    """Measure the events that wait outside the commits (see `metronome.spool.reader.SpoolReader.read_waiting`)."""
+    events, size, at_ms = database.execute("SELECT sum(events), sum(bytes), min(at_ms) FROM waiting").fetchone()
+    return SpoolStats(events, size, max(0.0, time.time() - at_ms / 1000)) if events else SpoolStats()

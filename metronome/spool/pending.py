@@ -19,6 +19,7 @@ SEARCH_MAX_BYTES: Final = 32 * 2**20
 """The size of a backlog that is searched for items: it takes 0.1 s."""
 _ITEM: Final = re.compile(rb'"id":("(?:[^"\\]++|\\.)*+")')
 """An item's ID as a JSON string. Texts in a document do not match, because their quotes are escaped."""
+_WAITING_SEARCH_BYTES: Final = 2**22
 _SLICE_BYTES: Final = 2**18
 """How much to search before other threads may run."""
 
@@ -36,12 +37,14 @@ class Pending(NamedTuple):
         events: their number.
         backlog_bytes: the size of all events that the store does not have yet; 0 if the events are those of certain
             items.
+        waiting: the number of further events that the store cannot accept yet: nobody knows for how long.
 
     """
 
     last_seq: int
     events: int
     backlog_bytes: int = 0
+    waiting: int = 0
 
 
 class _Commits(NamedTuple):
@@ -83,6 +86,8 @@ class PendingEvents:
         """The number of the last commit that the store has."""
         self.visible_seq = self.stored_seq
         """The number of the last commit that queries see."""
+        self.has_waiting = bool(reader.waiting_stats().events)
+        """Whether the spool keeps events that the store cannot accept yet."""
 
     @property
     def has_unseen(self) -> bool:
@@ -121,15 +126,28 @@ class PendingEvents:
         async with self._lock:
             self._drop_visible()
             last_seq, backlog = await _in_thread(lambda: self._reader.measure_backlog(self.stored_seq))
+            waiting = await _in_thread(lambda: self._count_waiting(items)) if self.has_waiting else 0
             if items and backlog.bytes <= SEARCH_MAX_BYTES:
                 await self._index_backlog()
                 names = {_encode_item(item) for item in items}
                 counts = [(commits.last_seq, sum([commits.items[name] for name in names])) for commits in self._commits]
-                return Pending(
-                    max((seq for seq, count in counts if count), default=0), sum(count for _, count in counts)
-                )
+                last_seq = max((seq for seq, count in counts if count), default=0)
+                return Pending(last_seq, sum(count for _, count in counts), waiting=waiting)
         unseen = [commits.events for commits in self._commits if commits.last_seq <= self.stored_seq]
-        return Pending(last_seq or (self.stored_seq if unseen else 0), backlog.events + sum(unseen), backlog.bytes)
+        last_seq = last_seq or (self.stored_seq if unseen else 0)
+        return Pending(last_seq, backlog.events + sum(unseen), backlog.bytes, waiting)
+
+    def _count_waiting(self, items: Collection[str]) -> int:
+        stats = self._reader.waiting_stats()
+        if not items or stats.bytes > SEARCH_MAX_BYTES:
+            return stats.events
+        names = {_encode_item(item) for item in items}
+        count = after = 0
+        while (chunk := self._reader.read_waiting(after, _WAITING_SEARCH_BYTES)) is not None:
+            found = _index(0, chunk.batch.count, chunk.batch.body).items
+            count += sum([found[name] for name in names])
+            after = chunk.numbers[1]
+        return count
 
     async def _index_backlog(self) -> None:
         indexed_seq = self._commits[-1].last_seq if self._commits else 0

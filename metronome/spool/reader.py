@@ -4,12 +4,19 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from metronome.spool.file import SPOOL_FILE_NAME, SpoolStats, ensure_spool_name, measure_after, open_database
+from metronome.spool.file import (
+    SPOOL_FILE_NAME,
+    SpoolStats,
+    ensure_spool_name,
+    measure_after,
+    measure_waiting,
+    open_database,
+)
 from metronome.stores.base import DocumentBatch
 
 STORE_READER: Final = "store"
@@ -38,6 +45,22 @@ class Chunk:
 
     batch: DocumentBatch
     last_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingChunk:
+    """Documents that the store could not accept yet.
+
+    Attributes:
+        batch: the documents.
+        numbers: the first and the last number under which the spool keeps them.
+        at_ms: when the oldest one was committed, in milliseconds since 1970.
+
+    """
+
+    batch: DocumentBatch
+    numbers: tuple[int, int]
+    at_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,23 +177,73 @@ class SpoolReader:
             at, body = row
             yield body
 
-    def acknowledge(self, last_seq: int) -> None:
+    def acknowledge(self, last_seq: int, waiting: DocumentBatch | None = None) -> None:
         """Record that this reader has processed all commits up to and including *last_seq*; idempotent.
 
         What all readers have processed is deleted.
+
+        Args:
+            last_seq: the number of a commit.
+            waiting: documents of these commits that the store cannot accept yet. They are kept for `read_waiting`, so
+                that later commits need not wait for them. Only the store's reader may have any.
+
         """
-        with self._lock:
-            self._database.execute("BEGIN IMMEDIATE")
+        with self._lock, self._transaction():
+            if waiting is not None:
+                select = "SELECT min(at_ms) FROM commits WHERE seq > ? AND seq <= ?"
+                (at_ms,) = self._database.execute(select, (self._acknowledged, last_seq)).fetchone()
+                if at_ms is not None:
+                    self._insert_waiting(waiting, at_ms)
             update = "UPDATE readers SET upto = max(upto, ?) WHERE name = ?"
             self._database.execute(update, (last_seq, self._name))
             self._database.execute("DELETE FROM commits WHERE seq <= (SELECT min(upto) FROM readers)")
-            self._database.execute("COMMIT")
-            self._acknowledged = max(self._acknowledged, last_seq)
+        self._acknowledged = max(self._acknowledged, last_seq)
+
+    def read_waiting(self, after: int, max_bytes: int) -> WaitingChunk | None:
+        """Return documents that the store could not accept yet, in the order of their numbers.
+
+        Args:
+            after: the last number of the previous chunk, or 0.
+            max_bytes: the maximum size of the documents, unless they were kept together.
+
+        Returns:
+            None if there are none.
+
+        """
+        bodies: list[bytes] = []
+        numbers: list[int] = []
+        size = count = oldest_ms = 0
+        select = "SELECT number, at_ms, events, bytes, body FROM waiting WHERE number > ? ORDER BY number"
+        with self._lock, closing(self._database.execute(select, (after,))) as rows:
+            for number, at_ms, events, length, body in rows:
+                if bodies and size + length > max_bytes:
+                    break
+                bodies.append(body)
+                numbers.append(number)
+                size += length
+                count += events
+                oldest_ms = min(oldest_ms or at_ms, at_ms)
+        if not bodies:
+            return None
+        return WaitingChunk(DocumentBatch(b"".join(bodies), count), (numbers[0], numbers[-1]), oldest_ms)
+
+    def replace_waiting(self, chunk: WaitingChunk, remaining: DocumentBatch | None) -> None:
+        """Record that the store has the documents of a chunk, except those that remain."""
+        with self._lock, self._transaction():
+            self._database.execute("DELETE FROM waiting WHERE number BETWEEN ? AND ?", chunk.numbers)
+            if remaining is not None:
+                self._insert_waiting(remaining, chunk.at_ms)
+
+    def waiting_stats(self) -> SpoolStats:
+        """Measure the documents that the store could not accept yet."""
+        with self._lock:
+            return measure_waiting(self._database)
 
     def pending_stats(self) -> SpoolStats:
         """Measure what this reader has yet to process."""
         with self._lock:
-            return measure_after(self._database, self._acknowledged)
+            stats = measure_after(self._database, self._acknowledged)
+            return stats + measure_waiting(self._database) if self._name == STORE_READER else stats
 
     def measure_backlog(self, after: int) -> tuple[int, SpoolStats]:
         """Return the number of the last commit and the size of all commits after *after*; 0 if there are none."""
@@ -181,7 +254,7 @@ class SpoolReader:
     def total_stats(self) -> SpoolStats:
         """Measure what the spool holds for any reader."""
         with self._lock:
-            return measure_after(self._database)
+            return measure_after(self._database) + measure_waiting(self._database)
 
     def close(self) -> None:
         """Close the file."""
@@ -195,6 +268,20 @@ class SpoolReader:
     def __exit__(self, *_: object) -> None:
         """Close."""
         self.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._database.execute("ROLLBACK")
+            raise
+        self._database.execute("COMMIT")
+
+    def _insert_waiting(self, batch: DocumentBatch, at_ms: int) -> None:
+        row = (at_ms, batch.count, len(batch.body), batch.body)
+        self._database.execute("INSERT INTO waiting(at_ms, events, bytes, body) VALUES (?, ?, ?, ?)", row)
 
     def _read_progress(self) -> tuple[int, int]:
         select = "SELECT upto, planned FROM readers WHERE name = ?"

@@ -22,7 +22,7 @@ import structlog
 
 from metronome.errors import SpoolFull
 from metronome.files import FolderLock
-from metronome.spool.file import SPOOL_FILE_NAME, measure_after, open_database
+from metronome.spool.file import SPOOL_FILE_NAME, measure_after, measure_waiting, open_database
 
 log = structlog.get_logger()
 
@@ -194,4 +194,4 @@ class SpoolWriter:
         self._is_disk_full = disk.f_bavail * disk.f_frsize < _FREE_DISK_BYTES
 
     def _measure_size(self) -> int:
-        return measure_after(self._database).bytes
+        return measure_after(self._database).bytes + measure_waiting(self._database).bytes

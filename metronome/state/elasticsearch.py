@@ -21,6 +21,7 @@ from metronome.stores.elasticsearch.connection import (
     build_error,
     create_client,
     format_reason,
+    read_key,
     retry_missing_shards,
     translate_errors,
 )
@@ -87,7 +88,7 @@ class ElasticsearchState(State):
     async def get(self, kind: str, name: str) -> Record | None:
         """Return a record (see `State.get`)."""
         status, found = await self._get_document(kind, name)
-        return None if status == _NOT_FOUND else decode_record(found["_source"]["record"])
+        return None if status == _NOT_FOUND else decode_record(_read_source(found)["record"])
 
     async def get_all(self, kind: str) -> dict[str, Record]:
         """Return all records of a kind (see `State.get_all`)."""
@@ -95,7 +96,7 @@ class ElasticsearchState(State):
         status, refreshed = await _await_response(self._client.indices.refresh(index=self._index))
         if status == _NOT_FOUND:
             return {}
-        if refreshed["_shards"]["failed"]:
+        if read_key(refreshed, "_shards", dict)["failed"]:
             raise StoreUnavailable("Elasticsearch cannot read all of the state: a shard is missing")
         hits = page = await retry_missing_shards(partial(self._search_page, kind, None))
         while len(page) == PAGE_RECORDS:
@@ -117,7 +118,7 @@ class ElasticsearchState(State):
     async def compare_and_swap(self, kind: str, name: str, expected: Record, replacement: Record) -> bool:
         """Replace a record (see `State.compare_and_swap`)."""
         status, found = await self._get_document(kind, name)
-        if status == _NOT_FOUND or found["_source"]["record"].encode() != encode_record(expected):
+        if status == _NOT_FOUND or _read_source(found)["record"].encode() != encode_record(expected):
             return False
         document = _build_document(kind, name, replacement)
         status, _ = await _await_response(
@@ -158,7 +159,15 @@ class ElasticsearchState(State):
                 track_total_hits=False,
             )
         )
-        return [] if status == _NOT_FOUND else found["hits"]["hits"]
+        if status == _NOT_FOUND:
+            return []
+        hits: list[dict[str, Any]] = read_key(read_key(found, "hits", dict), "hits", list)
+        return hits
+
+
+def _read_source(found: dict[str, Any]) -> dict[str, Any]:
+    source: dict[str, Any] = read_key(found, "_source", dict)
+    return source
 
 
 def _build_document(kind: str, name: str, record: Record) -> dict[str, str]:

@@ -5,12 +5,19 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import ClassVar
 
+from metronome.errors import MetronomeError, StoreUnavailable
 from metronome.stores.query import Equals, Filter, Query, QueryResult
 from metronome.stores.sequences import EventSequence, SequenceQuery
+
+
+class StoreBusy(StoreUnavailable):
+    """The store is reachable, but too busy to store some events."""
+
+    advice = "give the store more resources if this lasts; the spool keeps the events"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +73,9 @@ class WriteResult:
         duplicates: the number of documents that the store already had, or that the batch has twice.
         rejected: the documents that the store will never accept.
         retry: the documents that the store was too busy to accept, to be written again later; None if there are none.
+        waiting: the documents that the store cannot accept until its operator changes something that concerns only
+            them, such as a closed index; None if there are none. Others must not wait for them.
+        failure: why documents are in *retry* or *waiting*; None if there are none.
 
     """
 
@@ -73,16 +83,25 @@ class WriteResult:
     duplicates: int = 0
     rejected: tuple[RejectedDocument, ...] = ()
     retry: DocumentBatch | None = None
+    waiting: DocumentBatch | None = None
+    failure: MetronomeError | None = field(default=None, compare=False)
 
     def __add__(self, other: "WriteResult") -> "WriteResult":
         """Return the outcome of two parts of a batch."""
-        retries = [result.retry for result in (self, other) if result.retry is not None]
         return WriteResult(
             self.stored + other.stored,
             self.duplicates + other.duplicates,
             self.rejected + other.rejected,
-            DocumentBatch.concatenate(retries) if retries else None,
+            concatenate_batches(self.retry, other.retry),
+            concatenate_batches(self.waiting, other.waiting),
+            self.failure or other.failure,
         )
+
+
+def concatenate_batches(*batches: DocumentBatch | None) -> DocumentBatch | None:
+    """Return one batch with the documents of those that are given; None if none is."""
+    present = [batch for batch in batches if batch is not None]
+    return DocumentBatch.concatenate(present) if present else None
 
 
 class Sink(ABC):
@@ -115,7 +134,8 @@ class Sink(ABC):
         a batch again, in whole or in part and in any order, adds nothing. When this returns, stored documents
         survive a crash of the process and of the machine. Queries see them after `Store.refresh`, or
         after `refresh_seconds`.
-        A document that cannot be stored is rejected alone; the others in the batch are stored.
+        A document that cannot be stored is rejected alone, and one that cannot be stored yet is in `WriteResult.retry`
+        or `WriteResult.waiting`; the others in the batch are stored.
         """
 
 

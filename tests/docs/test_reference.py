@@ -118,6 +118,16 @@ def test_lists_all_log_events() -> None:
     assert first_cells(section("docs/operations.md", "Logs")) == logged
 
 
+def test_each_fault_names_an_existing_test() -> None:
+    rows = section("docs/operations.md", "Faults").splitlines()
+    tests = [row.split("|")[-2].strip() for row in rows if row.startswith("| ")][1:]
+    assert tests
+    for test in tests:
+        if test != "the same":
+            path, _, name = test.strip("`").partition("::")
+            assert re.search(rf"^ *(async )?def {name}\(", (ROOT / path).read_text(), re.MULTILINE), test
+
+
 def kinds_of(error: type[MetronomeError]) -> list[type[MetronomeError]]:
     kinds = error.__subclasses__()
     return [leaf for kind in kinds for leaf in kinds_of(kind)] if kinds else [error]

@@ -10,12 +10,22 @@ from uuid import uuid4
 
 import orjson
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from elasticsearch import AsyncElasticsearch
 
-from metronome.errors import ConfigurationError, InvalidQuery, QueryTooExpensive, StoreUnavailable
+from metronome.errors import InvalidQuery, QueryTooExpensive, StoreUnavailable
 from metronome.stores.base import DocumentBatch, Store, WriteResult
 from metronome.stores.elasticsearch import ElasticsearchConfig, ElasticsearchStore
-from metronome.stores.elasticsearch.connection import IndexMissing, create_client
+from metronome.stores.elasticsearch.connection import (
+    IndexBlocked,
+    IndexClosed,
+    IndexMappingWrong,
+    IndexMissing,
+    ShardLimitReached,
+    TemplateRejected,
+    create_client,
+)
 from metronome.stores.elasticsearch.sequences import iterate_sequences
 from metronome.stores.elasticsearch.template import TEMPLATE_VERSION, index_template
 from metronome.stores.query import AllOf, Equals, Exists, Filter, Metric, Not, Query
@@ -157,18 +167,21 @@ class TestIndices(OnElasticsearch):
         assert sorted(indices.body) == [f"{prefix}-2015.01.22", f"{prefix}-2015.01.23"]
 
     @pytest.mark.slow
-    async def test_retries_events_whose_index_is_missing_and_not_created(
+    async def test_events_wait_whose_index_is_missing_and_not_created(
         self, store: ElasticsearchStore, client: AsyncElasticsearch, prefix: str
     ) -> None:
-        batch = DocumentBatch.from_documents([event_document("2015-01-22", event_id="e")])
+        await write_new_documents(store, event_document("2015-01-23"))
+        batch = DocumentBatch.from_documents([event_document("2015-01-22"), event_document("2015-01-23")])
         setting = "action.auto_create_index"
         await client.cluster.put_settings(persistent={setting: f"-{prefix}-*,+*"})
         try:
-            with pytest.raises(IndexMissing, match=rf"no such index \[{prefix}-2015\.01\.22\]"):
-                await store.write(batch)
+            result = await store.write(batch)
         finally:
             await client.cluster.put_settings(persistent={setting: None})
-        assert await store.write(batch) == WriteResult(stored=1)
+        assert (result.stored, result.waiting) == (1, batch.split_in_half()[0])
+        assert type(result.failure) is IndexMissing
+        assert f"no such index [{prefix}-2015.01.22]" in str(result.failure)
+        assert await store.write(batch) == WriteResult(stored=1, duplicates=1)
 
     @pytest.mark.slow
     async def test_fields_are_mapped_as_the_template_says(
@@ -251,14 +264,23 @@ class TestIndices(OnElasticsearch):
             assert await version() == version_after
 
     @pytest.mark.slow
-    async def test_setup_reports_a_conflicting_template(
-        self, elasticsearch_url: str, client: AsyncElasticsearch, prefix: str
+    @pytest.mark.parametrize(("first", "second"), [("", "-dev"), ("-dev", "")])
+    async def test_setup_reports_an_overlapping_prefix(
+        self, elasticsearch_url: str, client: AsyncElasticsearch, prefix: str, first: str, second: str
     ) -> None:
-        await client.indices.put_index_template(name=prefix, index_patterns=[f"{prefix}x-*"], priority=300)
-        store = ElasticsearchStore(ElasticsearchConfig(elasticsearch_url, prefix=f"{prefix}x"))
-        with pytest.raises(ConfigurationError, match="template"):
-            await store.setup()
-        await store.close()
+        one, other = (
+            ElasticsearchStore(ElasticsearchConfig(elasticsearch_url, prefix=prefix + suffix))
+            for suffix in (first, second)
+        )
+        await one.setup()
+        with pytest.raises(TemplateRejected, match=f"{prefix}{second}' overlaps .*{prefix}{first}'") as caught:
+            await other.setup()
+        assert caught.value.retry
+        await client.indices.delete_index_template(name=prefix + first)
+        await other.setup()
+        await client.indices.delete_index_template(name=prefix + second)
+        await one.close()
+        await other.close()
 
     @pytest.mark.slow
     async def test_rejects_only_the_document_with_an_overlong_event_id(self, store: ElasticsearchStore) -> None:
@@ -280,15 +302,91 @@ class TestIndices(OnElasticsearch):
         result = await write_documents(store, [small, large])
         assert (result.stored, [rejected.document[:80] for rejected in result.rejected]) == (1, [large[:80]])
 
-    async def test_rejects_only_documents_of_a_closed_index(
+    @pytest.mark.slow
+    async def test_only_documents_of_a_closed_index_wait(
         self, store: ElasticsearchStore, client: AsyncElasticsearch, prefix: str
     ) -> None:
         await write_new_documents(store, event_document("2015-01-22"), event_document("2015-01-23"))
         await client.indices.close(index=f"{prefix}-2015.01.22")
-        result = await write_documents(store, [event_document("2015-01-22"), event_document("2015-01-23")])
-        assert (result.stored, len(result.rejected)) == (1, 1)
-        assert "closed" in result.rejected[0].reason
+        batch = DocumentBatch.from_documents([event_document("2015-01-22"), event_document("2015-01-23")])
+        result = await store.write(batch)
+        assert (result.stored, result.rejected, result.waiting) == (1, (), batch.split_in_half()[0])
+        assert type(result.failure) is IndexClosed
+        await store.refresh()
         assert await query_rows(store, Query(group_by=("day",))) == [("2015-01-23", 2)]
+        await client.indices.open(index=f"{prefix}-2015.01.22")
+        await client.cluster.health(index=f"{prefix}-2015.01.22", wait_for_status="yellow")
+        assert await store.write(batch) == WriteResult(stored=1, duplicates=1)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("block", ["read_only_allow_delete", "write"])
+    async def test_only_documents_of_a_blocked_index_wait(
+        self, store: ElasticsearchStore, client: AsyncElasticsearch, prefix: str, block: str
+    ) -> None:
+        await write_new_documents(store, event_document("2015-01-22"))
+        # `read_only_allow_delete` is what Elasticsearch sets at the flood stage of a full disk.
+        await client.indices.put_settings(index=f"{prefix}-2015.01.22", settings={f"blocks.{block}": True})
+        batch = DocumentBatch.from_documents([event_document("2015-01-22"), event_document("2015-01-23")])
+        result = await store.write(batch)
+        assert (result.stored, result.waiting) == (1, batch.split_in_half()[0])
+        assert type(result.failure) is IndexBlocked
+        await client.indices.put_settings(index=f"{prefix}-2015.01.22", settings={f"blocks.{block}": None})
+        assert await store.write(batch) == WriteResult(stored=1, duplicates=1)
+
+    @pytest.mark.slow
+    async def test_only_documents_without_room_for_a_shard_wait(
+        self, store: ElasticsearchStore, client: AsyncElasticsearch
+    ) -> None:
+        await write_new_documents(store, event_document("2015-01-23"))
+        batch = DocumentBatch.from_documents([event_document("2015-01-22"), event_document("2015-01-23")])
+        await client.cluster.put_settings(persistent={"cluster.max_shards_per_node": 1})
+        try:
+            result = await store.write(batch)
+        finally:
+            await client.cluster.put_settings(persistent={"cluster.max_shards_per_node": None})
+        assert (result.stored, result.waiting) == (1, batch.split_in_half()[0])
+        assert type(result.failure) is ShardLimitReached
+        assert await store.write(batch) == WriteResult(stored=1, duplicates=1)
+
+    @pytest.mark.slow
+    async def test_puts_a_deleted_template_again_before_it_creates_an_index(
+        self, store: ElasticsearchStore, client: AsyncElasticsearch, prefix: str
+    ) -> None:
+        await write_new_documents(store, event_document("2015-01-22"))
+        await client.indices.delete_index_template(name=prefix)
+        await write_new_documents(store, event_document("2015-01-23", id="a-b"))
+        mapping = await client.indices.get_mapping(index=f"{prefix}-2015.01.23")
+        assert mapping[f"{prefix}-2015.01.23"]["mappings"]["properties"]["id"]["type"] == "keyword"
+        assert await query_rows(store, Query(where=Equals("id", "a-b"))) == [(1,)]
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("mappings", [{"properties": {"id": {"type": "text"}}}, {}])
+    async def test_documents_wait_for_an_index_with_another_mapping(
+        self, store: ElasticsearchStore, client: AsyncElasticsearch, prefix: str, mappings: dict[str, Any]
+    ) -> None:
+        await client.indices.delete_index_template(name=prefix)
+        await client.indices.create(index=f"{prefix}-2015.01.22", mappings=mappings)
+        batch = DocumentBatch.from_documents([event_document("2015-01-22"), event_document("2015-01-23")])
+        result = await store.write(batch)
+        assert (result.stored, result.waiting) == (1, batch.split_in_half()[0])
+        assert type(result.failure) is IndexMappingWrong
+        assert f"{prefix}-2015.01.22" in str(result.failure)
+        await client.indices.delete(index=f"{prefix}-2015.01.22")
+        assert await store.write(batch) == WriteResult(stored=1, duplicates=1)
+
+    @pytest.mark.slow
+    async def test_a_query_that_an_index_rejects_is_the_operator_s_problem(
+        self, store: ElasticsearchStore, client: AsyncElasticsearch, prefix: str
+    ) -> None:
+        await write_new_documents(store, event_document("2015-01-22"))
+        mappings = {"properties": {"id": {"type": "text"}}}
+        await client.indices.delete_index_template(name=prefix)
+        await client.indices.create(index=f"{prefix}-2015.01.23", mappings=mappings)
+        await client.index(index=f"{prefix}-2015.01.23", document={"id": "x"}, refresh=True)
+        with pytest.raises(IndexMappingWrong, match=rf"{prefix}-2015\.01\.23 maps the field") as caught:
+            await store.query(Query(group_by=("id",)))
+        assert caught.value.http_status == 503
+        assert "change" not in caught.value.public_message
 
     @pytest.mark.slow
     async def test_rejects_filters_nested_too_deeply(self, store: ElasticsearchStore) -> None:
@@ -410,6 +508,58 @@ async def test_an_unresponsive_node_is_unavailable_rather_than_the_query_too_exp
     with pytest.raises(StoreUnavailable):
         await store.query(Query())
     await store.close()
+
+
+async def test_a_frozen_node_is_unavailable_within_the_time_of_a_query() -> None:
+    async def freeze(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(freeze, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    store = ElasticsearchStore(ElasticsearchConfig(url), query_timeout=0.3)
+    began = asyncio.get_running_loop().time()
+    for call in (store.query(Query()), store.list_fields(), store.newest_values("session", 5), _read_sequences(store)):
+        with pytest.raises(StoreUnavailable):
+            await call
+    assert asyncio.get_running_loop().time() - began < 4
+    await store.close()
+    server.close()
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        ("application/json", b"{}"),
+        ("application/json", b"[]"),
+        ("application/json", b'{"responses":[{}],"docs":[{}],"errors":true,"items":[{}]}'),
+        ("text/html", b"<html>Bad gateway</html>"),
+        ("application/vnd.elasticsearch+json;compatible-with=8", b'{"errors":fal'),
+    ],
+)
+@pytest.mark.parametrize("status", [200, 400, 404, 502])
+async def test_other_responses_than_elasticsearch_s_lose_no_event(content_type: str, body: bytes, status: int) -> None:
+    async def respond(_: web.Request) -> web.Response:
+        headers = {"X-Elastic-Product": "Elasticsearch", "Content-Type": content_type}
+        return web.Response(status=status, body=body, headers=headers)
+
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", respond)
+    async with TestServer(application) as server:
+        store = ElasticsearchStore(ElasticsearchConfig(str(server.make_url(""))))
+        for call in (
+            store.setup(),
+            store.write(DocumentBatch.from_documents([event_document()])),
+            store.query(Query()),
+            store.newest_values("session", 5),
+            _read_sequences(store),
+            _read_documents(store),
+            store.replace(DocumentBatch.from_documents([event_document()])),
+            store.ping(),
+        ):
+            with pytest.raises(StoreUnavailable):
+                await call
+        await store.close()
 
 
 async def _read_documents(store: Store) -> None:

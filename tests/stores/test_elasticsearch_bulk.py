@@ -1,6 +1,7 @@
 """Bodies of ``_bulk`` requests, and what their responses mean."""
 
 from datetime import date
+from typing import Any
 
 import orjson
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from metronome.errors import StoreAccessDenied, StoreUnavailable
 from metronome.event import DocumentContext, Event, build_document
-from metronome.stores.base import DocumentBatch, RejectedDocument, WriteResult
+from metronome.stores.base import DocumentBatch, RejectedDocument, StoreBusy, WriteResult
 from metronome.stores.elasticsearch.bulk import (
     MISSING_HEAD,
     build_create_body,
@@ -21,10 +22,15 @@ from metronome.stores.elasticsearch.bulk import (
     split_headless_documents,
 )
 from metronome.stores.elasticsearch.connection import (
+    IndexBlocked,
+    IndexClosed,
     IndexMissing,
+    IndexUnavailable,
     RequestRejected,
     RequestTooLarge,
+    ShardLimitReached,
     ShardsUnavailable,
+    UnexpectedResponse,
     build_error,
     format_reason,
     retry_missing_shards,
@@ -113,9 +119,14 @@ def test_counts_all_documents_as_stored_without_errors() -> None:
             "document_parsing_exception",
             WriteResult(1, rejected=(RejectedDocument(TWO, "document_parsing_exception: why"),)),
         ),
-        (400, "validation_exception", WriteResult(1, retry=DocumentBatch.from_documents([TWO]))),
+        (400, "validation_exception", WriteResult(1, waiting=DocumentBatch.from_documents([TWO]))),
+        (400, "index_closed_exception", WriteResult(1, waiting=DocumentBatch.from_documents([TWO]))),
+        (404, "index_not_found_exception", WriteResult(1, waiting=DocumentBatch.from_documents([TWO]))),
+        (403, "cluster_block_exception", WriteResult(1, waiting=DocumentBatch.from_documents([TWO]))),
+        (429, "cluster_block_exception", WriteResult(1, waiting=DocumentBatch.from_documents([TWO]))),
+        (503, "cluster_block_exception", WriteResult(1, retry=DocumentBatch.from_documents([TWO]))),
         (429, "es_rejected_execution_exception", WriteResult(1, retry=DocumentBatch.from_documents([TWO]))),
-        (503, "unavailable_shards_exception", WriteResult(1, retry=DocumentBatch.from_documents([TWO]))),
+        (503, "unavailable_shards_exception", WriteResult(1, waiting=DocumentBatch.from_documents([TWO]))),
         (500, "", WriteResult(1, retry=DocumentBatch.from_documents([TWO]))),
     ],
 )
@@ -132,19 +143,45 @@ def test_raises_if_writing_is_not_allowed(status: int) -> None:
         read_write_result(DocumentBatch.from_documents([ONE]), {"errors": True, "items": [{"create": item}]})
 
 
-def test_retries_events_whose_index_is_missing() -> None:
-    # As Elasticsearch 8.19 answers with `action.auto_create_index: false`.
-    error = {
-        "type": "index_not_found_exception",
-        "reason": "no such index [metronome-2015.01.22] and [action.auto_create_index] is [false]",
-        "index_uuid": "_na_",
-        "index": "metronome-2015.01.22",
-    }
-    response = {"errors": True, "items": [{"create": {"status": 201}}, {"create": {"status": 404, "error": error}}]}
-    with pytest.raises(IndexMissing, match=r"no such index \[metronome-2015\.01\.22\]") as caught:
+@pytest.mark.parametrize(
+    ("status", "error", "expected", "advice"),
+    [
+        # As Elasticsearch 8.19 answers: with `action.auto_create_index: false`, to a closed index, at its limit of
+        # shards, and at the flood stage of a full disk.
+        (404, "index_not_found_exception", IndexMissing, "action.auto_create_index"),
+        (400, "index_closed_exception", IndexClosed, "open or delete the index"),
+        (400, "validation_exception", ShardLimitReached, "cluster.max_shards_per_node"),
+        (429, "cluster_block_exception", IndexBlocked, "free disk space"),
+        (403, "cluster_block_exception", IndexBlocked, "index's settings"),
+        (503, "unavailable_shards_exception", IndexUnavailable, "bring back the node"),
+        (429, "es_rejected_execution_exception", StoreBusy, "more resources"),
+    ],
+)
+def test_says_why_documents_wait(status: int, error: str, expected: type[Exception], advice: str) -> None:
+    item = {"create": {"status": status, "error": {"type": error, "reason": "[metronome-2015.01.22] why"}}}
+    response = {"errors": True, "items": [{"create": {"status": 201}}, item]}
+    failure = read_write_result(DocumentBatch.from_documents([ONE, TWO]), response).failure
+    assert type(failure) is expected
+    assert "[metronome-2015.01.22] why" in str(failure)
+    assert failure.retry
+    assert advice in failure.advice
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        {},
+        "<html>",
+        {"errors": True},
+        {"errors": True, "items": []},
+        {"errors": True, "items": [{"create": {}}, {"create": {}}]},
+        {"errors": True, "items": [{}, {}]},
+        {"errors": True, "items": ["<html>", "<html>"]},
+    ],
+)
+def test_a_response_without_outcomes_stores_and_rejects_nothing(response: Any) -> None:
+    with pytest.raises(UnexpectedResponse):
         read_write_result(DocumentBatch.from_documents([ONE, TWO]), response)
-    assert caught.value.retry
-    assert "action.auto_create_index" in caught.value.advice
 
 
 def test_adds_the_results_of_parts() -> None:
@@ -152,10 +189,17 @@ def test_adds_the_results_of_parts() -> None:
         WriteResult(1, 2, (RejectedDocument(ONE, "why"),), DocumentBatch.from_documents([TWO])),
         WriteResult(3),
         WriteResult(0, retry=DocumentBatch.from_documents([THREE])),
+        WriteResult(0, waiting=DocumentBatch.from_documents([ONE]), failure=IndexClosed("closed")),
     ]
-    assert sum(parts, WriteResult(0)) == WriteResult(
-        4, 2, (RejectedDocument(ONE, "why"),), DocumentBatch.from_documents([TWO, THREE])
+    total = sum(parts, WriteResult(0))
+    assert total == WriteResult(
+        4,
+        2,
+        (RejectedDocument(ONE, "why"),),
+        DocumentBatch.from_documents([TWO, THREE]),
+        DocumentBatch.from_documents([ONE]),
     )
+    assert str(total.failure) == "closed"
 
 
 def test_reasons_have_causes_and_a_maximum_length() -> None:
@@ -184,7 +228,9 @@ def test_reasons_have_causes_and_a_maximum_length() -> None:
 def test_builds_the_error_of_each_status(status: int, expected: type[Exception]) -> None:
     for body in ({"error": {"type": "t", "reason": "why"}, "status": status}, "why", b"why", None, {"error": "why"}):
         error = build_error(status, body)
-        assert type(error) is expected
+        # A proxy's 400 says nothing about the events.
+        is_proxy = status == 400 and not (isinstance(body, dict) and isinstance(body["error"], dict))
+        assert type(error) is (UnexpectedResponse if is_proxy else expected)
         assert str(status) in str(error)
 
 

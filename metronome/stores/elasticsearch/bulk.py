@@ -8,7 +8,7 @@ restored, and of two concurrent replacements of the same document, the second lo
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
@@ -16,15 +16,21 @@ import orjson
 
 from metronome.errors import StoreAccessDenied, StoreUnavailable
 from metronome.event import DOCUMENT_HEAD_PATTERN
-from metronome.stores.base import DocumentBatch, RejectedDocument, WriteResult
+from metronome.stores.base import DocumentBatch, RejectedDocument, StoreBusy, WriteResult
 from metronome.stores.elasticsearch.connection import (
     BAD_REQUEST_STATUS,
     CONFLICT_STATUS,
     FORBIDDEN_STATUSES,
     NOT_FOUND_STATUS,
     SUCCESS_STATUSES,
+    IndexBlocked,
+    IndexClosed,
     IndexMissing,
+    IndexUnavailable,
+    ShardLimitReached,
+    UnexpectedResponse,
     format_reason,
+    read_key,
 )
 
 DocumentHead = tuple[bytes, bytes, bytes, bytes]
@@ -36,8 +42,18 @@ INDICES_PER_REQUEST: Final = 20
 LOOKUP_FILTER_PATH: Final = "docs.found,docs._seq_no,docs._primary_term,docs.error"
 
 _HEAD_PATTERN: Final = re.compile(DOCUMENT_HEAD_PATTERN)
-_CLUSTER_ERROR_TYPES: Final = frozenset({"validation_exception"})
-"""Errors with the status of a bad document that are the cluster's: it has no room for another shard."""
+_BLOCK_TYPE: Final = "cluster_block_exception"
+_INDEX_ERRORS: Final[dict[str, type[IndexUnavailable]]] = {
+    "index_closed_exception": IndexClosed,
+    "index_not_found_exception": IndexMissing,
+    "unavailable_shards_exception": IndexUnavailable,
+    # Elasticsearch only validates that there is room for the shards of a new index.
+    "validation_exception": ShardLimitReached,
+    _BLOCK_TYPE: IndexBlocked,
+}
+"""Errors of a document that are its index's, by their type, whatever their status."""
+_NO_MASTER_STATUS: Final = 503
+"""Of a block that concerns the whole cluster."""
 _MISSING_INDEX_TYPES: Final = frozenset({"index_not_found_exception", "index_closed_exception"})
 
 
@@ -79,6 +95,17 @@ def split_headless_documents(batch: DocumentBatch) -> tuple[DocumentBatch, tuple
     return DocumentBatch.from_documents(complete), tuple(rejected)
 
 
+def split_by_index(
+    batch: DocumentBatch, heads: list[DocumentHead], prefix: str, names: Collection[str]
+) -> tuple[DocumentBatch, DocumentBatch]:
+    """Return the documents of a batch that are not in the indices with these names, and those that are."""
+    others: list[bytes] = []
+    selected: list[bytes] = []
+    for document, head in zip(batch.documents(), heads, strict=True):
+        (selected if index_names((head,), prefix) & set(names) else others).append(document)
+    return DocumentBatch.from_documents(others), DocumentBatch.from_documents(selected)
+
+
 def split_batch(batch: DocumentBatch, max_bytes: int) -> Iterator[DocumentBatch]:
     """Yield a batch in parts of similar length, as few as *max_bytes* allows."""
     body = batch.body
@@ -104,25 +131,52 @@ def read_write_result(batch: DocumentBatch, response: dict[str, Any]) -> WriteRe
 
     Raises:
         StoreAccessDenied: writing a document is not allowed.
-        IndexMissing: the index of a document does not exist and was not created, or was just deleted.
+        UnexpectedResponse: the response does not have the outcome of each document.
 
     """
-    if not response["errors"]:
+    if not read_key(response, "errors", bool):
         return WriteResult(stored=batch.count)
     stored = duplicates = 0
-    rejected, retry = [], []
-    for document, (status, error) in zip(batch.documents(), _iterate_items(response, "write"), strict=True):
+    rejected: list[RejectedDocument] = []
+    retry: list[bytes] = []
+    waiting: list[bytes] = []
+    index_failure: StoreUnavailable | None = None
+    busy_failure: StoreUnavailable | None = None
+    for document, (status, error) in zip(
+        batch.documents(), _iterate_items(response, "write", batch.count), strict=True
+    ):
         if status in SUCCESS_STATUSES:
             stored += 1
         elif status == CONFLICT_STATUS:
             duplicates += 1
-        elif status == NOT_FOUND_STATUS:
-            raise IndexMissing(f"Elasticsearch does not have the index of an event: {format_reason(error)}")
-        elif status == BAD_REQUEST_STATUS and error.get("type") not in _CLUSTER_ERROR_TYPES:
+        elif (index_error := _find_index_error(status, error)) is not None:
+            waiting.append(document)
+            index_failure = index_failure or index_error
+        elif status == BAD_REQUEST_STATUS:
             rejected.append(RejectedDocument(document, format_reason(error)))
         else:
             retry.append(document)
-    return WriteResult(stored, duplicates, tuple(rejected), DocumentBatch.from_documents(retry) if retry else None)
+            reason = f"Elasticsearch cannot store an event now: {status} {format_reason(error)}"
+            busy_failure = busy_failure or StoreBusy(reason)
+    return WriteResult(
+        stored,
+        duplicates,
+        tuple(rejected),
+        DocumentBatch.from_documents(retry) if retry else None,
+        DocumentBatch.from_documents(waiting) if waiting else None,
+        index_failure or busy_failure,
+    )
+
+
+def _find_index_error(status: int, error: dict[str, Any]) -> IndexUnavailable | None:
+    """Return the error of a document's index; None if the error is the document's, or the whole cluster's."""
+    kind = error.get("type", "")
+    if kind == _BLOCK_TYPE and status == _NO_MASTER_STATUS:
+        return None
+    error_class = _INDEX_ERRORS.get(kind) or (IndexMissing if status == NOT_FOUND_STATUS else None)
+    if error_class is None:
+        return None
+    return error_class(f"Elasticsearch cannot write to the index of an event: {format_reason(error)}")
 
 
 def indices_before(names: Iterable[str], prefix: str, before: datetime) -> list[str]:
@@ -152,7 +206,7 @@ def read_delete_count(response: dict[str, Any]) -> int:
 
     """
     deleted = 0
-    for status, error in _iterate_items(response, "delete"):
+    for status, error in _iterate_items(response, "delete", None):
         if status in SUCCESS_STATUSES:
             deleted += 1
         elif status != NOT_FOUND_STATUS:
@@ -195,7 +249,12 @@ def read_stored_documents(batch: DocumentBatch, response: dict[str, Any]) -> lis
 
     """
     stored = []
-    for document, head, item in zip(batch.documents(), read_heads(batch.body), response["docs"], strict=True):
+    items = read_key(response, "docs", list)
+    if len(items) != batch.count:
+        raise UnexpectedResponse(f"Elasticsearch returned {len(items)} results for {batch.count} events")
+    for document, head, item in zip(batch.documents(), read_heads(batch.body), items, strict=True):
+        if not ("found" in item or "error" in item):
+            raise UnexpectedResponse(f"Elasticsearch returned an invalid result of an event: {item}")
         if item.get("found"):
             stored.append(StoredDocument(head, document, item["_seq_no"], item["_primary_term"]))
         elif (error := item.get("error")) and error.get("type") not in _MISSING_INDEX_TYPES:
@@ -224,7 +283,7 @@ def read_replace_result(stored: list[StoredDocument], response: dict[str, Any]) 
 
     """
     replaced, changed = 0, []
-    for item, (status, error) in zip(stored, _iterate_items(response, "replace"), strict=True):
+    for item, (status, error) in zip(stored, _iterate_items(response, "replace", len(stored)), strict=True):
         if status in SUCCESS_STATUSES:
             replaced += 1
         elif status == CONFLICT_STATUS:
@@ -234,10 +293,18 @@ def read_replace_result(stored: list[StoredDocument], response: dict[str, Any]) 
     return replaced, DocumentBatch.from_documents(changed)
 
 
-def _iterate_items(response: dict[str, Any], operation: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    for item in response["items"]:
-        (result,) = item.values()
-        status, error = result["status"], result.get("error", {})
-        if status in FORBIDDEN_STATUSES:
+def _iterate_items(
+    response: dict[str, Any], operation: str, expected_count: int | None
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    items = read_key(response, "items", list)
+    if expected_count not in (None, len(items)):
+        raise UnexpectedResponse(f"Elasticsearch returned {len(items)} results for {expected_count} events")
+    for item in items:
+        try:
+            (result,) = item.values()
+            status, error = result["status"], result.get("error", {})
+        except (AttributeError, KeyError, ValueError):
+            raise UnexpectedResponse(f"Elasticsearch returned an invalid result of an event: {item}") from None
+        if status in FORBIDDEN_STATUSES and error.get("type") != _BLOCK_TYPE:
             raise StoreAccessDenied(f"Elasticsearch does not let Metronome {operation} events: {format_reason(error)}")
         yield status, error

@@ -34,6 +34,7 @@ _PREFIX_PATTERN = re.compile(r"[a-z0-9][a-z0-9_.-]{0,99}")
 _BULK_SUCCESS_START = b'{"errors":false,"items":[{"create":'
 _MISSING_SHARDS_TYPES = ("search_phase_execution_exception", "no_shard_available_action_exception")
 _REASON_MAX_CHARACTERS = 500
+_QUOTED_CHARACTERS = 100
 
 SearchResult = TypeVar("SearchResult")
 
@@ -79,14 +80,67 @@ class ShardsUnavailable(StoreUnavailable):
     """Some shards cannot be searched: their index is new, or a node is down."""
 
 
-class IndexMissing(StoreUnavailable):
+class UnexpectedResponse(StoreUnavailable):
+    """A response is not one of Elasticsearch, or lacks what belongs in it."""
+
+    advice = (
+        "check that the store's URL is that of Elasticsearch, and what a proxy in front of it responds; "
+        "no event is lost meanwhile"
+    )
+
+
+class IndexUnavailable(StoreUnavailable):
+    """The index of an event cannot be written to now; events of other indices are stored meanwhile."""
+
+    advice = "bring back the node that has the index, or restore the index from a snapshot; the spool keeps the events"
+    public_message = "the store cannot store some events at the moment; no event is lost"
+
+
+class IndexMissing(IndexUnavailable):
     """The index of an event does not exist, and Elasticsearch does not create it."""
 
     advice = (
         "let Elasticsearch create the indices that the message names (action.auto_create_index), or restore them; "
         "the spool keeps the events"
     )
-    public_message = "the store cannot store events at the moment; no event is lost"
+
+
+class IndexClosed(IndexUnavailable):
+    """The index of an event is closed."""
+
+    advice = "open or delete the index that the message names; the spool keeps the events"
+
+
+class IndexBlocked(IndexUnavailable):
+    """The index of an event is read-only, usually because a disk of Elasticsearch is full."""
+
+    advice = (
+        "free disk space on Elasticsearch's nodes, which then removes the block of a full disk (flood stage); "
+        "remove any other block with the index's settings; the spool keeps the events"
+    )
+
+
+class ShardLimitReached(IndexUnavailable):
+    """Elasticsearch does not create the index of an event, because it has too many shards."""
+
+    advice = "raise cluster.max_shards_per_node, add a node or delete old indices; the spool keeps the events"
+
+
+class IndexMappingWrong(IndexUnavailable):
+    """An index was created without Metronome's index template, so that its fields cannot be counted."""
+
+    advice = (
+        "delete the index that the message names, or reindex it under its name with Metronome's index template; "
+        "the spool keeps the events"
+    )
+    public_message = "the operator of this service has to correct an index of the store; no event is lost"
+
+
+class TemplateRejected(ConfigurationError):
+    """Elasticsearch rejects the index template of this installation."""
+
+    retry = True
+    advice = "correct what the message names; the spool keeps the events"
 
 
 class RequestRejected(Malformed):
@@ -129,6 +183,19 @@ class _ResponseSerializer(OrjsonSerializer):
         return super().loads(data)
 
 
+class _Client(AsyncElasticsearch):
+    """A client that only returns JSON objects, as all responses of Elasticsearch that are used here are."""
+
+    async def perform_request(self, *arguments: Any, **options: Any) -> Any:
+        response = await super().perform_request(*arguments, **options)
+        if not isinstance(response.body, dict | bool):
+            raise UnexpectedResponse(
+                f"the response is not one of Elasticsearch: {response.meta.status} "
+                f"{str(response.body)[:_QUOTED_CHARACTERS]}"
+            )
+        return response
+
+
 def create_client(config: ElasticsearchConfig) -> AsyncElasticsearch:
     """Return a client that does not retry: the shipper does.
 
@@ -148,7 +215,7 @@ def create_client(config: ElasticsearchConfig) -> AsyncElasticsearch:
         if not Path(config.ca_certs).is_file():
             raise ConfigurationError(f"invalid certificate file {config.ca_certs!r}: expected an existing file")
         options["ca_certs"] = config.ca_certs
-    return AsyncElasticsearch(
+    return _Client(
         f"{parts.scheme}://{host}:{parts.port or DEFAULT_PORT}{parts.path.rstrip('/')}",
         node_class=_StreamingNode,
         max_retries=0,
@@ -204,10 +271,32 @@ def build_error(status: int, body: Any) -> MetronomeError:
     if status == _TOO_LARGE_STATUS:
         return RequestTooLarge(f"the request is too large for Elasticsearch: {reason}")
     if status == BAD_REQUEST_STATUS:
-        return RequestRejected(reason)
+        # Elasticsearch rejects what it was sent: a proxy that does must not make dead letters of events.
+        return RequestRejected(reason) if isinstance(error, dict) and "type" in error else UnexpectedResponse(reason)
     if status == _UNAVAILABLE_STATUS and isinstance(error, dict) and error.get("type") in _MISSING_SHARDS_TYPES:
         return ShardsUnavailable(f"Elasticsearch cannot search all events now: {reason}")
+    if status in SUCCESS_STATUSES:
+        # The client raises this for a response without Elasticsearch's header.
+        return UnexpectedResponse(f"the response is not one of Elasticsearch: {reason}")
     return StoreUnavailable(f"Elasticsearch is not available: {reason}")
+
+
+def read_key(response: Any, key: str, kind: type[SearchResult]) -> SearchResult:
+    """Return a required value of a response.
+
+    Args:
+        response: the parsed body.
+        key: the name of the value.
+        kind: its type.
+
+    Raises:
+        UnexpectedResponse: the response lacks the value.
+
+    """
+    value = response.get(key) if isinstance(response, dict) else None
+    if not isinstance(value, kind):
+        raise UnexpectedResponse(f"Elasticsearch's response lacks {key!r}: {str(response)[:_QUOTED_CHARACTERS]}")
+    return value
 
 
 def check_shards(response: dict[str, Any]) -> None:
@@ -215,9 +304,10 @@ def check_shards(response: dict[str, Any]) -> None:
 
     Raises:
         StoreUnavailable: a shard failed, or did not respond in time.
+        UnexpectedResponse: the response is not that of a search.
 
     """
-    shards = response.get("_shards", {})
+    shards = read_key(response, "_shards", dict)
     if response.get("timed_out") or shards.get("failed"):
         failures = shards.get("failures", ())
         reason = format_reason(failures[0].get("reason")) if failures else "not all shards responded"

@@ -8,12 +8,13 @@ from typing import Any, Final
 
 from elasticsearch import AsyncElasticsearch
 
-from metronome.errors import InvalidQuery, QueryTooExpensive
+from metronome.errors import InvalidQuery, QueryTooExpensive, StoreUnavailable
 from metronome.stores.elasticsearch.connection import (
     RequestRejected,
     build_error,
     check_shards,
     is_caused_by,
+    read_key,
     retry_missing_shards,
     translate_errors,
 )
@@ -22,6 +23,10 @@ from metronome.stores.elasticsearch.queries import QueryClause
 KEEP_ALIVE: Final = "10m"
 """How long Elasticsearch keeps a point in time between two searches: the reader may be slow."""
 PAGE_DOCUMENTS: Final = 2_000
+_PING_FRACTION: Final = 0.5
+"""When to test whether the store is reachable, as a part of a query's time."""
+_PING_SECONDS: Final = 0.5
+"""How long such a test may take at least, after which the store counts as unreachable."""
 
 
 class PointInTime:
@@ -49,7 +54,7 @@ class PointInTime:
                 pit={"id": self.id, "keep_alive": KEEP_ALIVE}, track_total_hits=False, **body
             )
         check_shards(response.body)
-        self.id = response["pit_id"]
+        self.id = read_key(response.body, "pit_id", str)
         return dict(response.body)
 
 
@@ -70,7 +75,7 @@ async def _request_point_in_time(client: AsyncElasticsearch, pattern: str) -> st
         response = await client.open_point_in_time(
             index=pattern, keep_alive=KEEP_ALIVE, ignore_unavailable=True, allow_partial_search_results=False
         )
-    return str(response["id"])
+    return read_key(response.body, "id", str)
 
 
 async def iterate_hit_pages(
@@ -95,7 +100,7 @@ async def iterate_hit_pages(
                 sort=[{"@timestamp": "asc"}, {"_shard_doc": "asc"}],
                 search_after=after,
             )
-            hits = response["hits"]["hits"]
+            hits: list[dict[str, Any]] = read_key(read_key(response, "hits", dict), "hits", list)
             if hits:
                 yield hits
             if len(hits) < PAGE_DOCUMENTS:
@@ -109,18 +114,38 @@ async def query_deadline(timeout_seconds: float, ping: Callable[[], Awaitable[No
 
     Args:
         timeout_seconds: how long the block may take.
-        ping: raises an error if the store is unreachable; that error is then raised instead.
+        ping: raises an error if the store is unreachable; that error is then raised instead. It is called before the
+            time is over, so that clients of a store that does not respond need not wait for longer.
 
     Raises:
         QueryTooExpensive: the block took too long, and the store is reachable.
+        StoreUnavailable: the store does not respond.
 
     """
+    loop = asyncio.get_running_loop()
+    pings: list[asyncio.Task[None]] = []
+    timer = loop.call_later(timeout_seconds * _PING_FRACTION, lambda: pings.append(loop.create_task(_await(ping()))))
     try:
         async with asyncio.timeout(timeout_seconds):
             yield
     except TimeoutError:
-        await ping()
+        began = timeout_seconds * (1 - _PING_FRACTION)
+        if pings and began < _PING_SECONDS:
+            await asyncio.wait(pings, timeout=_PING_SECONDS - began)
+        if not all(task.done() for task in pings):
+            raise StoreUnavailable(f"Elasticsearch did not respond within {timeout_seconds:g} s") from None
+        for task in pings:
+            task.result()
         raise _query_timeout_error(timeout_seconds) from None
+    finally:
+        timer.cancel()
+        for task in pings:
+            task.cancel()
+        await asyncio.gather(*pings, return_exceptions=True)
+
+
+async def _await(awaitable: Awaitable[None]) -> None:
+    await awaitable
 
 
 def has_too_many_buckets(response: dict[str, Any]) -> bool:

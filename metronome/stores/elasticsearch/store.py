@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final
 
 import orjson
 
-from metronome.errors import ConfigurationError, InvalidQuery, MetronomeError
+from metronome.errors import InvalidQuery, MetronomeError, StoreAccessDenied
 from metronome.fields import is_top_level_name
 from metronome.stores.base import DocumentBatch, RejectedDocument, Store, WriteResult
 from metronome.stores.elasticsearch.bulk import (
@@ -31,14 +31,19 @@ from metronome.stores.elasticsearch.bulk import (
     read_stored_documents,
     read_write_result,
     split_batch,
+    split_by_index,
     split_headless_documents,
 )
 from metronome.stores.elasticsearch.connection import (
     NOT_FOUND_STATUS,
     ElasticsearchConfig,
+    IndexMappingWrong,
     RequestRejected,
     RequestTooLarge,
+    TemplateRejected,
+    UnexpectedResponse,
     create_client,
+    read_key,
     retry_missing_shards,
     translate_errors,
 )
@@ -60,7 +65,14 @@ from metronome.stores.elasticsearch.searches import (
     query_deadline,
 )
 from metronome.stores.elasticsearch.sequences import iterate_sequences
-from metronome.stores.elasticsearch.template import TEMPLATE_VERSION, index_pattern, index_template
+from metronome.stores.elasticsearch.template import (
+    ESSENTIAL_TYPES,
+    TEMPLATE_PRIORITY,
+    TEMPLATE_VERSION,
+    index_pattern,
+    index_template,
+    overlaps_prefix,
+)
 from metronome.stores.query import Filter, Query, QueryResult
 from metronome.stores.sequences import EventSequence, SequenceQuery
 
@@ -74,6 +86,8 @@ VISIBLE_AFTER_SECONDS: Final = 10.0
 """Twice the interval of automatic refreshes in the index template: a refresh takes time."""
 BULK_TIMEOUT_SECONDS: Final = 120.0
 QUERY_TIMEOUT_SECONDS: Final = 10.0
+TEMPLATE_CHECK_SECONDS: Final = 60.0
+"""How often to check, while events are written, that the index template is still there."""
 
 _BULK_FILTER_PATH = "errors,items.*.status,items.*.error"
 _RESPONSE_KEYS = ("aggregations", "hits.hits.sort", "hits.hits._source", "error", "status", "_shards", "timed_out")
@@ -101,17 +115,27 @@ class ElasticsearchStore(Store):
         self._pattern = index_pattern(config.prefix)
         self._bulk_slots = asyncio.Semaphore(MAX_CONCURRENT_BULKS)
         self._unrefreshed: set[str] = set()
+        self._checked_indices: set[str] = set()
+        self._template_checked_at = float("-inf")
 
     async def setup(self) -> None:
-        """Put the index template, unless a newer one is there."""
+        """Put the index template, unless a newer one is there.
+
+        Raises:
+            TemplateRejected: another installation's indices have names that this one's match, or the reverse; or
+                Elasticsearch rejects the template for another reason.
+
+        """
         try:
             with translate_errors():
                 if await self._template_version() < TEMPLATE_VERSION:
-                    await self._client.indices.put_index_template(
+                    response = await self._client.indices.put_index_template(
                         name=self._prefix, **_client_arguments(index_template(self._prefix))
                     )
+                    read_key(response.body, "acknowledged", bool)
         except RequestRejected as error:
-            raise ConfigurationError(f"Elasticsearch rejects the index template {self._prefix}: {error}") from error
+            raise await self._describe_rejected_template(error) from error
+        self._template_checked_at = asyncio.get_running_loop().time()
 
     async def write(self, batch: DocumentBatch) -> WriteResult:
         """Write documents; large batches in concurrent parts."""
@@ -168,21 +192,23 @@ class ElasticsearchStore(Store):
     async def sequences(self, sequence_query: SequenceQuery) -> AsyncIterator[EventSequence]:
         """Yield sequences from a point in time."""
         # Closed as soon as the caller stops reading: until then Elasticsearch keeps the point in time.
-        async with aclosing(iterate_sequences(self._client, self._pattern, sequence_query)) as sequences:
+        client = self._client.options(request_timeout=self._query_timeout)
+        async with aclosing(iterate_sequences(client, self._pattern, sequence_query)) as sequences:
             async for sequence in sequences:
                 yield sequence
 
     async def list_fields(self) -> frozenset[str]:
         """Return the mapped fields that a document has."""
-        with translate_errors():
-            response = await self._client.field_caps(
-                index=self._pattern,
-                fields="*",
-                include_empty_fields=False,
-                ignore_unavailable=True,
-                allow_no_indices=True,
-                filter_path="fields.*.*.aggregatable",
-            )
+        async with query_deadline(self._query_timeout, self.ping):
+            with translate_errors():
+                response = await self._client.field_caps(
+                    index=self._pattern,
+                    fields="*",
+                    include_empty_fields=False,
+                    ignore_unavailable=True,
+                    allow_no_indices=True,
+                    filter_path="fields.*.*.aggregatable",
+                )
         return frozenset(
             name
             for name, types in response.body.get("fields", {}).items()
@@ -225,7 +251,8 @@ class ElasticsearchStore(Store):
     async def ping(self) -> None:
         """Return if the cluster has a master."""
         with translate_errors():
-            await self._ping_client.options(request_timeout=PING_TIMEOUT_SECONDS).cluster.health(filter_path="status")
+            client = self._ping_client.options(request_timeout=PING_TIMEOUT_SECONDS)
+            read_key((await client.cluster.health(filter_path="status")).body, "status", str)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -255,7 +282,74 @@ class ElasticsearchStore(Store):
             result += await self._write_complete_documents(complete, read_heads(complete.body))
         return result
 
+    async def _describe_rejected_template(self, error: RequestRejected) -> TemplateRejected:
+        with translate_errors():
+            response = await self._client.indices.get_index_template()
+        names = [
+            template["name"]
+            for template in response.body.get("index_templates", ())
+            if template["index_template"].get("priority") == TEMPLATE_PRIORITY
+            and overlaps_prefix(self._prefix, template["index_template"].get("index_patterns", ()))
+        ]
+        if names:
+            return TemplateRejected(
+                f"the index prefix {self._prefix!r} overlaps the index template {names[0]!r} of another installation, "
+                "which would count this one's events, or the reverse: set METRONOME_INDEX_PREFIX to a prefix such that "
+                "none begins with the other and '-'"
+            )
+        return TemplateRejected(f"Elasticsearch rejects the index template {self._prefix}: {error}")
+
+    async def _check_indices(self, names: set[str]) -> dict[str, IndexMappingWrong]:
+        """Return the errors of existing indices without Metronome's mapping; put the index template for new ones.
+
+        Without the template, Elasticsearch would guess the mapping of each day's new index.
+        """
+        unchecked = names - self._checked_indices
+        if unchecked or asyncio.get_running_loop().time() > self._template_checked_at + TEMPLATE_CHECK_SECONDS:
+            await self.setup()
+        if not unchecked:
+            return {}
+        wrong: dict[str, IndexMappingWrong] = {}
+        for chunk in chunk_index_names(sorted(unchecked)):
+            wrong |= await self._find_wrong_mappings(chunk)
+        self._checked_indices |= unchecked - wrong.keys()
+        return wrong
+
+    async def _find_wrong_mappings(self, names: list[str]) -> dict[str, IndexMappingWrong]:
+        """Return the errors of those indices that map an essential field in another way than the index template."""
+        try:
+            with translate_errors():
+                response = await self._client.field_caps(
+                    index=names,
+                    fields=list(ESSENTIAL_TYPES),
+                    include_unmapped=True,
+                    ignore_unavailable=True,
+                    allow_no_indices=True,
+                    filter_path="indices,fields.*.*.indices,fields.*.*.type",
+                )
+        except StoreAccessDenied:
+            # Credentials that may only write.
+            return {}
+        existing = response.body.get("indices", ())
+        fields = response.body.get("fields", {})
+        unmapped = {"unmapped": {"indices": existing}}
+        return {
+            name: IndexMappingWrong(f"the index {name} maps the field {field!r} as {kind}, not as {expected}")
+            for field, expected in ESSENTIAL_TYPES.items()
+            for kind, capabilities in fields.get(field, unmapped).items()
+            if kind != expected
+            for name in capabilities.get("indices", existing)
+        }
+
     async def _write_complete_documents(self, part: DocumentBatch, heads: list[DocumentHead]) -> WriteResult:
+        wrong = await self._check_indices(index_names(heads, self._prefix))
+        if not wrong:
+            return await self._create_documents(part, heads)
+        usable, waiting = split_by_index(part, heads, self._prefix, wrong)
+        result = WriteResult(0, waiting=waiting, failure=next(iter(wrong.values())))
+        return result + await self._create_documents(usable, read_heads(usable.body)) if usable.count else result
+
+    async def _create_documents(self, part: DocumentBatch, heads: list[DocumentHead]) -> WriteResult:
         try:
             async with self._bulk_slots:
                 response = await self._send_bulk(build_create_body(part.body, self._prefix, heads))
@@ -264,8 +358,8 @@ class ElasticsearchStore(Store):
             if part.count == 1:
                 return WriteResult(0, rejected=(RejectedDocument(part.body.removesuffix(b"\n"), str(error)),))
             first, second = part.split_in_half()
-            result = await self._write_complete_documents(first, read_heads(first.body))
-            return result + await self._write_complete_documents(second, read_heads(second.body))
+            result = await self._create_documents(first, read_heads(first.body))
+            return result + await self._create_documents(second, read_heads(second.body))
         self._unrefreshed |= index_names(heads, self._prefix)
         return read_write_result(part, response)
 
@@ -319,10 +413,18 @@ class ElasticsearchStore(Store):
                 )
         except RequestRejected as error:
             raise InvalidQuery(f"Elasticsearch cannot run this query: {error}") from error
-        responses: list[dict[str, Any]] = response["responses"]
+        responses: list[dict[str, Any]] = read_key(response.body, "responses", list)
+        if len(responses) != len(searches):
+            raise UnexpectedResponse(f"Elasticsearch returned {len(responses)} results for {len(searches)} searches")
         for search_response in responses:
             if not has_too_many_buckets(search_response):
-                check_search_response(search_response, self._query_timeout)
+                try:
+                    check_search_response(search_response, self._query_timeout)
+                except InvalidQuery:
+                    # Queries of Metronome's own that an index rejects are not the client's fault.
+                    for wrong in (await self._find_wrong_mappings([self._pattern])).values():
+                        raise wrong from None
+                    raise
         return responses
 
     async def _delete_matching(self, where: Filter | None, before: datetime | None) -> int:
@@ -344,7 +446,7 @@ class ElasticsearchStore(Store):
             for names in chunk_index_names(indices_before(settings.body, self._prefix, before)):
                 response = await self._client.count(index=names, query=MATCH_ALL, ignore_unavailable=True)
                 await self._client.indices.delete(index=names, ignore_unavailable=True)
-                deleted += response["count"]
+                deleted += read_key(response.body, "count", int)
         return deleted
 
 

@@ -6,12 +6,16 @@ the day's first value is a number or the text of one, their numbers are in ``<fi
 ``params``, a ``flattened`` field.
 """
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 from metronome.fields import FIELDS, VALUE_MAX_CHARACTERS, FieldType
 
 TEMPLATE_VERSION: Final = 2
 """To be raised with each change: a node only replaces an older template."""
+
+TEMPLATE_PRIORITY: Final = 300
+"""Elasticsearch rejects a template of the same priority that matches the same indices."""
 
 _KEYWORD: Final[dict[str, Any]] = {"type": "keyword", "ignore_above": VALUE_MAX_CHARACTERS}
 _STORED_ONLY: Final[dict[str, Any]] = {"type": "keyword", "index": False, "doc_values": False}
@@ -54,6 +58,16 @@ _MAPPINGS: Final[dict[str, Any]] = {
 }
 
 
+ESSENTIAL_TYPES: Final = {"@timestamp": "date", "id": "keyword", "event": "keyword"}
+"""Fields, with their types, without which an index cannot be queried."""
+
+
+def overlaps_prefix(prefix: str, patterns: Iterable[str]) -> bool:
+    """Return whether index patterns of another template match indices of this prefix, or the reverse."""
+    starts = [pattern.partition("*")[0] for pattern in patterns if pattern != index_pattern(prefix)]
+    return any(start.startswith(f"{prefix}-") or f"{prefix}-".startswith(start) for start in starts)
+
+
 def index_pattern(prefix: str) -> str:
     """Return the pattern that matches every day's index."""
     return f"{prefix}-*"
@@ -63,7 +77,7 @@ def index_template(prefix: str) -> dict[str, Any]:
     """Return the body of the index template for the events with that prefix."""
     return {
         "index_patterns": [index_pattern(prefix)],
-        "priority": 300,
+        "priority": TEMPLATE_PRIORITY,
         "version": TEMPLATE_VERSION,
         "_meta": {"managed_by": "metronome"},
         "template": {"settings": {"index": _SETTINGS}, "mappings": _MAPPINGS},
