@@ -2,7 +2,7 @@
 
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -61,9 +61,6 @@ def server(new_server: ServerFactory, data: Path, elasticsearch_url: str, prefix
 
 def today() -> datetime:
     return datetime.now(UTC)
-
-
-Injection = Callable[[str, str], "contextmanager[None]"]
 
 
 @contextmanager
