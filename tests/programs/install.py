@@ -20,15 +20,19 @@ PYTHON: Final[Mapping[str, Sequence[str]]] = {
     "elasticsearch9": ("elasticsearch==9.5.1",),
     "opensearch": ("opensearch-py==3.2.0",),
     "fluent": ("fluent-logger==0.11.1",),
+    "otlp": ("opentelemetry-sdk==1.45.2", "opentelemetry-exporter-otlp-proto-http==1.45.2"),
 }
 """Installed into separate folders: several packages have the same name."""
 
 NODE: Final = (
     "@elastic/elasticsearch@9.4.3",
     "@fluent-org/logger@1.0.10",
+    "@plausible-analytics/tracker@0.4.6",
+    "@umami/node@0.4.0",
     "matomo-tracker@2.2.4",
     "pino@10.4.0",
     "pino-elasticsearch@9.0.0",
+    "plausible-tracker@0.3.9",
     "winston@3.19.0",
     "winston-elasticsearch@0.19.0",
 )

@@ -62,6 +62,8 @@ CLIENTS = {
         lambda url, _, item: node("winston.mjs", f"{url}/es", item, COUNT), resends=True, names=False
     ),
     "matomo-tracker": Client(lambda url, _, item: node("matomo.mjs", url, item, COUNT), resends=False),
+    "@umami/node": Client(lambda url, _, item: node("umami.mjs", url, item, COUNT), resends=False),
+    "OpenTelemetry's SDK": Client(lambda url, _, item: python("otlp", "otlp.py", url, item, COUNT), resends=True),
     "fluent-logger": Client(
         lambda _, port, item: python("fluent", "forward.py", "127.0.0.1", port, item, COUNT), resends=False
     ),
