@@ -401,8 +401,13 @@ def _terms_aggregation(query: Query, plan: TermsPlan, metrics: SearchBody) -> Se
 def _group_source(query: Query, name: str) -> SearchBody:
     if name not in TIME_UNITS:
         return {"terms": {"field": keyword_path(name)}}
-    zone = _ZONE_REPLACEMENTS.get(query.time_zone, query.time_zone)
+    zone = java_zone(query.time_zone)
     return {"date_histogram": {"field": "@timestamp", "calendar_interval": name, "time_zone": zone}}
+
+
+def java_zone(name: str) -> str:
+    """Return what Java calls a time zone."""
+    return _ZONE_REPLACEMENTS.get(name, name)
 
 
 def _metric_aggregations(query: Query) -> SearchBody:

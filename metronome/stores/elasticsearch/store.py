@@ -1,16 +1,17 @@
 """The store in Elasticsearch."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import aclosing
-from datetime import datetime
+from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
 from typing import Any, ClassVar, Final
 
 import orjson
 
-from metronome.errors import InvalidQuery, MetronomeError, StoreAccessDenied
+from metronome.errors import InvalidQuery, MetronomeError, QueryTooExpensive, StoreAccessDenied
 from metronome.fields import is_top_level_name
 from metronome.stores.base import DocumentBatch, RejectedDocument, Store, WriteResult
 from metronome.stores.elasticsearch.bulk import (
@@ -73,6 +74,19 @@ from metronome.stores.elasticsearch.template import (
     index_template,
     overlaps_prefix,
 )
+from metronome.stores.elasticsearch.time_zones import TimeZoneCheck, build_probe_search, list_probes
+from metronome.stores.elasticsearch.unindexed import (
+    NO_FIELDS,
+    STORED_ONLY_SEARCH,
+    FieldUse,
+    build_ignored_search,
+    find_gaps,
+    find_untyped_fields,
+    list_capability_fields,
+    read_from_documents,
+    read_ignored,
+    read_stored_only,
+)
 from metronome.stores.query import Filter, Query, QueryResult
 from metronome.stores.sequences import EventSequence, SequenceQuery
 
@@ -117,6 +131,7 @@ class ElasticsearchStore(Store):
         self._unrefreshed: set[str] = set()
         self._checked_indices: set[str] = set()
         self._template_checked_at = float("-inf")
+        self._time_zones = TimeZoneCheck()
 
     async def setup(self) -> None:
         """Put the index template, unless a newer one is there.
@@ -150,17 +165,91 @@ class ElasticsearchStore(Store):
 
     async def query(self, *queries: Query) -> tuple[QueryResult, ...]:
         """Run all queries in one request, and those that need further searches again together."""
-        executions = [QueryExecution(query) for query in queries]
+        uses = [find_untyped_fields(query) for query in queries]
+        zones = self._time_zones.unchecked(queries)
         async with query_deadline(self._query_timeout, self.ping):
-            while pending := [(execution, execution.plan) for execution in executions if execution.plan is not None]:
-                searches = [build_search(execution.query, plan) for execution, plan in pending]
-                responses = await self._search(*searches)
-                for (execution, _), response in zip(pending, responses, strict=True):
-                    if has_too_many_buckets(response):
-                        execution.use_smaller_plan()
-                    else:
-                        execution.add_response(response)
-        return tuple(execution.result() for execution in executions)
+            if not zones and not any(use.names for use in uses):
+                results, gaps = await self._execute(queries), [NO_FIELDS] * len(queries)
+            else:
+                results, gaps, _ = await asyncio.gather(
+                    self._execute(queries), self._find_gaps(queries, uses), self._check_time_zones(zones)
+                )
+        if any(gap.names for gap in gaps):
+            results = await self._fill_gaps(queries, uses, gaps, results)
+        return tuple(
+            result if self._time_zones.is_right(query) else replace(result, exact=False)
+            for query, result in zip(queries, results, strict=True)
+        )
+
+    async def _fill_gaps(
+        self, queries: Sequence[Query], uses: Sequence[FieldUse], gaps: Sequence[FieldUse], results: list[QueryResult]
+    ) -> list[QueryResult]:
+        """Return the results of queries whose fields some indices lack: read from the documents, or not exact."""
+        # A field has one type in a search.
+        readable = [
+            at for at, gap in enumerate(gaps) if gap.names and not gap.names & uses[at].texts & uses[at].numbers
+        ]
+        filled = [
+            replace(result, exact=False) if gap.names else result for result, gap in zip(results, gaps, strict=True)
+        ]
+        if not readable:
+            return filled
+        try:
+            async with query_deadline(self._query_timeout, self.ping):
+                read = await self._execute([queries[at] for at in readable], [gaps[at] for at in readable])
+        except QueryTooExpensive:
+            return filled
+        for at, result in zip(readable, read, strict=True):
+            # Texts of over 1,024 characters count here.
+            filled[at] = replace(result, exact=result.exact and not gaps[at].texts)
+        return filled
+
+    async def _check_time_zones(self, zones: Sequence[str]) -> None:
+        if zones:
+            probes = list_probes(datetime.now(UTC))
+            responses = await self._search(*(build_probe_search(zone, probes) for zone in zones))
+            for zone, response in zip(zones, responses, strict=True):
+                self._time_zones.add_response(zone, probes, response)
+
+    async def _execute(self, queries: Sequence[Query], gaps: Sequence[FieldUse] | None = None) -> list[QueryResult]:
+        """Run queries; read the fields in *gaps*, one for each query, from the documents."""
+        executions = [QueryExecution(query) for query in queries]
+        pairs = list(zip(executions, gaps or [NO_FIELDS] * len(queries), strict=True))
+        while pending := [(execution, execution.plan, gap) for execution, gap in pairs if execution.plan is not None]:
+            searches = [
+                read_from_documents(search, gap) if gap.names else search
+                for search, gap in ((build_search(execution.query, plan), gap) for execution, plan, gap in pending)
+            ]
+            responses = await self._search(*searches)
+            for (execution, _, _), response in zip(pending, responses, strict=True):
+                if has_too_many_buckets(response):
+                    execution.use_smaller_plan()
+                else:
+                    execution.add_response(response)
+        return [execution.result() for execution in executions]
+
+    async def _find_gaps(self, queries: Sequence[Query], uses: Sequence[FieldUse]) -> list[FieldUse]:
+        """Return the fields of each query that the mappings of some indices lack."""
+        if not any(use.names for use in uses):
+            return [NO_FIELDS] * len(uses)
+        texts, numbers = (
+            frozenset[str]().union(*(getattr(use, kind) for use in uses)) for kind in ("texts", "numbers")
+        )
+        use = FieldUse(texts, numbers)
+        (response,) = await self._search(build_ignored_search(use.names, queries))
+        ignored = read_ignored(response)
+        if not ignored and not numbers:
+            return [NO_FIELDS] * len(uses)
+        with translate_errors():
+            capabilities = await self._client.field_caps(
+                index=self._pattern,
+                fields=list_capability_fields(use),
+                include_unmapped=True,
+                ignore_unavailable=True,
+                allow_no_indices=True,
+            )
+        gaps = find_gaps(use, ignored, capabilities.body)
+        return [FieldUse(each.texts & gaps.texts, each.numbers & gaps.numbers) for each in uses]
 
     async def newest_values(
         self,
@@ -198,22 +287,34 @@ class ElasticsearchStore(Store):
                 yield sequence
 
     async def list_fields(self) -> frozenset[str]:
-        """Return the mapped fields that a document has."""
+        """Return the mapped fields that a document has, and those that are only stored."""
         async with query_deadline(self._query_timeout, self.ping):
-            with translate_errors():
-                response = await self._client.field_caps(
-                    index=self._pattern,
-                    fields="*",
-                    include_empty_fields=False,
-                    ignore_unavailable=True,
-                    allow_no_indices=True,
-                    filter_path="fields.*.*.aggregatable",
-                )
+            mapped, stored_only = await asyncio.gather(self._list_mapped_fields(), self._list_stored_only_fields())
+        return mapped | stored_only
+
+    async def _list_mapped_fields(self) -> frozenset[str]:
+        with translate_errors():
+            response = await self._client.field_caps(
+                index=self._pattern,
+                fields="*",
+                include_empty_fields=False,
+                ignore_unavailable=True,
+                allow_no_indices=True,
+                filter_path="fields.*.*.aggregatable",
+            )
         return frozenset(
             name
             for name, types in response.body.get("fields", {}).items()
             if is_top_level_name(name) and any(capabilities["aggregatable"] for capabilities in types.values())
         )
+
+    async def _list_stored_only_fields(self) -> frozenset[str]:
+        try:
+            (response,) = await self._search(STORED_ONLY_SEARCH)
+        except InvalidQuery:
+            # Indices that were created before Elasticsearch 8.15 cannot list them.
+            return frozenset()
+        return read_stored_only(response)
 
     async def replace(self, batch: DocumentBatch) -> int:
         """Replace documents; look those up again that change meanwhile."""
