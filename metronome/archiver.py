@@ -71,6 +71,11 @@ class Archiver(DrainLoop):
         await self._check_archive()
         while True:
             is_stopping = self._look()
+            if self.is_held and not is_stopping:
+                await self._wait_for_release()
+                continue
+            if self.is_held:
+                return
             stats = await self.pending_stats()
             if stats.events and (
                 is_stopping

@@ -51,6 +51,7 @@ SETTING_TOPICS: Final = {
         "tick_max_age",
         "workers",
     ),
+    "Retention": ("keep_events", "keep_counts"),
     "Lines of access logs": ("exclude_pattern", "match", "static_files", "redirects"),
     "Behind a proxy": ("base_path", "trusted_proxies"),
     "Enrichment and privacy": (
@@ -126,6 +127,12 @@ def parse_age(value: object) -> object:
     if seconds > _MAX_AGE_SECONDS:
         raise ValueError("expected at most 36500d, or 0 for any age")
     return timedelta(seconds=seconds)
+
+
+def _parse_months(text: str) -> int | None:
+    if not text:
+        return None
+    return int(text.removesuffix("mo")) if text.endswith("mo") else 12 * int(text.removesuffix("y"))
 
 
 def _parse_positive_age(value: object) -> object:
@@ -210,6 +217,7 @@ _IndexPrefix = Annotated[
     ),
 ]
 _MemoryLimit = Annotated[str, _matching(r"\d+(\.\d+)?\s*[KMGT]i?B", "a size such as 1GB or 512MiB")]
+_KeptMonths = Annotated[str, _matching(r"|[1-9]\d{0,2}mo|[1-9]\d?y", "a number of months or years, such as 25mo or 2y")]
 _Countries = Annotated[
     str, _matching(r"built-in|off|.*\.mmdb", "built-in, off, or the path of a MaxMind file, which ends in .mmdb")
 ]
@@ -370,6 +378,16 @@ class Settings(BaseSettings):
         timedelta(days=7),
         description="Maximum age of events sent without a key of the scope `import`: `7d`, `12h`; `0` for no limit.",
     )
+    keep_events: _KeptMonths = Field(
+        "",
+        description="How long events are kept: `25mo` or `2y`, by whole UTC months before the current one; older ones "
+        "are dropped, and no longer accepted. Empty: for ever.",
+    )
+    keep_counts: _KeptMonths = Field(
+        "",
+        description="How long the embedded store keeps the counts of dropped events, such as `10y`; never shorter than "
+        "the events. Empty: for ever.",
+    )
     spool_max_bytes: ByteSize = Field(
         ByteSize(8 * 2**30),
         gt=0,
@@ -397,6 +415,16 @@ class Settings(BaseSettings):
     def on_loopback(self) -> bool:
         """Whether only this machine can reach the server."""
         return self.host in _LOOPBACK
+
+    @property
+    def keep_events_months(self) -> int | None:
+        """How many whole months before the current one events are kept; None for ever."""
+        return _parse_months(self.keep_events)
+
+    @property
+    def keep_counts_months(self) -> int | None:
+        """How many whole months before the current one counts are kept; None for ever."""
+        return _parse_months(self.keep_counts)
 
     @property
     def event_max_age(self) -> timedelta | None:

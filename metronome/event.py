@@ -134,6 +134,8 @@ class IngestConfig:
         own_hosts: hosts of the operator's sites, whose referrers are not stored (see
             `metronome.enrich.referrers.normalize_own_hosts`).
         max_age: the maximum age of an event from a sender without the scope ``import``; None for any age.
+        keep_months: how many whole months before the current one are kept; older events are rejected, as the store
+            could not tell whether it has had them before. None for all.
         event_max_bytes: the maximum size of a document.
         body_max_bytes: the maximum size of a decoded request body.
         batch_max_events: the maximum number of events in a request.
@@ -147,6 +149,7 @@ class IngestConfig:
     item_pattern: ItemPattern = field(default_factory=ItemPattern)
     own_hosts: frozenset[str] = frozenset()
     max_age: timedelta | None = None
+    keep_months: int | None = None
     event_max_bytes: int = sys.maxsize
     body_max_bytes: int = sys.maxsize
     batch_max_events: int = sys.maxsize
@@ -171,6 +174,7 @@ class DocumentContext:
         salts: the salts of visitor IDs by UTC day; without one, events get no visitor.
         partial_requests: finds requests for further parts of a file; None to count each request.
         recent_visitors: finds visitors who were there before midnight; None to begin anew with each day.
+        kept_from: the timestamp before which no events are kept, or None to keep all.
 
     """
 
@@ -181,6 +185,7 @@ class DocumentContext:
     salts: Mapping[str, bytes] = field(default_factory=lambda: NO_SALTS)
     partial_requests: PartialRequests | None = None
     recent_visitors: RecentVisitors | None = None
+    kept_from: str | None = None
 
 
 def build_document(event: Event, context: DocumentContext, generated_id: str) -> bytes:
@@ -371,12 +376,19 @@ def _extract_timestamp(
             odd[other] = doc.pop(other)
     if stamp > context.max_timestamp:
         raise Malformed(f"{name} is {stamp}, more than a day ahead of the server's clock: send the time of the event")
+    if context.kept_from is not None and stamp < context.kept_from:
+        raise Malformed(too_old_message(name, stamp, context.kept_from))
     if context.min_timestamp is not None and stamp < context.min_timestamp:
         raise Malformed(
             f"{name} is {stamp}, before {context.min_timestamp}: raise tick_max_age to accept older events, or send a "
             "key with the scope import"
         )
     return stamp
+
+
+def too_old_message(name: str, stamp: str, kept_from: str) -> str:
+    """Return why an event is rejected that is older than those that are kept."""
+    return f"{name} is {stamp}, before {kept_from}: METRONOME_KEEP_EVENTS keeps no events that are older"
 
 
 def _set_item_id(doc: dict[str, Any], item: object) -> None:

@@ -213,6 +213,8 @@ FIELDS: Final = (
     Field("title"),
     # A request for a further part of a file, which is not counted again.
     Field("part"),
+    # The identity of the log that the event was imported from.
+    Field("import", FieldType.TEXT, core=True),
 )
 """Stores, reports and Kibana list fields in this order."""
 

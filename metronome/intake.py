@@ -17,7 +17,7 @@ from metronome.partial_requests import PartialRequests
 from metronome.protocol import IngestResult, ParsedEvent, Protocol, Reply, Request
 from metronome.spool import SpoolWriter
 from metronome.telemetry import Telemetry
-from metronome.times import format_timestamp
+from metronome.times import format_timestamp, start_of_first_kept_month
 
 _MAX_CLOCK_SKEW = timedelta(days=1)
 _GPC: Final = "Sec-GPC"
@@ -221,12 +221,17 @@ class Intake:
                 salts=self._salts(),
                 partial_requests=self._partial_requests,
                 recent_visitors=self._recent_visitors,
+                kept_from=self._kept_from(now),
             )
             self._context = (
                 self._import_context
                 if max_age is None
                 else replace(self._import_context, min_timestamp=format_timestamp(now - max_age))
             )
+
+    def _kept_from(self, now: datetime) -> str | None:
+        months = self._config.keep_months
+        return None if months is None else format_timestamp(start_of_first_kept_month(now, months))
 
 
 def _opts_out_of_tracking(headers: Mapping[str, str]) -> bool:

@@ -55,6 +55,7 @@ _MAX_IN_FLIGHT: Final = 2
 _NOTIFY_INTERVAL_SECONDS: Final = 60.0
 _ZSTD_LEVEL: Final = 1
 _BACKOFF: Final = Backoff(0.25, 8.0)
+_SUCCESS_STATUSES: Final = frozenset({HTTPStatus.OK, HTTPStatus.ACCEPTED})
 _WRONG_URL_STATUSES: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED})
 _KEY_STATUSES: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 _KEY_HINT: Final = "; set a key with --key or METRONOME_KEY, which `metronome keys create` creates on the server"
@@ -154,6 +155,20 @@ class ServerClient:
                 raise ValueError(required_keys)
             return result
 
+    def post_json(self, path: str, body: Mapping[str, Any], *required_keys: str) -> dict[str, Any]:
+        """Send a JSON object, and return the JSON object in the response; raises as `get` does."""
+
+        async def send() -> bytes:
+            async with self.open_session(_REQUEST_TIMEOUT_SECONDS) as session:
+                headers = {"Accept": _JSON, "Content-Type": _JSON}
+                return await self.request(session, "POST", path, headers, orjson.dumps(body))
+
+        with self.parsing_response(path):
+            result = orjson.loads(asyncio.run(send()))
+            if not isinstance(result, dict) or not result.keys() >= {*required_keys}:
+                raise ValueError(required_keys)
+            return result
+
     @contextlib.contextmanager
     def parsing_response(self, path: str) -> Iterator[None]:
         """Raise `ConfigurationError` if parsing the response from *path* fails in the block."""
@@ -198,7 +213,7 @@ class ServerClient:
                 "or set its URL with --url or METRONOME_URL"
             ) from None
         status = response.status
-        if status == HTTPStatus.OK:
+        if status in _SUCCESS_STATUSES:
             pending = response.headers.get(PENDING_HEADER, "")
             if pending.isascii() and pending.isdigit():
                 self.on_pending(int(pending))

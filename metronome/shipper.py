@@ -89,6 +89,7 @@ class Shipper(DrainLoop):
         self._rest_ended = asyncio.Event()
         self._fruitless_shipments = 0
         self._has_waiting_event = asyncio.Event()
+        self._waiting_lock = asyncio.Lock()
         if self.pending.has_waiting:
             self._has_waiting_event.set()
         self.waiting_failure: MetronomeError | None = None
@@ -126,6 +127,17 @@ class Shipper(DrainLoop):
             self._waiting_reads -= 1
         return True
 
+    def hold(self) -> None:
+        """Ship nothing further until `release` (see `DrainLoop.hold`)."""
+        super().hold()
+        self._rest_ended.set()
+
+    async def wait_until_held(self) -> None:
+        """Wait until nothing is in progress, after `hold`; neither commits nor documents that wait."""
+        await super().wait_until_held()
+        async with self._waiting_lock:
+            pass
+
     def stop(self) -> None:
         """Let `run` return as soon as the spool is drained."""
         super().stop()
@@ -138,7 +150,8 @@ class Shipper(DrainLoop):
         try:
             while True:
                 is_stopping = self._look()
-                chunk = await self._read_chunk(in_flight) if self._can_start_shipment(in_flight) else None
+                can_start = not self.is_held and self._can_start_shipment(in_flight)
+                chunk = await self._read_chunk(in_flight) if can_start else None
                 if chunk is not None:
                     task = asyncio.create_task(self._ship(chunk.batch))
                     in_flight.append(_Shipment(chunk, task, time.perf_counter()))
@@ -147,6 +160,8 @@ class Shipper(DrainLoop):
                     in_flight.popleft()
                 elif is_stopping:
                     return
+                elif self.is_held:
+                    await self._wait_for_release()
                 else:
                     await self._wait()
         finally:
@@ -174,7 +189,8 @@ class Shipper(DrainLoop):
     async def _ship(self, batch: DocumentBatch) -> _Outcome:
         """Write a batch to the store, however long that takes, except for documents that have to wait."""
         began = time.perf_counter()
-        remaining: DocumentBatch | None = batch
+        # Commits whose events were all forgotten are empty.
+        remaining = batch if batch.count else None
         waiting: DocumentBatch | None = None
         attempts = 0
         while remaining is not None:
@@ -227,8 +243,11 @@ class Shipper(DrainLoop):
         while True:
             await self._has_waiting_event.wait()
             await asyncio.sleep(self._backoff.delay_after(attempts))
+            if self.is_held:
+                await self._release_event.wait()
             try:
-                has_progress, after = await self._retry_waiting(after)
+                async with self._waiting_lock:
+                    has_progress, after = (False, after) if self.is_held else await self._retry_waiting(after)
             except MetronomeError:
                 # The store is unavailable: the shipment of new events reports it.
                 has_progress = False
@@ -289,7 +308,7 @@ class Shipper(DrainLoop):
             await self._rest(min(seconds * _REST_FACTOR, _MAX_REST_SECONDS))
 
     async def _rest(self, seconds: float) -> None:
-        if self._waiting_reads or self._stop_event.is_set():
+        if self._waiting_reads or self._stop_event.is_set() or self.is_held:
             return
         self._rest_ended.clear()
         with suppress(TimeoutError):

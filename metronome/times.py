@@ -248,6 +248,12 @@ def add_months(day: date, months: int) -> date:
     return first.replace(day=min(day.day, last.day))
 
 
+def start_of_first_kept_month(now: datetime, months: int) -> datetime:
+    """Return the start, in UTC, of the oldest month that is kept if so many whole months before the current one are."""
+    day = add_months(now.astimezone(UTC).date().replace(day=1), -months)
+    return datetime(day.year, day.month, 1, tzinfo=UTC)
+
+
 def first_day_of_unit(day: date, unit: str) -> date:
     """Return the first day of the ``day``, ``week``, ``month``, ``quarter`` or ``year`` that a day belongs to."""
     if unit == "day":

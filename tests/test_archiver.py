@@ -49,6 +49,9 @@ class ScriptedArchive(Archive):
             raise ArchiveDamaged(f"{path} is missing")
         return self.objects[path]
 
+    async def delete(self, path: str) -> None:
+        self.objects.pop(path, None)
+
     async def iterate_objects(self, prefix: str = "") -> AsyncIterator[ObjectInfo]:
         for path, body in self.objects.items():
             if not prefix or path.startswith(f"{prefix}/"):

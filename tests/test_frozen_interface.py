@@ -50,15 +50,18 @@ from typer.testing import CliRunner
 
 from metronome.cli import COMMANDS, app
 from metronome.config import read_settings
+from metronome.erasures import Erasures, Retention, SpoolDrains
 from metronome.errors import MetronomeError
 from metronome.fields import FIELDS
 from metronome.middleware import ClientConfig
 from metronome.server import routes
 from metronome.server.app import build_app
 from metronome.server.bootstrap import build_ingest_context, open_authorizer, open_state, open_store
+from metronome.server.erasure_routes import erasure_routes
 from metronome.server.health import HealthRoutes
 from metronome.server.main import serve
-from metronome.spool import SpoolWriter
+from metronome.shipper import Shipper
+from metronome.spool import SpoolReader, SpoolWriter
 from metronome.telemetry import Telemetry
 from metronome.web.handlers import QueryContext
 from metronome.web.problems import problem_response
@@ -143,12 +146,19 @@ async def applications_with_workers(data: Path) -> dict[str, web.Application]:
     data.mkdir()  # noqa: ASYNC240  # nothing else runs in this loop
     spool = SpoolWriter(data / "spool", settings.spool_max_bytes, telemetry.count_commit)
     state, store = open_state(settings), open_store(settings)
+    shipper = Shipper(SpoolReader(data / "spool"), store, data / "dead", telemetry)
+    spools = [SpoolDrains(data / "spool", shipper, None)]
+    erasures = Erasures(state, store, spools, data / "dead", None, Retention(), time.time)
     try:
         async with open_authorizer(settings, state) as guard:
             doorway = build_ingest_context(settings, spool, guard, telemetry)
             answering = QueryContext(store, guard, doorway.client_address, telemetry, time.time)
             health = HealthRoutes(store, [], settings.spool_max_bytes, answering, lambda: [telemetry.registry])
-            main = [*routes.main_process_routes(settings, answering, state), *health.routes()]
+            main = [
+                *routes.main_process_routes(settings, answering, state),
+                *erasure_routes(answering, erasures),
+                *health.routes(),
+            ]
             worker = routes.worker_routes(settings, doorway, state, relay)
             fallback = web.route("*", "/{rest:.*}", relay)
             return {
@@ -156,6 +166,7 @@ async def applications_with_workers(data: Path) -> dict[str, web.Application]:
                 "worker": build_app(worker, settings.body_max_bytes, fallback),
             }
     finally:
+        shipper.close()
         await spool.close()
         await store.close()
 

@@ -32,6 +32,7 @@ FLOORS: Final = (
     {"intake", "shipper", "archiver"},
     {"demo"},
     {"visibility"},
+    {"erasures"},
     {"reports"},
     {"web"},
     {"page"},

@@ -68,6 +68,10 @@ class Archive(ABC):
         """
 
     @abstractmethod
+    async def delete(self, path: str) -> None:
+        """Delete an object; idempotent."""
+
+    @abstractmethod
     def iterate_objects(self, prefix: str = "") -> AsyncIterator[ObjectInfo]:
         """Yield the objects below a prefix, in any order.
 

@@ -40,6 +40,7 @@ class ArchiveObject:
         size: size in bytes.
         manifest_entry: its entry in a manifest; None if no manifest lists it.
         received_at: timestamp at which the first document of its manifest was received.
+        received_until: timestamp at which the last one was; empty if no manifest lists it.
 
     """
 
@@ -48,6 +49,7 @@ class ArchiveObject:
     size: int
     manifest_entry: ManifestEntry | None
     received_at: str
+    received_until: str = ""
 
 
 @dataclass(slots=True)
@@ -79,18 +81,18 @@ async def list_objects(
 
     """
     inventory = Inventory()
-    listed: dict[str, tuple[ManifestEntry, str]] = {}
+    listed: dict[str, tuple[ManifestEntry, str, str]] = {}
     async for manifest in _iterate_manifests(archive, inventory.errors, on_progress):
-        listed |= {entry.path: (entry, manifest.received_between[0]) for entry in manifest.objects}
+        listed |= {entry.path: (entry, *manifest.received_between) for entry in manifest.objects}
     present: set[str] = set()
     async for info in archive.iterate_objects():
         day = _object_date(info.path)
         if day is None:
             continue
         present.add(info.path)
-        entry, received_at = listed.get(info.path, (None, _UNLISTED_RECEIVED_AT))
+        entry, received_at, received_until = listed.get(info.path, (None, _UNLISTED_RECEIVED_AT, ""))
         if day in dates:
-            inventory.objects.append(ArchiveObject(info.path, day, info.size, entry, received_at))
+            inventory.objects.append(ArchiveObject(info.path, day, info.size, entry, received_at, received_until))
     missing = (path for path in sorted(listed.keys() - present) if _object_date(path) in dates)
     inventory.errors += [f"{path} is missing, but its manifest lists it" for path in missing]
     inventory.objects.sort(key=lambda item: (item.received_at, item.path.rpartition("/")[2], item.path))

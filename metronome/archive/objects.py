@@ -134,6 +134,10 @@ class ObjectStoreArchive(Archive):
         """Return an object (see `Archive.get`)."""
         return await run_in_daemon_thread(partial(self._get, path))
 
+    async def delete(self, path: str) -> None:
+        """Delete an object (see `Archive.delete`)."""
+        await run_in_daemon_thread(partial(self._delete, path))
+
     async def iterate_objects(self, prefix: str = "") -> AsyncIterator[ObjectInfo]:
         """Yield objects (see `Archive.iterate_objects`)."""
         pages = await run_in_daemon_thread(partial(self._open_listing, prefix))
@@ -152,6 +156,11 @@ class ObjectStoreArchive(Archive):
     def _get(self, path: str) -> bytes:
         with self._translate_errors(path):
             return bytes(obstore.get(self._store, path).bytes())
+
+    def _delete(self, path: str) -> None:
+        # Some object stores report a missing object.
+        with suppress(ArchiveDamaged), self._translate_errors(path):
+            obstore.delete(self._store, path)
 
     def _open_listing(self, prefix: str, size: int = _PAGE_SIZE) -> Iterator[ListPage]:
         with self._translate_errors():
@@ -208,6 +217,13 @@ class _FolderArchive(ObjectStoreArchive):
         super()._put(path, body)
         with self._translate_errors():
             self._sync_to_disk(self._folder / path)
+
+    def _delete(self, path: str) -> None:
+        super()._delete(path)
+        with self._translate_errors():
+            folder = (self._folder / path).parent
+            if folder.is_dir():
+                fsync_path(folder)
 
     def _sync_to_disk(self, file: Path) -> None:
         """Synchronize a file, and the folders above it that may be new."""

@@ -10,7 +10,8 @@ they happened, all with the same name in different folders. The manifest is writ
 the first commit: it lists the number of documents, the size and the SHA-256 of each object. Repeating an upload writes
 the same paths and bytes.
 
-Documents are in the order in which they were received, encoded as in `metronome.event`.
+Documents are in the order in which they were received, encoded as in `metronome.event`. Where events were forgotten,
+there is a tombstone (see `metronome.archive.erasure`).
 """
 
 import gzip
@@ -33,14 +34,15 @@ MANIFEST_PREFIX: Final = "manifests"
 OBJECT_SUFFIX: Final = ".ndjson.gz"
 OBJECT_PATH_PATTERN: Final = re.compile(r"(\d{4}/\d\d/\d\d/\d\d)/([^/]+)\.ndjson\.gz")
 """Path of an object: the hour of its documents, and the name of its upload."""
+_UPLOAD_NAME_PATTERN: Final = re.compile(r"(.+)-\d{12,}-(\d{12,})(?:\.ndjson\.gz|\.json)")
 _MANIFEST_VERSION: Final = 1
 _HOUR_SLICE: Final = slice(len('{"@timestamp":"'), len('{"@timestamp":"2015-01-22T09'))
 """Position of the hour in each document."""
 _SPLIT_BYTES: Final = 2**18
 """Size of the pieces that are split by hour: pieces in the processor's cache are split several times as fast."""
-_COMPRESSION_LEVEL: Final = 1
+COMPRESSION_LEVEL: Final = 1
 """The level of igzip that is fast, and compresses nearly as well as the higher ones."""
-_GZIP_WINDOW_BITS: Final = 16 + isal_zlib.MAX_WBITS
+GZIP_WINDOW_BITS: Final = 16 + isal_zlib.MAX_WBITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,12 @@ def build_objects(commit_range: CommitRange, bodies: Iterable[bytes]) -> Archive
         entries.append(ManifestEntry(path, hours[hour].events, len(body), sha256(body).hexdigest()))
     path = f"{MANIFEST_PREFIX}/{first[:10].replace('-', '/')}/{name}.json"
     return ArchiveUpload(objects, Manifest(path, (first, last), tuple(entries)))
+
+
+def parse_upload_name(path: str) -> tuple[str, int]:
+    """Return the spool's name and the number of the last commit of an object or a manifest; "" and 0 for others."""
+    match = _UPLOAD_NAME_PATTERN.fullmatch(path.rpartition("/")[2])
+    return (match[1], int(match[2])) if match else ("", 0)
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
@@ -215,7 +223,7 @@ class _HourBuffer:
     def _compress_pending(self) -> None:
         # The gzip header has neither a time nor a name, so the same documents always give the same bytes.
         self._compressor = self._compressor or isal_zlib.compressobj(
-            _COMPRESSION_LEVEL, isal_zlib.DEFLATED, _GZIP_WINDOW_BITS
+            COMPRESSION_LEVEL, isal_zlib.DEFLATED, GZIP_WINDOW_BITS
         )
         self._compressed.append(self._compressor.compress(b"".join(self._pending)))
         self._pending, self._pending_bytes = [], 0

@@ -11,13 +11,14 @@ from typing import Annotated, Final
 import typer
 
 from metronome.cli.errors import EXIT_FAILED, print_error, reporting_errors, retry_notifier
+from metronome.cli.forget import forget
 from metronome.cli.options import DEFAULT_SERVER_URL, KeyOption, RetryTimeoutOption, UrlOption
 from metronome.cli.output import Progress, print_lines, show_progress
 from metronome.enrich.addresses import PRIVATE_NETWORKS, ProxyNetworks
 from metronome.enrich.referrers import normalize_own_hosts
 from metronome.errors import ConfigurationError, Malformed
-from metronome.importer.batches import ImportConfig, LogBatch, iterate_batches
-from metronome.importer.files import LogFile, total_size
+from metronome.importer.batches import ImportConfig, LogBatch, identify_log, iterate_batches
+from metronome.importer.files import STANDARD_INPUT, LogFile, total_size
 from metronome.importer.follow import FollowConfig, default_positions_file, follow_logs
 from metronome.importer.summary import ImportSummary
 from metronome.items import EXCLUDE_SETTING, PATTERN_SETTING, compile_item_pattern
@@ -101,6 +102,14 @@ def import_command(  # noqa: PLR0913  # one argument for each option
             "as '%h %l %u %t \"%r\" %>s %b'.",
         ),
     ] = AUTO_FORMAT,
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace",
+            help="First forget what these logs gave before, such as to import them with another pattern; needs a key "
+            "with the scope admin.",
+        ),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and count the lines, but send nothing.")] = False,
     batch: Annotated[
         int, typer.Option(min=1, max=REQUEST_MAX_EVENTS, metavar="N", help="Number of events in a request.")
@@ -152,6 +161,8 @@ def import_command(  # noqa: PLR0913  # one argument for each option
         client = ServerClient(url, key)
         if follow and dry_run:
             raise ConfigurationError("--dry-run cannot be combined with --follow")
+        if replace:
+            failures += _forget_logs(files, config, client, can_replace=not (follow or dry_run))
         if follow:
             with show_progress(has_total=False) as progress:
                 follow_config = FollowConfig(
@@ -172,7 +183,7 @@ def import_command(  # noqa: PLR0913  # one argument for each option
             )
             with sender or nullcontext(), show_progress() as progress:
                 progress.start(total)
-                failures = _import_files(files, config, summary, sender, progress)
+                failures += _import_files(files, config, summary, sender, progress)
     print_lines(summary.format(monotonic() - started_at, sent=not dry_run))
     for failure in failures:
         print_error("import", failure)
@@ -180,6 +191,25 @@ def import_command(  # noqa: PLR0913  # one argument for each option
         print_error("import", summary.unmatched)
     if exit_code or (not follow and (failures or summary.rejected.count)):
         raise typer.Exit(exit_code or EXIT_FAILED)
+
+
+def _forget_logs(files: list[str], config: ImportConfig, client: ServerClient, *, can_replace: bool) -> list[str]:
+    """Forget what logs gave before, and return an error message for each object that may still have some of it."""
+    if not can_replace:
+        raise ConfigurationError("--replace cannot be combined with --follow or --dry-run")
+    if STANDARD_INPUT in files:
+        raise ConfigurationError("--replace needs files: standard input cannot be read twice")
+    total_size(files)
+    # All are read before anything is forgotten.
+    identities = {identify_log(file, config.log_format): file for file in files}
+    damaged: list[str] = []
+    with show_progress(has_total=False) as progress:
+        for identity, file in identities.items():
+            result = forget(client, {"import": identity}, progress)
+            if not any(result["forgotten"].values()):
+                print_error("import", f"{file}: there was nothing to replace")
+            damaged += result.get("damaged", ())
+    return damaged
 
 
 def _proxy_networks(text: str | None) -> ProxyNetworks:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from metronome.archive.erasure import Tombstone, drop_forgotten, read_tombstones
 from metronome.archive.inventory import ArchiveObject, list_objects, read_objects
 from metronome.archive.objects import open_archive
 from metronome.archive.replay import ReplayBatch, ReplayBatcher, ReplayCheckpoint, default_checkpoint_file
@@ -44,6 +45,7 @@ class ReplaySummary:
     sent: int = 0
     accepted: int = 0
     already_stored: int = 0
+    forgotten: int = 0
     rejected: RejectedLines = field(default_factory=RejectedLines)
     damaged: list[str] = field(default_factory=list)
     unlisted: int = 0
@@ -68,6 +70,7 @@ class ReplaySummary:
             ("  new in the store", self.accepted - self.already_stored),
             ("  already stored", self.already_stored),
             ("  rejected", self.rejected.count),
+            *([("forgotten, not sent", self.forgotten)] if self.forgotten else []),
             ("damaged or missing", len(self.damaged)),
         ]
         return [
@@ -117,6 +120,8 @@ def replay_command(  # noqa: PLR0913  # one argument for each option
             EventLoopThread("archive") as loop_thread,
             show_progress() as progress,
         ):
+            # Before the objects: what is forgotten meanwhile is read as it was.
+            tombstones = loop_thread.run(read_tombstones(opened_archive))
             inventory = loop_thread.run(
                 list_objects(opened_archive, days, lambda count: progress.advance(0, lambda: f"{count:,} manifests"))
             )
@@ -132,7 +137,7 @@ def replay_command(  # noqa: PLR0913  # one argument for each option
                     progress.advance(archive_object.size, lambda: f"{progress.rate(summary.sent):,.0f} documents/s")
 
             with BatchSender(client, on_result, retry_timeout, retry_notifier("replay"), DOCUMENTS_PATH) as sender:
-                _send_objects(read_objects(loop_thread, opened_archive, objects), sender, summary.damaged)
+                _send_objects(read_objects(loop_thread, opened_archive, objects), tombstones, sender, summary)
             if not summary.damaged:
                 sent_objects.delete()
     print_lines(summary.format(monotonic() - started_at))
@@ -147,15 +152,18 @@ def replay_command(  # noqa: PLR0913  # one argument for each option
 
 def _send_objects(
     objects: Iterable[tuple[ArchiveObject, bytes | ArchiveDamaged]],
+    tombstones: Sequence[Tombstone],
     sender: BatchSender[ReplayBatch],
-    damaged: list[str],
+    summary: ReplaySummary,
 ) -> None:
     batcher = ReplayBatcher()
     for archive_object, lines in objects:
         if isinstance(lines, ArchiveDamaged):
-            damaged.append(str(lines))
+            summary.damaged.append(str(lines))
             continue
-        for batch in batcher.add(archive_object, lines):
+        kept, forgotten = drop_forgotten(tombstones, archive_object, lines)
+        summary.forgotten += forgotten
+        for batch in batcher.add(archive_object, kept):
             sender.send(batch)
     for batch in batcher.flush():
         sender.send(batch)

@@ -91,6 +91,7 @@ class LogBatcher:
     ) -> None:
         self._name = name
         self._parse_line = log.parse_event
+        self._identity = log.fingerprint.hex()
         self._batch_events = batch_events
         self._summary = summary
         self._unit = unit
@@ -113,6 +114,7 @@ class LogBatcher:
         if fields is None:
             summary.skipped += 1
             return False
+        fields["import"] = self._identity
         summary.add_event(fields)
         event = orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
         positions = self._positions
@@ -126,6 +128,26 @@ class LogBatcher:
         batch = LogBatch(self._name, self._positions, b"".join(self._lines), self._unit, on_acknowledged)
         self._positions, self._lines, self._size = [], [], 0
         return batch
+
+
+def identify_log(path: str, log_format: LogFormat | None = None) -> str:
+    """Return the identity of a log, which its events have in the field ``import``.
+
+    Args:
+        path: of the file.
+        log_format: its format; None to detect it.
+
+    Raises:
+        Malformed: the file has no line, or its first lines have no known format.
+        OSError: it cannot be read.
+
+    """
+    with LogFile(path) as file:
+        sample = [line for _, line in islice((line for line in file.lines() if line[1].strip()), SAMPLE_LINES)]
+    if not sample:
+        raise Malformed(f"{path}: {file.read_error or 'it has no lines'}")
+    header = header_lines(sample, log_format or detect_format(sample)) or b"\n".join(sample)
+    return log_fingerprint(header).hex()
 
 
 def iterate_batches(

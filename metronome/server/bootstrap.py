@@ -144,6 +144,7 @@ def build_ingest_context(
         ),
         own_hosts=normalize_own_hosts(settings.own_hosts),
         max_age=settings.event_max_age,
+        keep_months=settings.keep_events_months,
         event_max_bytes=settings.event_max_bytes,
         body_max_bytes=settings.body_max_bytes,
         batch_max_events=settings.batch_max_events,

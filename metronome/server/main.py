@@ -20,7 +20,8 @@ from metronome.archiver import Archiver, ArchiveThresholds
 from metronome.auth.client_address import ClientAddress
 from metronome.config import Settings
 from metronome.demo import continue_demo, load_demo
-from metronome.errors import MetronomeError
+from metronome.erasures import Erasures, Retention, SpoolDrains
+from metronome.errors import ConfigurationError, MetronomeError
 from metronome.files import FolderLock
 from metronome.intake import Intake
 from metronome.protocols.micro_analytics import build_query_handler
@@ -33,6 +34,7 @@ from metronome.server.bootstrap import (
     open_store,
     open_visitor_salts,
 )
+from metronome.server.erasure_routes import erasure_routes
 from metronome.server.health import HealthRoutes
 from metronome.server.listeners import serve_extra_ports, serve_http, validate_listeners
 from metronome.shipper import Shipper
@@ -47,6 +49,7 @@ from metronome.spool import (
 )
 from metronome.spool.dead_letters import DEAD_LETTER_FOLDER
 from metronome.spool.drain import DrainLoop
+from metronome.state.base import State
 from metronome.stores.base import Store
 from metronome.telemetry import Telemetry
 from metronome.visibility import Visibility
@@ -56,6 +59,8 @@ log = structlog.get_logger()
 
 _ALL_ADDRESSES: Final = ("0.0.0.0", "::")  # noqa: S104  # compared with, not listened on
 _POLL_SECONDS: Final = 0.1
+_STARTING_SECONDS: Final = 2.0
+"""How long a server that is stopped right after its start waits for its state before it ships nothing."""
 
 
 async def serve(settings: Settings, stop: asyncio.Event, on_demo_loaded: Callable[[str], None] | None = None) -> None:
@@ -99,10 +104,11 @@ async def _serve_single_process(
 
     spool = SpoolWriter(folder, settings.spool_max_bytes, on_commit)
     state = open_state(settings)
+    erasures = _build_erasures(settings, state, store, folders, shippers, archivers)
     async with (
         open_authorizer(settings, state) as authorizer,
         open_visitor_salts(settings, state) as salts,
-        _run_drains(shippers, archivers, store, settings),
+        _run_drains(shippers, archivers, store, settings, erasures),
     ):
         try:
             validate_listeners(settings, authorizer)
@@ -120,6 +126,7 @@ async def _serve_single_process(
             )
             all_routes = [
                 *routes.single_process_routes(settings, ingest_context, state, query_context),
+                *erasure_routes(query_context, erasures),
                 *health.routes(),
             ]
             async with (
@@ -168,9 +175,14 @@ async def _serve_with_workers(settings: Settings, stop: asyncio.Event) -> None:
             lambda: [telemetry.registry, workers.collect_metrics()],
             archivers,
         )
-        main_routes = [*routes.main_process_routes(settings, query_context, state), *health.routes()]
+        erasures = _build_erasures(settings, state, store, spools, shippers, archivers)
+        main_routes = [
+            *routes.main_process_routes(settings, query_context, state),
+            *erasure_routes(query_context, erasures),
+            *health.routes(),
+        ]
         async with (
-            _run_drains(shippers, archivers, store, settings),
+            _run_drains(shippers, archivers, store, settings, erasures),
             serve_http(settings, main_routes, base_path=settings.base_path, socket_path=workers.socket_path),
         ):
             await workers.start(_waker(spools, shippers, archivers))
@@ -235,6 +247,28 @@ def _build_archivers(settings: Settings, folders: Sequence[Path], telemetry: Tel
     return [Archiver(SpoolReader(folder, ARCHIVE_READER), archive, limits, telemetry) for folder in folders]
 
 
+def _build_erasures(
+    settings: Settings,
+    state: State,
+    store: Store,
+    folders: Sequence[Path],
+    shippers: Sequence[Shipper],
+    archivers: Sequence[Archiver],
+) -> Erasures:
+    if settings.keep_counts and not settings.keep_events:
+        raise ConfigurationError("METRONOME_KEEP_COUNTS needs METRONOME_KEEP_EVENTS: counts are kept as long as events")
+    of_archive: Sequence[Archiver | None] = archivers or [None for _ in folders]
+    return Erasures(
+        state,
+        store,
+        [SpoolDrains(*drains) for drains in zip(folders, shippers, of_archive, strict=True)],
+        settings.data / DEAD_LETTER_FOLDER,
+        open_archive(settings.archive, create=True) if settings.archive else None,
+        Retention(settings.keep_events_months, settings.keep_counts_months),
+        time.time,
+    )
+
+
 def _waker(
     folders: Sequence[Path], shippers: Sequence[Shipper], archivers: Sequence[Archiver]
 ) -> Callable[[Path], None]:
@@ -252,20 +286,29 @@ def _waker(
 
 @contextlib.asynccontextmanager
 async def _run_drains(
-    shippers: Sequence[Shipper], archivers: Sequence[Archiver], store: Store, settings: Settings
+    shippers: Sequence[Shipper],
+    archivers: Sequence[Archiver],
+    store: Store,
+    settings: Settings,
+    erasures: Erasures,
 ) -> AsyncIterator[None]:
-    """Ship and archive while the block runs; at its end, drain the spools until the timeout."""
+    """Ship, archive and forget while the block runs; at its end, drain the spools until the timeout."""
     drains: list[DrainLoop] = [*shippers, *archivers]
     tasks = [asyncio.create_task(drain.run()) for drain in drains]
+    erasing = asyncio.create_task(erasures.run())
     try:
         yield
     finally:
+        await erasures.wait_until_started(min(settings.stop_seconds, _STARTING_SECONDS))
         for drain in drains:
             drain.stop()
         _, late = await asyncio.wait(tasks, timeout=settings.stop_seconds)
         for task in late:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        # After the drain loops: it would release those that it holds.
+        erasing.cancel()
+        await asyncio.gather(erasing, return_exceptions=True)
         for drain in drains:
             drain.close()
         await store.close()

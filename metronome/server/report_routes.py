@@ -14,7 +14,7 @@ from aiohttp import hdrs, web
 from multidict import MultiMapping
 
 from metronome.errors import InvalidQuery, Malformed, NotFound, PayloadTooLarge, QueryTooExpensive, StoreUnavailable
-from metronome.event import validate_document
+from metronome.event import too_old_message, validate_document
 from metronome.reports import badges, dwell_time, errors, flow, funnel, items, recommendations, stored_fields, tock
 from metronome.reports.counter import dataset_report as dsr
 from metronome.reports.counter import tally as usage
@@ -37,7 +37,7 @@ from metronome.scopes import Scope
 from metronome.server_client import percent_encode
 from metronome.stores.base import DocumentBatch, Store
 from metronome.stores.query import QueryResult
-from metronome.times import format_timestamp
+from metronome.times import format_timestamp, start_of_first_kept_month
 from metronome.web.bodies import read_body
 from metronome.web.handlers import (
     NamedItems,
@@ -58,6 +58,7 @@ JSON_SUFFIX: Final = "json"
 """The suffix of the paths of reports as JSON; those of `MEDIA_TYPES` are of the same reports as tables."""
 _SUFFIXES: Final = (JSON_SUFFIX, *MEDIA_TYPES)
 _NO_LIMIT: Final = 0
+_STAMP_SLICE: Final = slice(len('{"@timestamp":"'), len('{"@timestamp":"2015-01-22T09:30:00.000Z'))
 PARTIAL_HEADER: Final = "Metronome-Partial"
 """Response header of tables with the time units that are incomplete."""
 
@@ -477,11 +478,20 @@ NEXT_HEADER: Final = "Metronome-Next"
 """Response header of a page of documents with the value of ``after`` for the next page, percent-encoded."""
 
 
-def document_routes(context: QueryContext, body_max_bytes: int, batch_max_events: int) -> list[web.RouteDef]:
+def document_routes(
+    context: QueryContext, body_max_bytes: int, batch_max_events: int, keep_months: int | None = None
+) -> list[web.RouteDef]:
     """Return the routes ``GET /documents`` and ``POST /documents``, which read and write stored documents.
 
     Writes are answered once the documents are in the store: they need no spool, since they come from an archive or an
     export.
+
+    Args:
+        context: has the store.
+        body_max_bytes: maximum size of a body.
+        batch_max_events: maximum number of documents in a request.
+        keep_months: how many whole months before the current one are kept; None for all.
+
     """
     is_set_up = False
     field_checker = FieldChecker(context.store)
@@ -502,7 +512,13 @@ def document_routes(context: QueryContext, body_max_bytes: int, batch_max_events
         await context.authorize(request, Scope.IMPORT)
         body = await read_body(request, body_max_bytes)
         max_timestamp = format_timestamp(context.now() + _MAX_CLOCK_SKEW)
+        kept_from = (
+            "" if keep_months is None else format_timestamp(start_of_first_kept_month(context.now(), keep_months))
+        )
         documents, rejected = await asyncio.to_thread(_validate_lines, body, max_timestamp, batch_max_events)
+        for index in [index for index, document in documents.items() if document[_STAMP_SLICE] < kept_from.encode()]:
+            stamp = documents.pop(index)[_STAMP_SLICE].decode()
+            rejected[index] = too_old_message("@timestamp", stamp, kept_from)
         if not is_set_up:
             await context.store.setup()
             is_set_up = True

@@ -70,7 +70,7 @@ def all_report_routes(settings: Settings, context: QueryContext) -> list[web.Rou
     return [
         *report_routes(context, settings.min_visitors),
         *query_routes(context, settings.body_max_bytes),
-        *document_routes(context, settings.body_max_bytes, settings.batch_max_events),
+        *document_routes(context, settings.body_max_bytes, settings.batch_max_events, settings.keep_events_months),
         *badge_routes(context),
         *counter_routes(context, platform),
         *micrometrics.build_report_routes(context),

@@ -12,6 +12,8 @@ from metronome.files import fsync_path
 from metronome.stores.base import RejectedDocument
 
 DEAD_LETTER_FOLDER: Final = "dead"
+REQUEUED_FOLDER: Final = "given-again"
+"""Subfolder of the dead letters that were sent to the store again."""
 
 
 def append_dead_letters(folder: Path, rejected: Sequence[RejectedDocument], now: datetime) -> None:
@@ -73,7 +75,7 @@ def _is_dead_letter(letter: object) -> bool:
 
 def move_to_requeued(folder: Path) -> None:
     """Move the files of all dead letters to a subfolder, because they are sent to the store again."""
-    requeued = folder / "given-again"
+    requeued = folder / REQUEUED_FOLDER
     requeued.mkdir(exist_ok=True)
     for path in folder.glob("*.ndjson"):
         number = sum(1 for _ in requeued.glob(f"{path.stem}*"))

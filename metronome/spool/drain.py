@@ -45,6 +45,9 @@ class DrainLoop(ABC):
         self._wake_event = asyncio.Event()
         self._is_waiting = False
         self._has_crashed = False
+        self._holds = 0
+        self._held_event = asyncio.Event()
+        self._release_event = asyncio.Event()
         self.failure: MetronomeError | None = None
         """Why the last attempt failed; None if it succeeded."""
 
@@ -70,10 +73,45 @@ class DrainLoop(ABC):
         """Report a commit to the spool."""
         self._wake_event.set()
 
+    @property
+    def spool_name(self) -> str:
+        """The unique and permanent name of the spool."""
+        return self._reader.spool_name
+
+    @property
+    def acknowledged_seq(self) -> int:
+        """The number of the last commit that was drained; 0 if there is none."""
+        return self._reader.acknowledged_seq
+
+    @property
+    def is_held(self) -> bool:
+        """Whether nothing further is drained until `release`."""
+        return self._holds > 0
+
+    def hold(self) -> None:
+        """Drain nothing further until `release` is called as often; what is in progress is completed.
+
+        While held, a drain loop that is stopped does not drain the rest.
+        """
+        self._holds += 1
+        self._release_event.clear()
+        self._wake_event.set()
+
+    async def wait_until_held(self) -> None:
+        """Wait until nothing is in progress, after `hold`."""
+        await self._held_event.wait()
+
+    def release(self) -> None:
+        """Undo one `hold`."""
+        self._holds -= 1
+        if not self._holds:
+            self._release_event.set()
+
     def stop(self) -> None:
         """Let `run` return as soon as the spool is drained."""
         self._stop_event.set()
         self._wake_event.set()
+        self._release_event.set()
 
     def close(self) -> None:
         """Close the reader, after `run` has returned."""
@@ -103,6 +141,14 @@ class DrainLoop(ABC):
         self._wake_event.clear()
         # Read before the spool: what was committed before the stop is then found.
         return self._stop_event.is_set()
+
+    async def _wait_for_release(self) -> None:
+        """Wait until `release`, or `stop`; call this while held, when nothing is in progress."""
+        self._held_event.set()
+        try:
+            await self._release_event.wait()
+        finally:
+            self._held_event.clear()
 
     async def _wait(self, seconds: float = FALLBACK_POLL_SECONDS) -> None:
         """Wait until a commit since `_look`, `stop`, or for the given time."""

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from metronome.errors import MetronomeError, StoreUnavailable
 from metronome.stores.query import Equals, Filter, Query, QueryResult
+from metronome.stores.selection import Selection
 from metronome.stores.sequences import EventSequence, SequenceQuery
 
 
@@ -258,6 +259,8 @@ class Store(Sink):
     ) -> int:
         """Delete the events before a time, those of an item, or those of a visitor; idempotent.
 
+        Reports count them no longer. An event that is written again is stored again: its ``event_id`` is deleted, too.
+
         Returns:
             The number of deleted events.
 
@@ -270,6 +273,24 @@ class Store(Sink):
         if item is not None:
             return await self._delete_matching(Equals("id", item), None)
         return await self._delete_matching(None if visitor is None else Equals("visitor", visitor), before)
+
+    async def forget(self, selection: Selection) -> int:
+        """Delete selected events and their counts, as `delete_events`, and return the number of events."""
+        return await self._delete_matching(selection.where, selection.before)
+
+    async def drop_events(self, before: datetime) -> int:
+        """Delete the events before the start of a UTC month, and return their number; idempotent.
+
+        A store that counts events in advance keeps the counts until `drop_counts`. Where it does not, reports count
+        them no longer.
+        """
+        return await self._delete_matching(None, before)
+
+    async def drop_counts(self, before: datetime) -> None:
+        """Delete the counts before the start of a UTC month whose events were dropped; idempotent."""
+
+    async def purge_deleted(self) -> None:
+        """Return once the store's own files have nothing of deleted events, as far as the store can tell."""
 
     @abstractmethod
     async def _delete_matching(self, where: Filter | None, before: datetime | None) -> int:

@@ -45,6 +45,15 @@ class ArchiveContractTests:
             with pytest.raises(ArchiveDamaged, match=f"^{path} is missing"):
                 await archive.get(path)
 
+    async def test_a_deleted_object_is_gone_and_can_be_deleted_again(self, archive: Archive) -> None:
+        for path in _PATHS:
+            await archive.put(path, b"x")
+        for _ in range(2):
+            await archive.delete(_PATHS[1])
+        assert {info.path async for info in archive.iterate_objects()} == {_PATHS[0], _PATHS[2]}
+        with pytest.raises(ArchiveDamaged):
+            await archive.get(_PATHS[1])
+
     async def test_an_empty_archive_lists_nothing(self, archive: Archive) -> None:
         await archive.ping()
         assert [info async for info in archive.iterate_objects()] == []

@@ -15,6 +15,7 @@ from metronome.auth.client_address import ClientAddress
 from metronome.auth.key_cache import KeyCache
 from metronome.cli import COMMANDS
 from metronome.config import ENV_PREFIX, Settings, read_settings
+from metronome.erasures import Erasures, Retention, SpoolDrains
 from metronome.errors import (
     ArchiveAccessDenied,
     ArchiveDamaged,
@@ -31,8 +32,10 @@ from metronome.reports.counter import tally
 from metronome.reports.query.request import QUERY_PARAMETERS
 from metronome.server import routes
 from metronome.server.bootstrap import build_ingest_context, open_authorizer, open_state, open_store
+from metronome.server.erasure_routes import erasure_routes
 from metronome.server.health import HealthRoutes
-from metronome.spool import SpoolWriter
+from metronome.shipper import Shipper
+from metronome.spool import SpoolReader, SpoolWriter
 from metronome.state.sqlite import SQLiteState
 from metronome.telemetry import Telemetry
 from metronome.web.handlers import QueryContext
@@ -72,7 +75,15 @@ async def all_routes(folder: Path) -> list[web.RouteDef]:
         doorway = build_ingest_context(settings, spool, guard, telemetry)
         answering = QueryContext(store, guard, doorway.client_address, telemetry, lambda: 0.0)
         health = HealthRoutes(store, [], settings.spool_max_bytes, answering, lambda: [telemetry.registry])
-        everything = [*routes.single_process_routes(settings, doorway, state, answering), *health.routes()]
+        shipper = Shipper(SpoolReader(folder / "spool"), store, folder / "dead", telemetry)
+        spools = [SpoolDrains(folder / "spool", shipper, None)]
+        erasures = Erasures(state, store, spools, folder / "dead", None, Retention(), lambda: 0.0)
+        everything = [
+            *routes.single_process_routes(settings, doorway, state, answering),
+            *erasure_routes(answering, erasures),
+            *health.routes(),
+        ]
+    shipper.close()
     await spool.close()
     await store.close()
     return everything
@@ -204,6 +215,7 @@ PAGE_OF_COMMAND = {
     "tock": "docs/queries.md",
     "funnel": "docs/queries.md",
     "fields": "docs/queries.md",
+    "forget": "docs/operations.md",
     "reenrich": "docs/operations.md",
     "export": "docs/export.md",
     "load": "docs/export.md",

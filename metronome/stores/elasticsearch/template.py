@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from metronome.fields import FIELDS, VALUE_MAX_CHARACTERS, FieldType
 
-TEMPLATE_VERSION: Final = 2
+TEMPLATE_VERSION: Final = 3
 """To be raised with each change: a node only replaces an older template."""
 
 TEMPLATE_PRIORITY: Final = 300
