@@ -16,11 +16,12 @@ from metronome.cli.options import DEFAULT_SERVER_URL, KeyOption, RetryTimeoutOpt
 from metronome.cli.output import Progress, print_lines, show_progress
 from metronome.enrich.addresses import PRIVATE_NETWORKS, ProxyNetworks
 from metronome.enrich.referrers import normalize_own_hosts
-from metronome.errors import ConfigurationError, Malformed
+from metronome.errors import ConfigurationError, Malformed, RequestError
 from metronome.importer.batches import ImportConfig, LogBatch, identify_log, iterate_batches
 from metronome.importer.files import STANDARD_INPUT, LogFile, total_size
 from metronome.importer.follow import FollowConfig, default_positions_file, follow_logs
-from metronome.importer.summary import ImportSummary
+from metronome.importer.storing import StoreWatch
+from metronome.importer.summary import Details, ImportSummary
 from metronome.items import EXCLUDE_SETTING, PATTERN_SETTING, compile_item_pattern
 from metronome.protocols.access_logs.reader import get_format, list_format_names
 from metronome.server_client import REQUEST_MAX_EVENTS, RETRY_TIMEOUT_SECONDS, BatchSender, SendResult, ServerClient
@@ -35,6 +36,8 @@ class MatchedPart(StrEnum):
 
 AUTO_FORMAT: Final = "auto"
 BATCH_EVENTS: Final = 5000
+_TOO_OLD: Final = "tick_max_age"
+"""The setting in the server's reason."""
 
 
 def import_command(  # noqa: PLR0913  # one argument for each option
@@ -134,7 +137,7 @@ def import_command(  # noqa: PLR0913  # one argument for each option
 
     Importing a log again, or after it has grown, counts no request twice.
     """
-    summary, started_at = ImportSummary(), monotonic()
+    summary, started_at = ImportSummary(details=Details() if dry_run else None), monotonic()
     failures: list[str] = []
     exit_code = 0
 
@@ -176,6 +179,7 @@ def import_command(  # noqa: PLR0913  # one argument for each option
                 exit_code = follow_logs(follow_config, summary)
         else:
             total = total_size(files)
+            watch = None if dry_run else StoreWatch(client, retry_timeout)
             sender = (
                 None
                 if dry_run
@@ -184,7 +188,16 @@ def import_command(  # noqa: PLR0913  # one argument for each option
             with sender or nullcontext(), show_progress() as progress:
                 progress.start(total)
                 failures += _import_files(files, config, summary, sender, progress)
+                if watch is not None and summary.accepted:
+                    summary.stored = watch.wait(
+                        summary.accepted, lambda pending: progress.advance(0, _waiting(pending))
+                    )
     print_lines(summary.format(monotonic() - started_at, sent=not dry_run))
+    if summary.stored is not None and not summary.stored.is_complete:
+        failures.append(
+            f"the server has the accepted events on its disk, but not in its store yet: {summary.stored.reason}; "
+            "it stores them by itself, they need not be sent again"
+        )
     for failure in failures:
         print_error("import", failure)
     if item_pattern and summary.unmatched:
@@ -222,9 +235,20 @@ def _proxy_networks(text: str | None) -> ProxyNetworks:
         ) from None
 
 
+def _waiting(pending: int) -> Callable[[], str]:
+    return lambda: f"{pending:,} events to be stored"
+
+
 def _counting_results(summary: ImportSummary) -> Callable[[SendResult[LogBatch]], None]:
     def count(result: SendResult[LogBatch]) -> None:
+        is_first = not summary.acknowledged
         summary.add_result(result.batch.log, result.accepted, result.rejected)
+        if is_first and not result.accepted and all(_TOO_OLD in reason for _, reason in result.rejected):
+            raise RequestError(
+                f"all {len(result.rejected):,} events of the first batch are too old for the server, so no more are "
+                f"sent: {result.rejected[0][1]}. The setting is METRONOME_TICK_MAX_AGE; a key with the scope import "
+                "(--key or METRONOME_KEY) may send events of any age"
+            )
 
     return count
 

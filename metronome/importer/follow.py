@@ -408,6 +408,47 @@ def read_inode(path: Path) -> Inode | None:
     return status.st_dev, status.st_ino
 
 
+_DIGITS: Final = re.compile(r"\d+")
+_COMPRESSED_SUFFIXES: Final = r"(?:\.(?:gz|zst))?"
+
+
+def _list_candidates(path: Path) -> Iterator[tuple[Path, bool]]:
+    """Yield the files that may be earlier parts of a log, and whether their names say so."""
+    target = path.resolve() if path.is_symlink() else path
+    for log in dict.fromkeys((path, target)):
+        pattern = rf"{re.escape(log.name)}[.-](?:\d|old|bak).*|{re.escape(log.stem)}[.-]\d{{6,}}.*"
+        name = re.compile(pattern, re.DOTALL)
+        with suppress(OSError):
+            for file in log.parent.iterdir():
+                if file not in {path, target}:
+                    yield file, name.fullmatch(file.name) is not None
+    if target != path:
+        for file in _list_dated_files(target):
+            if file != target:
+                yield file, True
+
+
+def _list_dated_files(target: Path) -> Iterator[Path]:
+    """Yield the files whose paths differ from that of a symbolic link's target in their numbers only.
+
+    Programs such as cronolog write a file for each day, in folders such as ``2015/05/17``, and let a symbolic link
+    point to the newest one.
+    """
+    first = next((index for index, part in enumerate(target.parts) if _DIGITS.search(part)), None)
+    if first is None:
+        return
+    folders = [Path(*target.parts[:first])]
+    for index, part in enumerate(target.parts[first:], first + 1):
+        shape = _DIGITS.sub(lambda digits: rf"\d{{{len(digits[0])}}}", re.escape(part))
+        name = re.compile(shape + (_COMPRESSED_SUFFIXES if index == len(target.parts) else ""))
+        found: list[Path] = []
+        for folder in folders:
+            with suppress(OSError):
+                found += [entry for entry in folder.iterdir() if name.fullmatch(entry.name)]
+        folders = found
+    yield from folders
+
+
 def list_rotated_logs(
     path: Path, modified_since_ns: int, known_inodes: frozenset[Inode] = frozenset()
 ) -> list[RotatedLog]:
@@ -421,25 +462,29 @@ def list_rotated_logs(
 
     Returns:
         The files in the same folder with names of rotated logs, such as ``access.log.1`` or ``access-20250517.log``,
-        and those of *known_inodes*. If a file exists both plain and compressed, only the plain one.
+        and those of *known_inodes*; of a symbolic link, also those in the folder of its target, and the files of other
+        days, such as ``2025/05/16/access.log``. If a file exists both plain and compressed, only the plain one.
 
     """
-    name = re.compile(rf"{re.escape(path.name)}[.-](?:\d|old|bak).*|{re.escape(path.stem)}[.-]\d{{6,}}.*", re.DOTALL)
-    rotated = []
-    for file in path.parent.iterdir():
-        if file == path:
-            continue
+    rotated: dict[Path, RotatedLog] = {}
+    for file, is_named in _list_candidates(path):
         try:
             status = file.stat(follow_symlinks=False)
         except OSError:
             # It was renamed or compressed in the meantime.
             continue
         inode = status.st_dev, status.st_ino
-        is_part = inode in known_inodes or name.fullmatch(file.name) is not None
-        if is_part and stat.S_ISREG(status.st_mode) and status.st_mtime_ns >= modified_since_ns:
-            rotated.append(RotatedLog(file, inode, status.st_mtime_ns))
-    names = {file.path.name for file in rotated}
-    distinct = [file for file in rotated if file.path.suffix not in {".gz", ".zst"} or file.path.stem not in names]
+        if (
+            (is_named or inode in known_inodes)
+            and stat.S_ISREG(status.st_mode)
+            and status.st_mtime_ns >= modified_since_ns
+        ):
+            rotated[file] = RotatedLog(file, inode, status.st_mtime_ns)
+    distinct = [
+        file
+        for file in rotated.values()
+        if file.path.suffix not in {".gz", ".zst"} or file.path.with_suffix("") not in rotated
+    ]
     return sorted(distinct, key=lambda file: file.modified_ns)
 
 

@@ -5,11 +5,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
+from metronome.enrich.user_agents import is_robot
+from metronome.importer.storing import Stored
+
 MAX_LISTED_LINES: Final = 5
 """How many rejected or unreadable lines are listed with their reasons."""
 
 
 _EXCERPT_CHARACTERS: Final = 100
+_VISIT_EVENTS: Final = ("view", "download")
+_TOP: Final = 10
+_MAX_NAMES: Final = 100_000
 
 
 class RejectedLine(NamedTuple):
@@ -59,6 +65,53 @@ def format_counts(rows: Iterable[tuple[str, int]], total: int, unit: str, second
 
 
 @dataclass(slots=True)
+class Details:
+    """What a dry run shows of the requests, in bounded memory.
+
+    Attributes:
+        items: views and downloads by item.
+        formats: downloads by format.
+        others: requests that are neither, by method, path and status.
+
+    """
+
+    items: Counter[str] = field(default_factory=Counter)
+    formats: Counter[str] = field(default_factory=Counter)
+    others: Counter[str] = field(default_factory=Counter)
+
+    def add(self, fields: Mapping[str, Any]) -> None:
+        """Count a request."""
+        event = fields["event"]
+        if event in _VISIT_EVENTS:
+            _count(self.items, str(fields.get("id", "")))
+            if "format" in fields:
+                _count(self.formats, str(fields["format"]))
+        else:
+            parts = (fields.get("method"), str(fields.get("url", "")).partition("?")[0], fields.get("status"))
+            _count(self.others, " ".join(str(part)[:_EXCERPT_CHARACTERS] for part in parts if part))
+
+    def format(self) -> list[str]:
+        """Return the most frequent ones as lines."""
+        titles = (
+            ("items", self.items),
+            ("download formats", self.formats),
+            ("neither views nor downloads", self.others),
+        )
+        return [line for title, counts in titles if counts for line in _format_top(title, counts)]
+
+
+def _count(counts: Counter[str], name: str) -> None:
+    if name in counts or len(counts) < _MAX_NAMES:
+        counts[name] += 1
+
+
+def _format_top(title: str, counts: Counter[str]) -> list[str]:
+    top = [f"{count:>10,}  {name}" for name, count in counts.most_common(_TOP)]
+    more = len(counts) - len(top)
+    return ["", f"{title}:", *top, *([f"{'':>10}  and {more:,} more"] if more else [])]
+
+
+@dataclass(slots=True)
 class ImportSummary:
     """What an import has read, and what the server accepted.
 
@@ -71,6 +124,9 @@ class ImportSummary:
         rejected: events that the server rejects.
         with_item: requests of an item.
         without_item: targets of the first requests without one.
+        by_robots: views and downloads by robots.
+        details: None to collect none.
+        stored: what the store has of the accepted events; None if that is not known.
 
     """
 
@@ -82,10 +138,18 @@ class ImportSummary:
     rejected: RejectedLines = field(default_factory=RejectedLines)
     with_item: int = 0
     without_item: list[str] = field(default_factory=list)
+    by_robots: int = 0
+    details: Details | None = None
+    stored: Stored | None = None
 
     def add_event(self, fields: Mapping[str, Any]) -> None:
         """Count a request."""
-        self.events[fields["event"]] += 1
+        event = fields["event"]
+        self.events[event] += 1
+        if event in _VISIT_EVENTS and type(agent := fields.get("agent")) is str and is_robot(agent):
+            self.by_robots += 1
+        if self.details is not None:
+            self.details.add(fields)
         if "id" in fields:
             self.with_item += 1
         elif len(self.without_item) < MAX_LISTED_LINES and type(url := fields.get("url")) is str:
@@ -134,15 +198,33 @@ class ImportSummary:
             ("lines read", self.lines),
             ("  views", self.events["view"]),
             ("  downloads", self.events["download"]),
+            *([("    of these by robots", self.by_robots)] if self.by_robots else []),
             ("  errors", self.events["error"]),
             ("  other requests", self.events["request"]),
             *([("  no requests", self.skipped)] if self.skipped else []),
             ("  unreadable", self.unreadable.count),
             *(responses if sent else []),
+            *self._stored_rows(),
         ]
         return [
             *format_counts(rows, self.lines, "lines", seconds),
+            *self._stored_notes(),
             *([] if sent else ["dry run: no events were sent"]),
+            *(self.details.format() if self.details is not None else []),
             *self.unreadable.format("could not be read"),
             *self.rejected.format("rejected by the server"),
         ]
+
+    def _stored_rows(self) -> list[tuple[str, int]]:
+        if self.stored is None or not self.stored.is_complete:
+            return []
+        counters = self.stored.counters
+        if counters is None:
+            return [("stored", self.accepted)]
+        rows = [("stored", counters.new + counters.known), ("  new", counters.new), ("  known before", counters.known)]
+        return [*rows, *([("rejected by the store", counters.dead)] if counters.dead else [])]
+
+    def _stored_notes(self) -> list[str]:
+        if self.stored is None or self.stored.counters is not None or not self.stored.is_complete:
+            return []
+        return [f"how many of them the store had before is not known: {self.stored.reason}"]

@@ -104,6 +104,7 @@ async def test_sends_each_request_as_an_event_of_its_kind(server: Server) -> Non
         "lines read": "62",
         "views": str(server.count("view")),
         "downloads": str(server.count("download")),
+        "of these by robots": "9",
         "errors": str(server.count("error")),
         "other requests": str(server.count("request")),
         "unreadable": "3",
@@ -114,6 +115,29 @@ async def test_sends_each_request_as_an_event_of_its_kind(server: Server) -> Non
     assert {"rivers", "trees-2024", "cafés", "air-quality"} <= {event.get("id") for event in server.events.values()}
     assert not any("data.example.net" in event.get("referer", "") for event in server.events.values())
     assert result.stderr == ""
+
+
+async def test_a_dry_run_lists_items_formats_and_what_became_nothing() -> None:
+    result = await run(LOG, "--dry-run", "--item-pattern", PATTERN)
+    assert result.exit_code == 0, result.output
+    lines = [line.strip() for line in result.stdout.splitlines()]
+    items = lines[lines.index("items:") + 1 : lines.index("download formats:")]
+    assert re.fullmatch(r"\d+  \S+", items[0])
+    counts = [int(line.split()[0]) for line in items if line]
+    assert counts == sorted(counts, reverse=True)
+    assert any(re.fullmatch(r"\d+  csv", line) for line in lines)
+    others = lines[lines.index("neither views nor downloads:") + 1 :]
+    assert any(re.fullmatch(r"\d+  GET /\S* \d{3}", line) for line in others)
+
+
+async def test_a_first_batch_that_is_too_old_as_a_whole_stops_the_import(server: Server) -> None:
+    server.reject = lambda _: "@timestamp is 2015-05-17, before 2026-01-01: raise tick_max_age to accept older events"
+    result = await run(LOG, "--url", server.url, "--batch", "10")
+    assert result.exit_code == 1
+    assert "METRONOME_TICK_MAX_AGE" in result.stderr
+    assert "scope import" in result.stderr
+    # Two batches are sent at a time.
+    assert len(server.sizes) <= 3
 
 
 async def test_lists_unreadable_lines_with_reasons(server: Server) -> None:

@@ -243,3 +243,29 @@ def test_lists_rotated_logs_oldest_first(folder: Path) -> None:
     assert listed(0) == ["access-20250516.log.gz", "x", "access.log.2", "access.log-20250517", "access.log.1"]
     assert listed(since) == ["access.log.2", "access.log-20250517", "access.log.1"]
     assert listed(10**18) == []
+
+
+def test_lists_the_files_of_other_days_of_a_symbolic_link(folder: Path) -> None:
+    folder = folder.resolve()
+    names = ["2015/05/16/access.log", "2015/05/15/access.log.gz", "2015/05/17/access.log", "2014/12/31/access.log"]
+    others = ["2015/05/16/error.log", "2015/5/1/access.log", "2015/05/16/access.log.bak2", "x/access.log"]
+    for number, name in enumerate([*names, *others]):
+        file = folder / "logs" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"x")
+        os.utime(file, (1000 + number, 1000 + number))
+    os.utime(folder / "logs" / names[3], (10, 10))
+    link = folder / "current"
+    link.symlink_to(folder / "logs" / names[2])
+    found = [str(file.path.relative_to(folder / "logs")) for file in list_rotated_logs(link, 900 * 10**9)]
+    assert found == ["2015/05/16/access.log", "2015/05/15/access.log.gz"]
+
+
+def test_lists_the_rotated_logs_in_the_folder_of_a_symbolic_links_target(folder: Path) -> None:
+    folder = folder.resolve()
+    (folder / "data").mkdir()
+    for name in ("web.log", "web.log.1", "web.log.2.gz", "api.log.1"):
+        (folder / "data" / name).write_bytes(b"x")
+    link = folder / "access.log"
+    link.symlink_to(folder / "data" / "web.log")
+    assert {file.path.name for file in list_rotated_logs(link, 0)} == {"web.log.1", "web.log.2.gz"}
