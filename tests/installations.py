@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from metronome.state.elasticsearch import ElasticsearchState
 from metronome.state.sqlite import SQLiteState
 from metronome.stores.duckdb import DuckDBStore
 from metronome.stores.elasticsearch import ElasticsearchConfig
+from metronome.stores.query import Query
 
 
 def create_key(data: Path, name: str, *scopes: Scope) -> str:
@@ -49,13 +51,21 @@ def create_salts(elasticsearch: str, prefix: str) -> None:
 
 
 def read_stored_documents(data: Path) -> list[dict[str, Any]]:
-    """Return the documents in the DuckDB store of a data folder, oldest first."""
+    """Return the documents in the DuckDB store of a data folder, oldest first.
+
+    Checks that the store's counts are those of the documents.
+    """
 
     async def read() -> list[dict[str, Any]]:
         store = DuckDBStore(data)
         await store.setup()
         documents = [orjson.loads(line) async for line in store.iterate_documents()]
+        by_day, by_month = await store.query(Query(group_by=("day",)), Query())
         await store.close()
+        assert sum(int(count or 0) for count in by_day.to_dict().values()) == len(documents)
+        assert by_month.rows == ((len(documents),),)
         return documents
 
-    return asyncio.run(read())
+    # In a thread of its own, since the caller may be in an event loop.
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(lambda: asyncio.run(read())).result()

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -128,30 +128,41 @@ async def _reenrich_range(
     store = open_store(settings)
     try:
         await store.setup()
-        days = await _count_by_day(store, time_range)
-        progress.start(sum(days.values()))
-        for day in days:
-            async for changed in _iterate_changed(store, day, enrichment, summary, progress):
+        counts = await _count_by_period(store, time_range)
+        progress.start(sum(counts.values()))
+        for period in counts:
+            async for changed in _iterate_changed(store, period, enrichment, summary, progress):
                 if not dry_run:
                     await store.replace(DocumentBatch.from_documents(changed))
     finally:
         await store.close()
 
 
-async def _count_by_day(store: Store, time_range: TimeRange) -> dict[date, int]:
-    """Return the number of events by UTC day, oldest first."""
-    (result,) = await store.query(Query(group_by=("day",), start=time_range[0], end=time_range[1]))
-    return {date.fromisoformat(day): int(count or 0) for day, count in result.to_dict().items()}
+async def _count_by_period(store: Store, time_range: TimeRange) -> dict[tuple[datetime, datetime], int]:
+    """Return the number of events by time range: the UTC days or months that the store keeps together."""
+    start, end = time_range
+    (result,) = await store.query(Query(group_by=(store.identity_period,), start=start, end=end))
+    counts: dict[tuple[datetime, datetime], int] = {}
+    for label, count in result.to_dict().items():
+        first = datetime.fromisoformat(f"{label}-01" if store.identity_period == "month" else label).replace(tzinfo=UTC)
+        after = first + _DAY if store.identity_period == "day" else (first + 31 * _DAY).replace(day=1)
+        counts[first if start is None else max(first, start), after if end is None else min(after, end)] = int(
+            count or 0
+        )
+    return counts
 
 
 async def _iterate_changed(
-    store: Store, day: date, enrichment: Enrichment, summary: ReenrichSummary, progress: Progress
+    store: Store,
+    period: tuple[datetime, datetime],
+    enrichment: Enrichment,
+    summary: ReenrichSummary,
+    progress: Progress,
 ) -> AsyncIterator[list[bytes]]:
-    """Yield the changed documents of a UTC day, in batches of the size that the store prefers."""
-    start = datetime.combine(day, time(), UTC)
+    """Yield the changed documents of a time range, in batches of the size that the store prefers."""
     changed: list[bytes] = []
     size = 0
-    async for document in store.iterate_documents(start=start, end=start + _DAY):
+    async for document in store.iterate_documents(start=period[0], end=period[1]):
         summary.read += 1
         progress.advance(1, lambda: f"{progress.rate(summary.read):,.0f} events/s")
         reenriched = reenrich_document(document, enrichment)

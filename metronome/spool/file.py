@@ -10,13 +10,17 @@ import socket
 import sqlite3
 import time
 from collections.abc import Collection
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 SPOOL_FILE_NAME: Final = "spool.sqlite"
 _BUSY_SECONDS: Final = 30
+_WAL_KEPT_BYTES: Final = 32 * 2**20
+_FREE_PAGES_KEPT: Final = 2048
+_FREE_PAGES_AT_ONCE: Final = 512
+"""8 MiB."""
 _INVALID_NAME_CHARACTERS: Final = re.compile(r"[^A-Za-z0-9.-]+")
 _HOST_MAX_CHARACTERS: Final = 40
 _SCHEMA: Final = (
@@ -89,6 +93,28 @@ def register_readers(folder: Path, reader_names: Collection[str]) -> None:
         database.execute(f"DELETE FROM readers WHERE name NOT IN ({marks})", tuple(reader_names))
         database.execute("DELETE FROM commits WHERE seq <= (SELECT min(upto) FROM readers)")
         database.execute("COMMIT")
+        _enable_release(database)
+
+
+def release_space(database: sqlite3.Connection) -> None:
+    """Give space that is free in the file back to the disk, if that is most of the file, except some to use again.
+
+    Each call gives back a part, so that the writer need not wait for long.
+    """
+    (free,), (pages,) = (database.execute(f"PRAGMA {name}").fetchone() for name in ("freelist_count", "page_count"))
+    if free > max(_FREE_PAGES_KEPT, pages // 2):
+        # Not by `execute`, which would stop after the first page.
+        database.executescript(f"PRAGMA incremental_vacuum({min(free - _FREE_PAGES_KEPT, _FREE_PAGES_AT_ONCE)})")
+
+
+def _enable_release(database: sqlite3.Connection) -> None:
+    """Let the file of an older version give back space, as soon as it is empty: all of it is rewritten."""
+    (mode,) = database.execute("PRAGMA auto_vacuum").fetchone()
+    if mode == 0 and not database.execute("SELECT count(*) FROM commits").fetchone()[0]:
+        database.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        # Another process may use the file; then the next start does it.
+        with suppress(sqlite3.OperationalError):
+            database.execute("VACUUM")
 
 
 def ensure_spool_name(database: sqlite3.Connection) -> str:
@@ -104,9 +130,12 @@ def open_database(path: Path) -> sqlite3.Connection:
     database = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     # With pages of the default size, half of the time to write a batch is spent on single pages.
     database.execute("PRAGMA page_size = 16384")
+    # Of a new file: pages that were freed can be given back (see `release_space`).
+    database.execute("PRAGMA auto_vacuum = INCREMENTAL")
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("PRAGMA synchronous = FULL")
     database.execute("PRAGMA wal_autocheckpoint = 1024")
+    database.execute(f"PRAGMA journal_size_limit = {_WAL_KEPT_BYTES}")
     database.execute("PRAGMA cache_size = -4096")
     for table in _SCHEMA:
         database.execute(table)

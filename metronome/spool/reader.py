@@ -16,6 +16,7 @@ from metronome.spool.file import (
     measure_after,
     measure_waiting,
     open_database,
+    release_space,
 )
 from metronome.stores.base import DocumentBatch
 
@@ -197,6 +198,8 @@ class SpoolReader:
             update = "UPDATE readers SET upto = max(upto, ?) WHERE name = ?"
             self._database.execute(update, (last_seq, self._name))
             self._database.execute("DELETE FROM commits WHERE seq <= (SELECT min(upto) FROM readers)")
+        with self._lock:
+            release_space(self._database)
         self._acknowledged = max(self._acknowledged, last_seq)
 
     def read_waiting(self, after: int, max_bytes: int) -> WaitingChunk | None:

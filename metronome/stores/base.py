@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from metronome.errors import MetronomeError, StoreUnavailable
 from metronome.stores.query import Equals, Filter, Query, QueryResult
@@ -131,8 +131,8 @@ class Sink(ABC):
     async def write(self, batch: DocumentBatch) -> WriteResult:
         """Write documents, each exactly once however often it is sent.
 
-        Two documents are the same if their ``event_id`` and UTC day are; the first one is kept. So writing
-        a batch again, in whole or in part and in any order, adds nothing. When this returns, stored documents
+        Two documents are the same if their ``event_id`` and `Store.identity_period` are; the first one is kept. So
+        writing a batch again, in whole or in part and in any order, adds nothing. When this returns, stored documents
         survive a crash of the process and of the machine. Queries see them after `Store.refresh`, or
         after `refresh_seconds`.
         A document that cannot be stored is rejected alone, and one that cannot be stored yet is in `WriteResult.retry`
@@ -142,6 +142,9 @@ class Sink(ABC):
 
 class Store(Sink):
     """The store of events, which also runs queries."""
+
+    identity_period: ClassVar[Literal["day", "month"]]
+    """The UTC period in which an ``event_id`` counts once: in another day, or month, it is another event."""
 
     @abstractmethod
     async def query(self, *queries: Query) -> tuple[QueryResult, ...]:
@@ -237,10 +240,9 @@ class Store(Sink):
 
     @abstractmethod
     async def replace(self, batch: DocumentBatch) -> int:
-        """Replace stored documents by those with the same ``event_id`` and UTC day; others are ignored.
+        """Replace stored documents by those with the same ``event_id`` and time; others are ignored.
 
-        Idempotent; queries see the change as they see writes. Returns the number of replaced documents. The time of
-        a document must stay the same.
+        Idempotent; queries see the change as they see writes. Returns the number of replaced documents.
         """
 
     @abstractmethod

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-import duckdb
 import pytest
 
+from tests.installations import read_stored_documents
 from tests.servers import Server
 
 ROUNDS: Final = int(os.environ.get("METRONOME_TEST_CRASH_ROUNDS", "4"))
@@ -43,13 +43,8 @@ class SentEvents:
 
 def count_marks_in_duckdb(server: Server) -> Counter[str]:
     """Count the events in a server's store by mark, or by event ID for events that cannot have a mark."""
-    with duckdb.connect(server.data / "metronome.duckdb", read_only=True) as database:
-        rows = database.execute(
-            "SELECT coalesce(json_extract_string(doc, '/mark'), json_extract_string(doc, '/event_id')) FROM events"
-        ).fetchall()
-        (counted,) = database.execute("SELECT sum(n) FROM rollup").fetchall()[0]
-    assert counted == len(rows)
-    return Counter(mark for (mark,) in rows)
+    documents = read_stored_documents(server.data)
+    return Counter(str(document.get("mark", document["event_id"])) for document in documents)
 
 
 def ship_and_stop(server: Server) -> None:

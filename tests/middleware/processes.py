@@ -7,13 +7,11 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import duckdb
-import orjson
-
+from tests.installations import read_stored_documents
 from tests.middleware.hosts.settings import ENVIRONMENT
 from tests.servers import Server, free_port
 
@@ -135,8 +133,4 @@ def stored_events(server: Server) -> list[dict[str, Any]]:
     """Stop a Metronome server that has shipped everything, and return its store's documents by timestamp."""
     server.wait_until_shipped()
     assert server.stop() == 0
-    with duckdb.connect(server.data / "metronome.duckdb", read_only=True) as database:
-        rows: Sequence[Any] = database.execute(
-            "SELECT doc::VARCHAR FROM events ORDER BY doc->>'$.\"@timestamp\"'"
-        ).fetchall()
-    return [orjson.loads(doc) for (doc,) in rows]
+    return read_stored_documents(server.data)

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Final
 
 import aiohttp
-import duckdb
 import orjson
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.installations import read_stored_documents
 from tests.servers import (
     STOP_TIMEOUT_SECONDS,
     CommandResult,
@@ -59,9 +59,7 @@ async def metrics(server: Server) -> dict[str, float]:
 
 def stored_ids(server: Server) -> list[str]:
     """Return the event ids that the store of a server that has ended holds."""
-    with duckdb.connect(server.data / "metronome.duckdb", read_only=True) as database:
-        rows = database.execute("SELECT json_extract_string(doc, '/event_id') FROM events").fetchall()
-    return sorted(row[0] for row in rows)
+    return sorted(document["event_id"] for document in read_stored_documents(server.data))
 
 
 class TestHealth:

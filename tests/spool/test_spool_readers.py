@@ -115,6 +115,26 @@ async def test_new_reader_gets_everything_in_the_spool(tmp_path: Path) -> None:
         assert (span.first_seq, span.last_seq, bodies_of(archive, span)) == (2, 3, b"2\n3\n")
 
 
+async def test_drained_spool_gives_its_space_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("metronome.spool.file._FREE_PAGES_KEPT", 8)
+    for is_old in (True, False):
+        path = tmp_path / str(is_old) / SPOOL_FILE_NAME
+        if is_old:
+            path.parent.mkdir()
+            with closing(sqlite3.connect(path)) as older:
+                older.execute("PRAGMA auto_vacuum = NONE")
+                older.execute("CREATE TABLE anything(x)")
+        register_readers(path.parent, (STORE_READER,))
+        writer = SpoolWriter(path.parent, 2**30)
+        for _ in range(8):
+            await writer.put(b"x" * 1_000_000 + b"\n", 1)
+        with SpoolReader(path.parent) as reader:
+            while (chunk := reader.read_chunk(0, 1)) is not None:
+                reader.acknowledge(chunk.last_seq)
+        await writer.close()
+        assert path.stat().st_size < 1_000_000
+
+
 async def test_reserved_range_is_remembered_until_acknowledged(tmp_path: Path) -> None:
     register_readers(tmp_path, BOTH)
     await put(tmp_path, b"1234567\n", b"2\n", b"3\n")

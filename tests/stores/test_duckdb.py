@@ -15,6 +15,7 @@ from metronome.event import DocumentContext, Event, build_document
 from metronome.stores.base import DocumentBatch
 from metronome.stores.duckdb import DuckDBStore
 from metronome.stores.duckdb.combined_query import compile_combined_query, group_by_scan
+from metronome.stores.duckdb.maintenance import StorageLimits
 from metronome.stores.duckdb.sql import IRREGULAR_ZONES, can_use_rollup, total_field
 from metronome.stores.duckdb.store import CancellableQuery
 from metronome.stores.query import EXCLUDE_BOTS, AllOf, Equals, Exists, Metric, Not, OneOf, Query, Range, SortKey
@@ -76,26 +77,50 @@ class TestProperties(OnDuckDB, PropertyTests):
     pass
 
 
-class OnDuckDBMergingEachBatch(OnDuckDB):
-    """Rewrites the rollup after each batch, which otherwise happens once in a hundred thousand events."""
+SEGMENT_LIMITS = StorageLimits(
+    direct_rows=1, hot_rows=1, old_rows=2, merged_segments=2, filter_rows=2, rollup_rows=0, quiet_seconds=0
+)
+"""Each batch becomes a segment at once, and segments are merged all the time."""
+SEAL_LIMITS = replace(SEGMENT_LIMITS, direct_rows=1_000_000)
+"""Each batch gets into the hot table, and from there into a segment."""
 
-    @pytest.fixture
-    async def store(self, tmp_path: Path) -> AsyncIterator[DuckDBStore]:
-        store = DuckDBStore(tmp_path, merge_row_limits=(1, 1))
+
+class OnDuckDBWithSegments(OnDuckDB):
+    """Moves events through segments all the time, which otherwise happens once in a hundred thousand events."""
+
+    @pytest.fixture(params=[SEGMENT_LIMITS, SEAL_LIMITS], ids=["direct", "sealed"])
+    async def store(self, tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[DuckDBStore]:
+        store = DuckDBStore(tmp_path, limits=request.param)
         await store.setup()
         yield store
         await store.close()
 
 
-class TestQueriesAfterMerges(OnDuckDBMergingEachBatch, QueryTests):
+class TestWritingSegments(OnDuckDBWithSegments, WriteTests):
     pass
 
 
-class TestReplacementAfterMerges(OnDuckDBMergingEachBatch, ReplacementTests):
+class TestQueriesOfSegments(OnDuckDBWithSegments, QueryTests):
     pass
 
 
-class TestDeletionAfterMerges(OnDuckDBMergingEachBatch, DeletionTests):
+class TestFiltersOfSegments(OnDuckDBWithSegments, FilterTests):
+    pass
+
+
+class TestSequencesOfSegments(OnDuckDBWithSegments, SequenceTests):
+    pass
+
+
+class TestReplacementInSegments(OnDuckDBWithSegments, ReplacementTests):
+    pass
+
+
+class TestDeletionFromSegments(OnDuckDBWithSegments, DeletionTests):
+    pass
+
+
+class TestPropertiesOfSegments(OnDuckDBWithSegments, PropertyTests):
     pass
 
 
@@ -211,7 +236,7 @@ def test_time_zones_change_their_offsets_only_at_quarter_hours() -> None:
 
 
 async def test_totals_are_those_of_the_events_after_each_kind_of_write(tmp_path: Path) -> None:
-    store = DuckDBStore(tmp_path, merge_row_limits=(20, 40))
+    store = DuckDBStore(tmp_path, limits=replace(SEAL_LIMITS, rollup_rows=20))
     await store.setup()
 
     def document(number: int, country: str) -> bytes:
@@ -385,7 +410,7 @@ async def test_cancels_a_query_that_takes_too_long_and_runs_the_next_one(tmp_pat
     store = DuckDBStore(tmp_path, query_timeout=0.05)
     await store.setup()
     await store.write(_batch(*map(str, range(20_000))))
-    heavy = Query(tuple(Metric.parse(f"unique:f{at}") for at in range(50)), group_by=("event_id",))
+    heavy = Query(tuple(Metric.parse(f"unique:f{at}") for at in range(200)), group_by=("event_id",))
     with pytest.raises(QueryTooExpensive, match=r"takes over 0\.05 s"):
         await store.query(heavy)
     (query_result,) = await store.query(Query())

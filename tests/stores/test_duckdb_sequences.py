@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metronome.stores.duckdb import DuckDBStore, schema
+from metronome.stores.duckdb.segments import Snapshot
 from metronome.stores.duckdb.sequences import find_newest_values
 from metronome.stores.query import Equals
 from metronome.stores.sequences import SequenceQuery
@@ -55,7 +56,7 @@ ROWS = st.lists(st.tuples(st.integers(0, 400), st.sampled_from([*"abcdefg", None
 @pytest.fixture(scope="module")
 def database() -> Iterator[duckdb.DuckDBPyConnection]:
     database = duckdb.connect()
-    database.execute(schema.CREATE_TABLES)
+    schema.create_tables(database)
     yield database
     database.close()
 
@@ -75,14 +76,15 @@ def test_windows_find_the_same_newest_values_as_a_full_scan(
     first: int | None,
     last: int | None,
 ) -> None:
-    database.execute("DELETE FROM events")
+    database.execute("DELETE FROM hot")
     for day, session, item_id in rows:
         values = [(START + timedelta(days=day)).replace(tzinfo=None), session, item_id]
-        database.execute("INSERT INTO events (ts, session, id) VALUES (?, ?, ?)", values)
+        database.execute("INSERT INTO hot (ts, session, id) VALUES (?, ?, ?)", values)
     start = None if first is None else START + timedelta(days=first)
     end = None if last is None else START + timedelta(days=last)
     where = None if item is None else Equals("id", item)
-    newest_values = find_newest_values(database, "session", limit, where, start, end, full_scan_max_events=0)
+    snapshot = Snapshot((schema.HOT_PART,), (), Path())
+    newest_values = find_newest_values(database, snapshot, "session", limit, where, start, end, full_scan_max_events=0)
     last_days: dict[str, int] = {}
     for day, session, item_id in rows:
         is_selected = item in {None, item_id} and (first is None or day >= first) and (last is None or day < last)

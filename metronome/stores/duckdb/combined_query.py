@@ -9,16 +9,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from metronome.fields import COLUMN_FIELDS
+from metronome.stores.duckdb.rollup import DAILY, counts_relation, totals_source
+from metronome.stores.duckdb.sources import EventColumns, EventSource, quote_literal
 from metronome.stores.duckdb.sql import (
-    ROLLUP_SOURCE,
+    RollupColumns,
     SqlStatement,
     can_use_rollup,
     group_condition,
     is_counted,
-    quote_literal,
     rollup_group_expression,
     total_field,
-    totals_source,
     where_condition,
 )
 from metronome.stores.query import COUNT, AllOf, Equals, Filter, Query
@@ -49,17 +49,17 @@ def compile_combined_query(queries: Sequence[Query]) -> SqlStatement | None:
         return None
     statement = SqlStatement()
     first = queries[0]
-    condition = where_condition(AllOf(tuple(common)), first.start, first.end, statement.parameters)
+    where = AllOf(tuple(common))
+    condition = where_condition(where, first.start, first.end, RollupColumns(), statement.parameters)
     parts = [
         f"SELECT {index}, {_GROUP_TEXT_SQL.get(query.group_by[0], 'g')}, n FROM ("
         f"SELECT {rollup_group_expression(query.group_by[0], query.time_zone)} AS g, sum(n)::BIGINT AS n "
         f"FROM item_rows "
-        f"WHERE {_remaining_condition(query, common, statement.parameters)} GROUP BY g) WHERE g IS NOT NULL"
+        f"WHERE {_remaining_condition(query, common, statement.parameters)} GROUP BY g) WHERE g IS NOT NULL AND n > 0"
         for index, query in enumerate(queries)
     ]
-    statement.sql = (
-        f"WITH item_rows AS MATERIALIZED (SELECT * FROM {ROLLUP_SOURCE} WHERE {condition}) {' UNION ALL '.join(parts)}"
-    )
+    item_rows = f"SELECT * FROM {counts_relation(DAILY, where)} WHERE {condition}"
+    statement.sql = f"WITH item_rows AS MATERIALIZED ({item_rows}) {' UNION ALL '.join(parts)}"
     return statement
 
 
@@ -80,8 +80,12 @@ def group_by_scan(queries: Sequence[Query]) -> dict[int, list[int]]:
     return {indices[0]: indices for indices in groups.values() if len(indices) > 1}
 
 
-def compile_shared_scan(queries: Sequence[Query]) -> SqlStatement:
+def compile_shared_scan(queries: Sequence[Query], source: EventSource | None) -> SqlStatement:
     """Return one statement for queries that count the same events, each by one field with a column.
+
+    Args:
+        queries: one of the groups of `group_by_scan`.
+        source: has the events; None if all are counted in advance (see `is_counted`).
 
     Returns:
         A statement whose rows are the index of a query, a group's text and its count, in any order.
@@ -91,23 +95,27 @@ def compile_shared_scan(queries: Sequence[Query]) -> SqlStatement:
     first = queries[0]
     fields = tuple(dict.fromkeys(query.group_by[0] for query in queries))
     if total_field(first) is not None:
-        counts = totals_source(fields, first.start, first.end, statement.parameters)
-        condition = where_condition(first.where, None, None, statement.parameters)
+        counts = totals_source(fields, first.start, first.end, source, statement.parameters)
+        condition = where_condition(first.where, None, None, RollupColumns(), statement.parameters)
         scan = f"SELECT field, value AS g, sum(n)::BIGINT AS n FROM {counts} WHERE {condition} GROUP BY field, g"
         parts = [
-            f"SELECT {index}, g, n FROM scan WHERE field = {quote_literal(query.group_by[0])} "
+            f"SELECT {index}, g, n FROM scan WHERE n > 0 AND field = {quote_literal(query.group_by[0])} "
             f"AND {group_condition(query.group_by[0], 'g')}"
             for index, query in enumerate(queries)
         ]
-    else:
-        condition = where_condition(first.where, first.start, first.end, statement.parameters)
-        columns = ", ".join(f'"{name}"' for name in fields)
-        scan = f"SELECT {columns} FROM events WHERE {condition}"
+    elif source is not None:
+        columns = EventColumns()
+        condition = where_condition(first.where, first.start, first.end, columns, statement.parameters)
+        aliases = {field: columns.text(field) for field in fields}
+        relation = columns.relation(source, first.start, first.end)
+        scan = f"SELECT {', '.join(aliases.values())} FROM {relation} WHERE {condition}"
         parts = [
-            f'SELECT {index}, "{query.group_by[0]}" AS g, count(*) FROM scan GROUP BY g '
+            f"SELECT {index}, {aliases[query.group_by[0]]} AS g, count(*) FROM scan GROUP BY g "
             f"HAVING {group_condition(query.group_by[0], 'g')}"
             for index, query in enumerate(queries)
         ]
+    else:
+        raise ValueError("these queries need events")
     statement.sql = f"WITH scan AS MATERIALIZED ({scan}) {' UNION ALL '.join(parts)}"
     return statement
 
@@ -128,7 +136,7 @@ def _common_filters(queries: Sequence[Query]) -> list[Filter]:
 
 def _remaining_condition(query: Query, common: list[Filter], parameters: list[object]) -> str:
     remaining = tuple(where for where in _required_filters(query) if where not in common)
-    return where_condition(AllOf(remaining), None, None, parameters)
+    return where_condition(AllOf(remaining), None, None, RollupColumns(), parameters)
 
 
 def _required_filters(query: Query) -> tuple[Filter, ...]:

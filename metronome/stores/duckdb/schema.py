@@ -1,191 +1,200 @@
-"""The tables of the embedded store, the statements that fill them, and the upgrade of older files.
+"""The tables of ``metronome.duckdb``, the statements that parse and store batches, and the upgrade of older files.
 
-``events`` holds each event: the fields that reports use as columns, and the whole document. ``rollup`` counts events by
-item, UTC day, event, format, referer and bot; each batch adds its counts in the same transaction, so the rollup is
-always up to date. Its rows are merged and sorted by item from time to time, so that a query of one item reads few rows;
-``progress`` has the number of rows after the last merge.
-
-``totals`` counts the events of all items by UTC day, event, whether a robot caused them, and one further field: for
-each field of `TOTAL_FIELDS` by its value, and once more, with the field ``''``, without. It is kept like the rollup;
-``totals_progress`` also has the fields that it was built for.
+``hot`` holds the events of small batches until a segment is written with them; ``events`` those of a file that an older
+version wrote, until all are in segments. `metronome.stores.duckdb.segments` and `metronome.stores.duckdb.rollup` have
+tables of their own.
 """
 
+from collections.abc import Iterable
+from datetime import date, datetime
+from pathlib import Path
 from typing import Final
 
 import duckdb
 import structlog
 
-from metronome.fields import COLUMN_FIELDS, ROLLUP_FIELDS, TOTAL_FIELDS, VALUE_MAX_CHARACTERS
+from metronome.fields import COLUMN_FIELDS
+from metronome.files import fsync_path
+from metronome.stores.duckdb import rollup, segments
+from metronome.stores.duckdb.sources import PARAMS_PREFIX, TEXT, Part, quote_literal, quote_name
 
-_ITEM_FIELD, *_OTHER_ROLLUP_FIELDS = ROLLUP_FIELDS
-_ROLLUP_COLUMNS = ", ".join((_ITEM_FIELD, "day", *_OTHER_ROLLUP_FIELDS))
+log = structlog.get_logger()
 
-CREATE_TABLES: Final = f"""
-CREATE TABLE IF NOT EXISTS events(
-    key UHUGEINT, ts TIMESTAMP,
+HOT_TABLE: Final = "hot"
+OLD_TABLE: Final = "events"
+HOT_NUMBER: Final = 0
+OLD_NUMBER: Final = -1
+
+_CREATE_TABLES: Final = f"""
+CREATE TABLE IF NOT EXISTS hot(
+    seq BIGINT, event_id VARCHAR, ts TIMESTAMP,
     {", ".join(f'"{name}" VARCHAR' for name in COLUMN_FIELDS)},
-    doc JSON);
-CREATE TABLE IF NOT EXISTS rollup(
-    {_ITEM_FIELD} VARCHAR, day DATE, {", ".join(f"{name} VARCHAR" for name in _OTHER_ROLLUP_FIELDS)}, n BIGINT);
+    doc VARCHAR);
 CREATE TABLE IF NOT EXISTS fields(name VARCHAR);
-CREATE TABLE IF NOT EXISTS progress(merged_rows BIGINT);
-CREATE TABLE IF NOT EXISTS totals(
-    day DATE, event VARCHAR, is_bot BOOLEAN, field VARCHAR, value VARCHAR, n BIGINT);
-CREATE TABLE IF NOT EXISTS totals_progress(fields VARCHAR, merged_rows BIGINT);
-INSERT INTO progress SELECT 0 WHERE NOT EXISTS (FROM progress);
+{segments.CREATE_TABLES}
+{rollup.CREATE_TABLES}
 """
 
-FIND_MISSING_COLUMNS: Final = f"""
-SELECT name FROM (VALUES {", ".join(f"('{name}')" for name in COLUMN_FIELDS)}) AS known(name)
-WHERE name NOT IN (SELECT column_name FROM information_schema.columns WHERE table_name = 'events')
-"""
-"""The columns that the file of an older version lacks."""
-
-_BATCH_STRUCTURE = ", ".join(f'"{name}": "VARCHAR"' for name in ("@timestamp", "event_id", *COLUMN_FIELDS))
-_BATCH_COLUMNS = ", ".join(f'f."{name}" AS "{name}"' for name in COLUMN_FIELDS)
-
-LOAD_BATCH: Final = f"""
-CREATE OR REPLACE TEMP TABLE batch AS
-SELECT md5_number(f."event_id" || f."@timestamp"[:10]) AS key, f."@timestamp"::TIMESTAMP AS ts, {_BATCH_COLUMNS}, doc
-FROM (
-    SELECT line::JSON AS doc, from_json(line, '{{{_BATCH_STRUCTURE}}}') AS f
-    FROM (SELECT unnest(string_split(?, chr(10))) AS line) WHERE line <> '')
-"""
-"""Parse documents, given as the lines of one text. The key of an event is the hash of its ``event_id`` and UTC day."""
+MONTH_SQL: Final = "date_trunc('month', ts)::DATE"
 
 DESCRIBE_BATCH: Final = """
-SELECT count(*), count(key) = count(*), count(DISTINCT key),
-    min(ts)::DATE::TIMESTAMP, max(ts)::DATE::TIMESTAMP + INTERVAL 1 DAY
-FROM batch
-"""
-
-COUNT_EXISTING: Final = """
-SELECT count(*) FROM events WHERE ts >= $1 AND ts < $2 AND key IN (SELECT key FROM batch)
-"""
-"""There is no index: one on random keys would cost more than all the rest, and the days limit what is read."""
-
-DROP_EXISTING: Final = """
-DELETE FROM batch WHERE key IN (SELECT key FROM events WHERE ts >= $1 AND ts < $2)
+SELECT month, count(*), count(event_id) = count(*), count(DISTINCT event_id) FROM batch GROUP BY month ORDER BY month
 """
 
 DROP_DUPLICATES: Final = """
-DELETE FROM batch WHERE rowid NOT IN (SELECT min(rowid) FROM batch GROUP BY key)
+DELETE FROM batch WHERE rowid NOT IN (SELECT min(rowid) FROM batch GROUP BY event_id, month)
 """
 
-_EVENT_COLUMNS = ", ".join(f'"{name}"' for name in ("key", "ts", *COLUMN_FIELDS, "doc"))
+DROP_KNOWN: Final = "DELETE FROM batch USING known WHERE batch.event_id = known.event_id AND batch.month = known.month"
 
-INSERT_BATCH: Final = f"INSERT INTO events ({_EVENT_COLUMNS}) SELECT {_EVENT_COLUMNS} FROM batch"
+_HOT_COLUMNS: Final = ", ".join(f'"{name}"' for name in ("event_id", "ts", *COLUMN_FIELDS, "doc"))
+
+INSERT_HOT: Final = f"""
+INSERT INTO hot (seq, {_HOT_COLUMNS}) SELECT ?, {_HOT_COLUMNS} FROM batch
+WHERE month NOT IN (SELECT unnest(?::DATE[]))
+"""
 
 RECORD_FIELDS: Final = """
 INSERT INTO fields SELECT name FROM (SELECT DISTINCT unnest(json_keys(doc)) AS name FROM batch)
 WHERE name NOT IN (SELECT name FROM fields)
 """
 
-RECORD_ALL_FIELDS: Final = "INSERT INTO fields SELECT DISTINCT unnest(json_keys(doc)) FROM events"
+COUNT_HOT: Final = f"SELECT {MONTH_SQL} AS month, count(*), max(seq) FROM hot GROUP BY month ORDER BY month"
 
-DROP_UNSTORED: Final = """
-DELETE FROM batch WHERE key IS NULL OR key NOT IN (SELECT key FROM events WHERE ts >= $1 AND ts < $2)
+DELETE_SEALED: Final = f"DELETE FROM hot WHERE seq <= ? AND {MONTH_SQL} = ?"
+
+FIND_KNOWN_IN_OLD: Final = """
+INSERT INTO known SELECT event_id, month FROM batch WHERE md5_number(event_id || ts::DATE::VARCHAR) IN (
+    SELECT key FROM events WHERE ts >= ? AND ts < ?)
 """
+"""Older versions identified events by ID and UTC day, and stored the hash of both."""
 
-DELETE_REPLACED: Final = """
-DELETE FROM events WHERE ts >= $1 AND ts < $2 AND key IN (SELECT key FROM batch)
-"""
-
-DELETE_DAY_COUNTS: Final = "DELETE FROM rollup WHERE day >= $1 AND day < $2"
-
-_ROLLUP_SELECTION = f"{_ITEM_FIELD}, ts::DATE AS day, {', '.join(_OTHER_ROLLUP_FIELDS)}, count(*) AS n"
-
-INSERT_BATCH_COUNTS: Final = f"INSERT INTO rollup SELECT {_ROLLUP_SELECTION} FROM batch GROUP BY ALL ORDER BY id, day"
-
-INSERT_DAY_COUNTS: Final = f"""
-INSERT INTO rollup SELECT {_ROLLUP_SELECTION} FROM events WHERE ts >= $1 AND ts < $2 GROUP BY ALL ORDER BY id, day
-"""
-
-_TOTAL_COLUMNS = "day, event, is_bot, field, value"
-_TOTAL_NAMES = ", ".join(f"'{name}'" for name in ("", *TOTAL_FIELDS))
-_TOTAL_FIELDS = ", ".join(f'"{name}"' for name in TOTAL_FIELDS)
-
-
-def _count_totals(source: str) -> str:
-    # Events of one session are alike in these fields: counting them first leaves fewer rows to count by each field.
-    return (
-        f"SELECT day, event, is_bot, field, CASE WHEN length(text) <= {VALUE_MAX_CHARACTERS} THEN text END AS value, "
-        f"sum(n)::BIGINT AS n FROM (SELECT day, event, is_bot, n, unnest([{_TOTAL_NAMES}]) AS field, "
-        f"unnest([NULL, {_TOTAL_FIELDS}]) AS text FROM (SELECT ts::DATE AS day, event, bot IS NOT NULL AS is_bot, "
-        f"{_TOTAL_FIELDS}, count(*) AS n FROM {source} GROUP BY ALL)) GROUP BY ALL ORDER BY field, day"
-    )
-
-
-INSERT_BATCH_TOTALS: Final = f"INSERT INTO totals {_count_totals('batch')}"
-
-DELETE_DAY_TOTALS: Final = "DELETE FROM totals WHERE day >= $1 AND day < $2"
-
-INSERT_DAY_TOTALS: Final = f"INSERT INTO totals {_count_totals('events WHERE ts >= $1 AND ts < $2')}"
-
-REBUILD_TOTALS: Final = f"CREATE OR REPLACE TABLE totals AS {_count_totals('events')}"
-"""Recount all events, after some were deleted, or for other fields than before."""
-
-MERGE_TOTALS: Final = f"""
-CREATE OR REPLACE TABLE totals AS
-SELECT {_TOTAL_COLUMNS}, sum(n)::BIGINT AS n FROM totals GROUP BY ALL ORDER BY field, day
-"""
-
-_TOTALS_VERSION = ",".join(TOTAL_FIELDS)
-
-COUNT_CURRENT_TOTALS: Final = f"SELECT count(*) FROM totals_progress WHERE fields = '{_TOTALS_VERSION}'"
-
-RECORD_MERGED_TOTALS: Final = (
-    f"CREATE OR REPLACE TABLE totals_progress AS SELECT '{_TOTALS_VERSION}' AS fields, "
-    "(SELECT count(*) FROM totals) AS merged_rows"
+DELETE_GONE_HOT: Final = (
+    f"DELETE FROM hot WHERE (event_id, ts) IN (SELECT event_id, ts FROM gone WHERE part = {HOT_NUMBER})"
 )
 
-COUNT_UNMERGED_TOTALS: Final = "SELECT (SELECT count(*) FROM totals) - merged_rows, merged_rows FROM totals_progress"
-
-COUNT_UNMERGED_ROWS: Final = "SELECT (SELECT count(*) FROM rollup) - merged_rows, merged_rows FROM progress"
-
-MERGE_ROLLUP: Final = f"""
-CREATE OR REPLACE TABLE rollup AS
-SELECT {_ROLLUP_COLUMNS}, sum(n)::BIGINT AS n FROM rollup GROUP BY ALL ORDER BY id, day
+DELETE_GONE_OLD: Final = f"""
+DELETE FROM events WHERE (json_extract_string(doc, '/event_id'), ts) IN (
+    SELECT event_id, ts FROM gone WHERE part = {OLD_NUMBER})
 """
 
-REBUILD_ROLLUP: Final = (
-    f"CREATE OR REPLACE TABLE rollup AS SELECT {_ROLLUP_SELECTION} FROM events GROUP BY ALL ORDER BY id, day"
+DELETE_MOVED: Final = "DELETE FROM events WHERE ts >= ? AND ts <= ?"
+
+HOT_PART: Final = Part(
+    HOT_TABLE, dict.fromkeys(("event_id", *COLUMN_FIELDS), TEXT), has_long_texts=True, number=HOT_NUMBER
 )
-"""Recount all events, after some were deleted."""
-
-RECORD_MERGED_ROWS: Final = "UPDATE progress SET merged_rows = (SELECT count(*) FROM rollup)"
 
 
-log = structlog.get_logger()
+def load_batch_statement(extra_columns: Iterable[str]) -> str:
+    """Return the SQL that parses documents, given as the lines of one text, into the temporary table ``batch``.
 
+    Args:
+        extra_columns: columns of the batch in addition to those of known fields.
 
-def add_missing_columns(database: duckdb.DuckDBPyConnection) -> None:
-    """Add the columns that the file of an older version lacks, with values from the documents; idempotent.
-
-    Rewrite the table: updating each row in place would hold all of them in memory.
     """
-    missing = {name for (name,) in database.execute(FIND_MISSING_COLUMNS).fetchall()}
-    if not missing:
-        return
-    log.info("store_brought_up_to_date", columns=len(missing))
-    columns = ", ".join(
-        f"json_extract_string(doc, '/{name}') AS \"{name}\"" if name in missing else f'"{name}"'
-        for name in COLUMN_FIELDS
-    )
+    top = ["@timestamp", "event_id", *COLUMN_FIELDS]
+    params: list[str] = []
+    for column in extra_columns:
+        (params if column.startswith(PARAMS_PREFIX) else top).append(column)
+    structure = [f'"{name}": "VARCHAR"' for name in top]
+    if params:
+        inner = ", ".join(f'"{column.removeprefix(PARAMS_PREFIX)}": "VARCHAR"' for column in params)
+        structure.append(f'"params": {{{inner}}}')
+    columns = [f"f.{quote_name(name)} AS {quote_name(name)}" for name in top[2:]]
+    columns += [f"f.params.{quote_name(name.removeprefix(PARAMS_PREFIX))} AS {quote_name(name)}" for name in params]
+    return f"""
+    CREATE OR REPLACE TEMP TABLE batch AS
+    SELECT *, {MONTH_SQL} AS month FROM (
+        SELECT f."event_id" AS event_id, f."@timestamp"::TIMESTAMP AS ts, {", ".join(columns)}, doc
+        FROM (
+            SELECT line AS doc, from_json(line, {quote_literal("{" + ", ".join(structure) + "}")}) AS f
+            FROM (SELECT unnest(string_split(?, chr(10))) AS line) WHERE line <> ''))
+    """
+
+
+def create_tables(database: duckdb.DuckDBPyConnection) -> None:
+    """Create the tables that are missing, and upgrade those of an older version; idempotent.
+
+    The events of an older version stay where they are until the store has moved them into segments.
+    """
     database.execute("BEGIN")
-    database.execute(f"CREATE TABLE newer AS SELECT key, ts, {columns}, doc FROM events")
-    database.execute("DROP TABLE events")
-    database.execute("ALTER TABLE newer RENAME TO events")
-    database.execute(RECORD_ALL_FIELDS)
+    try:
+        database.execute(_CREATE_TABLES)
+        for counts in rollup.ALL_COUNTS:
+            for statement in counts.create_statements():
+                database.execute(statement)
+        if _list_columns(database, "rollup"):
+            log.info("store_brought_up_to_date")
+            rollup.upgrade_rollup(database)
+        if _list_columns(database, "totals"):
+            rollup.move_old_totals(database)
+        for name in set(COLUMN_FIELDS) - set(_list_columns(database, HOT_TABLE)):
+            database.execute(f"ALTER TABLE hot ADD COLUMN {quote_name(name)} VARCHAR")
+            database.execute(
+                f"UPDATE hot SET {quote_name(name)} = json_extract_string(doc, {quote_literal(f'/{name}')})"
+            )
+    except BaseException:
+        database.execute("ROLLBACK")
+        raise
     database.execute("COMMIT")
 
 
-def rebuild_totals(database: duckdb.DuckDBPyConnection) -> None:
-    """Count all events once if the file of an older version has no totals, or those of other fields; idempotent."""
-    (current,) = database.execute(COUNT_CURRENT_TOTALS).fetchall()[0]
-    if current:
-        return
-    database.execute("BEGIN")
-    database.execute(REBUILD_TOTALS)
-    database.execute(RECORD_MERGED_TOTALS)
-    database.execute("COMMIT")
+def find_old_part(database: duckdb.DuckDBPyConnection) -> Part | None:
+    """Return the table of events that an older version wrote; None if there is none, or no longer."""
+    columns = _list_columns(database, OLD_TABLE)
+    if not columns:
+        return None
+    types = {name: TEXT for name in columns if name in COLUMN_FIELDS}
+    return Part(OLD_TABLE, types, has_long_texts=True, number=OLD_NUMBER)
+
+
+def record_old_fields(database: duckdb.DuckDBPyConnection) -> None:
+    """Record the fields of the events of an older version, if that version did not."""
+    if not database.execute("SELECT count(*) FROM fields").fetchall()[0][0]:
+        database.execute("INSERT INTO fields SELECT DISTINCT unnest(json_keys(doc)) FROM events")
+
+
+def choose_old_range(cursor: duckdb.DuckDBPyConnection, max_rows: int) -> tuple[date, datetime] | None:
+    """Return the month of the oldest events of an older version, and the time of the last event to move at once.
+
+    Returns:
+        None if no events are left.
+
+    """
+    ((month,),) = cursor.execute(f"SELECT min({MONTH_SQL}) FROM events").fetchall()
+    if month is None:
+        return None
+    ((last,),) = cursor.execute(
+        f"SELECT max(ts) FROM (SELECT ts FROM events WHERE {MONTH_SQL} = ? ORDER BY ts LIMIT {max_rows:d})", [month]
+    ).fetchall()
+    return month, last
+
+
+def has_much_free_space(database: duckdb.DuckDBPyConnection, min_bytes: int) -> bool:
+    """Return whether most of the file is free, and at least so many bytes."""
+    ((block_size, used, free),) = database.execute(
+        "SELECT block_size, used_blocks, free_blocks FROM pragma_database_size()"
+    ).fetchall()
+    return bool(free > used and free * block_size >= min_bytes)
+
+
+def shrink_file(path: Path) -> None:
+    """Replace a file, which no process has open, by a copy of what it holds."""
+    copy = path.with_suffix(".copy")
+    copy.unlink(missing_ok=True)
+    with duckdb.connect() as database:
+        database.execute(f"ATTACH {quote_literal(str(path))} AS larger (READ_ONLY)")
+        database.execute(f"ATTACH {quote_literal(str(copy))} AS smaller")
+        database.execute("COPY FROM DATABASE larger TO smaller")
+    fsync_path(copy)
+    copy.replace(path)
+    fsync_path(path.parent)
+
+
+def _list_columns(database: duckdb.DuckDBPyConnection, table: str) -> list[str]:
+    rows = database.execute(
+        "SELECT column_name FROM duckdb_columns() WHERE database_name = current_database() AND table_name = ?"
+        " AND NOT internal",
+        [table],
+    ).fetchall()
+    return [name for (name,) in rows]

@@ -6,7 +6,9 @@ from typing import Final
 
 import duckdb
 
-from metronome.stores.duckdb.sql import SqlStatement, countable_text, where_condition
+from metronome.stores.duckdb.segments import Snapshot
+from metronome.stores.duckdb.sources import EventColumns, EventSource
+from metronome.stores.duckdb.sql import SqlStatement, where_condition
 from metronome.stores.query import Filter
 from metronome.stores.sequences import SequenceQuery, require_top_level_field
 
@@ -15,40 +17,73 @@ FULL_SCAN_MAX_EVENTS: Final = 200_000
 """Up to this many events, a full scan is faster than windows."""
 
 
-def compile_sequence_query(sequence_query: SequenceQuery) -> SqlStatement:
+def compile_sequence_query(sequence_query: SequenceQuery, source: EventSource) -> SqlStatement:
     """Return the SQL whose rows are the events of sequences, in order: key, milliseconds since 1970, values."""
-    statement = SqlStatement()
-    condition = where_condition(sequence_query.where, sequence_query.start, sequence_query.end, statement.parameters)
-    names = [f"f{index}" for index in range(len(sequence_query.fields))]
-    fields = [f"{countable_text(field)} AS {name}" for field, name in zip(sequence_query.fields, names, strict=True)]
+    statement, columns = SqlStatement(), EventColumns()
+    start, end = sequence_query.start, sequence_query.end
+    condition = where_condition(sequence_query.where, start, end, columns, statement.parameters)
+    names = [f"value{index}" for index in range(len(sequence_query.fields))]
+    fields = [f"{columns.text(field)} AS {name}" for field, name in zip(sequence_query.fields, names, strict=True)]
+    key = columns.text(sequence_query.key_field)
     order = ", ".join(["ms", *(f"{name} NULLS FIRST" for name in names)])
     limit = ""
     if sequence_query.max_events is not None:
         limit = f"QUALIFY row_number() OVER (PARTITION BY key ORDER BY {order}) <= {sequence_query.max_events:d}"
     statement.sql = (
-        f"SELECT * FROM (SELECT {countable_text(sequence_query.key_field)} AS key, "
-        f"epoch_ms(ts) AS ms, {', '.join(fields)} "
-        f"FROM events WHERE {condition}) WHERE key IS NOT NULL {limit} ORDER BY key, {order}"
+        f"SELECT * FROM (SELECT {key} AS key, epoch_ms(ts) AS ms, {', '.join(fields)} "
+        f"FROM {columns.relation(source, start, end)} WHERE {condition}) "
+        f"WHERE key IS NOT NULL {limit} ORDER BY key, {order}"
     )
     return statement
 
 
-def compile_newest_documents(
-    limit: int, where: Filter | None, start: datetime | None, end: datetime | None
-) -> SqlStatement:
-    """Return the SQL for the documents of the newest events, newest first."""
-    statement = SqlStatement()
-    condition = where_condition(where, start, end, statement.parameters)
-    statement.sql = (
-        "SELECT doc FROM events WHERE rowid IN "
-        f"(SELECT rowid FROM events WHERE {condition} ORDER BY ts DESC, rowid DESC LIMIT {limit:d}) "
-        "ORDER BY ts DESC, rowid DESC"
-    )
-    return statement
-
-
-def find_newest_values(
+def find_newest_documents(
     cursor: duckdb.DuckDBPyConnection,
+    snapshot: Snapshot,
+    limit: int,
+    where: Filter | None,
+    start: datetime | None,
+    end: datetime | None,
+) -> tuple[bytes, ...]:
+    """Return the documents of the newest events, newest first (see `Store.newest_documents`).
+
+    The times are searched first, since reading documents takes much longer, and only in the newest days if these have
+    enough events.
+
+    Args:
+        cursor: the connection.
+        snapshot: the events.
+        limit: as in `Store.newest_documents`.
+        where: as in `Store.newest_documents`.
+        start: as in `Store.newest_documents`.
+        end: as in `Store.newest_documents`.
+
+    """
+    first = start
+    for window_start in (*_window_starts(cursor, snapshot, start, end, FULL_SCAN_MAX_EVENTS), start):
+        statement = _compile_newest(snapshot, "ts", limit, where, window_start, end)
+        times = cursor.execute(statement.sql, statement.parameters).fetchall()
+        if times and (len(times) >= limit or window_start == start):
+            first = times[-1][0].replace(tzinfo=UTC)
+            break
+    statement = _compile_newest(snapshot, "doc", limit, where, first, end)
+    rows = cursor.execute(statement.sql, statement.parameters).fetchall()
+    return tuple(document.encode() for (document,) in rows)
+
+
+def _compile_newest(
+    source: EventSource, column: str, limit: int, where: Filter | None, start: datetime | None, end: datetime | None
+) -> SqlStatement:
+    statement, columns = SqlStatement(), EventColumns()
+    condition = where_condition(where, start, end, columns, statement.parameters)
+    relation = columns.relation(source, start, end, with_document=column == "doc")
+    statement.sql = f"SELECT {column} FROM {relation} WHERE {condition} ORDER BY ts DESC LIMIT {limit:d}"
+    return statement
+
+
+def find_newest_values(  # noqa: PLR0913, PLR0917  # the method's, and what it reads
+    cursor: duckdb.DuckDBPyConnection,
+    snapshot: Snapshot,
     field: str,
     limit: int,
     where: Filter | None,
@@ -63,6 +98,7 @@ def find_newest_values(
 
     Args:
         cursor: the connection.
+        snapshot: the events.
         field: as in `Store.newest_values`.
         limit: as in `Store.newest_values`.
         where: as in `Store.newest_values`.
@@ -72,8 +108,8 @@ def find_newest_values(
 
     """
     rows: list[tuple[str]] = []
-    for window_start in (*_window_starts(cursor, start, end, full_scan_max_events), start):
-        statement = compile_newest_values(field, limit, where, window_start, end)
+    for window_start in (*_window_starts(cursor, snapshot, start, end, full_scan_max_events), start):
+        statement = compile_newest_values(snapshot, field, limit, where, window_start, end)
         rows = cursor.execute(statement.sql, statement.parameters).fetchall()
         if len(rows) >= limit:
             break
@@ -81,29 +117,47 @@ def find_newest_values(
 
 
 def compile_newest_values(
-    field: str, limit: int, where: Filter | None, start: datetime | None, end: datetime | None
+    source: EventSource, field: str, limit: int, where: Filter | None, start: datetime | None, end: datetime | None
 ) -> SqlStatement:
     """Return the SQL for the values of a field that have the newest events."""
-    statement = SqlStatement()
-    condition = where_condition(where, start, end, statement.parameters)
+    statement, columns = SqlStatement(), EventColumns()
+    condition = where_condition(where, start, end, columns, statement.parameters)
+    text = columns.text(require_top_level_field(field))
     statement.sql = (
-        f"SELECT field FROM (SELECT {countable_text(require_top_level_field(field))} AS field, max(ts) AS last "
-        f"FROM events WHERE {condition} "
+        f"SELECT field FROM (SELECT {text} AS field, max(ts) AS last "
+        f"FROM {columns.relation(source, start, end)} WHERE {condition} "
         f"GROUP BY 1) WHERE field IS NOT NULL ORDER BY last DESC, field DESC LIMIT {limit:d}"
     )
     return statement
 
 
 def _window_starts(
-    cursor: duckdb.DuckDBPyConnection, start: datetime | None, end: datetime | None, full_scan_max_events: int
+    cursor: duckdb.DuckDBPyConnection,
+    snapshot: Snapshot,
+    start: datetime | None,
+    end: datetime | None,
+    full_scan_max_events: int,
 ) -> Iterator[datetime]:
     """Yield the times from which to search, newest first, where that skips most of the events."""
-    count, oldest, newest = cursor.execute("SELECT count(*), min(ts), max(ts) FROM events").fetchall()[0]
-    if count <= full_scan_max_events:
+    count, oldest, newest = measure_events(cursor, snapshot)
+    if count <= full_scan_max_events or oldest is None or newest is None:
         return
-    oldest, newest = oldest.replace(tzinfo=UTC), newest.replace(tzinfo=UTC)
     first = oldest if start is None else max(start, oldest)
     last = newest if end is None else min(end, newest)
     for window in _SEARCH_WINDOWS:
         if 4 * window < last - first:
             yield last - window
+
+
+def measure_events(
+    cursor: duckdb.DuckDBPyConnection, snapshot: Snapshot
+) -> tuple[int, datetime | None, datetime | None]:
+    """Return the number of events, and the times of the oldest and the newest one, without reading segments."""
+    measured = [(segment.live_rows, segment.first, segment.last) for segment in snapshot.segments]
+    for part in snapshot.tables:
+        measured += cursor.execute(f"SELECT count(*), min(ts), max(ts) FROM {part.relation}").fetchall()
+    measured = [entry for entry in measured if entry[0]]
+    if not measured:
+        return 0, None, None
+    counts, firsts, lasts = zip(*measured, strict=True)
+    return sum(counts), min(firsts).replace(tzinfo=UTC), max(lasts).replace(tzinfo=UTC)

@@ -1,10 +1,10 @@
-"""Queries, filters and fields as SQL."""
+"""Queries and filters as SQL."""
 
 import math
 import sys
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta, timezone
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from metronome.fields import (
     COLUMN_FIELDS,
@@ -12,8 +12,14 @@ from metronome.fields import (
     TOTAL_FIELDS,
     VALUE_MAX_CHARACTERS,
     is_top_level_name,
-    param_name,
     param_value,
+)
+from metronome.stores.duckdb.sources import (
+    LENGTH_LIMITED_FIELDS,
+    EventColumns,
+    EventSource,
+    quote_literal,
+    quote_name,
 )
 from metronome.stores.query import (
     EVENT_BY_METRIC,
@@ -36,16 +42,12 @@ from metronome.stores.query import (
 )
 from metronome.times import format_time_unit
 
-LENGTH_LIMITED_FIELDS: Final = frozenset(ROLLUP_FIELDS)
-"""On ingest these are only accepted if they are short enough to be counted."""
-ROLLUP_SOURCE = f"(SELECT {', '.join(ROLLUP_FIELDS)}, day AS ts, n FROM rollup)"
-
 _QUARTER_HOUR = "INTERVAL '15 minutes'"
 _QUARTER_HOURS_SINCE: Final = datetime(2012, 1, 1, tzinfo=UTC)
 IRREGULAR_ZONES: Final = frozenset({"Antarctica/Casey"})
 """Time zones that changed their clocks at other times than quarter hours since 2012."""
-_TOTALED = frozenset(TOTAL_FIELDS)
 _ROLLUP_UNITS = frozenset({"day", "week", "month", "quarter", "year", "all"})
+_TOTALED = frozenset(TOTAL_FIELDS)
 _INLINE_VALUES_MAX = 20
 """More values than this become one list parameter, which costs no planning."""
 _FLOAT_MAX = sys.float_info.max
@@ -59,13 +61,46 @@ class SqlStatement:
     parameters: list[object] = field(default_factory=list)
 
 
+class FilterColumns(Protocol):
+    """The columns that conditions use: those of events, or of the rollup."""
+
+    def raw_text(self, name: str) -> str:
+        """Return the SQL for a field's text of any length."""
+
+    def exists(self, name: str) -> str:
+        """Return the SQL that is true where a field has a text that can be counted; it may be NULL elsewhere."""
+
+    def raw_number(self, name: str) -> str:
+        """Return the SQL for a field's number, which may be infinite."""
+
+
+class RollupColumns:
+    """The columns of the rollup."""
+
+    def raw_text(self, name: str) -> str:
+        """Return the column of a field."""
+        return quote_name(name)
+
+    def exists(self, name: str) -> str:
+        """Return the condition that a field has a value: the rollup has no text that is too long."""
+        return f"{quote_name(name)} IS NOT NULL"
+
+    def raw_number(self, name: str) -> str:
+        """Return the number in the column of a field."""
+        return f"try_cast({quote_name(name)} AS DOUBLE)"
+
+
 def where_condition(
-    where: Filter | None, start: datetime | None, end: datetime | None, parameters: list[object]
+    where: Filter | None,
+    start: datetime | None,
+    end: datetime | None,
+    columns: FilterColumns,
+    parameters: list[object],
 ) -> str:
     """Return the SQL condition for a filter and a time range, and append the values of its placeholders."""
     parts: list[str] = []
     if where is not None:
-        parts.append(_filter_condition(where, parameters))
+        parts.append(_filter_condition(where, columns, parameters))
     for moment, sign in ((start, ">="), (end, "<")):
         if moment is not None:
             parts.append(f"ts {sign} ?")
@@ -73,76 +108,52 @@ def where_condition(
     return " AND ".join(parts) or "true"
 
 
-def countable_text(name: str) -> str:
-    """Return the SQL for a field's text, NULL if it is too long to be counted."""
-    return limit_text(name, field_text(name))
-
-
-def limit_text(name: str, expression: str) -> str:
-    """Return the SQL for an *expression* of a field's text, NULL if it is too long to be counted."""
-    return (
-        expression
-        if name in LENGTH_LIMITED_FIELDS
-        else f"CASE WHEN length({expression}) <= {VALUE_MAX_CHARACTERS} THEN {expression} END"
-    )
-
-
-def field_text(name: str) -> str:
-    """Return the SQL for a field's text of any length."""
-    return f'"{name}"' if name in COLUMN_FIELDS else f"json_extract_string(doc, {quote_literal(json_pointer(name))})"
-
-
-def json_pointer(name: str) -> str:
-    """Return the JSON pointer to a field in a document."""
-    if is_top_level_name(name):
-        return f"/{name}"
-    return "/params/" + param_name(replace_lone_surrogates(name)).replace("~", "~0").replace("/", "~1")
-
-
-def quote_literal(text: str) -> str:
-    """Return a text as an SQL literal."""
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _filter_condition(where: Filter, parameters: list[object]) -> str:  # noqa: PLR0911  # one for each kind
+def _filter_condition(  # noqa: PLR0911  # one for each kind
+    where: Filter, columns: FilterColumns, parameters: list[object]
+) -> str:
     match where:
         case Equals(name, value):
-            return _in_condition(name, (value,), parameters)
+            return _in_condition(name, (value,), columns, parameters)
         case OneOf(name, options):
-            return _in_condition(name, options, parameters)
+            return _in_condition(name, options, columns, parameters)
         case Prefix(name, text):
-            return _prefix_condition(name, text, parameters)
+            return _prefix_condition(name, text, columns, parameters)
         case Exists(name):
-            return f"{field_text(name)} IS NOT NULL" if name in LENGTH_LIMITED_FIELDS else _is_countable(name)
+            return columns.exists(name)
         case Range():
-            return _range_condition(where, parameters)
+            return _range_condition(where, columns, parameters)
         case Not(Exists(name)) if name in LENGTH_LIMITED_FIELDS:
-            return f"{field_text(name)} IS NULL"
+            # Not coalesced, so that DuckDB can skip rows.
+            return f"{columns.raw_text(name)} IS NULL"
         case Not(inner):
-            return f"NOT coalesce(({_filter_condition(inner, parameters)}), false)"
+            return f"NOT coalesce(({_filter_condition(inner, columns, parameters)}), false)"
         case AllOf(inners):
-            return "(" + (" AND ".join(_filter_condition(inner, parameters) for inner in inners) or "true") + ")"
+            return (
+                "(" + (" AND ".join(_filter_condition(inner, columns, parameters) for inner in inners) or "true") + ")"
+            )
         case AnyOf(inners):
-            return "(" + (" OR ".join(_filter_condition(inner, parameters) for inner in inners) or "false") + ")"
+            return (
+                "(" + (" OR ".join(_filter_condition(inner, columns, parameters) for inner in inners) or "false") + ")"
+            )
 
 
 # Reading a field without a column parses the whole document. So conditions use the field once, and check the length of
 # its text last, for the events that are left.
 
 
-def _in_condition(name: str, alternatives: tuple[str, ...], parameters: list[object]) -> str:
+def _in_condition(name: str, alternatives: tuple[str, ...], columns: FilterColumns, parameters: list[object]) -> str:
     possible = _storable_values(name, alternatives)
     if len(possible) > _INLINE_VALUES_MAX:
         parameters.append(possible)
-        return f"{field_text(name)} IN (SELECT unnest(?::VARCHAR[]))"
+        return f"{columns.raw_text(name)} IN (SELECT unnest(?::VARCHAR[]))"
     parameters.extend(possible)
-    return f"{field_text(name)} IN ({', '.join('?' * len(possible))})" if possible else "false"
+    return f"{columns.raw_text(name)} IN ({', '.join('?' * len(possible))})" if possible else "false"
 
 
-def _prefix_condition(name: str, text: str, parameters: list[object]) -> str:
+def _prefix_condition(name: str, text: str, columns: FilterColumns, parameters: list[object]) -> str:
     possible = _storable_values(name, (text,))
     parameters.extend(possible)
-    return f"(starts_with({field_text(name)}, ?) AND {_is_countable(name)})" if possible else "false"
+    return f"(starts_with({columns.raw_text(name)}, ?) AND {columns.exists(name)})" if possible else "false"
 
 
 def _storable_values(name: str, alternatives: tuple[str, ...]) -> list[str]:
@@ -152,11 +163,7 @@ def _storable_values(name: str, alternatives: tuple[str, ...]) -> list[str]:
     return [value for value in stored if len(value) <= VALUE_MAX_CHARACTERS]
 
 
-def _is_countable(name: str) -> str:
-    return f"length({field_text(name)}) <= {VALUE_MAX_CHARACTERS}"
-
-
-def _range_condition(where: Range, parameters: list[object]) -> str:
+def _range_condition(where: Range, columns: FilterColumns, parameters: list[object]) -> str:
     bounds = (where.above, where.at_least, where.below, where.at_most)
     if not is_top_level_name(where.field) or any(bound is not None and math.isnan(bound) for bound in bounds):
         return "false"
@@ -171,32 +178,29 @@ def _range_condition(where: Range, parameters: list[object]) -> str:
     if where.at_most is not None:
         most.append(float(where.at_most))
     parameters += [max(least), min(most)]
-    return f"(try_cast({field_text(where.field)} AS DOUBLE) BETWEEN ? AND ? AND {_is_countable(where.field)})"
+    return f"({columns.raw_number(where.field)} BETWEEN ? AND ? AND {columns.exists(where.field)})"
 
 
 class ColumnExpressions:
     """The expressions that a statement computes for each event, each once.
 
-    Fields without a column are read from the document together, because reading parses all of it.
-
     Args:
+        columns: the columns of events.
         metrics: those of the query.
 
     """
 
-    def __init__(self, metrics: tuple[Metric, ...]) -> None:
+    def __init__(self, columns: EventColumns, metrics: tuple[Metric, ...]) -> None:
+        self._columns = columns
         self._aliases: dict[str, str] = {}
-        self._json_pointers: dict[str, int] = {}
         self._percentiles: dict[str, list[float]] = {}
         for metric in metrics:
             if metric.kind is MetricKind.PERCENTILE:
                 self._percentiles.setdefault(metric.field, []).append(metric.percentile)
 
     def group_column(self, name: str, time_zone: str) -> str:
-        """Return the column to group by; of a field with a column, also texts that are too long to be counted."""
-        if name in TIME_UNITS:
-            return self._alias(time_bucket_expression(name, time_zone))
-        return self._alias(field_text(name) if name in COLUMN_FIELDS else self._text_expression(name))
+        """Return the column to group by."""
+        return self._alias(time_bucket_expression(name, time_zone) if name in TIME_UNITS else self._columns.text(name))
 
     def metric_expression(self, metric: Metric) -> str:  # noqa: PLR0911  # one for each kind
         """Return the SQL for a metric."""
@@ -204,13 +208,15 @@ class ColumnExpressions:
             case MetricKind.COUNT:
                 return "count(*)"
             case MetricKind.VIEWS | MetricKind.DOWNLOADS as kind:
-                return f"count(*) FILTER (WHERE {self._alias(field_text('event'))} = '{EVENT_BY_METRIC[kind]}')"
+                event = self._alias(self._columns.text("event"))
+                return f"count(*) FILTER (WHERE {event} = '{EVENT_BY_METRIC[kind]}')"
             case MetricKind.FIRST | MetricKind.LAST as kind:
                 timestamp = f"{'min' if kind is MetricKind.FIRST else 'max'}({self._alias('ts')})"
                 return f"strftime({timestamp}, '%Y-%m-%dT%H:%M:%S.%gZ')"
             case MetricKind.UNIQUE:
-                return f"count(DISTINCT {self._alias(self._text_expression(metric.field))})"
-        number = self._number_column(metric.field)
+                return f"count(DISTINCT {self._alias(self._columns.text(metric.field))})"
+        # Values in params are texts, not numbers.
+        number = self._alias(self._columns.number(metric.field) if is_top_level_name(metric.field) else "NULL::DOUBLE")
         match metric.kind:
             case MetricKind.VALUE_COUNT:
                 return f"count({number})"
@@ -224,79 +230,74 @@ class ColumnExpressions:
             case _:
                 return f"{metric.kind}({number})"
 
-    def source_query(self, where: str) -> str:
+    def source_query(self, relation: str, where: str) -> str:
         """Return the SQL that computes the columns of the events that meet a condition."""
-        events = f"events WHERE {where}"
-        if self._json_pointers:
-            pointers = ", ".join(quote_literal(pointer) for pointer in self._json_pointers)
-            events = f"(SELECT *, json_extract_string(doc, [{pointers}]) AS params FROM {events})"
         columns = ", ".join(f"{expression} AS {name}" for expression, name in self._aliases.items()) or "1"
-        return f"(SELECT {columns} FROM {events})"
+        return f"(SELECT {columns} FROM {relation} WHERE {where})"
 
     def _alias(self, expression: str) -> str:
         return self._aliases.setdefault(expression, f"v{len(self._aliases)}")
 
-    def _text_expression(self, name: str) -> str:
-        if name in COLUMN_FIELDS:
-            return countable_text(name)
-        at = self._json_pointers.setdefault(json_pointer(name), len(self._json_pointers) + 1)
-        return limit_text(name, f"params[{at}]")
 
-    def _number_column(self, name: str) -> str:
-        if not is_top_level_name(name):
-            return "NULL::DOUBLE"
-        number = f"try_cast({self._text_expression(name)} AS DOUBLE)"
-        return self._alias(f"CASE WHEN isfinite({number}) THEN {number} END")
+def compile_query(query: Query, source: EventSource) -> SqlStatement:
+    """Return the SQL for a query of events.
 
-
-def compile_query(query: Query) -> SqlStatement:
-    """Return the SQL for a query.
+    Args:
+        query: the query.
+        source: has the events.
 
     Returns:
         A statement whose rows are all those of the result, in any order: a raw value for each
         group (see `format_group`), then the metrics.
 
     """
-    result = SqlStatement()
-    field = total_field(query)
-    if field is not None or can_use_rollup(query) or _counts_local_days(query):
-        groups = [rollup_group_expression(name, query.time_zone) for name in query.group_by]
-        metrics = [_rollup_metric(metric) for metric in query.metrics]
-        if field is None:
-            where = where_condition(query.where, query.start, query.end, result.parameters)
-            source = f"{ROLLUP_SOURCE} WHERE {where}"
-            if not can_use_rollup(query):
-                names = ", ".join(field_text(name) for name in query.group_by if name not in _ROLLUP_UNITS)
-                source = (
-                    f"(SELECT time_bucket({_QUARTER_HOUR}, ts) AS ts{', ' if names else ''}{names}, count(*) AS n "
-                    f"FROM events WHERE {where} GROUP BY ALL)"
-                )
-        else:
-            counts = totals_source((field,), query.start, query.end, result.parameters)
-            columns = f', value AS "{field}"' if field else ""
-            source = (
-                f"(SELECT *{columns} FROM {counts}) WHERE {where_condition(query.where, None, None, result.parameters)}"
-            )
-    else:
-        where = where_condition(query.where, query.start, query.end, result.parameters)
-        expressions = ColumnExpressions(query.metrics)
-        groups = [expressions.group_column(name, query.time_zone) for name in query.group_by]
-        metrics = [expressions.metric_expression(metric) for metric in query.metrics]
-        source = expressions.source_query(where)
-    columns = ", ".join(f"{column} AS c{at}" for at, column in enumerate([*groups, *metrics]))
-    result.sql = f"SELECT {columns} FROM {source}"
-    if groups:
-        result.sql += f" GROUP BY {', '.join(str(at + 1) for at in range(len(groups)))}"
-        is_complete = " AND ".join(group_condition(name, f"c{at}") for at, name in enumerate(query.group_by))
-        # The CASE keeps DuckDB from checking each event, which would compute the columns twice.
-        result.sql += f" HAVING CASE WHEN count(*) > 0 THEN {is_complete} END"
+    result, columns = SqlStatement(), EventColumns()
+    where = where_condition(query.where, query.start, query.end, columns, result.parameters)
+    if _counts_local_days(query):
+        names = [name for name in query.group_by if name not in _ROLLUP_UNITS]
+        fields = ", ".join(f"{columns.text(name)} AS {quote_name(name)}" for name in names)
+        relation = columns.relation(source, query.start, query.end)
+        counts = (
+            f"(SELECT time_bucket({_QUARTER_HOUR}, ts) AS ts{', ' if names else ''}{fields}, count(*) AS n "
+            f"FROM {relation} WHERE {where} GROUP BY ALL)"
+        )
+        result.sql = count_groups(query, counts)
+        return result
+    expressions = ColumnExpressions(columns, query.metrics)
+    groups = [expressions.group_column(name, query.time_zone) for name in query.group_by]
+    metrics = [expressions.metric_expression(metric) for metric in query.metrics]
+    relation = columns.relation(source, query.start, query.end)
+    result.sql = _select_groups(query, [*groups, *metrics], expressions.source_query(relation, where), "count(*) > 0")
     return result
+
+
+def count_groups(query: Query, counts: str) -> str:
+    """Return the SQL for a query that adds up counts.
+
+    Args:
+        query: the query.
+        counts: SQL that can follow ``FROM``; it has the fields of the query, ``ts`` and the count as ``n``.
+
+    """
+    groups = [rollup_group_expression(name, query.time_zone) for name in query.group_by]
+    return _select_groups(query, [*groups, *map(_rollup_metric, query.metrics)], counts, "sum(n) > 0")
 
 
 def _rollup_metric(metric: Metric) -> str:
     event = EVENT_BY_METRIC.get(metric.kind)
     only = "" if event is None else f" FILTER (WHERE event = {quote_literal(event)})"
     return f"coalesce((sum(n){only})::BIGINT, 0)"
+
+
+def _select_groups(query: Query, expressions: list[str], source: str, is_present: str) -> str:
+    columns = ", ".join(f"{column} AS c{at}" for at, column in enumerate(expressions))
+    sql = f"SELECT {columns} FROM {source}"
+    if query.group_by:
+        sql += f" GROUP BY {', '.join(str(at + 1) for at in range(len(query.group_by)))}"
+        is_complete = " AND ".join(group_condition(name, f"c{at}") for at, name in enumerate(query.group_by))
+        # The CASE keeps DuckDB from checking each event, which would compute the columns twice.
+        sql += f" HAVING CASE WHEN {is_present} THEN {is_complete} END"
+    return sql
 
 
 def group_condition(name: str, column: str) -> str:
@@ -306,9 +307,8 @@ def group_condition(name: str, column: str) -> str:
     return f"length({column}) <= {VALUE_MAX_CHARACTERS}"
 
 
-def compile_sorted_query(query: Query) -> SqlStatement:
-    """Return the SQL for a query, sorted and limited, with the number of all rows as the last column."""
-    statement = compile_query(query)
+def compile_sorted_query(query: Query, statement: SqlStatement) -> SqlStatement:
+    """Return the statement of a query, sorted and limited, with the number of all rows as the last column."""
     columns = query.columns
     keys = [
         f"c{at}.at - to_minutes(c{at}.minutes)" if name in {"hour", "minute"} and at < len(query.group_by) else f"c{at}"
@@ -319,14 +319,14 @@ def compile_sorted_query(query: Query) -> SqlStatement:
         for order in query.sort_keys
     ]
     order += keys[: len(query.group_by)]
-    statement.sql = f"SELECT *, count(*) OVER () FROM ({statement.sql})"
+    sql = f"SELECT *, count(*) OVER () FROM ({statement.sql})"
     if order:
-        statement.sql += f" ORDER BY {', '.join(order)}"
+        sql += f" ORDER BY {', '.join(order)}"
     if query.limit is not None:
-        statement.sql += f" LIMIT {query.limit:d}"
+        sql += f" LIMIT {query.limit:d}"
     if query.offset:
-        statement.sql += f" OFFSET {query.offset:d}"
-    return statement
+        sql += f" OFFSET {query.offset:d}"
+    return SqlStatement(sql, statement.parameters)
 
 
 def format_group(name: str, value: Any) -> str:
@@ -391,39 +391,13 @@ def total_field(query: Query) -> str | None:
     return next(iter(fields), "") if is_possible else None
 
 
-def totals_source(
-    fields: tuple[str, ...], start: datetime | None, end: datetime | None, parameters: list[object]
-) -> str:
-    """Return the SQL for the counts of a time range by some fields, and append the values of its placeholders.
-
-    Its rows have the columns ``ts``, ``event``, ``bot`` (NULL for people), ``field``, ``value`` and ``n``. Whole UTC
-    days are read from the totals, the rest of the range, at most a day at each end, from the events.
-    """
-    first, last = _whole_days(start, end)
-    names = ", ".join(map(quote_literal, fields))
-    bot = "value" if fields == ("bot",) else "CASE WHEN is_bot THEN '' END"
-    bounds = where_condition(None, first, last, parameters)
-    parts = [
-        (
-            f"SELECT ts::TIMESTAMP AS ts, event, {bot} AS bot, field, value, n "
-            f"FROM (SELECT *, day AS ts FROM totals WHERE field IN ({names})) WHERE {bounds}"
-        )
-    ]
-    values = ", ".join(field_text(name) if name else "NULL" for name in fields)
-    for edge_start, edge_end in ((start, first), (last, end)):
-        if edge_start is not None and edge_end is not None and edge_start < edge_end:
-            bounds = where_condition(None, edge_start, edge_end, parameters)
-            parts.append(f"SELECT ts, event, bot, unnest([{names}]), unnest([{values}]), 1 FROM events WHERE {bounds}")
-    return f"({' UNION ALL '.join(parts)})"
-
-
 def is_counted(query: Query) -> bool:
     """Return whether a query reads counts, and no events."""
     has_edges = not all(moment is None or _is_utc_midnight(moment) for moment in (query.start, query.end))
     return can_use_rollup(query) or (total_field(query) is not None and not has_edges)
 
 
-def _whole_days(start: datetime | None, end: datetime | None) -> tuple[datetime | None, datetime | None]:
+def whole_days(start: datetime | None, end: datetime | None) -> tuple[datetime | None, datetime | None]:
     """Return the start of the first and the end of the last whole UTC day in a range."""
     first, last = (None if moment is None else moment.astimezone(UTC) for moment in (start, end))
     if first is not None and not _is_utc_midnight(first):
@@ -433,7 +407,7 @@ def _whole_days(start: datetime | None, end: datetime | None) -> tuple[datetime 
 
 def _has_whole_days(start: datetime | None, end: datetime | None) -> bool:
     try:
-        first, last = _whole_days(start, end)
+        first, last = whole_days(start, end)
     except OverflowError:
         return False
     return first is None or last is None or first < last
@@ -445,7 +419,7 @@ def _is_utc_midnight(moment: datetime) -> bool:
 
 def rollup_group_expression(name: str, time_zone: str) -> str:
     """Return the SQL that groups rows of the rollup; its value is raw (see `format_group`)."""
-    return time_bucket_expression(name, time_zone) if name in TIME_UNITS else field_text(name)
+    return time_bucket_expression(name, time_zone) if name in TIME_UNITS else quote_name(name)
 
 
 def time_bucket_expression(unit: str, time_zone: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Literal
 
 import orjson
 
@@ -117,6 +117,7 @@ class ElasticsearchStore(Store):
 
     """
 
+    identity_period: ClassVar[Literal["day", "month"]] = "day"
     preferred_batch_bytes: ClassVar[int] = PREFERRED_BATCH_BYTES
     refresh_seconds: ClassVar[float] = VISIBLE_AFTER_SECONDS
 
