@@ -57,6 +57,7 @@ _FETCH_ROWS = 10_000
 _PAGE_ROWS = 2_000
 """Fetching more rows at once would keep the event loop waiting."""
 _RETRY_SECONDS = 60.0
+_MIN_SEGMENT_ROWS = 250_000
 _SHRINK_MIN_BYTES = 256 * 2**20
 _REJECTING_ERRORS = (duckdb.ConversionException, duckdb.InvalidInputException, duckdb.OutOfRangeException)
 
@@ -150,7 +151,7 @@ class DuckDBStore(Store):
         # Changes when stored events are deleted or replaced: a segment that is being written may have some of them.
         self._generation = 0
         self._rewrite_at_once = True
-        self._is_closing = False
+        self._close_event = threading.Event()
         self._wake_event = threading.Event()
         self._maintenance_lock = threading.Lock()
         self._maintenance_cursor: duckdb.DuckDBPyConnection | None = None
@@ -384,7 +385,7 @@ class DuckDBStore(Store):
         return (self._database or self._open()).cursor()
 
     def _close(self) -> None:
-        self._is_closing = True
+        self._close_event.set()
         self._wake_event.set()
         with self._maintenance_lock:
             if self._maintenance_cursor is not None:
@@ -710,22 +711,28 @@ class DuckDBStore(Store):
 
     def _maintain_forever(self) -> None:
         _lower_thread_priority()
-        while not self._is_closing:
+        while not self._close_event.is_set():
             try:
                 wait = self._maintain()
             except Exception as error:
-                if self._is_closing:
+                if self._close_event.is_set():
                     return
+                if isinstance(error, duckdb.OutOfMemoryException) and self._limits.segment_rows > _MIN_SEGMENT_ROWS:
+                    # Smaller segments are slower to read, but segments that are never merged are slower still.
+                    self._limits = replace(self._limits, segment_rows=self._limits.segment_rows // 2)
+                    log.warning("store_merges_less", segment_rows=self._limits.segment_rows, error=str(error)[:200])
+                    continue
                 log.exception("store_maintenance_failed", error=str(error))
-                wait = _RETRY_SECONDS
-                self._wake_event.wait(wait)
+                # Not earlier, whatever is written meanwhile.
+                self._close_event.wait(_RETRY_SECONDS)
+                continue
             self._wake_event.wait(wait)
             self._wake_event.clear()
 
     def _maintain(self) -> float | None:
         """Do what is due, and return after how many seconds there may be more to do; None for never."""
         wait: float | None = 0.0
-        while wait == 0.0 and not self._is_closing:
+        while wait == 0.0 and not self._close_event.is_set():
             # Before the choice: it must not be based on segments that have changed when the work begins.
             generation = self._generation
             job, wait = self._choose_job()
@@ -795,7 +802,7 @@ class DuckDBStore(Store):
         return self._writer.write_events(cursor, relation, month, types, _now())
 
     def _finish_job(self, job: "_PreparedJob", generation: int) -> None:
-        if generation != self._generation or self._is_closing:
+        if generation != self._generation or self._close_event.is_set():
             # It may have events that were deleted meanwhile.
             segments.delete_files(self._folder, [job.segment] if job.segment else [])
             return
