@@ -14,6 +14,7 @@ from metronome.stores.duckdb.maintenance import StorageLimits
 
 CONTEXT = DocumentContext("2026-03-01T00:00:00.000Z", None, "2027-01-01T00:00:00.000Z")
 LIMITS = StorageLimits(
+    table_rows=200,
     direct_rows=30,
     hot_rows=40,
     old_rows=20,

@@ -4,6 +4,7 @@ from metronome.cli import main
 from metronome.stores.duckdb.maintenance import DEFAULT_LIMITS
 
 for name, value in {
+    "table_rows": 1000,
     "direct_rows": 100,
     "hot_rows": 200,
     "old_rows": 500,

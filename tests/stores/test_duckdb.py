@@ -78,7 +78,14 @@ class TestProperties(OnDuckDB, PropertyTests):
 
 
 SEGMENT_LIMITS = StorageLimits(
-    direct_rows=1, hot_rows=1, old_rows=2, merged_segments=2, filter_rows=2, rollup_rows=0, quiet_seconds=0
+    table_rows=0,
+    direct_rows=1,
+    hot_rows=1,
+    old_rows=2,
+    merged_segments=2,
+    filter_rows=2,
+    rollup_rows=0,
+    quiet_seconds=0,
 )
 """Each batch becomes a segment at once, and segments are merged all the time."""
 SEAL_LIMITS = replace(SEGMENT_LIMITS, direct_rows=1_000_000)

@@ -24,7 +24,9 @@ from metronome.stores.duckdb.segments import FOLDER_NAME, FileKeeper, Segment, s
 from metronome.stores.query import Equals, Metric, Query
 from tests.contracts.store_contract import count_events, event_document
 
-LIMITS = StorageLimits(direct_rows=1, old_rows=3, merged_segments=4, filter_rows=5, rollup_rows=2, quiet_seconds=3600)
+LIMITS = StorageLimits(
+    table_rows=0, direct_rows=1, old_rows=3, merged_segments=4, filter_rows=5, rollup_rows=2, quiet_seconds=3600
+)
 NOW = datetime(2026, 3, 1)  # noqa: DTZ001  # as DuckDB returns times
 MONTH = date(2026, 1, 1)
 

@@ -1,6 +1,7 @@
 """What to do next with tables and segments in the background: pure functions.
 
-A segment is written when enough events are in the hot table. Segments of about the same size are merged, so that an
+A small store has no segments: DuckDB reads a table with less effort than files. Once it has more events, a segment is
+written whenever enough events are in the hot table. Segments of about the same size are merged, so that an
 event is rewritten a number of times that is logarithmic in their total. Where nothing was written for a while, segments
 are also merged if that at least doubles the largest of them.
 """
@@ -22,8 +23,9 @@ class StorageLimits:
     """When events move. The defaults were measured; tests use others.
 
     Attributes:
+        table_rows: up to how many events a store without segments keeps all of them in the hot table.
         direct_rows: a batch with at least so many events of one month becomes a segment at once.
-        hot_rows: the number of events from which on the hot table is emptied.
+        hot_rows: the number of events from which on the hot table of a store with segments is emptied.
         old_rows: how many events of an older version's file are moved at once.
         merged_segments: how many segments of about the same size are merged.
         segment_rows: the maximum number of events of a merged segment.
@@ -33,6 +35,7 @@ class StorageLimits:
 
     """
 
+    table_rows: int = 1_000_000
     direct_rows: int = 5_000
     hot_rows: int = 100_000
     old_rows: int = 250_000
@@ -41,6 +44,10 @@ class StorageLimits:
     filter_rows: int = FILTER_MIN_ROWS
     rollup_rows: int = BASE_LEVEL_ROWS
     quiet_seconds: float = 60.0
+
+    def max_hot_rows(self, *, has_segments: bool) -> int:
+        """Return how many events the hot table may have before it is emptied."""
+        return self.hot_rows if has_segments else max(self.hot_rows, self.table_rows)
 
 
 DEFAULT_LIMITS: Final = StorageLimits()
@@ -77,15 +84,18 @@ class Merge:
 Job = MoveOldEvents | Seal | Merge
 
 
-def choose_seal(hot: Mapping[date, tuple[int, int]], limits: StorageLimits) -> Seal | None:
+def choose_seal(
+    hot: Mapping[date, tuple[int, int]], limits: StorageLimits, *, has_segments: bool = True
+) -> Seal | None:
     """Return what to seal: the month with most events in the hot table, if that has too many events.
 
     Args:
         hot: the number of events and the last batch of each month in the hot table.
         limits: of the store.
+        has_segments: whether the store has any segment.
 
     """
-    if sum(rows for rows, _ in hot.values()) < limits.hot_rows:
+    if sum(rows for rows, _ in hot.values()) < limits.max_hot_rows(has_segments=has_segments):
         return None
     month = max(hot, key=lambda month: hot[month][0])
     rows, last_seq = hot[month]

@@ -1,8 +1,8 @@
 """The tables of ``metronome.duckdb``, the statements that parse and store batches, and the upgrade of older files.
 
-``hot`` holds the events of small batches until a segment is written with them; ``events`` those of a file that an older
-version wrote, until all are in segments. `metronome.stores.duckdb.segments` and `metronome.stores.duckdb.rollup` have
-tables of their own.
+``hot`` holds the events of a small store, and those of small batches until a segment is written with them; ``events``
+those of a file that an older version wrote, until all are moved. `metronome.stores.duckdb.segments` and
+`metronome.stores.duckdb.rollup` have tables of their own.
 """
 
 from collections.abc import Iterable
@@ -77,6 +77,8 @@ DELETE_GONE_OLD: Final = f"""
 DELETE FROM events WHERE (json_extract_string(doc, '/event_id'), ts) IN (
     SELECT event_id, ts FROM gone WHERE part = {OLD_NUMBER})
 """
+
+COUNT_OLD: Final = "SELECT count(*) FROM events"
 
 DELETE_MOVED: Final = "DELETE FROM events WHERE ts >= ? AND ts <= ?"
 
@@ -168,6 +170,11 @@ def choose_old_range(cursor: duckdb.DuckDBPyConnection, max_rows: int) -> tuple[
         f"SELECT max(ts) FROM (SELECT ts FROM events WHERE {MONTH_SQL} = ? ORDER BY ts LIMIT {max_rows:d})", [month]
     ).fetchall()
     return month, last
+
+
+def move_into_hot_statement(relation: str) -> str:
+    """Return the SQL that adds the events of a relation, with all columns of the hot table but ``seq``, to it."""
+    return f"INSERT INTO hot (seq, {_HOT_COLUMNS}) SELECT ?, {_HOT_COLUMNS} FROM {relation}"
 
 
 def has_much_free_space(database: duckdb.DuckDBPyConnection, min_bytes: int) -> bool:

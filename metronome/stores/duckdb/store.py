@@ -57,6 +57,7 @@ _FETCH_ROWS = 10_000
 _PAGE_ROWS = 2_000
 """Fetching more rows at once would keep the event loop waiting."""
 _RETRY_SECONDS = 60.0
+_MOVED_SHARE = 8
 _MIN_SEGMENT_ROWS = 250_000
 _SHRINK_MIN_BYTES = 256 * 2**20
 _REJECTING_ERRORS = (duckdb.ConversionException, duckdb.InvalidInputException, duckdb.OutOfRangeException)
@@ -499,7 +500,10 @@ class DuckDBStore(Store):
     ) -> None:
         """Store the events of the batch, which the store does not have: months with many of them as segments."""
         types = {name: segments.likely_type(name) for name in COLUMN_FIELDS} | extra_columns
-        direct = [month for month, (count, _) in months.items() if count >= self._limits.direct_rows]
+        direct: list[date] = []
+        rows = self._hot_rows + sum(count for count, _ in months.values())
+        if rows >= self._limits.table_rows or segments.read_segments(database):
+            direct = [month for month, (count, _) in months.items() if count >= self._limits.direct_rows]
         for month in direct:
             relation = f"(SELECT * FROM batch WHERE month = DATE '{month}')" if len(months) > 1 else "batch"
             created.append(self._writer.write_events(database, relation, month, types, _now()))
@@ -747,12 +751,12 @@ class DuckDBStore(Store):
             cursor.execute("BEGIN")
             stored = segments.read_segments(cursor)
             hot: dict[date, tuple[int, int]] = {}
-            if self._hot_rows >= self._limits.hot_rows:
+            if self._hot_rows >= self._limits.max_hot_rows(has_segments=bool(stored)):
                 hot = {month: (count, seq) for month, count, seq in cursor.execute(schema.COUNT_HOT).fetchall()}
             cursor.execute("ROLLBACK")
         job = (
             maintenance.choose_rewrite(stored, at_once=self._rewrite_at_once)
-            or maintenance.choose_seal(hot, self._limits)
+            or maintenance.choose_seal(hot, self._limits, has_segments=bool(stored))
             or maintenance.choose_merge(stored, self._limits)
         )
         if job is not None:
@@ -785,14 +789,26 @@ class DuckDBStore(Store):
             part = replace(schema.HOT_PART, relation=relation)
             segment = self._write_part(cursor, part, job.month)
             return _PreparedJob(segment, delete=SqlStatement(schema.DELETE_SEALED, [job.last_seq, job.month]))
+        return self._prepare_move(cursor, snapshot)
+
+    def _prepare_move(self, cursor: duckdb.DuckDBPyConnection, snapshot: Snapshot) -> "_PreparedJob":
         old = next((part for part in snapshot.tables if part.number == schema.OLD_NUMBER), None)
-        chosen = None if old is None else schema.choose_old_range(cursor, self._limits.old_rows)
+        chosen, into_hot = None, False
+        if old is not None:
+            (rows,) = _fetch_row(cursor.execute(schema.COUNT_OLD))
+            into_hot = not snapshot.segments and self._hot_rows + rows < self._limits.table_rows
+            # The write thread moves rows, and batches wait for it; files are written beside it.
+            share = _MOVED_SHARE if into_hot else 1
+            chosen = schema.choose_old_range(cursor, -(-self._limits.old_rows // share))
         if old is None or chosen is None:
             return _PreparedJob(None, delete=SqlStatement("DROP TABLE IF EXISTS events"), ends_move=True)
         month, last = chosen
         relation = f"(SELECT * FROM events WHERE ts >= TIMESTAMP '{month}' AND ts <= TIMESTAMP '{last}')"
-        segment = self._write_part(cursor, replace(old, relation=relation), month)
-        return _PreparedJob(segment, delete=SqlStatement(schema.DELETE_MOVED, [month, last]))
+        part, delete = replace(old, relation=relation), SqlStatement(schema.DELETE_MOVED, [month, last])
+        if into_hot:
+            events = segments.events_relation(Snapshot((part,), (), self._folder), COLUMN_FIELDS)
+            return _PreparedJob(None, insert=schema.move_into_hot_statement(events), delete=delete)
+        return _PreparedJob(self._write_part(cursor, part, month), delete=delete)
 
     def _write_part(self, cursor: duckdb.DuckDBPyConnection, part: Part, month: date) -> Segment:
         sample = cursor.execute(f"SELECT doc FROM {part.relation} USING SAMPLE reservoir(1000 ROWS)").fetchall()
@@ -813,6 +829,9 @@ class DuckDBStore(Store):
                 created.append(job.segment)
                 segments.record_segment(database, job.segment)
             segments.forget_segments(database, job.replaced)
+            if job.insert is not None:
+                database.execute(job.insert, [self._next_seq])
+                self._next_seq += 1
             if job.delete is not None:
                 result = database.execute(job.delete.sql, job.delete.parameters)
                 if job.segment is not None and _fetch_row(result)[0] != job.segment.rows:
@@ -829,10 +848,11 @@ class DuckDBStore(Store):
 
 @dataclass(frozen=True, slots=True)
 class _PreparedJob:
-    """A segment that is written, and what it replaces: segments, or the rows that a statement deletes."""
+    """A segment that is written or rows to insert, and what these replace: segments, or rows to delete."""
 
     segment: Segment | None
     replaced: tuple[Segment, ...] = ()
+    insert: str | None = None
     delete: SqlStatement | None = None
     ends_move: bool = False
 
