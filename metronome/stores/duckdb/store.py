@@ -154,6 +154,7 @@ class DuckDBStore(Store):
         self._rewrite_at_once = True
         self._close_event = threading.Event()
         self._wake_event = threading.Event()
+        self._job_lock = threading.Lock()
         self._maintenance_lock = threading.Lock()
         self._maintenance_cursor: duckdb.DuckDBPyConnection | None = None
         self._maintenance_thread: threading.Thread | None = None
@@ -736,12 +737,14 @@ class DuckDBStore(Store):
     def _maintain(self) -> float | None:
         """Do what is due, and return after how many seconds there may be more to do; None for never."""
         wait: float | None = 0.0
-        while wait == 0.0 and not self._close_event.is_set():
-            # Before the choice: it must not be based on segments that have changed when the work begins.
-            generation = self._generation
-            job, wait = self._choose_job()
-            if job is not None:
-                self._run_job(job, generation)
+        # A second thread would choose the same job.
+        with self._job_lock:
+            while wait == 0.0 and not self._close_event.is_set():
+                # Before the choice: it must not be based on segments that have changed when the work begins.
+                generation = self._generation
+                job, wait = self._choose_job()
+                if job is not None:
+                    self._run_job(job, generation)
         return wait
 
     def _choose_job(self) -> tuple[Job | None, float | None]:
@@ -843,7 +846,9 @@ class DuckDBStore(Store):
         if job.ends_move:
             self._old_part = None
             log.info("store_upgraded")
-            database.execute("CHECKPOINT")
+            # Impossible while others write; DuckDB does it later by itself.
+            with contextlib.suppress(duckdb.TransactionException):
+                database.execute("CHECKPOINT")
 
 
 @dataclass(frozen=True, slots=True)
