@@ -17,6 +17,8 @@ from typing import Final
 from metronome.stores.duckdb.rollup import BASE_LEVEL_ROWS
 from metronome.stores.duckdb.segments import FILTER_MIN_ROWS, Segment
 
+_SEALED_SHARE: Final = 10
+
 
 @dataclass(frozen=True, slots=True)
 class StorageLimits:
@@ -37,7 +39,7 @@ class StorageLimits:
 
     table_rows: int = 1_000_000
     direct_rows: int = 5_000
-    hot_rows: int = 100_000
+    hot_rows: int = 500_000
     old_rows: int = 250_000
     merged_segments: int = 16
     segment_rows: int = 4_000_000
@@ -87,7 +89,9 @@ Job = MoveOldEvents | Seal | Merge
 def choose_seal(
     hot: Mapping[date, tuple[int, int]], limits: StorageLimits, *, has_segments: bool = True
 ) -> Seal | None:
-    """Return what to seal: the month with most events in the hot table, if that has too many events.
+    """Return what to seal if the hot table has too many events: its oldest month, so that the newest events stay.
+
+    Reports are mostly about these. A month with less than a tenth of the events waits for more.
 
     Args:
         hot: the number of events and the last batch of each month in the hot table.
@@ -95,9 +99,11 @@ def choose_seal(
         has_segments: whether the store has any segment.
 
     """
-    if sum(rows for rows, _ in hot.values()) < limits.max_hot_rows(has_segments=has_segments):
+    total = sum(rows for rows, _ in hot.values())
+    if total < limits.max_hot_rows(has_segments=has_segments):
         return None
-    month = max(hot, key=lambda month: hot[month][0])
+    large = [month for month, (rows, _) in hot.items() if rows * _SEALED_SHARE >= total]
+    month = min(large) if large else max(hot, key=lambda month: hot[month][0])
     rows, last_seq = hot[month]
     return Seal(month, last_seq, rows)
 
