@@ -1,6 +1,6 @@
 """The routes of each kind of process."""
 
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import hdrs, web
 
@@ -13,10 +13,13 @@ from metronome.protocols.native import TICK_ENDPOINT
 from metronome.protocols.native.routes import tick_route
 from metronome.protocols.registry import ENDPOINTS
 from metronome.reports.counter.dataset_report import Platform
+from metronome.server.openapi import describe_api, openapi_route
 from metronome.server.report_routes import (
     badge_routes,
     counter_routes,
     document_routes,
+    list_reports,
+    list_selection_reports,
     query_routes,
     report_routes,
 )
@@ -67,7 +70,7 @@ def _root_routes(context: IngestContext, overview_handler: Handler) -> list[web.
 def all_report_routes(settings: Settings, context: QueryContext) -> list[web.RouteDef]:
     """Return the routes of reports whose paths do not also accept events."""
     platform = Platform(settings.counter_platform, settings.counter_publisher, settings.counter_publisher_id)
-    return [
+    described = [
         *report_routes(context, settings.min_visitors),
         *query_routes(context, settings.body_max_bytes),
         *document_routes(context, settings.body_max_bytes, settings.batch_max_events, settings.keep_events_months),
@@ -76,6 +79,12 @@ def all_report_routes(settings: Settings, context: QueryContext) -> list[web.Rou
         *micrometrics.build_report_routes(context),
         *microticks.build_list_routes(context, settings.microticks_key),
     ]
+
+    def describe() -> dict[str, Any]:
+        reports = list_reports(context, settings.min_visitors)
+        return describe_api(described, reports, list_selection_reports(), settings.base_path)
+
+    return [*described, openapi_route(describe)]
 
 
 def single_process_routes(
