@@ -105,6 +105,16 @@ class SpoolFull(Unavailable):
     advice = "bring the store back, raise spool_max_bytes, or free disk space"
 
 
+class SpoolFileLost(Unavailable):
+    """The spool's file was deleted or replaced while the server runs: no event of the request was accepted."""
+
+    advice = (
+        "wait until metronome_unshipped_events is 0, then restart Metronome; restore the file first if it was replaced "
+        "by mistake"
+    )
+    public_message = "the service cannot keep events at the moment; send them again later"
+
+
 class StoreUnavailable(Unavailable):
     """The store is unreachable or overloaded; the spool keeps the events until it recovers."""
 

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Gauge, Metric, generate_latest
 from prometheus_client.registry import Collector
 
 from metronome.archiver import Archiver
-from metronome.errors import MetronomeError, NotFound, StoreUnavailable
+from metronome.errors import MetronomeError, NotFound, SpoolFull, StoreUnavailable
 from metronome.scopes import Scope
 from metronome.shipper import Shipper
 from metronome.spool import SpoolStats
@@ -105,10 +105,10 @@ class HealthRoutes:
 
     async def _ready(self, request: web.Request) -> web.Response:
         total, unshipped, unarchived = await self._measure_spools()
-        has_room = total.bytes < self._spool_max_bytes * _FULL_RATIO
+        failure = await self._spool_failure(total)
         parts: dict[str, dict[str, object]] = {
             "spool": {
-                "status": "ok" if has_room else "full",
+                **_spool_status(failure),
                 "events": total.events,
                 "bytes": total.bytes,
                 "oldest_seconds": round(total.oldest_seconds, 1),
@@ -125,6 +125,15 @@ class HealthRoutes:
         ready = parts[part or "spool"]["status"] == "ok"
         body = {"status": "ok" if ready else "not ready", **({part: parts[part]} if part else parts)}
         return web.Response(status=200 if ready else 503, body=orjson.dumps(body), content_type="application/json")
+
+    async def _spool_failure(self, total: SpoolStats) -> MetronomeError | None:
+        """Return why events are refused, or will be soon; None if they are accepted."""
+        if total.bytes >= self._spool_max_bytes * _FULL_RATIO:
+            return SpoolFull(f"the spools hold {total.bytes} of {self._spool_max_bytes} bytes")
+        for shipper in self._shippers:
+            if (failure := await shipper.spool_failure()) is not None:
+                return failure
+        return None
 
     async def _store_failure(self) -> MetronomeError | None:
         try:
@@ -158,6 +167,13 @@ class HealthRoutes:
         # Last, so that the spool does not seem to hold events that the store and the archive have.
         total = _sum_stats([await shipper.total_stats() for shipper in self._shippers])
         return total, unshipped, unarchived
+
+
+def _spool_status(failure: MetronomeError | None) -> dict[str, object]:
+    if failure is None:
+        return {"status": "ok"}
+    log.warning("part_away", part="spool", error=str(failure), advice=failure.advice)
+    return {"status": "full" if isinstance(failure, SpoolFull) else "away"}
 
 
 def _component_status(part: str, failure: MetronomeError | None) -> dict[str, object]:

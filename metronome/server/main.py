@@ -49,6 +49,7 @@ from metronome.spool import (
 )
 from metronome.spool.dead_letters import DEAD_LETTER_FOLDER
 from metronome.spool.drain import DrainLoop
+from metronome.spool.repair import repair_spool
 from metronome.state.base import State
 from metronome.stores.base import Store
 from metronome.telemetry import Telemetry
@@ -230,6 +231,7 @@ def _register_spools(settings: Settings, *first: Path) -> list[Path]:
     existing = (path.parent for path in sorted((settings.data / SPOOL_FOLDER).glob(f"*/{SPOOL_FILE_NAME}")))
     folders = list(dict.fromkeys([*first, *existing]))
     for folder in folders:
+        repair_spool(folder, datetime.now(UTC))
         register_readers(folder, (STORE_READER, ARCHIVE_READER) if settings.archive else (STORE_READER,))
     return folders
 

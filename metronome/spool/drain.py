@@ -1,6 +1,7 @@
 """The loop that moves what a spool holds to the store or the archive."""
 
 import asyncio
+import sqlite3
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -9,7 +10,7 @@ from typing import ClassVar, Final, TypeVar
 import structlog
 from prometheus_client import Counter
 
-from metronome.errors import MetronomeError, OperatorError
+from metronome.errors import MetronomeError, OperatorError, Unavailable
 from metronome.retry import DEFAULT_BACKOFF, Backoff, retry
 from metronome.spool.file import SpoolStats
 from metronome.spool.reader import SpoolReader, measure
@@ -20,6 +21,13 @@ Result = TypeVar("Result")
 
 FALLBACK_POLL_SECONDS: Final = 5.0
 """How often to check a spool without a reported commit: a worker's report may be lost when the worker is killed."""
+
+
+class SpoolDamaged(Unavailable):
+    """The spool's file is damaged, or cannot be read for another reason."""
+
+    advice = "check the disk, then restart Metronome: it sets a damaged file aside and salvages what can be read"
+    public_message = "the service cannot store events at the moment"
 
 
 class DrainLoop(ABC):
@@ -68,6 +76,10 @@ class DrainLoop(ABC):
     async def total_stats(self) -> SpoolStats:
         """Measure what the spool holds for any of its readers."""
         return await measure(self._reader.total_stats)
+
+    async def spool_failure(self) -> MetronomeError | None:
+        """Return why the spool's writer refuses events: its file is lost, or its disk full; None if it does not."""
+        return await measure(self._reader.check_file)
 
     def wake(self) -> None:
         """Report a commit to the spool."""
@@ -122,6 +134,10 @@ class DrainLoop(ABC):
         while True:
             try:
                 return await self._drain()
+            except sqlite3.DatabaseError as error:
+                # The events are still in the spool, if it can be read.
+                self._record_failure(SpoolDamaged(f"the spool cannot be read: {error}"), self._backoff.max_seconds)
+                await self._sleep(self._backoff.max_seconds)
             except Exception:
                 # The events are still in the spool.
                 log.exception(self.crash_event)

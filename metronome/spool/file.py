@@ -4,6 +4,7 @@ It is an SQLite database with a write-ahead log and ``synchronous=FULL``, and on
 ``kill -9`` and a torn last write, and readers in any process see what the writer has committed.
 """
 
+import os
 import re
 import secrets
 import socket
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Final
 
 SPOOL_FILE_NAME: Final = "spool.sqlite"
+FREE_DISK_BYTES: Final = 256 * 2**20
+"""Free space to leave on the disk: a full disk would stop the store as well."""
 _BUSY_SECONDS: Final = 30
 _WAL_KEPT_BYTES: Final = 32 * 2**20
 _FREE_PAGES_KEPT: Final = 2048
@@ -140,6 +143,36 @@ def open_database(path: Path) -> sqlite3.Connection:
     for table in _SCHEMA:
         database.execute(table)
     return database
+
+
+def is_disk_full(folder: Path) -> bool:
+    """Return whether less than `FREE_DISK_BYTES` are free on the disk of a folder."""
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize < FREE_DISK_BYTES
+
+
+class OpenFile:
+    """Notices that an open file is no longer the one at its path: what is written to it would be lost.
+
+    Args:
+        path: of the file, which exists and is open.
+
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._identity = self._read_identity()
+
+    def is_in_place(self) -> bool:
+        """Return whether the file is still at its path."""
+        return self._read_identity() == self._identity
+
+    def _read_identity(self) -> tuple[int, int] | None:
+        try:
+            status = self.path.stat()
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
 
 
 def measure_after(database: sqlite3.Connection, after: int = 0) -> SpoolStats:

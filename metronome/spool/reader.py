@@ -7,12 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
+from metronome.errors import MetronomeError, SpoolFileLost, SpoolFull
 from metronome.spool.file import (
+    FREE_DISK_BYTES,
     SPOOL_FILE_NAME,
+    OpenFile,
     SpoolStats,
     ensure_spool_name,
+    is_disk_full,
     measure_after,
     measure_waiting,
     open_database,
@@ -25,11 +29,13 @@ STORE_READER: Final = "store"
 ARCHIVE_READER: Final = "archive"
 """The reader of the archiver, if there is an archive."""
 
+Result = TypeVar("Result")
+
 # The threads of the event loop may all be busy with reports.
 _MEASURING: Final = ThreadPoolExecutor(1, "spool-depth")
 
 
-async def measure(work: Callable[[], SpoolStats]) -> SpoolStats:
+async def measure(work: Callable[[], Result]) -> Result:
     """Measure a spool in a thread for nothing else, so that readiness never waits behind reports."""
     return await asyncio.get_running_loop().run_in_executor(_MEASURING, work)
 
@@ -95,6 +101,7 @@ class SpoolReader:
 
     def __init__(self, folder: Path, name: str = STORE_READER) -> None:
         self._database = open_database(folder / SPOOL_FILE_NAME)
+        self._file = OpenFile(folder / SPOOL_FILE_NAME)
         self._name = name
         self.spool_name = ensure_spool_name(self._database)
         # SQLite fails a deletion that begins in the snapshot of a concurrent measurement on the same connection.
@@ -258,6 +265,14 @@ class SpoolReader:
         """Measure what the spool holds for any reader."""
         with self._lock:
             return measure_after(self._database) + measure_waiting(self._database)
+
+    def check_file(self) -> MetronomeError | None:
+        """Return the error with which the writer refuses events: the file is lost or its disk full; else None."""
+        if not self._file.is_in_place():
+            return SpoolFileLost(f"the spool's file {self._file.path} was deleted or replaced")
+        if is_disk_full(self._file.path.parent):
+            return SpoolFull(f"less than {FREE_DISK_BYTES >> 20} MiB are free on the spool's disk")
+        return None
 
     def close(self) -> None:
         """Close the file."""

@@ -8,7 +8,6 @@ One process writes a spool; several may read it (see `metronome.spool.reader`).
 """
 
 import asyncio
-import os
 import queue
 import sqlite3
 import threading
@@ -20,20 +19,27 @@ from typing import NamedTuple
 
 import structlog
 
-from metronome.errors import SpoolFull
+from metronome.errors import MetronomeError, SpoolFileLost, SpoolFull
 from metronome.files import FolderLock
-from metronome.spool.file import SPOOL_FILE_NAME, measure_after, measure_waiting, open_database
+from metronome.spool.file import (
+    FREE_DISK_BYTES,
+    SPOOL_FILE_NAME,
+    OpenFile,
+    is_disk_full,
+    measure_after,
+    measure_waiting,
+    open_database,
+)
 
 log = structlog.get_logger()
 
-_FREE_DISK_BYTES = 256 * 2**20
-"""Free space to leave on the disk: a full disk would stop the store as well."""
 _PENDING_MAX_BYTES = 64 * 2**20
 """The maximum size of events in memory that wait for a commit: more means that the disk has all but stopped."""
 _SPACE_CHECK_SECONDS = 0.05
 """How often to measure the size near the limit."""
 _STOPPING_MESSAGE = "the server is stopping"
-_DISK_FULL_MESSAGE = "the disk that the spool is on is full"
+_DISK_FULL_MESSAGE = f"the disk that the spool is on has less than {FREE_DISK_BYTES >> 20} MiB of free space"
+_WAL_SUFFIX = "-wal"
 
 
 class _PendingWrite(NamedTuple):
@@ -70,6 +76,11 @@ class SpoolWriter:
         self._idle.set()
         self._commit_queue: queue.SimpleQueue[list[_PendingWrite] | None] = queue.SimpleQueue()
         self._database = open_database(self._path)
+        # The write-ahead log exists from now on.
+        self._database.execute("BEGIN IMMEDIATE")
+        self._database.execute("COMMIT")
+        self._files = [OpenFile(path) for path in (self._path, self._path.with_name(self._path.name + _WAL_SUFFIX))]
+        self._is_file_lost = False
         with closing(
             self._database.execute(
                 "SELECT max(coalesce(max(seq), 0), (SELECT coalesce(max(upto), 0) FROM readers)), max(total_events), "
@@ -92,7 +103,8 @@ class SpoolWriter:
             count: the number of documents.
 
         Returns:
-            A future that is done once they are on disk. It fails with `SpoolFull` if the disk is full.
+            A future that is done once they are on disk. It fails with `SpoolFull` if the disk is full, and with
+            `SpoolFileLost` if they are not in the file at the spool's path.
 
         Raises:
             SpoolFull: the spool or the disk is full; nothing was written.
@@ -133,7 +145,9 @@ class SpoolWriter:
         self._idle.clear()
         self._commit_queue.put(batch)
 
-    def _finish_commit(self, batch: list[_PendingWrite], size: int, error: SpoolFull | None, seconds: float) -> None:
+    def _finish_commit(
+        self, batch: list[_PendingWrite], size: int, error: MetronomeError | None, seconds: float
+    ) -> None:
         self._pending_bytes -= size
         if self._rejection_reason != _STOPPING_MESSAGE:
             self._rejection_reason = _DISK_FULL_MESSAGE if self._is_disk_full else ""
@@ -161,10 +175,14 @@ class SpoolWriter:
     def _commit(self, batch: list[_PendingWrite]) -> None:
         began = time.perf_counter()
         body = batch[0].body if len(batch) == 1 else b"".join([waiting.body for waiting in batch])
-        error: SpoolFull | None = None
+        error: MetronomeError | None = None
         try:
             if batch:
+                self._check_files()
                 self._insert(body, sum([waiting.events for waiting in batch]))
+                self._check_files()
+        except SpoolFileLost as problem:
+            error = problem
         except (sqlite3.Error, OSError) as problem:
             log.error("spool_commit_failed", path=str(self._path), error=str(problem))  # noqa: TRY400  # no bug: no trace
             error = SpoolFull(f"the spool could not be written: {problem}")
@@ -183,6 +201,24 @@ class SpoolWriter:
         self._seq, self._total_events, self._total_bytes = row[0], events, size
         self._size_bytes += len(body)
 
+    def _check_files(self) -> None:
+        """Check that commits are in the files at the spool's paths, before clients are told so.
+
+        Raises:
+            SpoolFileLost: they are in a file that was deleted or replaced.
+
+        """
+        for file in self._files:
+            if not file.is_in_place():
+                error = SpoolFileLost(f"the spool's file {file.path} was deleted or replaced while Metronome runs")
+                if not self._is_file_lost:
+                    log.error("spool_file_lost", path=str(file.path), error=str(error), advice=error.advice)
+                self._is_file_lost = True
+                raise error
+        if self._is_file_lost:
+            self._is_file_lost = False
+            log.info("spool_file_back", path=str(self._path))
+
     def _check_space(self) -> None:
         """Measure the size of the spool and the free space: once a second, and more often near the limit."""
         now = time.monotonic()
@@ -190,8 +226,11 @@ class SpoolWriter:
             return
         self._space_checked_at = now
         self._size_bytes = self._measure_size()
-        disk = os.statvfs(self._path.parent)
-        self._is_disk_full = disk.f_bavail * disk.f_frsize < _FREE_DISK_BYTES
+        was_full, self._is_disk_full = self._is_disk_full, is_disk_full(self._path.parent)
+        if self._is_disk_full and not was_full:
+            log.error("disk_full", path=str(self._path.parent), error=_DISK_FULL_MESSAGE, advice=SpoolFull.advice)
+        elif was_full and not self._is_disk_full:
+            log.info("disk_has_space", path=str(self._path.parent))
 
     def _measure_size(self) -> int:
         return measure_after(self._database).bytes + measure_waiting(self._database).bytes

@@ -7,8 +7,9 @@ is full. Datagrams that arrive while it is full are counted as rejected, and los
 import asyncio
 import contextlib
 import socket
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
@@ -34,6 +35,8 @@ IDLE_TIMEOUT_SECONDS: Final = 4 * 3600.0
 """A TCP connection is closed if it is idle for so long: the sender may have gone without closing it."""
 
 _READ_BYTES: Final = 64 * 1024
+_LOG_SECONDS: Final = 60.0
+"""How often to log that there are too many connections."""
 _BACKOFF: Final = Backoff(0.5, 0.5)
 _DRAIN_IDLE_SECONDS: Final = 0.1
 """At shutdown, a connection is closed once it is idle for so long."""
@@ -100,6 +103,15 @@ async def run_syslog_listener(
         yield
 
 
+@dataclass(slots=True)
+class _Connection:
+    reader: asyncio.StreamReader
+    client_ip: str
+    idle_since: float = float("inf")
+    """When it began to wait for data; infinity while it does not."""
+    read_timeout: asyncio.Timeout | None = None
+
+
 class SyslogConnections:
     """Receive messages over TCP.
 
@@ -121,7 +133,8 @@ class SyslogConnections:
         self._idle_timeout_seconds = idle_timeout_seconds
         self._max_connections = max_connections
         self._loop = asyncio.get_running_loop()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._connections: dict[asyncio.Task[None], _Connection] = {}
+        self._full_logged_at = float("-inf")
         self._read_timeouts: set[asyncio.Timeout] = set()
         self._drain_deadline = float("inf")
 
@@ -129,15 +142,13 @@ class SyslogConnections:
         """Serve one connection until it ends."""
         task = asyncio.current_task()
         try:
-            if task is None or len(self._tasks) >= self._max_connections:
-                self._ingest.telemetry.count_rejection(
-                    Unavailable(f"the limit of {self._max_connections} connections is reached")
-                )
-                return
-            self._tasks.add(task)
-            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             peer = str((writer.get_extra_info("peername") or ("",))[0])
-            await self._ingest_connection(reader, normalize_address(peer) or peer)
+            client_ip = normalize_address(peer) or peer
+            if task is None or not self._make_room(client_ip):
+                return
+            connection = self._connections[task] = _Connection(reader, client_ip)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            await self._ingest_connection(connection)
         except MetronomeError as error:
             self._ingest.telemetry.count_rejection(error)
         except OSError:
@@ -145,7 +156,7 @@ class SyslogConnections:
             pass
         finally:
             if task is not None:
-                self._tasks.discard(task)
+                self._connections.pop(task, None)
             writer.close()
 
     async def stop(self, server: asyncio.Server) -> None:
@@ -159,13 +170,47 @@ class SyslogConnections:
                 read_timeout.reschedule(self._loop.time() + _DRAIN_IDLE_SECONDS)
         # Connections that have just been accepted have no task yet.
         await asyncio.sleep(0)
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        while self._connections:
+            await asyncio.wait(list(self._connections))
 
-    async def _ingest_connection(self, reader: asyncio.StreamReader, client_ip: str) -> None:
+    def _make_room(self, client_ip: str) -> bool:
+        """Close an idle connection if there are too many; return False if none is idle.
+
+        It is one of the address that has the most of them, so that idle connections of one client shut out no other.
+        """
+        if len(self._connections) < self._max_connections:
+            return True
+        counts = Counter(connection.client_ip for connection in self._connections.values())
+        idle = [connection for connection in self._connections.values() if connection.idle_since < float("inf")]
+        victim = min(idle, key=lambda connection: (-counts[connection.client_ip], connection.idle_since), default=None)
+        error = Unavailable(f"the limit of {self._max_connections} connections is reached")
+        self._ingest.telemetry.count_rejection(error)
+        now = self._loop.time()
+        if now > self._full_logged_at + _LOG_SECONDS:
+            self._full_logged_at = now
+            address, count = max(counts.items(), key=lambda item: item[1], default=(client_ip, 0))
+            log.warning(
+                "syslog_connections_full",
+                error=str(error),
+                client=client_ip,
+                most=address,
+                connections=count,
+                advice="close idle connections of the address that has the most, or keep it out with a firewall",
+            )
+        if victim is None:
+            return False
+        victim.idle_since = float("inf")
+        if victim.read_timeout is not None:
+            # A timeout that has just expired cannot be changed.
+            with contextlib.suppress(RuntimeError):
+                victim.read_timeout.reschedule(now)
+        return True
+
+    async def _ingest_connection(self, connection: "_Connection") -> None:
+        client_ip = connection.client_ip
         frame_reader = SyslogFrameReader(FRAME_MAX_BYTES)
         truncated_lines = 0
-        while data := await self._read(reader):
+        while data := await self._read(connection):
             frames, too_large = frame_reader.feed(data)
             await self._ingest_frames(frames, client_ip)
             for _ in range(frame_reader.truncated_lines - truncated_lines):
@@ -178,18 +223,20 @@ class SyslogConnections:
         if data is not None:
             await self._ingest_frames(frame_reader.finish(), client_ip)
 
-    async def _read(self, reader: asyncio.StreamReader) -> bytes | None:
+    async def _read(self, connection: "_Connection") -> bytes | None:
         """Return received bytes: none if the connection has ended or is idle, None if the server stops."""
         if self._loop.time() >= self._drain_deadline:
             return None
         limit = asyncio.timeout(_DRAIN_IDLE_SECONDS if self._is_stopping else self._idle_timeout_seconds)
         self._read_timeouts.add(limit)
+        connection.idle_since, connection.read_timeout = self._loop.time(), limit
         try:
             async with limit:
-                return await reader.read(_READ_BYTES)
+                return await connection.reader.read(_READ_BYTES)
         except TimeoutError:
             return None if self._is_stopping else b""
         finally:
+            connection.idle_since = float("inf")
             self._read_timeouts.discard(limit)
 
     async def _ingest_frames(self, frames: Sequence[bytes], client_ip: str) -> None:

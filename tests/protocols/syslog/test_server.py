@@ -358,16 +358,38 @@ async def test_stores_the_last_line_of_an_idle_connection_and_closes_it(tmp_path
         assert len(context.take()) == 1
 
 
-async def test_rejects_connections_over_the_limit(tmp_path: Path) -> None:
+async def test_idle_connections_over_the_limit_make_room(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async with opened(tmp_path / "data") as context:
-        connections = SyslogConnections(context.ingest, max_connections=1)
+        connections = SyslogConnections(context.ingest, max_connections=3)
         server = await asyncio.start_server(connections.serve, HOST, context.port)
-        async with context.connected() as (_, first):
-            first.write(b"<13>one\n")
+        async with contextlib.AsyncExitStack() as stack:
+            _, single = await stack.enter_async_context(context.connected())
+            single.write(b"<13>one\n")
             await until_async(lambda: context.reader.pending_stats().events == 1)
-            async with context.connected() as (reader, _):
-                assert await asyncio.wait_for(reader.read(), SECONDS) == b""
-            assert context.rejected_count("Unavailable") == 1
+            # Of the address that has the most connections, the one that is idle for longest is closed.
+            others = []
+            for _ in range(4):
+                others.append(await asyncio.open_connection(HOST, context.port, local_addr=("127.0.0.2", 0)))
+                stack.callback(others[-1][1].close)
+                if len(others) == 1:
+                    others[0][1].write(b"<13>incomplete")
+            assert await asyncio.wait_for(others[0][0].read(), SECONDS) == b""
+            others[-1][1].write(b"<13>last\n")
+            single.write(b"<13>two\n")
+            await until_async(lambda: context.reader.pending_stats().events == 4)
+            assert context.rejected_count("Unavailable") == 2
+        await connections.stop(server)
+    (line,) = [line for line in "".join(capsys.readouterr()).splitlines() if "syslog_connections_full" in line]
+    assert "127.0.0.2" in line
+
+
+async def test_rejects_connections_over_the_limit_if_none_is_idle(tmp_path: Path) -> None:
+    async with opened(tmp_path / "data") as context:
+        connections = SyslogConnections(context.ingest, max_connections=0)
+        server = await asyncio.start_server(connections.serve, HOST, context.port)
+        async with context.connected() as (reader, _):
+            assert await asyncio.wait_for(reader.read(), SECONDS) == b""
+        assert context.rejected_count("Unavailable") == 1
         await connections.stop(server)
 
 
