@@ -43,6 +43,7 @@ from metronome.stores.query import (
     Range,
     SortKey,
 )
+from metronome.stores.selection import Selection, SelectionKind, parse_selection
 from metronome.stores.sequences import SequenceQuery
 
 NOON: Final = "2015-01-22T12:00:00.000Z"
@@ -1129,6 +1130,52 @@ class DeletionTests(StoreContract):
         assert await store.delete_events(visitor="v1") == 2
         assert await query_rows(store, Query(group_by=("id",))) == [("c", 1), ("v1", 1)]
         assert await store.delete_events(visitor="v1") == 0
+
+    async def test_forgets_what_an_import_gave(self, store: Store) -> None:
+        logs = ("0" * 32, "1" * 32)
+        await write_new_documents(
+            store,
+            *[
+                event_document(f"2015-0{month}-22T00:00:00Z", id="a", **{"import": log})
+                for month in (1, 2)
+                for log in logs
+            ],
+            event_document(id="a"),
+            event_document(id="b", params={"import": logs[0]}),
+        )
+        selection = Selection(SelectionKind.IMPORT, logs[0])
+        assert await store.forget(selection) == 2
+        assert await query_rows(store, Query(group_by=("id",))) == [("a", 3), ("b", 1)]
+        assert await store.forget(selection) == 0
+
+    async def test_forgets_as_it_deletes(self, store: Store) -> None:
+        for kind, value in (("item", "doc1"), ("visitor", "v1"), ("before", "2015-01-22")):
+            await write_new_documents(
+                store,
+                event_document("2015-01-21T23:59:59.999Z", id="doc1", visitor="v1"),
+                event_document("2015-01-22T00:00:00.000Z", id="kept", visitor="v2"),
+            )
+            assert await store.forget(parse_selection({kind: value})) == 1
+            await store.purge_deleted()
+            assert await query_rows(store, Query(group_by=("id",))) == [("kept", 1)]
+            assert await store.delete_events(item="kept") == 1
+
+    async def test_drops_the_events_of_old_months(self, store: Store) -> None:
+        await write_new_documents(
+            store,
+            event_document("2014-12-31T23:59:59.999Z", id="a", visitor="v1"),
+            event_document("2015-01-31T23:59:59.999Z", id="b", visitor="v2"),
+            event_document("2015-02-01T00:00:00.000Z", id="kept", visitor="v3"),
+        )
+        start = datetime(2015, 2, 1, tzinfo=UTC)
+        assert await store.drop_events(start) == 2
+        await store.refresh()
+        assert await query_rows(store, Query(group_by=("visitor",))) == [("v3", 1)]
+        assert [orjson.loads(line)["id"] async for line in store.iterate_documents()] == ["kept"]
+        assert await store.drop_events(start) == 0
+        await store.drop_counts(start)
+        assert await query_rows(store, Query(group_by=("id",))) == [("kept", 1)]
+        assert await query_rows(store, Query(group_by=("month",))) == [("2015-02", 1)]
 
     async def test_deletes_events_that_are_not_searchable_yet(self, store: Store) -> None:
         await write_new_documents(store, event_document(id="doc1", event_id="seen"))

@@ -14,7 +14,7 @@ counted as negative.
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Final
 
 import duckdb
@@ -179,13 +179,19 @@ def are_totals_current(database: duckdb.DuckDBPyConnection) -> bool:
     return database.execute("SELECT fields FROM totals_version").fetchall() == [(_TOTALS_VERSION,)]
 
 
-def rebuild_totals(database: duckdb.DuckDBPyConnection, source: str) -> None:
+def rebuild_totals(database: duckdb.DuckDBPyConnection, source: str, since: date | None = None) -> None:
     """Count all events for the totals again, because an older version counted other fields, or none.
 
     In the transaction of the caller.
+
+    Args:
+        database: the connection.
+        source: the SQL relation of the events.
+        since: the first day of which there are events; the totals before it stay. None if there are all events.
+
     """
     for table in TOTALS.tables:
-        database.execute(f"DELETE FROM {table}")
+        database.execute(f"DELETE FROM {table} WHERE day >= ?", [since or date.min])
     database.execute(TOTALS.insert_statement(source, level=-1))
     _record_totals(database)
 

@@ -17,7 +17,7 @@ import structlog
 from metronome.errors import Overloaded, QueryTooExpensive, StoreUnavailable
 from metronome.fields import COLUMN_FIELDS, is_top_level_name
 from metronome.stores.base import DocumentBatch, RejectedDocument, Store, WriteResult
-from metronome.stores.duckdb import maintenance, schema, segments
+from metronome.stores.duckdb import maintenance, retention, schema, segments
 from metronome.stores.duckdb.combined_query import compile_combined_query, compile_shared_scan, group_by_scan
 from metronome.stores.duckdb.maintenance import DEFAULT_LIMITS, Job, Merge, MoveOldEvents, Seal, StorageLimits
 from metronome.stores.duckdb.rollup import (
@@ -58,6 +58,7 @@ _PAGE_ROWS = 2_000
 """Fetching more rows at once would keep the event loop waiting."""
 _RETRY_SECONDS = 60.0
 _MOVED_SHARE = 8
+_PURGE_POLL_SECONDS = 0.1
 _MIN_SEGMENT_ROWS = 250_000
 _SHRINK_MIN_BYTES = 256 * 2**20
 _REJECTING_ERRORS = (duckdb.ConversionException, duckdb.InvalidInputException, duckdb.OutOfRangeException)
@@ -289,6 +290,23 @@ class DuckDBStore(Store):
         """Do all maintenance that is due, as the background does by itself."""
         await asyncio.to_thread(self._maintain)
 
+    async def drop_events(self, before: datetime) -> int:
+        """Drop whole segments, and keep counts (see `Store.drop_events`)."""
+        return await self._run_in_thread(self._write_thread, lambda: self._drop_events(before.astimezone(UTC).date()))
+
+    async def drop_counts(self, before: datetime) -> None:
+        """Delete counts (see `Store.drop_counts`)."""
+        await self._run_in_thread(self._write_thread, lambda: self._drop_counts(before.astimezone(UTC).date()))
+
+    async def purge_deleted(self) -> None:
+        """Wait until segments are rewritten without deleted events, and empty the log of the file."""
+        while await self._run_in_thread(self._pinger, self._has_dropped):
+            # The maintenance resets it when it has nothing to do.
+            self._rewrite_at_once = True
+            self._wake_event.set()
+            await asyncio.sleep(_PURGE_POLL_SECONDS)
+        await self._run_in_thread(self._write_thread, self._checkpoint)
+
     async def _delete_matching(self, where: Filter | None, before: datetime | None) -> int:
         return await self._run_in_thread(self._write_thread, lambda: self._delete_events(where, before))
 
@@ -362,6 +380,7 @@ class DuckDBStore(Store):
         # The files never change, and the description of a large one takes a millisecond to read.
         database.execute("SET parquet_metadata_cache = true")
         schema.create_tables(database)
+        database.execute(retention.CREATE_TABLES)
         self._old_part = schema.find_old_part(database)
         if self._old_part is not None:
             schema.record_old_fields(database)
@@ -381,7 +400,9 @@ class DuckDBStore(Store):
         fields = ", ".join(f"{columns.raw_text(name)} AS {quote_name(name)}" for name in COUNTED_FIELDS)
         relation = columns.relation(self._read_snapshot(database))
         source = f"(SELECT ts, {fields} FROM {relation})"
-        self._in_transaction(database, lambda _created: rebuild_totals(database, source))
+        # The counts of dropped events are all that is left of them.
+        kept = retention.events_kept_from(database)
+        self._in_transaction(database, lambda _created: rebuild_totals(database, source, kept))
 
     def _cursor(self) -> duckdb.DuckDBPyConnection:
         return (self._database or self._open()).cursor()
@@ -545,13 +566,35 @@ class DuckDBStore(Store):
 
         def delete(_created: list[Segment]) -> int:
             self._collect_gone(database, where, None, before)
-            return self._remove_gone(database)
+            gone = self._remove_gone(database)
+            retention.forget_counts(database, where, before)
+            return gone
 
         deleted = self._change_stored(database, delete)
         if deleted:
             self._rewrite_at_once = True
             self._after_change(database)
         return deleted
+
+    def _drop_events(self, before: date) -> int:
+        database = self._open()
+        stored, has_old = segments.read_segments(database), self._old_part is not None
+        return self._change_stored(
+            database, lambda _created: retention.drop_events(database, stored, before, has_old=has_old)
+        )
+
+    def _drop_counts(self, before: date) -> None:
+        database = self._open()
+        self._in_transaction(database, lambda _created: retention.drop_counts(database, before))
+
+    def _has_dropped(self) -> bool:
+        with contextlib.closing(self._cursor()) as cursor:
+            return bool(cursor.execute("SELECT 1 FROM segments WHERE dropped_count > 0 LIMIT 1").fetchall())
+
+    def _checkpoint(self) -> None:
+        # A checkpoint is not possible beside another transaction that writes; the next one copies the log as well.
+        with contextlib.suppress(duckdb.TransactionException):
+            self._open().execute("CHECKPOINT")
 
     def _change_stored(self, database: duckdb.DuckDBPyConnection, change: Callable[[list[Segment]], int]) -> int:
         before = segments.read_segments(database)
