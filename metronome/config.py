@@ -189,7 +189,10 @@ def _parse_item_pattern(value: object) -> object:
 
 
 _Store = Annotated[
-    str, _matching(r"duckdb|https?://\S+", "duckdb, or the URL of an Elasticsearch: http://user:password@host:9200")
+    str,
+    _matching(
+        r"duckdb|https?://\S+", "duckdb, or the URL of an Elasticsearch or OpenSearch: http://user:password@host:9200"
+    ),
 ]
 _ArchiveUrl = Annotated[
     str,
@@ -240,8 +243,8 @@ class Settings(BaseSettings):
     data: Path = Field(Path("data"), description="Folder for the spool, dead letters and the embedded store.")
     store: _Store = Field(
         "duckdb",
-        description="Where events are stored: `duckdb`, a file in the data folder, or the URL of an Elasticsearch, "
-        "`http(s)://[user:password@]host:9200`.",
+        description="Where events are stored: `duckdb`, a file in the data folder, or the URL of an Elasticsearch or "
+        "OpenSearch, `http(s)://[user:password@]host:9200`; several nodes of one cluster have commas between them.",
     )
     store_api_key: str = Field("", description="API key for Elasticsearch, instead of user and password.")
     store_ca: Path | None = Field(None, description="File with the certificate that signed Elasticsearch's.")

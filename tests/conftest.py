@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 
-from tests.elasticsearch_node import elasticsearch_url
+from tests.elasticsearch_node import elasticsearch_url, opensearch_url, other_cluster_url
 from tests.s3_server import s3, s3_environment
 from tests.servers import Server, running_server, unique_name
 
@@ -19,7 +19,15 @@ pytest.register_assert_rewrite(
 
 from tests.browser.chromium import browser, visitor  # noqa: E402  # after registering it for assertion rewriting
 
-__all__ = ["browser", "elasticsearch_url", "s3", "s3_environment", "visitor"]
+__all__ = [
+    "browser",
+    "elasticsearch_url",
+    "opensearch_url",
+    "other_cluster_url",
+    "s3",
+    "s3_environment",
+    "visitor",
+]
 
 # They need what `make test-clients` installs, and run with it.
 collect_ignore = [] if "METRONOME_CLIENTS" in os.environ else ["programs"]

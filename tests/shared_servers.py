@@ -26,31 +26,33 @@ ROOT: Final = Path(__file__).parents[1]
 _started: Final[list["subprocess.Popen[bytes]"]] = []
 
 
-def shared_server(module: str, folders: pytest.TempPathFactory) -> dict[str, Any]:
+def shared_server(module: str, folders: pytest.TempPathFactory, *arguments: str) -> dict[str, Any]:
     """Start a server unless this test run has started it already, and return its description.
 
     Args:
         module: run as a script, this module calls `run_shared`.
         folders: where this test run keeps its files.
+        arguments: which of several servers the module is to start, as its further arguments.
 
     """
     under_xdist = "PYTEST_XDIST_WORKER" in os.environ
     folder = folders.getbasetemp().parent if under_xdist else folders.getbasetemp()
-    description = folder / f"{module}.json"
-    with (folder / f"{module}.lock").open("w") as lock:
+    name = "-".join((module, *arguments))
+    description = folder / f"{name}.json"
+    with (folder / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not description.exists():
             owner = os.getppid() if under_xdist else os.getpid()
-            _start(module, owner, description)
+            _start(module, owner, description, arguments)
     found: dict[str, Any] = orjson.loads(description.read_bytes())
     return found
 
 
-def _start(module: str, owner: int, description: Path) -> None:
+def _start(module: str, owner: int, description: Path, arguments: tuple[str, ...]) -> None:
     log = description.with_suffix(".log")
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", module, str(owner), str(description)],
+            [sys.executable, "-m", module, str(owner), str(description), *arguments],
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=output,

@@ -21,6 +21,7 @@ from metronome.stores.elasticsearch.connection import (
     build_error,
     create_client,
     format_reason,
+    product_name,
     read_key,
     retry_missing_shards,
     translate_errors,
@@ -67,6 +68,8 @@ class ElasticsearchState(State):
     def __init__(self, config: ElasticsearchConfig) -> None:
         self._connection = create_client(config)
         self._client = self._connection.options(request_timeout=REQUEST_SECONDS, ignore_status=(_NOT_FOUND, _CONFLICT))
+        # A change that was made although its response was lost must not look like that of another process.
+        self._writing_client = self._client.options(max_retries=0)
         self._index = state_index_name(config.prefix)
         self._is_set_up = False
 
@@ -81,7 +84,7 @@ class ElasticsearchState(State):
             status, body = await _await_response(client.indices.create(index=self._index, **_INDEX_DEFINITION))
             if status == _BAD_REQUEST and body["error"]["type"] != _INDEX_EXISTS:
                 raise StoreUnavailable(
-                    f"Elasticsearch cannot create the index {self._index}: {format_reason(body['error'])}"
+                    f"{product_name()} cannot create the index {self._index}: {format_reason(body['error'])}"
                 )
         self._is_set_up = True
 
@@ -97,7 +100,7 @@ class ElasticsearchState(State):
         if status == _NOT_FOUND:
             return {}
         if read_key(refreshed, "_shards", dict)["failed"]:
-            raise StoreUnavailable("Elasticsearch cannot read all of the state: a shard is missing")
+            raise StoreUnavailable(f"{product_name()} cannot read all of the state: a shard is missing")
         hits = page = await retry_missing_shards(partial(self._search_page, kind, None))
         while len(page) == PAGE_RECORDS:
             page = await retry_missing_shards(partial(self._search_page, kind, page[-1]["sort"]))
@@ -111,7 +114,7 @@ class ElasticsearchState(State):
         await self.setup()
         document = _build_document(kind, name, record)
         status, _ = await _await_response(
-            self._client.create(index=self._index, id=document["hash"], document=document)
+            self._writing_client.create(index=self._index, id=document["hash"], document=document)
         )
         return status != _CONFLICT
 
@@ -122,7 +125,7 @@ class ElasticsearchState(State):
             return False
         document = _build_document(kind, name, replacement)
         status, _ = await _await_response(
-            self._client.index(
+            self._writing_client.index(
                 index=self._index,
                 id=document["hash"],
                 document=document,
@@ -134,7 +137,7 @@ class ElasticsearchState(State):
 
     async def remove(self, kind: str, name: str) -> bool:
         """Remove a record (see `State.remove`)."""
-        status, _ = await _await_response(self._client.delete(index=self._index, id=_document_id(kind, name)))
+        status, _ = await _await_response(self._writing_client.delete(index=self._index, id=_document_id(kind, name)))
         return status != _NOT_FOUND
 
     async def close(self) -> None:
@@ -191,7 +194,7 @@ async def _await_response(request: Awaitable[ApiResponse[Any]]) -> tuple[int, di
         with translate_errors():
             response = await request
     except (RequestRejected, RequestTooLarge) as error:
-        raise StoreUnavailable(f"Elasticsearch rejects a request for the state: {error}") from error
+        raise StoreUnavailable(f"{product_name()} rejects a request for the state: {error}") from error
     status, body = response.meta.status, response.body
     if status == _NOT_FOUND and not _is_elasticsearch_404(body):
         raise build_error(status, body)

@@ -32,7 +32,12 @@ class StoreServer(NamedTuple):
     @property
     def may_estimate(self) -> bool:
         """Whether the store may return estimates."""
-        return self.store == "elasticsearch"
+        return self.store != "duckdb"
+
+    @property
+    def failing_like(self) -> tuple[str, ...]:
+        """The stores whose known failures it has: OpenSearch has those of Elasticsearch, and others."""
+        return ("opensearch", "elasticsearch") if self.store == "opensearch" else (self.store,)
 
 
 def fetch(

@@ -1,4 +1,4 @@
-"""Servers for scenarios: on each store, one with the events of all scenarios, and an empty one."""
+"""Servers for scenarios: on each store and product, one with the events of all scenarios, and an empty one."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,8 @@ from tests.scenarios.client import StoreServer, send
 from tests.scenarios.scenario_files import EMPTY_STORE_FILE, read_scenarios
 from tests.servers import Server, delete_indices, refresh_indices, running_server, unique_name
 
-STORES: Final = ["duckdb", pytest.param("elasticsearch", marks=pytest.mark.elasticsearch)]
+OPENSEARCH: Final = pytest.param("opensearch", marks=[pytest.mark.elasticsearch, pytest.mark.slow])
+STORES: Final = ["duckdb", pytest.param("elasticsearch", marks=pytest.mark.elasticsearch), OPENSEARCH]
 SPAMMERS: Final = "spam.example\n"
 
 
@@ -27,7 +28,7 @@ def running_on(request: pytest.FixtureRequest, folders: pytest.TempPathFactory, 
         with running_server(folder / "data", **settings) as server:
             yield server
         return
-    url, prefix = request.getfixturevalue("elasticsearch_url"), unique_name("scenarios")
+    url, prefix = request.getfixturevalue(f"{store}_url"), unique_name("scenarios")
     try:
         create_salts(url, prefix)
         with running_server(folder / "data", store=url, index_prefix=prefix, **settings) as server:
@@ -52,6 +53,12 @@ def duckdb_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
 @pytest.fixture(scope="session")
 def elasticsearch_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with running_on(request, tmp_path_factory, "elasticsearch") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def opensearch_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running_on(request, tmp_path_factory, "opensearch") as server:
         yield server
 
 

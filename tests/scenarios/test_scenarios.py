@@ -18,7 +18,7 @@ def requests_in(*files: str) -> list[QueryRequest]:
 
 @pytest.mark.parametrize("query", requests_in(*FILES), ids=lambda query: query.name)
 def test_responses_are_as_counted_by_hand(filled_server: StoreServer, query: QueryRequest) -> None:
-    if filled_server.store in query.known_failures:
+    if not query.known_failures.keys().isdisjoint(filled_server.failing_like):
         with pytest.raises(AssertionError):
             check(filled_server, query)
     else:

@@ -14,7 +14,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from elasticsearch import AsyncElasticsearch
 
-from metronome.errors import InvalidQuery, QueryTooExpensive, StoreUnavailable
+from metronome.errors import ConfigurationError, InvalidQuery, QueryTooExpensive, StoreUnavailable
+from metronome.state.elasticsearch import ElasticsearchState
 from metronome.stores.base import DocumentBatch, Store, WriteResult
 from metronome.stores.elasticsearch import ElasticsearchConfig, ElasticsearchStore
 from metronome.stores.elasticsearch.connection import (
@@ -26,6 +27,7 @@ from metronome.stores.elasticsearch.connection import (
     TemplateRejected,
     create_client,
 )
+from metronome.stores.elasticsearch.dialects import ElasticsearchDialect
 from metronome.stores.elasticsearch.sequences import iterate_sequences
 from metronome.stores.elasticsearch.template import TEMPLATE_VERSION, index_template
 from metronome.stores.query import AllOf, Equals, Exists, Filter, Metric, Not, Query
@@ -47,7 +49,8 @@ from tests.contracts.store_contract import (
 )
 from tests.contracts.store_model import PropertyTests, expected_sequences
 from tests.contracts.store_sequences import SequenceTests
-from tests.servers import delete_indices
+from tests.proxies import TcpProxy
+from tests.servers import delete_indices, free_port
 
 KNOWN = (
     *("session", "visitor", "bot", "bot_kind", "browser", "browser_version", "os", "os_version", "device", "country"),
@@ -431,7 +434,9 @@ class TestIndices(OnElasticsearch):
                 for key, events in expected_sequences(replace(query, max_events=None), map(orjson.loads, lines))
             ]
             for page_buckets, range_events in ((1_000, 100), (60, 20), (7, 5), (1, 1)):
-                sequences = iterate_sequences(client, f"{prefix}-*", query, page_buckets, range_events)
+                sequences = iterate_sequences(
+                    client, f"{prefix}-*", query, ElasticsearchDialect(), page_buckets, range_events
+                )
                 assert [sequence async for sequence in sequences] == expected
 
     @pytest.mark.slow
@@ -510,8 +515,41 @@ async def test_an_unresponsive_node_is_unavailable_rather_than_the_query_too_exp
     await store.close()
 
 
+@needs_node
+async def test_uses_another_node_while_one_cannot_be_connected_to(elasticsearch_url: str) -> None:
+    prefix = f"test{uuid4().hex[:12]}"
+    with socket.socket() as bound, TcpProxy(elasticsearch_url, free_port()) as node:
+        bound.bind(("127.0.0.1", 0))
+        urls = (f"http://127.0.0.1:{bound.getsockname()[1]}", node.url, elasticsearch_url)
+        store = ElasticsearchStore(ElasticsearchConfig(",".join(urls), prefix=prefix))
+        state = ElasticsearchState(ElasticsearchConfig(",".join(urls), prefix=prefix))
+        node.connect()
+        await store.setup()
+        for at in range(6):
+            if at == 3:
+                node.disconnect()
+            assert await write_documents(store, [event_document()]) == WriteResult(stored=1)
+            assert await query_rows(store, Query()) == [(at + 1,)]
+            assert await state.get("key", "a") is None
+        await store.close()
+        await state.close()
+    delete_indices(elasticsearch_url, prefix)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://u:p@a,http://u:q@b", "http://u:p@a,http://b", "http://a,http://", "http://a,ftp://b"]
+)
+def test_rejects_addresses_that_are_not_those_of_one_cluster(url: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        ElasticsearchConfig(url)
+    assert "u:p" not in str(caught.value)
+
+
 async def test_a_frozen_node_is_unavailable_within_the_time_of_a_query() -> None:
+    connections: list[Any] = []
+
     async def freeze(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(asyncio.current_task())
         await reader.read()
         writer.close()
 
@@ -525,6 +563,7 @@ async def test_a_frozen_node_is_unavailable_within_the_time_of_a_query() -> None
     assert asyncio.get_running_loop().time() - began < 4
     await store.close()
     server.close()
+    await asyncio.gather(*connections)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ STORED_ONLY = {"type": "keyword", "index": False, "doc_values": False}
 KEYWORD_FIELDS = (
     *("id", "event", "format", "referer", "session", "visitor", "bot", "bot_kind", "message", "error_group"),
     *("channel", "referer_group", "country", "browser", "browser_version", "os", "os_version", "device"),
-    *("utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content", "method", "user"),
+    *("utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content", "method", "user", "import"),
 )
 NUMBER_FIELDS = (
     *("duration", "value", "status", "enrich_version", "TTFB", "FCP", "LCP", "CLS", "INP"),
@@ -21,9 +21,9 @@ NUMBER_FIELDS = (
 )
 
 
-def test_elasticsearch_maps_the_known_fields_as_template_version_2_does() -> None:
+def test_elasticsearch_maps_the_known_fields_as_template_version_3_does() -> None:
     template = index_template("x")
-    assert template["version"] == 2
+    assert template["version"] == 3
     assert template["template"]["mappings"]["properties"] == {
         "@timestamp": {"type": "date"},
         "@version": {"type": "keyword"},

@@ -30,6 +30,7 @@ from metronome.stores.elasticsearch.connection import (
     ShardLimitReached,
     UnexpectedResponse,
     format_reason,
+    product_name,
     read_key,
 )
 
@@ -156,7 +157,7 @@ def read_write_result(batch: DocumentBatch, response: dict[str, Any]) -> WriteRe
             rejected.append(RejectedDocument(document, format_reason(error)))
         else:
             retry.append(document)
-            reason = f"Elasticsearch cannot store an event now: {status} {format_reason(error)}"
+            reason = f"{product_name()} cannot store an event now: {status} {format_reason(error)}"
             busy_failure = busy_failure or StoreBusy(reason)
     return WriteResult(
         stored,
@@ -176,7 +177,7 @@ def _find_index_error(status: int, error: dict[str, Any]) -> IndexUnavailable | 
     error_class = _INDEX_ERRORS.get(kind) or (IndexMissing if status == NOT_FOUND_STATUS else None)
     if error_class is None:
         return None
-    return error_class(f"Elasticsearch cannot write to the index of an event: {format_reason(error)}")
+    return error_class(f"{product_name()} cannot write to the index of an event: {format_reason(error)}")
 
 
 def indices_before(names: Iterable[str], prefix: str, before: datetime) -> list[str]:
@@ -210,7 +211,7 @@ def read_delete_count(response: dict[str, Any]) -> int:
         if status in SUCCESS_STATUSES:
             deleted += 1
         elif status != NOT_FOUND_STATUS:
-            raise StoreUnavailable(f"Elasticsearch cannot delete events now: {status} {format_reason(error)}")
+            raise StoreUnavailable(f"{product_name()} cannot delete events now: {status} {format_reason(error)}")
     return deleted
 
 
@@ -251,16 +252,16 @@ def read_stored_documents(batch: DocumentBatch, response: dict[str, Any]) -> lis
     stored = []
     items = read_key(response, "docs", list)
     if len(items) != batch.count:
-        raise UnexpectedResponse(f"Elasticsearch returned {len(items)} results for {batch.count} events")
+        raise UnexpectedResponse(f"{product_name()} returned {len(items)} results for {batch.count} events")
     for document, head, item in zip(batch.documents(), read_heads(batch.body), items, strict=True):
         if not ("found" in item or "error" in item):
-            raise UnexpectedResponse(f"Elasticsearch returned an invalid result of an event: {item}")
+            raise UnexpectedResponse(f"{product_name()} returned an invalid result of an event: {item}")
         if item.get("found"):
             stored.append(StoredDocument(head, document, item["_seq_no"], item["_primary_term"]))
         elif (error := item.get("error")) and error.get("type") not in _MISSING_INDEX_TYPES:
             if error.get("type") == "security_exception":
-                raise StoreAccessDenied(f"Elasticsearch does not let Metronome read events: {format_reason(error)}")
-            raise StoreUnavailable(f"Elasticsearch cannot look up events now: {format_reason(error)}")
+                raise StoreAccessDenied(f"{product_name()} does not let Metronome read events: {format_reason(error)}")
+            raise StoreUnavailable(f"{product_name()} cannot look up events now: {format_reason(error)}")
     return stored
 
 
@@ -289,7 +290,7 @@ def read_replace_result(stored: list[StoredDocument], response: dict[str, Any]) 
         elif status == CONFLICT_STATUS:
             changed.append(item.document)
         elif status not in (BAD_REQUEST_STATUS, NOT_FOUND_STATUS):
-            raise StoreUnavailable(f"Elasticsearch cannot replace events now: {status} {format_reason(error)}")
+            raise StoreUnavailable(f"{product_name()} cannot replace events now: {status} {format_reason(error)}")
     return replaced, DocumentBatch.from_documents(changed)
 
 
@@ -298,13 +299,15 @@ def _iterate_items(
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     items = read_key(response, "items", list)
     if expected_count not in (None, len(items)):
-        raise UnexpectedResponse(f"Elasticsearch returned {len(items)} results for {expected_count} events")
+        raise UnexpectedResponse(f"{product_name()} returned {len(items)} results for {expected_count} events")
     for item in items:
         try:
             (result,) = item.values()
             status, error = result["status"], result.get("error", {})
         except (AttributeError, KeyError, ValueError):
-            raise UnexpectedResponse(f"Elasticsearch returned an invalid result of an event: {item}") from None
+            raise UnexpectedResponse(f"{product_name()} returned an invalid result of an event: {item}") from None
         if status in FORBIDDEN_STATUSES and error.get("type") != _BLOCK_TYPE:
-            raise StoreAccessDenied(f"Elasticsearch does not let Metronome {operation} events: {format_reason(error)}")
+            raise StoreAccessDenied(
+                f"{product_name()} does not let Metronome {operation} events: {format_reason(error)}"
+            )
         yield status, error

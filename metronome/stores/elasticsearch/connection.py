@@ -1,15 +1,23 @@
-"""The connection to Elasticsearch: its configuration, its client, and the meaning of its errors."""
+"""The connection to Elasticsearch or OpenSearch: its configuration, its client, and the meaning of its errors.
+
+Elasticsearch's client is used for both, with plain JSON, which all versions of both understand. It refuses other
+servers by a header that only Elasticsearch sends; `_Node` adds that to the responses of what is OpenSearch.
+"""
 
 import re
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import unquote, urlsplit
 
+import orjson
 from elastic_transport import AiohttpHttpNode, HttpHeaders, OrjsonSerializer
+from elastic_transport._node import NodeApiResponse
 from elastic_transport.client_utils import DEFAULT, DefaultType
 from elasticsearch import ApiError, AsyncElasticsearch, TransportError
 
@@ -30,13 +38,35 @@ CONFLICT_STATUS: Final = 409
 _TOO_LARGE_STATUS = 413
 _UNAVAILABLE_STATUS = 503
 
+_URL_SEPARATOR = re.compile(r",(?=https?://)")
 _PREFIX_PATTERN = re.compile(r"[a-z0-9][a-z0-9_.-]{0,99}")
 _BULK_SUCCESS_START = b'{"errors":false,"items":[{"create":'
 _MISSING_SHARDS_TYPES = ("search_phase_execution_exception", "no_shard_available_action_exception")
 _REASON_MAX_CHARACTERS = 500
 _QUOTED_CHARACTERS = 100
 
+_PRODUCT_HEADER = "X-Elastic-Product"
+_OPENSEARCH_TAGLINE = "The OpenSearch Project"
+"""How the response to ``GET /`` begins to introduce itself, whatever version it pretends to have."""
+_JSON = "application/json"
+
 SearchResult = TypeVar("SearchResult")
+
+
+class Product(StrEnum):
+    """What a server is."""
+
+    ELASTICSEARCH = "Elasticsearch"
+    OPENSEARCH = "OpenSearch"
+
+
+_responding_product: ContextVar[Product] = ContextVar("responding_product", default=Product.ELASTICSEARCH)
+"""The product that the current task's last response is from, so that errors can name it."""
+
+
+def product_name() -> Product:
+    """Return the name of the product that the current task's last request was sent to, for the text of an error."""
+    return _responding_product.get()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +74,7 @@ class ElasticsearchConfig:
     """The address of Elasticsearch and the credentials to use.
 
     Attributes:
-        url: may contain ``user:password@``, both percent-encoded.
+        url: may contain ``user:password@``, both percent-encoded. Several nodes have commas between them.
         api_key: the encoded API key to use instead of a user.
         ca_certs: the file with the certificates of the accepted certificate authorities.
         prefix: the beginning of the names of the events' indices.
@@ -59,16 +89,21 @@ class ElasticsearchConfig:
     ca_certs: str | None = None
     prefix: str = "metronome"
 
+    @property
+    def urls(self) -> list[str]:
+        """The URL of each node."""
+        return _URL_SEPARATOR.split(self.url)
+
     def __post_init__(self) -> None:
         """Reject an invalid URL or prefix."""
-        try:
-            parts = urlsplit(self.url)
-            is_valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-        except ValueError:
-            is_valid = False
-        if not is_valid:
-            # The URL may contain a password.
-            raise ConfigurationError("invalid URL of Elasticsearch: expected https://user:password@host:9200")
+        # URLs may contain a password.
+        if not self.urls or not all(map(_is_valid_url, self.urls)):
+            raise ConfigurationError(
+                "invalid URL of Elasticsearch or OpenSearch: expected https://user:password@host:9200, "
+                "or several with commas between them"
+            )
+        if len({urlsplit(url).netloc.rpartition("@")[0] for url in self.urls}) > 1:
+            raise ConfigurationError("the URLs of one cluster have different users: use the same user in each")
         if _PREFIX_PATTERN.fullmatch(self.prefix) is None:
             raise ConfigurationError(
                 f"invalid index prefix {self.prefix!r}: expected lower-case letters, digits, '-', '_' and '.', "
@@ -76,15 +111,24 @@ class ElasticsearchConfig:
             )
 
 
+def _is_valid_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return False
+    return parts.scheme in {"http", "https"} and "," not in (parts.hostname or ",") and port != 0
+
+
 class ShardsUnavailable(StoreUnavailable):
     """Some shards cannot be searched: their index is new, or a node is down."""
 
 
 class UnexpectedResponse(StoreUnavailable):
-    """A response is not one of Elasticsearch, or lacks what belongs in it."""
+    """A response is not one of the product, or lacks what belongs in it."""
 
     advice = (
-        "check that the store's URL is that of Elasticsearch, and what a proxy in front of it responds; "
+        "check that the store's URL is that of Elasticsearch or OpenSearch, and what a proxy in front of it responds; "
         "no event is lost meanwhile"
     )
 
@@ -100,7 +144,7 @@ class IndexMissing(IndexUnavailable):
     """The index of an event does not exist, and Elasticsearch does not create it."""
 
     advice = (
-        "let Elasticsearch create the indices that the message names (action.auto_create_index), or restore them; "
+        "let the cluster create the indices that the message names (action.auto_create_index), or restore them; "
         "the spool keeps the events"
     )
 
@@ -115,7 +159,7 @@ class IndexBlocked(IndexUnavailable):
     """The index of an event is read-only, usually because a disk of Elasticsearch is full."""
 
     advice = (
-        "free disk space on Elasticsearch's nodes, which then removes the block of a full disk (flood stage); "
+        "free disk space on the cluster's nodes, which then removes the block of a full disk (flood stage); "
         "remove any other block with the index's settings; the spool keeps the events"
     )
 
@@ -151,7 +195,9 @@ class RequestTooLarge(Malformed):
     """A request is larger than Elasticsearch's ``http.max_content_length``."""
 
 
-class _StreamingNode(AiohttpHttpNode):
+class _Node(AiohttpHttpNode):
+    _product: Product | None = None
+
     async def perform_request(  # type: ignore[override]  # as its own parent does: it is the asynchronous one
         self,
         method: str,
@@ -159,10 +205,38 @@ class _StreamingNode(AiohttpHttpNode):
         body: bytes | None = None,
         headers: HttpHeaders | None = None,
         request_timeout: DefaultType | float | None = DEFAULT,
-    ) -> Any:
+    ) -> NodeApiResponse:
+        if self._product is not None:
+            _responding_product.set(self._product)
+        plain = HttpHeaders({**(headers or {}), "accept": _JSON, **({"content-type": _JSON} if body else {})})
+        response = await self._send(method, target, body, plain, request_timeout)
+        if _PRODUCT_HEADER in response.meta.headers:
+            self._product = Product.ELASTICSEARCH
+        elif await self._is_opensearch(plain, request_timeout):
+            marked = HttpHeaders({**response.meta.headers, _PRODUCT_HEADER: Product.ELASTICSEARCH})
+            response = NodeApiResponse(replace(response.meta, headers=marked), response.body)
+        _responding_product.set(self._product or Product.ELASTICSEARCH)
+        return response
+
+    async def _is_opensearch(self, headers: HttpHeaders, request_timeout: DefaultType | float | None) -> bool:
+        if self._product is None:
+            root = await self._send("GET", "/", None, headers, request_timeout)
+            if _is_opensearch_root(root.body):
+                self._product = Product.OPENSEARCH
+        return self._product is Product.OPENSEARCH
+
+    async def _send(
+        self,
+        method: str,
+        target: str,
+        body: bytes | None,
+        headers: HttpHeaders,
+        request_timeout: DefaultType | float | None,
+    ) -> NodeApiResponse:
         # aiohttp sends bytes in one piece, and warns that this blocks the event loop; it sends a file in chunks.
         chunks: Any = BytesIO(body) if body else None
-        return await super().perform_request(method, target, chunks, headers, request_timeout)
+        response: Any = await super().perform_request(method, target, chunks, headers, request_timeout)
+        return NodeApiResponse(*response)
 
     def _log_request(  # type: ignore[override]  # it is called by names only
         self, *, body: Any = None, response: Any = None, **request: Any
@@ -172,10 +246,16 @@ class _StreamingNode(AiohttpHttpNode):
         super()._log_request(**request, body=None, response=None)
 
 
+def _is_opensearch_root(body: bytes) -> bool:
+    try:
+        root = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(root, dict) and str(root.get("tagline")).startswith(_OPENSEARCH_TAGLINE)
+
+
 class _ResponseSerializer(OrjsonSerializer):
     """Parses responses, but not the items of a successful ``_bulk``: that took half of the writer's time."""
-
-    mimetype = "application/vnd.elasticsearch+json"
 
     def loads(self, data: bytes) -> Any:
         if data.startswith(_BULK_SUCCESS_START):
@@ -190,22 +270,20 @@ class _Client(AsyncElasticsearch):
         response = await super().perform_request(*arguments, **options)
         if not isinstance(response.body, dict | bool):
             raise UnexpectedResponse(
-                f"the response is not one of Elasticsearch: {response.meta.status} "
+                f"the response is not one of {product_name()}: {response.meta.status} "
                 f"{str(response.body)[:_QUOTED_CHARACTERS]}"
             )
         return response
 
 
 def create_client(config: ElasticsearchConfig) -> AsyncElasticsearch:
-    """Return a client that does not retry: the shipper does.
+    """Return a client that does not retry, as the shipper does, but on other nodes if one cannot be connected to.
 
     Raises:
         ConfigurationError: the file with certificates does not exist.
 
     """
-    parts = urlsplit(config.url)
-    host = parts.hostname or ""
-    host = f"[{host}]" if ":" in host else host
+    parts = urlsplit(config.urls[0])
     options: dict[str, Any] = {}
     if config.api_key is not None:
         options["api_key"] = config.api_key
@@ -216,15 +294,35 @@ def create_client(config: ElasticsearchConfig) -> AsyncElasticsearch:
             raise ConfigurationError(f"invalid certificate file {config.ca_certs!r}: expected an existing file")
         options["ca_certs"] = config.ca_certs
     return _Client(
-        f"{parts.scheme}://{host}:{parts.port or DEFAULT_PORT}{parts.path.rstrip('/')}",
-        node_class=_StreamingNode,
-        max_retries=0,
+        [_node_url(url) for url in config.urls],
+        node_class=_Node,
+        # A node that does not respond in time is not left for another one: it may be the request.
+        max_retries=len(config.urls) - 1,
         retry_on_timeout=False,
         retry_on_status=(),
         request_timeout=REQUEST_TIMEOUT_SECONDS,
-        serializers={"application/json": OrjsonSerializer(), _ResponseSerializer.mimetype: _ResponseSerializer()},
+        serializers={_JSON: _ResponseSerializer(), "application/vnd.elasticsearch+json": OrjsonSerializer()},
         **options,
     )
+
+
+def _node_url(url: str) -> str:
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    host = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{host}:{parts.port or DEFAULT_PORT}{parts.path.rstrip('/')}"
+
+
+async def detect_product(client: AsyncElasticsearch) -> Product:
+    """Return the product that a client is connected to.
+
+    Raises:
+        StoreUnavailable: it does not respond.
+
+    """
+    with translate_errors():
+        await client.cluster.health(filter_path="status")
+    return product_name()
 
 
 @contextmanager
@@ -243,7 +341,7 @@ def translate_errors() -> Iterator[None]:
     except ApiError as error:
         raise build_error(error.status_code, error.body) from error
     except TransportError as error:
-        raise StoreUnavailable(f"Elasticsearch does not respond: {error.message}") from error
+        raise StoreUnavailable(f"{product_name()} does not respond: {error.message}") from error
 
 
 async def retry_missing_shards(search: Callable[[], Awaitable[SearchResult]]) -> SearchResult:
@@ -267,18 +365,18 @@ def build_error(status: int, body: Any) -> MetronomeError:
     error = body.get("error", body) if isinstance(body, dict) else body
     reason = f"{status} {format_reason(error)}"
     if status in FORBIDDEN_STATUSES:
-        return StoreAccessDenied(f"Elasticsearch denies access: {reason}")
+        return StoreAccessDenied(f"{product_name()} denies access: {reason}")
     if status == _TOO_LARGE_STATUS:
-        return RequestTooLarge(f"the request is too large for Elasticsearch: {reason}")
+        return RequestTooLarge(f"the request is too large for {product_name()}: {reason}")
     if status == BAD_REQUEST_STATUS:
         # Elasticsearch rejects what it was sent: a proxy that does must not make dead letters of events.
         return RequestRejected(reason) if isinstance(error, dict) and "type" in error else UnexpectedResponse(reason)
     if status == _UNAVAILABLE_STATUS and isinstance(error, dict) and error.get("type") in _MISSING_SHARDS_TYPES:
-        return ShardsUnavailable(f"Elasticsearch cannot search all events now: {reason}")
+        return ShardsUnavailable(f"{product_name()} cannot search all events now: {reason}")
     if status in SUCCESS_STATUSES:
         # The client raises this for a response without Elasticsearch's header.
-        return UnexpectedResponse(f"the response is not one of Elasticsearch: {reason}")
-    return StoreUnavailable(f"Elasticsearch is not available: {reason}")
+        return UnexpectedResponse(f"the response is not one of {product_name()}: {reason}")
+    return StoreUnavailable(f"{product_name()} is not available: {reason}")
 
 
 def read_key(response: Any, key: str, kind: type[SearchResult]) -> SearchResult:
@@ -295,7 +393,7 @@ def read_key(response: Any, key: str, kind: type[SearchResult]) -> SearchResult:
     """
     value = response.get(key) if isinstance(response, dict) else None
     if not isinstance(value, kind):
-        raise UnexpectedResponse(f"Elasticsearch's response lacks {key!r}: {str(response)[:_QUOTED_CHARACTERS]}")
+        raise UnexpectedResponse(f"{product_name()}'s response lacks {key!r}: {str(response)[:_QUOTED_CHARACTERS]}")
     return value
 
 
@@ -311,7 +409,7 @@ def check_shards(response: dict[str, Any]) -> None:
     if response.get("timed_out") or shards.get("failed"):
         failures = shards.get("failures", ())
         reason = format_reason(failures[0].get("reason")) if failures else "not all shards responded"
-        raise StoreUnavailable(f"Elasticsearch returned a partial result: {reason}")
+        raise StoreUnavailable(f"{product_name()} returned a partial result: {reason}")
 
 
 def is_caused_by(error: Any, kind: str) -> bool:

@@ -14,10 +14,12 @@ from metronome.stores.elasticsearch.connection import (
     build_error,
     check_shards,
     is_caused_by,
+    product_name,
     read_key,
     retry_missing_shards,
     translate_errors,
 )
+from metronome.stores.elasticsearch.dialects import ElasticsearchDialect
 from metronome.stores.elasticsearch.queries import QueryClause
 
 KEEP_ALIVE: Final = "10m"
@@ -34,12 +36,14 @@ class PointInTime:
 
     Args:
         client: the connection.
-        pit_id: Elasticsearch's ID of the point in time; it may change with each search.
+        dialect: that of the product.
+        pit_id: the product's ID of the point in time, which may change with each search; empty if there is no index.
 
     """
 
-    def __init__(self, client: AsyncElasticsearch, pit_id: str) -> None:
+    def __init__(self, client: AsyncElasticsearch, dialect: ElasticsearchDialect, pit_id: str) -> None:
         self._client = client
+        self._dialect = dialect
         self.id = pit_id
 
     async def search(self, **body: Any) -> dict[str, Any]:
@@ -49,37 +53,36 @@ class PointInTime:
             StoreUnavailable: a shard cannot be searched now.
 
         """
+        if not self.id:
+            return {"hits": {"hits": []}}
         with translate_errors():
             response = await self._client.search(
-                pit={"id": self.id, "keep_alive": KEEP_ALIVE}, track_total_hits=False, **body
+                pit={"id": self.id, "keep_alive": KEEP_ALIVE},
+                track_total_hits=False,
+                **self._dialect.translate_search(body),
             )
         check_shards(response.body)
         self.id = read_key(response.body, "pit_id", str)
-        return dict(response.body)
+        return self._dialect.translate_response(body, dict(response.body))
 
 
 @asynccontextmanager
-async def open_point_in_time(client: AsyncElasticsearch, pattern: str) -> AsyncIterator[PointInTime]:
+async def open_point_in_time(
+    client: AsyncElasticsearch, pattern: str, dialect: ElasticsearchDialect
+) -> AsyncIterator[PointInTime]:
     """Keep a snapshot of the indices that match a pattern while the block runs."""
-    point_in_time = PointInTime(client, await retry_missing_shards(partial(_request_point_in_time, client, pattern)))
+    pit_id = await retry_missing_shards(partial(dialect.open_point_in_time, client, pattern, KEEP_ALIVE))
+    point_in_time = PointInTime(client, dialect, pit_id)
     try:
         yield point_in_time
     finally:
         # Elasticsearch drops it by itself; a failure here must not hide what was read.
         with suppress(Exception):
-            await client.close_point_in_time(id=point_in_time.id)
-
-
-async def _request_point_in_time(client: AsyncElasticsearch, pattern: str) -> str:
-    with translate_errors():
-        response = await client.open_point_in_time(
-            index=pattern, keep_alive=KEEP_ALIVE, ignore_unavailable=True, allow_partial_search_results=False
-        )
-    return read_key(response.body, "id", str)
+            await dialect.close_point_in_time(client, point_in_time.id)
 
 
 async def iterate_hit_pages(
-    client: AsyncElasticsearch, pattern: str, query: QueryClause, *, with_source: bool
+    client: AsyncElasticsearch, pattern: str, query: QueryClause, dialect: ElasticsearchDialect, *, with_source: bool
 ) -> AsyncIterator[list[dict[str, Any]]]:
     """Yield the hits of a query, oldest first, from a snapshot.
 
@@ -87,11 +90,12 @@ async def iterate_hit_pages(
         client: the connection.
         pattern: which indices to search.
         query: which documents.
+        dialect: that of the product.
         with_source: whether hits contain their documents, or just index and ID.
 
     """
     after = None
-    async with open_point_in_time(client, pattern) as point_in_time:
+    async with open_point_in_time(client, pattern, dialect) as point_in_time:
         while True:
             response = await point_in_time.search(
                 size=PAGE_DOCUMENTS,
@@ -133,7 +137,7 @@ async def query_deadline(timeout_seconds: float, ping: Callable[[], Awaitable[No
         if pings and began < _PING_SECONDS:
             await asyncio.wait(pings, timeout=_PING_SECONDS - began)
         if not all(task.done() for task in pings):
-            raise StoreUnavailable(f"Elasticsearch did not respond within {timeout_seconds:g} s") from None
+            raise StoreUnavailable(f"{product_name()} did not respond within {timeout_seconds:g} s") from None
         for task in pings:
             task.result()
         raise _query_timeout_error(timeout_seconds) from None
@@ -171,11 +175,11 @@ def check_search_response(response: dict[str, Any], timeout_seconds: float) -> N
     if response.get("timed_out") or is_caused_by(error, "search_timeout_exception"):
         raise _query_timeout_error(timeout_seconds)
     if is_caused_by(error, "circuit_breaking_exception"):
-        raise QueryTooExpensive("the query takes more memory than Elasticsearch allows")
+        raise QueryTooExpensive(f"the query takes more memory than {product_name()} allows")
     if error is not None:
         search_error = build_error(response.get("status", 500), response)
         if isinstance(search_error, RequestRejected):
-            raise InvalidQuery(f"Elasticsearch cannot run this query: {search_error}")
+            raise InvalidQuery(f"{product_name()} cannot run this query: {search_error}")
         raise search_error
     check_shards(response)
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from elasticsearch import AsyncElasticsearch
 
+from metronome.stores.elasticsearch.dialects import ElasticsearchDialect
 from metronome.stores.elasticsearch.queries import QueryClause, build_query, keyword_path
 from metronome.stores.elasticsearch.searches import PointInTime, open_point_in_time
 from metronome.stores.sequences import EventSequence, SequenceBuilder, SequenceQuery
@@ -38,6 +39,7 @@ async def iterate_sequences(
     client: AsyncElasticsearch,
     pattern: str,
     sequence_query: SequenceQuery,
+    dialect: ElasticsearchDialect,
     page_buckets: int = PAGE_BUCKETS,
     key_range_events: int = KEY_RANGE_EVENTS,
 ) -> AsyncGenerator[EventSequence, None]:
@@ -47,12 +49,13 @@ async def iterate_sequences(
         client: the connection.
         pattern: which indices to search.
         sequence_query: which sequences.
+        dialect: that of the product.
         page_buckets: see `PAGE_BUCKETS`.
         key_range_events: see `KEY_RANGE_EVENTS`.
 
     """
     builder = SequenceBuilder(sequence_query.max_events)
-    async with open_point_in_time(client, pattern) as point_in_time:
+    async with open_point_in_time(client, pattern, dialect) as point_in_time:
         async for buckets in _iterate_pages(point_in_time, sequence_query, page_buckets, key_range_events):
             for start in range(0, len(buckets), BUCKETS_PER_TURN):
                 for sequence in builder.add(bucket_rows(buckets[start : start + BUCKETS_PER_TURN])):

@@ -1,4 +1,4 @@
-"""The store in Elasticsearch."""
+"""The store in Elasticsearch or OpenSearch."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Sequence
@@ -9,10 +9,7 @@ from functools import partial
 from itertools import chain
 from typing import Any, ClassVar, Final, Literal
 
-import orjson
-
 from metronome.errors import InvalidQuery, MetronomeError, QueryTooExpensive, StoreAccessDenied
-from metronome.fields import is_top_level_name
 from metronome.stores.base import DocumentBatch, RejectedDocument, Store, WriteResult
 from metronome.stores.elasticsearch.bulk import (
     INDICES_PER_REQUEST,
@@ -44,9 +41,18 @@ from metronome.stores.elasticsearch.connection import (
     TemplateRejected,
     UnexpectedResponse,
     create_client,
+    product_name,
     read_key,
     retry_missing_shards,
     translate_errors,
+)
+from metronome.stores.elasticsearch.dialects import (
+    FIELD_LIMIT_REASON,
+    ElasticsearchDialect,
+    detect_dialect,
+    list_full_indices,
+    request_field_caps,
+    stop_mapping,
 )
 from metronome.stores.elasticsearch.queries import (
     MATCH_ALL,
@@ -103,16 +109,17 @@ QUERY_TIMEOUT_SECONDS: Final = 10.0
 TEMPLATE_CHECK_SECONDS: Final = 60.0
 """How often to check, while events are written, that the index template is still there."""
 
+_MIN_DETECTION_SECONDS = 0.5
 _BULK_FILTER_PATH = "errors,items.*.status,items.*.error"
 _RESPONSE_KEYS = ("aggregations", "hits.hits.sort", "hits.hits._source", "error", "status", "_shards", "timed_out")
 _SEARCH_FILTER_PATH = ",".join(f"responses.{key}" for key in _RESPONSE_KEYS)
 
 
 class ElasticsearchStore(Store):
-    """Events in Elasticsearch: one index per UTC day, each event with its ``event_id`` as ID.
+    """Events in Elasticsearch or OpenSearch: one index per UTC day, each event with its ``event_id`` as ID.
 
     Args:
-        config: the address of Elasticsearch.
+        config: the address of the cluster.
         query_timeout: how long the queries of one call may take, in seconds.
 
     """
@@ -133,6 +140,7 @@ class ElasticsearchStore(Store):
         self._checked_indices: set[str] = set()
         self._template_checked_at = float("-inf")
         self._time_zones = TimeZoneCheck()
+        self._detected_dialect: ElasticsearchDialect | None = None
 
     async def setup(self) -> None:
         """Put the index template, unless a newer one is there.
@@ -145,8 +153,9 @@ class ElasticsearchStore(Store):
         try:
             with translate_errors():
                 if await self._template_version() < TEMPLATE_VERSION:
+                    template = (await self._dialect()).adapt_template(index_template(self._prefix))
                     response = await self._client.indices.put_index_template(
-                        name=self._prefix, **_client_arguments(index_template(self._prefix))
+                        name=self._prefix, **_client_arguments(template)
                     )
                     read_key(response.body, "acknowledged", bool)
         except RequestRejected as error:
@@ -193,7 +202,7 @@ class ElasticsearchStore(Store):
         filled = [
             replace(result, exact=False) if gap.names else result for result, gap in zip(results, gaps, strict=True)
         ]
-        if not readable:
+        if not readable or not (await self._dialect()).reads_from_documents:
             return filled
         try:
             async with query_deadline(self._query_timeout, self.ping):
@@ -237,17 +246,18 @@ class ElasticsearchStore(Store):
             frozenset[str]().union(*(getattr(use, kind) for use in uses)) for kind in ("texts", "numbers")
         )
         use = FieldUse(texts, numbers)
-        (response,) = await self._search(build_ignored_search(use.names, queries))
-        ignored = read_ignored(response)
+        dialect = await self._dialect()
+        if dialect.leaves_fields_unmapped:
+            (response,) = await self._search(build_ignored_search(use.names, queries))
+            ignored = read_ignored(response)
+        else:
+            full_indices = await list_full_indices(self._client, self._pattern)
+            ignored = dict.fromkeys(use.names, full_indices) if full_indices else {}
         if not ignored and not numbers:
             return [NO_FIELDS] * len(uses)
         with translate_errors():
-            capabilities = await self._client.field_caps(
-                index=self._pattern,
-                fields=list_capability_fields(use),
-                include_unmapped=True,
-                ignore_unavailable=True,
-                allow_no_indices=True,
+            capabilities = await request_field_caps(
+                self._client, self._pattern, fields=",".join(list_capability_fields(use)), include_unmapped=True
             )
         gaps = find_gaps(use, ignored, capabilities.body)
         return [FieldUse(each.texts & gaps.texts, each.numbers & gaps.numbers) for each in uses]
@@ -277,39 +287,30 @@ class ElasticsearchStore(Store):
         """Run one search; Elasticsearch skips the days that cannot have the newest events."""
         async with query_deadline(self._query_timeout, self.ping):
             (response,) = await self._search(build_newest_documents_search(limit, where, start, end))
-        return tuple(orjson.dumps(hit["_source"]) for hit in response.get("hits", {}).get("hits", ()))
+        dialect = await self._dialect()
+        return tuple(dialect.decode_document(hit["_source"]) for hit in response.get("hits", {}).get("hits", ()))
 
     async def sequences(self, sequence_query: SequenceQuery) -> AsyncIterator[EventSequence]:
         """Yield sequences from a point in time."""
+        dialect = await self._dialect()
         # Closed as soon as the caller stops reading: until then Elasticsearch keeps the point in time.
         client = self._client.options(request_timeout=self._query_timeout)
-        async with aclosing(iterate_sequences(client, self._pattern, sequence_query)) as sequences:
+        async with aclosing(iterate_sequences(client, self._pattern, sequence_query, dialect)) as sequences:
             async for sequence in sequences:
                 yield sequence
 
     async def list_fields(self) -> frozenset[str]:
         """Return the mapped fields that a document has, and those that are only stored."""
         async with query_deadline(self._query_timeout, self.ping):
-            mapped, stored_only = await asyncio.gather(self._list_mapped_fields(), self._list_stored_only_fields())
+            dialect = await self._dialect()
+            mapped, stored_only = await asyncio.gather(
+                dialect.list_fields(self._client, self._pattern), self._list_stored_only_fields()
+            )
         return mapped | stored_only
 
-    async def _list_mapped_fields(self) -> frozenset[str]:
-        with translate_errors():
-            response = await self._client.field_caps(
-                index=self._pattern,
-                fields="*",
-                include_empty_fields=False,
-                ignore_unavailable=True,
-                allow_no_indices=True,
-                filter_path="fields.*.*.aggregatable",
-            )
-        return frozenset(
-            name
-            for name, types in response.body.get("fields", {}).items()
-            if is_top_level_name(name) and any(capabilities["aggregatable"] for capabilities in types.values())
-        )
-
     async def _list_stored_only_fields(self) -> frozenset[str]:
+        if not (await self._dialect()).leaves_fields_unmapped:
+            return frozenset()
         try:
             (response,) = await self._search(STORED_ONLY_SEARCH)
         except InvalidQuery:
@@ -332,9 +333,10 @@ class ElasticsearchStore(Store):
     ) -> AsyncIterator[bytes]:
         """Yield documents from a point in time."""
         query = build_query(where, start, end)
-        async for hits in iterate_hit_pages(self._client, self._pattern, query, with_source=True):
+        dialect = await self._dialect()
+        async for hits in iterate_hit_pages(self._client, self._pattern, query, dialect, with_source=True):
             for hit in hits:
-                yield orjson.dumps(hit["_source"])
+                yield dialect.decode_document(hit["_source"])
 
     async def refresh(self) -> None:
         """Refresh all indices; Elasticsearch does so every few seconds."""
@@ -366,6 +368,12 @@ class ElasticsearchStore(Store):
             return
         with translate_errors():
             await self._client.indices.refresh(index=names, ignore_unavailable=True, allow_no_indices=True)
+
+    async def _dialect(self) -> ElasticsearchDialect:
+        if self._detected_dialect is None:
+            seconds = min(PING_TIMEOUT_SECONDS, max(self._query_timeout, _MIN_DETECTION_SECONDS))
+            self._detected_dialect = await detect_dialect(self._ping_client.options(request_timeout=seconds))
+        return self._detected_dialect
 
     async def _template_version(self) -> int:
         response = await self._client.options(ignore_status=NOT_FOUND_STATUS).indices.get_index_template(
@@ -399,7 +407,7 @@ class ElasticsearchStore(Store):
                 "which would count this one's events, or the reverse: set METRONOME_INDEX_PREFIX to a prefix such that "
                 "none begins with the other and '-'"
             )
-        return TemplateRejected(f"Elasticsearch rejects the index template {self._prefix}: {error}")
+        return TemplateRejected(f"{product_name()} rejects the index template {self._prefix}: {error}")
 
     async def _check_indices(self, names: set[str]) -> dict[str, IndexMappingWrong]:
         """Return the errors of existing indices without Metronome's mapping; put the index template for new ones.
@@ -421,12 +429,11 @@ class ElasticsearchStore(Store):
         """Return the errors of those indices that map an essential field in another way than the index template."""
         try:
             with translate_errors():
-                response = await self._client.field_caps(
-                    index=names,
-                    fields=list(ESSENTIAL_TYPES),
+                response = await request_field_caps(
+                    self._client,
+                    ",".join(names),
+                    fields=",".join(ESSENTIAL_TYPES),
                     include_unmapped=True,
-                    ignore_unavailable=True,
-                    allow_no_indices=True,
                     filter_path="indices,fields.*.*.indices,fields.*.*.type",
                 )
         except StoreAccessDenied:
@@ -452,9 +459,11 @@ class ElasticsearchStore(Store):
         return result + await self._create_documents(usable, read_heads(usable.body)) if usable.count else result
 
     async def _create_documents(self, part: DocumentBatch, heads: list[DocumentHead]) -> WriteResult:
+        dialect = await self._dialect()
         try:
             async with self._bulk_slots:
-                response = await self._send_bulk(build_create_body(part.body, self._prefix, heads))
+                body = build_create_body(dialect.encode_documents(part.body), self._prefix, heads)
+                response = await self._send_bulk(body)
         except (RequestRejected, RequestTooLarge) as error:
             # Elasticsearch rejects the whole request for a single line that it cannot parse: bisect.
             if part.count == 1:
@@ -463,7 +472,19 @@ class ElasticsearchStore(Store):
             result = await self._create_documents(first, read_heads(first.body))
             return result + await self._create_documents(second, read_heads(second.body))
         self._unrefreshed |= index_names(heads, self._prefix)
-        return read_write_result(part, response)
+        result = read_write_result(part, response)
+        return result if dialect.leaves_fields_unmapped else await self._write_with_new_fields(result)
+
+    async def _write_with_new_fields(self, result: WriteResult) -> WriteResult:
+        """Write documents whose index rejects new fields because it has too many, without mapping the new ones."""
+        documents = [rejected for rejected in result.rejected if FIELD_LIMIT_REASON in rejected.reason]
+        if not documents:
+            return result
+        batch = DocumentBatch.from_documents([rejected.document for rejected in documents])
+        heads = read_heads(batch.body)
+        await stop_mapping(self._client, index_names(heads, self._prefix))
+        others = tuple(rejected for rejected in result.rejected if rejected not in documents)
+        return replace(result, rejected=others) + await self._write_complete_documents(batch, heads)
 
     async def _send_bulk(self, body: bytes) -> dict[str, Any]:
         # The client sends bytes as they are, which its type omits.
@@ -482,9 +503,13 @@ class ElasticsearchStore(Store):
         stored = read_stored_documents(part, dict(lookup.body))
         if not stored:
             return 0, DocumentBatch.from_documents([])
+        dialect = await self._dialect()
         try:
             async with self._bulk_slots:
-                response = await self._send_bulk(build_replace_body(stored, self._prefix))
+                encoded = [
+                    document._replace(document=dialect.encode_documents(document.document)) for document in stored
+                ]
+                response = await self._send_bulk(build_replace_body(encoded, self._prefix))
         except (RequestRejected, RequestTooLarge):
             # As in `write`: bisect. A document that Elasticsearch cannot parse replaces nothing.
             if part.count == 1:
@@ -506,7 +531,9 @@ class ElasticsearchStore(Store):
         }
         # The same in every call: Elasticsearch caches responses by the whole body of the search.
         timeout = f"{max(1, round(self._query_timeout * 1000))}ms"
-        lines = list(chain.from_iterable((header, {**search, "timeout": timeout}) for search in searches))
+        dialect = await self._dialect()
+        translated = [{**dialect.translate_search(search), "timeout": timeout} for search in searches]
+        lines = list(chain.from_iterable((header, search) for search in translated))
         client = self._client.options(request_timeout=self._query_timeout + PING_TIMEOUT_SECONDS)
         try:
             with translate_errors():
@@ -514,10 +541,10 @@ class ElasticsearchStore(Store):
                     searches=lines, pre_filter_shard_size=1, filter_path=_SEARCH_FILTER_PATH
                 )
         except RequestRejected as error:
-            raise InvalidQuery(f"Elasticsearch cannot run this query: {error}") from error
+            raise InvalidQuery(f"{product_name()} cannot run this query: {error}") from error
         responses: list[dict[str, Any]] = read_key(response.body, "responses", list)
         if len(responses) != len(searches):
-            raise UnexpectedResponse(f"Elasticsearch returned {len(responses)} results for {len(searches)} searches")
+            raise UnexpectedResponse(f"{product_name()} returned {len(responses)} results for {len(searches)} searches")
         for search_response in responses:
             if not has_too_many_buckets(search_response):
                 try:
@@ -527,14 +554,17 @@ class ElasticsearchStore(Store):
                     for wrong in (await self._find_wrong_mappings([self._pattern])).values():
                         raise wrong from None
                     raise
-        return responses
+        return [
+            dialect.translate_response(search, response) for search, response in zip(searches, responses, strict=True)
+        ]
 
     async def _delete_matching(self, where: Filter | None, before: datetime | None) -> int:
         """Delete whole days as indices, and other events one by one."""
         await self.refresh()
         deleted = await self._delete_indices(before) if before is not None and where is None else 0
         query = build_query(where, end=before)
-        async for hits in iterate_hit_pages(self._client, self._pattern, query, with_source=False):
+        pages = iterate_hit_pages(self._client, self._pattern, query, await self._dialect(), with_source=False)
+        async for hits in pages:
             deleted += read_delete_count(await self._send_bulk(build_delete_body(hits)))
         await self.refresh()
         return deleted
