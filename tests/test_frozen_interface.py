@@ -48,6 +48,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from metronome.backup import Backups
 from metronome.cli import COMMANDS, app
 from metronome.config import read_settings
 from metronome.erasures import Erasures, Retention, SpoolDrains
@@ -56,6 +57,7 @@ from metronome.fields import FIELDS
 from metronome.middleware import ClientConfig
 from metronome.server import routes
 from metronome.server.app import build_app
+from metronome.server.backup_routes import backup_routes
 from metronome.server.bootstrap import build_ingest_context, open_authorizer, open_state, open_store
 from metronome.server.erasure_routes import erasure_routes
 from metronome.server.health import HealthRoutes
@@ -157,6 +159,7 @@ async def applications_with_workers(data: Path) -> dict[str, web.Application]:
             main = [
                 *routes.main_process_routes(settings, answering, state),
                 *erasure_routes(answering, erasures),
+                *backup_routes(answering, Backups(data, store, [])),
                 *health.routes(),
             ]
             worker = routes.worker_routes(settings, doorway, state, relay)

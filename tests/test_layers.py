@@ -32,7 +32,7 @@ FLOORS: Final = (
     {"intake", "shipper", "archiver"},
     {"demo"},
     {"visibility"},
-    {"erasures"},
+    {"erasures", "backup"},
     {"reports"},
     {"web"},
     {"page"},

@@ -65,6 +65,7 @@ COMMANDS: Final = {
     "load": LazyCommand("metronome.cli.export:load_command", "Load exported files into a server's store."),
     "replay": LazyCommand("metronome.cli.replay:replay_command", "Load an archive back into a server's store."),
     "verify": LazyCommand("metronome.cli.verify:verify_command", "Compare an archive with a server's store."),
+    "backup": LazyCommand("metronome.cli.backup:backup_command", "Copy the data folder of a running server."),
     "forget": LazyCommand("metronome.cli.forget:forget_command", "Delete events wherever a server has them."),
     "reenrich": LazyCommand("metronome.cli.reenrich:reenrich_command", "Enrich stored events again."),
     "dead-letters": LazyCommand(

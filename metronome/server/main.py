@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 from metronome.archive.objects import open_archive
 from metronome.archiver import Archiver, ArchiveThresholds
 from metronome.auth.client_address import ClientAddress
+from metronome.backup import Backups
 from metronome.config import Settings
 from metronome.demo import continue_demo, load_demo
 from metronome.erasures import Erasures, Retention, SpoolDrains
@@ -26,6 +27,7 @@ from metronome.files import FolderLock
 from metronome.intake import Intake
 from metronome.protocols.micro_analytics import build_query_handler
 from metronome.server import processes, routes
+from metronome.server.backup_routes import backup_routes
 from metronome.server.bootstrap import (
     build_enrichment,
     build_ingest_context,
@@ -128,6 +130,7 @@ async def _serve_single_process(
             all_routes = [
                 *routes.single_process_routes(settings, ingest_context, state, query_context),
                 *erasure_routes(query_context, erasures),
+                *backup_routes(query_context, Backups(settings.data, store, folders)),
                 *health.routes(),
             ]
             async with (
@@ -180,6 +183,7 @@ async def _serve_with_workers(settings: Settings, stop: asyncio.Event) -> None:
         main_routes = [
             *routes.main_process_routes(settings, query_context, state),
             *erasure_routes(query_context, erasures),
+            *backup_routes(query_context, Backups(settings.data, store, spools)),
             *health.routes(),
         ]
         async with (

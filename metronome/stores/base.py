@@ -7,9 +7,10 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import ClassVar, Literal
 
-from metronome.errors import MetronomeError, StoreUnavailable
+from metronome.errors import MetronomeError, RequestError, StoreUnavailable
 from metronome.stores.query import Equals, Filter, Query, QueryResult
 from metronome.stores.selection import Selection
 from metronome.stores.sequences import EventSequence, SequenceQuery
@@ -297,6 +298,16 @@ class Store(Sink):
     @abstractmethod
     async def _delete_matching(self, where: Filter | None, before: datetime | None) -> int:
         """Delete the events that match a filter and are older than a time, and return their number."""
+
+    async def back_up(self, folder: Path) -> None:  # noqa: ARG002  # for stores that can
+        """Write a copy of the store into a folder, from which a store can be opened; writes may go on meanwhile.
+
+        Raises:
+            RequestError: the store has backups of its own.
+            StoreUnavailable: the copy cannot be written.
+
+        """
+        raise RequestError("only the embedded store can be copied: use snapshots of Elasticsearch")
 
     @abstractmethod
     async def refresh(self) -> None:

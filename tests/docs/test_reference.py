@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from metronome.auth.authorizer import Authorizer
 from metronome.auth.client_address import ClientAddress
 from metronome.auth.key_cache import KeyCache
+from metronome.backup import Backups
 from metronome.cli import COMMANDS
 from metronome.config import ENV_PREFIX, Settings, read_settings
 from metronome.erasures import Erasures, Retention, SpoolDrains
@@ -31,6 +32,7 @@ from metronome.reports import badges, dwell_time, errors, flow, funnel, items, r
 from metronome.reports.counter import tally
 from metronome.reports.query.request import QUERY_PARAMETERS
 from metronome.server import routes
+from metronome.server.backup_routes import backup_routes
 from metronome.server.bootstrap import build_ingest_context, open_authorizer, open_state, open_store
 from metronome.server.erasure_routes import erasure_routes
 from metronome.server.health import HealthRoutes
@@ -81,6 +83,7 @@ async def all_routes(folder: Path) -> list[web.RouteDef]:
         everything = [
             *routes.single_process_routes(settings, doorway, state, answering),
             *erasure_routes(answering, erasures),
+            *backup_routes(answering, Backups(folder, store, [])),
             *health.routes(),
         ]
     shipper.close()
@@ -215,6 +218,7 @@ PAGE_OF_COMMAND = {
     "tock": "docs/queries.md",
     "funnel": "docs/queries.md",
     "fields": "docs/queries.md",
+    "backup": "docs/operations.md",
     "forget": "docs/operations.md",
     "reenrich": "docs/operations.md",
     "export": "docs/export.md",

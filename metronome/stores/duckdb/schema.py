@@ -24,6 +24,7 @@ HOT_TABLE: Final = "hot"
 OLD_TABLE: Final = "events"
 HOT_NUMBER: Final = 0
 OLD_NUMBER: Final = -1
+_COPY: Final = "backup_copy"
 
 _CREATE_TABLES: Final = f"""
 CREATE TABLE IF NOT EXISTS hot(
@@ -175,6 +176,26 @@ def choose_old_range(cursor: duckdb.DuckDBPyConnection, max_rows: int) -> tuple[
 def move_into_hot_statement(relation: str) -> str:
     """Return the SQL that adds the events of a relation, with all columns of the hot table but ``seq``, to it."""
     return f"INSERT INTO hot (seq, {_HOT_COLUMNS}) SELECT ?, {_HOT_COLUMNS} FROM {relation}"
+
+
+def attach_copy(cursor: duckdb.DuckDBPyConnection, path: Path) -> list[str]:
+    """Create a file for a copy of the tables, open it beside that of the store, and return the names of the tables."""
+    cursor.execute(f"ATTACH {quote_literal(str(path))} AS {_COPY}")
+    rows = cursor.execute(
+        "SELECT table_name FROM duckdb_tables() WHERE database_name = current_database() AND NOT temporary"
+    ).fetchall()
+    return [name for (name,) in rows]
+
+
+def copy_table_statement(table: str) -> str:
+    """Return the SQL that copies a table into the file of `attach_copy`."""
+    return f"CREATE TABLE {_COPY}.{quote_name(table)} AS FROM {quote_name(table)}"
+
+
+def detach_copy(cursor: duckdb.DuckDBPyConnection) -> None:
+    """Complete and close the file of `attach_copy`."""
+    cursor.execute(f"CHECKPOINT {_COPY}")
+    cursor.execute(f"DETACH {_COPY}")
 
 
 def has_much_free_space(database: duckdb.DuckDBPyConnection, min_bytes: int) -> bool:

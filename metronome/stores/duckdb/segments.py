@@ -429,6 +429,21 @@ def delete_files(folder: Path, segments: Iterable[Segment]) -> None:
         filter_path(folder, segment).unlink(missing_ok=True)
 
 
+def link_files(folder: Path, other: Path, segments: Iterable[Segment]) -> None:
+    """Make the files of segments appear in another data folder of the same file system, and sync its folders."""
+    folders = {other / FOLDER_NAME}
+    for segment in segments:
+        for path in (segment_path(folder, segment), filter_path(folder, segment)):
+            if path.exists():
+                link = other / path.relative_to(folder)
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.hardlink_to(path)
+                folders.add(link.parent)
+    for changed in folders:
+        if changed.exists():
+            fsync_path(changed)
+
+
 def delete_unknown_files(folder: Path, segments: Iterable[Segment]) -> int:
     """Delete the files that no transaction has recorded, which a crash may leave, and return their number."""
     known = {path for segment in segments for path in (segment_path(folder, segment), filter_path(folder, segment))}

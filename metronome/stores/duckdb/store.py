@@ -16,6 +16,7 @@ import structlog
 
 from metronome.errors import Overloaded, QueryTooExpensive, StoreUnavailable
 from metronome.fields import COLUMN_FIELDS, is_top_level_name
+from metronome.files import fsync_path
 from metronome.stores.base import DocumentBatch, RejectedDocument, Store, WriteResult
 from metronome.stores.duckdb import maintenance, retention, schema, segments
 from metronome.stores.duckdb.combined_query import compile_combined_query, compile_shared_scan, group_by_scan
@@ -274,6 +275,10 @@ class DuckDBStore(Store):
         ):
             for (document,) in rows:
                 yield document.encode()
+
+    async def back_up(self, folder: Path) -> None:
+        """Copy the tables, and link the segments, which never change."""
+        await self._run_in_thread(self._read_threads, lambda: self._back_up(folder))
 
     async def refresh(self) -> None:
         """Do nothing: queries see committed documents at once."""
@@ -754,6 +759,23 @@ class DuckDBStore(Store):
             return replace(self._run_query(cursor, replace(query, limit=1, offset=0), snapshot), rows=())
         shown = tuple(_format_row(query, row[:-1]) for row in rows)
         return QueryResult(query.columns, shown, rows[0][-1], exact=not has_rounded_integers(query, shown))
+
+    def _back_up(self, folder: Path) -> None:
+        with contextlib.closing(self._cursor()) as cursor:
+            tables = schema.attach_copy(cursor, folder / FILE_NAME)
+            try:
+                with self._keeper.reading():
+                    cursor.execute("BEGIN")
+                    for table in tables:
+                        cursor.execute(schema.copy_table_statement(table))
+                    stored = segments.read_segments(cursor)
+                    cursor.execute("COMMIT")
+                    segments.link_files(self._folder, folder, stored)
+            finally:
+                with contextlib.suppress(duckdb.Error):
+                    cursor.execute("ROLLBACK")
+                schema.detach_copy(cursor)
+        fsync_path(folder / FILE_NAME)
 
     # Maintenance: files are written in a thread of their own, and replaced in the write thread.
 
