@@ -218,6 +218,8 @@ class Erasures:
         _hold([*self._shippers, *self._archivers], self._initial_hold)
         self._started_event = asyncio.Event()
         self._wake_event = asyncio.Event()
+        self.deletions = 0
+        """How often stored events were forgotten or dropped."""
         self._current = ""
         self._progress: ErasureProgress | None = None
         self._error = ""
@@ -401,6 +403,7 @@ class Erasures:
         dead = await asyncio.to_thread(erase_dead_letters, self._dead_letter_folder, selection)
         await self._repeat(self._store.setup)
         stored = await self._repeat(lambda: self._store.forget(selection))
+        self.deletions += 1
         return {"store": stored, "spool": spooled, "dead_letters": dead}
 
     async def _erase_from_archive(
@@ -466,6 +469,7 @@ class Erasures:
         if self._retention.counts is not None:
             await self._store.drop_counts(min(start, start_of_first_kept_month(now, self._retention.counts)))
         if events:
+            self.deletions += 1
             log.info("old_events_dropped", before=start.date().isoformat(), events=events)
 
     async def _repeat(self, operation: Callable[[], Awaitable[Result]]) -> Result:

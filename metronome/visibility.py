@@ -35,6 +35,7 @@ class Visibility:
         max_seconds: how long `wait_for` waits at most; 0 to never wait.
         telemetry: measures the waits.
         report_commits: reports to the shippers all commits of other processes so far.
+        deletions: returns how often stored events were forgotten or dropped.
 
     """
 
@@ -45,12 +46,15 @@ class Visibility:
         max_seconds: float,
         telemetry: Telemetry,
         report_commits: Callable[[], object] = lambda: None,
+        deletions: Callable[[], int] = lambda: 0,
     ) -> None:
         self._shippers = shippers
         self._store = store
         self._max_seconds = max_seconds
         self._telemetry = telemetry
         self._report_commits = report_commits
+        self.deletions = deletions
+        """Returns how often stored events were forgotten or dropped."""
         self._refreshed_at = self._refresh_failed_at = float("-inf")
         self._next_refresh: asyncio.Task[None] | None = None
         self._running_refresh: asyncio.Task[None] | None = None
@@ -58,8 +62,8 @@ class Visibility:
 
     @property
     def version(self) -> int:
-        """A number that grows whenever queries see more events, as far as this process knows."""
-        return sum(shipper.pending.visible_seq for shipper in self._shippers)
+        """A number that grows whenever queries see more events, or fewer, as far as this process knows."""
+        return self.deletions() + sum(shipper.pending.visible_seq for shipper in self._shippers)
 
     async def wait_for(self, items: Collection[str] = ()) -> int:
         """Wait until queries see the events that were acknowledged before this call.

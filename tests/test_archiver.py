@@ -216,3 +216,17 @@ async def test_unexpected_exceptions_lose_nothing(tmp_path: Path) -> None:
     async with rolling(tmp_path, archive, line(1), line(2), limits=ArchiveThresholds(1, 10**9)) as pipeline:
         await pipeline.until_done()
     assert documents(archive) == [line(1), line(2)]
+
+
+async def test_archives_nothing_while_it_is_held(tmp_path: Path) -> None:
+    archive = ScriptedArchive()
+    async with rolling(tmp_path, archive, line(1), limits=ArchiveThresholds(1, 0)) as pipeline:
+        await pipeline.until_done()
+        pipeline.archiver.hold()
+        await pipeline.archiver.wait_until_held()
+        await pipeline.spool.put(line(2), 1)
+        await asyncio.sleep(0.05)
+        assert (documents(archive), await pipeline.waiting()) == ([line(1)], 1)
+        pipeline.archiver.release()
+        await pipeline.until_done()
+    assert documents(archive) == [line(1), line(2)]

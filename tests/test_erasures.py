@@ -6,13 +6,17 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
+from metronome.scopes import Scope
+from metronome.times import start_of_first_kept_month
 from tests.archive.archived import build_document
+from tests.installations import create_key
 from tests.servers import REQUEST_TIMEOUT_SECONDS, Server, run_metronome, running_server, unique_name
 
 
@@ -28,10 +32,11 @@ def server(tmp_path_factory: pytest.TempPathFactory, archive: Path) -> Iterator[
         yield running
 
 
-def post(server: Server, body: object) -> Any:
+def post(server: Server, body: object, key: str = "") -> Any:
     """Return the response to a request to forget events, regardless of its status."""
     data = body if isinstance(body, bytes) else orjson.dumps(body)
-    request = urllib.request.Request(f"{server.url}/forget", data)  # noqa: S310  # our own server
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    request = urllib.request.Request(f"{server.url}/forget", data, headers)  # noqa: S310  # our own server
     try:
         with urllib.request.urlopen(request, timeout=REQUEST_TIMEOUT_SECONDS) as response:  # noqa: S310  # our own server
             return orjson.loads(response.read())
@@ -94,6 +99,7 @@ def test_forgets_a_visitor_and_leaves_no_trace_of_its_id(server: Server, item: s
             assert visitor.encode() not in path.read_bytes(), path
 
 
+@pytest.mark.slow  # it runs servers or commands of its own
 def test_what_the_archive_has_is_rewritten_and_a_replay_brings_nothing_back(tmp_path: Path, item: str) -> None:
     folder, other = tmp_path / "archive", unique_name()
     with running_server(tmp_path / "data", archive=f"file://{folder}", archive_roll_age="1s", tick_max_age=0) as server:
@@ -175,3 +181,97 @@ def test_asks_before_it_forgets_and_forgets_nothing_in_a_dry_run(server: Server,
     ended = run_metronome("forget", f"--url={server.url}")
     assert (ended.exit_code, ended.stdout) == (2, "")
     assert "expected exactly one of --item, --visitor, --before and --import" in ended.stderr
+
+
+@pytest.mark.slow  # it runs servers or commands of its own
+def test_imports_a_log_again_with_another_pattern(server: Server, tmp_path: Path) -> None:
+    name = unique_name()
+    log = tmp_path / "access.log"
+    line = '192.0.2.{n} - - [22/Jan/2015:09:30:{n:02} +0000] "GET /{name}/{item}/ HTTP/1.1" 200 9 "-" "Mozilla/5.0"\n'
+    log.write_text("".join(line.format(n=number, name=name, item="ab"[number % 2]) for number in range(20)))
+    options = (str(log), f"--url={server.url}")
+    assert run_metronome("import", *options).exit_code == 0
+    assert items_below(server, name) == {f"/{name}/a/": 10, f"/{name}/b/": 10}
+    pattern = f"--item-pattern=^/(?P<id>{name})/"
+    ended = run_metronome("import", *options, pattern, "--replace")
+    assert (ended.exit_code, ended.stderr) == (0, "")
+    assert items_below(server, name) == {name: 20}
+    assert run_metronome("import", *options, pattern).exit_code == 0
+    assert items_below(server, name) == {name: 20}
+    assert forget(server, f"--import={log}")["store"] == 20
+    assert items_below(server, name) == {}
+    ended = run_metronome("import", *options, "--replace")
+    assert ended.exit_code == 0
+    assert ended.stderr == f"metronome import: {log}: there was nothing to replace\n"
+    assert items_below(server, name) == {f"/{name}/a/": 10, f"/{name}/b/": 10}
+
+
+def items_below(server: Server, name: str) -> dict[str, int]:
+    rows = server.get("/query?by=id&bots=1&from=2015-01-01&limit=0")["rows"]
+    return {item: count for item, count in rows if item and name in item}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("-",), "--replace needs files: standard input cannot be read twice"),
+        (("{log}", "--dry-run"), "--replace cannot be combined with --follow or --dry-run"),
+        (("{log}", "--follow"), "--replace cannot be combined with --follow or --dry-run"),
+        (("{log}", "{folder}/none.log"), "cannot read {folder}/none.log: no such file"),
+    ],
+)
+def test_replaces_only_what_it_can_import_again(
+    server: Server, tmp_path: Path, options: tuple[str, ...], message: str
+) -> None:
+    log = tmp_path / "access.log"
+    log.write_text("x\n")
+    texts = [option.format(log=log, folder=tmp_path) for option in options]
+    ended = run_metronome("import", *texts, "--replace", f"--url={server.url}")
+    assert ended.exit_code == 2
+    assert message.format(folder=tmp_path) in ended.stderr
+
+
+@pytest.mark.slow  # it runs servers or commands of its own
+def test_a_request_continues_after_a_restart_and_needs_a_key_with_the_scope_admin(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    tokens = {scope: create_key(data, scope, Scope(scope)) for scope in ("query", "admin")}
+    with Server(data) as stopped:
+        stopped.start()
+        for token, status in (("", 401), (tokens["query"], 403)):
+            assert post(stopped, {"item": "a"}, token)["status"] == status
+        stopped.post_events(b'{"id":"a"}')
+        request = post(stopped, {"item": "a"}, tokens["admin"])
+        stopped.kill()
+        assert request["state"] == "waiting"
+        assert "a" not in request.values()
+        stopped.start()
+        command = ("forget", "--item=b", "--yes", f"--url={stopped.url}", f"--key={tokens['admin']}")
+        assert run_metronome(*command).exit_code == 0
+        assert views(stopped, "a") == 0
+        assert stopped.stop() == 0
+        assert stopped.log.count("forgotten") == 2
+
+
+@pytest.mark.slow  # it runs servers or commands of its own
+def test_old_months_are_dropped_and_no_longer_accepted_but_stay_counted(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    months = [first_day(months) for months in (3, 2, 0)]
+    with running_server(data, tick_max_age=0) as server:
+        send(server, *({"id": "a", "ts": day, "visitor": day} for day in months))
+        assert views(server, "a") == 3
+    with running_server(data, tick_max_age=0, keep_events="2mo", keep_counts="2y") as server:
+        deadline = time.monotonic() + 30
+        while len(server.get("/query?by=visitor&bots=1&from=2015-01-01")["rows"]) != 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert views(server, "a") == 3
+        rejected = orjson.loads(server.post_events(orjson.dumps([{"id": "a", "ts": day} for day in months])))
+        assert rejected["accepted"] == 2
+        (rejection,) = rejected["rejected"]
+        assert "METRONOME_KEEP_EVENTS keeps no events that are older" in rejection["error"]
+        assert "old_events_dropped" in server.log
+
+
+def first_day(months: int) -> str:
+    """Return the first day of a month before the current one."""
+    return start_of_first_kept_month(datetime.now(UTC), months).date().isoformat()

@@ -393,3 +393,36 @@ async def test_commit_wakes_the_shipper(tmp_path: Path) -> None:
         async with asyncio.timeout(drain.FALLBACK_POLL_SECONDS / 2):
             await pipeline.spool.put(b"1\n", 1)
             await pipeline.until(lambda: not pipeline.held())
+
+
+async def test_ships_nothing_while_it_is_held(tmp_path: Path) -> None:
+    store = ScriptedSink()
+    store.is_open.clear()
+    async with shipping(tmp_path, store, b"1") as pipeline:
+        shipper = pipeline.shipper
+        await pipeline.until(lambda: shipper.shipping_seconds > 0)
+        shipper.hold()
+        shipper.hold()
+        waiting = asyncio.create_task(shipper.wait_until_held())
+        await asyncio.sleep(0.02)
+        assert not waiting.done()
+        store.is_open.set()
+        await waiting
+        assert list(store.kept) == [b"1"]
+        await pipeline.spool.put(b"2\n", 1)
+        assert not shipper.is_idle
+        shipper.release()
+        await asyncio.sleep(0.05)
+        assert list(store.kept) == [b"1"]
+        shipper.release()
+        await pipeline.until(lambda: not pipeline.held())
+        assert list(store.kept) == [b"1", b"2"]
+
+
+async def test_leaves_the_rest_in_the_spool_if_it_is_stopped_while_held(tmp_path: Path) -> None:
+    store = ScriptedSink()
+    async with shipping(tmp_path, store) as pipeline:
+        pipeline.shipper.hold()
+        await pipeline.shipper.wait_until_held()
+        await pipeline.spool.put(b"1\n", 1)
+    assert (list(store.kept), pipeline.held()) == ([], 1)

@@ -53,12 +53,21 @@ class RecentPages:
         version: returns a number that grows when the store has more events. A page is not sent again to a request that
             came after that.
         clock: seconds of a clock that is never set back.
+        deletions: returns how often events were forgotten. A page is not sent after that, even if the store is
+            unavailable.
 
     """
 
-    def __init__(self, version: Callable[[], int] = lambda: 0, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        version: Callable[[], int] = lambda: 0,
+        clock: Callable[[], float] = time.monotonic,
+        deletions: Callable[[], int] = lambda: 0,
+    ) -> None:
         self._version = version
         self._clock = clock
+        self._deletions = deletions
+        self._seen_deletions = deletions()
         self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
         self._bytes = 0
         self._running: dict[Hashable, tuple[int, asyncio.Task[RecentPage]]] = {}
@@ -79,6 +88,7 @@ class RecentPages:
 
         """
         version = self._version()
+        self._drop_outdated()
         if key in self._running and self._running[key][0] < version:
             # It may not see the events that this request expects, and two at once would take twice the time.
             await asyncio.wait([self._running[key][1]])
@@ -109,7 +119,11 @@ class RecentPages:
         return self._running[key][1]
 
     async def _compute(self, key: Hashable, compute: Callable[[], Awaitable[RecentPage]], version: int) -> RecentPage:
+        deletions = self._deletions()
         page = await compute()
+        self._drop_outdated()
+        if deletions != self._seen_deletions:
+            return page
         replaced = self._entries.pop(key, None)
         self._bytes += len(page.body) - (len(replaced.page.body) if replaced else 0)
         self._entries[key] = _Entry(page, version, self._clock())
@@ -117,3 +131,10 @@ class RecentPages:
             _, oldest = self._entries.popitem(last=False)
             self._bytes -= len(oldest.page.body)
         return page
+
+    def _drop_outdated(self) -> None:
+        deletions = self._deletions()
+        if deletions != self._seen_deletions:
+            self._seen_deletions = deletions
+            self._entries.clear()
+            self._bytes = 0

@@ -171,7 +171,7 @@ class PageRoutes:
         self._sign_ins = SignIns(state, context.authorizer, context.clock)
         self._field_checker = FieldChecker(context.store)
         self._titles = Titles(context.store)
-        self._recent = RecentPages(context.store_version)
+        self._recent = RecentPages(context.store_version, deletions=context.deletions)
         self._limiter = ConcurrencyLimiter(PAGE_LIMITS)
         self.overview: Final[Handler] = self._handler(self._get_overview)
         """The handler of ``GET /``, which is also an endpoint of Matomo's API."""

@@ -122,7 +122,13 @@ async def _serve_single_process(
                 ingest_context.client_address,
                 telemetry,
                 time.time,
-                visibility=Visibility(shippers, store, settings.read_wait_seconds, telemetry),
+                visibility=Visibility(
+                    shippers,
+                    store,
+                    settings.read_wait_seconds,
+                    telemetry,
+                    deletions=lambda: erasures.deletions,
+                ),
             )
             health = HealthRoutes(
                 store, shippers, settings.spool_max_bytes, query_context, lambda: [telemetry.registry], archivers
@@ -161,6 +167,7 @@ async def _serve_with_workers(settings: Settings, stop: asyncio.Event) -> None:
         spools = _register_spools(settings, *folders)
         archivers = _build_archivers(settings, spools, telemetry)
         shippers = [_build_shipper(path, store, settings, telemetry) for path in spools]
+        erasures = _build_erasures(settings, state, store, spools, shippers, archivers)
         query_context = QueryContext(
             store,
             authorizer,
@@ -168,7 +175,12 @@ async def _serve_with_workers(settings: Settings, stop: asyncio.Event) -> None:
             telemetry,
             time.time,
             visibility=Visibility(
-                shippers, store, settings.read_wait_seconds, telemetry, report_commits=workers.report_commits
+                shippers,
+                store,
+                settings.read_wait_seconds,
+                telemetry,
+                report_commits=workers.report_commits,
+                deletions=lambda: erasures.deletions,
             ),
         )
         health = HealthRoutes(
@@ -179,7 +191,6 @@ async def _serve_with_workers(settings: Settings, stop: asyncio.Event) -> None:
             lambda: [telemetry.registry, workers.collect_metrics()],
             archivers,
         )
-        erasures = _build_erasures(settings, state, store, spools, shippers, archivers)
         main_routes = [
             *routes.main_process_routes(settings, query_context, state),
             *erasure_routes(query_context, erasures),

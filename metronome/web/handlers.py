@@ -145,8 +145,12 @@ class QueryContext:
         return datetime.fromtimestamp(self.clock(), UTC)
 
     def store_version(self) -> int:
-        """Return a number that grows whenever queries see more events; always 0 without `visibility`."""
+        """Return a number that grows whenever queries see other events; always 0 without `visibility`."""
         return 0 if self.visibility is None else self.visibility.version
+
+    def deletions(self) -> int:
+        """Return how often stored events were forgotten or dropped; always 0 without `visibility`."""
+        return 0 if self.visibility is None else self.visibility.deletions()
 
     async def wait_for(self, items: Collection[str] = ()) -> int:
         """Wait until queries see accepted events, and return how many they may not see yet.

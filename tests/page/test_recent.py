@@ -123,3 +123,20 @@ async def test_the_oldest_pages_are_dropped(monkeypatch: pytest.MonkeyPatch) -> 
     assert source.count == 5
     await pages.get("a", source.compute)
     assert source.count == 6
+
+
+async def test_no_page_is_sent_after_events_were_forgotten() -> None:
+    deletions, source = 0, Source()
+    pages = RecentPages(clock=Clock(), deletions=lambda: deletions)
+    assert (await pages.get("a", source.compute))[0].content == 1
+    deletions += 1
+    source.error = StoreUnavailable("down")
+    with pytest.raises(StoreUnavailable):
+        await pages.get("a", source.compute)
+    source.error = None
+    running = asyncio.create_task(pages.get("b", source.compute))
+    for _ in range(2):
+        await asyncio.sleep(0)
+    deletions += 1
+    assert (await running)[0].content == 3
+    assert (await pages.get("b", source.compute))[0].content == 4
