@@ -141,8 +141,10 @@ async def check_results(server: Server, log: ExpectedLog) -> None:
         url, prefix = str(server.settings["store"]), str(server.settings["index_prefix"])
         await asyncio.to_thread(refresh_indices, url, prefix)
     results = await fetch_results(server, list(log.expected_results))
+    totals = {item: result.pop("totals") for item, result in results.items()}
     assert results == log.expected_results
-    for result in results.values():
+    for item, result in results.items():
+        assert totals[item] == {name: sum(result[name].values()) for name in ("views", "downloads")}
         assert list(result["views"]) == sorted(result["views"], reverse=True)
     report = await asyncio.to_thread(server.get, "/items.json?bots=1&limit=0")
     assert {item["id"]: (item["views"], item["downloads"]) for item in report["items"]} == {

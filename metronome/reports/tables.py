@@ -70,7 +70,7 @@ def _tock_table(report: dict[str, Any]) -> _Parts:
 
 def _iterate_counts(report: dict[str, Any]) -> Iterator[Row]:
     for part in ("views", "downloads", "referers", "totals"):
-        yield from ((part, label, count) for label, count in report.get(part, {}).items())
+        yield from ((part, label, count) for label, count in report[part].items())
 
 
 def _items_table(report: dict[str, Any]) -> _Parts:

@@ -38,8 +38,9 @@ async def tock_report(store: Store, item: str, parameters: ReportParameters) -> 
 
     Returns:
         ``views`` by interval, newest first, without empty ones; ``downloads`` by format; ``referers`` of both views
-        and downloads; most frequent first. ``exact: false`` is added if the store estimated, and ``partial`` lists the
-        units of ``views`` that the range or the current time cuts.
+        and downloads; most frequent first. ``totals`` has the number of all ``views`` and ``downloads``, also of those
+        without a format. ``exact: false`` is added if the store estimated, and ``partial`` lists the units of ``views``
+        that the range or the current time cuts.
 
     """
 
@@ -60,12 +61,16 @@ async def tock_report(store: Store, item: str, parameters: ReportParameters) -> 
         count_by(parameters.interval, Equals("event", "view"), newest_first, None, tz),
         count_by("format", Equals("event", "download"), _MOST_FIRST, limit, tz),
         count_by("referer", IS_VIEW_OR_DOWNLOAD, _MOST_FIRST, limit, tz),
+        # In the same way as the formats, so that a store can count both at once.
+        count_by("event", Equals("event", "download"), _MOST_FIRST, None, tz),
     )
-    views, downloads, referrers = (result.to_dict() for result in results)
+    views, downloads, referrers, events = (result.to_dict() for result in results)
+    totals = {"views": sum(count or 0 for count in views.values()), "downloads": events.get("download", 0)}
     return {
         "views": views,
         "downloads": downloads,
         "referers": referrers,
+        "totals": totals,
         **exactness_fields(*results),
         **partial_fields(parameters, parameters.interval, views),
     }
@@ -83,9 +88,8 @@ async def several_tocks_report(
         parameters: as of `tock_report`; the limit is that of each item.
 
     Returns:
-        ``items``: for each ID what `tock_report` returns about it, and as ``totals`` the number of all its ``views``
-        and ``downloads``, also of those without a format; in the order of *items*, then of their IDs. ``totals`` is the
-        sum of all. ``exact: false`` and ``partial`` are added as in `tock_report`.
+        ``items``: for each ID what `tock_report` returns about it, in the order of *items*, then of their IDs; and
+        ``totals``, the sum of all. ``exact: false`` and ``partial`` are added as in `tock_report`.
 
     Raises:
         InvalidQuery: no item is given, too many are, or the prefix is too long.

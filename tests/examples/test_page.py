@@ -67,12 +67,14 @@ async def test_a_visit_is_counted_and_shown_on_the_page(server: Server, visitor:
             "views": {today: 1},
             "downloads": {"csv": 2, "geojson": 1},
             "referers": {},
+            "totals": {"views": 1, "downloads": 3},
             "partial": [today],
         }
         assert server.get("/tock/trees.json") == {
             "views": {today: 1},
             "downloads": {},
             "referers": {"example.org/links": 1},
+            "totals": {"views": 1, "downloads": 0},
             "partial": [today],
         }
         assert server.get("/flow/rivers.json")["previous"] == {"home": 1}

@@ -17,13 +17,26 @@ USAGE = {"total_investigations": 4, "unique_investigations": 3, "total_requests"
     [
         (
             "tock",
-            {"views": {"2015-01-23": 1}, "downloads": {"csv": 2}, "referers": {"a.example": 3}},
+            {
+                "views": {"2015-01-23": 1},
+                "downloads": {"csv": 2},
+                "referers": {"a.example": 3},
+                "totals": {"views": 1, "downloads": 2},
+            },
             [
                 *(["part", "label", "count"], ["views", "2015-01-23", "1"], ["downloads", "csv", "2"]),
-                ["referers", "a.example", "3"],
+                *(["referers", "a.example", "3"], ["totals", "views", "1"], ["totals", "downloads", "2"]),
             ],
         ),
-        ("tock", {"views": {}, "downloads": {}, "referers": {}}, [["part", "label", "count"]]),
+        ("tock", {"views": {}, "downloads": {}, "referers": {}, "totals": {}}, [["part", "label", "count"]]),
+        (
+            "tock",
+            {
+                "items": {"a": {"views": {"2015": 1}, "downloads": {}, "referers": {}, "totals": {"views": 1}}},
+                "totals": {"views": 1},
+            },
+            [["id", "part", "label", "count"], ["a", "views", "2015", "1"], ["a", "totals", "views", "1"]],
+        ),
         ("items", {"items": []}, [["id", "views", "downloads"]]),
         (
             "items",

@@ -303,7 +303,12 @@ class TestStart:
 
     async def test_a_report_may_be_asked_for_as_soon_as_the_server_is_live(self, tmp_path: Path) -> None:
         with running_server(tmp_path / "data") as server:
-            assert server.get("/tock/x.json") == {"views": {}, "downloads": {}, "referers": {}}
+            assert server.get("/tock/x.json") == {
+                "views": {},
+                "downloads": {},
+                "referers": {},
+                "totals": {"views": 0, "downloads": 0},
+            }
 
 
 def assert_sentence(ended: CommandResult, named: str) -> None:

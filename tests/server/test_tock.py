@@ -15,7 +15,12 @@ from hypothesis import strategies as st
 
 from tests.servers import REQUEST_TIMEOUT_SECONDS, Server, unique_name
 
-EMPTY: Final[dict[str, dict[str, int]]] = {"views": {}, "downloads": {}, "referers": {}}
+EMPTY: Final[dict[str, dict[str, int]]] = {
+    "views": {},
+    "downloads": {},
+    "referers": {},
+    "totals": {"views": 0, "downloads": 0},
+}
 SECONDS: Final = aiohttp.ClientTimeout(total=60)
 
 
@@ -52,7 +57,7 @@ async def test_the_shape_is_that_of_the_readme(server: Server, http: aiohttp.Cli
     # As text: the order of the keys is part of the answer.
     assert body.decode() == (
         '{"views":{"2015-01-22":3,"2015-01-21":2},"downloads":{"csv":2,"kml":1},'
-        '"referers":{"washingtonpost.com/articles/dc-news":3,"arcgis.com":2}}'
+        '"referers":{"washingtonpost.com/articles/dc-news":3,"arcgis.com":2},"totals":{"views":5,"downloads":3}}'
     )
 
 
@@ -91,7 +96,8 @@ def test_an_id_may_hold_any_character(server: Server) -> None:
     assert len(set(IDS)) == len(IDS)
     fill(server, *({"id": one, "event": "download", "format": f"f{n}"} for n, one in enumerate(IDS)))
     found = {one: tock(server, one) for one in IDS}
-    assert found == {one: {**EMPTY, "downloads": {f"f{n}": 1}} for n, one in enumerate(IDS)}
+    totals = {"views": 0, "downloads": 1}
+    assert found == {one: {**EMPTY, "downloads": {f"f{n}": 1}, "totals": totals} for n, one in enumerate(IDS)}
 
 
 def test_slashes_in_the_address_need_not_be_encoded(server: Server, item: str) -> None:
@@ -114,7 +120,7 @@ def test_any_text_is_an_id(server: Server, ids: list[str]) -> None:
     fill(server, *({"id": one, "event": "download", "format": mark} for one in (*ids, *named.values())))
     for one, other in named.items():
         assert tock(server, one, "?limit=0")["downloads"][mark] == 1
-        assert tock(server, other) == {**EMPTY, "downloads": {mark: 1}}
+        assert tock(server, other) == {**EMPTY, "downloads": {mark: 1}, "totals": {"views": 0, "downloads": 1}}
 
 
 def test_an_address_that_is_not_utf_8_is_an_item_of_its_own(server: Server) -> None:

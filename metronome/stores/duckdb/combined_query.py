@@ -5,8 +5,9 @@ would go into finding these rows and into planning, three times. A page counts t
 the events takes longer than counting them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from metronome.fields import COLUMN_FIELDS
 from metronome.stores.duckdb.rollup import DAILY, counts_relation, totals_source
@@ -21,25 +22,57 @@ from metronome.stores.duckdb.sql import (
     total_field,
     where_condition,
 )
-from metronome.stores.query import COUNT, AllOf, Equals, Filter, Query
+from metronome.stores.query import COUNT, AllOf, Equals, Filter, OneOf, Query
 
 _SHARED_FIELDS = frozenset(COLUMN_FIELDS)
 _GROUP_TEXT_SQL = {
-    "day": "strftime(g, '%Y-%m-%d')",
-    "week": "strftime(g, '%Y-%m-%d')",
-    "month": "strftime(g, '%Y-%m')",
-    "quarter": "strftime(g, '%Y-Q') || quarter(g)",
-    "year": "strftime(g, '%Y')",
+    "day": "strftime({group}, '%Y-%m-%d')",
+    "week": "strftime({group}, '%Y-%m-%d')",
+    "month": "strftime({group}, '%Y-%m')",
+    "quarter": "strftime({group}, '%Y-Q') || quarter({group})",
+    "year": "strftime({group}, '%Y')",
 }
 
 
-def compile_combined_query(queries: Sequence[Query]) -> SqlStatement | None:
+class CombinedQuery(NamedTuple):
+    """One statement for several queries.
+
+    Attributes:
+        statement: its rows are read by `split_rows`.
+        by_grouping: the index of each query and the events that it counts, by the group that the rows are of.
+        event_grouping: the rows that are of no group but the event.
+
+    """
+
+    statement: SqlStatement
+    by_grouping: Mapping[int, Sequence[tuple[int, frozenset[str]]]]
+    event_grouping: int
+
+    def split_rows(self, rows: Iterable[tuple[int, str, str | None, int]]) -> list[list[tuple[str, int]]]:
+        """Return the rows of each query: a group's text as in `QueryResult.rows`, and its number of events.
+
+        Args:
+            rows: those of the statement.
+
+        """
+        numbers: list[dict[str, int]] = [{} for _ in range(sum(map(len, self.by_grouping.values())))]
+        for grouping, event, group_text, number in rows:
+            text = event if grouping == self.event_grouping else group_text
+            if text is not None:
+                for index, events in self.by_grouping[grouping]:
+                    if event in events:
+                        numbers[index][text] = numbers[index].get(text, 0) + number
+        return [[(text, number) for text, number in groups.items() if number > 0] for groups in numbers]
+
+
+def compile_combined_query(queries: Sequence[Query]) -> CombinedQuery | None:
     """Return one statement for several queries.
 
+    It counts the events by their name and each of the groups: to plan a subquery for each query takes longer.
+
     Returns:
-        A statement whose rows are the index of a query, a group's text as in `QueryResult.rows`, and its
-        count, in any order. None unless each query counts the events of the same item, in the same time range,
-        grouped by one field or time unit of the rollup.
+        None unless each query counts events of some names, of the same item, in the same time range and with otherwise
+        the same filters, grouped by one field or time unit of the rollup.
 
     """
     common = _common_filters(queries)
@@ -47,20 +80,47 @@ def compile_combined_query(queries: Sequence[Query]) -> SqlStatement | None:
         return None
     if not all(map(_is_combinable, queries)) or len({(query.start, query.end) for query in queries}) > 1:
         return None
-    statement = SqlStatement()
+    events = [_counted_events(query, common) for query in queries]
+    known_events = [names for names in events if names is not None]
+    if len(known_events) < len(events):
+        return None
     first = queries[0]
-    where = AllOf(tuple(common))
+    where = AllOf((*common, OneOf("event", tuple(sorted(frozenset[str]().union(*known_events))))))
+    statement = SqlStatement()
     condition = where_condition(where, first.start, first.end, RollupColumns(), statement.parameters)
-    parts = [
-        f"SELECT {index}, {_GROUP_TEXT_SQL.get(query.group_by[0], 'g')}, n FROM ("
-        f"SELECT {rollup_group_expression(query.group_by[0], query.time_zone)} AS g, sum(n)::BIGINT AS n "
-        f"FROM item_rows "
-        f"WHERE {_remaining_condition(query, common, statement.parameters)} GROUP BY g) WHERE g IS NOT NULL AND n > 0"
-        for index, query in enumerate(queries)
+    by_group: dict[str, list[tuple[int, frozenset[str]]]] = {}
+    for index, query in enumerate(queries):
+        by_group.setdefault(query.group_by[0], []).append((index, known_events[index]))
+    names = [name for name in by_group if name != "event"]
+    groups = [rollup_group_expression(name, first.time_zone) for name in names]
+    texts = [
+        _GROUP_TEXT_SQL.get(name, "{group}").format(group=group) for name, group in zip(names, groups, strict=True)
     ]
-    item_rows = f"SELECT * FROM {counts_relation(DAILY, where)} WHERE {condition}"
-    statement.sql = f"WITH item_rows AS MATERIALIZED ({item_rows}) {' UNION ALL '.join(parts)}"
-    return statement
+    # Each bit of a grouping is that of a group which is not in the set, the first group's the highest.
+    all_bits = (1 << len(names)) - 1
+    bits = {name: all_bits - (1 << at) for at, name in enumerate(reversed(names))} | {"event": all_bits}
+    grouping = f"grouping({', '.join(groups)})" if groups else "0"
+    sets = [*(f"(event, {group})" for group in groups), *(["(event)"] if "event" in by_group else [])]
+    statement.sql = (
+        f"SELECT {grouping}, event, coalesce({', '.join([*texts, 'NULL'])}), sum(n)::BIGINT "
+        f"FROM {counts_relation(DAILY, where)} WHERE {condition} GROUP BY GROUPING SETS ({', '.join(sets)})"
+    )
+    by_grouping = {bits[name]: indices for name, indices in by_group.items()}
+    return CombinedQuery(statement, by_grouping, all_bits)
+
+
+def _counted_events(query: Query, common: Sequence[Filter]) -> frozenset[str] | None:
+    """Return the events that a query counts; None if it has no filter of them, or others that not all queries have."""
+    names: list[frozenset[str]] = []
+    for where in _required_filters(query):
+        match where:
+            case Equals("event", value):
+                names.append(frozenset({value}))
+            case OneOf("event", values):
+                names.append(frozenset(values))
+            case _ if where not in common:
+                return None
+    return frozenset.intersection(*names) if names else None
 
 
 def group_by_scan(queries: Sequence[Query]) -> dict[int, list[int]]:
@@ -132,11 +192,6 @@ def _is_combinable(query: Query) -> bool:
 def _common_filters(queries: Sequence[Query]) -> list[Filter]:
     filters = [_required_filters(query) for query in queries]
     return [where for where in filters[0] if all(where in others for others in filters)] if len(filters) > 1 else []
-
-
-def _remaining_condition(query: Query, common: list[Filter], parameters: list[object]) -> str:
-    remaining = tuple(where for where in _required_filters(query) if where not in common)
-    return where_condition(AllOf(remaining), None, None, RollupColumns(), parameters)
 
 
 def _required_filters(query: Query) -> tuple[Filter, ...]:

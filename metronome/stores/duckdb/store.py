@@ -708,8 +708,12 @@ class DuckDBStore(Store):
         return Snapshot(tuple(tables), segments.read_segments(cursor), self._folder)
 
     def _run_queries(self, cursor: duckdb.DuckDBPyConnection, queries: tuple[Query, ...]) -> tuple[QueryResult, ...]:
-        if statement := compile_combined_query(queries):
-            return self._run_combined_query(cursor, queries, statement)
+        if combined := compile_combined_query(queries):
+            rows = cursor.execute(combined.statement.sql, combined.statement.parameters).fetchall()
+            return tuple(
+                build_result(query, [*query_rows])
+                for query, query_rows in zip(queries, combined.split_rows(rows), strict=True)
+            )
         snapshot: Snapshot | None
         with self._counts_snapshot(cursor) if all(map(is_counted, queries)) else self._snapshot(cursor) as snapshot:
             results = self._run_shared_scans(cursor, queries, snapshot)
@@ -738,14 +742,6 @@ class DuckDBStore(Store):
                 for index, query, query_rows in zip(indices, shared, groups, strict=True)
             }
         return results
-
-    def _run_combined_query(
-        self, cursor: duckdb.DuckDBPyConnection, queries: tuple[Query, ...], statement: SqlStatement
-    ) -> tuple[QueryResult, ...]:
-        rows: list[list[tuple[Any, ...]]] = [[] for _ in queries]
-        for index, *row in cursor.execute(statement.sql, statement.parameters).fetchall():
-            rows[index].append(tuple(row))
-        return tuple(build_result(query, query_rows) for query, query_rows in zip(queries, rows, strict=True))
 
     def _run_query(self, cursor: duckdb.DuckDBPyConnection, query: Query, snapshot: Snapshot | None) -> QueryResult:
         statement = _compile(query, snapshot)
