@@ -68,6 +68,7 @@ COMMANDS: Final = {
     "backup": LazyCommand("metronome.cli.backup:backup_command", "Copy the data folder of a running server."),
     "forget": LazyCommand("metronome.cli.forget:forget_command", "Delete events wherever a server has them."),
     "reenrich": LazyCommand("metronome.cli.reenrich:reenrich_command", "Enrich stored events again."),
+    "reset": LazyCommand("metronome.cli.reset:reset_command", "Set the embedded store's files aside."),
     "dead-letters": LazyCommand(
         "metronome.cli.dead_letters:dead_letters_app", "List or requeue documents that the store rejected."
     ),

@@ -151,30 +151,6 @@ def is_disk_full(folder: Path) -> bool:
     return disk.f_bavail * disk.f_frsize < FREE_DISK_BYTES
 
 
-class OpenFile:
-    """Notices that an open file is no longer the one at its path: what is written to it would be lost.
-
-    Args:
-        path: of the file, which exists and is open.
-
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._identity = self._read_identity()
-
-    def is_in_place(self) -> bool:
-        """Return whether the file is still at its path."""
-        return self._read_identity() == self._identity
-
-    def _read_identity(self) -> tuple[int, int] | None:
-        try:
-            status = self.path.stat()
-        except OSError:
-            return None
-        return status.st_dev, status.st_ino
-
-
 def measure_after(database: sqlite3.Connection, after: int = 0) -> SpoolStats:
     """Measure the commits after a number."""
     ends = database.execute(

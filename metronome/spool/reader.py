@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Final, Self, TypeVar
 
 from metronome.errors import MetronomeError, SpoolFileLost, SpoolFull
+from metronome.files import OpenFile
 from metronome.spool.file import (
     FREE_DISK_BYTES,
     SPOOL_FILE_NAME,
-    OpenFile,
     SpoolStats,
     ensure_spool_name,
     is_disk_full,

@@ -20,11 +20,10 @@ from typing import NamedTuple
 import structlog
 
 from metronome.errors import MetronomeError, SpoolFileLost, SpoolFull
-from metronome.files import FolderLock
+from metronome.files import FolderLock, OpenFile
 from metronome.spool.file import (
     FREE_DISK_BYTES,
     SPOOL_FILE_NAME,
-    OpenFile,
     is_disk_full,
     measure_after,
     measure_waiting,

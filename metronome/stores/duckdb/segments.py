@@ -516,7 +516,12 @@ class Filters:
 
     def find_possible(self, segment: Segment, hashes: Iterable[int]) -> list[int]:
         """Return those hashes of identities that a segment may have: all that it has, and very few others."""
-        identities = self._load(segment)
+        try:
+            identities = self._load(segment)
+        except (OSError, ValueError, EOFError):
+            # Without a filter, any may be there: the segment itself is read.
+            filter_path(self._folder, segment).unlink(missing_ok=True)
+            return list(hashes)
         return [number for number in hashes if number in identities]
 
     def _load(self, segment: Segment) -> Bloom:

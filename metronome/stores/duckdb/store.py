@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import re
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,9 +15,9 @@ from typing import Any, ClassVar, Final, Generic, Literal, TypeVar
 import duckdb
 import structlog
 
-from metronome.errors import Overloaded, QueryTooExpensive, StoreUnavailable
+from metronome.errors import OperatorError, Overloaded, QueryTooExpensive, StoreUnavailable
 from metronome.fields import COLUMN_FIELDS, is_top_level_name
-from metronome.files import fsync_path
+from metronome.files import OpenFile, fsync_path
 from metronome.stores.base import DocumentBatch, RejectedDocument, Store, WriteResult
 from metronome.stores.duckdb import maintenance, retention, schema, segments
 from metronome.stores.duckdb.combined_query import compile_combined_query, compile_shared_scan, group_by_scan
@@ -58,11 +59,42 @@ _FETCH_ROWS = 10_000
 _PAGE_ROWS = 2_000
 """Fetching more rows at once would keep the event loop waiting."""
 _RETRY_SECONDS = 60.0
+_MESSAGE_CHARACTERS = 200
 _MOVED_SHARE = 8
 _PURGE_POLL_SECONDS = 0.1
 _MIN_SEGMENT_ROWS = 250_000
 _SHRINK_MIN_BYTES = 256 * 2**20
 _REJECTING_ERRORS = (duckdb.ConversionException, duckdb.InvalidInputException, duckdb.OutOfRangeException)
+
+
+_DAMAGED_FILE: Final = re.compile(r"/[^'\"\n]*/segments/[^'\"\n]*\.parquet")
+
+
+class StoreFileDamaged(OperatorError):
+    """A file of the embedded store is damaged or missing."""
+
+    retry = True
+    advice = (
+        "stop Metronome and restore the data folder from a backup; or set the store's files aside with `metronome "
+        "reset --store`, start Metronome, and load the archive, if there is one, with `metronome replay`; the spool "
+        "keeps new events meanwhile"
+    )
+    public_message = "the operator of this service has to repair its store; no new event is lost"
+
+
+class StoreFileLost(StoreUnavailable):
+    """The embedded store's file was deleted or replaced while the server runs."""
+
+    advice = (
+        "put the file back; or stop Metronome, restore the data folder from a backup, and start it again; the spool "
+        "keeps new events meanwhile"
+    )
+
+
+class StoreOutOfMemory(StoreUnavailable):
+    """A document takes more memory than the embedded store may use."""
+
+    advice = "raise METRONOME_DUCKDB_MEMORY and restart Metronome; the spool keeps the events"
 
 
 class CancellableQuery(Generic[Result]):
@@ -140,6 +172,7 @@ class DuckDBStore(Store):
         self._query_timeout = query_timeout
         self._limits = limits
         self._database: duckdb.DuckDBPyConnection | None = None
+        self._file: OpenFile | None = None
         self._open_lock = threading.Lock()
         self._write_thread = ThreadPoolExecutor(1, "duckdb-write", _lower_thread_priority)
         self._read_threads = ThreadPoolExecutor(_READER_THREADS, "duckdb-read")
@@ -171,8 +204,16 @@ class DuckDBStore(Store):
             self._maintenance_thread.start()
 
     async def write(self, batch: DocumentBatch) -> WriteResult:
-        """Write documents in one transaction."""
-        return await self._run_in_thread(self._write_thread, lambda: self._write_batch(batch))
+        """Write documents in one transaction; in smaller ones if DuckDB's memory does not suffice."""
+
+        def write() -> WriteResult:
+            self._check_file()
+            result = self._write_batch(batch)
+            # Before the documents leave the spool.
+            self._check_file()
+            return result
+
+        return await self._run_in_thread(self._write_thread, write)
 
     async def query(self, *queries: Query) -> tuple[QueryResult, ...]:
         """Run queries in one transaction."""
@@ -362,19 +403,48 @@ class DuckDBStore(Store):
         except duckdb.InterruptException:
             raise
         except duckdb.FatalException as error:
-            # Connections that saw a fatal error no longer work.
-            self._database = None
+            self._abandon_database()
             raise StoreUnavailable(f"{self._path}: {error}") from error
         except (duckdb.Error, OSError) as error:
-            raise StoreUnavailable(f"{self._path}: {error}") from error
+            raise self._describe_damage(error) or StoreUnavailable(f"{self._path}: {error}") from error
+
+    def _abandon_database(self) -> None:
+        """Close the file after a fatal error, after which no connection works; the next call opens it again."""
+        with self._open_lock:
+            database, self._database = self._database, None
+        if database is not None:
+            with contextlib.suppress(duckdb.Error):
+                database.close()
+
+    def _describe_damage(self, error: Exception) -> StoreFileDamaged | None:
+        """Return the error for a segment that cannot be read; None if *error* is another one."""
+        found = _DAMAGED_FILE.search(str(error))
+        if found is None or isinstance(error, duckdb.OutOfMemoryException):
+            return None
+        path = Path(found[0])
+        what = "cannot be read" if path.exists() else "is missing"
+        return StoreFileDamaged(f"the store's file {path} {what}: {str(error)[:_MESSAGE_CHARACTERS]}")
 
     def _open(self) -> duckdb.DuckDBPyConnection:
         with self._open_lock:
             if self._database is None:
-                self._database = self._connect()
+                try:
+                    self._database = self._connect()
+                except duckdb.OutOfMemoryException:
+                    raise
+                except duckdb.Error as error:
+                    damage = self._describe_damage(error)
+                    message = str(error)[:_MESSAGE_CHARACTERS]
+                    raise damage or StoreFileDamaged(
+                        f"the store's file {self._path} cannot be read: {message}"
+                    ) from error
+                self._file = OpenFile(self._path)
             return self._database
 
     def _connect(self) -> duckdb.DuckDBPyConnection:
+        if not self._path.exists() and any((self._folder / segments.FOLDER_NAME).glob("*/*.parquet")):
+            # Without the file, nothing says which segments belong to the store: they would all be deleted.
+            raise StoreFileDamaged(f"the store's file {self._path} is missing, but the folder has its segments")
         database = duckdb.connect(self._path, config={"memory_limit": self._memory_limit})
         if schema.has_much_free_space(database, _SHRINK_MIN_BYTES):
             database.close()
@@ -440,9 +510,25 @@ class DuckDBStore(Store):
             # One document fails the whole batch: bisect.
             first, second = batch.split_in_half()
             return self._write_batch(first) + self._write_batch(second)
+        except duckdb.OutOfMemoryException as error:
+            if batch.count == 1:
+                reason = f"an event of {len(batch.body)} bytes cannot be stored: {str(error)[:_MESSAGE_CHARACTERS]}"
+                return WriteResult(0, waiting=batch, failure=StoreOutOfMemory(reason))
+            first, second = batch.split_in_half()
+            return self._write_batch(first) + self._write_batch(second)
         if stored:
             self._after_change(database)
         return WriteResult(stored, batch.count - stored)
+
+    def _check_file(self) -> None:
+        """Check that writes are in the file at the store's path.
+
+        Raises:
+            StoreFileLost: the file was deleted or replaced.
+
+        """
+        if self._file is not None and not self._file.is_in_place():
+            raise StoreFileLost(f"the store's file {self._path} was deleted or replaced while Metronome runs")
 
     def _insert_batch(self, database: duckdb.DuckDBPyConnection, batch: DocumentBatch, created: list[Segment]) -> int:
         extra_columns = self._load_batch(database, batch)
@@ -453,7 +539,12 @@ class DuckDBStore(Store):
         if any(distinct < count for count, distinct in months.values()):
             database.execute(schema.DROP_DUPLICATES)
             is_smaller = True
-        if self._find_known(database, list(months)):
+        try:
+            known = self._find_known(database, list(months))
+        except _REJECTING_ERRORS as error:
+            # No document is to blame for a segment that cannot be read.
+            raise self._describe_damage(error) or StoreUnavailable(f"{self._path}: {error}") from error
+        if known:
             database.execute(schema.DROP_KNOWN)
             is_smaller = True
         if is_smaller:
