@@ -24,7 +24,7 @@ _STATES: Final = {
 }
 _PLACES: Final = {
     "store": "events forgotten in the store",
-    "spool": "  in the spool, not stored yet",
+    "spool": "  in the spool, not stored or archived yet",
     "dead_letters": "  in dead letters",
     "archive": "  in the archive",
 }

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from metronome.stores.base import DocumentBatch, Store
@@ -89,6 +90,21 @@ async def test_forgetting_days_also_forgets_the_counts_of_dropped_events(store: 
     ]
     assert await store.forget(parse_selection({"before": "2015-02-02"})) == 4
     assert await query_rows(store, BY_MONTH) == []
+
+
+async def test_totals_that_are_counted_again_keep_those_of_dropped_events(store: Store, tmp_path: Path) -> None:
+    await store.drop_events(FEBRUARY)
+    await write_new_documents(store, event_document("2015-01-03T09:00:00Z", id="late", browser="Browser view"))
+    query = Query(group_by=("browser",))
+    before = await query_rows(store, query)
+    assert before == [("Browser download", 8), ("Browser view", 9)]
+    await store.close()
+    with duckdb.connect(tmp_path / "metronome.duckdb") as database:
+        database.execute("UPDATE totals_version SET fields = 'others'")
+    again = DuckDBStore(tmp_path)
+    await again.setup()
+    assert await query_rows(again, query) == before
+    await again.close()
 
 
 async def test_a_purge_leaves_nothing_of_deleted_events_in_segments(tmp_path: Path) -> None:

@@ -31,6 +31,27 @@ def drop_events(database: duckdb.DuckDBPyConnection, stored: Iterable[Segment], 
         The number of events.
 
     """
+    dropped = _delete_months(database, stored, before, has_old=has_old)
+    kept = events_kept_from(database)
+    if kept is None or kept < before:
+        database.execute("DELETE FROM kept")
+        database.execute("INSERT INTO kept VALUES (?)", [before])
+    return dropped
+
+
+def delete_months(
+    database: duckdb.DuckDBPyConnection, stored: Iterable[Segment], before: date, *, has_old: bool
+) -> int:
+    """Delete the events before the first day of a month with all their counts; as `drop_events`."""
+    for counts in ALL_COUNTS:
+        for table in counts.tables:
+            database.execute(f"DELETE FROM {table} WHERE {counts.unit} < ?", [before])
+    return _delete_months(database, stored, before, has_old=has_old)
+
+
+def _delete_months(
+    database: duckdb.DuckDBPyConnection, stored: Iterable[Segment], before: date, *, has_old: bool
+) -> int:
     old = [segment for segment in stored if segment.month < before]
     segments.forget_segments(database, old)
     dropped = sum(segment.live_rows for segment in old)
@@ -38,10 +59,6 @@ def drop_events(database: duckdb.DuckDBPyConnection, stored: Iterable[Segment], 
     for table in tables:
         ((count,),) = database.execute(f"DELETE FROM {table} WHERE ts < ?", [before]).fetchall()
         dropped += count
-    kept = events_kept_from(database)
-    if kept is None or kept < before:
-        database.execute("DELETE FROM kept")
-        database.execute("INSERT INTO kept VALUES (?)", [before])
     return dropped
 
 

@@ -474,9 +474,10 @@ class DuckDBStore(Store):
         columns = EventColumns()
         fields = ", ".join(f"{columns.raw_text(name)} AS {quote_name(name)}" for name in COUNTED_FIELDS)
         relation = columns.relation(self._read_snapshot(database))
-        source = f"(SELECT ts, {fields} FROM {relation})"
         # The counts of dropped events are all that is left of them.
         kept = retention.events_kept_from(database)
+        condition = "" if kept is None else f" WHERE ts >= DATE '{kept}'"
+        source = f"(SELECT ts, {fields} FROM {relation}{condition})"
         self._in_transaction(database, lambda _created: rebuild_totals(database, source, kept))
 
     def _cursor(self) -> duckdb.DuckDBPyConnection:
@@ -661,10 +662,16 @@ class DuckDBStore(Store):
         database = self._open()
 
         def delete(_created: list[Segment]) -> int:
+            deleted = 0
+            if where is None and before is not None:
+                # Without reading them: they may be most of the store.
+                month = before.astimezone(UTC).date().replace(day=1)
+                stored, has_old = segments.read_segments(database), self._old_part is not None
+                deleted = retention.delete_months(database, stored, month, has_old=has_old)
             self._collect_gone(database, where, None, before)
-            gone = self._remove_gone(database)
+            deleted += self._remove_gone(database)
             retention.forget_counts(database, where, before)
-            return gone
+            return deleted
 
         deleted = self._change_stored(database, delete)
         if deleted:
