@@ -1,10 +1,18 @@
 """The command line: ``metronome COMMAND``."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Annotated, Any, Final, NamedTuple
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+
+UsageError: Any = typer.BadParameter.__base__
+"""The base class of errors in arguments, of which Typer exports this subclass only."""
+
+_ADVICE: Final = "see"
 
 
 class LazyCommand(NamedTuple):
@@ -57,7 +65,9 @@ COMMANDS: Final = {
     "import": LazyCommand("metronome.cli.import_:import_command", "Import web server access logs."),
     "tock": LazyCommand("metronome.cli.tock:tock_command", "Show how an item is used."),
     "query": LazyCommand("metronome.cli.query:query_command", "Count, group and filter events."),
-    "funnel": LazyCommand("metronome.cli.funnel:funnel_command", "Show how many sessions take several steps."),
+    "funnel": LazyCommand(
+        "metronome.cli.funnel:funnel_command", "Show how many sessions take several steps, one after the other."
+    ),
     "fields": LazyCommand("metronome.cli.fields:fields_command", "Show the fields that events have."),
     "export": LazyCommand(
         "metronome.cli.export:export_command", "Write stored events to a Parquet, NDJSON or CSV file."
@@ -66,7 +76,10 @@ COMMANDS: Final = {
     "replay": LazyCommand("metronome.cli.replay:replay_command", "Load an archive back into a server's store."),
     "verify": LazyCommand("metronome.cli.verify:verify_command", "Compare an archive with a server's store."),
     "backup": LazyCommand("metronome.cli.backup:backup_command", "Copy the data folder of a running server."),
-    "forget": LazyCommand("metronome.cli.forget:forget_command", "Delete events wherever a server has them."),
+    "forget": LazyCommand(
+        "metronome.cli.forget:forget_command",
+        "Forget events: of an item, of a visitor, of an imported log, or all before a day.",
+    ),
     "reenrich": LazyCommand("metronome.cli.reenrich:reenrich_command", "Enrich stored events again."),
     "reset": LazyCommand("metronome.cli.reset:reset_command", "Set the embedded store's files aside."),
     "dead-letters": LazyCommand(
@@ -75,6 +88,19 @@ COMMANDS: Final = {
     "keys": LazyCommand("metronome.cli.keys:keys_app", "Create, list and revoke API keys."),
     "dashboards": LazyCommand("metronome.cli.dashboards:dashboards_app", "Install Metronome's dashboards in Kibana."),
 }
+
+
+@contextmanager
+def _advising(ctx: Any) -> Iterator[None]:
+    """End the messages of usage errors with what to do."""
+    try:
+        yield
+    except UsageError as error:
+        if _ADVICE not in error.message:
+            path = error.ctx.command_path if error.ctx else ctx.command_path
+            message = error.message.rstrip(". ")
+            error.message = f"{message}{' ' if message.endswith('?') else '; '}{_ADVICE} `{path} --help`"
+        raise
 
 
 class LazyGroup(TyperGroup):
@@ -93,9 +119,24 @@ class LazyGroup(TyperGroup):
         """Return a stand-in for a command, with its name and help only; None if there is no such command."""
         return TyperCommand(cmd_name, help=COMMANDS[cmd_name].help) if cmd_name in COMMANDS else None
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the options before the name of the command."""
+        with _advising(ctx):
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that the arguments name."""
+        with _advising(ctx):
+            return super().invoke(ctx)
+
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:
         """Return the name of the command that runs, the command itself, and the arguments after its name."""
-        name, command, rest = super().resolve_command(ctx, args)
+        try:
+            name, command, rest = super().resolve_command(ctx, args)
+        except UsageError as error:
+            similar = get_close_matches(args[0], COMMANDS, 1)
+            error.message = error.message.rstrip(".") + (f": did you mean {similar[0]}?" if similar else "")
+            raise
         return name, COMMANDS[command.name].load(command.name) if command and command.name else None, rest
 
 

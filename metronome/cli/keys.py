@@ -19,7 +19,7 @@ from metronome.auth.keys import (
 )
 from metronome.cli.errors import print_error, reporting_errors
 from metronome.cli.options import DataOption, StoreOption
-from metronome.cli.output import print_lines
+from metronome.cli.output import print_lines, print_note
 from metronome.config import Settings, parse_age, read_settings
 from metronome.errors import ConfigurationError, Malformed
 from metronome.files import LOCK_FILE_NAME
@@ -32,6 +32,11 @@ from metronome.times import format_timestamp
 Result = TypeVar("Result")
 
 _COLUMNS: Final = ("name", "scopes", "origins", "created", "expires", "state")
+_FIRST_KEY_NOTE: Final = (
+    "this is the first key: what clients on this machine could do without one needs one from now on. Queries, errors, "
+    "live events and exports need the scope query, imports the scope import: create a key for each client, such as "
+    "`metronome keys create reports --scope query`, and set it as METRONOME_KEY"
+)
 _MINUTE_LENGTH: Final = len("2015-01-22T09:30")
 
 keys_app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -90,8 +95,11 @@ def create_key(
         )
         if not create:
             _check_data_folder(settings)
+        is_first = not (_may_have_keys(settings) and _with_state(settings, _read_all_keys))
         _with_state(settings, lambda state: _add_key(state, key))
         print_lines([*_format_key(key, settings), "", "The key, which is not shown again:", token])
+        if is_first:
+            print_note(_FIRST_KEY_NOTE)
 
 
 @keys_app.command("list")

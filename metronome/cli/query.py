@@ -1,8 +1,10 @@
 """``metronome query``: query a Metronome server, and print the result as a table."""
 
+import math
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Final
+from zoneinfo import ZoneInfo
 
 import typer
 
@@ -18,13 +20,13 @@ from metronome.cli.options import (
     UrlOption,
 )
 from metronome.cli.output import note_pending, print_note, print_response
-from metronome.cli.tables import ResultPrinter
+from metronome.cli.tables import ResultPrinter, combine_values
 from metronome.errors import ConfigurationError, QueryTooExpensive
 from metronome.reports.query.parse import parse_filter_expression
 from metronome.reports.query.request import QUERY_PARAMETERS
 from metronome.reports.query.series import empty_value, list_time_units
 from metronome.server_client import ServerClient, encode_parameters, percent_encode
-from metronome.stores.query import TIME_UNITS, Metric, parse_time_zone
+from metronome.stores.query import TIME_UNITS, Metric, MetricKind, parse_time_zone
 from metronome.times import parse_time_unit
 
 CSV_MEDIA_TYPE: Final = "text/csv"
@@ -34,6 +36,10 @@ TIME_GROUPS: Final = frozenset(TIME_UNITS) - {"all"}
 ESTIMATED_NOTE: Final = "estimated: some of these numbers are approximate"
 
 _RESOLUTION: Final = timedelta(microseconds=1)
+_UNITS: Final = ("minute", "hour", "day", "week", "month", "quarter", "year")
+_SUMMED_METRICS: Final = frozenset(
+    {MetricKind.COUNT, MetricKind.VIEWS, MetricKind.DOWNLOADS, MetricKind.VALUE_COUNT, MetricKind.SUM}
+)
 
 
 def query_command(  # noqa: PLR0913  # one argument for each option
@@ -153,16 +159,55 @@ def _print_result(result: Mapping[str, Any], groups: Sequence[str], tz: str) -> 
     metric_index = next((index for index in indexes if any(isinstance(row[index], (int, float)) for row in rows)), None)
     if len(groups) == 1 and groups[0] in TIME_GROUPS and metric_index is not None:
         printer.print_table(names, rows, len(groups))
-        values = {row[0]: row[metric_index] for row in rows}
-        series = fill_series(values, groups[0], tz, empty_value(Metric.parse(names[metric_index])))
+        metric = Metric.parse(names[metric_index])
+        are_sums = metric.kind in _SUMMED_METRICS
+        unit, values = fit_series(
+            {row[0]: row[metric_index] for row in rows}, groups[0], tz, printer.plot_columns, are_sums=are_sums
+        )
+        series = fill_series(values, unit, tz, empty_value(metric))
+        title = names[metric_index] if unit == groups[0] else f"{names[metric_index]} by {unit}"
         # Below the table, whose beginning may have scrolled away.
-        printer.print_plot(names[metric_index], [*series], [*series.values()])
+        printer.print_plot(title, [*series], [*series.values()], are_sums=are_sums)
     else:
         printer.print_table(names, rows, len(groups), metric_index)
     if result["total"] > len(rows):
         print_note(f"{len(rows):,} of {result['total']:,} rows; use --limit 0 to show all")
     if result.get("exact") is False:
         print_note(ESTIMATED_NOTE)
+
+
+def fit_series(
+    values: Mapping[str, float | None], unit: str, tz: str, max_units: int, *, are_sums: bool
+) -> tuple[str, dict[str, float | None]]:
+    """Return a time series by a unit of which few enough lie between its first and its last value, and that unit.
+
+    Args:
+        values: values by the labels of time units.
+        unit: their unit: minute, hour, day, week, month, quarter or year. The result has this one or a longer one.
+        tz: time zone of the labels.
+        max_units: how many units there may be; years may be more.
+        are_sums: whether the values of a longer unit are added up; otherwise it has their mean.
+
+    """
+    zone = parse_time_zone(tz)
+    starts = {label: parse_time_unit(label, unit, zone) for label in values}
+    if not starts:
+        return unit, {}
+    first, end = min(starts.values()), max(starts.values()) + _RESOLUTION
+    units = _UNITS[_UNITS.index(unit) :]
+    unit = next((longer for longer in units if _count_units(longer, first, end, zone) <= max_units), units[-1])
+    grouped: dict[str, list[float | None]] = {}
+    for label in sorted(starts, key=starts.__getitem__):
+        (longer_label, *_) = list_time_units(unit, starts[label], starts[label] + _RESOLUTION, zone)
+        grouped.setdefault(longer_label, []).append(values[label])
+    return unit, {label: combine_values(group, are_sums=are_sums) for label, group in grouped.items()}
+
+
+def _count_units(unit: str, start: datetime, end: datetime, zone: ZoneInfo) -> float:
+    try:
+        return len(list_time_units(unit, start, end, zone))
+    except QueryTooExpensive:
+        return math.inf
 
 
 def fill_series(

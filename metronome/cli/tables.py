@@ -1,9 +1,8 @@
 """Tables and plots of results: with bars, as wide as the terminal; in a pipe plain text, in full."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from io import TextIOWrapper
-from itertools import groupby
 from typing import Final, NamedTuple
 
 from rich.cells import cell_len
@@ -49,27 +48,30 @@ def draw_bar(value: float, maximum: float, width: int, *, ascii_only: bool = Fal
     ).rstrip()
 
 
-def draw_plot(values: Sequence[float | None], width: int, height: int, *, ascii_only: bool = False) -> Plot | None:
+def draw_plot(
+    values: Sequence[float | None], width: int, height: int, *, are_sums: bool = False, ascii_only: bool = False
+) -> Plot | None:
     """Draw a series as columns of the same width, side by side.
 
     Args:
-        values: missing and negative values are left blank. If there are more than fit, each column shows the mean of
-            some adjacent ones.
+        values: missing and negative values are left blank. If there are more than fit, each column shows several
+            adjacent ones, the same number in each.
         width: maximum width in characters.
         height: height in lines.
+        are_sums: whether several values are added up, as counts are; otherwise, their mean is shown.
         ascii_only: as in `draw_bar`.
 
     Returns:
         The plot, or None if no value is above zero.
 
     """
-    means = _downsample(values, width)
-    maximum = max((value for value in means if value is not None), default=0.0)
+    combined = _downsample(values, width, are_sums=are_sums)
+    maximum = max((value for value in combined if value is not None), default=0.0)
     if maximum <= 0:
         return None
     blocks = _ASCII_BLOCKS if ascii_only else _VERTICAL_BLOCKS
-    columns = [_draw_line(max(value or 0.0, 0.0) / maximum * height, height, blocks) for value in means]
-    column_width = width // len(means)
+    columns = [_draw_line(max(value or 0.0, 0.0) / maximum * height, height, blocks) for value in combined]
+    column_width = width // len(combined)
     lines = ["".join(column[line] * column_width for column in columns) for line in reversed(range(height))]
     return Plot(lines, maximum)
 
@@ -81,16 +83,18 @@ def _draw_line(length: float, width: int, blocks: str) -> str:
     return (blocks[-1] * whole + (blocks[rest] if rest else "")).ljust(width)
 
 
-def _downsample(values: Sequence[float | None], width: int) -> list[float | None]:
-    if len(values) <= width:
-        return list(values)
-    groups = groupby(enumerate(values), lambda pair: pair[0] * width // len(values))
-    return [_mean([value for _, value in group]) for _, group in groups]
+def _downsample(values: Sequence[float | None], width: int, *, are_sums: bool) -> list[float | None]:
+    size = -(-len(values) // width)
+    groups = (values[start : start + size] for start in range(0, len(values), size or 1))
+    return [combine_values(group, are_sums=are_sums) for group in groups]
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
+def combine_values(values: Iterable[float | None], *, are_sums: bool) -> float | None:
+    """Return the sum or the mean of the values that are not missing; None if all are."""
     numbers = [value for value in values if value is not None]
-    return sum(numbers) / len(numbers) if numbers else None
+    if not numbers:
+        return None
+    return sum(numbers) if are_sums else sum(numbers) / len(numbers)
 
 
 Cell = str | int | float | None
@@ -105,8 +109,12 @@ _MIN_BAR_WIDTH: Final = 8
 _COLUMN_GAP: Final = 2
 _PLOT_LINES: Final = 8
 _MIN_PLOT_POINTS: Final = 3
+_PLOT_MARGIN: Final = 10
+_PLOT_PASSES: Final = 3
 _CHANGE_SUFFIX: Final = ":change"
 _ONE_DECIMAL_FROM: Final = 100
+_SHORT_FROM: Final = 10_000
+_UNIT_SUFFIXES: Final = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 _LEFT: Final[JustifyMethod] = "left"
 _RIGHT: Final[JustifyMethod] = "right"
 _CHART_STYLE: Final = "cyan"
@@ -148,10 +156,16 @@ class ResultPrinter:
         cells = [[format_cell(cell, name) for name, cell in zip(names, row, strict=True)] for row in rows]
         widths = [max(map(cell_len, column)) for column in zip(header, *cells, strict=True)]
         if self._is_terminal:
+            if self._free_width([*self._shrink_widths(widths, text_columns), *widths[text_columns:]]) < 0:
+                short_cells = [
+                    [format_cell(cell, name, short=True) for name, cell in zip(names, row, strict=True)] for row in rows
+                ]
+                widths = [max(map(cell_len, column)) for column in zip(header, *short_cells, strict=True)]
+                if self._free_width([*self._shrink_widths(widths, text_columns), *widths[text_columns:]]) < 0:
+                    self._print_records([sanitize_for_terminal(name) for name in names], cells)
+                    return
+                cells = short_cells
             widths[:text_columns] = self._shrink_widths(widths, text_columns)
-            if self._free_width(widths) < 0:
-                self._print_records([sanitize_for_terminal(name) for name in names], cells)
-                return
         bars = self._draw_bars(rows, bar_column, self._free_width(widths))
         table = Table(box=None, padding=(0, _COLUMN_GAP, 0, 0), pad_edge=False, header_style="bold")
         for index, name in enumerate(header):
@@ -163,25 +177,37 @@ class ResultPrinter:
             table.add_row(*map(Text, row), *([bars[index]] if bars else []))
         self._print(table)
 
-    def print_plot(self, title: str, labels: Sequence[str], values: Sequence[float | None]) -> None:
+    @property
+    def plot_columns(self) -> int:
+        """How many values a plot shows side by side."""
+        return max(1, self._console.width - _PLOT_MARGIN)
+
+    def print_plot(
+        self, title: str, labels: Sequence[str], values: Sequence[float | None], *, are_sums: bool = False
+    ) -> None:
         """Plot a series, if standard output is a terminal.
 
         Args:
             title: title of the plot.
             labels: labels of the values; the first and the last are shown.
             values: one for each label, none below zero.
+            are_sums: as in `draw_plot`.
 
         """
         if not self._is_terminal or len(values) < _MIN_PLOT_POINTS:
             return
-        margin = max(cell_len(format_cell(value)) for value in values) + 1
-        plot = draw_plot(values, self._console.width - margin, _PLOT_LINES, ascii_only=self._ascii_only)
+        margin, plot = 1, None
+        # The width of the scale depends on what is drawn, and what is drawn on the width that it leaves.
+        for _ in range(_PLOT_PASSES):
+            width = max(1, self._console.width - margin)
+            plot = draw_plot(values, width, _PLOT_LINES, are_sums=are_sums, ascii_only=self._ascii_only)
+            margin = cell_len(format_cell(plot.maximum, short=True)) + 1 if plot else 1
         if plot is None:
             return
         self.print_blank_line()
         self._print(Text(" " * margin).append(sanitize_for_terminal(title), style="bold"))
         for index, line in enumerate(plot.lines):
-            scale = format_cell(plot.maximum) if index == 0 else ""
+            scale = format_cell(plot.maximum, short=True) if index == 0 else ""
             self._print(Text(f"{scale:>{margin - 1}} ").append(line, style=_CHART_STYLE))
         gap = max(len(plot.lines[0]) - cell_len(labels[0]) - cell_len(labels[-1]), 1)
         self._print(Text(" " * margin + labels[0] + " " * gap + labels[-1]))
@@ -231,22 +257,21 @@ def _shorten_headers(names: Sequence[str]) -> list[str]:
     return headers
 
 
-def format_cell(value: Cell, column: str = "") -> str:
+def format_cell(value: Cell, column: str = "", *, short: bool = False) -> str:
     """Format a value of a table.
 
     Args:
         value: the value; None is shown as a dash.
         column: name of its column; values of ``:change`` columns are shown as percentages.
+        short: whether to abbreviate large numbers, such as 1.2M.
 
     """
-    if value is None:
-        return "-"
-    if isinstance(value, str):
-        return sanitize_for_terminal(value)
+    if value is None or isinstance(value, str):
+        return "-" if value is None else sanitize_for_terminal(value)
     if column.endswith(_CHANGE_SUFFIX):
         return f"{value:+,.1%}"
-    if value == int(value):
-        return f"{int(value):,}"
-    if abs(value) >= _ONE_DECIMAL_FROM:
-        return f"{value:,.1f}"
-    return f"{value:,.2f}" if abs(value) >= 1 else f"{value:.3g}"
+    if short and abs(value) >= _SHORT_FROM:
+        size, suffix = next((size, suffix) for size, suffix in _UNIT_SUFFIXES if abs(value) >= size)
+        return f"{value / size:,.1f}{suffix}"
+    decimals = 0 if value == int(value) else 1 if abs(value) >= _ONE_DECIMAL_FROM else 2
+    return f"{value:.3g}" if 0 < abs(value) < 1 else f"{value:,.{decimals}f}"

@@ -17,11 +17,13 @@ from metronome.cli.options import (
     UrlOption,
 )
 from metronome.cli.output import note_pending, print_note, print_response
-from metronome.cli.query import ESTIMATED_NOTE, fill_series
+from metronome.cli.query import ESTIMATED_NOTE, fill_series, fit_series
 from metronome.cli.tables import ResultPrinter
 from metronome.server_client import ServerClient, encode_parameters, percent_encode
 
 DEFAULT_ROWS: Final = 10
+MAX_UNITS: Final = 100
+"""Without `--interval`, the unit is the shortest of which the range has at most so many."""
 _SECTIONS: Final = ("views", "downloads", "referers")
 
 
@@ -32,8 +34,13 @@ def tock_command(  # noqa: PLR0913  # one argument for each option
     end: ToOption = None,
     tz: TimeZoneOption = "UTC",
     interval: Annotated[
-        str, typer.Option(metavar="UNIT", help="minute, hour, day, week, month, quarter, year or all.")
-    ] = "day",
+        str | None,
+        typer.Option(
+            metavar="UNIT",
+            help="minute, hour, day, week, month, quarter, year or all.",
+            show_default="day, or longer for longer ranges",
+        ),
+    ] = None,
     limit: Annotated[
         int, typer.Option(min=0, metavar="N", help="Maximum number of rows in each table; 0 for all.")
     ] = DEFAULT_ROWS,
@@ -72,8 +79,11 @@ def tock_command(  # noqa: PLR0913  # one argument for each option
             print_note(ESTIMATED_NOTE)
 
 
-def _print_result(result: Mapping[str, Mapping[str, int]], interval: str, tz: str, limit: int) -> None:
+def _print_result(result: Mapping[str, Mapping[str, int]], interval: str | None, tz: str, limit: int) -> None:
     printer = ResultPrinter()
+    if interval is None:
+        interval, views = fit_series(result["views"], "day", tz, MAX_UNITS, are_sums=True)
+        result = {**result, "views": {label: int(views[label] or 0) for label in reversed(views)}}
     for name, group, column in zip(
         _SECTIONS, (interval, "format", "referer"), ("views", "downloads", "count"), strict=True
     ):
@@ -85,6 +95,9 @@ def _print_result(result: Mapping[str, Mapping[str, int]], interval: str, tz: st
         if limit and len(rows) > limit:
             print_note(f"there are more {group}s; use --limit 0 to show all")
         if name == "views" and interval != "all":
-            series = fill_series(counts, interval, tz)
-            printer.print_plot(f"{sum(counts.values()):,} views", [*series], [*series.values()])
+            unit, values = fit_series(counts, interval, tz, printer.plot_columns, are_sums=True)
+            series = fill_series(values, unit, tz)
+            printer.print_plot(
+                f"{sum(counts.values()):,} views by {unit}", [*series], [*series.values()], are_sums=True
+            )
         printer.print_blank_line()

@@ -94,9 +94,13 @@ def parse_report_parameters(
     tz = query.get("tz") or "UTC"
     zone = parse_time_zone(tz)
     limit = parse_whole_number("limit", query.get("limit"), default_limit)
+    start, end = (parse_bound(name, query.get(name), zone, now) for name in ("from", "to"))
+    # The same time twice is a range without a length, which is not a mistake.
+    if start is not None and end is not None and start >= end and query["from"] != query["to"]:
+        raise InvalidQuery(f"from={excerpt(query['from'])} is not before to={excerpt(query['to'])}: the range is empty")
     return ReportParameters(
-        start=parse_bound("from", query.get("from"), zone, now),
-        end=parse_bound("to", query.get("to"), zone, now),
+        start=start,
+        end=end,
         tz=tz,
         interval=parse_choice("interval", query.get("interval"), TIME_UNITS, "day"),
         limit=limit or None,

@@ -36,7 +36,7 @@ _NDJSON: Final = "application/x-ndjson"
 _PROBLEM: Final = "application/problem+json"
 _VARIABLE: Final = re.compile(r"{(\w+)(?::[^}]*)?}")
 
-_ELSEWHERE: Final = re.compile(" /(health|metrics|forget)")
+_ELSEWHERE: Final = re.compile(" /(health|metrics|forget|backup)")
 """The routes that do not belong to those of reports."""
 
 _TEXT: Final[Schema] = {"type": "string"}
@@ -344,6 +344,7 @@ _OPERATIONS: Final[dict[str, Operation]] = {
     "GET /forget/{id}.json": Operation(
         "How far a request to forget events is", "forgetting", Scope.ADMIN, errors=("404", *_READ_ERRORS)
     ),
+    "POST /backup": Operation("Prepare a backup of the data folder", "operation", Scope.ADMIN, errors=_WRITE_ERRORS),
     "GET /health/live": Operation("Whether the process runs", "health", None, (), {"200": {_JSON: _STATUS}}, ()),
     "GET /health/ready": Operation("Whether the server accepts events", "health", None, (), _HEALTH, ()),
     "GET /health/ready/{part}": Operation(

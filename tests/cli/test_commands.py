@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from metronome import __version__
 from metronome.cli import COMMANDS, app
 from metronome.config import SETTING_TOPICS, Settings, list_settings_by_topic
-from tests.servers import build_environment
+from tests.servers import build_environment, run_metronome
 
 HEAVY_MODULES = ("aiohttp", "duckdb", "elasticsearch", "pydantic", "structlog", "rich", "ua_parser")
 
@@ -128,3 +128,18 @@ def test_each_page_of_help_fits_80_columns_without_cutting_a_word() -> None:
         assert result.exit_code == 0
         assert [line for line in result.stdout.splitlines() if len(line) > 80 or re.search(r"\w…", line)] == []
         assert "<bool>" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "advice"),
+    [
+        (["querry"], "did you mean query? see `metronome --help`"),
+        (["--nosuch"], "see `metronome --help`"),
+        (["query", "--limit", "x"], "see `metronome query --help`"),
+        (["keys", "revoke"], "see `metronome keys revoke --help`"),
+    ],
+)
+def test_usage_errors_end_with_what_to_do(arguments: list[str], advice: str) -> None:
+    result = run_metronome(*arguments)
+    assert result.exit_code == 2
+    assert advice in " ".join(result.stderr.replace("│", "").split())

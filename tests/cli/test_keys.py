@@ -54,7 +54,11 @@ def put(data: Path, name: str, record: Record) -> None:
 def test_prints_the_key_in_the_last_line_and_stores_it_nowhere(data: Path) -> None:
     result = keys(data, "create", "dashboard")
     *told, token = result.stdout.splitlines()
-    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.exit_code == 0
+    # What this closes.
+    assert result.stderr.startswith("this is the first key: ")
+    assert "--scope query" in result.stderr
+    assert keys(data, "create", "second").stderr == ""
     assert is_token(token)
     assert result.stdout.endswith(f"{token}\n")
     assert not any(token in line for line in told)

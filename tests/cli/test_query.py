@@ -266,7 +266,7 @@ class TestTock:
             lines = ESCAPES.sub("", at_terminal(columns, "tock", "doc1", "--url", server.url)).splitlines()
             assert all(cell_len(line) <= columns for line in lines)
             assert "2015-01-22      9  " + "█" * 40 in [line.rstrip() for line in lines]
-            assert any(line.split() == ["12", "views"] for line in lines)
+            assert any(line.split() == ["12", "views", "by", "day"] for line in lines)
             assert any(line.split() == ["2015-01-02", "2015-01-22"] for line in lines)
 
     @pytest.mark.parametrize(

@@ -217,6 +217,14 @@ async def test_an_empty_store_accepts_known_names(empty: Store, text: str, rows:
     assert (await ask(empty, text)).rows == rows
 
 
+async def test_the_name_of_a_country_is_rejected_unless_events_have_it(store: Store) -> None:
+    for text in ("country=Germany", "country=Germany&by=day", "country=Germany&country=France&by=country"):
+        with pytest.raises(InvalidQuery, match=r"no event has country=Germany: .* such as DE"):
+            await ask(store, text)
+    assert (await ask(store, "country=ZZ")).rows == ((0,),)
+    assert (await ask(store, "country!=Germany")).rows[0][0]
+
+
 async def test_an_empty_store_rejects_unknown_names(empty: Store) -> None:
     for text in ("price=1", "by=nothing"):
         with pytest.raises(InvalidQuery, match="no event has the field"):

@@ -118,7 +118,7 @@ def test_what_rises_does_so_up_to_now(filled: Server) -> None:
     ("path", "says"),
     [
         ("/items.json?order=best", "invalid order=best: expected one of views, downloads, visitors, rising"),
-        ("/items.json?order=rising&from=2015-02-01&to=2015-01-01", "range of rising items is empty"),
+        ("/items.json?order=rising&from=2015-02-01&to=2015-01-01", "the range is empty"),
         ("/errors.json?order=views", "unknown parameter 'order'"),
         ("/recommendations/x.json?interval=day", "unknown parameter 'interval'"),
     ],

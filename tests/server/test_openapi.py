@@ -96,4 +96,4 @@ def check(server: Server, folder: Path, *options: str) -> None:
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr + server.log[-5000:]

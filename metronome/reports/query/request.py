@@ -66,10 +66,12 @@ _NUMERIC_METRICS: Final = frozenset(
 _COMMON_PARAMETERS: Final = frozenset({"from", "to", "tz", "bots"})
 _BOT_FIELDS: Final = frozenset({"bot", "bot_kind"})
 _URL_START: Final = re.compile(r"https?://(?:www\.)?", re.IGNORECASE)
+COUNTRY_CODE_LENGTH: Final = 2
 _NORMALIZED_FIELDS: Final[dict[str, Callable[[str], str | None]]] = {
     "format": str.lower,
     "referer": lambda value: normalize_referrer(value, frozenset()),
     "clientip": normalize_address,
+    "country": lambda value: value.upper() if len(value) == COUNTRY_CODE_LENGTH else value,
 }
 """What ingest does to the values of some fields; None if a value is not valid."""
 _EVENT_ID: Final = "event_id"

@@ -10,14 +10,24 @@ from zoneinfo import ZoneInfo
 
 import orjson
 
-from metronome.errors import QueryTooExpensive
+from metronome.errors import InvalidQuery, QueryTooExpensive
 from metronome.reports.csv import format_csv
+from metronome.reports.parameters import excerpt
 from metronome.reports.query.compare import has_whole_days, join_rows, match_time_units
 from metronome.reports.query.names import FieldChecker
-from metronome.reports.query.request import ComparisonRange, ParsedQuery
+from metronome.reports.query.request import COUNTRY_CODE_LENGTH, ComparisonRange, ParsedQuery
 from metronome.reports.query.series import Row, fill_gaps, find_partial_units, list_time_units
 from metronome.stores.base import Store
-from metronome.stores.query import MAX_GROUPS, TIME_UNITS, QueryResult, build_result, parse_time_zone
+from metronome.stores.query import (
+    MAX_GROUPS,
+    TIME_UNITS,
+    AllOf,
+    Equals,
+    OneOf,
+    QueryResult,
+    build_result,
+    parse_time_zone,
+)
 from metronome.times import parse_time_unit
 
 TABLE_MAX_ROWS: Final = 1_000_000
@@ -42,6 +52,7 @@ async def run_query(store: Store, field_checker: FieldChecker, parsed_query: Par
     results = await store.query(*parsed_query.store_queries())
     for result in results:
         _check_group_count(parsed_query, result)
+    _check_countries(parsed_query, results[0])
     if parsed_query.is_single_query:
         return results[0]
     # In a thread: a hundred thousand rows take a while.
@@ -78,7 +89,24 @@ async def query_pages(
                     f"the result has {page.total:,} rows, over the maximum of {TABLE_MAX_ROWS:,} of this store: use a "
                     "shorter range, a filter, fewer groups, or limit and offset"
                 )
+            _check_countries(parsed_query, page)
             yield page
+
+
+def _check_countries(parsed_query: ParsedQuery, result: QueryResult) -> None:
+    """Reject a query without a result that filters by the name of a country: a zero would look like an answer."""
+    query = parsed_query.query
+    if any(value for row in result.rows for value in row[len(query.group_by) :]):
+        return
+    for each in query.where.filters if isinstance(query.where, AllOf) else ():
+        if not (isinstance(each, (Equals, OneOf)) and each.field == "country"):
+            continue
+        values = each.values if isinstance(each, OneOf) else (each.value,)
+        if values and all(len(value) != COUNTRY_CODE_LENGTH for value in values):
+            raise InvalidQuery(
+                f"no event has country={excerpt(values[0])}: countries are stored by their codes of two letters, "
+                "such as DE; by=country lists those that events have"
+            )
 
 
 def _check_group_count(parsed_query: ParsedQuery, result: QueryResult) -> None:
