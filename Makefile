@@ -43,7 +43,7 @@ test-clients: $(INSTALLED_DEV) ## install other programs' clients into .cache, a
 	METRONOME_CLIENTS=$(CLIENTS) $(PYTEST) tests/programs $(ARGS)
 
 .PHONY: test-faults
-test-faults: $(INSTALLED_DEV) ## kill servers at random moments and look for lost events
+test-faults: $(INSTALLED_DEV) ## inject faults into servers and their stores, and look for lost events
 	$(PYTEST) tests/faults $(ARGS)
 
 .PHONY: test-clock
