@@ -15,7 +15,7 @@ from metronome.event import DocumentContext, Event, build_document
 from metronome.stores.base import DocumentBatch, Store
 from metronome.stores.duckdb import DuckDBStore
 from metronome.stores.elasticsearch import ElasticsearchConfig, ElasticsearchStore
-from metronome.stores.elasticsearch.bulk import build_create_body
+from metronome.stores.elasticsearch.bulk import IndexNames, build_create_body
 from tests.elasticsearch_node import elasticsearch_node
 from tests.servers import delete_indices, running_server, unique_name
 
@@ -113,7 +113,7 @@ async def _bulk_write_rate(url: str) -> float:
     prefix = unique_name("prepared")
     store = ElasticsearchStore(ElasticsearchConfig(url, prefix=prefix))
     await store.setup()
-    bodies = [build_create_body(batch.body, prefix) for batch in build_batches(ELASTICSEARCH_EVENTS, store)]
+    bodies = [build_create_body(batch.body, IndexNames(prefix)) for batch in build_batches(ELASTICSEARCH_EVENTS, store)]
     await store.close()
     client = AsyncElasticsearch(url, max_retries=0, request_timeout=120)
     started = time.monotonic()

@@ -54,8 +54,8 @@ def date_histogram(label: str = "Day") -> Column:
 def top_values(source_field: str, label: str, size: int, order: Column, *, include_other: bool = False) -> Column:
     """Group by the most frequent values of a field.
 
-    Each day is a shard of its own, so each returns at least 1,000 values (``accuracyMode``): otherwise values that are
-    rare on each of many days would be counted wrongly.
+    Each month is a shard of its own, so each returns at least 1,000 values (``accuracyMode``): otherwise values that
+    are rare in each of many months would be counted wrongly.
 
     Args:
         source_field: the field.

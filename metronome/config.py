@@ -249,7 +249,7 @@ class Settings(BaseSettings):
     store_api_key: str = Field("", description="API key for Elasticsearch, instead of user and password.")
     store_ca: Path | None = Field(None, description="File with the certificate that signed Elasticsearch's.")
     index_prefix: _IndexPrefix = Field(
-        "metronome", description="Prefix of the Elasticsearch indices: `metronome-2015.01.22`."
+        "metronome", description="Prefix of the Elasticsearch indices: `metronome-2015.01`."
     )
     archive: _ArchiveUrl = Field(
         "",

@@ -157,24 +157,44 @@ class TestProperties(OnElasticsearch, PropertyTests):
 
 @needs_node
 class TestIndices(OnElasticsearch):
-    async def test_each_utc_day_is_an_index(
+    async def test_each_utc_month_is_an_index(
         self, store: ElasticsearchStore, client: AsyncElasticsearch, prefix: str
     ) -> None:
         await write_new_documents(
             store,
-            event_document("2015-01-22T23:59:59.999Z"),
-            event_document("2015-01-23T01:00:00+02:00"),
-            event_document("2015-01-23"),
+            event_document("2015-01-31T23:59:59.999Z"),
+            event_document("2015-02-01T01:00:00+02:00"),
+            event_document("2015-02-01"),
         )
         indices = await client.indices.get(index=f"{prefix}-*")
-        assert sorted(indices.body) == [f"{prefix}-2015.01.22", f"{prefix}-2015.01.23"]
+        assert sorted(indices.body) == [f"{prefix}-2015.01", f"{prefix}-2015.02"]
+
+    async def test_days_with_an_index_of_an_earlier_version_stay_there_and_are_deduplicated(
+        self, client: AsyncElasticsearch, prefix: str, store: ElasticsearchStore
+    ) -> None:
+        old = event_document("2015-01-22", event_id="old", os="x")
+        await client.create(index=f"{prefix}-2015.01.22", id="old", document=orjson.loads(old))
+        other_day = event_document("2015-01-23", event_id="old", os="x")
+        batch = DocumentBatch.from_documents([old, other_day, event_document("2015-01-24", event_id="old", os="x")])
+        # An ID of a day's index is not compared with those of the month's.
+        assert await store.write(batch) == WriteResult(stored=1, duplicates=2)
+        indices = await client.indices.get(index=f"{prefix}-*")
+        assert sorted(indices.body) == [f"{prefix}-2015.01", f"{prefix}-2015.01.22"]
+        assert await store.replace(DocumentBatch.from_documents([old.replace(b'"x"', b'"y"')])) == 1
+        await store.refresh()
+        assert await query_rows(store, Query(group_by=("day", "os"))) == [
+            ("2015-01-22", "y", 1),
+            ("2015-01-23", "x", 1),
+        ]
+        assert await store.delete_events(before=datetime(2015, 1, 23, tzinfo=UTC)) == 1
+        assert await query_rows(store, Query(group_by=("day",))) == [("2015-01-23", 1)]
 
     @pytest.mark.slow
     async def test_events_wait_whose_index_is_missing_and_not_created(
         self, store: ElasticsearchStore, client: AsyncElasticsearch, prefix: str
     ) -> None:
-        await write_new_documents(store, event_document("2015-01-23"))
-        batch = DocumentBatch.from_documents([event_document("2015-01-22"), event_document("2015-01-23")])
+        await write_new_documents(store, event_document("2015-02-23"))
+        batch = DocumentBatch.from_documents([event_document("2015-01-22"), event_document("2015-02-23")])
         setting = "action.auto_create_index"
         await client.cluster.put_settings(persistent={setting: f"-{prefix}-*,+*"})
         try:
@@ -183,7 +203,7 @@ class TestIndices(OnElasticsearch):
             await client.cluster.put_settings(persistent={setting: None})
         assert (result.stored, result.waiting) == (1, batch.split_in_half()[0])
         assert type(result.failure) is IndexMissing
-        assert f"no such index [{prefix}-2015.01.22]" in str(result.failure)
+        assert f"no such index [{prefix}-2015.01]" in str(result.failure)
         assert await store.write(batch) == WriteResult(stored=1, duplicates=1)
 
     @pytest.mark.slow
@@ -233,14 +253,14 @@ class TestIndices(OnElasticsearch):
         # Like that of an older version: fields of enrichment are not mapped.
         plain = {"dynamic": False, "properties": {"@timestamp": {"type": "date"}, "id": {"type": "keyword"}}}
         await client.indices.put_index_template(
-            name=f"{prefix}old", index_patterns=[f"{prefix}-2015.01.21"], priority=400, template={"mappings": plain}
+            name=f"{prefix}old", index_patterns=[f"{prefix}-2014.12"], priority=400, template={"mappings": plain}
         )
-        await write_new_documents(store, event_document("2015-01-21T12:00:00Z", id="a", country="DE"))
+        await write_new_documents(store, event_document("2014-12-21T12:00:00Z", id="a", country="DE"))
         await client.indices.delete_index_template(name=f"{prefix}old")
         await write_new_documents(store, event_document("2015-01-22T12:00:00Z", id="a", country="CH", LCP=5))
         assert await query_rows(store, Query(group_by=("country",))) == [("CH", 1)]
         assert await query_rows(store, Query((Metric.parse("count:LCP"),), group_by=("day",))) == [
-            ("2015-01-21", 0),
+            ("2014-12-21", 0),
             ("2015-01-22", 1),
         ]
         assert await store.newest_values("country", 5) == ("CH",)
@@ -309,16 +329,16 @@ class TestIndices(OnElasticsearch):
     async def test_only_documents_of_a_closed_index_wait(
         self, store: ElasticsearchStore, client: AsyncElasticsearch, prefix: str
     ) -> None:
-        await write_new_documents(store, event_document("2015-01-22"), event_document("2015-01-23"))
-        await client.indices.close(index=f"{prefix}-2015.01.22")
-        batch = DocumentBatch.from_documents([event_document("2015-01-22"), event_document("2015-01-23")])
+        await write_new_documents(store, event_document("2015-01-22"), event_document("2015-02-23"))
+        await client.indices.close(index=f"{prefix}-2015.01")
+        batch = DocumentBatch.from_documents([event_document("2015-01-22"), event_document("2015-02-23")])
         result = await store.write(batch)
         assert (result.stored, result.rejected, result.waiting) == (1, (), batch.split_in_half()[0])
         assert type(result.failure) is IndexClosed
         await store.refresh()
-        assert await query_rows(store, Query(group_by=("day",))) == [("2015-01-23", 2)]
-        await client.indices.open(index=f"{prefix}-2015.01.22")
-        await client.cluster.health(index=f"{prefix}-2015.01.22", wait_for_status="yellow")
+        assert await query_rows(store, Query(group_by=("day",))) == [("2015-02-23", 2)]
+        await client.indices.open(index=f"{prefix}-2015.01")
+        await client.cluster.health(index=f"{prefix}-2015.01", wait_for_status="yellow")
         assert await store.write(batch) == WriteResult(stored=1, duplicates=1)
 
     @pytest.mark.slow
@@ -328,20 +348,20 @@ class TestIndices(OnElasticsearch):
     ) -> None:
         await write_new_documents(store, event_document("2015-01-22"))
         # `read_only_allow_delete` is what Elasticsearch sets at the flood stage of a full disk.
-        await client.indices.put_settings(index=f"{prefix}-2015.01.22", settings={f"blocks.{block}": True})
-        batch = DocumentBatch.from_documents([event_document("2015-01-22"), event_document("2015-01-23")])
+        await client.indices.put_settings(index=f"{prefix}-2015.01", settings={f"blocks.{block}": True})
+        batch = DocumentBatch.from_documents([event_document("2015-01-22"), event_document("2015-02-23")])
         result = await store.write(batch)
         assert (result.stored, result.waiting) == (1, batch.split_in_half()[0])
         assert type(result.failure) is IndexBlocked
-        await client.indices.put_settings(index=f"{prefix}-2015.01.22", settings={f"blocks.{block}": None})
+        await client.indices.put_settings(index=f"{prefix}-2015.01", settings={f"blocks.{block}": None})
         assert await store.write(batch) == WriteResult(stored=1, duplicates=1)
 
     @pytest.mark.slow
     async def test_only_documents_without_room_for_a_shard_wait(
         self, store: ElasticsearchStore, client: AsyncElasticsearch
     ) -> None:
-        await write_new_documents(store, event_document("2015-01-23"))
-        batch = DocumentBatch.from_documents([event_document("2015-01-22"), event_document("2015-01-23")])
+        await write_new_documents(store, event_document("2015-02-23"))
+        batch = DocumentBatch.from_documents([event_document("2015-01-22"), event_document("2015-02-23")])
         await client.cluster.put_settings(persistent={"cluster.max_shards_per_node": 1})
         try:
             result = await store.write(batch)
@@ -357,9 +377,9 @@ class TestIndices(OnElasticsearch):
     ) -> None:
         await write_new_documents(store, event_document("2015-01-22"))
         await client.indices.delete_index_template(name=prefix)
-        await write_new_documents(store, event_document("2015-01-23", id="a-b"))
-        mapping = await client.indices.get_mapping(index=f"{prefix}-2015.01.23")
-        assert mapping[f"{prefix}-2015.01.23"]["mappings"]["properties"]["id"]["type"] == "keyword"
+        await write_new_documents(store, event_document("2015-02-23", id="a-b"))
+        mapping = await client.indices.get_mapping(index=f"{prefix}-2015.02")
+        assert mapping[f"{prefix}-2015.02"]["mappings"]["properties"]["id"]["type"] == "keyword"
         assert await query_rows(store, Query(where=Equals("id", "a-b"))) == [(1,)]
 
     @pytest.mark.slow
@@ -368,13 +388,13 @@ class TestIndices(OnElasticsearch):
         self, store: ElasticsearchStore, client: AsyncElasticsearch, prefix: str, mappings: dict[str, Any]
     ) -> None:
         await client.indices.delete_index_template(name=prefix)
-        await client.indices.create(index=f"{prefix}-2015.01.22", mappings=mappings)
-        batch = DocumentBatch.from_documents([event_document("2015-01-22"), event_document("2015-01-23")])
+        await client.indices.create(index=f"{prefix}-2015.01", mappings=mappings)
+        batch = DocumentBatch.from_documents([event_document("2015-01-22"), event_document("2015-02-23")])
         result = await store.write(batch)
         assert (result.stored, result.waiting) == (1, batch.split_in_half()[0])
         assert type(result.failure) is IndexMappingWrong
-        assert f"{prefix}-2015.01.22" in str(result.failure)
-        await client.indices.delete(index=f"{prefix}-2015.01.22")
+        assert f"{prefix}-2015.01" in str(result.failure)
+        await client.indices.delete(index=f"{prefix}-2015.01")
         assert await store.write(batch) == WriteResult(stored=1, duplicates=1)
 
     @pytest.mark.slow
@@ -384,9 +404,9 @@ class TestIndices(OnElasticsearch):
         await write_new_documents(store, event_document("2015-01-22"))
         mappings = {"properties": {"id": {"type": "text"}}}
         await client.indices.delete_index_template(name=prefix)
-        await client.indices.create(index=f"{prefix}-2015.01.23", mappings=mappings)
-        await client.index(index=f"{prefix}-2015.01.23", document={"id": "x"}, refresh=True)
-        with pytest.raises(IndexMappingWrong, match=rf"{prefix}-2015\.01\.23 maps the field") as caught:
+        await client.indices.create(index=f"{prefix}-2015.02", mappings=mappings)
+        await client.index(index=f"{prefix}-2015.02", document={"id": "x"}, refresh=True)
+        with pytest.raises(IndexMappingWrong, match=rf"{prefix}-2015\.02 maps the field") as caught:
             await store.query(Query(group_by=("id",)))
         assert caught.value.http_status == 503
         assert "change" not in caught.value.public_message
@@ -458,12 +478,12 @@ class TestIndices(OnElasticsearch):
         await write_new_documents(
             store,
             *[event_document(event_id=f"e{at}") for at in range(9)],
-            event_document("2015-01-23", event_id="closed"),
+            event_document("2015-02-23", event_id="closed"),
         )
         after = [event_document(event_id=f"e{at}", os="x") for at in range(9)]
         after[4] = after[4][:-1] + b',"x":}'
-        await client.indices.close(index=f"{prefix}-2015.01.23")
-        more = [b'{"os":"headless"}', event_document("2015-01-23", event_id="closed"), event_document(event_id="long")]
+        await client.indices.close(index=f"{prefix}-2015.02")
+        more = [b'{"os":"headless"}', event_document("2015-02-23", event_id="closed"), event_document(event_id="long")]
         more[2] = more[2].replace(b'"long"', b'"' + b"x" * 600 + b'"')
         assert await store.replace(DocumentBatch.from_documents([*after, *more])) == 8
         await store.refresh()
@@ -480,13 +500,13 @@ class TestIndices(OnElasticsearch):
         await write_new_documents(store, event_document("2015-01-22", event_id="a"))
         await store.refresh_written()
         assert await query_rows(store, Query()) == [(1,)]
-        before = await refreshes("2015.01.22")
-        other = event_document("2015-01-23", event_id="b")
+        before = await refreshes("2015.01")
+        other = event_document("2015-02-23", event_id="b")
         assert (await store.write(DocumentBatch.from_documents([other]))).stored == 1
         await store.refresh_written()
         assert await query_rows(store, Query()) == [(2,)]
-        assert await refreshes("2015.01.22") == before
-        many = [event_document(f"2015-02-{day:02}", event_id="c") for day in range(1, 25)]
+        assert await refreshes("2015.01") == before
+        many = [event_document(f"{year}-05-05", event_id="c") for year in range(1990, 2014)]
         assert (await store.write(DocumentBatch.from_documents(many))).stored == 24
         await store.refresh_written()
         assert await query_rows(store, Query()) == [(26,)]

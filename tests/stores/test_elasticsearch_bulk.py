@@ -13,6 +13,7 @@ from metronome.event import DocumentContext, Event, build_document
 from metronome.stores.base import DocumentBatch, RejectedDocument, StoreBusy, WriteResult
 from metronome.stores.elasticsearch.bulk import (
     MISSING_HEAD,
+    IndexNames,
     build_create_body,
     build_delete_body,
     read_delete_count,
@@ -48,11 +49,11 @@ _days = st.dates(date(1970, 1, 1), date(2029, 12, 31))
 
 
 def test_each_document_gets_the_action_for_its_head() -> None:
-    body = build_create_body(ONE + b"\n" + TWO.replace(b"2015-01-22", b"2014-12-31") + b"\n", "metronome")
+    body = build_create_body(ONE + b"\n" + TWO.replace(b"2015-01-22", b"2014-12-31") + b"\n", IndexNames("metronome"))
     assert body.split(b"\n") == [
-        b'{"create":{"_index":"metronome-2015.01.22","_id":"1"}}',
+        b'{"create":{"_index":"metronome-2015.01","_id":"1"}}',
         ONE,
-        b'{"create":{"_index":"metronome-2014.12.31","_id":"2"}}',
+        b'{"create":{"_index":"metronome-2014.12","_id":"2"}}',
         TWO.replace(b"2015-01-22", b"2014-12-31"),
         b"",
     ]
@@ -66,13 +67,13 @@ def test_actions_have_the_ids_of_their_documents(events: list[tuple[str, date, s
             for name, day, note in events
         ]
     )
-    lines = build_create_body(batch.body, "p").split(b"\n")
+    lines = build_create_body(batch.body, IndexNames("p")).split(b"\n")
     assert lines.pop() == b""
     assert lines[1::2] == batch.documents()
     for action, line in zip(lines[::2], lines[1::2], strict=True):
         source = orjson.loads(line)
-        day = source["@timestamp"][:10].replace("-", ".")
-        assert orjson.loads(action) == {"create": {"_index": f"p-{day}", "_id": source["event_id"]}}
+        month = source["@timestamp"][:7].replace("-", ".")
+        assert orjson.loads(action) == {"create": {"_index": f"p-{month}", "_id": source["event_id"]}}
 
 
 def test_ignores_heads_inside_documents() -> None:

@@ -234,9 +234,10 @@ def test_rejects_responses_without_all_shards() -> None:
 
 def test_selects_only_indices_of_whole_days_before_a_time() -> None:
     days = ("p-2014.12.31", "p-2015.01.21", "p-2015.01.22", "p-2015.01.23")
-    names = [*days, "p-x-2014.01.01", "p-2014", "xp-2014.01.01", "rollup-p-2014", "pp-2014.01.01"]
-    assert indices_before(names, "p", DAY) == ["p-2014.12.31", "p-2015.01.21"]
-    assert indices_before(names, "p", DAY + timedelta(hours=23)) == ["p-2014.12.31", "p-2015.01.21"]
+    months = ("p-2014.12", "p-2015.01", "p-2015.02")
+    names = [*days, *months, "p-x-2014.01.01", "p-2014", "xp-2014.01.01", "rollup-p-2014", "pp-2014.01.01"]
+    assert indices_before(names, "p", DAY) == ["p-2014.12", "p-2014.12.31", "p-2015.01.21"]
+    assert indices_before(names, "p", DAY + timedelta(hours=23)) == ["p-2014.12", "p-2014.12.31", "p-2015.01.21"]
     assert [len(part) for part in chunk_index_names(["x"] * 45)] == [20, 20, 5]
 
 

@@ -12,6 +12,8 @@ from metronome.errors import InvalidQuery, MetronomeError, QueryTooExpensive, St
 from metronome.event import DocumentContext, Event, build_document
 from metronome.stores.base import DocumentBatch
 from metronome.stores.elasticsearch.bulk import (
+    IndexNames,
+    build_create_body,
     build_lookup,
     build_replace_body,
     deduplicate_batch,
@@ -117,18 +119,35 @@ def _line(name: str, day: int = 22, **fields: Any) -> bytes:
     return build_document(Event({"ts": f"2015-01-{day}T12:00:00Z", "event_id": name, **fields}), CONTEXT, "")
 
 
+def _found(day: int) -> dict[str, Any]:
+    return {"found": True, "_source": {"@timestamp": f"2015-01-{day}T12:00:00.000Z"}}
+
+
+def test_replaces_no_document_with_another_time() -> None:
+    docs = [{**_found(21), "_seq_no": 1, "_primary_term": 1}]
+    assert read_stored_documents(DocumentBatch.from_documents([_line("a")]), {"docs": docs}) == []
+
+
 def test_keeps_the_first_of_duplicate_documents() -> None:
     lines = [_line("a", id="1"), _line("b"), b'{"event_id":"headless"}', _line("a", id="2"), _line("a", 23)]
     assert deduplicate_batch(DocumentBatch.from_documents(lines)).documents() == [lines[0], lines[1], lines[4]]
 
 
-@given(st.lists(st.tuples(st.text(min_size=1, max_size=60), st.integers(10, 28)), max_size=8, unique=True))
-def test_looks_documents_up_where_they_are_written(names: list[tuple[str, int]]) -> None:
+@given(
+    st.lists(st.tuples(st.text(min_size=1, max_size=60), st.integers(10, 28)), max_size=8, unique=True),
+    st.sets(st.integers(10, 28)),
+)
+def test_looks_documents_up_where_they_are_written(names: list[tuple[str, int]], daily: set[int]) -> None:
+    indices = IndexNames("p", [f"p-2015.01.{day}" for day in daily])
     batch = DocumentBatch.from_documents([_line(name, day) for name, day in names])
-    lookup = build_lookup(batch, "p")
-    assert [item["_index"] for item in lookup] == [f"p-2015.01.{day}" for _, day in names]
-    docs = [{"found": True, "_seq_no": at, "_primary_term": 3} for at, _ in enumerate(names)]
-    actions = build_replace_body(read_stored_documents(batch, {"docs": docs}), "p").split(b"\n")
+    lookup = build_lookup(batch, indices)
+    assert [item["_index"] for item in lookup] == [
+        f"p-2015.01.{day}" if day in daily else "p-2015.01" for _, day in names
+    ]
+    creations = build_create_body(batch.body, indices).split(b"\n")
+    assert [orjson.loads(action)["create"] for action in creations[:-1:2]] == lookup
+    docs = [{**_found(day), "_seq_no": at, "_primary_term": 3} for at, (_, day) in enumerate(names)]
+    actions = build_replace_body(read_stored_documents(batch, {"docs": docs}), indices).split(b"\n")
     assert actions[1::2] == batch.documents()
     assert [orjson.loads(action)["index"] for action in actions[:-1:2]] == [
         {**item, "if_seq_no": at, "if_primary_term": 3} for at, item in enumerate(lookup)
@@ -139,7 +158,7 @@ def test_ignores_documents_that_are_not_stored() -> None:
     batch = DocumentBatch.from_documents([_line(name) for name in "abcd"])
     docs: list[dict[str, Any]] = [
         {"found": False},
-        {"found": True, "_seq_no": 7, "_primary_term": 1},
+        {**_found(22), "_seq_no": 7, "_primary_term": 1},
         {"error": {"type": "index_not_found_exception", "reason": "no such index"}},
         {"error": {"type": "index_closed_exception", "reason": "closed"}},
     ]
@@ -160,7 +179,7 @@ def test_raises_if_documents_cannot_be_looked_up(kind: str, expected: type[Metro
 
 def test_looks_up_again_what_changed_meanwhile() -> None:
     batch = DocumentBatch.from_documents([_line(name) for name in "abc"])
-    stored = read_stored_documents(batch, {"docs": [{"found": True, "_seq_no": 1, "_primary_term": 1}] * 3})
+    stored = read_stored_documents(batch, {"docs": [{**_found(22), "_seq_no": 1, "_primary_term": 1}] * 3})
     items = [{"index": {"status": 200}}, {"index": {"status": 409}}, {"index": {"status": 400, "error": {"type": "x"}}}]
     assert read_replace_result(stored, {"items": items}) == (1, DocumentBatch.from_documents([_line("b")]))
     for status, expected in ((403, StoreAccessDenied), (429, StoreUnavailable), (503, StoreUnavailable)):

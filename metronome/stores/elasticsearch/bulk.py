@@ -40,9 +40,10 @@ DocumentHead = tuple[bytes, bytes, bytes, bytes]
 MISSING_HEAD: Final = "the document does not begin with @timestamp and event_id"
 INDICES_PER_REQUEST: Final = 20
 """How many indices one request names: Elasticsearch accepts a request line of 4,096 bytes."""
-LOOKUP_FILTER_PATH: Final = "docs.found,docs._seq_no,docs._primary_term,docs.error"
+LOOKUP_FILTER_PATH: Final = "docs.found,docs._seq_no,docs._primary_term,docs._source,docs.error"
 
 _HEAD_PATTERN: Final = re.compile(DOCUMENT_HEAD_PATTERN)
+_TIMESTAMP_PATTERN: Final = re.compile(rb'^\{"@timestamp":"([^"]+)"')
 _BLOCK_TYPE: Final = "cluster_block_exception"
 _INDEX_ERRORS: Final[dict[str, type[IndexUnavailable]]] = {
     "index_closed_exception": IndexClosed,
@@ -63,26 +64,50 @@ def read_heads(body: bytes) -> list[DocumentHead]:
     return _HEAD_PATTERN.findall(body)
 
 
-def build_create_body(body: bytes, prefix: str, heads: list[DocumentHead] | None = None) -> bytes:
-    """Return the ``_bulk`` body that creates each document in its day's index under its ``event_id``.
+class IndexNames:
+    """The names of the indices of documents: one for each UTC month.
+
+    Before, each UTC day had its own. Those that exist are kept for the documents of their days, so that these are still
+    compared with the documents in them.
+
+    Args:
+        prefix: the beginning of the names.
+        existing: the names of existing indices.
+
+    """
+
+    def __init__(self, prefix: str, existing: Iterable[str] = ()) -> None:
+        self._prefix = prefix
+        pattern = re.compile(re.escape(prefix) + r"-(\d{4})\.(\d\d)\.(\d\d)")
+        matches = (match for name in existing if (match := pattern.fullmatch(name)))
+        self._daily = {tuple(part.encode() for part in match.groups()): match[0] for match in matches}
+
+    def name(self, head: tuple[bytes, ...]) -> str:
+        """Return the name of the index of a document with that head, or of that year, month and day."""
+        return self._daily.get(head[:3]) or f"{self._prefix}-{head[0].decode()}.{head[1].decode()}"
+
+    def names(self, heads: Iterable[DocumentHead]) -> set[str]:
+        """Return the names of the indices of documents with these heads."""
+        return {self.name(day) for day in {head[:3] for head in heads}}
+
+
+def build_create_body(body: bytes, names: IndexNames, heads: list[DocumentHead] | None = None) -> bytes:
+    """Return the ``_bulk`` body that creates each document in its index under its ``event_id``.
 
     Args:
         body: the documents of a batch, each with its head (see `split_headless_documents`).
-        prefix: the beginning of the indices' names.
+        names: the names of the indices.
         heads: those of *body*, if they have been read already.
 
     """
-    action = b'{"create":{"_index":"%b-%%b.%%b.%%b","_id":%%b}}' % prefix.encode()
     heads = read_heads(body) if heads is None else heads
+    starts = {
+        day: b'{"create":{"_index":"%b","_id":' % names.name(day).encode() for day in {head[:3] for head in heads}
+    }
     lines = [b""] * (2 * len(heads) + 1)
-    lines[0:-1:2] = [action % head for head in heads]
+    lines[0:-1:2] = [starts[head[:3]] + head[3] + b"}}" for head in heads]
     lines[1::2] = body.split(b"\n")[:-1]
     return b"\n".join(lines)
-
-
-def index_names(heads: Iterable[DocumentHead], prefix: str) -> set[str]:
-    """Return the names of the indices of documents with these heads."""
-    return {f"{prefix}-{b'.'.join(day).decode()}" for day in {head[:3] for head in heads}}
 
 
 def split_headless_documents(batch: DocumentBatch) -> tuple[DocumentBatch, tuple[RejectedDocument, ...]]:
@@ -97,13 +122,13 @@ def split_headless_documents(batch: DocumentBatch) -> tuple[DocumentBatch, tuple
 
 
 def split_by_index(
-    batch: DocumentBatch, heads: list[DocumentHead], prefix: str, names: Collection[str]
+    batch: DocumentBatch, heads: list[DocumentHead], names: IndexNames, selected_names: Collection[str]
 ) -> tuple[DocumentBatch, DocumentBatch]:
     """Return the documents of a batch that are not in the indices with these names, and those that are."""
     others: list[bytes] = []
     selected: list[bytes] = []
     for document, head in zip(batch.documents(), heads, strict=True):
-        (selected if index_names((head,), prefix) & set(names) else others).append(document)
+        (selected if names.name(head) in selected_names else others).append(document)
     return DocumentBatch.from_documents(others), DocumentBatch.from_documents(selected)
 
 
@@ -181,10 +206,15 @@ def _find_index_error(status: int, error: dict[str, Any]) -> IndexUnavailable | 
 
 
 def indices_before(names: Iterable[str], prefix: str, before: datetime) -> list[str]:
-    """Return the names of the daily indices whose whole day is before a time, oldest first."""
-    pattern = re.compile(re.escape(prefix) + r"-(\d{4}\.\d\d\.\d\d)")
+    """Return the names of the indices whose whole month or day is before a time, oldest first."""
+    pattern = re.compile(re.escape(prefix) + r"-(\d{4}\.\d\d(?:\.\d\d)?)")
     first_kept_day = before.astimezone(UTC).strftime("%Y.%m.%d")
-    return sorted(name for name in names if (match := pattern.fullmatch(name)) and match[1] < first_kept_day)
+    return sorted(
+        name
+        for name in names
+        # A month's label is a part of the day's: it is smaller, unless the day is in that month.
+        if (match := pattern.fullmatch(name)) and match[1] < first_kept_day[: len(match[1])]
+    )
 
 
 def chunk_index_names(names: list[str]) -> Iterator[list[str]]:
@@ -233,16 +263,13 @@ def deduplicate_batch(batch: DocumentBatch) -> DocumentBatch:
     return DocumentBatch.from_documents(list(documents.values()))
 
 
-def build_lookup(batch: DocumentBatch, prefix: str) -> list[dict[str, str]]:
+def build_lookup(batch: DocumentBatch, names: IndexNames) -> list[dict[str, str]]:
     """Return the ``_mget`` items for the documents of a batch."""
-    return [
-        {"_index": f"{prefix}-{b'.'.join(day).decode()}", "_id": orjson.loads(event_id)}
-        for *day, event_id in read_heads(batch.body)
-    ]
+    return [{"_index": names.name(head), "_id": orjson.loads(head[3])} for head in read_heads(batch.body)]
 
 
 def read_stored_documents(batch: DocumentBatch, response: dict[str, Any]) -> list[StoredDocument]:
-    """Return those documents of a batch that are in the store.
+    """Return those documents of a batch that are in the store with the same time.
 
     Raises:
         StoreAccessDenied: reading is not allowed.
@@ -257,7 +284,9 @@ def read_stored_documents(batch: DocumentBatch, response: dict[str, Any]) -> lis
         if not ("found" in item or "error" in item):
             raise UnexpectedResponse(f"{product_name()} returned an invalid result of an event: {item}")
         if item.get("found"):
-            stored.append(StoredDocument(head, document, item["_seq_no"], item["_primary_term"]))
+            timestamp = item.get("_source", {}).get("@timestamp", "")
+            if _TIMESTAMP_PATTERN.findall(document) == [timestamp.encode()]:
+                stored.append(StoredDocument(head, document, item["_seq_no"], item["_primary_term"]))
         elif (error := item.get("error")) and error.get("type") not in _MISSING_INDEX_TYPES:
             if error.get("type") == "security_exception":
                 raise StoreAccessDenied(f"{product_name()} does not let Metronome read events: {format_reason(error)}")
@@ -265,11 +294,13 @@ def read_stored_documents(batch: DocumentBatch, response: dict[str, Any]) -> lis
     return stored
 
 
-def build_replace_body(stored: list[StoredDocument], prefix: str) -> bytes:
+def build_replace_body(stored: list[StoredDocument], names: IndexNames) -> bytes:
     """Return the ``_bulk`` body that overwrites stored documents."""
-    action = b'{"index":{"_index":"%b-%%b.%%b.%%b","_id":%%b,"if_seq_no":%%d,"if_primary_term":%%d}}' % prefix.encode()
+    action = b'{"index":{"_index":"%b","_id":%b,"if_seq_no":%d,"if_primary_term":%d}}'
     return b"".join(
-        b"%b\n%b\n" % (action % (*item.head, item.seq_no, item.primary_term), item.document) for item in stored
+        action % (names.name(item.head).encode(), item.head[3], item.seq_no, item.primary_term)
+        + b"\n%b\n" % item.document
+        for item in stored
     )
 
 

@@ -345,7 +345,7 @@ def translate_errors() -> Iterator[None]:
 
 
 async def retry_missing_shards(search: Callable[[], Awaitable[SearchResult]]) -> SearchResult:
-    """Run a search, and retry it for a moment while shards are missing: those of each day's new index are at first."""
+    """Run a search, and retry it for a moment while shards are missing: those of each new index are at first."""
     return await retry(
         search,
         _NEW_INDEX_BACKOFF,

@@ -15,13 +15,13 @@ from metronome.stores.elasticsearch.bulk import (
     INDICES_PER_REQUEST,
     LOOKUP_FILTER_PATH,
     DocumentHead,
+    IndexNames,
     build_create_body,
     build_delete_body,
     build_lookup,
     build_replace_body,
     chunk_index_names,
     deduplicate_batch,
-    index_names,
     indices_before,
     read_delete_count,
     read_heads,
@@ -116,7 +116,7 @@ _SEARCH_FILTER_PATH = ",".join(f"responses.{key}" for key in _RESPONSE_KEYS)
 
 
 class ElasticsearchStore(Store):
-    """Events in Elasticsearch or OpenSearch: one index per UTC day, each event with its ``event_id`` as ID.
+    """Events in Elasticsearch or OpenSearch: one index per UTC month, each event with its ``event_id`` as ID.
 
     Args:
         config: the address of the cluster.
@@ -124,7 +124,7 @@ class ElasticsearchStore(Store):
 
     """
 
-    identity_period: ClassVar[Literal["day", "month"]] = "day"
+    identity_period: ClassVar[Literal["day", "month"]] = "month"
     preferred_batch_bytes: ClassVar[int] = PREFERRED_BATCH_BYTES
     refresh_seconds: ClassVar[float] = VISIBLE_AFTER_SECONDS
 
@@ -138,6 +138,7 @@ class ElasticsearchStore(Store):
         self._bulk_slots = asyncio.Semaphore(MAX_CONCURRENT_BULKS)
         self._unrefreshed: set[str] = set()
         self._checked_indices: set[str] = set()
+        self._names: IndexNames | None = None
         self._template_checked_at = float("-inf")
         self._time_zones = TimeZoneCheck()
         self._detected_dialect: ElasticsearchDialect | None = None
@@ -375,6 +376,19 @@ class ElasticsearchStore(Store):
             self._detected_dialect = await detect_dialect(self._ping_client.options(request_timeout=seconds))
         return self._detected_dialect
 
+    async def _index_names(self) -> IndexNames:
+        """Return the names of indices, with those of single days, which only earlier versions created."""
+        if self._names is None:
+            try:
+                with translate_errors():
+                    response = await self._client.indices.resolve_index(name=self._pattern, filter_path="indices.name")
+                existing = [index["name"] for index in response.body.get("indices", ())]
+            except StoreAccessDenied:
+                # Credentials that may only write.
+                existing = []
+            self._names = IndexNames(self._prefix, existing)
+        return self._names
+
     async def _template_version(self) -> int:
         response = await self._client.options(ignore_status=NOT_FOUND_STATUS).indices.get_index_template(
             name=self._prefix
@@ -412,7 +426,7 @@ class ElasticsearchStore(Store):
     async def _check_indices(self, names: set[str]) -> dict[str, IndexMappingWrong]:
         """Return the errors of existing indices without Metronome's mapping; put the index template for new ones.
 
-        Without the template, Elasticsearch would guess the mapping of each day's new index.
+        Without the template, Elasticsearch would guess the mapping of each new index.
         """
         unchecked = names - self._checked_indices
         if unchecked or asyncio.get_running_loop().time() > self._template_checked_at + TEMPLATE_CHECK_SECONDS:
@@ -451,18 +465,20 @@ class ElasticsearchStore(Store):
         }
 
     async def _write_complete_documents(self, part: DocumentBatch, heads: list[DocumentHead]) -> WriteResult:
-        wrong = await self._check_indices(index_names(heads, self._prefix))
+        names = await self._index_names()
+        wrong = await self._check_indices(names.names(heads))
         if not wrong:
             return await self._create_documents(part, heads)
-        usable, waiting = split_by_index(part, heads, self._prefix, wrong)
+        usable, waiting = split_by_index(part, heads, names, wrong)
         result = WriteResult(0, waiting=waiting, failure=next(iter(wrong.values())))
         return result + await self._create_documents(usable, read_heads(usable.body)) if usable.count else result
 
     async def _create_documents(self, part: DocumentBatch, heads: list[DocumentHead]) -> WriteResult:
+        names = await self._index_names()
         dialect = await self._dialect()
         try:
             async with self._bulk_slots:
-                body = build_create_body(dialect.encode_documents(part.body), self._prefix, heads)
+                body = build_create_body(dialect.encode_documents(part.body), names, heads)
                 response = await self._send_bulk(body)
         except (RequestRejected, RequestTooLarge) as error:
             # Elasticsearch rejects the whole request for a single line that it cannot parse: bisect.
@@ -471,7 +487,7 @@ class ElasticsearchStore(Store):
             first, second = part.split_in_half()
             result = await self._create_documents(first, read_heads(first.body))
             return result + await self._create_documents(second, read_heads(second.body))
-        self._unrefreshed |= index_names(heads, self._prefix)
+        self._unrefreshed |= names.names(heads)
         result = read_write_result(part, response)
         return result if dialect.leaves_fields_unmapped else await self._write_with_new_fields(result)
 
@@ -482,7 +498,7 @@ class ElasticsearchStore(Store):
             return result
         batch = DocumentBatch.from_documents([rejected.document for rejected in documents])
         heads = read_heads(batch.body)
-        await stop_mapping(self._client, index_names(heads, self._prefix))
+        await stop_mapping(self._client, (await self._index_names()).names(heads))
         others = tuple(rejected for rejected in result.rejected if rejected not in documents)
         return replace(result, rejected=others) + await self._write_complete_documents(batch, heads)
 
@@ -498,7 +514,9 @@ class ElasticsearchStore(Store):
     async def _replace_part(self, part: DocumentBatch) -> tuple[int, DocumentBatch]:
         with translate_errors():
             lookup = await self._client.mget(
-                docs=build_lookup(part, self._prefix), source=False, filter_path=LOOKUP_FILTER_PATH
+                docs=build_lookup(part, await self._index_names()),
+                source_includes="@timestamp",
+                filter_path=LOOKUP_FILTER_PATH,
             )
         stored = read_stored_documents(part, dict(lookup.body))
         if not stored:
@@ -509,7 +527,7 @@ class ElasticsearchStore(Store):
                 encoded = [
                     document._replace(document=dialect.encode_documents(document.document)) for document in stored
                 ]
-                response = await self._send_bulk(build_replace_body(encoded, self._prefix))
+                response = await self._send_bulk(build_replace_body(encoded, await self._index_names()))
         except (RequestRejected, RequestTooLarge):
             # As in `write`: bisect. A document that Elasticsearch cannot parse replaces nothing.
             if part.count == 1:
@@ -559,7 +577,7 @@ class ElasticsearchStore(Store):
         ]
 
     async def _delete_matching(self, where: Filter | None, before: datetime | None) -> int:
-        """Delete whole days as indices, and other events one by one."""
+        """Delete whole months as indices, and other events one by one."""
         await self.refresh()
         deleted = await self._delete_indices(before) if before is not None and where is None else 0
         query = build_query(where, end=before)
@@ -579,6 +597,8 @@ class ElasticsearchStore(Store):
                 response = await self._client.count(index=names, query=MATCH_ALL, ignore_unavailable=True)
                 await self._client.indices.delete(index=names, ignore_unavailable=True)
                 deleted += read_key(response.body, "count", int)
+        # Those of days are gone.
+        self._names = None
         return deleted
 
 
@@ -592,7 +612,8 @@ async def _gather_all(writes: list[Coroutine[Any, Any, WriteResult]]) -> list[Wr
 
 
 def _have_distinct_ids(heads: list[list[DocumentHead]]) -> bool:
-    return len(set(chain.from_iterable(heads))) == sum(map(len, heads))
+    identities = {(year, month, event_id) for year, month, _, event_id in chain.from_iterable(heads)}
+    return len(identities) == sum(map(len, heads))
 
 
 def _client_arguments(template: dict[str, Any]) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """The index template: its mapping rejects no document and makes every field countable.
 
-The events of each UTC day are one index, ``<prefix>-2015.01.22``, as Logstash names them. Known fields, including those
-of enrichment, have fixed types, so that these do not depend on the first value. Other top-level fields are keywords; if
-the day's first value is a number or the text of one, their numbers are in ``<field>.num``. All other fields are in
-``params``, a ``flattened`` field.
+The events of each UTC month are one index, ``<prefix>-2015.01``; earlier versions had one for each day. Known fields,
+including those of enrichment, have fixed types, so that these do not depend on the first value. Other top-level fields
+are keywords; if the month's first value is a number or the text of one, their numbers are in ``<field>.num``. All other
+fields are in ``params``, a ``flattened`` field.
 """
 
 from collections.abc import Iterable
@@ -69,7 +69,7 @@ def overlaps_prefix(prefix: str, patterns: Iterable[str]) -> bool:
 
 
 def index_pattern(prefix: str) -> str:
-    """Return the pattern that matches every day's index."""
+    """Return the pattern that matches every index."""
     return f"{prefix}-*"
 
 

@@ -1,8 +1,8 @@
 """Fields that the mapping of an index lacks, and queries that read them from the documents instead.
 
-Each day's index takes the type of a field from its first value. So there are two gaps: an index with as many fields as
-its mapping may have only stores further ones, and a field whose first value of the day is a text has no numbers in that
-index. Elasticsearch counts neither, and says so only if it is asked. A query of such a field reads it from the
+Each month's index takes the type of a field from its first value. So there are two gaps: an index with as many fields
+as its mapping may have only stores further ones, and a field whose first value of the month is a text has no numbers in
+that index. Elasticsearch counts neither, and says so only if it is asked. A query of such a field reads it from the
 documents, as a runtime field: slower, but nothing is missing.
 """
 
