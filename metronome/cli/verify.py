@@ -9,7 +9,7 @@ import typer
 from metronome.archive.base import DateRange
 from metronome.archive.inventory import list_objects
 from metronome.archive.objects import open_archive
-from metronome.archive.verify import DayComparison, EventCounts, compare_days, count_archived_events
+from metronome.archive.verify import DayComparison, EventCounts, Period, compare_days, count_archived_events
 from metronome.cli.errors import EXIT_FAILED, print_error, reporting_errors
 from metronome.cli.options import (
     DEFAULT_SERVER_URL,
@@ -42,6 +42,7 @@ def verify_command(
     errors: list[str] = []
     with reporting_errors("verify"):
         days, client, opened_archive = parse_day_range(first, last), ServerClient(url, key), open_archive(archive)
+        period = _read_period(client)
         stored = _count_stored(client, days)
         with EventLoopThread("archive") as loop_thread, show_progress() as progress:
             inventory = loop_thread.run(list_objects(opened_archive, days))
@@ -54,9 +55,10 @@ def verify_command(
                 objects,
                 errors,
                 lambda archive_object: progress.advance(archive_object.size),
+                period,
             )
         pending = _count_pending(client)
-    comparisons = compare_days(archived, stored)
+    comparisons = compare_days(archived, stored, period)
     print_lines(format_comparisons(comparisons))
     for error in errors:
         print_error("verify", f"{error}; {ArchiveDamaged.advice}")
@@ -101,6 +103,14 @@ def _count_stored(client: ServerClient, days: DateRange) -> dict[str, EventCount
         for day, event, count in result["rows"]:
             counts.setdefault(day, Counter())[event] += int(count)
     return counts
+
+
+def _read_period(client: ServerClient) -> Period:
+    """Return the period in which the store counts an ``event_id`` once."""
+    path = "/health/ready"
+    status = client.get_json(path, "store")
+    with client.parsing_response(path):
+        return "month" if status["store"].get("identity_period") == "month" else "day"
 
 
 def _count_pending(client: ServerClient) -> int:

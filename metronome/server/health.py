@@ -113,7 +113,11 @@ class HealthRoutes:
                 "bytes": total.bytes,
                 "oldest_seconds": round(total.oldest_seconds, 1),
             },
-            "store": {**_component_status("store", await self._store_failure()), **_pending_fields(unshipped)},
+            "store": {
+                **_component_status("store", await self._store_failure()),
+                **_pending_fields(unshipped),
+                "identity_period": self._store.identity_period,
+            },
         }
         if self._archivers:
             failure = next((archiver.failure for archiver in self._archivers if archiver.failure), None)
