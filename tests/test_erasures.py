@@ -17,7 +17,14 @@ from metronome.scopes import Scope
 from metronome.times import start_of_first_kept_month
 from tests.archive.archived import build_document
 from tests.installations import create_key
-from tests.servers import REQUEST_TIMEOUT_SECONDS, Server, run_metronome, running_server, unique_name
+from tests.servers import (
+    REQUEST_TIMEOUT_SECONDS,
+    Server,
+    delete_indices,
+    run_metronome,
+    running_server,
+    unique_name,
+)
 
 
 @pytest.fixture(scope="module")
@@ -250,6 +257,33 @@ def test_a_request_continues_after_a_restart_and_needs_a_key_with_the_scope_admi
         assert views(stopped, "a") == 0
         assert stopped.stop() == 0
         assert stopped.log.count("forgotten") == 2
+
+
+@pytest.mark.slow
+@pytest.mark.elasticsearch
+def test_forgets_in_elasticsearch(elasticsearch_url: str, tmp_path: Path, item: str) -> None:
+    prefix = unique_name("test")
+    settings = {"store": elasticsearch_url, "index_prefix": prefix, "archive": f"file://{tmp_path / 'archive'}"}
+    try:
+        with Server(tmp_path / "data", tick_max_age=0, read_wait_seconds=30, **settings) as server:
+            server.start()
+            days = ("2015-01-22", "2015-01-23")
+            send(server, *({"id": name, "ts": day, "import": "log"} for name in (item, "kept") for day in days))
+            assert views(server, item) == 2
+            request = post(server, {"item": item})
+            server.kill()
+            assert request["state"] == "waiting"
+            server.start()
+            assert forget(server, "--before=2015-01-23") == {"store": 1, "spool": 1, "dead letters": 0, "archive": 0}
+            assert (views(server, item), views(server, "kept")) == (0, 1)
+            assert post(server, {"import": "log", "dry_run": True})["events"] == 1
+            assert forget(server, "--import=log")["store"] == 1
+            send(server, {"id": item, "ts": "2015-01-22"})
+            assert views(server, item) == 1
+            assert [done["state"] for done in server.get("/forget.json")["requests"]] == ["done"] * 3
+            assert server.stop() == 0
+    finally:
+        delete_indices(elasticsearch_url, prefix)
 
 
 @pytest.mark.slow  # it runs servers or commands of its own
