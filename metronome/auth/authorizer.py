@@ -2,18 +2,13 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import lru_cache
-from ipaddress import ip_address
 from typing import Final, NamedTuple
-from urllib.parse import urlsplit
 
 from metronome.auth.key_cache import KeyCache
 from metronome.auth.keys import Key
 from metronome.errors import Forbidden, Unauthorized, Unavailable
 from metronome.scopes import Scope, expand_scopes
 from metronome.times import format_timestamp
-
-_ADDRESS_MAX_CHARACTERS: Final = 64
 
 
 class Permissions(NamedTuple):
@@ -36,7 +31,8 @@ class Authorizer:
     """Decides what each request may do.
 
     While there are no keys and the server listens only on the loopback interface, every local client has all scopes,
-    and keys are ignored. Clients behind a proxy, and pages of other sites in a local browser, are not local.
+    and keys are ignored. Which clients are local, `metronome.auth.client_address.ClientAddress.is_local` decides:
+    those behind a proxy, and pages of other sites in a local browser, are not.
 
     Args:
         key_cache: the keys.
@@ -64,19 +60,22 @@ class Authorizer:
         """Whether a key has ever been created, as far as this process knows."""
         return not self._key_cache.is_empty
 
-    def anonymous_permissions(self, origin: str = "", client_address: str = "") -> Permissions:
+    @property
+    def public_permissions(self) -> Permissions:
+        """What any request may do."""
+        return self._public_permissions
+
+    def anonymous_permissions(self, *, is_local: bool = False) -> Permissions:
         """Return what a request without a key may do.
 
         Args:
-            origin: the request's web origin, or empty.
-            client_address: the client's IP address, or empty for a local client.
+            is_local: whether it comes from this machine, and not from a page of another site.
 
         """
-        is_allowed_everything = self.is_unrestricted and _is_local_request(origin, client_address)
-        return _ALL_PERMISSIONS if is_allowed_everything else self._public_permissions
+        return _ALL_PERMISSIONS if is_local and self.is_unrestricted else self._public_permissions
 
     async def authorize(
-        self, scope: Scope, token: str, origin: str = "", *, client_address: str = "", ignore_invalid_key: bool = False
+        self, scope: Scope, token: str, origin: str = "", *, is_local: bool = False, ignore_invalid_key: bool = False
     ) -> Permissions:
         """Return what a request may do, if that includes a scope.
 
@@ -86,7 +85,7 @@ class Authorizer:
             scope: what the request needs.
             token: the request's key, or empty.
             origin: the request's web origin, or empty.
-            client_address: the client's IP address, or empty for a local client.
+            is_local: whether it comes from this machine, and not from a page of another site.
             ignore_invalid_key: treat a request with an unknown or inactive key as one without a key.
 
         Raises:
@@ -95,7 +94,7 @@ class Authorizer:
             StoreUnavailable: the key is unknown, and the keys cannot be read.
 
         """
-        permissions = self.anonymous_permissions(origin, client_address)
+        permissions = self.anonymous_permissions(is_local=is_local)
         if token and permissions is not _ALL_PERMISSIONS:
             try:
                 key = await self.find_key(token)
@@ -142,27 +141,6 @@ def _check_origin(key: Key, origin: str) -> None:
             f"the key {key.name!r} is only for requests from {', '.join(key.origins)}, "
             f"not from {origin or 'clients without an origin'}"
         )
-
-
-def _is_local_request(origin: str, client_address: str) -> bool:
-    """Return whether a request comes from this machine, and not from a page of another site."""
-    if client_address and not _is_loopback(client_address):
-        return False
-    if not origin:
-        return True
-    try:
-        host = urlsplit(origin).hostname or ""
-    except ValueError:
-        return False
-    return host == "localhost" or (len(host) <= _ADDRESS_MAX_CHARACTERS and _is_loopback(host))
-
-
-@lru_cache(maxsize=4096)
-def _is_loopback(address: str) -> bool:
-    try:
-        return ip_address(address).is_loopback
-    except ValueError:
-        return False
 
 
 def _invalid_key_message(key: Key | None) -> str:

@@ -1,7 +1,10 @@
-"""The IP address of a request's client, with proxies in between."""
+"""The IP address of a request's client, with proxies in between, and whether it is a program on this machine."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from ipaddress import ip_address
 from typing import Final
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -9,6 +12,12 @@ from metronome.enrich.addresses import ProxyNetworks, client_of_connection, norm
 
 FORWARDED_HEADER: Final = "X-Forwarded-For"
 FORWARDED_SCHEME_HEADER: Final = "X-Forwarded-Proto"
+LOCAL_CLIENT_HEADER: Final = "Metronome-Local-Client"
+"""Sent by workers to the main process, which believes it on its Unix socket only: whether a client is local."""
+_YES: Final = "yes"
+_PROXY_HEADERS: Final = (FORWARDED_HEADER, "Forwarded", "X-Real-IP", "X-Forwarded-Host", "Via")
+"""A request with one of these was forwarded by a proxy, for whomever."""
+_HOST_MAX_CHARACTERS: Final = 64
 
 
 class ClientAddress:
@@ -32,6 +41,20 @@ class ClientAddress:
             return ""
         return self.resolve(request.remote, request.headers.getall(FORWARDED_HEADER, ()))
 
+    def is_local(self, request: web.Request) -> bool:
+        """Return whether a request comes from a program on this machine, and not from a page of another site.
+
+        See `is_local_client`. A request from a worker is local if the worker says so.
+        """
+        peer = request.remote
+        if peer == "":
+            return request.headers.get(LOCAL_CLIENT_HEADER) == _YES
+        return is_local_client(peer, request.headers)
+
+    def describe_local(self, request: web.Request) -> dict[str, str]:
+        """Return the header by which a worker says whether a request is local."""
+        return {LOCAL_CLIENT_HEADER: _YES} if self.is_local(request) else {}
+
     def resolve_scheme(self, request: web.Request) -> str:
         """Return the scheme that a request's client used: ``https`` if a trusted proxy says so, else ``http``."""
         peer = request.remote
@@ -49,3 +72,56 @@ class ClientAddress:
 
         """
         return client_of_connection(peer, forwarded, self._proxies)
+
+
+def is_local_client(peer: str | None, headers: Mapping[str, str]) -> bool:
+    """Return whether an HTTP request comes from a program on this machine, and not from a page of another site.
+
+    The address of the connection does not tell: a proxy on this machine has a loopback address, too, and so has a
+    browser that opens another site's page. So the request must not have been forwarded, must name this machine as its
+    host (another site's name may resolve to 127.0.0.1: DNS rebinding), and must not be of another site's page.
+
+    Args:
+        peer: the IP address of the connection; None if it is closed.
+        headers: of the request.
+
+    """
+    if peer is None or not is_loopback_host(peer) or not _is_loopback_authority(headers.get("Host", "")):
+        return False
+    if headers.get("Sec-Fetch-Site") == "cross-site" or not _is_local_origin(headers.get("Origin", "")):
+        return False
+    return not any(name in headers for name in _PROXY_HEADERS)
+
+
+@lru_cache(maxsize=4096)
+def is_loopback_host(host: str) -> bool:
+    """Return whether a host name or an IP address means this machine, wherever it is looked up (RFC 6761)."""
+    host = host.lower().removesuffix(".")
+    if len(host) > _HOST_MAX_CHARACTERS:
+        return False
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+
+@lru_cache(maxsize=4096)
+def _is_loopback_authority(authority: str) -> bool:
+    try:
+        parts = urlsplit(f"//{authority}")
+        return parts.netloc == authority and "@" not in authority and is_loopback_host(parts.hostname or "")
+    except ValueError:
+        return False
+
+
+@lru_cache(maxsize=4096)
+def _is_local_origin(origin: str) -> bool:
+    if not origin:
+        return True
+    try:
+        return is_loopback_host(urlsplit(origin).hostname or "")
+    except ValueError:
+        return False

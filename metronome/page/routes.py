@@ -398,7 +398,7 @@ class PageRoutes:
                 Scope.TOCK,
                 token,
                 request.headers.get(hdrs.ORIGIN, ""),
-                client_address=self._context.client_address.resolve_request(request),
+                is_local=self._context.client_address.is_local(request),
             )
         except (Unauthorized, Forbidden) as error:
             self._context.telemetry.count_rejection(error)
@@ -427,12 +427,12 @@ class PageRoutes:
 
         """
         context, origin = self._context, request.headers.get(hdrs.ORIGIN, "")
-        client_address = context.client_address.resolve_request(request)
-        anonymous = Access(context.authorizer.anonymous_permissions(origin, client_address))
+        is_local = context.client_address.is_local(request)
+        anonymous = Access(context.authorizer.anonymous_permissions(is_local=is_local))
         if self._is_unrestricted(request):
             return anonymous
         if token := bearer_token(request.headers):
-            permissions = await context.authorizer.authorize(Scope.TOCK, token, origin, client_address=client_address)
+            permissions = await context.authorizer.authorize(Scope.TOCK, token, origin, is_local=is_local)
             return Access(permissions, has_key=True)
         if cookie := read_cookie(request):
             key = await self._sign_ins.find_key(cookie)
@@ -442,8 +442,8 @@ class PageRoutes:
 
     def _is_unrestricted(self, request: web.Request) -> bool:
         """Return whether the request may do everything, as before the first key is created."""
-        address = self._context.client_address.resolve_request(request)
-        permissions = self._context.authorizer.anonymous_permissions(request.headers.get(hdrs.ORIGIN, ""), address)
+        is_local = self._context.client_address.is_local(request)
+        permissions = self._context.authorizer.anonymous_permissions(is_local=is_local)
         return Scope.ADMIN in permissions.scopes
 
     def _viewer(self, request: web.Request, access: Access) -> Viewer:

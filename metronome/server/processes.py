@@ -150,6 +150,7 @@ class MainProcessRelay:
     async def _relay_request(self, request: web.Request, body: bytes, prefix: str) -> web.Response:
         headers = {name: request.headers[name] for name in _FORWARDED_HEADERS if name in request.headers}
         headers[FORWARDED_HEADER] = self._client_address.resolve_request(request)
+        headers |= self._client_address.describe_local(request)
         headers[FORWARDED_SCHEME_HEADER] = self._client_address.resolve_scheme(request)
         # Not the raw path, which may start with a scheme and a host.
         url = URL(f"http://main{prefix}{request.rel_url.raw_path_qs}", encoded=True)

@@ -91,7 +91,7 @@ def build_ingest_handler(endpoint: Endpoint, context: IngestContext) -> Handler:
                 endpoint.scope,
                 protocol.extract_key(ingest_request),
                 request.headers.get("Origin", ""),
-                client_address=ingest_request.client_ip,
+                is_local=context.client_address.is_local(request),
                 ignore_invalid_key=endpoint.ignore_invalid_key,
             )
             ingest_request = ingest_request._replace(is_trusted=Scope.IMPORT in permissions.scopes)
@@ -177,7 +177,7 @@ class QueryContext:
             scope,
             bearer_token(request.headers) or token,
             request.headers.get("Origin", ""),
-            client_address=self.client_address.resolve_request(request),
+            is_local=self.client_address.is_local(request),
         )
 
     def require(self, scope: Scope | Callable[[web.Request], Scope], key_parameter: str = "") -> Authorize:

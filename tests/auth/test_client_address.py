@@ -8,8 +8,9 @@ import pytest
 from aiohttp import ClientSession, UnixConnector, web
 from hypothesis import given
 from hypothesis import strategies as st
+from multidict import CIMultiDict
 
-from metronome.auth.client_address import ClientAddress
+from metronome.auth.client_address import ClientAddress, is_local_client
 
 LOOPBACK = ("127.0.0.0/8", "::1/128")
 PROXIES = (*LOOPBACK, "10.0.0.0/8", "2001:db8:ff::/48", "192.0.2.9")
@@ -124,3 +125,55 @@ async def test_the_word_of_a_worker_of_our_own_counts(runner: web.AppRunner) -> 
         async with ClientSession(connector=UnixConnector(f"{folder}/main.sock")) as session:
             assert await (await session.get("http://main", headers=SAID)).text() == STRANGER
             assert await (await session.get("http://main")).text() == ""
+
+
+@pytest.mark.parametrize(
+    ("peer", "headers", "is_local"),
+    [
+        ("127.0.0.1", {}, True),
+        ("127.8.9.10", {"Host": "127.0.0.1"}, True),
+        ("::1", {"Host": "[::1]:8080"}, True),
+        ("::ffff:127.0.0.1", {"Host": "[::ffff:127.0.0.1]:8080"}, True),
+        ("127.0.0.1", {"Host": "LOCALHOST.:8080"}, True),
+        ("127.0.0.1", {"Host": "shop.localhost"}, True),
+        # The page, its forms and its links, and pages of other servers on this machine.
+        ("127.0.0.1", {"Sec-Fetch-Site": "none"}, True),
+        ("127.0.0.1", {"Sec-Fetch-Site": "same-origin", "Origin": "http://localhost:8080"}, True),
+        ("127.0.0.1", {"Sec-Fetch-Site": "same-site", "Origin": "http://localhost:3000"}, True),
+        ("::1", {"Origin": "http://[::1]"}, True),
+        # Other machines.
+        (None, {}, False),
+        ("", {}, False),
+        ("192.0.2.1", {}, False),
+        ("2001:db8::1", {}, False),
+        # A name of another site that resolves to this machine.
+        ("127.0.0.1", {"Host": "rebinding.example.org:8080"}, False),
+        ("127.0.0.1", {"Host": "localhost.example.org"}, False),
+        ("127.0.0.1", {"Host": "127.0.0.1.example.org"}, False),
+        ("127.0.0.1", {"Host": "localhost@example.org"}, False),
+        ("127.0.0.1", {"Host": "example.org@localhost"}, False),
+        ("127.0.0.1", {"Host": "192.0.2.1"}, False),
+        ("127.0.0.1", {"Host": "0.0.0.0:8080"}, False),
+        ("127.0.0.1", {"Host": "[::1"}, False),
+        ("127.0.0.1", {"Host": "localhost:8080/x"}, False),
+        ("127.0.0.1", {"Host": ""}, False),
+        # Pages of other sites in a browser on this machine: images and forms have no origin that the server sees.
+        ("127.0.0.1", {"Sec-Fetch-Site": "cross-site"}, False),
+        ("127.0.0.1", {"Origin": "https://example.org"}, False),
+        ("127.0.0.1", {"Origin": "https://localhost.example.org"}, False),
+        ("127.0.0.1", {"Origin": "http://127.0.0.1.example.org"}, False),
+        ("127.0.0.1", {"Origin": "null"}, False),
+        ("127.0.0.1", {"Origin": "http://["}, False),
+        ("127.0.0.1", {"Origin": "file://"}, False),
+        # Behind a proxy on this machine, whatever it says.
+        ("127.0.0.1", {"X-Forwarded-For": "203.0.113.7"}, False),
+        ("127.0.0.1", {"X-Forwarded-For": "127.0.0.1"}, False),
+        ("127.0.0.1", {"X-Forwarded-For": "unknown"}, False),
+        ("127.0.0.1", {"x-forwarded-for": ""}, False),
+        ("127.0.0.1", {"Forwarded": "for=_hidden"}, False),
+        ("127.0.0.1", {"X-Real-IP": "203.0.113.7"}, False),
+        ("127.0.0.1", {"Via": "1.1 proxy"}, False),
+    ],
+)
+def test_only_programs_on_this_machine_are_local(peer: str | None, headers: dict[str, str], *, is_local: bool) -> None:
+    assert is_local_client(peer, CIMultiDict({"Host": "localhost:8080"} | headers)) is is_local

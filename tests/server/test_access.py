@@ -3,9 +3,10 @@
 import asyncio
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 from urllib.error import HTTPError
 
@@ -44,12 +45,18 @@ NO_KEY, NOT_ALLOWED = Answer(401, "Unauthorized"), Answer(403, "Forbidden")
 
 
 def ask(
-    server: Server, path: str, token: str = "", origin: str = "", sender: str = "", body: bytes = b'{"id":"x"}'
+    server: Server,
+    path: str,
+    token: str = "",
+    origin: str = "",
+    sender: str | None = None,
+    body: bytes = b'{"id":"x"}',
+    headers: Mapping[str, str] = MappingProxyType({}),
 ) -> Answer:
     """Ask with a key, as a proxy would for a sender, and return the status and what error it tells of."""
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    headers = {**headers, **({"Authorization": f"Bearer {token}"} if token else {})}
     headers |= {"Origin": origin} if origin else {}
-    headers |= {"X-Forwarded-For": sender} if sender else {}
+    headers |= {} if sender is None else {"X-Forwarded-For": sender}
     request = urllib.request.Request(server.url + path, body if path == TICK else None, headers)  # noqa: S310  # our own server
     try:
         with urllib.request.urlopen(request, timeout=REQUEST_TIMEOUT_SECONDS) as answer:  # noqa: S310  # our own server
@@ -211,19 +218,36 @@ def test_only_the_scope_import_lets_old_events_in_where_there_are_keys(open_serv
     assert ask(open_server, TICK, body=old) == SENT
 
 
+def pixel_headers(server: Server, headers: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the headers of the response to a pixel about an event of long ago."""
+    request = urllib.request.Request(f"{server.url}/tick.gif?id=x&ts=2001-01-01", headers=dict(headers))  # noqa: S310  # our own server
+    with urllib.request.urlopen(request, timeout=REQUEST_TIMEOUT_SECONDS) as answer:  # noqa: S310  # our own server
+        return dict(answer.headers)
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_whoever_comes_through_a_proxy_or_from_another_site_is_not_on_the_loopback(
     tmp_path: Path, workers: int
 ) -> None:
     old = orjson.dumps({"id": "x", "ts": format_timestamp(datetime.now(UTC) - timedelta(days=8))})
     with running_server(tmp_path / "data", workers=workers) as server:
-        for origin, sender in (("", "203.0.113.7"), (SITE, ""), ("null", ""), ("", "127.0.0.1, 203.0.113.7")):
-            assert ask(server, METRICS, "", origin, sender)[:2] == NO_KEY[:2]
-            assert ask(server, TICK, "", origin, sender) == SENT
-            assert ask(server, TICK, "", origin, sender, old)[:2] == (400, "Malformed")
-        for origin, sender in (("", ""), ("http://localhost:3000", ""), ("", "::1")):
-            assert ask(server, METRICS, "", origin, sender) == OK
-            assert ask(server, TICK, "", origin, sender, old) == SENT
+        port = server.url.rpartition(":")[2]
+        for headers in (
+            *({"X-Forwarded-For": value} for value in ("203.0.113.7", "127.0.0.1, 203.0.113.7", "unknown", "::1", "")),
+            *({"Origin": origin} for origin in (SITE, "null")),
+            {"Host": f"rebinding.example.org:{port}"},
+            {"Sec-Fetch-Site": "cross-site", "Metronome-Local-Client": "yes"},
+        ):
+            assert ask(server, METRICS, headers=headers)[:2] == NO_KEY[:2]
+            assert ask(server, "/query?metric=count", headers=headers)[:2] == NO_KEY[:2]
+            assert ask(server, ITEMS, headers=headers) == OK
+            assert ask(server, TICK, headers=headers) == SENT
+            assert ask(server, TICK, body=old, headers=headers)[:2] == (400, "Malformed")
+            assert "X-Metronome-Error" in pixel_headers(server, headers)
+        for headers in ({}, {"Origin": "http://localhost:3000"}, {"Host": f"localhost:{port}"}):
+            assert ask(server, METRICS, headers=headers) == OK
+            assert ask(server, TICK, body=old, headers=headers) == SENT
+            assert "X-Metronome-Error" not in pixel_headers(server, headers)
 
 
 def test_beyond_the_loopback_nothing_but_what_is_public_is_open_without_keys(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from typing import Final, NamedTuple, cast
 import structlog
 
 from metronome.auth.authorizer import Authorizer
+from metronome.auth.client_address import is_loopback_host
 from metronome.config import ENV_PREFIX, Settings
 from metronome.enrich.addresses import normalize_address
 from metronome.errors import (
@@ -266,7 +267,7 @@ class ForwardConnection:
         """
         if self._has_shared_key:
             return True
-        scopes = self._ingest.authorizer.anonymous_permissions(client_address=self._client_ip).scopes
+        scopes = self._ingest.authorizer.anonymous_permissions(is_local=is_loopback_host(self._client_ip)).scopes
         if Scope.TICK not in scopes:
             raise Unauthorized(f"sending without a key is not allowed: set {ENV_PREFIX}FORWARD_SHARED_KEY")
         return Scope.IMPORT in scopes
@@ -426,7 +427,7 @@ def validate_forward_settings(settings: Settings, authorizer: Authorizer) -> Non
     """
     if settings.forward_users and not settings.forward_shared_key:
         raise ConfigurationError(f"{ENV_PREFIX}FORWARD_USERS needs {ENV_PREFIX}FORWARD_SHARED_KEY: set both")
-    if not settings.forward_shared_key and Scope.TICK not in authorizer.anonymous_permissions().scopes:
+    if not settings.forward_shared_key and Scope.TICK not in authorizer.anonymous_permissions(is_local=True).scopes:
         raise ConfigurationError(
             f"{ENV_PREFIX}PUBLIC does not allow sending without a key: set {ENV_PREFIX}FORWARD_SHARED_KEY"
         )

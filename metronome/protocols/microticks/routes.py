@@ -68,13 +68,13 @@ class SessionRequest(NamedTuple):
     Attributes:
         idempotency_key: may be empty.
         origin: the web origin, or empty.
-        client_ip: the IP address of the client, or empty if it is unknown.
+        is_local: whether it comes from this machine, and not from a page of another site.
 
     """
 
     idempotency_key: str
     origin: str
-    client_ip: str
+    is_local: bool
 
 
 class SessionService:
@@ -169,12 +169,12 @@ class SessionService:
             raise Unauthorized(INVALID_CONSUMER_KEY)
         if not self._authorizer.is_key_active(key):
             raise Unauthorized(INACTIVE_CONSUMER)
-        await self._authorizer.authorize(Scope.TICK, consumer_key, request.origin, client_address=request.client_ip)
+        await self._authorizer.authorize(Scope.TICK, consumer_key, request.origin, is_local=request.is_local)
         return key
 
     async def _is_trusted(self, consumer: str, request: SessionRequest) -> bool:
         """Return whether the consumer, or an anonymous client, may send old events."""
-        if Scope.IMPORT in self._authorizer.anonymous_permissions(request.origin, request.client_ip).scopes:
+        if Scope.IMPORT in self._authorizer.anonymous_permissions(is_local=request.is_local).scopes:
             return True
         key = await self._load_key(consumer)
         return key is not None and self._authorizer.is_key_active(key) and Scope.IMPORT in expand_scopes(key.scopes)
@@ -221,7 +221,7 @@ def _ingest_handler(
         session_request = SessionRequest(
             request.headers.get("Idempotency-Key", ""),
             request.headers.get("Origin", ""),
-            ingest.client_address.resolve_request(request),
+            ingest.client_address.is_local(request),
         )
         return reply_response(await operation(fields, session_request))
 
@@ -268,16 +268,16 @@ class _ListAuthorizer(NamedTuple):
 
         """
         token = request.query.get("key") or bearer_token(request.headers)
-        origin, client_ip = request.headers.get("Origin", ""), self.client_address.resolve_request(request)
+        origin, is_local = request.headers.get("Origin", ""), self.client_address.is_local(request)
         if self.read_key and compare_digest(_encode_key(token), _encode_key(self.read_key)):
             return
-        is_public = Scope.QUERY in self.authorizer.anonymous_permissions(origin, client_ip).scopes
+        is_public = Scope.QUERY in self.authorizer.anonymous_permissions(is_local=is_local).scopes
         if not token and (self.read_key or not is_public):
             raise Unauthorized(MISSING_KEY)
         if self.read_key and await self.authorizer.find_key(token) is None:
             raise Unauthorized(WRONG_KEY)
         try:
-            await self.authorizer.authorize(Scope.QUERY, token, origin, client_address=client_ip)
+            await self.authorizer.authorize(Scope.QUERY, token, origin, is_local=is_local)
         except (Unauthorized, Forbidden):
             raise Unauthorized(WRONG_KEY) from None
 

@@ -34,11 +34,15 @@ def tick_route(context: IngestContext) -> web.RouteDef:
         headers = request.headers
         try:
             (body, media_type), client_ip = await read_form_body(request, max_bytes), ""
-            permissions = authorizer.anonymous_permissions()
-            if _identifies_sender(headers) or Scope.TICK not in permissions.scopes:
-                client_ip, origin = context.client_address.resolve_request(request), headers.get(_ORIGIN, "")
+            permissions = authorizer.public_permissions
+            if _identifies_sender(headers):
+                client_ip = context.client_address.resolve_request(request)
+            if _AUTHORIZATION in headers or authorizer.is_unrestricted or Scope.TICK not in permissions.scopes:
                 permissions = await authorizer.authorize(
-                    Scope.TICK, bearer_token(headers), origin, client_address=client_ip
+                    Scope.TICK,
+                    bearer_token(headers),
+                    headers.get(_ORIGIN, ""),
+                    is_local=context.client_address.is_local(request),
                 )
             key = headers.get(_IDEMPOTENCY_KEY)
             parsed_request = Request(

@@ -16,6 +16,7 @@ from typing import Final
 import structlog
 
 from metronome.auth.authorizer import Authorizer
+from metronome.auth.client_address import is_loopback_host
 from metronome.config import ENV_PREFIX
 from metronome.enrich.addresses import normalize_address
 from metronome.errors import ConfigurationError, MetronomeError, PayloadTooLarge, SpoolFull, Unauthorized, Unavailable
@@ -58,7 +59,7 @@ def validate_syslog_access(authorizer: Authorizer) -> None:
         ConfigurationError: they may not.
 
     """
-    if Scope.TICK not in authorizer.anonymous_permissions().scopes:
+    if Scope.TICK not in authorizer.anonymous_permissions(is_local=True).scopes:
         raise ConfigurationError(
             f"{ENV_PREFIX}SYSLOG_PORT is set, but {ENV_PREFIX}PUBLIC does not allow sending without a key, and syslog "
             "cannot carry one"
@@ -328,7 +329,7 @@ async def _store_messages(ingest: IngestContext, frames: Sequence[bytes], client
         SpoolFull: no message was stored.
 
     """
-    scopes = ingest.authorizer.anonymous_permissions(client_address=client_ip).scopes
+    scopes = ingest.authorizer.anonymous_permissions(is_local=is_loopback_host(client_ip)).scopes
     if Scope.TICK not in scopes:
         raise Unauthorized("events need a key, which syslog cannot carry")
     received_at = format_timestamp(datetime.fromtimestamp(ingest.clock(), UTC))

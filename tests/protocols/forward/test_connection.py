@@ -35,7 +35,7 @@ class Listener:
     Attributes:
         folder: of its spool.
         telemetry: its metrics.
-        client_addresses: the clients' IP addresses that permissions were asked for.
+        local_clients: whether each client that permissions were asked for is local.
         shutdown: stops the listener.
         port: of the listener.
         closed_count: how many connections have ended.
@@ -44,7 +44,7 @@ class Listener:
 
     folder: Path
     telemetry: Telemetry
-    client_addresses: list[str] = field(default_factory=list)
+    local_clients: list[bool] = field(default_factory=list)
     shutdown: asyncio.Event = field(default_factory=asyncio.Event)
     port: int = 0
     closed_count: int = 0
@@ -81,9 +81,9 @@ async def running_listener(
     spool = SpoolWriter(listener.folder, spool_max_bytes, listener.telemetry.count_commit)
     async with open_authorizer(settings, open_state(settings)) as authorizer:
 
-        def anonymous_permissions(origin: str = "", client_address: str = "") -> Permissions:
-            listener.client_addresses.append(client_address)
-            return permissions(origin, client_address)
+        def anonymous_permissions(*, is_local: bool = False) -> Permissions:
+            listener.local_clients.append(is_local)
+            return permissions(is_local=is_local)
 
         permissions = authorizer.anonymous_permissions
         authorizer.anonymous_permissions = anonymous_permissions  # type: ignore[method-assign]  # records the calls
@@ -186,7 +186,7 @@ async def test_the_authorizer_receives_the_normalized_ip_address(tmp_path: Path)
         reader, writer = await listener.connect()
         writer.write(chunk("c"))
         assert await reader.readexactly(7) == b"\x81\xa3ack\xa1c"
-        assert listener.client_addresses == ["127.0.0.1"]
+        assert listener.local_clients == [True]
         writer.close()
 
 
