@@ -8,7 +8,7 @@ from typing import Final
 from pydantic.fields import FieldInfo
 from rjsmin import jsmin
 
-from metronome.config import ENV_PREFIX, Settings, format_default, list_settings_by_topic
+from metronome.config import ENV_PREFIX, SECRET_SETTINGS, Settings, format_default, list_settings_by_topic
 
 ROOT: Final = Path(__file__).parents[1]
 
@@ -39,8 +39,10 @@ Sizes are written as `512MiB`, `8GiB` or in bytes; ages as `90s`, `15m`, `12h`, 
 `METRONOME_ITEM_PATTERN` and `METRONOME_OWN_HOSTS` are also read by `metronome import` ([import.md](import.md)).
 Commands that connect to a server (`demo`, `import`, `tock`, `query`, `export`, `load`, `replay`, `verify`) read \
 `METRONOME_URL`, the URL of the server, and `METRONOME_KEY`, the key to send.
-Secrets, such as the password in `METRONOME_STORE`, belong in the environment: other users of the machine \
-can read a command line.
+Secrets are not options, as other users of the machine can read a command line: they belong in the environment, or in \
+a file that a variable names, such as `METRONOME_STORE_API_KEY_FILE=/run/secrets/elasticsearch`. \
+`METRONOME_STORE_FILE`, `METRONOME_FORWARD_SHARED_KEY_FILE`, `METRONOME_FORWARD_USERS_FILE` and \
+`METRONOME_MICROTICKS_KEY_FILE` do the same.
 """
 _TABLE_HEAD: Final = "| Setting | Option | Default | Meaning |\n|---|---|---|---|\n"
 
@@ -56,10 +58,10 @@ def page() -> bytes:
 
 def _row(name: str, field: FieldInfo) -> str:
     default = format_default(field.default)
-    option = name.replace("_", "-")
+    option = "" if name in SECRET_SETTINGS - {"store"} else f"`--{name.replace('_', '-')}`"
     cells = [
         f"`{ENV_PREFIX}{name.upper()}`",
-        f"`--{option}`",
+        option,
         f"`{default}`" if default else "none",
         field.description or "",
     ]

@@ -24,8 +24,12 @@ _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _AGE_PATTERN = re.compile(r"(\d+)\s*([smhdw])")
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _MAX_AGE_SECONDS = 36_500 * _UNIT_SECONDS["d"]
-_SECRET_SETTINGS = frozenset({"store", "store_api_key", "forward_shared_key", "forward_users", "microticks_key"})
-"""Settings that may contain a password, and so are never printed."""
+SECRET_SETTINGS: Final = frozenset({"store", "store_api_key", "forward_shared_key", "forward_users", "microticks_key"})
+"""Settings that may contain a password, and so are never printed. Their values may be in files, too."""
+FILE_SUFFIX: Final = "_FILE"
+"""``METRONOME_STORE_API_KEY_FILE`` is the file with the value of ``METRONOME_STORE_API_KEY``."""
+_SECRET_FILE_MAX_BYTES: Final = 65_536
+_PASSWORD_IN_URL: Final = re.compile(r"[a-z]+://[^/@\s]*@", re.IGNORECASE)
 _SIZE: Final = "expected a size in bytes, such as 512MiB"
 _EXPECTATIONS: Final = {
     "int_parsing": "expected an integer",
@@ -59,6 +63,7 @@ SETTING_TOPICS: Final = {
         "addresses",
         "visitors",
         "privacy_signals",
+        "data_group",
         "countries",
         "referer_spam",
     ),
@@ -87,6 +92,7 @@ SETTING_TOPICS: Final = {
         "duckdb_memory",
         "spool_max_bytes",
         "body_max_bytes",
+        "in_flight_max_bytes",
         "batch_max_events",
         "event_max_bytes",
         "stop_seconds",
@@ -241,6 +247,10 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on. Beyond localhost, put a proxy in front.")
     port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 chooses a free one and logs it.")
     data: Path = Field(Path("data"), description="Folder for the spool, dead letters and the embedded store.")
+    data_group: str = Field(
+        "",
+        description="Group that may read the data folder. Empty: only the user that Metronome runs as.",
+    )
     store: _Store = Field(
         "duckdb",
         description="Where events are stored: `duckdb`, a file in the data folder, or the URL of an Elasticsearch or "
@@ -399,6 +409,13 @@ class Settings(BaseSettings):
     body_max_bytes: ByteSize = Field(
         ByteSize(16 * 2**20), gt=0, description="Maximum size of a request body, compressed and decompressed."
     )
+    in_flight_max_bytes: ByteSize = Field(
+        ByteSize(256 * 2**20),
+        gt=0,
+        description="Memory for the bodies of requests that are being received or processed, over all connections, of "
+        "forward and syslog, too; beyond it, requests are rejected with 503. Workers share it evenly, and each has at "
+        "least what one request may take.",
+    )
     batch_max_events: int = Field(10_000, ge=1, description="Maximum number of events in a request.")
     event_max_bytes: ByteSize = Field(ByteSize(2**20), gt=0, description="Maximum size of a single event.")
     stop_seconds: float = Field(
@@ -442,11 +459,13 @@ def read_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
         overrides: settings of the command line by name; None for those that are not set there.
 
     Raises:
-        ConfigurationError: a setting has an invalid value, or the environment has an unknown one.
+        ConfigurationError: a setting has an invalid value, the environment has an unknown one, or the
+            file of a secret cannot be read.
 
     """
     _check_variable_names()
     options = {name: value for name, value in (overrides or {}).items() if value is not None}
+    options = {**_read_secret_files(), **options}
     try:
         return Settings(**options)
     except ValidationError as error:
@@ -455,13 +474,52 @@ def read_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
         reason = problem["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
         if problem["type"] in _EXPECTATIONS:
             reason = _EXPECTATIONS[problem["type"]].format(**problem.get("ctx", {}))
-        value = "" if name in _SECRET_SETTINGS else f" {problem['input']!r}"
+        value = "" if name in SECRET_SETTINGS else f" {problem['input']!r}"
         raise ConfigurationError(f"invalid {ENV_PREFIX}{name.upper()}{value}: {reason}") from None
+
+
+def check_secret_options(options: Mapping[str, Any]) -> None:
+    """Check that the command line holds no secret: other users of the machine can read it.
+
+    Args:
+        options: settings of the command line by name; None for those that are not set there.
+
+    Raises:
+        ConfigurationError: it does.
+
+    """
+    for name, value in options.items():
+        if value is not None and name in SECRET_SETTINGS and (name != "store" or _PASSWORD_IN_URL.match(str(value))):
+            variable = f"{ENV_PREFIX}{name.upper()}"
+            raise ConfigurationError(
+                f"--{name.replace('_', '-')} is a secret, and other users of the machine can read the command line: "
+                f"set {variable} in the environment, or {variable}{FILE_SUFFIX} to the path of a file that holds it"
+            )
+
+
+def _read_secret_files() -> dict[str, str]:
+    """Return the secrets whose files the environment names."""
+    secrets = {}
+    environment = {name.upper(): value for name, value in os.environ.items() if value}
+    for name in sorted(SECRET_SETTINGS):
+        variable = f"{ENV_PREFIX}{name.upper()}"
+        path = environment.get(f"{variable}{FILE_SUFFIX}")
+        if path is None:
+            continue
+        if variable in environment:
+            raise ConfigurationError(f"{variable} and {variable}{FILE_SUFFIX} are both set: unset one of them")
+        try:
+            with Path(path).open("rb") as file:
+                secrets[name] = file.read(_SECRET_FILE_MAX_BYTES).decode().strip()
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(f"cannot read {variable}{FILE_SUFFIX}={path}: {error}") from None
+    return secrets
 
 
 def _check_variable_names() -> None:
     """Reject misspelt and renamed variables, whose settings would silently keep their defaults."""
     settings = [name.upper() for name in Settings.model_fields]
+    settings += [f"{name.upper()}{FILE_SUFFIX}" for name in sorted(SECRET_SETTINGS)]
     for variable, value in os.environ.items():
         name = variable.upper()
         short_name = name.removeprefix(ENV_PREFIX)

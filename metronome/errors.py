@@ -135,6 +135,12 @@ class Overloaded(Unavailable):
     advice = "try again in a moment, or run fewer large queries at once"
 
 
+class MemoryLimitReached(Unavailable):
+    """The requests that are being received take all memory that they may take."""
+
+    advice = "try again in a moment, or send less at once; the operator can raise METRONOME_IN_FLIGHT_MAX_BYTES"
+
+
 class ServerUnavailable(Unavailable):
     """The Metronome server that a command connects to is unreachable or overloaded.
 

@@ -1,12 +1,16 @@
 """Folders and files: locks, durable writes, and the user's state folder."""
 
 import fcntl
+import grp
 import os
+import stat
 import time
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
-from metronome.errors import DataFolderLocked
+from metronome.errors import ConfigurationError, DataFolderLocked
 
 
 def state_folder() -> Path:
@@ -29,6 +33,82 @@ def fsync_path(path: Path) -> None:
 
 
 LOCK_FILE_NAME: Final = "lock"
+_OWN_ENTRIES: Final = (LOCK_FILE_NAME, "state.sqlite*", "metronome*", "segments*", "spool", "dead")
+"""What Metronome writes in its data folder, which may hold other files as well."""
+_PRIVATE_UMASK: Final = 0o077
+_GROUP_UMASK: Final = 0o027
+
+
+def make_new_files_private(group: str = "") -> None:
+    """Let only the current user, and optionally a group, read the files that this process creates from now on.
+
+    Args:
+        group: its name, or empty for none. Files belong to it in a folder that `protect_data_folder` has prepared.
+
+    """
+    os.umask(_GROUP_UMASK if group else _PRIVATE_UMASK)
+
+
+def protect_data_folder(folder: Path, group: str = "") -> list[Path]:
+    """Create a data folder that only the current user, and optionally a group, can read, with all that is in it.
+
+    Files get the mode 0600 and folders 0700, or 0640 and 0750 for the group, and so do those that this process creates
+    from now on. Folders pass on their group, unless it is the process's own.
+
+    Args:
+        folder: the data folder.
+        group: its name, or empty for none.
+
+    Returns:
+        The files and folders that others can still read, since they belong to another user.
+
+    Raises:
+        ConfigurationError: the group does not exist, or this process may not give files to it.
+
+    """
+    make_new_files_private(group)
+    folder.mkdir(parents=True, exist_ok=True)
+    group_id = _find_group(group) if group else None
+    inherit = stat.S_ISGID if group_id not in (None, os.getegid()) else 0
+    mask = _GROUP_UMASK if group else _PRIVATE_UMASK
+    readable = []
+    for path in chain((folder,), _iterate_own_files(folder)):
+        status = path.stat(follow_symlinks=False)
+        mode = (0o777 | inherit if stat.S_ISDIR(status.st_mode) else 0o666) & ~mask
+        if stat.S_ISLNK(status.st_mode) or (status.st_mode & stat.S_ISVTX):
+            continue
+        try:
+            if group_id is not None and status.st_gid != group_id:
+                os.chown(path, -1, group_id)
+            if stat.S_IMODE(status.st_mode) != mode or group_id not in (None, status.st_gid):
+                path.chmod(mode)
+        except PermissionError:
+            if group_id is not None and status.st_uid == os.geteuid():
+                raise ConfigurationError(
+                    f"cannot give {path} to the group {group!r} of METRONOME_DATA_GROUP: run Metronome as a user of "
+                    "that group, or with it as its own group (`Group=` of systemd)"
+                ) from None
+            if stat.S_IMODE(status.st_mode) & mask:
+                readable.append(path)
+    return readable
+
+
+def _find_group(name: str) -> int:
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise ConfigurationError(
+            f"invalid METRONOME_DATA_GROUP {name!r}: no such group on this machine; create it, or name another one"
+        ) from None
+
+
+def _iterate_own_files(folder: Path) -> Iterator[Path]:
+    for entry in chain.from_iterable(map(folder.glob, _OWN_ENTRIES)):
+        yield entry
+        if entry.is_dir() and not entry.is_symlink():
+            yield from entry.rglob("*")
+
+
 _LOCK_TIMEOUT_SECONDS: Final = 5.0
 """A process that was just stopped may take a moment to exit."""
 

@@ -299,6 +299,7 @@ class Endpoint(NamedTuple):
         protocol: parses requests and builds replies.
         scope: the scope that a key needs.
         ignore_invalid_key: whether an unknown key counts as none, because trackers send the key of another system.
+        key_in_body: whether the body may hold the key; otherwise the key is checked before the body is read.
         allow_credentials: whether pages of other origins may send cookies, as beacons always do. Cookies are ignored.
 
     """
@@ -309,4 +310,5 @@ class Endpoint(NamedTuple):
     protocol: Protocol
     scope: Scope = Scope.TICK
     ignore_invalid_key: bool = False
+    key_in_body: bool = False
     allow_credentials: bool = True

@@ -41,7 +41,12 @@ class RawRequest(NamedTuple):
 
 async def send_request(port: int, request: RawRequest) -> RawResponse:
     """Send a request over a new connection, and return the response."""
-    headers = [("Host", "x"), ("Connection", "close"), ("Content-Length", str(len(request.body))), *request.headers]
+    headers = [
+        ("Host", "localhost"),
+        ("Connection", "close"),
+        ("Content-Length", str(len(request.body))),
+        *request.headers,
+    ]
     head = "".join(f"{name}: {value}\r\n" for name, value in headers)
     async with asyncio.timeout(TIMEOUT_SECONDS):
         reader, writer = await asyncio.open_connection(HOST, port)

@@ -313,3 +313,22 @@ def test_accepts_variables_of_commands_tests_and_kubernetes(
 ) -> None:
     monkeypatch.setenv(variable, value)
     assert read_settings().port == 8080
+
+
+def test_reads_secrets_from_files(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("c2VjcmV0\n")
+    with environment(store_api_key_file=str(secret)):
+        assert read_settings().store_api_key == "c2VjcmV0"
+    with environment(forward_users_file=str(secret)), pytest.raises(ConfigurationError) as caught:
+        read_settings()
+    assert "METRONOME_FORWARD_USERS" in str(caught.value)
+    assert "c2VjcmV0" not in str(caught.value)
+
+
+def test_rejects_a_secret_that_is_set_twice_or_whose_file_is_missing(tmp_path: Path) -> None:
+    missing = str(tmp_path / "missing")
+    with environment(store_api_key="a", store_api_key_file=missing), pytest.raises(ConfigurationError, match="both"):
+        read_settings()
+    with environment(store_file=missing), pytest.raises(ConfigurationError, match="cannot read METRONOME_STORE_FILE"):
+        read_settings()

@@ -13,7 +13,7 @@ from metronome.cli.options import DataOption
 from metronome.cli.output import print_lines
 from metronome.config import read_settings
 from metronome.errors import ConfigurationError
-from metronome.files import FolderLock
+from metronome.files import FolderLock, make_new_files_private
 from metronome.spool import SPOOL_FOLDER, SpoolWriter
 from metronome.spool.dead_letters import DEAD_LETTER_FOLDER, iterate_dead_letters, move_to_requeued
 from metronome.stores.base import DocumentBatch
@@ -58,6 +58,7 @@ def requeue_dead_letters(context: typer.Context, *, data: DataOption = None) -> 
             # Requeued files are moved away, and the line with them.
             raise ConfigurationError(f"{unreadable[0]}: {_EXPECTED}; nothing was requeued")
         if any(iterate_dead_letters(folder)):
+            make_new_files_private(settings.data_group)
             lock = FolderLock(settings.data)
             try:
                 asyncio.run(_requeue(settings.data, settings.spool_max_bytes))

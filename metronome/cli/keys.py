@@ -22,7 +22,7 @@ from metronome.cli.options import DataOption, StoreOption
 from metronome.cli.output import print_lines, print_note
 from metronome.config import Settings, parse_age, read_settings
 from metronome.errors import ConfigurationError, Malformed
-from metronome.files import LOCK_FILE_NAME
+from metronome.files import LOCK_FILE_NAME, make_new_files_private
 from metronome.scopes import Scope
 from metronome.server.bootstrap import open_state
 from metronome.state.base import State
@@ -156,6 +156,8 @@ def revoke_key(
 
 
 def _with_state(settings: Settings, operation: Callable[[State], Coroutine[Any, Any, Result]]) -> Result:
+    make_new_files_private(settings.data_group)
+
     async def run() -> Result:
         state = open_state(settings)
         try:

@@ -18,7 +18,7 @@ from metronome.config import Settings, read_settings
 from metronome.enrich.enrichment import Enrichment
 from metronome.enrich.reenrich import list_changed_fields, reenrich_document
 from metronome.errors import ConfigurationError
-from metronome.files import FolderLock
+from metronome.files import FolderLock, make_new_files_private
 from metronome.server.bootstrap import build_enrichment, open_store
 from metronome.stores.base import DocumentBatch, Store
 from metronome.stores.query import Query
@@ -195,6 +195,7 @@ def _lock_data_folder(settings: Settings) -> Iterator[None]:
         raise ConfigurationError(
             f"the data folder {settings.data} does not exist: set the one of the server with --data"
         )
+    make_new_files_private(settings.data_group)
     lock = FolderLock(settings.data)
     try:
         yield

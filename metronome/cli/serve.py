@@ -15,7 +15,14 @@ from pydantic import ByteSize
 
 from metronome.cli.errors import reporting_errors
 from metronome.cli.output import can_open_browser, open_browser
-from metronome.config import Settings, format_default, list_settings_by_topic, read_settings
+from metronome.config import (
+    SECRET_SETTINGS,
+    Settings,
+    check_secret_options,
+    format_default,
+    list_settings_by_topic,
+    read_settings,
+)
 from metronome.errors import ConfigurationError
 from metronome.server.logs import configure_logging
 from metronome.server.main import serve
@@ -36,6 +43,7 @@ def serve_command(*, demo: bool = False, **options: Any) -> None:
     with reporting_errors("serve"), contextlib.ExitStack() as temporary:
         if demo:
             options |= _demo_options(options, temporary)
+        check_secret_options(options)
         settings = read_settings(options)
         configure_logging(settings)
         try:
@@ -118,6 +126,8 @@ def _build_option(topic: str, name: str) -> inspect.Parameter:
         help=help_text,
         show_default=False,
         rich_help_panel=topic,
+        # It remains to say where the secret belongs, in place of "no such option".
+        hidden=name in SECRET_SETTINGS - {"store"},
     )
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option]

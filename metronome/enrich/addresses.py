@@ -79,6 +79,22 @@ def split_addresses(text: str) -> list[str]:
     return addresses
 
 
+@lru_cache(maxsize=4096)
+def client_network(address: str) -> str:
+    """Return what counts as one client in limits: an IPv4 address, or the /64 of an IPv6 address.
+
+    Args:
+        address: in its usual form; any other text is returned unchanged.
+
+    """
+    if ":" not in address:
+        return address
+    try:
+        return str(ip_network(f"{address.partition('%')[0]}/64", strict=False))
+    except ValueError:
+        return address
+
+
 class ProxyNetworks:
     """Networks of proxies.
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from aiohttp import HttpVersion11, hdrs, web
+from aiohttp import HttpVersion11, hdrs, web, web_response
 from yarl import URL
 
 from metronome.errors import ConfigurationError, Malformed, MethodNotAllowed, NotFound
@@ -12,6 +12,7 @@ from metronome.page.routes import accepts_page, not_found_page
 from metronome.protocols.microticks import routes as microticks
 from metronome.protocols.registry import ENDPOINTS
 from metronome.web.beacon import BEACON_PATH
+from metronome.web.budget import BODY_BUDGET, BodyBudget
 from metronome.web.handlers import Handler
 from metronome.web.problems import credentials_headers, problem_response
 
@@ -29,11 +30,16 @@ _CREDENTIALED_PATHS: Final = frozenset(
 _HEADER_NAMES: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+(?:[ \t]*,[ \t]*[A-Za-z0-9!#$%&'*+.^_`|~-]+)*", re.ASCII)
 _KEEP_ALIVE_SECONDS: Final = 75.0
 _CONTINUE_RESPONSE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_SERVER_NAME: Final = "Metronome"
 _CATCH_ALL_PATH: Final = r"/{rest:[\s\S]*}"
 
 
 def build_app(
-    routes: Sequence[web.RouteDef], body_max_bytes: int, fallback: web.RouteDef | None = None, base_path: str = ""
+    routes: Sequence[web.RouteDef],
+    body_max_bytes: int,
+    fallback: web.RouteDef | None = None,
+    base_path: str = "",
+    budget: BodyBudget | None = None,
 ) -> web.Application:
     """Return an application.
 
@@ -43,6 +49,7 @@ def build_app(
         fallback: handles all other paths; without it, the response is 404.
         base_path: each path is served below this one, too, such as ``/metronome``: some proxies strip it from the
             requests that they forward, others do not. Handlers see paths without it.
+        budget: limits the memory of all bodies; without it, only that of each body is limited.
 
     Raises:
         ConfigurationError: a path below the base path could also be one of *routes*.
@@ -61,6 +68,12 @@ def build_app(
 
     app = web.Application(client_max_size=body_max_bytes)
     all_routes = [*routes, web.route("*", _CATCH_ALL_PATH, handle_other)]
+    if budget is not None:
+        app[BODY_BUDGET] = budget
+        all_routes = [
+            web.route(route.method, route.path, _release_memory(route.handler, budget), **route.kwargs)
+            for route in all_routes
+        ]
     if base_path:
         check_base_path(base_path, routes)
         all_routes = [*_routes_below(base_path, all_routes), *all_routes]
@@ -69,6 +82,20 @@ def build_app(
         for route in all_routes
     )
     return app
+
+
+def _release_memory(handler: Handler, budget: BodyBudget) -> Handler:
+    """Return a handler that releases the memory of a request's body once the request is answered."""
+    leases = budget.leases
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        finally:
+            if leases:
+                budget.release(request)
+
+    return handle
 
 
 def check_base_path(base_path: str, routes: Sequence[web.RouteDef]) -> None:
@@ -116,6 +143,8 @@ def _routes_below(base_path: str, routes: Sequence[web.RouteDef]) -> list[web.Ro
 
 def build_runner(app: web.Application, stop_seconds: float) -> web.AppRunner:
     """Return a runner of an application; bodies stay compressed, so that `read_body` can limit their size."""
+    # aiohttp has no setting for the header `Server`, in which it would tell its version and Python's.
+    web_response.SERVER_SOFTWARE = _SERVER_NAME  # type: ignore[attr-defined]
     return web.AppRunner(
         app,
         access_log=None,

@@ -23,6 +23,7 @@ from metronome.state.base import State
 from metronome.state.sqlite import SQLiteState
 from metronome.stores.base import Store
 from metronome.telemetry import Telemetry
+from metronome.web.budget import ByteBudget
 from metronome.web.handlers import IngestContext
 
 if TYPE_CHECKING:
@@ -160,4 +161,13 @@ def build_ingest_context(
         telemetry,
         config,
         time.time,
+        build_budget(settings),
     )
+
+
+def build_budget(settings: Settings) -> ByteBudget:
+    """Return a process's share of the memory for requests that are being received.
+
+    A request takes its compressed and its decompressed body at once.
+    """
+    return ByteBudget(settings.in_flight_max_bytes // settings.workers, 2 * settings.body_max_bytes)

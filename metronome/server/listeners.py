@@ -14,6 +14,7 @@ from metronome.protocols import micro_analytics
 from metronome.protocols.forward.listener import run_forward_listener, validate_forward_settings
 from metronome.protocols.syslog.listener import run_syslog_listener, validate_syslog_access
 from metronome.server.app import build_app, build_runner
+from metronome.web.budget import BodyBudget
 from metronome.web.handlers import Handler, IngestContext
 
 log = structlog.get_logger()
@@ -54,7 +55,9 @@ async def serve_extra_ports(
         if settings.hit_port is not None:
             routes = micro_analytics.build_routes("", context, hit_report_handler)
             await listeners.enter_async_context(
-                serve_http(settings, routes, port=settings.hit_port, reuse_port=reuse_port)
+                serve_http(
+                    settings, routes, port=settings.hit_port, reuse_port=reuse_port, budget=context.body_budget()
+                )
             )
         if settings.forward_port is not None:
             await listeners.enter_async_context(run_forward_listener(settings, context, reuse_port=reuse_port))
@@ -71,10 +74,10 @@ async def serve_http(
     routes: Sequence[web.RouteDef],
     fallback: web.RouteDef | None = None,
     *,
-    base_path: str = "",
     port: int | None = None,
     socket_path: Path | None = None,
     reuse_port: bool = False,
+    budget: BodyBudget | None = None,
 ) -> AsyncIterator[int]:
     """Serve HTTP while the block runs, and complete open responses at its end; yield the port, 0 for a socket.
 
@@ -82,16 +85,18 @@ async def serve_http(
         settings: the address, and limits.
         routes: the routes.
         fallback: handles all other paths.
-        base_path: the routes are served below this path, too (see `build_app`).
-        port: another port than that of the settings.
+        port: another port than that of the settings, on which there is no base path.
         socket_path: a Unix socket to listen on instead.
         reuse_port: whether other processes listen on the same port.
+        budget: limits the memory of all bodies.
 
     Raises:
         OSError: the port is in use or not permitted.
 
     """
-    runner = build_runner(build_app(routes, settings.body_max_bytes, fallback, base_path), settings.stop_seconds)
+    base_path = settings.base_path if port is None else ""
+    app = build_app(routes, settings.body_max_bytes, fallback, base_path, budget)
+    runner = build_runner(app, settings.stop_seconds)
     await runner.setup()
     try:
         if socket_path is not None:

@@ -23,12 +23,13 @@ from metronome.config import Settings
 from metronome.demo import continue_demo, load_demo
 from metronome.erasures import Erasures, Retention, SpoolDrains
 from metronome.errors import ConfigurationError, MetronomeError
-from metronome.files import FolderLock
+from metronome.files import FolderLock, protect_data_folder
 from metronome.intake import Intake
 from metronome.protocols.micro_analytics import build_query_handler
 from metronome.server import processes, routes
 from metronome.server.backup_routes import backup_routes
 from metronome.server.bootstrap import (
+    build_budget,
     build_enrichment,
     build_ingest_context,
     open_authorizer,
@@ -56,6 +57,7 @@ from metronome.state.base import State
 from metronome.stores.base import Store
 from metronome.telemetry import Telemetry
 from metronome.visibility import Visibility
+from metronome.web.budget import BodyBudget
 from metronome.web.handlers import QueryContext
 
 log = structlog.get_logger()
@@ -76,10 +78,18 @@ async def serve(settings: Settings, stop: asyncio.Event, on_demo_loaded: Callabl
             the URL of the page once it is in the store.
 
     Raises:
+        ConfigurationError: settings contradict each other, or name what does not exist.
         DataFolderLocked: another Metronome uses the data folder.
         OSError: a port is in use or not permitted.
 
     """
+    for path in protect_data_folder(settings.data, settings.data_group):
+        log.warning(
+            "data_not_private",
+            path=str(path),
+            error="other users can read it, and it belongs to another user than that of Metronome",
+            advice="change its owner to that user, or its mode to 0600 (folders: 0700)",
+        )
     lock = FolderLock(settings.data)
     try:
         if settings.workers == 1:
@@ -140,7 +150,7 @@ async def _serve_single_process(
                 *health.routes(),
             ]
             async with (
-                serve_http(settings, all_routes, base_path=settings.base_path) as port,
+                serve_http(settings, all_routes, budget=ingest_context.body_budget()) as port,
                 serve_extra_ports(settings, ingest_context, build_query_handler("", query_context)),
                 contextlib.AsyncExitStack() as demo,
             ):
@@ -199,7 +209,12 @@ async def _serve_with_workers(settings: Settings, stop: asyncio.Event) -> None:
         ]
         async with (
             _run_drains(shippers, archivers, store, settings, erasures),
-            serve_http(settings, main_routes, base_path=settings.base_path, socket_path=workers.socket_path),
+            serve_http(
+                settings,
+                main_routes,
+                socket_path=workers.socket_path,
+                budget=BodyBudget(build_budget(settings), query_context.client_address.resolve_request),
+            ),
         ):
             await workers.start(_waker(spools, shippers, archivers))
             try:

@@ -26,9 +26,13 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from yarl import URL
 
+from metronome.auth.authorizer import Authorizer
 from metronome.auth.client_address import FORWARDED_HEADER, FORWARDED_SCHEME_HEADER, ClientAddress
-from metronome.config import ENV_PREFIX, Settings
+from metronome.config import ENV_PREFIX, FILE_SUFFIX, SECRET_SETTINGS, Settings
 from metronome.errors import MetronomeError, StoreUnavailable
+from metronome.protocol import bearer_token
+from metronome.reports.tables import MEDIA_TYPES
+from metronome.scopes import Scope
 from metronome.web.bodies import read_body
 from metronome.web.problems import problem_response
 
@@ -101,6 +105,12 @@ _FORWARDED_HEADERS: Final = (
     "Access-Control-Request-Headers",
     "Sec-Fetch-Site",
 )
+_BODY_SCOPES: Final = {
+    "/documents": Scope.IMPORT,
+    **dict.fromkeys(("/query", *(f"/query.{suffix}" for suffix in MEDIA_TYPES)), Scope.QUERY),
+}
+"""What the paths with large bodies need: the main process, which authorizes requests, gets whole ones only."""
+_OTHER_BODY_MAX_BYTES: Final = 64 * 1024
 _DROPPED_HEADERS: Final = frozenset(
     {"Connection", "Content-Length", "Date", "Keep-Alive", "Server", "Transfer-Encoding"}
 )
@@ -113,12 +123,14 @@ class MainProcessRelay:
         socket_path: the Unix socket of the main process.
         max_bytes: maximum size of a request body, decompressed.
         client_address: finds the client's IP address and scheme, which are forwarded, too.
+        authorizer: decides whose bodies are read.
 
     """
 
-    def __init__(self, socket_path: str, max_bytes: int, client_address: ClientAddress) -> None:
+    def __init__(self, socket_path: str, max_bytes: int, client_address: ClientAddress, authorizer: Authorizer) -> None:
         self._max_bytes = max_bytes
         self._client_address = client_address
+        self._authorizer = authorizer
         self._session = ClientSession(
             connector=UnixConnector(socket_path),
             timeout=ClientTimeout(total=_RELAY_TIMEOUT_SECONDS),
@@ -142,10 +154,23 @@ class MainProcessRelay:
     async def handle(self, request: web.Request, prefix: str = "") -> web.Response:
         """Return the response of the main process to a request, with *prefix* before the path."""
         try:
-            body = await read_body(request, self._max_bytes)
+            body = await self._read_body(request) if request.body_exists else b""
             return await self._relay_request(request, body, prefix)
         except MetronomeError as error:
             return problem_response(error)
+
+    async def _read_body(self, request: web.Request) -> bytes:
+        """Return a request's body, if its client may send one as large as that."""
+        scope = _BODY_SCOPES.get(request.path)
+        if scope is None:
+            return await read_body(request, min(self._max_bytes, _OTHER_BODY_MAX_BYTES))
+        await self._authorizer.authorize(
+            scope,
+            bearer_token(request.headers),
+            request.headers.get("Origin", ""),
+            is_local=self._client_address.is_local(request),
+        )
+        return await read_body(request, self._max_bytes)
 
     async def _relay_request(self, request: web.Request, body: bytes, prefix: str) -> web.Response:
         headers = {name: request.headers[name] for name in _FORWARDED_HEADERS if name in request.headers}
@@ -257,8 +282,10 @@ class WorkerPool:
 
     async def _run_worker(self, folder: Path, commit_pipe: int) -> None:
         """Run a worker, and restart it when it exits."""
+        secret_files = {f"{ENV_PREFIX}{name.upper()}{FILE_SUFFIX}" for name in SECRET_SETTINGS}
         environment = {
-            **os.environ,
+            # The secrets themselves are among the settings.
+            **{name: value for name, value in os.environ.items() if name.upper() not in secret_files},
             **_settings_to_environment(self._settings),
             f"{ENV_PREFIX}PORT": str(self._port),
             SPOOL_FOLDER_VARIABLE: str(folder),

@@ -45,13 +45,21 @@ async def run_worker(
         async with (
             open_authorizer(settings, state) as authorizer,
             open_visitor_salts(settings, state) as salts,
-            MainProcessRelay(main_socket, settings.body_max_bytes, ClientAddress(settings.trusted_proxies)) as relay,
+            MainProcessRelay(
+                main_socket, settings.body_max_bytes, ClientAddress(settings.trusted_proxies), authorizer
+            ) as relay,
         ):
             fallback = web.route("*", "/{rest:.*}", relay.handle)
             context = build_ingest_context(settings, spool, authorizer, telemetry, salts.current)
             worker_routes = routes.worker_routes(settings, context, state, relay.handle)
             async with (
-                serve_http(settings, worker_routes, fallback, base_path=settings.base_path, reuse_port=True),
+                serve_http(
+                    settings,
+                    worker_routes,
+                    fallback,
+                    reuse_port=True,
+                    budget=context.body_budget(),
+                ),
                 serve_extra_ports(
                     settings, context, partial(relay.handle, prefix=settings.hit_prefix), reuse_port=True
                 ),

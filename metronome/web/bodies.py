@@ -14,6 +14,7 @@ from aiohttp import web
 
 from metronome.errors import Malformed, PayloadTooLarge, RequestTimeout, UnsupportedEncoding
 from metronome.protocol import FORM_MAX_FIELDS, content_charset
+from metronome.web.budget import BODY_BUDGET, PACE_CHECK_SECONDS, SMALL_MAX_BYTES
 
 if sys.version_info >= (3, 14):
     from compression.zstd import ZstdDecompressor, ZstdError
@@ -147,16 +148,20 @@ async def read_body(request: web.Request, max_bytes: int) -> bytes:
     Raises:
         PayloadTooLarge: the body is too large.
         RequestTimeout: the body did not arrive in time.
+        MemoryLimitReached: the bodies of other requests take all memory.
         UnsupportedEncoding: the Content-Encoding is not one of `CONTENT_ENCODINGS`.
         Malformed: the body is incomplete, or invalid in its Content-Encoding.
 
     """
+    length = request.content_length
+    if length is not None and length > max_bytes:
+        raise body_too_large(max_bytes)
     try:
         if request.content.is_eof():
             body = await request.read()
         else:
             async with asyncio.timeout(_BODY_TIMEOUT_SECONDS):
-                body = await request.read()
+                body = await _receive_body(request, max_bytes)
     except web.HTTPRequestEntityTooLarge as error:
         _release_frames(error)
         raise body_too_large(max_bytes) from None
@@ -167,19 +172,54 @@ async def read_body(request: web.Request, max_bytes: int) -> bytes:
         _release_frames(error)
         raise Malformed("the connection closed before the body was complete") from None
     encoding = request.headers.get("Content-Encoding")
-    if encoding is None:
-        return _to_utf8(body, content_charset(request.headers))
-    names = [name.strip().lower() for name in encoding.split(",")]
+    if encoding is not None:
+        body = await _decode_body(request, body, encoding, max_bytes)
+    return _to_utf8(body, content_charset(request.headers))
+
+
+async def _decode_body(request: web.Request, body: bytes, encodings: str, max_bytes: int) -> bytes:
+    names = [name.strip().lower() for name in encodings.split(",")]
     if len(names) > _MAX_ENCODINGS:
         raise UnsupportedEncoding(f"the body has {len(names)} encodings: use at most {_MAX_ENCODINGS}")
     for name in reversed(names):
         if name in {"", "identity"}:
             continue
         if len(body) < _THREAD_MIN_BYTES:
-            body = decompress(body, name, max_bytes)
+            decompressed = decompress(body, name, max_bytes)
         else:
-            body = await asyncio.to_thread(decompress, body, name, max_bytes)
-    return _to_utf8(body, content_charset(request.headers))
+            decompressed = await asyncio.to_thread(decompress, body, name, max_bytes)
+        if len(decompressed) > SMALL_MAX_BYTES and (budget := request.app.get(BODY_BUDGET)) is not None:
+            budget.open(request).resize(len(body) + len(decompressed))
+        body = decompressed
+    return body
+
+
+async def _receive_body(request: web.Request, max_bytes: int) -> bytes:
+    """Return a body that has not arrived as a whole, within the budget of all requests.
+
+    Raises:
+        PayloadTooLarge: it is too large.
+        MemoryLimitReached: other requests take all memory.
+        RequestTimeout: it arrives slowly while memory is short.
+
+    """
+    budget = request.app.get(BODY_BUDGET)
+    lease = None if budget is None else budget.open(request)
+    content, body = request.content, bytearray()
+    while True:
+        try:
+            async with asyncio.timeout(PACE_CHECK_SECONDS):
+                chunk = await content.readany()
+        except TimeoutError:
+            chunk = None
+        if chunk == b"":
+            return bytes(body)
+        body += chunk or b""
+        if len(body) > max_bytes:
+            raise body_too_large(max_bytes)
+        if lease is not None:
+            lease.resize(len(body))
+            lease.check_pace()
 
 
 async def read_form_body(request: web.Request, max_bytes: int) -> tuple[bytes, str]:

@@ -20,6 +20,7 @@ from metronome.telemetry import Telemetry
 from metronome.times import format_timestamp
 from metronome.visibility import Visibility
 from metronome.web.bodies import read_form_body
+from metronome.web.budget import BodyBudget, ByteBudget
 from metronome.web.limits import ConcurrencyLimiter
 from metronome.web.negotiation import Content, cached_response
 from metronome.web.problems import allow_credentials, error_response, problem_response, reply_response
@@ -42,6 +43,7 @@ class IngestContext:
         telemetry: counts rejected requests.
         config: limits, and how events are stored.
         clock: seconds since 1970.
+        budget: limits the memory of requests that are being received.
 
     """
 
@@ -51,6 +53,11 @@ class IngestContext:
     telemetry: Telemetry
     config: IngestConfig
     clock: Callable[[], float]
+    budget: ByteBudget = field(default_factory=ByteBudget)
+
+    def body_budget(self) -> BodyBudget:
+        """Return the budget for the bodies of HTTP requests."""
+        return BodyBudget(self.budget, self.client_address.resolve_request)
 
 
 def build_ingest_route(endpoint: Endpoint, context: IngestContext) -> web.RouteDef:
@@ -80,21 +87,31 @@ def build_ingest_handler(endpoint: Endpoint, context: IngestContext) -> Handler:
             event_ids=event_ids,
             config=config,
         )
+
+        async def authorize(token: str) -> None:
+            nonlocal ingest_request
+            permissions = await authorizer.authorize(
+                endpoint.scope,
+                token,
+                request.headers.get("Origin", ""),
+                is_local=context.client_address.is_local(request),
+                ignore_invalid_key=endpoint.ignore_invalid_key,
+            )
+            ingest_request = ingest_request._replace(is_trusted=Scope.IMPORT in permissions.scopes)
+
         try:
+            # Before the body: nobody's bytes are read who may not send.
+            early_token = protocol.extract_key(ingest_request)
+            if early_token or not endpoint.key_in_body:
+                await authorize(early_token)
             body, media_type = await read_form_body(request, config.body_max_bytes)
             ingest_request = ingest_request._replace(body=body, content_type=media_type)
             if idempotency_key := request.headers.get("Idempotency-Key"):
                 ingest_request = ingest_request._replace(
                     event_ids=idempotent_event_ids(idempotency_key, request.rel_url.raw_path_qs, body)
                 )
-            permissions = await authorizer.authorize(
-                endpoint.scope,
-                protocol.extract_key(ingest_request),
-                request.headers.get("Origin", ""),
-                is_local=context.client_address.is_local(request),
-                ignore_invalid_key=endpoint.ignore_invalid_key,
-            )
-            ingest_request = ingest_request._replace(is_trusted=Scope.IMPORT in permissions.scopes)
+            if endpoint.key_in_body and not early_token:
+                await authorize(protocol.extract_key(ingest_request))
             response = reply_response(await context.intake.ingest(protocol, ingest_request))
         except MetronomeError as error:
             context.telemetry.count_rejection(error)

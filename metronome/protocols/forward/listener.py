@@ -25,6 +25,7 @@ from metronome.enrich.addresses import normalize_address
 from metronome.errors import (
     ConfigurationError,
     Malformed,
+    MemoryLimitReached,
     MetronomeError,
     RequestError,
     RequestTimeout,
@@ -47,6 +48,7 @@ from metronome.protocols.forward.messages import (
 from metronome.retry import Backoff, retry
 from metronome.scopes import Scope
 from metronome.web.bodies import decompress
+from metronome.web.budget import PACE_CHECK_SECONDS, SMALL_MAX_BYTES
 from metronome.web.handlers import IngestContext
 
 log = structlog.get_logger()
@@ -128,7 +130,8 @@ class ForwardConnection:
         )
         self._deadline = self._loop.time() + self._frame_timeout_seconds
         self._pending_acks: asyncio.Queue[_PendingAck | None] = asyncio.Queue()
-        self._in_flight_bytes = 0
+        self._in_flight_bytes = self._held_bytes = 0
+        self._lease = context.ingest.budget.open(self._client_ip)
         self._capacity_freed = asyncio.Event()
         self._rejected_count = self._malformed_frames = 0
         self._is_client_gone = self._is_stopped = self._is_receiving = False
@@ -154,6 +157,7 @@ class ForwardConnection:
                 pending = self._pending_acks.get_nowait()
                 if pending is not None:
                     pending.ack.cancel()
+            self._lease.release()
             if self._rejected_count > 1:
                 log.warning("forward_refused_in_all", sender=self._client_ip, refused=self._rejected_count)
             await self._close()
@@ -173,7 +177,7 @@ class ForwardConnection:
         try:
             while data := await self._receive(expects_data=frames.is_partial or self._handshake is not None):
                 await self._process_bytes(frames, data)
-        except RequestError as rejection:
+        except (RequestError, MemoryLimitReached) as rejection:
             self._count_rejections([rejection])
 
     async def _process_bytes(self, frames: ForwardFrameReader, data: bytes) -> None:
@@ -182,10 +186,16 @@ class ForwardConnection:
         messages, error = self._parse_frames(frames, data)
         if frames.is_partial and (messages or not was_partial):
             self._deadline = self._loop.time() + self._frame_timeout_seconds
+            self._lease.restart()
+        self._held_bytes = frames.held_bytes
+        self._update_lease()
         for message in merge_messages(messages):
             await self._ingest_message(message)
         if error is not None:
             raise error
+
+    def _update_lease(self) -> None:
+        self._lease.resize(self._held_bytes + self._in_flight_bytes)
 
     async def _receive(self, *, expects_data: bool) -> bytes:
         """Return received bytes, or nothing if the connection has ended, is idle for too long, or is to be closed."""
@@ -195,6 +205,11 @@ class ForwardConnection:
         self._is_receiving = True
         try:
             async with asyncio.timeout(seconds):
+                while expects_data and self._held_bytes > SMALL_MAX_BYTES:
+                    self._lease.check_pace()
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(PACE_CHECK_SECONDS):
+                            return await self._reader.read(_READ_BYTES)
                 return await self._reader.read(_READ_BYTES)
         except TimeoutError:
             if expects_data:
@@ -253,6 +268,7 @@ class ForwardConnection:
             size = max(len(part.entries), len(entry_ends.offsets) * _MIN_ENTRY_BYTES)
             await self._wait_for_capacity(size)
             self._in_flight_bytes += size
+            self._update_lease()
             events = partial(parse_entries, part, entry_ends, self._ingest.config, group)
             group = group_after(part, entry_ends, group)
             ack = self._ingest_part(part, events, event_id_seed, first_index, is_trusted=is_trusted)
@@ -330,6 +346,7 @@ class ForwardConnection:
         while (pending := await self._pending_acks.get()) is not None:
             ack = await pending.ack
             self._in_flight_bytes -= pending.size
+            self._update_lease()
             self._capacity_freed.set()
             if ack is None:
                 return

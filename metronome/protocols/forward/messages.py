@@ -50,6 +50,11 @@ class ForwardFrameReader:
         """Whether a part of the next frame has arrived."""
         return bool(self._buffer)
 
+    @property
+    def held_bytes(self) -> int:
+        """The number of bytes in memory: the unpacker has a copy of its own."""
+        return 2 * len(self._buffer)
+
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Add received bytes and yield the frames that are now complete, except heartbeats (nil).
 

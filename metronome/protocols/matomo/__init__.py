@@ -9,12 +9,12 @@ from metronome.protocols.matomo import api, tracker
 def _endpoints(prefix: str) -> tuple[Endpoint, ...]:
     return (
         *(
-            Endpoint(method, prefix, path, tracker, ignore_invalid_key=True)
+            Endpoint(method, prefix, path, tracker, ignore_invalid_key=True, key_in_body=True)
             for path in ("/matomo.php", "/piwik.php")
             for method in ("GET", "POST")
         ),
         *(
-            Endpoint(method, prefix, path, api, allow_credentials=False)
+            Endpoint(method, prefix, path, api, key_in_body=True, allow_credentials=False)
             for path in ("/", "/index.php")
             for method in ("GET", "POST")
         ),

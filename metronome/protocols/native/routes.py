@@ -33,8 +33,7 @@ def tick_route(context: IngestContext) -> web.RouteDef:
     async def post_tick(request: web.Request) -> web.Response:
         headers = request.headers
         try:
-            (body, media_type), client_ip = await read_form_body(request, max_bytes), ""
-            permissions = authorizer.public_permissions
+            client_ip, permissions = "", authorizer.public_permissions
             if _identifies_sender(headers):
                 client_ip = context.client_address.resolve_request(request)
             if _AUTHORIZATION in headers or authorizer.is_unrestricted or Scope.TICK not in permissions.scopes:
@@ -44,6 +43,7 @@ def tick_route(context: IngestContext) -> web.RouteDef:
                     headers.get(_ORIGIN, ""),
                     is_local=context.client_address.is_local(request),
                 )
+            body, media_type = await read_form_body(request, max_bytes)
             key = headers.get(_IDEMPOTENCY_KEY)
             parsed_request = Request(
                 body,

@@ -34,6 +34,11 @@ class SyslogFrameReader:
         self._searched_bytes = 0
         self._is_skipping_line = False
 
+    @property
+    def held_bytes(self) -> int:
+        """The number of bytes that wait for the rest of their frame."""
+        return len(self._buffer)
+
     def feed(self, data: bytes) -> tuple[list[bytes], PayloadTooLarge | None]:
         """Add received bytes and return the frames that are now complete.
 

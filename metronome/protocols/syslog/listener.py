@@ -25,6 +25,7 @@ from metronome.protocols.syslog.messages import parse_messages
 from metronome.retry import Backoff, retry
 from metronome.scopes import Scope
 from metronome.times import format_timestamp
+from metronome.web.budget import ByteLease
 from metronome.web.handlers import IngestContext
 
 log = structlog.get_logger()
@@ -208,11 +209,19 @@ class SyslogConnections:
         return True
 
     async def _ingest_connection(self, connection: "_Connection") -> None:
+        lease = self._ingest.budget.open(connection.client_ip)
+        try:
+            await self._ingest_stream(connection, lease)
+        finally:
+            lease.release()
+
+    async def _ingest_stream(self, connection: "_Connection", lease: ByteLease) -> None:
         client_ip = connection.client_ip
         frame_reader = SyslogFrameReader(FRAME_MAX_BYTES)
         truncated_lines = 0
         while data := await self._read(connection):
             frames, too_large = frame_reader.feed(data)
+            lease.resize(frame_reader.held_bytes + len(data))
             await self._ingest_frames(frames, client_ip)
             for _ in range(frame_reader.truncated_lines - truncated_lines):
                 self._ingest.telemetry.count_rejection(
@@ -221,6 +230,7 @@ class SyslogConnections:
             truncated_lines = frame_reader.truncated_lines
             if too_large is not None:
                 raise too_large
+            lease.resize(frame_reader.held_bytes)
         if data is not None:
             await self._ingest_frames(frame_reader.finish(), client_ip)
 
