@@ -93,6 +93,7 @@ SETTING_TOPICS: Final = {
         "spool_max_bytes",
         "body_max_bytes",
         "in_flight_max_bytes",
+        "rate_limit",
         "batch_max_events",
         "event_max_bytes",
         "stop_seconds",
@@ -408,6 +409,13 @@ class Settings(BaseSettings):
     )
     body_max_bytes: ByteSize = Field(
         ByteSize(16 * 2**20), gt=0, description="Maximum size of a request body, compressed and decompressed."
+    )
+    rate_limit: float = Field(
+        100.0,
+        ge=0,
+        le=1_000_000,
+        description="Maximum number of requests a second from a client address (IPv6: its /64), with bursts of ten "
+        "times as many; 0 for no limit. Not for this machine, nor for keys with the scope `import`.",
     )
     in_flight_max_bytes: ByteSize = Field(
         ByteSize(256 * 2**20),

@@ -46,6 +46,14 @@ class RequestTimeout(RequestError):
     advice = "send it again, over a faster connection or in smaller parts"
 
 
+class RateLimited(RequestError):
+    """A client address sends more requests than it may."""
+
+    http_status = 429
+    retry = True
+    advice = "send fewer requests, such as batches, or use a key with the scope import"
+
+
 class UnsupportedEncoding(RequestError):
     """The request has a Content-Encoding that Metronome cannot decode."""
 

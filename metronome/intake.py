@@ -24,9 +24,14 @@ _GPC: Final = "Sec-GPC"
 """Global Privacy Control: the user objects to the sale and sharing of personal data."""
 _DNT: Final = "DNT"
 """Do Not Track, the predecessor of Global Privacy Control."""
+EVENT_MAX_FIELDS = 10_000
+"""Maximum number of fields of an event: converting each takes a microsecond."""
 _SLICE_MAX_SECONDS = 0.02
 """How long events are converted before the event loop runs other tasks."""
 _DEADLINE_CHECK_EVENTS = 16
+_LARGE_EVENT_FIELDS = 100
+"""After an event with more fields, the deadline is checked in any case."""
+_THREAD_MIN_BYTES = 256 * 1024
 """The deadline is checked after this many events: a hostile event can take a hundred times longer than usual."""
 _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
@@ -91,7 +96,11 @@ class Intake:
 
         """
         try:
-            parsed = protocol.parse(request)
+            if len(request.body) > _THREAD_MIN_BYTES:
+                # Parsing takes up to a tenth of a second.
+                parsed = await asyncio.to_thread(protocol.parse, request)
+            else:
+                parsed = protocol.parse(request)
             result = await self.store(
                 parsed.events, is_trusted=request.is_trusted, event_ids=request.event_ids, headers=request.headers
             )
@@ -185,6 +194,8 @@ class Intake:
             try:
                 if type(event) is not Event:
                     raise event  # type: ignore[misc]  # anything but an event is an error
+                if len(event.fields) > EVENT_MAX_FIELDS:
+                    raise PayloadTooLarge(f"the event has over {EVENT_MAX_FIELDS:,} fields: send fewer")
                 line = build_document(_without_visitor(event) if opts_out else event, context, event_id)
                 if len(line) > limit:
                     raise PayloadTooLarge(
@@ -195,7 +206,9 @@ class Intake:
             except (Malformed, PayloadTooLarge) as error:
                 _drop_traceback(error)
                 batch.rejected[index] = error
-            if index % _DEADLINE_CHECK_EVENTS == _DEADLINE_CHECK_EVENTS - 1 and perf_counter() > deadline:
+            is_large = type(event) is not Event or len(event.fields) > _LARGE_EVENT_FIELDS
+            is_due = is_large or index % _DEADLINE_CHECK_EVENTS == _DEADLINE_CHECK_EVENTS - 1
+            if is_due and perf_counter() > deadline:
                 return False
         return True
 

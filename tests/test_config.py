@@ -104,6 +104,9 @@ VALUES = [
     ("tick_max_age", "36500d", timedelta(days=36_500)),
     ("spool_max_bytes", "1GiB", 2**30),
     ("body_max_bytes", "1MB", 10**6),
+    ("in_flight_max_bytes", "64MiB", 2**26),
+    ("data_group", "backup", "backup"),
+    ("rate_limit", "2.5", 2.5),
     ("batch_max_events", "5", 5),
     ("event_max_bytes", "1000", 1000),
     ("stop_seconds", "0.5", 0.5),
@@ -121,13 +124,15 @@ def test_reads_settings_from_environment_and_command_line(name: str, text: str, 
 
 def test_every_setting_is_tested_with_valid_and_invalid_values() -> None:
     assert {name for name, *_ in VALUES} == Settings.model_fields.keys()
-    free = {"host", "data", "store_api_key", "store_ca", "own_hosts", "microticks_key"}
+    free = {"host", "data", "store_api_key", "store_ca", "own_hosts", "microticks_key", "data_group"}
     free |= {"counter_platform", "counter_publisher"}
     free |= {"referer_spam", "forward_shared_key", "forward_certificate", "forward_certificate_key"}
     assert {name for name, *_ in WRONG} | free == Settings.model_fields.keys()
 
 
 WRONG = [
+    ("rate_limit", "-1"),
+    ("in_flight_max_bytes", "0"),
     ("exclude_pattern", "("),
     ("match", "host"),
     ("static_files", "on"),

@@ -277,6 +277,7 @@ class PageRoutes:
     ) -> tuple[Access, View, int]:
         """Return what a request may do, the view that it is for, and how many accepted events it may not show yet."""
         access = await self._access(request)
+        self._context.check_rate(request, access.permissions)
         access.require(Scope.TOCK)
         query = request.rel_url.raw_query_string if query is None else query
         view = parse_view(query, self._context.now(), item=item, table=table, base_path=self._base_path)
@@ -312,8 +313,11 @@ class PageRoutes:
         site = replace(self._site(request), may_load_demo=may_load_demo)
         viewer = self._viewer(request, access)
         # What is rendered depends on the address, the rights and the public URL.
+        is_public = not (access.is_signed_in or access.has_key or Scope.ADMIN in access.permissions.scopes)
         key = (request.rel_url.raw_path_qs, viewer, site)
-        page, error = await self._recent.get(key, partial(self._compute, name, compute, render_content, site))
+        page, error = await self._recent.get(
+            key, partial(self._compute, name, compute, render_content, site, is_public)
+        )
         if error is not None:
             if page.content is None:
                 # It cannot say how old it is.
@@ -330,9 +334,10 @@ class PageRoutes:
         compute: Callable[[], Awaitable[Any]],
         render_content: Callable[[Any, Site, datetime], str | bytes],
         site: Site,
+        is_public: bool,  # noqa: FBT001  # bound by position
     ) -> RecentPage:
         with self._context.telemetry.report_seconds.labels(name).time():
-            async with self._slot():
+            async with self._slot(is_public=is_public):
                 try:
                     async with asyncio.timeout(_COMPUTE_SECONDS):
                         content = await compute()
@@ -342,13 +347,13 @@ class PageRoutes:
             return await asyncio.to_thread(_render, content, render_content, site, self._context.now())
 
     @contextlib.asynccontextmanager
-    async def _slot(self) -> AsyncIterator[None]:
+    async def _slot(self, *, is_public: bool) -> AsyncIterator[None]:
         """Hold a slot for expensive queries; all pages together hold at most one, so that reports have the other."""
         async with contextlib.AsyncExitStack() as slots:
             try:
                 async with asyncio.timeout(_WAIT_SECONDS):
                     await slots.enter_async_context(self._limiter.acquire())
-                    await slots.enter_async_context(self._context.limiter.acquire())
+                    await slots.enter_async_context(self._context.slots.acquire(is_public=is_public))
             except TimeoutError:
                 raise Overloaded(f"timed out after waiting {_WAIT_SECONDS:g} s for other queries") from None
             yield

@@ -1,12 +1,19 @@
 """Rankings of items: by views, downloads or visitors, or by how much their use has risen."""
 
+import asyncio
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from metronome.errors import InvalidQuery
 from metronome.reports.log_likelihood import change_score
-from metronome.reports.parameters import IS_VIEW_OR_DOWNLOAD, ReportParameters, exactness_fields, parse_choice
+from metronome.reports.parameters import (
+    CHEAP_MAX_ROWS,
+    IS_VIEW_OR_DOWNLOAD,
+    ReportParameters,
+    exactness_fields,
+    parse_choice,
+)
 from metronome.stores.base import Store
 from metronome.stores.query import COUNT, Equals, Exists, Filter, Metric, OneOf, Query, QueryResult, SortKey
 
@@ -21,7 +28,7 @@ _ITEMS_PER_QUERY: Final = 500
 
 def is_cheap(parameters: ReportParameters) -> bool:
     """Return whether the ranking is short and needs only counts that a store may keep."""
-    return parameters.order in {"", *_EVENT_BY_COUNT} and parameters.limit is not None
+    return parameters.order in {"", *_EVENT_BY_COUNT} and 0 < (parameters.limit or 0) <= CHEAP_MAX_ROWS
 
 
 async def items_report(store: Store, parameters: ReportParameters, now: datetime) -> dict[str, Any]:
@@ -86,7 +93,7 @@ async def rising_items(store: Store, parameters: ReportParameters, now: datetime
     extra_fields = {
         item: {"before": before.get(item, 0), "change": after.get(item, 0) - before.get(item, 0)} for item in ids
     }
-    return _build_report(ids, await _query_counts(store, second, ids), extra_fields, *results)
+    return await _build_report(ids, await _query_counts(store, second, ids), extra_fields, *results)
 
 
 async def _rank_by_event(store: Store, parameters: ReportParameters, order: str) -> dict[str, Any]:
@@ -100,7 +107,7 @@ async def _rank_by_event(store: Store, parameters: ReportParameters, order: str)
     # Items that only have events of the other kind follow, if there is room.
     ids = list(dict.fromkeys(str(row[0]) for row in (*ranking.rows, *other_ranking.rows)))[: parameters.limit]
     known = {order: ranking} if parameters.limit is not None else {order: ranking, other_order: other_ranking}
-    return _build_report(ids, await _query_counts(store, parameters, ids, known), {}, ranking, other_ranking)
+    return await _build_report(ids, await _query_counts(store, parameters, ids, known), {}, ranking, other_ranking)
 
 
 async def _rank_by_visitors(store: Store, parameters: ReportParameters) -> dict[str, Any]:
@@ -121,7 +128,7 @@ async def _rank_by_visitors(store: Store, parameters: ReportParameters) -> dict[
         best = best[: parameters.limit]
     ids = [item for _, item in best]
     extra_fields = {item: {"visitors": -negated} for negated, item in best}
-    return _build_report(ids, await _query_counts(store, parameters, ids), extra_fields, *results)
+    return await _build_report(ids, await _query_counts(store, parameters, ids), extra_fields, *results)
 
 
 async def _query_counts(
@@ -152,12 +159,22 @@ def _ranking_query(parameters: ReportParameters, metric: Metric, limit: int | No
     )
 
 
-def _build_report(
+async def _build_report(
     ids: list[str], counts: dict[str, QueryResult], extra_fields: dict[str, dict[str, Any]], *results: QueryResult
 ) -> dict[str, Any]:
+    if len(ids) > CHEAP_MAX_ROWS:
+        # In a thread: it takes a tenth of a second and more.
+        items = await asyncio.to_thread(_build_items, ids, counts, extra_fields)
+    else:
+        items = _build_items(ids, counts, extra_fields)
+    return {"items": items} | exactness_fields(*results, *counts.values())
+
+
+def _build_items(
+    ids: list[str], counts: dict[str, QueryResult], extra_fields: dict[str, dict[str, Any]]
+) -> list[dict[str, Any]]:
     numbers = {name: result.to_dict() for name, result in counts.items()}
-    items = [
+    return [
         {"id": item, **{name: numbers[name].get(item, 0) for name in numbers}, **extra_fields.get(item, {})}
         for item in ids
     ]
-    return {"items": items} | exactness_fields(*results, *counts.values())

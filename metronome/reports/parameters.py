@@ -29,6 +29,8 @@ SHARE_DIGITS: Final = 4
 
 _DEFAULT_LIMIT: Final = 100
 _NUMBER_MAX_DIGITS: Final = 9
+CHEAP_MAX_ROWS: Final = 1000
+"""A report with more entries is an expensive one, and is built in a thread."""
 _EXCERPT_CHARACTERS: Final = 60
 _STEPS: Final = ("1", "2", "3", "4", "5")
 _TRUE_TEXTS: Final = frozenset({"1", "true", "yes", ""})

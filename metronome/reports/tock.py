@@ -1,10 +1,12 @@
 """The tock: how one item is used, or several."""
 
+import asyncio
 from collections import defaultdict
 from typing import Any, Final
 
 from metronome.errors import InvalidQuery, QueryTooExpensive
 from metronome.reports.parameters import (
+    CHEAP_MAX_ROWS,
     IS_VIEW_OR_DOWNLOAD,
     ReportParameters,
     exactness_fields,
@@ -25,7 +27,7 @@ _PREFIX_MAX_BYTES: Final = 500
 
 def is_cheap(parameters: ReportParameters) -> bool:
     """Return whether the report is bound to be short."""
-    return parameters.limit is not None and parameters.interval != "minute"
+    return parameters.limit is not None and parameters.limit <= CHEAP_MAX_ROWS and parameters.interval != "minute"
 
 
 async def tock_report(store: Store, item: str, parameters: ReportParameters) -> dict[str, Any]:
@@ -64,7 +66,11 @@ async def tock_report(store: Store, item: str, parameters: ReportParameters) -> 
         # In the same way as the formats, so that a store can count both at once.
         count_by("event", Equals("event", "download"), _MOST_FIRST, None, tz),
     )
-    views, downloads, referrers, events = (result.to_dict() for result in results)
+    if sum(len(result.rows) for result in results) > CHEAP_MAX_ROWS:
+        counts = await asyncio.to_thread(lambda: [result.to_dict() for result in results])
+    else:
+        counts = [result.to_dict() for result in results]
+    views, downloads, referrers, events = counts
     totals = {"views": sum(count or 0 for count in views.values()), "downloads": events.get("download", 0)}
     return {
         "views": views,

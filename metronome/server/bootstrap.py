@@ -25,6 +25,7 @@ from metronome.stores.base import Store
 from metronome.telemetry import Telemetry
 from metronome.web.budget import ByteBudget
 from metronome.web.handlers import IngestContext
+from metronome.web.limits import RateLimiter
 
 if TYPE_CHECKING:
     from metronome.stores.elasticsearch import ElasticsearchConfig
@@ -162,6 +163,7 @@ def build_ingest_context(
         config,
         time.time,
         build_budget(settings),
+        RateLimiter(settings.rate_limit),
     )
 
 

@@ -59,6 +59,7 @@ from metronome.telemetry import Telemetry
 from metronome.visibility import Visibility
 from metronome.web.budget import BodyBudget
 from metronome.web.handlers import QueryContext
+from metronome.web.limits import RateLimiter
 
 log = structlog.get_logger()
 
@@ -139,6 +140,7 @@ async def _serve_single_process(
                     telemetry,
                     deletions=lambda: erasures.deletions,
                 ),
+                rates=ingest_context.rates,
             )
             health = HealthRoutes(
                 store, shippers, settings.spool_max_bytes, query_context, lambda: [telemetry.registry], archivers
@@ -192,6 +194,7 @@ async def _serve_with_workers(settings: Settings, stop: asyncio.Event) -> None:
                 report_commits=workers.report_commits,
                 deletions=lambda: erasures.deletions,
             ),
+            rates=RateLimiter(settings.rate_limit),
         )
         health = HealthRoutes(
             store,

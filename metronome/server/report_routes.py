@@ -184,7 +184,7 @@ def _routes_of_selection(report: SelectionReport, context: QueryContext) -> list
 async def _run_selection(report: SelectionReport, context: QueryContext, suffix: str, request: web.Request) -> Content:
     limits = {} if suffix == JSON_SUFFIX else {"default_limit": _NO_LIMIT}
     parameters = parse_report_parameters(request.query, context.now(), report.parameters, **limits)
-    async with context.limiter.acquire(request):
+    async with context.slot(request):
         answer = await report.run(context.store, request.query, parameters)
         return await _encode_report(report.name, answer, suffix)
 
@@ -213,15 +213,15 @@ async def _run_report(
     # A table is whole unless the client limits it: it has no place to say what is missing.
     limits = {} if suffix == JSON_SUFFIX else {"default_limit": _NO_LIMIT}
     parameters = parse_report_parameters(request.query, context.now(), allowed, **limits)
-    slot = contextlib.nullcontext() if report.is_cheap(parameters) else context.limiter.acquire(request)
-    async with slot:
+    async with context.slot(request, is_cheap=report.is_cheap(parameters)):
         answer = await report.run(context.store, item, parameters)
         return await _encode_report(report.name, answer, suffix)
 
 
 async def _encode_report(name: str, answer: dict[str, Any], suffix: str) -> Content:
     if suffix == JSON_SUFFIX:
-        return Content(orjson.dumps(answer))
+        is_small = sum(len(part) for part in answer.values() if isinstance(part, list | dict)) < _THREAD_MIN_ROWS
+        return Content(orjson.dumps(answer) if is_small else await asyncio.to_thread(orjson.dumps, answer))
 
     def encode() -> bytes:
         columns, rows = build_report_table(name, answer)
@@ -256,7 +256,9 @@ def badge_routes(context: QueryContext) -> list[web.RouteDef]:
     async def get_badge(request: web.Request) -> Content:
         item = parse_item_id(request, "/badge/", ".svg")
         parameters = parse_report_parameters(request.query, context.now(), badges.PARAMETERS)
-        badge = await badges.render_badge(context.store, item, parameters, badges.parse_badge_style(request.query))
+        style = badges.parse_badge_style(request.query)
+        async with context.slot(request, is_cheap=True):
+            badge = await badges.render_badge(context.store, item, parameters, style)
         return Content(badge.encode(), "image/svg+xml", "utf-8", _BADGE_HEADERS)
 
     named_items = _item_in_path("/badge/", ".svg")
@@ -293,7 +295,7 @@ def counter_routes(context: QueryContext, platform: dsr.Platform) -> list[web.Ro
     async def get_usage(suffix: str, request: web.Request) -> Content:
         item = parse_item_id(request, "/counter/", f".{suffix}")
         parameters = parse_report_parameters(request.query, context.now(), usage.PARAMETERS)
-        async with item_limiter.acquire(request):
+        async with item_limiter.acquire(request), context.slot(request):
             answer = await usage.usage_report(context.store, item, parameters)
             return await _encode_report("counter", answer, suffix)
 
@@ -303,7 +305,7 @@ def counter_routes(context: QueryContext, platform: dsr.Platform) -> list[web.Ro
             raise NotFound(f"unknown report {name[:60]!r}: expected {dsr.REPORT_ID}")
         report_request = dsr.parse_dataset_report_request(request.query, context.now())
         limiter = site_limiter if report_request.dataset is None else item_limiter
-        async with limiter.acquire(request):
+        async with limiter.acquire(request), context.slot(request):
             return Content(await dsr.dataset_report(context.store, report_request, platform))
 
     async def get_status(_: web.Request) -> Content:
@@ -382,7 +384,7 @@ def query_routes(context: QueryContext, body_max_bytes: int) -> list[web.RouteDe
         now = context.now()
         query = parse_query(await read(request), now)
         media_type = negotiate_media_type(request, tuple(_RESULT_FORMATS))
-        async with context.limiter.acquire(request):
+        async with context.slot(request):
             result = await run_query(context.store, field_checker, query, now)
             partial_units = find_partial_rows(query, result, now)
             body = await _encode_result(_RESULT_FORMATS[media_type], result, partial_units)
@@ -399,7 +401,7 @@ def query_routes(context: QueryContext, body_max_bytes: int) -> list[web.RouteDe
     ) -> Content:
         now = context.now()
         query = parse_query(await read(request), now, max_rows=TABLE_MAX_ROWS, default_rows=TABLE_MAX_ROWS)
-        async with context.limiter.acquire(request):
+        async with context.slot(request):
             return await _write_table(context.store, field_checker, query, now, suffix)
 
     authorize = context.require(Scope.QUERY)
@@ -499,7 +501,7 @@ def document_routes(
     async def get_documents(request: web.Request) -> Content:
         now = context.now()
         document_request = parse_document_request(request.rel_url.raw_query_string, now)
-        async with context.limiter.acquire(request):
+        async with context.slot(request):
             page = await read_document_page(context.store, field_checker, document_request, now)
         body = b"".join(document + b"\n" for document in page.documents)
         headers: dict[str, str] = {hdrs.ACCESS_CONTROL_EXPOSE_HEADERS: f"ETag, {NEXT_HEADER}"}

@@ -8,12 +8,15 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 from metronome.errors import MetronomeError, RequestError, StoreUnavailable
 from metronome.stores.query import Equals, Filter, Query, QueryResult
 from metronome.stores.selection import Selection
 from metronome.stores.sequences import EventSequence, SequenceQuery
+
+LISTED_FIELDS_MAX: Final = 10_000
+"""How many fields a store lists at least, if documents have as many; others may be queried without being listed."""
 
 
 class StoreBusy(StoreUnavailable):
@@ -232,6 +235,8 @@ class Store(Sink):
     @abstractmethod
     async def list_fields(self) -> frozenset[str]:
         """Return the fields that documents have at the top level and that can be queried.
+
+        A store need not list more than `LISTED_FIELDS_MAX` fields: senders can invent any number of names.
 
         Raises:
             QueryTooExpensive: as for `query`.

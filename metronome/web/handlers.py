@@ -1,14 +1,18 @@
 """What the handlers of HTTP routes share: authorization, errors as responses, and the skeleton of a report."""
 
-from collections.abc import Awaitable, Callable, Collection
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Final
 
 from aiohttp import hdrs, web
 
 from metronome.auth.authorizer import Authorizer, Permissions
 from metronome.auth.client_address import ClientAddress
-from metronome.errors import MetronomeError
+from metronome.errors import MetronomeError, QueryTooExpensive
 from metronome.event import IngestConfig, generate_event_ids, idempotent_event_ids
 from metronome.fields import decode_percent
 from metronome.intake import Intake
@@ -21,15 +25,19 @@ from metronome.times import format_timestamp
 from metronome.visibility import Visibility
 from metronome.web.bodies import read_form_body
 from metronome.web.budget import BodyBudget, ByteBudget
-from metronome.web.limits import ConcurrencyLimiter
+from metronome.web.limits import ConcurrencyLimiter, RateLimiter, ReportSlots
 from metronome.web.negotiation import Content, cached_response
 from metronome.web.problems import allow_credentials, error_response, problem_response, reply_response
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 NamedItems = Callable[[web.Request], Collection[str]]
 """Return the items that a report is about; none if it is about all events."""
-Authorize = Callable[[web.Request], Awaitable[object]]
-"""Return if a request is allowed, else raise `Unauthorized` or `Forbidden`."""
+Authorize = Callable[[web.Request], Awaitable[Permissions]]
+"""Return what a request may do if it is allowed, else raise `Unauthorized` or `Forbidden`."""
+_IS_PUBLIC: Final = ContextVar("is_public", default=True)
+"""Whether the request that is being handled comes without a key; set by `report_handler`."""
+_REPORT_SECONDS: Final = 50.0
+"""Less than the minute that a worker waits for the main process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +52,7 @@ class IngestContext:
         config: limits, and how events are stored.
         clock: seconds since 1970.
         budget: limits the memory of requests that are being received.
+        rates: limits how many requests a client sends.
 
     """
 
@@ -54,6 +63,17 @@ class IngestContext:
     config: IngestConfig
     clock: Callable[[], float]
     budget: ByteBudget = field(default_factory=ByteBudget)
+    rates: RateLimiter = field(default_factory=RateLimiter)
+
+    def check_rate(self, request: web.Request, permissions: Permissions) -> None:
+        """Count a request, unless its client may import.
+
+        Raises:
+            RateLimited: its client sends too many.
+
+        """
+        if Scope.IMPORT not in permissions.scopes:
+            self.rates.check(self.client_address.limited_client(request))
 
     def body_budget(self) -> BodyBudget:
         """Return the budget for the bodies of HTTP requests."""
@@ -97,6 +117,7 @@ def build_ingest_handler(endpoint: Endpoint, context: IngestContext) -> Handler:
                 is_local=context.client_address.is_local(request),
                 ignore_invalid_key=endpoint.ignore_invalid_key,
             )
+            context.check_rate(request, permissions)
             ingest_request = ingest_request._replace(is_trusted=Scope.IMPORT in permissions.scopes)
 
         try:
@@ -146,6 +167,8 @@ class QueryContext:
         clock: seconds since 1970.
         limiter: limits how many expensive queries run at once.
         visibility: waits for accepted events; None to never wait.
+        rates: limits how many requests a client sends.
+        slots: those of reports; the lane of expensive ones is `limiter`.
 
     """
 
@@ -156,6 +179,42 @@ class QueryContext:
     clock: Callable[[], float]
     limiter: ConcurrencyLimiter = field(default_factory=ConcurrencyLimiter)
     visibility: Visibility | None = None
+    rates: RateLimiter = field(default_factory=RateLimiter)
+    slots: ReportSlots = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Build the slots of reports around the limiter of expensive queries."""
+        object.__setattr__(self, "slots", ReportSlots(self.limiter))
+
+    @contextlib.asynccontextmanager
+    async def slot(self, request: web.Request, *, is_cheap: bool = False) -> AsyncIterator[None]:
+        """Hold a slot for a report while the block runs, for a limited time.
+
+        Args:
+            request: of a handler that `report_handler` has built.
+            is_cheap: whether the store answers the report from its counts.
+
+        Raises:
+            Overloaded: too many other reports run.
+            QueryTooExpensive: the report takes too long.
+
+        """
+        async with self.slots.acquire(request, is_public=_IS_PUBLIC.get(), is_cheap=is_cheap):
+            try:
+                async with asyncio.timeout(_REPORT_SECONDS):
+                    yield
+            except TimeoutError:
+                raise QueryTooExpensive(f"the report takes over {_REPORT_SECONDS:g} s") from None
+
+    def check_rate(self, request: web.Request, permissions: Permissions) -> None:
+        """Count a request, unless its client may import.
+
+        Raises:
+            RateLimited: its client sends too many.
+
+        """
+        if Scope.IMPORT not in permissions.scopes:
+            self.rates.check(self.client_address.limited_client(request))
 
     def now(self) -> datetime:
         """Return the current time, in UTC."""
@@ -206,11 +265,16 @@ class QueryContext:
 
         """
 
-        async def authorize(request: web.Request) -> None:
+        async def authorize(request: web.Request) -> Permissions:
             needed = scope if isinstance(scope, Scope) else scope(request)
-            await self.authorize(request, needed, request.query.get(key_parameter, "") if key_parameter else "")
+            return await self.authorize(request, needed, request.query.get(key_parameter, "") if key_parameter else "")
 
         return authorize
+
+
+def is_public(permissions: Permissions) -> bool:
+    """Return whether a request with these permissions comes from neither a client with a key nor the operator."""
+    return not permissions.key_name and Scope.ADMIN not in permissions.scopes
 
 
 def all_items(_: web.Request) -> tuple[()]:
@@ -243,7 +307,9 @@ def report_handler(
     seconds = context.telemetry.report_seconds.labels(name)
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        await authorize(request)
+        permissions = await authorize(request)
+        context.check_rate(request, permissions)
+        _IS_PUBLIC.set(is_public(permissions))
         pending = 0 if named_items is None else await context.wait_for(named_items(request))
         with seconds.time():
             content = await run(request)

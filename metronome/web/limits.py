@@ -1,13 +1,14 @@
-"""Limits on how many expensive queries run at once."""
+"""Limits on how many expensive queries run at once, and on how many requests a client sends."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from typing import Final, NamedTuple
 
 from aiohttp import web
 
-from metronome.errors import Overloaded
+from metronome.errors import Overloaded, RateLimited
 
 
 class ConcurrencyLimits(NamedTuple):
@@ -27,6 +28,11 @@ class ConcurrencyLimits(NamedTuple):
 
 QUERY_LIMITS: Final = ConcurrencyLimits(2, 64, 30.0)
 """Fewer than a store runs at once, so that cheap reports never wait for these. After 30 s most clients have gone."""
+PUBLIC_QUERY_LIMITS: Final = ConcurrencyLimits(1, 64, 15.0)
+"""Requests without a key also take a slot of `QUERY_LIMITS` each: one is left for the operator."""
+COUNT_LIMITS: Final = ConcurrencyLimits(4, 256, 15.0)
+"""Of reports that a store answers from its counts, in milliseconds."""
+PUBLIC_COUNT_LIMITS: Final = ConcurrencyLimits(3, 256, 15.0)
 PAGE_LIMITS: Final = ConcurrencyLimits(1, 32, 15.0)
 """Pages also take a slot of `QUERY_LIMITS` each: one is left for other queries, however many pages are requested."""
 COUNTER_ITEM_LIMITS: Final = ConcurrencyLimits(2, 64, 8.0)
@@ -69,3 +75,92 @@ class ConcurrencyLimiter:
             yield
         finally:
             self._semaphore.release()
+
+
+class ReportSlots:
+    """The slots of all reports, in two lanes: what a store answers from its counts, and everything else.
+
+    Requests without a key hold at most a part of each lane.
+
+    Args:
+        queries: limits the lane of everything else.
+
+    """
+
+    def __init__(self, queries: ConcurrencyLimiter) -> None:
+        self._queries = queries, ConcurrencyLimiter(PUBLIC_QUERY_LIMITS)
+        self._counts = ConcurrencyLimiter(COUNT_LIMITS), ConcurrencyLimiter(PUBLIC_COUNT_LIMITS)
+
+    @contextlib.asynccontextmanager
+    async def acquire(
+        self, request: web.Request | None = None, *, is_public: bool, is_cheap: bool = False
+    ) -> AsyncIterator[None]:
+        """Hold a slot while the block runs.
+
+        Args:
+            request: see `ConcurrencyLimiter.acquire`.
+            is_public: whether the request comes without a key.
+            is_cheap: whether the store answers the report from its counts.
+
+        Raises:
+            Overloaded: see `ConcurrencyLimiter.acquire`.
+
+        """
+        everyone, public = self._counts if is_cheap else self._queries
+        async with contextlib.AsyncExitStack() as slots:
+            if is_public:
+                await slots.enter_async_context(public.acquire(request))
+            await slots.enter_async_context(everyone.acquire(request))
+            yield
+
+
+_BURST: Final = 10
+_MAX_CLIENTS: Final = 100_000
+
+
+class RateLimiter:
+    """Limit the requests of each client address to a rate, with bursts of ten times as many.
+
+    For each client it keeps only the time until which its past requests last at that rate. The table is bounded: it
+    forgets clients that could send a whole burst, and all of them if too many others remain.
+
+    Args:
+        per_second: the rate; 0 for no limit.
+        clock: returns seconds.
+        max_clients: the size of the table.
+
+    """
+
+    def __init__(
+        self, per_second: float = 0.0, clock: Callable[[], float] = time.monotonic, max_clients: int = _MAX_CLIENTS
+    ) -> None:
+        self._interval = 1 / per_second if per_second else 0.0
+        self._burst_seconds = self._interval * (_BURST * per_second - 0.5)
+        self._message = f"over {per_second:g} requests a second, with bursts of {_BURST * per_second:g}"
+        self._clock = clock
+        self._max_clients = max_clients
+        self._busy_until: dict[str, float] = {}
+
+    def check(self, client: str) -> None:
+        """Count a request.
+
+        Args:
+            client: its address or network; empty for one without a limit.
+
+        Raises:
+            RateLimited: there were too many.
+
+        """
+        if not client or not self._interval:
+            return
+        now = self._clock()
+        busy_until = max(self._busy_until.get(client, now), now)
+        if busy_until - now > self._burst_seconds:
+            raise RateLimited(self._message)
+        self._busy_until[client] = busy_until + self._interval
+        if len(self._busy_until) > self._max_clients:
+            self._forget_idle(now)
+
+    def _forget_idle(self, now: float) -> None:
+        busy = {client: until for client, until in self._busy_until.items() if until > now}
+        self._busy_until = busy if len(busy) <= self._max_clients // 2 else {}

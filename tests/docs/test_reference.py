@@ -15,7 +15,7 @@ from metronome.auth.client_address import ClientAddress
 from metronome.auth.key_cache import KeyCache
 from metronome.backup import Backups
 from metronome.cli import COMMANDS
-from metronome.config import ENV_PREFIX, Settings, read_settings
+from metronome.config import ENV_PREFIX, FILE_SUFFIX, SECRET_SETTINGS, Settings, read_settings
 from metronome.erasures import Erasures, Retention, SpoolDrains
 from metronome.errors import (
     ArchiveAccessDenied,
@@ -54,7 +54,8 @@ def test_what_is_generated_is_up_to_date() -> None:
 @pytest.mark.parametrize("name", Settings.model_fields)
 def test_each_setting_is_described_with_its_option(name: str) -> None:
     assert Settings.model_fields[name].description
-    row = f"| `{ENV_PREFIX}{name.upper()}` | `--{name.replace('_', '-')}` |"
+    option = "" if name in SECRET_SETTINGS - {"store"} else f"`--{name.replace('_', '-')}`"
+    row = f"| `{ENV_PREFIX}{name.upper()}` | {option} |"
     assert row in text_of("docs/configuration.md")
 
 
@@ -63,6 +64,7 @@ def test_no_page_names_a_setting_that_is_none() -> None:
     # Those of the tests, of docker-compose.yml, and of commands.
     known |= {f"{ENV_PREFIX}{name}" for name in ("TEST_ELASTICSEARCH", "LOGS", "KEY", "URL", "CLIENTS", "KIBANA")}
     known |= {f"{ENV_PREFIX}KIBANA_{name}" for name in ("KEY", "USER", "PASSWORD", "CA")}
+    known |= {f"{ENV_PREFIX}{name.upper()}{FILE_SUFFIX}" for name in SECRET_SETTINGS}
     named = {name for page in PAGES for name in re.findall(rf"{ENV_PREFIX}[A-Z_]+", page.read_text())}
     assert named <= known
 
@@ -238,7 +240,9 @@ def test_each_command_has_its_page_and_is_named_there() -> None:
 
 @pytest.mark.parametrize(("name", "page"), PAGE_OF_COMMAND.items())
 def test_each_option_of_a_command_is_documented(name: str, page: str) -> None:
-    options = options_of(COMMANDS[name].load(name))
+    # Secrets are no options: these are hidden, and say where a secret belongs.
+    hidden = {f"--{setting.replace('_', '-')}" for setting in SECRET_SETTINGS - {"store"} if name == "serve"}
+    options = [option for option in options_of(COMMANDS[name].load(name)) if option not in hidden]
     assert options
     assert [option for option in options if f"`{option}`" not in text_of(page)] == []
 

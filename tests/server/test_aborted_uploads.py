@@ -41,7 +41,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
 def abort_upload(port: int, path: str, key: str, framing: str, end: str) -> None:
     """Send the headers and 10 MB of a 15 MB body, then close the connection, or reset it."""
     length = "Transfer-Encoding: chunked" if framing == "chunked" else f"Content-Length: {15 * MB}"
-    headers = ["Host: x", "Content-Type: application/json", length]
+    headers = ["Host: localhost", "Content-Type: application/json", length]
     if key:
         headers.append(f"Authorization: Bearer {key}")
     head = "\r\n".join([f"POST {path} HTTP/1.1", *headers, "", ""]).encode()

@@ -24,7 +24,7 @@ def half_sent(port: int, path: str, sent: int, count: int) -> Iterator[list[sock
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(socket.create_connection(("127.0.0.1", port), SECONDS)) for _ in range(count)]
         for client in clients:
-            head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {2 * sent}\r\n\r\n".encode()
+            head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {2 * sent}\r\n\r\n".encode()
             with contextlib.suppress(ConnectionError):
                 client.sendall(head + b" " * sent)
         yield clients

@@ -8,6 +8,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo, available_timezones
 
 import duckdb
+import orjson
 import pytest
 
 from metronome.errors import QueryTooExpensive, StoreUnavailable
@@ -432,3 +433,16 @@ def test_cancels_a_query_that_has_just_finished() -> None:
     asking = CancellableQuery(duckdb.connect, lambda cursor: cursor.execute("SELECT 1").fetchall())
     assert asking.run() == [(1,)]
     asking.cancel()
+
+
+async def test_senders_cannot_fill_the_list_of_fields(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("metronome.stores.duckdb.store.LISTED_FIELDS_MAX", 50)
+    store = DuckDBStore(tmp_path)
+    await store.setup()
+    for number in range(5):
+        fields = {f"name{number}_{index}": index for index in range(30)}
+        line = orjson.dumps({"@timestamp": "2015-01-22T09:30:00.000Z", "event_id": str(number), **fields})
+        assert (await store.write(DocumentBatch.from_documents([line]))).stored == 1
+    listed = await store.list_fields()
+    await store.close()
+    assert 30 <= len(listed) <= 50

@@ -1,12 +1,13 @@
 """Few queries run at once, a bounded number waits, and the others are rejected."""
 
 import asyncio
+import contextlib
 from contextlib import AsyncExitStack
 
 import pytest
 
-from metronome.errors import Overloaded
-from metronome.web.limits import ConcurrencyLimiter, ConcurrencyLimits
+from metronome.errors import Overloaded, RateLimited
+from metronome.web.limits import ConcurrencyLimiter, ConcurrencyLimits, RateLimiter, ReportSlots
 
 
 def limiter(max_concurrent: int, max_waiting: int, timeout_seconds: float = 30.0) -> ConcurrencyLimiter:
@@ -71,3 +72,63 @@ async def test_a_cancelled_query_frees_its_place() -> None:
         other.cancel()
         with pytest.raises(asyncio.CancelledError):
             await other
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def count_allowed(rates: RateLimiter, client: str, requests: int) -> int:
+    allowed = 0
+    for _ in range(requests):
+        with contextlib.suppress(RateLimited):
+            rates.check(client)
+            allowed += 1
+    return allowed
+
+
+def test_a_client_may_send_a_burst_and_then_its_rate() -> None:
+    clock = Clock()
+    rates = RateLimiter(100.0, clock)
+    assert count_allowed(rates, "192.0.2.1", 2000) == 1000
+    assert count_allowed(rates, "192.0.2.2", 2000) == 1000
+    clock.now += 0.5
+    assert count_allowed(rates, "192.0.2.1", 2000) in {49, 50, 51}
+    clock.now += 3600
+    assert count_allowed(rates, "192.0.2.1", 2000) == 1000
+
+
+def test_there_is_no_limit_for_this_machine_or_if_it_is_off() -> None:
+    assert count_allowed(RateLimiter(1.0), "", 100) == 100
+    assert count_allowed(RateLimiter(0.0), "192.0.2.1", 100) == 100
+
+
+def test_the_table_of_clients_is_bounded() -> None:
+    clock = Clock()
+    rates = RateLimiter(1.0, clock, max_clients=100)
+    for number in range(10_000):
+        rates.check(f"2001:db8:{number:x}::/64")
+        assert len(rates._busy_until) <= 100
+        clock.now += 0.001
+
+
+async def test_requests_without_a_key_leave_a_slot_to_others() -> None:
+    slots = ReportSlots(ConcurrencyLimiter())
+    held = asyncio.Event()
+
+    async def hold() -> None:
+        async with slots.acquire(is_public=True):
+            held.set()
+            await asyncio.sleep(3600)
+
+    strangers = [asyncio.create_task(hold()) for _ in range(20)]
+    await held.wait()
+    async with asyncio.timeout(1), slots.acquire(is_public=False), slots.acquire(is_public=True, is_cheap=True):
+        pass
+    for stranger in strangers:
+        stranger.cancel()
+    await asyncio.gather(*strangers, return_exceptions=True)

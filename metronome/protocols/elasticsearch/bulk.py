@@ -23,7 +23,7 @@ import orjson
 from metronome.errors import Malformed, PayloadTooLarge
 from metronome.event import IngestConfig, derive_event_ids, exact_scalar_text, generate_event_ids, mark_duplicates
 from metronome.fields import EVENT_ID_MAX_BYTES, TIMESTAMP_FIELDS
-from metronome.protocol import IngestResult, ParsedEvent, Request, json_type_name
+from metronome.protocol import EVENT_MAX_VALUES, IngestResult, ParsedEvent, Request, json_type_name, load_json
 from metronome.protocols.elasticsearch.errors import item_error
 from metronome.protocols.records import event_from_record
 
@@ -270,8 +270,8 @@ def parse_documents(documents: BulkDocuments, config: IngestConfig, event_ids: I
         if action is not previous_action:
             previous_action, action_id, action_error = action, action.document_id, action.error
         try:
-            document = orjson.loads(source or b"")
-        except orjson.JSONDecodeError as error:
+            document: Any = load_json(source or b"", EVENT_MAX_VALUES)
+        except (orjson.JSONDecodeError, PayloadTooLarge) as error:
             document = error
         if action_error or type(document) is not dict:
             note_id(action_id or "")
@@ -317,6 +317,8 @@ def _document_error(action_error: str, source: bytes | None, document: object) -
         return Malformed(action_error)
     if not source:
         return Malformed("the document's line is missing")
+    if isinstance(document, PayloadTooLarge):
+        return Malformed(str(document))
     if isinstance(document, ValueError):
         return Malformed(f"invalid JSON: {document}; numbers must be finite, and text UTF-8 without lone surrogates")
     return Malformed(f"expected a JSON object as document, got {json_type_name(document)}")

@@ -83,7 +83,8 @@ def _report_handler(report: _ReportRoute, context: QueryContext, to_csv: Callabl
 
     async def run(request: web.Request) -> Content:
         # In a thread: encoding a large result takes up to a second.
-        return await asyncio.to_thread(encode, await _run_report(report, request, context))
+        async with context.slot(request):
+            return await asyncio.to_thread(encode, await _run_report(report, request, context))
 
     return report_handler(
         context,

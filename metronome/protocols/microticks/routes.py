@@ -1,5 +1,6 @@
 """The routes of microticks: sessions are kept in the state, events are stored, and lists come from the store."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from hmac import compare_digest
 from typing import Any, Final, NamedTuple
@@ -8,7 +9,7 @@ import orjson
 from aiohttp import web
 
 from metronome.auth import keys
-from metronome.auth.authorizer import Authorizer
+from metronome.auth.authorizer import Authorizer, Permissions
 from metronome.auth.client_address import ClientAddress
 from metronome.auth.keys import Key, key_from_record
 from metronome.errors import Forbidden, Malformed, MetronomeError, RequestError, Unauthorized
@@ -60,6 +61,8 @@ LIST_PATHS: Final = (SESSIONS_PATH, EVENTS_PATH)
 INGEST_PATHS: Final = (SESSIONS_PATH, f"{SESSIONS_PATH}/stop", EVENTS_PATH)
 
 _ListQuery = Callable[[Store, reports.SessionListQuery], Awaitable[dict[str, Any]]]
+
+_READ_KEY_NAME: Final = "microticks"
 
 
 class SessionRequest(NamedTuple):
@@ -216,6 +219,7 @@ def _ingest_handler(
     ingest: IngestContext, operation: Callable[[Mapping[str, Any], SessionRequest], Awaitable[Reply]]
 ) -> Handler:
     async def handle(request: web.Request) -> web.Response:
+        ingest.check_rate(request, ingest.authorizer.public_permissions)
         body, media_type = await read_form_body(request, ingest.config.body_max_bytes)
         fields = parse_fields(body, media_type)
         session_request = SessionRequest(
@@ -239,7 +243,9 @@ def _list_handler(
 ) -> Handler:
     async def run(request: web.Request) -> Content:
         list_query = reports.parse_list_query(request.query, columns)
-        return Content(orjson.dumps(await run_query(context.store, list_query)))
+        async with context.slot(request):
+            entries = await run_query(context.store, list_query)
+            return Content(await asyncio.to_thread(orjson.dumps, entries))
 
     return report_handler(
         context, "microticks", authorizer.authorize, run, respond=uncached_response, error_response=_error_response
@@ -260,8 +266,8 @@ class _ListAuthorizer(NamedTuple):
     client_address: ClientAddress
     read_key: str
 
-    async def authorize(self, request: web.Request) -> None:
-        """Return if a request may read lists.
+    async def authorize(self, request: web.Request) -> Permissions:
+        """Return what a request may do, if it may read lists.
 
         Raises:
             Unauthorized: it needs a key and has none, or a wrong one.
@@ -270,14 +276,14 @@ class _ListAuthorizer(NamedTuple):
         token = request.query.get("key") or bearer_token(request.headers)
         origin, is_local = request.headers.get("Origin", ""), self.client_address.is_local(request)
         if self.read_key and compare_digest(_encode_key(token), _encode_key(self.read_key)):
-            return
+            return Permissions(frozenset({Scope.QUERY}), _READ_KEY_NAME)
         is_public = Scope.QUERY in self.authorizer.anonymous_permissions(is_local=is_local).scopes
         if not token and (self.read_key or not is_public):
             raise Unauthorized(MISSING_KEY)
         if self.read_key and await self.authorizer.find_key(token) is None:
             raise Unauthorized(WRONG_KEY)
         try:
-            await self.authorizer.authorize(Scope.QUERY, token, origin, is_local=is_local)
+            return await self.authorizer.authorize(Scope.QUERY, token, origin, is_local=is_local)
         except (Unauthorized, Forbidden):
             raise Unauthorized(WRONG_KEY) from None
 

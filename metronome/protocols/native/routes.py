@@ -43,6 +43,7 @@ def tick_route(context: IngestContext) -> web.RouteDef:
                     headers.get(_ORIGIN, ""),
                     is_local=context.client_address.is_local(request),
                 )
+            context.check_rate(request, permissions)
             body, media_type = await read_form_body(request, max_bytes)
             key = headers.get(_IDEMPOTENCY_KEY)
             parsed_request = Request(

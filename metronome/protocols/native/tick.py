@@ -19,6 +19,7 @@ from metronome.errors import Malformed, MetronomeError, PayloadTooLarge
 from metronome.event import Event, mark_duplicates
 from metronome.fields import USER_AGENT_FIELDS
 from metronome.protocol import (
+    EVENT_MAX_VALUES,
     IngestResult,
     ParsedEvent,
     ParsedRequest,
@@ -26,7 +27,9 @@ from metronome.protocol import (
     Request,
     bearer_token,
     content_charset,
+    count_values,
     json_type_name,
+    load_json,
     parse_form,
     problem_reply,
 )
@@ -38,6 +41,7 @@ NDJSON_CONTENT_TYPES: Final = frozenset(
 _WHITESPACE: Final = b" \t\r\n"
 _MAX_SAFE_INTEGER: Final = 2.0**53
 """A float from here on may be a whole number that has lost digits."""
+_LARGE_EVENT_BYTES: Final = 32_768
 _NO_CONTENT_REPLY: Final = Reply(204)
 _CLIENT_FIELDS: Final = (*USER_AGENT_FIELDS, "clientip")
 """An event with one of these describes another client than the sender of the request."""
@@ -64,7 +68,7 @@ def _parse_body(request: Request) -> ParsedRequest:
     if request.content_type in NDJSON_CONTENT_TYPES:
         return ParsedRequest(_parse_ndjson(body, request.max_events), is_batch=True)
     try:
-        value = orjson.loads(body)
+        value = load_json(body)
     except orjson.JSONDecodeError as error:
         return ParsedRequest(_parse_invalid_json(body, request.max_events, error), is_batch=True)
     if type(value) is dict:
@@ -136,6 +140,9 @@ def _event_from_object(fields: dict[str, Any], text: bytes) -> ParsedEvent:
 
 def _event_with_duplicates(fields: dict[str, Any], text: bytes) -> ParsedEvent:
     """Build an event and mark its duplicate fields, of which the JSON parser returns the last only."""
+    if len(text) > _LARGE_EVENT_BYTES and count_values(text) > EVENT_MAX_VALUES:
+        # It is rejected, or has long texts: looking for duplicate names would take a second.
+        return Event(fields, text)
     names: list[str] = []
 
     def note_names(pairs: list[tuple[str, Any]]) -> None:
@@ -160,10 +167,13 @@ def _iter_ndjson(lines: list[bytes]) -> Iterator[ParsedEvent]:
     """Parse lines one by one as the caller iterates: a batch is never in memory as objects as a whole."""
     for line in lines:
         try:
-            value = orjson.loads(line)
+            value = load_json(line, EVENT_MAX_VALUES)
         except orjson.JSONDecodeError as error:
             if line.strip(_WHITESPACE):
                 yield _invalid_json(error)
+            continue
+        except PayloadTooLarge as error:
+            yield error
             continue
         if type(value) is not dict:
             yield _not_an_object(value)
@@ -256,9 +266,11 @@ def _is_lossless(value: object) -> bool:
 
 def _parse_element(text: bytes) -> ParsedEvent:
     try:
-        value = orjson.loads(text)
+        value = load_json(text, EVENT_MAX_VALUES)
     except orjson.JSONDecodeError as error:
         return _invalid_json(error)
+    except PayloadTooLarge as error:
+        return error
     return _event_from_object(value, text) if type(value) is dict else _not_an_object(value)
 
 

@@ -13,7 +13,7 @@ from metronome.errors import InvalidQuery
 from metronome.fields import FIELDS, QUERYABLE_FIELDS, TIMESTAMP_FIELDS, FieldType, is_top_level_name
 from metronome.reports.parameters import excerpt
 from metronome.reports.query.request import QUERY_PARAMETERS, ParsedQuery
-from metronome.stores.base import Store
+from metronome.stores.base import LISTED_FIELDS_MAX, Store
 from metronome.stores.query import TIME_UNITS
 
 FIELDS_MAX_AGE_SECONDS: Final = 2.0
@@ -34,7 +34,7 @@ class FieldChecker:
     """Rejects queries for fields that no event has.
 
     It knows the fields at the top level of documents: those of `metronome.fields`, and those that the store lists. Any
-    other name may be that of a param, and passes.
+    other name may be that of a param, and passes; and so does every name once the store does not list all of them.
 
     Args:
         store: lists its fields.
@@ -68,6 +68,9 @@ class FieldChecker:
             raise self._unknown_field_error(min(unknown))
 
     def _unknown_fields(self, parsed_query: ParsedQuery) -> set[str]:
+        if len(self._stored_fields) >= LISTED_FIELDS_MAX - len(QUERYABLE_FIELDS):
+            # There may be more fields than the store lists.
+            return set()
         names = parsed_query.fields - QUERYABLE_FIELDS - self._stored_fields
         return {name for name in names if is_top_level_name(name) or name in _OTHER_TOP_LEVEL_NAMES}
 

@@ -57,7 +57,7 @@ WHERE month NOT IN (SELECT unnest(?::DATE[]))
 
 RECORD_FIELDS: Final = """
 INSERT INTO fields SELECT name FROM (SELECT DISTINCT unnest(json_keys(doc)) AS name FROM batch)
-WHERE name NOT IN (SELECT name FROM fields)
+WHERE name NOT IN (SELECT name FROM fields) ORDER BY name LIMIT ?
 """
 
 COUNT_HOT: Final = f"SELECT {MONTH_SQL} AS month, count(*), max(seq) FROM hot GROUP BY month ORDER BY month"

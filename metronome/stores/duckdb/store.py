@@ -18,7 +18,7 @@ import structlog
 from metronome.errors import OperatorError, Overloaded, QueryTooExpensive, StoreUnavailable
 from metronome.fields import COLUMN_FIELDS, is_top_level_name
 from metronome.files import OpenFile, fsync_path
-from metronome.stores.base import DocumentBatch, RejectedDocument, Store, WriteResult
+from metronome.stores.base import LISTED_FIELDS_MAX, DocumentBatch, RejectedDocument, Store, WriteResult
 from metronome.stores.duckdb import maintenance, retention, schema, segments
 from metronome.stores.duckdb.combined_query import compile_combined_query, compile_shared_scan, group_by_scan
 from metronome.stores.duckdb.maintenance import DEFAULT_LIMITS, Job, Merge, MoveOldEvents, Seal, StorageLimits
@@ -633,7 +633,9 @@ class DuckDBStore(Store):
             self._next_seq += 1
         for counts in ALL_COUNTS:
             database.execute(counts.insert_statement("batch"))
-        database.execute(schema.RECORD_FIELDS)
+        (recorded,) = _fetch_row(database.execute("SELECT count(*) FROM fields"))
+        if recorded < LISTED_FIELDS_MAX:
+            database.execute(schema.RECORD_FIELDS, [LISTED_FIELDS_MAX - recorded])
 
     def _replace_batch(self, batch: DocumentBatch) -> int:
         if not batch.count:
