@@ -25,6 +25,7 @@ STATUS = {
     "MethodNotAllowed": 405,
     "Unavailable": 503,
     "SpoolFull": 503,
+    "SpoolFileLost": 503,
     "StoreUnavailable": 503,
     "ArchiveUnavailable": 503,
     "Overloaded": 503,
@@ -41,6 +42,7 @@ STATUS = {
     "ArchiveDamaged": 500,
 }
 CONFIDENTIAL = {
+    "SpoolFileLost",
     "StoreUnavailable",
     "ArchiveUnavailable",
     "OperatorError",
@@ -57,6 +59,7 @@ RETRIED = {
     "RequestTimeout",
     "Unavailable",
     "SpoolFull",
+    "SpoolFileLost",
     "StoreUnavailable",
     "ArchiveUnavailable",
     "Overloaded",
