@@ -20,6 +20,7 @@ from metronome.stores.elasticsearch.queries import (
     build_search,
     field_path,
     first_plan,
+    merge_searches,
     number_path,
 )
 from metronome.stores.elasticsearch.responses import QueryExecution
@@ -37,6 +38,25 @@ from metronome.stores.query import (
 )
 
 DAY = datetime(2015, 1, 22, tzinfo=UTC)
+
+
+def test_queries_of_the_same_events_are_one_search() -> None:
+    views, downloads = Equals("event", "view"), Equals("event", "download")
+    queries = [
+        Query(group_by=("day",), where=views),
+        Query(group_by=("format",), where=downloads),
+        Query(group_by=("event",), where=downloads),
+        Query(group_by=("format", "id"), where=downloads),
+        Query(group_by=("format",), where=downloads, start=DAY),
+    ]
+    searches = [build_search(query, first_plan(query)) for query in queries]
+    merged, places = merge_searches(searches)
+    assert places == [(0, "groups"), (1, "groups"), (1, "groups1"), (2, "groups"), (3, "groups")]
+    assert merged[0] == searches[0]
+    assert merged[1]["aggs"] == {"groups": searches[1]["aggs"]["groups"], "groups1": searches[2]["aggs"]["groups"]}
+    assert (merged[2], merged[3]) == (searches[3], searches[4])
+    # The searches that were given are not changed.
+    assert list(searches[1]["aggs"]) == ["groups"]
 
 
 @pytest.mark.parametrize(

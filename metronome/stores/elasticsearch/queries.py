@@ -10,10 +10,12 @@ and then only as many of the newest days are searched as should suffice; if they
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
+
+import orjson
 
 from metronome.errors import InvalidQuery
 from metronome.fields import VALUE_MAX_CHARACTERS, is_top_level_name, param_name
@@ -331,6 +333,44 @@ def build_search(store_query: Query, plan: SearchPlan) -> SearchBody:
     query = build_query(store_query.where, store_query.start, store_query.end)
     groups = _group_aggregation(store_query, plan, _metric_aggregations(store_query))
     return {"size": 0, "track_total_hits": False, "query": query, "aggs": {GROUPS_AGGREGATION: groups}}
+
+
+def merge_searches(searches: Sequence[SearchBody]) -> tuple[list[SearchBody], list[tuple[int, str]]]:
+    """Merge searches of the same events into one with the aggregations of all, unless they page through groups.
+
+    Args:
+        searches: of `build_search`.
+
+    Returns:
+        The merged searches; and for each given one, the index of its merged search and the name of its aggregation.
+
+    """
+    merged: list[SearchBody] = []
+    places: list[tuple[int, str]] = []
+    index_by_events: dict[bytes, int] = {}
+    for search in searches:
+        groups = search["aggs"][GROUPS_AGGREGATION]
+        events = None if "composite" in groups else _encode_events(search)
+        at = None if events is None else index_by_events.get(events)
+        if at is None:
+            at, name = len(merged), GROUPS_AGGREGATION
+            merged.append(search)
+            if events is not None:
+                index_by_events[events] = at
+        else:
+            aggregations = merged[at]["aggs"]
+            name = f"{GROUPS_AGGREGATION}{len(aggregations)}"
+            merged[at] = {**merged[at], "aggs": {**aggregations, name: groups}}
+        places.append((at, name))
+    return merged, places
+
+
+def _encode_events(search: SearchBody) -> bytes | None:
+    """Return what says which events a search is about; None if it is nested too deeply, which the search rejects."""
+    try:
+        return orjson.dumps({name: value for name, value in search.items() if name != "aggs"})
+    except TypeError:
+        return None
 
 
 def aggregation_key(metric: Metric) -> tuple[str, str]:

@@ -65,9 +65,15 @@ class QueryExecution:
         self._aggregation_names = aggregation_names(query.metrics)
         self._zone = parse_time_zone(query.time_zone)
 
-    def add_response(self, response: dict[str, Any]) -> None:
-        """Read the response to the search of `plan`, and set the next plan."""
-        groups: Bucket = response.get("aggregations", {}).get(GROUPS_AGGREGATION, {})
+    def add_response(self, response: dict[str, Any], name: str = GROUPS_AGGREGATION) -> None:
+        """Read the response to the search of `plan`, and set the next plan.
+
+        Args:
+            response: the response.
+            name: the name of the outermost aggregation.
+
+        """
+        groups: Bucket = response.get("aggregations", {}).get(name, {})
         match self.plan:
             case TotalPlan():
                 self._rows[()] = self._build_row((), groups)

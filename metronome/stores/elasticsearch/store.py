@@ -61,6 +61,7 @@ from metronome.stores.elasticsearch.queries import (
     build_newest_search,
     build_query,
     build_search,
+    merge_searches,
     read_newest_values,
     window_starts,
 )
@@ -231,12 +232,13 @@ class ElasticsearchStore(Store):
                 read_from_documents(search, gap) if gap.names else search
                 for search, gap in ((build_search(execution.query, plan), gap) for execution, plan, gap in pending)
             ]
-            responses = await self._search(*searches)
-            for (execution, _, _), response in zip(pending, responses, strict=True):
-                if has_too_many_buckets(response):
+            merged, places = merge_searches(searches)
+            responses = await self._search(*merged)
+            for (execution, _, _), (at, name) in zip(pending, places, strict=True):
+                if has_too_many_buckets(responses[at]):
                     execution.use_smaller_plan()
                 else:
-                    execution.add_response(response)
+                    execution.add_response(responses[at], name)
         return [execution.result() for execution in executions]
 
     async def _find_gaps(self, queries: Sequence[Query], uses: Sequence[FieldUse]) -> list[FieldUse]:
