@@ -713,7 +713,9 @@ async def _collect_protocols(data: Path, clock: Clock) -> dict[str, Any]:
     responses: dict[str, Any] = {}
     hours: dict[str, str] = {}
     # In a thread: a command runs an event loop of its own.
-    key = (await asyncio.to_thread(_run_command, "keys", "create", "hall", "--create", "--data", str(data))).split()[-1]
+    created = await asyncio.to_thread(_run_command, "keys", "create", "hall", "--create", "--data", str(data))
+    # What the command says about a first key follows.
+    key = re.findall(r"^[0-9a-f]{40}$", created, re.MULTILINE)[0]
 
     def begin(name: str) -> None:
         clock.at = START + timedelta(hours=len(hours))
