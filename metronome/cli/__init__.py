@@ -75,13 +75,19 @@ COMMANDS: Final = {
     "load": LazyCommand("metronome.cli.export:load_command", "Load exported files into a server's store."),
     "replay": LazyCommand("metronome.cli.replay:replay_command", "Load an archive back into a server's store."),
     "verify": LazyCommand("metronome.cli.verify:verify_command", "Compare an archive with a server's store."),
-    "backup": LazyCommand("metronome.cli.backup:backup_command", "Copy the data folder of a running server."),
+    "backup": LazyCommand(
+        "metronome.cli.backup:backup_command",
+        "Back up a running server with an embedded store: its events, spool, dead letters, keys and salts.",
+    ),
     "forget": LazyCommand(
         "metronome.cli.forget:forget_command",
         "Forget events: of an item, of a visitor, of an imported log, or all before a day.",
     ),
     "reenrich": LazyCommand("metronome.cli.reenrich:reenrich_command", "Enrich stored events again."),
-    "reset": LazyCommand("metronome.cli.reset:reset_command", "Set the embedded store's files aside."),
+    "reset": LazyCommand(
+        "metronome.cli.reset:reset_command",
+        "Set the embedded store's files aside, so that the server starts with an empty store.",
+    ),
     "dead-letters": LazyCommand(
         "metronome.cli.dead_letters:dead_letters_app", "List or requeue documents that the store rejected."
     ),
