@@ -1,12 +1,14 @@
 """Random events: of people and robots, with and without a visitor, across clock changes and the end of a year."""
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any, Final
 
 import orjson
 from hypothesis import strategies as st
 
 RUN: Final = "p_run"
+TEXT_FIRST: Final = "p_first"
+OVERFLOWING: Final = "p_late"
 """The field that distinguishes the events of one example from all others."""
 
 AGENTS: Final = (
@@ -54,6 +56,9 @@ _optional: dict[str, st.SearchStrategy[Any]] = {
     "p_flag": st.booleans(),
     "p.dot": st.sampled_from([text for text in TEXTS if len(text) <= 1024]),
     "p_n": st.one_of(quarters, st.integers(-9, 9), st.sampled_from(["12", "-2.5", "none", ""])),
+    # Of each day, the first value of one is a text, and the other comes when the day's mapping is full.
+    TEXT_FIRST: st.one_of(quarters, st.integers(-9, 9), st.sampled_from(["12", "none"])),
+    OVERFLOWING: st.one_of(st.integers(-9, 9), st.sampled_from(["2.5", "none"])),
     "LCP": st.integers(0, 40).map(lambda number: number * 100),
     "duration": st.one_of(st.integers(0, 9), st.sampled_from(["7", "long"])),
     "event_id": st.sampled_from(["e1", "e2"]),
@@ -73,12 +78,27 @@ def events(draw: st.DrawFn) -> list[dict[str, Any]]:
     return drawn + drawn[: draw(st.integers(0, 3))]
 
 
+def _write_time(moment: datetime) -> str | int:
+    """Return a time in one of the forms that events may have."""
+    forms = (
+        moment.astimezone(UTC).isoformat(),
+        moment.astimezone(timezone(timedelta(hours=5, minutes=30))).isoformat(timespec="milliseconds"),
+        f"{moment.astimezone(UTC):%Y%m%dT%H%M%S}.{moment.microsecond // 1000:03}Z",
+        round(moment.timestamp() * 1000),
+        str(round(moment.timestamp() * 1000)),
+    )
+    return forms[(moment.minute + moment.microsecond // 1000) % len(forms)]
+
+
 def encode(event: dict[str, Any], run: str, number: int) -> bytes:
     """Encode an event; its items, sessions, visitors and IDs belong to this example only."""
-    fields = {RUN: run, **event, "ts": event["ts"].astimezone(UTC).isoformat()}
+    fields = {RUN: run, **event, "ts": _write_time(event["ts"])}
     for name in ("id", "visitor", "session", "event_id"):
         if name in fields:
             fields[name] = f"{run}/{fields[name]}"
+    if "event_id" in fields:
+        # Stores differ in how long an ID is that of one event: a day, or a month.
+        fields["event_id"] += f"/{event['ts'].astimezone(UTC):%d}"
     if (place := fields.pop("place", None)) is not None:
         # An IP address in Switzerland, and a user agent of this example only.
         fields["clientip"] = f"129.132.{number % 250}.{place}"

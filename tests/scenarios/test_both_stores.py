@@ -16,7 +16,7 @@ from metronome.stores.elasticsearch import ElasticsearchConfig, ElasticsearchSto
 from metronome.stores.query import Equals
 from tests.scenarios.client import ESTIMATE_TOLERANCE, StoreServer, fetch
 from tests.scenarios.conftest import wait_until_searchable
-from tests.scenarios.random_events import DAYS, ITEMS, RUN, encode, events
+from tests.scenarios.random_events import DAYS, ITEMS, OVERFLOWING, RUN, TEXT_FIRST, encode, events
 from tests.scenarios.random_queries import DISTINCT, PERCENT, ZONES, Request, requests
 from tests.scenarios.reference import Document, Row, columns_of, count, numbers_of
 from tests.servers import Server
@@ -24,7 +24,14 @@ from tests.servers import Server
 pytestmark = [pytest.mark.elasticsearch, pytest.mark.slow]
 
 NDJSON_HEADERS: Final = {"Content-Type": "application/x-ndjson"}
-ALL_FIELDS: Final[dict[str, Any]] = {RUN: "known", "p_n": 0, "p_lang": "x", "p_flag": True, "p.dot": "x"}
+ALL_FIELDS: Final[dict[str, Any]] = {
+    RUN: "known",
+    "p_n": 0,
+    "p_lang": "x",
+    "p_flag": True,
+    "p.dot": "x",
+    TEXT_FIRST: "none",
+}
 """Fields of each day's first event; a query on a field that no event has would be rejected."""
 REPORTS: Final = (
     *("tock/{id}.json", "tock/{id}.json?interval=hour&limit=1", "flow/{id}.json?steps=3", "time/{id}.json"),
@@ -32,6 +39,8 @@ REPORTS: Final = (
 )
 REPORTS_OF_ALL: Final = (
     *("items.json", "items.json?order=downloads&bots=1", "items.json?order=visitors", "items.json?order=rising"),
+    *("tock.json?prefix=r&interval=hour", "funnel.json?step=event:view&step=event:download&within=30m"),
+    *("funnel.json?step=event:view&step=id:*,event!:view&step=format^:c,event:download",),
     *("flow.json?limit=3", "time.json", "errors.json", "recommendations.json?limit=0"),
 )
 RANGES: Final = ((DAYS[0], DAYS[-1]), (DAYS[0], DAYS[1]), (DAYS[-1], DAYS[-1]))
@@ -53,9 +62,19 @@ def slow_settings(examples: int) -> settings:
 def servers(request: pytest.FixtureRequest, duckdb_server: Server) -> tuple[StoreServer, StoreServer]:
     """Provide a server on each store."""
     server: Server = request.getfixturevalue(f"{request.param}_server")
-    lines = [orjson.dumps({**ALL_FIELDS, "ts": day.isoformat()}) for day in DAYS]
+    # What OpenSearch's mapping lacks is not counted, which the result says.
+    has_gaps = request.param == "elasticsearch"
+    first = {**ALL_FIELDS, TEXT_FIRST: "none" if has_gaps else 0}
+    lines = [orjson.dumps({**first, "ts": day.isoformat()}) for day in DAYS]
     both = StoreServer(duckdb_server, "duckdb"), StoreServer(server, request.param)
     send(both, lines)
+    # More names than a day's mapping has room for, and then one more.
+    for event in range(4 if has_gaps else 0):
+        names = {f"p_full{event}_{at}": at for at in range(95)}
+        send(both, [orjson.dumps({"ts": day.isoformat(), **names}) for day in DAYS])
+    send(
+        both, [orjson.dumps({"ts": day.isoformat(), RUN: "known", OVERFLOWING: "x" if has_gaps else 0}) for day in DAYS]
+    )
     return both
 
 
