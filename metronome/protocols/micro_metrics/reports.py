@@ -417,7 +417,7 @@ def _result_too_large(what: str) -> InvalidQuery:
 
 
 def _require_complete(result: QueryResult) -> QueryResult:
-    if result.total > MAX_ROWS or not result.exact:
+    if result.total > MAX_ROWS or not result.is_complete:
         raise _result_too_large(f"over {MAX_ROWS} rows")
     return result
 

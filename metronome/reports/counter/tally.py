@@ -312,7 +312,7 @@ async def _count_anonymous(store: Store, where: Filter, span: TimeSpan, tz: str,
         for group_filter, by, _ in _ANONYMOUS_GROUPS
     )
     results = await store.query(*queries)
-    if not all(result.exact for result in results):
+    if not all(result.is_complete for result in results):
         raise QueryTooExpensive("there are too many items to count exactly")
     for result, (_, _, is_machine) in zip(results, _ANONYMOUS_GROUPS, strict=True):
         for item, month, event, *countries, count in result.rows:
