@@ -85,7 +85,12 @@ def _any_range(draw: st.DrawFn, tz: str) -> _Range:
             moment = draw(moments)
             parameters[name] = f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03}Z"
             edges.append(moment)
-    return _Range(parameters, *edges)
+    start, end = edges
+    if start is not None and end is not None and start >= end:
+        # An empty range is rejected.
+        del parameters["to"]
+        end = None
+    return _Range(parameters, start, end)
 
 
 @st.composite
