@@ -83,7 +83,7 @@ class Segment:
     """A segment.
 
     Attributes:
-        id: its number; never used again.
+        id: its number; not used again while the server runs.
         month: the first day of its UTC month.
         rows: the number of events in the file.
         dropped: the number of these that were deleted or replaced.
