@@ -383,8 +383,9 @@ class ElasticsearchStore(Store):
         if self._names is None:
             try:
                 with translate_errors():
-                    response = await self._client.indices.resolve_index(name=self._pattern, filter_path="indices.name")
-                existing = [index["name"] for index in response.body.get("indices", ())]
+                    response = await self._client.indices.resolve_index(name=self._pattern)
+                # The response of something else must not look like that of an empty cluster.
+                existing = [index["name"] for index in read_key(response.body, "indices", list)]
             except StoreAccessDenied:
                 # Credentials that may only write.
                 existing = []
