@@ -162,9 +162,10 @@ class Store(Sink):
         """
 
     async def query_pages(self, query: Query) -> AsyncGenerator[QueryResult]:
-        """Yield the result of a query in pages, at least one, each with the total number of rows.
+        """Yield the result of a query in pages, at least one, each with the number of rows that it knows of.
 
-        A store may hold one page at a time in memory, so that results may have more rows than those of `query`.
+        The last page has the total. A store may hold one page at a time in memory, so that results may have more rows
+        than those of `query`.
 
         Raises:
             InvalidQuery, QueryTooExpensive, Overloaded: as `query`, before the first page.

@@ -30,7 +30,7 @@ from metronome.stores.elasticsearch.connection import (
 from metronome.stores.elasticsearch.dialects import ElasticsearchDialect
 from metronome.stores.elasticsearch.sequences import iterate_sequences
 from metronome.stores.elasticsearch.template import TEMPLATE_VERSION, index_template
-from metronome.stores.query import AllOf, Equals, Exists, Filter, Metric, Not, Query
+from metronome.stores.query import COUNT, AllOf, Equals, Exists, Filter, Metric, Not, Query
 from metronome.stores.sequences import EventSequence, SequenceQuery
 from tests.contracts.store_contract import (
     HOSTILE_EVENTS,
@@ -110,6 +110,47 @@ class InSharedIndices(OnElasticsearch):
             await client.bulk(operations=[{"delete": {key: hit[key] for key in ("_index", "_id")}} for hit in hits])
             await client.indices.refresh(**everything)
         await client.close()
+
+
+@needs_node
+class TestManyGroups(OnElasticsearch):
+    @pytest.mark.parametrize(
+        "query",
+        [
+            Query(group_by=("id",), metrics=(COUNT, Metric.parse("unique:session"))),
+            Query(group_by=("day", "id")),
+            Query(group_by=("id",), offset=3, limit=20),
+            Query(group_by=("id",), offset=28, limit=20),
+        ],
+    )
+    async def test_pages_have_groups_beyond_those_of_one_result(
+        self, store: ElasticsearchStore, query: Query, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        documents = [
+            orjson.dumps(
+                {
+                    "@timestamp": f"2015-01-{1 + number % 2:02}T09:00:00.000Z",
+                    "event_id": f"e{number}",
+                    "id": f"item {number % 30:02}é",
+                    "session": f"s{number}",
+                }
+            )
+            for number in range(60)
+        ]
+        await store.write(DocumentBatch.from_documents(documents))
+        await store.refresh()
+        (whole,) = await store.query(query)
+        assert whole.is_complete
+        for module in ("queries", "responses"):
+            monkeypatch.setattr(f"metronome.stores.elasticsearch.{module}.MAX_GROUPS", 10)
+        for name in ("COMPOSITE_SIZE", "HEAVY_COMPOSITE_SIZE"):
+            monkeypatch.setattr(f"metronome.stores.elasticsearch.queries.{name}", 4)
+        (cut,) = await store.query(query)
+        assert not cut.is_complete
+        pages = [page async for page in store.query_pages(query)]
+        assert [row for page in pages for row in page.rows] == [*whole.rows]
+        assert pages[-1].total == whole.total
+        assert all(page.is_complete for page in pages)
 
 
 @needs_node

@@ -62,7 +62,7 @@ async def run_query(store: Store, field_checker: FieldChecker, parsed_query: Par
 async def query_pages(
     store: Store, field_checker: FieldChecker, parsed_query: ParsedQuery, now: datetime
 ) -> AsyncGenerator[QueryResult]:
-    """Yield the result of a query in pages, at least one, each with the total number of rows.
+    """Yield the result of a query in pages, at least one; the last has the total number of rows.
 
     Args:
         store: runs the queries.

@@ -48,16 +48,20 @@ Row = tuple[Value, ...]
 class QueryExecution:
     """The state of a query that may take several searches.
 
+    Args:
+        query: the query.
+        plan: the first search; by default, the one that suits the query.
+
     Attributes:
         query: what is executed: without the group ``all``, which is in the result only.
         plan: the search to run next; None once the result is known.
 
     """
 
-    def __init__(self, query: Query) -> None:
+    def __init__(self, query: Query, plan: SearchPlan | None = None) -> None:
         self._full_query = query
         self.query = _drop_all_time(query)
-        self.plan: SearchPlan | None = first_plan(self.query)
+        self.plan: SearchPlan | None = plan or first_plan(self.query)
         self._rows: dict[Row, Row] = {}
         self._partial_rows: dict[Row, Row] = {}
         self._is_complete = True

@@ -1,7 +1,8 @@
 """The store in Elasticsearch or OpenSearch."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
+import math
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -56,12 +57,15 @@ from metronome.stores.elasticsearch.dialects import (
 )
 from metronome.stores.elasticsearch.queries import (
     MATCH_ALL,
+    SearchPlan,
     build_day_counts_search,
     build_newest_documents_search,
     build_newest_search,
     build_query,
     build_search,
+    groups_by_params,
     merge_searches,
+    next_composite_plan,
     read_newest_values,
     window_starts,
 )
@@ -192,6 +196,27 @@ class ElasticsearchStore(Store):
             result if self._time_zones.is_right(query) else replace(result, exact=False)
             for query, result in zip(queries, results, strict=True)
         )
+
+    async def query_pages(self, query: Query) -> AsyncGenerator[QueryResult]:
+        """Yield the groups that are too many for one result as Elasticsearch pages through them, in their order."""
+        (result,) = await self.query(query)
+        is_sorted_otherwise = query.sort_keys or "all" in query.group_by or groups_by_params(query)
+        if result.is_complete or is_sorted_otherwise or find_untyped_fields(query).names:
+            yield result
+            return
+        pages = replace(query, limit=None, offset=0)
+        plan: SearchPlan | None = next_composite_plan(pages, None, 0)
+        total, end = 0, math.inf if query.limit is None else query.offset + query.limit
+        while plan is not None:
+            execution = QueryExecution(pages, plan)
+            async with query_deadline(self._query_timeout, self.ping):
+                (response,) = await self._search(build_search(pages, plan))
+            execution.add_response(response)
+            plan, page = execution.plan, execution.result()
+            rows = tuple(row for at, row in enumerate(page.rows, total) if query.offset <= at < end)
+            total += len(page.rows)
+            exact = page.exact and self._time_zones.is_right(query)
+            yield replace(page, rows=rows, total=total, exact=exact)
 
     async def _fill_gaps(
         self, queries: Sequence[Query], uses: Sequence[FieldUse], gaps: Sequence[FieldUse], results: list[QueryResult]
