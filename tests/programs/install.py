@@ -1,7 +1,7 @@
 """Install the clients that Metronome is tested with, into a separate folder.
 
 ``python tests/programs/install.py FOLDER`` needs Node's npm, Debian's apt-get and dpkg-deb, Maven for Java's
-clients, and Go for Filebeat.
+clients, and Go for its clients and Filebeat.
 Nothing is installed system-wide: Debian packages are only unpacked. Existing installations are kept.
 """
 
@@ -42,6 +42,8 @@ DEBIAN: Final[Mapping[str, Sequence[str]]] = {
     "syslog-ng": ("syslog-ng-core", "syslog-ng-mod-http"),
     "nginx": ("nginx-light", "nginx"),
     "apache": ("apache2",),
+    "haproxy": ("haproxy",),
+    "goaccess": ("goaccess",),
 }
 """Installed into separate folders: rsyslog and syslog-ng conflict."""
 
@@ -50,6 +52,12 @@ MAVEN: Final[Mapping[str, Sequence[str]]] = {
     "high-level-client": ("org.elasticsearch.client:elasticsearch-rest-high-level-client:7.17.28",),
 }
 """Java libraries with their dependencies."""
+
+GO: Final[Mapping[str, Sequence[str]]] = {
+    "bulk": ("github.com/elastic/go-elasticsearch/v8@v8.19.7",),
+    "forward": ("github.com/fluent/fluent-logger-golang@v1.10.2",),
+}
+"""Go libraries; each is built with the driver of its name."""
 
 FILEBEAT: Final = "github.com/elastic/beats/v7@v7.17.29"
 
@@ -70,8 +78,10 @@ def main() -> None:
         for name, packages in MAVEN.items():
             _once(folder / "java" / name, packages, _install_java)
     if shutil.which("go") is None:
-        print("skipping Filebeat: building it needs Go", file=sys.stderr)
+        print("skipping Filebeat and Go's clients: building them needs Go", file=sys.stderr)
     else:
+        for name, packages in GO.items():
+            _once(folder / "go" / name, packages, _build_go)
         _once(folder / "filebeat", [FILEBEAT], _build_filebeat)
 
 
@@ -121,6 +131,15 @@ def _install_java(folder: Path, packages: Sequence[str]) -> None:
         f"<artifactId>clients</artifactId><version>1</version><dependencies>{dependencies}</dependencies></project>"
     )
     _run(["mvn", "-q", "-B", "dependency:copy-dependencies", f"-DoutputDirectory={folder / 'lib'}"], folder)
+
+
+def _build_go(folder: Path, packages: Sequence[str]) -> None:
+    """Build the driver that has the folder's name."""
+    environment = {**os.environ, "GOFLAGS": "-mod=mod", "CGO_ENABLED": "0"}
+    shutil.copy(Path(__file__).parent / "drivers" / f"{folder.name}.go", folder / "main.go")
+    _run(["go", "mod", "init", "tests"], folder, environment)
+    _run(["go", "get", *packages], folder, environment)
+    _run(["go", "build", "-o", "driver", "main.go"], folder, environment)
 
 
 def _build_filebeat(folder: Path, packages: Sequence[str]) -> None:

@@ -48,6 +48,14 @@ def java(library: str, driver: str, *arguments: object) -> Command:
     return Command(["java", "-Xmx256m", "-cp", f"{folder}/*", str(_DRIVERS / driver), *map(str, arguments)], {})
 
 
+def go(driver: str, *arguments: object) -> Command:
+    """Return the command of a driver with a Go library."""
+    program = INSTALLED / "go" / driver / "driver"
+    if not program.exists():
+        pytest.skip("Go's clients are not installed: building them needs Go")
+    return Command([str(program), *map(str, arguments)], {})
+
+
 def debian(package: str, program: str, *arguments: object) -> Command:
     """Return the command of a program in an unpacked Debian package."""
     root = INSTALLED / "debian" / package

@@ -75,7 +75,7 @@ def nginx(name: str, folder: Path, replaced: Mapping[str, object]) -> Iterator[V
     port = free_port()
     main = nginx_around(edited(name, folder, replaced), folder, _SITE.format(port=port))
     with started(debian("nginx", "nginx", "-p", folder, "-c", main, "-e", "stderr"), folder):
-        yield _visits(port, folder)
+        yield visits(port, folder)
 
 
 @contextmanager
@@ -89,7 +89,7 @@ def apache(name: str, folder: Path, replaced: Mapping[str, object]) -> Iterator[
     main.write_text(_APACHE.format(root=root, port=port, folder=folder, included=included))
     arguments = [*command.arguments, "-D", "FOREGROUND", "-f", str(main)]
     with started(Command(arguments, command.environment), folder):
-        yield _visits(port, folder)
+        yield visits(port, folder)
 
 
 def log_of(file: Path) -> Visit:
@@ -111,7 +111,7 @@ def log_of(file: Path) -> Visit:
     return visit
 
 
-def _visits(port: int, folder: Path) -> Visit:
+def visits(port: int, folder: Path) -> Visit:
     def visit(paths: Iterable[str]) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
         for path in paths:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.programs.programs import SECONDS, Command, finish, java, node, python, wait_until
+from tests.programs.programs import SECONDS, Command, finish, go, java, node, python, wait_until
 from tests.servers import Server, free_port, running_server, unique_name
 
 COUNT = 40
@@ -52,6 +52,10 @@ CLIENTS = {
     ),
     "Java's high-level REST client": Client(
         lambda url, _, item: java("high-level-client", "HighLevelClient.java", url, item, COUNT), resends=False
+    ),
+    "elasticsearch-go": Client(lambda url, _, item: go("bulk", f"{url}/es", item, COUNT), resends=True),
+    "fluent-logger-golang": Client(
+        lambda _, port, item: go("forward", "127.0.0.1", port, item, COUNT), resends=True, names=False
     ),
     "opensearch-py": Client(
         lambda url, _, item: python("opensearch", "bulk.py", "opensearchpy", f"{url}/es", item, COUNT), resends=True

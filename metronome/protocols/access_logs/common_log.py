@@ -19,6 +19,7 @@ from metronome.protocols.access_logs.formats import (
     DECODE_ERRORS,
     EMPTY_VALUES,
     STATUSES,
+    USUAL_REFERRERS,
     LogFormat,
     check_request_quotes,
     check_user,
@@ -56,10 +57,9 @@ _HEAD_MAX_CHARACTERS: Final = 4096
 _FORWARDED_COLUMN_PATTERN = re.compile(r'"([^"]*+)"|([^\s",]++(?:, *+[^\s",]++)*+)')
 _VHOST_MAX_PORT: Final = 10_000
 """An address with a higher port is a client's: proxies that append the port of a connection write such."""
-_ESCAPE_PATTERN = re.compile(rb"\\(?:x([0-9A-Fa-f]{2})|([\"\\bnrtv]))")
+_ESCAPES_PATTERN = re.compile(rb"(?:\\(?:x[0-9A-Fa-f]{2}|[\"\\bnrtv]))++")
 _MAX_ESCAPES: Final = 4096
-"""Further ones stay as they are: no URL or user agent has as many."""
-_ESCAPED_CHARACTERS = {b'"': b'"', b"\\": b"\\", b"b": b"\b", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
+"""Further sequences of escapes stay as they are: no URL or user agent has as many."""
 
 
 def _combined_stable_part(line: bytes) -> bytes:
@@ -96,7 +96,7 @@ def parse_combined(line: str) -> dict[str, Any]:  # noqa: C901  # calls would ta
             fields["referer"] = unescape(referer) if "\\" in referer else referer
         if agent and agent != "-":
             fields["agent"] = unescape(agent) if "\\" in agent else agent
-        if "method" not in fields or agent[:8] != "Mozilla/" or referer[:4] not in _USUAL_REFERRERS:
+        if "method" not in fields or agent[:8] != "Mozilla/" or referer[:4] not in USUAL_REFERRERS:
             check_visitor(fields)
         if rest:
             _set_forwarded(fields, client, rest)
@@ -123,7 +123,7 @@ def unescape(text: str, errors: str = DECODE_ERRORS) -> str:
     r"""Decode the escapes of Apache and NGINX: ``\xHH``, ``\"`` and those of C."""
     if "\\" not in text:
         return text
-    return _ESCAPE_PATTERN.sub(_replace_escape, text.encode(), _MAX_ESCAPES).decode(errors=errors)
+    return _ESCAPES_PATTERN.sub(_decode_escapes, text.encode(), _MAX_ESCAPES).decode(errors=errors)
 
 
 def unescape_request(text: str) -> str:
@@ -134,11 +134,9 @@ def unescape_request(text: str) -> str:
     return unescape(text, PERCENT_ERRORS)
 
 
-def _replace_escape(match: re.Match[bytes]) -> bytes:
-    return bytes.fromhex(match[1].decode()) if match[1] else _ESCAPED_CHARACTERS[match[2]]
-
-
-_USUAL_REFERRERS: Final = frozenset({"-", "", "http"})
+def _decode_escapes(match: re.Match[bytes]) -> bytes:
+    # Python has the same escapes.
+    return match[0].decode("unicode_escape").encode("latin-1")
 
 
 def _set_visitor(fields: dict[str, Any], referer: str, agent: str) -> None:
@@ -146,9 +144,7 @@ def _set_visitor(fields: dict[str, Any], referer: str, agent: str) -> None:
         fields["referer"] = unescape(referer) if "\\" in referer else referer
     if agent and agent != "-":
         fields["agent"] = unescape(agent) if "\\" in agent else agent
-    # Most lines are right; nothing else is checked in those.
-    if "method" not in fields or agent[:8] != "Mozilla/" or referer[:4] not in _USUAL_REFERRERS:
-        check_visitor(fields)
+    check_visitor(fields)
 
 
 def _set_forwarded(fields: dict[str, Any], peer: str, rest: str) -> None:

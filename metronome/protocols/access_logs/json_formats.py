@@ -7,7 +7,7 @@ Source for Caddy: its documentation, "How Logging Works" and the ``log`` directi
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from metronome.enrich.addresses import normalize_address, split_addresses
 from metronome.errors import Malformed
@@ -128,51 +128,105 @@ def parse_access_record(record: Mapping[str, Any], *, is_line: bool = False) -> 
     if type(request) is dict and "uri" in request:
         # Caddy's, which `parse_caddy_record` parses.
         return None
-    index: _Index = {}
-    _add_to_index(index, record, ())
-    fields = _parse_target(record, index)
+    plan = _plan_of(record)
+    fields = _parse_target(record, plan)
     if fields is None:
         return None
     rest = dict(record)
-    method = _pop_first(rest, index, _METHOD_FIELDS, _parse_method)
-    status = _pop_first(rest, index, _STATUS_FIELDS, _parse_status)
+    method = _pop_first(rest, plan.methods, _parse_method)
+    status = _pop_first(rest, plan.statuses, _parse_status)
     if method is not None:
         fields.setdefault("method", method)
     if is_line and status is None:
-        _check_status(rest, index)
+        _check_status(rest, plan)
     if "method" not in fields and status is None:
         return None
-    _pop_client(rest, index, fields)
+    _pop_client(rest, plan, fields)
     if "url" not in fields and not _CLIENT_RESULTS & fields.keys():
         return None
     if status is not None:
         fields["status"] = status
-    _pop_target(rest, index, fields)
+    _pop_target(rest, plan, fields)
     _pop_split_time(rest, fields)
-    _pop_others(rest, index, fields)
+    _pop_others(rest, plan, fields)
     _pop_nanoseconds(rest, fields)
     if is_line:
+        if "@timestamp" not in fields:
+            raise Malformed("no time: log $time_iso8601, $time_local or $msec")
         check_visitor(fields)
         check_user(fields.get("user", ""))
     return merge_fields(fields, rest)
 
 
-def _check_status(rest: Mapping[str, Any], index: _Index) -> None:
+class _Plan(NamedTuple):
+    """Where a record has the parts of a request, by falling precedence: records of a sender have the same fields."""
+
+    targets: tuple[_Path, ...]
+    queries: tuple[_Path, ...]
+    methods: tuple[_Path, ...]
+    statuses: tuple[_Path, ...]
+    must_be_statuses: tuple[_Path, ...]
+    clients: tuple[_Path, ...]
+    forwarded: tuple[_Path, ...]
+    copies: tuple[_Path, ...]
+    others: tuple[tuple[str, tuple[_Path, ...], Callable[[Any], Any]], ...]
+
+
+_PLANS: Final[dict[tuple[str, ...], _Plan]] = {}
+_MAX_PLANS: Final = 1024
+_PLAN_MAX_CHARACTERS: Final = 4096
+
+
+def _plan_of(record: Mapping[str, Any]) -> _Plan:
+    if dict in map(type, record.values()):
+        return _build_plan(record)
+    names = tuple(record)
+    plan = _PLANS.get(names)
+    if plan is None:
+        plan = _build_plan(record)
+        if all(type(name) is str for name in names) and sum(map(len, names)) <= _PLAN_MAX_CHARACTERS:
+            if len(_PLANS) >= _MAX_PLANS:
+                _PLANS.clear()
+            _PLANS[names] = plan
+    return plan
+
+
+def _build_plan(record: Mapping[str, Any]) -> _Plan:
+    index: _Index = {}
+    _add_to_index(index, record, ())
+
+    def find(names: Iterable[str]) -> tuple[_Path, ...]:
+        return tuple(index[name] for name in names if name in index)
+
+    return _Plan(
+        targets=find(_TARGET_FIELDS),
+        queries=find(_QUERY_FIELDS),
+        methods=find(_METHOD_FIELDS),
+        statuses=find(_STATUS_FIELDS),
+        must_be_statuses=find(name for name in _STATUS_FIELDS if "status" in name),
+        clients=find(_CLIENT_FIELDS),
+        forwarded=tuple(path for name, path in index.items() if is_forwarded_name(name) and name not in _CLIENT_FIELDS),
+        copies=tuple(path for path in _CLIENT_COPY_PATHS if path[0] in record),
+        others=tuple((name, paths, parse) for name, names, parse in _FIELD_PARSERS if (paths := find(names))),
+    )
+
+
+def _check_status(rest: Mapping[str, Any], plan: _Plan) -> None:
     """Check that no field that must be a status has another value.
 
     Raises:
         Malformed: one has.
 
     """
-    for name in _STATUS_FIELDS:
-        value = _get_path(rest, index[name]) if name in index and "status" in name else None
+    for path in plan.must_be_statuses:
+        value = _get_path(rest, path)
         if value is not None:
             raise Malformed(f"{str(value)[:40]!r} is not an HTTP status")
 
 
-def _pop_others(rest: dict[str, Any], index: _Index, fields: dict[str, Any]) -> None:
-    for name, names, read in _FIELD_PARSERS:
-        value = None if name in fields else _pop_first(rest, index, names, read)
+def _pop_others(rest: dict[str, Any], plan: _Plan, fields: dict[str, Any]) -> None:
+    for name, paths, read in plan.others:
+        value = None if name in fields else _pop_first(rest, paths, read)
         if value is not None:
             fields[name] = value
 
@@ -218,8 +272,6 @@ def parse_nginx_line(line: str) -> dict[str, Any]:
     fields = parse_access_record(_parse_object(line), is_line=True)
     if fields is None:
         raise Malformed("no request or path with a method or a status")
-    if parse_record_timestamp(fields.get("@timestamp")) is None:
-        raise Malformed("no time: log $time_iso8601, $time_local or $msec")
     return fields
 
 
@@ -229,7 +281,7 @@ def _parse_object(line: str) -> dict[str, Any]:
     return parse_json_object(line)
 
 
-def _parse_target(record: Mapping[str, Any], index: _Index) -> dict[str, Any] | None:
+def _parse_target(record: Mapping[str, Any], plan: _Plan) -> dict[str, Any] | None:
     request = record.get("request")
     fields: dict[str, Any] = {}
     if type(request) is str and request not in EMPTY_VALUES:
@@ -239,44 +291,44 @@ def _parse_target(record: Mapping[str, Any], index: _Index) -> dict[str, Any] | 
         if "url" in fields and not _is_request_target(fields["url"]) and fields["method"] != "CONNECT":
             fields = {"request": request}
     if "url" not in fields:
-        for name in _TARGET_FIELDS:
-            value = _get_path(record, index[name]) if name in index else None
+        for path in plan.targets:
+            value = _get_path(record, path)
             if type(value) is str and _is_request_target(value):
                 return {"url": value}
     return fields or None
 
 
 def _is_request_target(text: str) -> bool:
-    return text == "*" or request_path(text) != ""
+    return text.startswith("/") or text == "*" or request_path(text) != ""
 
 
-def _pop_target(rest: dict[str, Any], index: _Index, fields: dict[str, Any]) -> None:
+def _pop_target(rest: dict[str, Any], plan: _Plan, fields: dict[str, Any]) -> None:
     """Remove the fields that `_parse_target` used, and add the query to a URL without one."""
     url = fields.get("url")
     if type(rest.get("request")) is str:
         del rest["request"]
-    for name in _TARGET_FIELDS:
-        if url is not None and name in index and _get_path(rest, index[name]) == url:
-            _delete_path(rest, index[name])
-    query = _pop_first(rest, index, _QUERY_FIELDS, _optional_text)
+    for path in plan.targets:
+        if url is not None and _get_path(rest, path) == url:
+            _delete_path(rest, path)
+    query = _pop_first(rest, plan.queries, _optional_text)
     if query is not None and url is not None and "?" not in url:
         fields["url"] = f"{url}?{query}"
 
 
-def _pop_client(rest: dict[str, Any], index: _Index, fields: dict[str, Any]) -> None:
+def _pop_client(rest: dict[str, Any], plan: _Plan, fields: dict[str, Any]) -> None:
     """Set the client: the address that was forwarded, if the record has it; else that of the connection."""
     client = None
-    for name in _CLIENT_FIELDS:
-        value = _get_path(rest, index[name]) if name in index else None
+    for path in plan.clients:
+        value = _get_path(rest, path)
         if type(value) is str:
-            _delete_path(rest, index[name])
+            _delete_path(rest, path)
             client = client or _optional_text(value)
     host = rest.get("host")
     if client is None and type(host) is str and normalize_address(host):
         # Parsers of Apache's log that use the names of Apache's manual, in which the client is the host.
         client = host
         del rest["host"]
-    forwarded = _pop_forwarded(rest, index)
+    forwarded = _pop_forwarded(rest, plan.forwarded) if plan.forwarded else []
     peers = split_addresses(client) if client is not None else []
     if forwarded:
         set_client_chain(fields, forwarded, peers[0] if peers else "")
@@ -286,29 +338,28 @@ def _pop_client(rest: dict[str, Any], index: _Index, fields: dict[str, Any]) -> 
         if not is_host(client, allow_port=False) and not client.startswith("unix:"):
             raise Malformed(f"{client[:40]!r} is where the client's IP address should be")
         fields["clienthost"] = client
-    if client is not None:
-        _delete_copies(rest, client)
+    if client is not None and plan.copies:
+        _delete_copies(rest, plan.copies, client)
 
 
-def _pop_forwarded(rest: dict[str, Any], index: _Index) -> list[str]:
+def _pop_forwarded(rest: dict[str, Any], paths: tuple[_Path, ...]) -> list[str]:
     """Remove the fields with forwarded addresses, and return these."""
     forwarded: list[str] = []
-    for name, path in index.items():
-        if is_forwarded_name(name) and name not in _CLIENT_FIELDS:
-            value = _get_path(rest, path)
-            text = ",".join(map(str, value)) if type(value) is list else value
-            if type(text) is not str:
-                continue
-            addresses = split_addresses(text)
-            if addresses or text in EMPTY_VALUES:
-                _delete_path(rest, path)
-            # A header with one address is what a proxy has found to be the client's.
-            forwarded = addresses + forwarded if len(addresses) == 1 else forwarded + addresses
+    for path in paths:
+        value = _get_path(rest, path)
+        text = ",".join(map(str, value)) if type(value) is list else value
+        if type(text) is not str:
+            continue
+        addresses = split_addresses(text)
+        if addresses or text in EMPTY_VALUES:
+            _delete_path(rest, path)
+        # A header with one address is what a proxy has found to be the client's.
+        forwarded = addresses + forwarded if len(addresses) == 1 else forwarded + addresses
     return forwarded
 
 
-def _delete_copies(rest: dict[str, Any], client: str) -> None:
-    for path in _CLIENT_COPY_PATHS:
+def _delete_copies(rest: dict[str, Any], paths: tuple[_Path, ...], client: str) -> None:
+    for path in paths:
         value = _get_path(rest, path)
         if type(value) is str and client in value:
             _delete_path(rest, path)
@@ -327,12 +378,11 @@ def _pop_split_time(rest: dict[str, Any], fields: dict[str, Any]) -> None:
             rest["cs(User-Agent)"] = decode_cloudfront_user_agent(agent)
 
 
-def _pop_first(rest: dict[str, Any], index: _Index, names: Iterable[str], parse: Callable[[Any], T | None]) -> T | None:
+def _pop_first(rest: dict[str, Any], paths: tuple[_Path, ...], parse: Callable[[Any], T | None]) -> T | None:
     """Remove the first of the fields that can be parsed and return its value; drop missing values before it."""
-    for name in names:
-        path = index.get(name)
-        value = None if path is None else _get_path(rest, path)
-        if path is None or value is None:
+    for path in paths:
+        value = _get_path(rest, path)
+        if value is None:
             continue
         if type(value) is str and value in EMPTY_VALUES:
             _delete_path(rest, path)
@@ -345,6 +395,8 @@ def _pop_first(rest: dict[str, Any], index: _Index, names: Iterable[str], parse:
 
 
 def _get_path(record: Mapping[str, Any], path: _Path) -> Any:
+    if len(path) == 1:
+        return record.get(path[0])
     value: Any = record
     for name in path:
         if type(value) is not dict and not isinstance(value, Mapping):
@@ -354,12 +406,12 @@ def _get_path(record: Mapping[str, Any], path: _Path) -> Any:
 
 
 def _delete_path(rest: dict[str, Any], path: _Path) -> None:
-    first, *others = path
-    if not others:
+    first = path[0]
+    if len(path) == 1:
         del rest[first]
         return
     group = dict(rest[first])
-    _delete_path(group, tuple(others))
+    _delete_path(group, path[1:])
     if group:
         rest[first] = group
     else:

@@ -84,7 +84,14 @@ class _W3CParser:
         self._decode_user_agent = decode_user_agent
         self._parse_duration = parse_duration
         self._date = ""
-        self._forwarded_names = _forwarded_names(column_names)
+        self._set_columns(column_names)
+
+    def _set_columns(self, names: tuple[str, ...]) -> None:
+        self._column_names = names
+        self._forwarded_names = _forwarded_names(names)
+        self._checks = tuple((name, set[str](), _COLUMN_CHECKS[name]) for name in names if name in _COLUMN_CHECKS)
+        self._user_agents: set[str] = set()
+        self._other_names = tuple(name for name in names if name not in _MAPPED_COLUMNS | {*self._forwarded_names})
 
     def parse(self, line: str) -> dict[str, Any] | None:
         """Parse a line, or apply a directive (see `LineParser`)."""
@@ -96,15 +103,14 @@ class _W3CParser:
         parts = self._split_columns(line)
         if len(parts) != len(self._column_names):
             raise Malformed(f"{len(parts)} columns instead of the {len(self._column_names)} of #Fields")
-        return self._build_fields(
-            {name: part for name, part in zip(self._column_names, parts, strict=True) if part not in EMPTY_VALUES}
-        )
+        values = {name: part for name, part in zip(self._column_names, parts, strict=True) if part not in EMPTY_VALUES}
+        self._check_columns(values)
+        return self._build_fields(values)
 
     def _apply_directive(self, line: str) -> None:
         name, _, text = line.partition(":")
         if name == "#Fields":
-            self._column_names = tuple(text.split())
-            self._forwarded_names = _forwarded_names(self._column_names)
+            self._set_columns(tuple(text.split()))
         elif name == "#Date":
             self._date = text.split()[0] if text.strip() else ""
 
@@ -126,7 +132,6 @@ class _W3CParser:
         if not day or time is None:
             raise Malformed("no date and time: configure the server to log both")
         fields: dict[str, Any] = {"@timestamp": _parse_timestamp(f"{day}T{time}Z")}
-        _check_columns(values)
         if "cs-method" in values:
             self._check_request(values)
         self._set_client(fields, values)
@@ -148,14 +153,33 @@ class _W3CParser:
         duration = self._parse_duration(values["time-taken"]) if "time-taken" in values else None
         if duration is not None:
             fields["duration"] = duration
-        return merge_fields(
-            fields,
-            {
-                name: text
-                for name, text in values.items()
-                if name not in _MAPPED_COLUMNS and name not in self._forwarded_names
-            },
-        )
+        return merge_fields(fields, {name: values[name] for name in self._other_names if name in values})
+
+    def _check_columns(self, values: Mapping[str, str]) -> None:
+        """Check that columns are what their names say. Most values have been seen before.
+
+        Raises:
+            Malformed: a column is not, so the columns are not those of ``#Fields``.
+
+        """
+        for name, seen, is_valid in self._checks:
+            text = values.get(name)
+            if text is None or text in seen:
+                continue
+            if not is_valid(text):
+                raise Malformed(f"{name} is {text[:40]!r}, which is not {_COLUMN_KINDS[is_valid]}")
+            _remember(seen, text)
+        if "cs-uri-stem" not in values and values.get("cs-uri-query", "").startswith("/"):
+            raise Malformed("cs-uri-query is a path")
+        if "c-ip" not in values:
+            _check_others(values, _ADDRESS_NAMES, _is_address, "an IP address, and there is no c-ip")
+        agent = values.get("cs(User-Agent)", "")
+        if agent in self._user_agents:
+            return
+        if is_user_agent(agent):
+            _remember(self._user_agents, agent)
+        else:
+            _check_others(values, _PATH_NAMES, is_user_agent, "a user agent, and cs(User-Agent) is none")
 
     def _check_request(self, values: Mapping[str, str]) -> None:
         for name in ("cs-uri-stem", "sc-status"):
@@ -180,23 +204,14 @@ def _forwarded_names(column_names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name in column_names if is_forwarded_name(name))
 
 
-def _check_columns(values: Mapping[str, str]) -> None:
-    """Check that columns are what their names say.
+_MAX_SEEN: Final = 30_000
+_SEEN_MAX_CHARACTERS: Final = 200
 
-    Raises:
-        Malformed: a column is not, so the columns are not those of ``#Fields``.
 
-    """
-    for name, text in values.items():
-        is_valid = _COLUMN_CHECKS.get(name)
-        if is_valid is not None and not is_valid(text):
-            raise Malformed(f"{name} is {text[:40]!r}, which is not {_COLUMN_KINDS[is_valid]}")
-    if "cs-uri-stem" not in values and values.get("cs-uri-query", "").startswith("/"):
-        raise Malformed("cs-uri-query is a path")
-    if "c-ip" not in values:
-        _check_others(values, _ADDRESS_NAMES, _is_address, "an IP address, and there is no c-ip")
-    if not is_user_agent(values.get("cs(User-Agent)", "")):
-        _check_others(values, _PATH_NAMES, is_user_agent, "a user agent, and cs(User-Agent) is none")
+def _remember(seen: set[str], text: str) -> None:
+    """Add a valid value to those that need no check again, in bounded memory."""
+    if len(seen) < _MAX_SEEN and len(text) <= _SEEN_MAX_CHARACTERS:
+        seen.add(text)
 
 
 def _check_others(
