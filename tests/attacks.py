@@ -104,6 +104,7 @@ ERROR_SHAPES: Final = tuple(
         ("/es/", "_index found"),
         ("/api/", "statusCode error message"),
         ("/(sessions|events)(/|$)", "status error description"),
+        ("/v1/logs$", "code message"),
         ("//?(matomo|piwik).php$", "status tracked invalid message"),
         ("//?(index.php)?$", "result message"),
     )
