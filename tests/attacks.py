@@ -118,14 +118,13 @@ PAGE_PATHS: Final = re.compile("/($|items/|tables/|live$|embed/|sign-in$|sign-ou
 
 def has_expected_shape(request: RawRequest, response: RawResponse) -> bool:
     """Return whether an error response has the shape of the path's protocol."""
-    if response.status < HTTPStatus.BAD_REQUEST or request.method == "HEAD":
-        return True
     path = request.target.partition("?")[0]
+    # GoatCounter's pixel has its errors in headers.
+    is_pixel = path == "/count" and response.content_type == "image/gif" and response.body.startswith(b"GIF89a")
+    if response.status < HTTPStatus.BAD_REQUEST or request.method == "HEAD" or is_pixel:
+        return True
     if path.startswith("/hit") and response.status == HTTPStatus.METHOD_NOT_ALLOWED:
         return response.content_type == "text/plain"
-    if path == "/count" and response.content_type == "image/gif":
-        # Whatever a page sent: the error is in headers.
-        return response.body.startswith(b"GIF89a")
     if response.content_type == "text/html":
         return PAGE_PATHS.match(path) is not None and response.body.startswith(b"<!doctype html>")
     try:

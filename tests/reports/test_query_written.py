@@ -7,7 +7,7 @@ from typing import Any, Final
 from urllib.parse import quote, quote_plus
 
 import orjson
-from hypothesis import given, reject
+from hypothesis import assume, given, reject
 from hypothesis import strategies as st
 
 from metronome.errors import InvalidQuery, RequestError
@@ -38,6 +38,7 @@ MOMENTS: Final = {
     "1767225600": DAY,
     "-30d": datetime(2026, 3, 1, tzinfo=UTC),
 }
+ENDS: Final = {"": None, "2026-01-01": datetime(2026, 1, 2, tzinfo=UTC), "-30d": datetime(2026, 3, 2, tzinfo=UTC)}
 
 
 def asked_in_address(query: str) -> ParsedQuery:
@@ -118,13 +119,15 @@ def written(draw: st.DrawFn) -> Written:
     asked_of = [draw(filters(name, spell)) for name in named]
     texts: dict[str, Any] = {
         "from": draw(st.sampled_from([*MOMENTS])),
-        "to": draw(st.sampled_from(["", "2026-01-01", "-30d"])),
+        "to": draw(st.sampled_from([*ENDS])),
         "tz": draw(st.sampled_from(["", "UTC"])),
         "limit": draw(st.sampled_from(["", 0, 1, 10, MAX_ROWS])),
         "offset": draw(st.sampled_from(["", 0, 7])),
         "bots": draw(st.sampled_from(["", True, False])),
         "fill": draw(st.booleans()) if units else False,
     }
+    start, end = MOMENTS[texts["from"]], ENDS[texts["to"]]
+    assume(start is None or end is None or start < end)
     ordered = draw(st.lists(st.sampled_from([*by, *(metrics or ["count"])]), max_size=2, unique=True))
     orders = [SortKey(column, draw(st.booleans())) for column in ordered]
     lists = {
@@ -150,10 +153,8 @@ def written(draw: st.DrawFn) -> Written:
             metrics=tuple(map(Metric.parse, metrics or ["count"])),
             group_by=tuple(by),
             where=AllOf(whole) if whole else None,
-            start=MOMENTS[texts["from"]],
-            end={"": None, "2026-01-01": datetime(2026, 1, 2, tzinfo=UTC), "-30d": datetime(2026, 3, 2, tzinfo=UTC)}[
-                texts["to"]
-            ],
+            start=start,
+            end=end,
             sort_keys=tuple(orders),
             limit={"": 1000, 0: MAX_ROWS}.get(texts["limit"], texts["limit"]),
             offset=texts["offset"] or 0,

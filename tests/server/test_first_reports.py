@@ -121,6 +121,10 @@ class ScriptedVisibility(Visibility):
         """Queries see no more events as time passes."""
         return 0
 
+    def deletions(self) -> int:
+        """Nothing is forgotten."""
+        return 0
+
     async def wait_for(self, items: Collection[str] = ()) -> int:
         """Return when that is permitted."""
         self.items.append(items)

@@ -11,14 +11,14 @@ import duckdb
 import orjson
 import pytest
 
-from metronome.errors import QueryTooExpensive, StoreUnavailable
+from metronome.errors import QueryTooExpensive
 from metronome.event import DocumentContext, Event, build_document
 from metronome.stores.base import DocumentBatch
 from metronome.stores.duckdb import DuckDBStore
 from metronome.stores.duckdb.combined_query import compile_combined_query, group_by_scan
 from metronome.stores.duckdb.maintenance import StorageLimits
 from metronome.stores.duckdb.sql import IRREGULAR_ZONES, can_use_rollup, total_field
-from metronome.stores.duckdb.store import CancellableQuery
+from metronome.stores.duckdb.store import CancellableQuery, StoreFileDamaged
 from metronome.stores.query import EXCLUDE_BOTS, AllOf, Equals, Exists, Metric, Not, OneOf, Query, Range, SortKey
 from tests.contracts.store_contract import (
     DeletionTests,
@@ -168,7 +168,7 @@ async def test_rejects_lines_that_are_not_documents_and_stores_the_others(tmp_pa
 async def test_is_unavailable_while_its_file_cannot_be_opened(tmp_path: Path) -> None:
     store = DuckDBStore(tmp_path)
     (tmp_path / "metronome.duckdb").mkdir()
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(StoreFileDamaged, match="cannot be read"):
         await store.setup()
     (tmp_path / "metronome.duckdb").rmdir()
     await store.setup()

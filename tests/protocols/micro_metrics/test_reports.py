@@ -40,11 +40,11 @@ def low_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reports, "DOCUMENTS_MAX_BYTES", DOCUMENTS_MAX_BYTES)
 
 
-class EstimatingStore(DuckDBStore):
-    """A store whose results are not exact."""
+class IncompleteStore(DuckDBStore):
+    """A store whose results lack groups."""
 
     async def query(self, *queries: Query) -> tuple[QueryResult, ...]:
-        return tuple(replace(result, exact=False) for result in await super().query(*queries))
+        return tuple(replace(result, exact=False, is_complete=False) for result in await super().query(*queries))
 
 
 def stored_line(number: int, **event: Any) -> bytes:
@@ -136,8 +136,8 @@ async def test_rejects_a_list_of_too_many_tags(store: Store) -> None:
     }
 
 
-async def test_rejects_results_that_are_not_exact(tmp_path: Path) -> None:
-    store = EstimatingStore(tmp_path)
+async def test_rejects_results_that_are_not_complete(tmp_path: Path) -> None:
+    store = IncompleteStore(tmp_path)
     await fill(store, [stored_line(0, tags="n")])
     with pytest.raises(InvalidQuery, match=f"over {MAX_ROWS} rows"):
         await reports.list_types(store, all_time())
