@@ -48,7 +48,13 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
-@pytest.mark.parametrize("path", ["/tick", "/es/_bulk", "/query", "/documents", "/matomo.php"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/tick",
+        *(pytest.param(path, marks=pytest.mark.slow) for path in ("/es/_bulk", "/query", "/documents", "/matomo.php")),
+    ],
+)
 def test_bodies_beyond_the_limit_are_rejected_and_small_ones_are_not(small: Server, path: str) -> None:
     with half_sent(small.port, path, 400 * KIB, 8) as clients:
         statuses = [status_of(client) for client in clients]

@@ -112,6 +112,7 @@ def test_a_number_is_an_id_too(server: Server) -> None:
     assert sum(tock(server, "4711")["views"].values()) == 2
 
 
+@pytest.mark.slow
 @given(st.lists(st.text(min_size=1, max_size=250), min_size=10, max_size=40, unique=True))
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_text_is_an_id(server: Server, ids: list[str]) -> None:

@@ -96,7 +96,12 @@ SEAL_LIMITS = replace(SEGMENT_LIMITS, direct_rows=1_000_000)
 class OnDuckDBWithSegments(OnDuckDB):
     """Moves events through segments all the time, which otherwise happens once in a hundred thousand events."""
 
-    @pytest.fixture(params=[SEGMENT_LIMITS, SEAL_LIMITS], ids=["direct", "sealed"])
+    @pytest.fixture(
+        params=[
+            pytest.param(SEGMENT_LIMITS, marks=pytest.mark.slow, id="direct"),
+            pytest.param(SEAL_LIMITS, id="sealed"),
+        ]
+    )
     async def store(self, tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[DuckDBStore]:
         store = DuckDBStore(tmp_path, limits=request.param)
         await store.setup()
@@ -243,6 +248,7 @@ def test_time_zones_change_their_offsets_only_at_quarter_hours() -> None:
                 assert just_before.astimezone(zone).utcoffset() == before, name
 
 
+@pytest.mark.slow
 async def test_totals_are_those_of_the_events_after_each_kind_of_write(tmp_path: Path) -> None:
     store = DuckDBStore(tmp_path, limits=replace(SEAL_LIMITS, rollup_rows=20))
     await store.setup()

@@ -640,6 +640,7 @@ def hostile_events() -> list[Any]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.shared_data
 @pytest.mark.parametrize("hostile", hostile_events())
 async def test_a_hostile_event_is_stored_or_rejected_and_does_not_affect_others(
