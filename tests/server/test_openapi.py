@@ -78,7 +78,9 @@ def test_many_requests_are_answered_as_described(store: str, request: pytest.Fix
         server.post_events(
             (ROOT / "tests" / "data" / "visits.ndjson").read_bytes(), **{"Content-Type": "application/x-ndjson"}
         )
-        check(server, tmp_path, "--phases=examples,coverage,fuzzing", "--max-examples=40")
+        # The descriptions are those of both stores: one of them gets the requests of all kinds.
+        phases = "examples,coverage,fuzzing" if store == "duckdb" else "examples,fuzzing"
+        check(server, tmp_path, f"--phases={phases}", "--max-examples=15")
 
 
 def check(server: Server, folder: Path, *options: str) -> None:
