@@ -285,6 +285,9 @@ BROKEN: Final = {
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_requests_that_break_off_are_dropped_without_a_word_in_the_log(server: Server, name: str) -> None:
+    with still_counting(server):
+        # The first report takes memory that stays.
+        pass
     before, memory = server.log, server.peak_memory()
     with still_counting(server):
         for path in (b"/tick", b"/es/_bulk", b"/events", b"/matomo.php", b"/api/track", b"/nowhere"):
