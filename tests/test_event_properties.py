@@ -153,6 +153,12 @@ def text_of(value: object) -> str:
     return value if isinstance(value, str) else orjson.dumps(value).decode()
 
 
+def has_no_addresses(fields: dict[str, Any]) -> bool:
+    """Return whether nothing but ``clientip`` may be truncated; tests of anonymization look at the others."""
+    text = json.dumps({name: value for name, value in fields.items() if name != "clientip"})
+    return anonymize_text(text, AddressRole.CLIENT) == text
+
+
 def check_nothing_is_lost(body: bytes, doc: dict[str, Any]) -> None:
     fields = orjson.loads(body)
     address = fields.get("clientip")
@@ -186,9 +192,7 @@ def check_nothing_is_lost(body: bytes, doc: dict[str, Any]) -> None:
 @given(_events)
 def test_any_event_is_rejected_or_stored_without_loss(fields: dict[str, Any]) -> None:
     body = json.dumps(fields).encode()
-    # Addresses are truncated: tests of anonymization look at them.
-    without_client = json.dumps({name: value for name, value in fields.items() if name != "clientip"})
-    assume(anonymize_text(without_client, AddressRole.CLIENT) == without_client)
+    assume(has_no_addresses(fields))
     event = read(body)
     doc = encode(event) if event is not None else None
     if doc is not None:
@@ -198,6 +202,7 @@ def test_any_event_is_rejected_or_stored_without_loss(fields: dict[str, Any]) ->
 @settings(max_examples=4 * settings().max_examples)
 @given(_events)
 def test_resent_documents_are_unchanged(fields: dict[str, Any]) -> None:
+    assume(has_no_addresses(fields))
     event = read(json.dumps(fields).encode())
     doc = encode(event) if event is not None else None
     # A host without a dot is recognized by `referer_url`, unless the sender set that to something else.
@@ -218,6 +223,7 @@ def test_resent_documents_are_unchanged(fields: dict[str, Any]) -> None:
 def test_resent_enriched_documents_are_unchanged(
     fields: dict[str, Any], telling: dict[str, Any], door: DocumentContext
 ) -> None:
+    assume(has_no_addresses(fields))
     event = read(json.dumps({**fields, **telling}).encode())
     doc = encode(event, door=door) if event is not None else None
     if doc is None or "params" in doc:

@@ -62,7 +62,10 @@ def test_each_setting_is_described_with_its_option(name: str) -> None:
 def test_no_page_names_a_setting_that_is_none() -> None:
     known = {f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields}
     # Those of the tests, of docker-compose.yml, and of commands.
-    known |= {f"{ENV_PREFIX}{name}" for name in ("TEST_ELASTICSEARCH", "LOGS", "KEY", "URL", "CLIENTS", "KIBANA")}
+    known |= {
+        f"{ENV_PREFIX}{name}"
+        for name in ("TEST_ELASTICSEARCH", "TEST_CLUSTERS", "LOGS", "KEY", "URL", "CLIENTS", "KIBANA")
+    }
     known |= {f"{ENV_PREFIX}KIBANA_{name}" for name in ("KEY", "USER", "PASSWORD", "CA")}
     known |= {f"{ENV_PREFIX}{name.upper()}{FILE_SUFFIX}" for name in SECRET_SETTINGS}
     named = {name for page in PAGES for name in re.findall(rf"{ENV_PREFIX}[A-Z_]+", page.read_text())}
