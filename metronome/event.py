@@ -468,6 +468,9 @@ def _set_referrer(names: tuple[str, ...], doc: dict[str, Any], odd: dict[str, An
     ):
         # A document that is sent again: this was normalized from `referer_url`.
         normalized = url
+    if normalized and normalized[0].isdigit() and context.config.anonymize_addresses:
+        # Normalization may have found an address, such as that of 00.0.0.5.
+        normalized = anonymize_text(normalized)
     if normalized is not None and len(normalized) <= NAME_MAX_BYTES:
         doc["referer"] = normalized
     else:
