@@ -4,11 +4,11 @@ Players and readers of PDF files request a file in parts, and an interrupted dow
 request with the status 206. The first counts. Those that follow within half an hour are stored as requests.
 """
 
-from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
+from metronome.times import is_same_visit
+
 PART_FIELD: Final = "part"
-PART_MAX_PAUSE: Final = timedelta(minutes=30)
 _PARTIAL_STATUSES: Final = frozenset({206, "206"})
 _STATUSES: Final = frozenset({200, "200", *_PARTIAL_STATUSES})
 _COUNTED_EVENTS: Final = frozenset({"view", "download"})
@@ -60,7 +60,7 @@ class PartialRequests:
             opener is not None
             and status in _PARTIAL_STATUSES
             and opener.event_id != event_id
-            and _is_soon(opener.timestamp, timestamp)
+            and is_same_visit(opener.timestamp, timestamp)
         )
         if is_part and opener is not None:
             self._openers[key] = _Opener(opener.event_id, max(opener.timestamp, timestamp))
@@ -69,7 +69,3 @@ class PartialRequests:
         if len(self._openers) > self._max_files:
             del self._openers[next(iter(self._openers))]
         return is_part
-
-
-def _is_soon(first: str, second: str) -> bool:
-    return abs(datetime.fromisoformat(second) - datetime.fromisoformat(first)) <= PART_MAX_PAUSE

@@ -30,6 +30,9 @@ zoneinfo.reset_tzpath(())
 EXPECTED_PERIOD: Final = "2015-01-22, 2015-01, 2015-W04, 2015-01-22T09:30, -30d or last-month"
 """Examples for error messages about what `parse_period` does not accept."""
 
+VISIT_PAUSE: Final = timedelta(minutes=30)
+"""Whoever does nothing for longer has left, as in Matomo's ``visit_standard_length``."""
+
 _TIMESTAMP_LENGTH = 24
 _SECOND_LENGTH = len("2015-01-22T09:30:00Z")
 _UNITS_PER_SECOND = ((10**18, 10**9), (10**15, 10**6), (10**11, 1000))
@@ -88,6 +91,11 @@ class _Minutes(dict[int, str]):
 
 
 _MINUTES = _Minutes()
+
+
+def is_same_visit(first: str, second: str) -> bool:
+    """Return whether two timestamps are so close that what happened then belongs to one visit (`VISIT_PAUSE`)."""
+    return abs(datetime.fromisoformat(second) - datetime.fromisoformat(first)) <= VISIT_PAUSE
 
 
 def format_timestamp(moment: datetime) -> str:

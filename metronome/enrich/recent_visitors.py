@@ -6,11 +6,10 @@ this process only, and the events in about the order of time; else there are two
 """
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
 from typing import Final
 
-PAUSE: Final = timedelta(minutes=30)
-"""A visitor who was not seen for longer is a new one on a new day."""
+from metronome.times import is_same_visit
+
 FIRST_MINUTES: Final = "00:30"
 """Until then, hours and minutes in UTC, an event may belong to a visitor of the day before."""
 LAST_MINUTES: Final = "23:30"
@@ -45,7 +44,7 @@ class RecentVisitors:
             return visitor
         earlier = find_earlier()
         last_seen = None if earlier is None else self._last_seen.get(earlier)
-        if earlier is None or last_seen is None or not _is_soon(last_seen, timestamp):
+        if earlier is None or last_seen is None or not is_same_visit(last_seen, timestamp):
             return visitor
         self._remember(earlier, max(last_seen, timestamp))
         return earlier
@@ -55,7 +54,3 @@ class RecentVisitors:
         self._last_seen[visitor] = timestamp
         if len(self._last_seen) > self._max_visitors:
             del self._last_seen[next(iter(self._last_seen))]
-
-
-def _is_soon(first: str, second: str) -> bool:
-    return abs(datetime.fromisoformat(second) - datetime.fromisoformat(first)) <= PAUSE

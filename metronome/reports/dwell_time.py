@@ -22,13 +22,12 @@ from typing import Any, Final, NamedTuple
 from metronome.fields import TIMING_FIELDS
 from metronome.reports.parameters import IS_VIEW, ReportParameters, exactness_fields, item_filter, partial_fields
 from metronome.reports.sample import SequenceSample
+from metronome.reports.sessions import PAUSE_MS
 from metronome.stores.base import Store
 from metronome.stores.query import AllOf, AnyOf, Exists, Metric, Query, QueryResult, SortKey
 from metronome.stores.sequences import SequenceEvent
 
 PARAMETERS: Final = frozenset({"from", "to", "tz", "limit", "bots"})
-INACTIVITY_MS: Final = 30 * 60 * 1000
-"""A stay ends after this time without an event, in milliseconds."""
 
 _MIN_FOR_QUANTILES: Final = 2
 _QUANTILES: Final = 20
@@ -61,7 +60,7 @@ def dwell_times(events: Iterable[SequenceEvent]) -> Iterator[DwellTime]:
         if event_item is None:
             continue
         if item is not None:
-            is_over = timestamp - last > INACTIVITY_MS
+            is_over = timestamp - last > PAUSE_MS
             if event_item == item and not is_over:
                 last = timestamp
                 continue

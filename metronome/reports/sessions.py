@@ -6,12 +6,14 @@ left as they are: the sender knows better when they end.
 """
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Final
 
 from metronome.stores.sequences import EventSequence
+from metronome.times import VISIT_PAUSE
 
-PAUSE_MS: Final = 30 * 60 * 1000
-"""A session ends after this time without an event, in milliseconds, as in Matomo's ``visit_standard_length``."""
+PAUSE_MS: Final = VISIT_PAUSE // timedelta(milliseconds=1)
+"""A session, and a stay, end after this time without an event, in milliseconds."""
 
 
 def cut_sessions(sequence: EventSequence, visitor_index: int) -> Iterator[EventSequence]:

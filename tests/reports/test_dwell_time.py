@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metronome.reports.dwell_time import INACTIVITY_MS, DwellTime, dwell_times, percentiles
+from metronome.reports.dwell_time import DwellTime, dwell_times, percentiles
+from metronome.reports.sessions import PAUSE_MS
 from metronome.stores.sequences import SequenceEvent
 
 MINUTE = 60_000
@@ -95,7 +96,7 @@ def test_a_stay_lasts_from_a_view_to_the_next_event(
 
 
 EVENTS = st.tuples(
-    st.integers(0, 2 * INACTIVITY_MS),
+    st.integers(0, 2 * PAUSE_MS),
     st.sampled_from(["a", "b", None]),
     st.sampled_from(["view", "heartbeat", "download"]),
 )
