@@ -33,7 +33,7 @@ from metronome.archive.segments import (
     parse_upload_name,
 )
 from metronome.errors import ArchiveDamaged
-from metronome.stores.selection import Selection, SelectionKind
+from metronome.stores.selection import Selection, stored_selection
 
 TOMBSTONE_PREFIX: Final = "forgotten"
 _TOMBSTONE_VERSION: Final = 1
@@ -101,8 +101,7 @@ def decode_tombstone(path: str, body: bytes) -> Tombstone:
     """
     try:
         fields: dict[str, Any] = orjson.loads(body)
-        kind = SelectionKind(fields["by"])
-        selection = Selection(kind, str(fields["value"]), is_hashed=kind is not SelectionKind.BEFORE)
+        selection = stored_selection(fields["by"], fields["value"])
         spools = {str(name): int(seq) for name, seq in fields["spools"].items()}
         return Tombstone(path.rpartition("/")[2].removesuffix(".json"), selection, str(fields["at"]), spools)
     except (ValueError, TypeError, LookupError, AttributeError):

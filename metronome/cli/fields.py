@@ -14,10 +14,10 @@ from metronome.cli.options import (
     TimeZoneOption,
     ToOption,
     UrlOption,
+    require_one_format,
 )
 from metronome.cli.output import note_pending, print_note, print_response
 from metronome.cli.tables import ResultPrinter
-from metronome.errors import ConfigurationError
 from metronome.server_client import ServerClient, encode_parameters
 
 
@@ -38,8 +38,7 @@ def fields_command(  # noqa: PLR0913  # one argument for each option
     """
     parameters = [("from", start), ("to", end), ("tz", tz), ("bots", "1" if bots else None)]
     with reporting_errors("fields"):
-        if as_json and as_csv:
-            raise ConfigurationError("--json cannot be combined with --csv")
+        require_one_format(as_json=as_json, as_csv=as_csv)
         path = f"/fields{'.csv' if as_csv else ''}?{'&'.join(encode_parameters(parameters))}"
         client = ServerClient(url, key, note_pending)
         if as_json or as_csv:

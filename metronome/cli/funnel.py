@@ -14,10 +14,10 @@ from metronome.cli.options import (
     TimeZoneOption,
     ToOption,
     UrlOption,
+    require_one_format,
 )
 from metronome.cli.output import note_pending, print_note, print_response
 from metronome.cli.tables import ResultPrinter
-from metronome.errors import ConfigurationError
 from metronome.server_client import ServerClient, encode_parameters
 
 _COLUMNS: Final = ("step", "sessions", "visitors", "share", "of first", "median time")
@@ -67,8 +67,7 @@ def funnel_command(  # noqa: PLR0913  # one argument for each option
         ("bots", "1" if bots else None),
     ]
     with reporting_errors("funnel"):
-        if as_json and as_csv:
-            raise ConfigurationError("--json cannot be combined with --csv")
+        require_one_format(as_json=as_json, as_csv=as_csv)
         path = f"/funnel.{'csv' if as_csv else 'json'}?{'&'.join(encode_parameters(parameters))}"
         client = ServerClient(url, key, note_pending)
         if as_json or as_csv:

@@ -77,6 +77,17 @@ LastDayOption = Annotated[
 ]
 
 
+def require_one_format(*, as_json: bool, as_csv: bool) -> None:
+    """Check that a command is asked for at most one format.
+
+    Raises:
+        ConfigurationError: it is asked for JSON and CSV.
+
+    """
+    if as_json and as_csv:
+        raise ConfigurationError("--json cannot be combined with --csv")
+
+
 def parse_day_range(first: str | None, last: str | None) -> DateRange:
     """Parse the values of ``--from`` and ``--to`` as days.
 

@@ -18,6 +18,7 @@ from metronome.cli.options import (
     TimeZoneOption,
     ToOption,
     UrlOption,
+    require_one_format,
 )
 from metronome.cli.output import note_pending, print_note, print_response
 from metronome.cli.tables import ResultPrinter, combine_values
@@ -120,8 +121,7 @@ def query_command(  # noqa: PLR0913  # one argument for each option
         ("bots", "1" if bots else None),
     ]
     with reporting_errors("query"):
-        if as_json and as_csv:
-            raise ConfigurationError("--json cannot be combined with --csv")
+        require_one_format(as_json=as_json, as_csv=as_csv)
         query = "&".join([*encode_parameters(parameters), *map(encode_filter, filters or ())])
         path = f"/query{'.csv' if as_csv else ''}?{query}"
         client = ServerClient(url, key, note_pending)

@@ -121,6 +121,17 @@ def parse_selection(fields: Mapping[str, Any]) -> Selection:
     return Selection(kind, value)
 
 
+def stored_selection(kind: str, value: object) -> Selection:
+    """Return a selection that was stored as `Selection.hashed`.
+
+    Raises:
+        ValueError: there is no such kind.
+
+    """
+    known = SelectionKind(kind)
+    return Selection(known, str(value), is_hashed=known is not SelectionKind.BEFORE)
+
+
 def digest(value: str) -> str:
     """Return the SHA-256 of a value, in hexadecimal."""
     return sha256(value.encode()).hexdigest()

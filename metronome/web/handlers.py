@@ -40,8 +40,26 @@ _REPORT_SECONDS: Final = 50.0
 """Less than the minute that a worker waits for the main process."""
 
 
+class _RateLimited:
+    """A context whose routes limit how many requests a client sends."""
+
+    __slots__ = ()
+    rates: RateLimiter
+    client_address: ClientAddress
+
+    def check_rate(self, request: web.Request, permissions: Permissions) -> None:
+        """Count a request, unless its client may import.
+
+        Raises:
+            RateLimited: its client sends too many.
+
+        """
+        if Scope.IMPORT not in permissions.scopes:
+            self.rates.check(self.client_address.limited_client(request))
+
+
 @dataclass(frozen=True, slots=True)
-class IngestContext:
+class IngestContext(_RateLimited):
     """What the routes that accept events share.
 
     Attributes:
@@ -64,16 +82,6 @@ class IngestContext:
     clock: Callable[[], float]
     budget: ByteBudget = field(default_factory=ByteBudget)
     rates: RateLimiter = field(default_factory=RateLimiter)
-
-    def check_rate(self, request: web.Request, permissions: Permissions) -> None:
-        """Count a request, unless its client may import.
-
-        Raises:
-            RateLimited: its client sends too many.
-
-        """
-        if Scope.IMPORT not in permissions.scopes:
-            self.rates.check(self.client_address.limited_client(request))
 
     def body_budget(self) -> BodyBudget:
         """Return the budget for the bodies of HTTP requests."""
@@ -156,7 +164,7 @@ def parse_item_id(request: web.Request, prefix: str, suffix: str = "") -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class QueryContext:
+class QueryContext(_RateLimited):
     """What the routes that return reports share.
 
     Attributes:
@@ -205,16 +213,6 @@ class QueryContext:
                     yield
             except TimeoutError:
                 raise QueryTooExpensive(f"the report takes over {_REPORT_SECONDS:g} s") from None
-
-    def check_rate(self, request: web.Request, permissions: Permissions) -> None:
-        """Count a request, unless its client may import.
-
-        Raises:
-            RateLimited: its client sends too many.
-
-        """
-        if Scope.IMPORT not in permissions.scopes:
-            self.rates.check(self.client_address.limited_client(request))
 
     def now(self) -> datetime:
         """Return the current time, in UTC."""
