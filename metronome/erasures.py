@@ -29,7 +29,7 @@ from metronome.spool.erasure import erase_dead_letters, erase_from_spool, last_c
 from metronome.state.base import Record, State
 from metronome.stores.base import Store
 from metronome.stores.query import Query
-from metronome.stores.selection import Selection, SelectionKind
+from metronome.stores.selection import Selection, stored_selection
 from metronome.times import format_timestamp, start_of_first_kept_month
 
 log: Final = structlog.get_logger()
@@ -143,10 +143,9 @@ def erasure_from_record(name: str, record: Record) -> Erasure:
 
     """
     try:
-        kind = SelectionKind(record["by"])
         return Erasure(
             name=name,
-            selection=Selection(kind, record["value"], is_hashed=kind is not SelectionKind.BEFORE),
+            selection=stored_selection(record["by"], record["value"]),
             requested=record["requested"],
             step=Step(record["step"]),
             spools=record["spools"],
@@ -273,13 +272,13 @@ class Erasures:
         """Count what a request would forget in the store."""
         where, end = selection.where, selection.before
         try:
-            (result,) = await self._store.query(Query(group_by=("year",), where=where, end=end))
-            events = sum(int(count or 0) for count in result.to_dict().values())
-            (days,) = await self._store.query(Query(group_by=("day",), where=where, end=end))
+            (result,) = await self._store.query(Query(group_by=("day",), where=where, end=end))
         except QueryTooExpensive:
             return Preview(None)
-        labels = sorted(map(str, days.to_dict()))
-        return Preview(events, labels[0], labels[-1]) if labels else Preview(events)
+        if not result.is_complete:
+            return Preview(None)
+        days = {str(day): int(count or 0) for day, count in result.to_dict().items()}
+        return Preview(sum(days.values()), min(days, default=""), max(days, default=""))
 
     async def run(self) -> None:
         """Continue unfinished requests, carry out new ones, and drop old events, until cancelled."""
