@@ -128,7 +128,7 @@ async def _reenrich_range(
     store = open_store(settings)
     try:
         await store.setup()
-        counts = await _count_by_period(store, time_range)
+        counts = await _count_by_month(store, time_range)
         progress.start(sum(counts.values()))
         for period in counts:
             async for changed in _iterate_changed(store, period, enrichment, summary, progress):
@@ -138,14 +138,14 @@ async def _reenrich_range(
         await store.close()
 
 
-async def _count_by_period(store: Store, time_range: TimeRange) -> dict[tuple[datetime, datetime], int]:
-    """Return the number of events by time range: the UTC days or months that the store keeps together."""
+async def _count_by_month(store: Store, time_range: TimeRange) -> dict[tuple[datetime, datetime], int]:
+    """Return the number of events by time range: the UTC months, which stores keep together."""
     start, end = time_range
-    (result,) = await store.query(Query(group_by=(store.identity_period,), start=start, end=end))
+    (result,) = await store.query(Query(group_by=("month",), start=start, end=end))
     counts: dict[tuple[datetime, datetime], int] = {}
     for label, count in result.to_dict().items():
-        first = datetime.fromisoformat(f"{label}-01" if store.identity_period == "month" else label).replace(tzinfo=UTC)
-        after = first + _DAY if store.identity_period == "day" else (first + 31 * _DAY).replace(day=1)
+        first = datetime.fromisoformat(f"{label}-01").replace(tzinfo=UTC)
+        after = (first + 31 * _DAY).replace(day=1)
         counts[first if start is None else max(first, start), after if end is None else min(after, end)] = int(
             count or 0
         )

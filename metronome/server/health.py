@@ -15,7 +15,7 @@ from metronome.errors import MetronomeError, NotFound, SpoolFull, StoreUnavailab
 from metronome.scopes import Scope
 from metronome.shipper import Shipper
 from metronome.spool import SpoolStats
-from metronome.stores.base import Store
+from metronome.stores.base import IDENTITY_PERIOD, Store
 from metronome.web.handlers import QueryContext, handle_errors
 from metronome.web.problems import problem_response
 
@@ -116,7 +116,7 @@ class HealthRoutes:
             "store": {
                 **_component_status("store", await self._store_failure()),
                 **_pending_fields(unshipped),
-                "identity_period": self._store.identity_period,
+                "identity_period": IDENTITY_PERIOD,
             },
         }
         if self._archivers:

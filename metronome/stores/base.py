@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import ClassVar, Final, Literal
+from typing import ClassVar, Final
 
 from metronome.errors import MetronomeError, RequestError, StoreUnavailable
 from metronome.stores.query import Equals, Filter, Query, QueryResult
@@ -17,6 +17,10 @@ from metronome.stores.sequences import EventSequence, SequenceQuery
 
 LISTED_FIELDS_MAX: Final = 10_000
 """How many fields a store lists at least, if documents have as many; others may be queried without being listed."""
+
+
+IDENTITY_PERIOD: Final = "month"
+"""The UTC period in which an ``event_id`` counts once: in another month, it is another event."""
 
 
 class StoreBusy(StoreUnavailable):
@@ -135,7 +139,7 @@ class Sink(ABC):
     async def write(self, batch: DocumentBatch) -> WriteResult:
         """Write documents, each exactly once however often it is sent.
 
-        Two documents are the same if their ``event_id`` and `Store.identity_period` are; the first one is kept. So
+        Two documents are the same if their ``event_id`` and `IDENTITY_PERIOD` are; the first one is kept. So
         writing a batch again, in whole or in part and in any order, adds nothing. When this returns, stored documents
         survive a crash of the process and of the machine. Queries see them after `Store.refresh`, or
         after `refresh_seconds`.
@@ -146,9 +150,6 @@ class Sink(ABC):
 
 class Store(Sink):
     """The store of events, which also runs queries."""
-
-    identity_period: ClassVar[Literal["day", "month"]]
-    """The UTC period in which an ``event_id`` counts once: in another day, or month, it is another event."""
 
     @abstractmethod
     async def query(self, *queries: Query) -> tuple[QueryResult, ...]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Final
 
 from metronome.errors import InvalidQuery, MetronomeError, QueryTooExpensive, StoreAccessDenied
 from metronome.stores.base import DocumentBatch, RejectedDocument, Store, WriteResult
@@ -129,7 +129,6 @@ class ElasticsearchStore(Store):
 
     """
 
-    identity_period: ClassVar[Literal["day", "month"]] = "month"
     preferred_batch_bytes: ClassVar[int] = PREFERRED_BATCH_BYTES
     refresh_seconds: ClassVar[float] = VISIBLE_AFTER_SECONDS
 
