@@ -87,8 +87,12 @@ class Counts:
         selection = self.selection.format(source=source, count="-count(*)" if deleted else "count(*)")
         return f"INSERT INTO {self.tables[level]} SELECT * FROM ({selection}) ORDER BY {self.order}"
 
-    def merge_full_levels(self, database: duckdb.DuckDBPyConnection, base_rows: int) -> None:
-        """Merge levels if the lowest one is full; in the transaction of the caller.
+    def is_full(self, database: duckdb.DuckDBPyConnection, base_rows: int) -> bool:
+        """Return whether the lowest level has over *base_rows* rows."""
+        return _count_rows(database, self.tables[0]) > base_rows
+
+    def merge_levels(self, database: duckdb.DuckDBPyConnection, base_rows: int) -> None:
+        """Merge the lowest level into a higher one that has room; in the transaction of the caller.
 
         Args:
             database: the connection.
@@ -96,8 +100,6 @@ class Counts:
 
         """
         rows = [_count_rows(database, self.tables[0])]
-        if rows[0] <= base_rows:
-            return
         target = 1
         for target in range(1, _LEVELS):
             rows.append(_count_rows(database, self.tables[target]))

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any, ClassVar, Final, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Final, Generic, TypeVar
 
 import duckdb
 import structlog
@@ -156,7 +156,6 @@ class DuckDBStore(Store):
     """
 
     preferred_batch_bytes: ClassVar[int] = 16 * 2**20
-    identity_period: ClassVar[Literal["day", "month"]] = "month"
 
     def __init__(
         self,
@@ -541,7 +540,8 @@ class DuckDBStore(Store):
             database.execute(schema.DROP_DUPLICATES)
             is_smaller = True
         try:
-            known = self._find_known(database, list(months))
+            stored = segments.read_segments(database)
+            known = self._find_known(database, list(months), stored)
         except _REJECTING_ERRORS as error:
             # No document is to blame for a segment that cannot be read.
             raise self._describe_damage(error) or StoreUnavailable(f"{self._path}: {error}") from error
@@ -550,7 +550,7 @@ class DuckDBStore(Store):
             is_smaller = True
         if is_smaller:
             months = self._describe_batch(database)
-        self._store_batch(database, months, extra_columns, created)
+        self._store_batch(database, months, extra_columns, created, has_segments=bool(stored))
         return sum(count for count, _ in months.values())
 
     def _load_batch(self, database: duckdb.DuckDBPyConnection, batch: DocumentBatch) -> dict[str, str]:
@@ -569,12 +569,12 @@ class DuckDBStore(Store):
             months[month] = count, distinct
         return months
 
-    def _find_known(self, database: duckdb.DuckDBPyConnection, months: list[date]) -> int:
+    def _find_known(self, database: duckdb.DuckDBPyConnection, months: list[date], stored: tuple[Segment, ...]) -> int:
         """Fill the table ``known`` with the identities of the batch that the store has, and return their number.
 
         Large segments are only read if their filters say that they may have some.
         """
-        of_months = [segment for segment in segments.read_segments(database) if segment.month in months]
+        of_months = [segment for segment in stored if segment.month in months]
         large = [segment for segment in of_months if self._filters.has_filter(segment)]
         small = [segment for segment in of_months if segment not in large]
         start, end = months[0], _next_month(months[-1])
@@ -616,12 +616,14 @@ class DuckDBStore(Store):
         months: dict[date, tuple[int, int]],
         extra_columns: dict[str, str],
         created: list[Segment],
+        *,
+        has_segments: bool,
     ) -> None:
         """Store the events of the batch, which the store does not have: months with many of them as segments."""
         types = {name: segments.likely_type(name) for name in COLUMN_FIELDS} | extra_columns
         direct: list[date] = []
         rows = self._hot_rows + sum(count for count, _ in months.values())
-        if rows >= self._limits.table_rows or segments.read_segments(database):
+        if rows >= self._limits.table_rows or has_segments:
             direct = [month for month, (count, _) in months.items() if count >= self._limits.direct_rows]
         for month in direct:
             relation = f"(SELECT * FROM batch WHERE month = DATE '{month}')" if len(months) > 1 else "batch"
@@ -652,7 +654,8 @@ class DuckDBStore(Store):
             database.execute("DELETE FROM batch WHERE (event_id, ts) NOT IN (SELECT event_id, ts FROM gone)")
             self._remove_gone(database)
             months = self._describe_batch(database)
-            self._store_batch(database, months, extra_columns, created)
+            has_segments = bool(segments.read_segments(database))
+            self._store_batch(database, months, extra_columns, created, has_segments=has_segments)
             return sum(count for count, _ in months.values())
 
         replaced = self._change_stored(database, replace_stored)
@@ -755,11 +758,14 @@ class DuckDBStore(Store):
         return sum(counts.values())
 
     def _after_change(self, database: duckdb.DuckDBPyConnection) -> None:
-        def merge(_created: list[Segment]) -> None:
-            for counts in ALL_COUNTS:
-                counts.merge_full_levels(database, self._limits.rollup_rows)
+        full = [counts for counts in ALL_COUNTS if counts.is_full(database, self._limits.rollup_rows)]
 
-        self._in_transaction(database, merge)
+        def merge(_created: list[Segment]) -> None:
+            for counts in full:
+                counts.merge_levels(database, self._limits.rollup_rows)
+
+        if full:
+            self._in_transaction(database, merge)
         self._wake_event.set()
 
     def _in_transaction(self, database: duckdb.DuckDBPyConnection, work: Callable[[list[Segment]], Result]) -> Result:
