@@ -56,10 +56,9 @@ from metronome.errors import MetronomeError
 from metronome.fields import FIELDS
 from metronome.middleware import ClientConfig
 from metronome.server import routes
+from metronome.server.admin_routes import backup_routes, erasure_routes
 from metronome.server.app import build_app
-from metronome.server.backup_routes import backup_routes
 from metronome.server.bootstrap import build_ingest_context, open_authorizer, open_state, open_store
-from metronome.server.erasure_routes import erasure_routes
 from metronome.server.health import HealthRoutes
 from metronome.server.main import serve
 from metronome.shipper import Shipper

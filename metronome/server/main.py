@@ -27,7 +27,7 @@ from metronome.files import FolderLock, protect_data_folder
 from metronome.intake import Intake
 from metronome.protocols.micro_analytics import build_query_handler
 from metronome.server import processes, routes
-from metronome.server.backup_routes import backup_routes
+from metronome.server.admin_routes import backup_routes, erasure_routes
 from metronome.server.bootstrap import (
     build_budget,
     build_enrichment,
@@ -37,7 +37,6 @@ from metronome.server.bootstrap import (
     open_store,
     open_visitor_salts,
 )
-from metronome.server.erasure_routes import erasure_routes
 from metronome.server.health import HealthRoutes
 from metronome.server.listeners import serve_extra_ports, serve_http, validate_listeners
 from metronome.shipper import Shipper

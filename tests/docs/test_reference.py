@@ -32,9 +32,8 @@ from metronome.reports import badges, dwell_time, errors, flow, funnel, items, r
 from metronome.reports.counter import tally
 from metronome.reports.query.request import QUERY_PARAMETERS
 from metronome.server import routes
-from metronome.server.backup_routes import backup_routes
+from metronome.server.admin_routes import backup_routes, erasure_routes
 from metronome.server.bootstrap import build_ingest_context, open_authorizer, open_state, open_store
-from metronome.server.erasure_routes import erasure_routes
 from metronome.server.health import HealthRoutes
 from metronome.shipper import Shipper
 from metronome.spool import SpoolReader, SpoolWriter

@@ -1,10 +1,11 @@
-"""The routes that forget events: request it, and follow how far it is."""
+"""The routes of the operator: those that forget events, and the one that prepares a backup."""
 
 from typing import Any, Final
 
 import orjson
 from aiohttp import web
 
+from metronome.backup import Backups
 from metronome.erasures import Erasure, Erasures
 from metronome.errors import Malformed, NotFound
 from metronome.scopes import Scope
@@ -48,6 +49,16 @@ def erasure_routes(context: QueryContext, erasures: Erasures) -> list[web.RouteD
         web.get("/forget.json", handlers[1]),
         web.get("/forget/{id}.json", handlers[2]),
     ]
+
+
+def backup_routes(context: QueryContext, backups: Backups) -> list[web.RouteDef]:
+    """Return ``POST /backup``, which needs the scope ``admin``."""
+
+    async def post(request: web.Request) -> web.StreamResponse:
+        await context.authorize(request, Scope.ADMIN)
+        return _respond({"folder": str(await backups.prepare())})
+
+    return [web.post("/backup", handle_errors(context.telemetry, post))]
 
 
 def _parse_body(body: bytes) -> dict[str, Any]:
