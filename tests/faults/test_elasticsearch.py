@@ -12,8 +12,8 @@ import orjson
 import pytest
 
 from tests.faults.observations import failures, health, is_ready, log_lines, status_of, wait_until
-from tests.faults.proxy import Fault, FaultProxy
 from tests.faults.rounds import ServerFactory
+from tests.proxies import Fault, FaultProxy
 from tests.servers import Server, delete_indices, refresh_indices, unique_name
 
 OLD_DAYS: Final = 150

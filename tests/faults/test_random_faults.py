@@ -16,9 +16,9 @@ from typing import Final
 import pytest
 
 from tests.faults.observations import health, is_ready, wait_until
-from tests.faults.proxy import Fault, FaultProxy
 from tests.faults.rounds import SentEvents, ServerFactory, count_marks_in_duckdb, ship_and_stop
 from tests.faults.test_crash import count_marks_in_elasticsearch, load
+from tests.proxies import Fault, FaultProxy
 from tests.servers import Server, delete_indices, refresh_indices, unique_name
 
 ROUNDS: Final = 20

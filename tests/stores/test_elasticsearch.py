@@ -49,8 +49,8 @@ from tests.contracts.store_contract import (
 )
 from tests.contracts.store_model import PropertyTests, expected_sequences
 from tests.contracts.store_sequences import SequenceTests
-from tests.proxies import TcpProxy
-from tests.servers import delete_indices, free_port
+from tests.proxies import Fault, FaultProxy
+from tests.servers import delete_indices
 
 KNOWN = (
     *("session", "visitor", "bot", "bot_kind", "browser", "browser_version", "os", "os_version", "device", "country"),
@@ -579,16 +579,15 @@ async def test_an_unresponsive_node_is_unavailable_rather_than_the_query_too_exp
 @needs_node
 async def test_uses_another_node_while_one_cannot_be_connected_to(elasticsearch_url: str) -> None:
     prefix = f"test{uuid4().hex[:12]}"
-    with socket.socket() as bound, TcpProxy(elasticsearch_url, free_port()) as node:
+    with socket.socket() as bound, FaultProxy(elasticsearch_url) as node:
         bound.bind(("127.0.0.1", 0))
         urls = (f"http://127.0.0.1:{bound.getsockname()[1]}", node.url, elasticsearch_url)
         store = ElasticsearchStore(ElasticsearchConfig(",".join(urls), prefix=prefix))
         state = ElasticsearchState(ElasticsearchConfig(",".join(urls), prefix=prefix))
-        node.connect()
         await store.setup()
         for at in range(6):
             if at == 3:
-                node.disconnect()
+                node.set_fault(Fault.REFUSE)
             assert await write_documents(store, [event_document()]) == WriteResult(stored=1)
             assert await query_rows(store, Query()) == [(at + 1,)]
             assert await state.get("key", "a") is None
