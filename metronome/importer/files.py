@@ -35,6 +35,7 @@ _MAGIC_BYTES = 4
 _BLOCK_BYTES = 1 << 18
 _SPOOLED_BYTES = 1 << 24
 _READ_ERRORS = (EOFError, OSError, zlib.error, zstd.ZstdError, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError)
+"""What the readers raise for a damaged file; `zipfile` raises the last one for a compression that it does not know."""
 
 
 class LogFile:
