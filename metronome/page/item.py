@@ -34,9 +34,12 @@ from metronome.page.view import View
 from metronome.reports.flow import top_counts
 from metronome.reports.query.names import FieldChecker
 from metronome.reports.recommendations import MIN_VISITORS, recommendations_report
+from metronome.reports.sample import SampleLimits
 from metronome.stores.base import Store
 from metronome.stores.query import AnyOf, Exists, Metric, Query, QueryResult
 
+_ALSO_VIEWED_LIMITS: Final = SampleLimits(sequences=500)
+"""A tenth of the report's: it shows only the clearest items, and the rest of the page waits for it."""
 _PERCENTS: Final = (50, 75, 95)
 _TIMING_COLUMNS: Final = ("Median", "75 %", "95 %", "Measured")
 
@@ -146,7 +149,7 @@ async def build_also_viewed(
     view = frame.view
     newest = newest_span(frame, frame.span, results["units"])
     parameters = view.parameters(newest.start, newest.end, ROWS_ON_PAGE)
-    report = await recommendations_report(store, view.item, parameters, min_visitors)
+    report = await recommendations_report(store, view.item, parameters, min_visitors, _ALSO_VIEWED_LIMITS)
     rows = tuple(
         Row(
             name=entry["id"],

@@ -23,7 +23,7 @@ from metronome.times import from_milliseconds, parse_time_unit
 
 ENOUGH_VIEWS: Final = 1_000
 """The newest time units that together have this many views are read."""
-LIMITS: Final = SampleLimits(sequences=500, total_events=10_000)
+LIMITS: Final = SampleLimits(sequences=300, total_events=10_000)
 _FIELDS: Final = ("id", "event", "visitor")
 CHART_LIMITS: Final = SampleLimits()
 """A chart has a median for each of its bars, so it needs more sessions."""

@@ -25,7 +25,7 @@ from metronome.reports.parameters import (
     ReportParameters,
     exactness_fields,
 )
-from metronome.reports.sample import SequenceSample
+from metronome.reports.sample import DEFAULT_LIMITS, SampleLimits, SequenceSample
 from metronome.stores.base import Store
 from metronome.stores.query import AllOf, Equals, Exists, Filter, Metric, OneOf, Query
 from metronome.times import from_milliseconds
@@ -121,7 +121,11 @@ def _reached_on_a_day(counts: Counter[tuple[Key, int]], minimum: int) -> list[Ke
 
 
 async def recommendations_report(
-    store: Store, item: str | None, parameters: ReportParameters, min_visitors: int = MIN_VISITORS
+    store: Store,
+    item: str | None,
+    parameters: ReportParameters,
+    min_visitors: int = MIN_VISITORS,
+    limits: SampleLimits = DEFAULT_LIMITS,
 ) -> dict[str, Any]:
     """Return which items the visitors of an item also used; or, for all items, the pairs with the highest scores.
 
@@ -137,6 +141,7 @@ async def recommendations_report(
         parameters: the range, and maximum number of items or of pairs; there are at most `MAX_PAIRS` pairs.
         min_visitors: minimum number of visitors of an item, and of shared visitors of one day. This protects visitors:
             what few people did could identify them, and on another day a person is another visitor.
+        limits: how many visitors to read.
 
     Returns:
         For an item ``items``, each with its ``id``, ``score``, and how many ``visitors`` of the item used it; else
@@ -146,13 +151,17 @@ async def recommendations_report(
 
     """
     if item is None:
-        return await _recommend_pairs(store, parameters, min_visitors)
-    return await _recommend_items(store, item, parameters, min_visitors)
+        return await _recommend_pairs(store, parameters, min_visitors, limits)
+    return await _recommend_items(store, item, parameters, min_visitors, limits)
 
 
-async def _recommend_items(store: Store, item: str, parameters: ReportParameters, min_visitors: int) -> dict[str, Any]:
+async def _recommend_items(
+    store: Store, item: str, parameters: ReportParameters, min_visitors: int, limits: SampleLimits
+) -> dict[str, Any]:
     selecting = AllOf((Equals("id", item), _IS_USE_OF_ITEM))
-    sample = SequenceSample(store, "visitor", ("id",), parameters, selecting=selecting, included=_IS_USE_OF_ITEM)
+    sample = SequenceSample(
+        store, "visitor", ("id",), parameters, selecting=selecting, included=_IS_USE_OF_ITEM, limits=limits
+    )
     # Events are in the order of time: the last use of each item remains.
     visits = [{str(event.values[0]): event.timestamp_ms for event in sequence.events} async for sequence in sample]
     visits = [visit for visit in visits if item in visit]
@@ -200,8 +209,12 @@ def _candidate_score(common: int, sampled: int, other_visitors: int, item_visito
     return association_score(common, sampled, common + other_only, sampled + rest)
 
 
-async def _recommend_pairs(store: Store, parameters: ReportParameters, min_visitors: int) -> dict[str, Any]:
-    sample = SequenceSample(store, "visitor", ("id",), parameters, selecting=_IS_USE_OF_ITEM, included=_IS_USE_OF_ITEM)
+async def _recommend_pairs(
+    store: Store, parameters: ReportParameters, min_visitors: int, limits: SampleLimits
+) -> dict[str, Any]:
+    sample = SequenceSample(
+        store, "visitor", ("id",), parameters, selecting=_IS_USE_OF_ITEM, included=_IS_USE_OF_ITEM, limits=limits
+    )
     visits: list[tuple[str, ...]] = []
     days: list[int] = []
     is_truncated = False

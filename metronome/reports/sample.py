@@ -31,7 +31,7 @@ class SampleLimits:
     total_events: int = 250_000
 
 
-_DEFAULT_LIMITS: Final = SampleLimits()
+DEFAULT_LIMITS: Final = SampleLimits()
 
 
 class SequenceSample:
@@ -65,7 +65,7 @@ class SequenceSample:
         *,
         selecting: Filter,
         included: Filter,
-        limits: SampleLimits = _DEFAULT_LIMITS,
+        limits: SampleLimits = DEFAULT_LIMITS,
     ) -> None:
         self._store = store
         self._key = key

@@ -45,7 +45,8 @@ async def test_counts_are_exact_after_the_server_was_killed_during_an_import(
     ended = await importing
     assert ended.exit_code in {0, 1}, ended
     if ended.exit_code:
-        assert "no request is counted twice" in ended.stderr
+        # All events of a small log may be on disk before the kill; what is left to do then is the server's.
+        assert "no request is counted twice" in ended.stderr or "they need not be sent again" in ended.stderr
     await asyncio.to_thread(server.start)
     assert (await asyncio.to_thread(log.import_into, server, batch)).exit_code == 0
     await check_results(server, log)
