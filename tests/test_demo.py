@@ -56,6 +56,7 @@ def test_the_same_seed_and_time_give_the_same_events_and_another_seed_gives_othe
     assert first.isdisjoint(other)
 
 
+@pytest.mark.slow
 def test_an_event_id_is_unique_within_the_whole_demo() -> None:
     assert len({event["event_id"] for event in generated()}) == len(generated())
 

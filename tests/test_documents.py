@@ -25,6 +25,7 @@ def made(event: Event, door: DocumentContext) -> bytes | None:
         return None
 
 
+@pytest.mark.slow
 @settings(max_examples=3 * settings().max_examples)
 @given(st.builds(lambda some, more: {**some, **more}, events, telling), st.sampled_from([CONTEXT, ENRICHING]))
 def test_documents_of_build_document_are_valid(fields: dict[str, Any], door: DocumentContext) -> None:

@@ -141,6 +141,7 @@ def wait_until_archived(server: Server) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_forgets_dead_letters(server: Server, item: str) -> None:
     folder = server.data / "dead"
     for path in (folder / "2015-01-22.ndjson", folder / "given-again" / "2015-01-21.0.ndjson"):

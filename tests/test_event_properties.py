@@ -217,6 +217,7 @@ def test_resent_documents_are_unchanged(fields: dict[str, Any]) -> None:
         assert again == doc
 
 
+@pytest.mark.slow
 @settings(max_examples=4 * settings().max_examples, deadline=None)  # The first agent has tables read for it.
 @given(_events, _telling, st.sampled_from([ENRICHING, replace(ENRICHING, salts={})]))
 @example({"referer": "localhost", **{f"n{number}": number for number in range(99)}}, {}, ENRICHING)

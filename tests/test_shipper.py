@@ -220,6 +220,7 @@ async def test_rejected_documents_become_dead_letters_before_they_leave_the_spoo
         assert pipeline.counted("events_shipped") == 2
 
 
+@pytest.mark.slow
 async def test_spool_keeps_documents_whose_dead_letters_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "dead").write_text("no folder")
     store = ScriptedSink(*[refuse(b"1")] * 2)
@@ -322,6 +323,7 @@ async def test_delays_grow_while_the_store_accepts_no_document(tmp_path: Path) -
     assert sorted(store.kept) == numbers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [RuntimeError("a bug"), ConfigurationError("wrong"), KeyError("x")])
 async def test_unexpected_exceptions_lose_nothing(tmp_path: Path, error: Exception) -> None:
     store = ScriptedSink(error, setups=(error,))

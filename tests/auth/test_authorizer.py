@@ -199,6 +199,7 @@ async def test_a_key_with_origins_is_rejected_from_others(
                 await there.guard.authorize(QUERY, token, origin)
 
 
+@pytest.mark.slow
 async def test_a_new_key_is_accepted_by_the_next_request(tmp_path: Path) -> None:
     async with kept(tmp_path) as there, kept(tmp_path) as command:
         for number in range(5):
@@ -302,6 +303,7 @@ async def test_if_the_state_is_unavailable_from_the_start_only_public_scopes_are
         assert there.guard.is_unrestricted
 
 
+@pytest.mark.slow
 async def test_a_state_that_does_not_respond_does_not_block_requests() -> None:
     async def be_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
@@ -329,6 +331,7 @@ async def test_an_invalid_record_allows_nothing_and_does_not_affect_other_keys(t
         assert (await there.guard.authorize(QUERY, token)).key_name == "a"
 
 
+@pytest.mark.slow
 async def test_a_revoked_key_is_rejected_without_a_cache_miss(tmp_path: Path) -> None:
     async with kept(tmp_path) as there, kept(tmp_path) as command:
         token = await there.make("a", QUERY)

@@ -130,6 +130,7 @@ async def test_a_view_is_counted_wherever_and_however_the_script_is_loaded(
     assert count_events(server, "title", id=item, event="view") == {(item,): 1}
 
 
+@pytest.mark.slow
 async def test_two_tags_count_once(server: Server, site: StaticSite, visitor: BrowserContext, item: str) -> None:
     page = await open_page(
         visitor, site.add_page(f"/{item}", beacon_tag(server, "async", id=item), beacon_tag(server, id=item))
@@ -157,6 +158,7 @@ async def test_the_item_is_that_of_the_tag_or_the_meta_tag_or_the_path(
         assert tock(server, expected)["views"] == {today(): 1}
 
 
+@pytest.mark.slow
 async def test_navigations_within_a_page_are_views(
     server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:

@@ -65,6 +65,7 @@ async def clicked(server: Server, site: StaticSite, visitor: BrowserContext, ite
     return page
 
 
+@pytest.mark.slow
 async def test_formats_match_those_of_imported_logs(
     server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:
@@ -77,6 +78,7 @@ async def test_formats_match_those_of_imported_logs(
     assert found == {(f"{item} {path}", form): 1 for path, form in downloads.items()}
 
 
+@pytest.mark.slow
 async def test_links_are_classified_as_download_outlink_or_neither(
     server: Server, site: StaticSite, visitor: BrowserContext, item: str
 ) -> None:

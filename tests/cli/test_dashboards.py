@@ -124,6 +124,7 @@ class TestInstall:
 
 
 class TestWaiting:
+    @pytest.mark.slow
     def test_waits_for_kibana_to_start(self, kibana: Kibana, url: str) -> None:
         kibana.starts = 3
         result = install(url)
@@ -133,6 +134,7 @@ class TestWaiting:
         )
         assert len(kibana.objects) == len(OBJECTS)
 
+    @pytest.mark.slow
     def test_waits_for_kibana_to_be_reachable(self, kibana: Kibana) -> None:
         port, done = free_port(), threading.Event()
 

@@ -47,6 +47,7 @@ def test_requeue_puts_documents_back_into_the_spool(tmp_path: Path, arguments: l
     assert chunk.batch.documents() == [rejected.document for rejected in REJECTED] * 2
 
 
+@pytest.mark.slow
 def test_requeue_fails_while_a_server_uses_the_data_folder(tmp_path: Path) -> None:
     append_dead_letters(tmp_path / "dead", REJECTED, datetime(2026, 3, 1, tzinfo=UTC))
     lock = FolderLock(tmp_path)

@@ -318,6 +318,7 @@ async def test_sends_the_key(server: Server) -> None:
     assert len(server.events) == READABLE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("options", "status"), [([], 401), (["--key", "mtk_wrong"], 403)])
 @pytest.mark.parametrize("follow", [False, True])
 async def test_reports_the_servers_reason_if_the_key_is_missing_or_wrong(

@@ -82,6 +82,7 @@ def test_a_bar_fits_its_room(value: float, most: float, width: int, ascii_only: 
     assert bool(drawn) == (value > 0 and most > 0)
 
 
+@pytest.mark.slow
 def test_a_long_series_has_a_unit_that_fits() -> None:
     days = {"2015-01-22": 3, "2019-06-01": 4, "2019-06-02": 5, "2024-12-31": 1}
     assert fit_series(days, "day", "UTC", 3650, are_sums=True) == ("day", days)

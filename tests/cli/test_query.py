@@ -180,6 +180,7 @@ class TestQuery:
         assert result.stderr.startswith("metronome query: ")
         assert name in result.stderr
 
+    @pytest.mark.slow
     def test_truncates_long_texts_to_the_width_of_a_terminal(self, server: Server) -> None:
         arguments = ["query", "--by", "referer,id", "--metrics", "count,avg:LCP,visitors", "--url", server.url]
         for columns in (60, 80, 200):
@@ -190,6 +191,7 @@ class TestQuery:
             assert any("█" * 8 in line for line in lines) == (columns == 200)
             assert any("…" in line for line in lines) == (columns < 200)
 
+    @pytest.mark.slow
     def test_draws_bars_at_a_terminal(self, server: Server) -> None:
         for columns in (60, 80):
             lines = ESCAPES.sub(
@@ -302,6 +304,7 @@ def test_rejects_arguments_that_are_not_utf_8(command: list[str]) -> None:
     assert (ended.exit_code, "expected UTF-8" in ended.stderr) == (2, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "answer"),
     [

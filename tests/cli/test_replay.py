@@ -49,6 +49,7 @@ def lines_of(item: str, *days: int) -> list[bytes]:
     ]
 
 
+@pytest.mark.slow
 def test_sends_all_documents_and_again_without_counting_twice(server: Server, tmp_path: Path) -> None:
     item = unique_name("item")
     url, _ = create_archive(tmp_path / "archive", lines_of(item, 1, 2), lines_of(item, 2, 3))
@@ -70,6 +71,7 @@ def test_sends_only_the_requested_days(server: Server, tmp_path: Path) -> None:
     assert server.get(f"/tock/{item}.json")["views"] == {"2015-01-02": 10}
 
 
+@pytest.mark.slow
 def test_lists_damaged_objects_and_sends_the_others(server: Server, tmp_path: Path) -> None:
     item = unique_name("item")
     url, (first, second) = create_archive(tmp_path / "archive", lines_of(item, 1, 2), lines_of(item, 3, 4))
@@ -91,6 +93,7 @@ def test_lists_damaged_objects_and_sends_the_others(server: Server, tmp_path: Pa
     assert counts(replay(url, server, tmp_path, "--restart"))["documents sent"] == 30
 
 
+@pytest.mark.slow
 def test_restart_discards_what_earlier_replays_recorded(server: Server, tmp_path: Path) -> None:
     item = unique_name("item")
     url, objects = create_archive(tmp_path / "archive", lines_of(item, 1), lines_of(item, 2))
@@ -127,6 +130,7 @@ def test_sends_an_object_that_no_manifest_lists(server: Server, tmp_path: Path) 
     assert (ended.exit_code, counts(ended)["in no manifest"], views(server, item)) == (0, 1, 10)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("s3_environment")
 @pytest.mark.parametrize(
     ("archive", "options", "says", "code"),
@@ -203,6 +207,7 @@ def test_resumes_an_interrupted_replay(server: Server, tmp_path: Path) -> None:
     assert views(server, item) == 140_000
 
 
+@pytest.mark.slow
 def test_verify_lists_the_days_that_differ(server: Server, tmp_path: Path) -> None:
     item = unique_name("item")
     days = [build_document(f"{item}{n}", item, f"2014-06-0{day}T00:00:00.000Z") for n, day in enumerate((1, 1, 2, 3))]
@@ -233,6 +238,7 @@ def test_verify_reports_damaged_objects(server: Server, tmp_path: Path) -> None:
     assert f"{path} differs from its manifest" in ended.stderr
 
 
+@pytest.mark.slow
 def test_sends_keys(tmp_path: Path) -> None:
     url, _ = create_archive(tmp_path / "archive", lines_of("x", 1))
     with running_server(tmp_path / "data") as keyed:

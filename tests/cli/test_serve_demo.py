@@ -36,6 +36,7 @@ def data_folder(process: Process) -> Path:
     return Path(found[0])
 
 
+@pytest.mark.slow
 def test_a_throwaway_server_that_is_stopped_while_it_loads_leaves_nothing_behind(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with log.open("wb") as output:

@@ -76,6 +76,7 @@ def test_duckdb_runs_its_example(server: Server, exported: Path, monkeypatch: py
     assert sum(count for _, count in agents) == server.get("/query?bots=1")["rows"][0][0]
 
 
+@pytest.mark.slow
 @pytest.mark.clock
 def test_spreadsheets_get_their_files(server: Server, tmp_path: Path) -> None:
     commands = example("console").replace("$ ", "").replace("localhost:8080", server.url.removeprefix("http://"))

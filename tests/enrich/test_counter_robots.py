@@ -41,6 +41,7 @@ def examples(name: str) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_listed_robots_are_bots_unless_they_are_tools() -> None:
     agents = {pattern: parse_user_agent(examples("robot")[pattern]) for pattern in examples("robot")}
     unknown = {pattern for pattern, agent in agents.items() if agent.bot is None and agent.device != SCRIPT_DEVICE}

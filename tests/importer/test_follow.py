@@ -106,6 +106,7 @@ def scene(tmp_path: Path, server: Server) -> Scene:
     return Scene(tmp_path, server)
 
 
+@pytest.mark.slow
 def test_imports_complete_lines_as_a_log_grows(scene: Scene) -> None:
     scene.write(3)
     with scene.following():

@@ -302,6 +302,7 @@ async def test_rejects_too_many_groups_even_with_a_small_limit(tmp_path_factory:
     await store.close()
 
 
+@pytest.mark.slow
 async def test_rejects_a_series_of_too_many_rows(counting: Counting) -> None:
     for text in ("by=minute&fill=1&from=2020-01-01", "by=hour,id&fill=1&from=2020-01-01&metrics=count,avg:LCP"):
         with pytest.raises(QueryTooExpensive, match="100,000"):

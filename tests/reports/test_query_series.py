@@ -102,6 +102,7 @@ def test_a_unit_starts_no_later_than_its_content(unit: str, name: str, naive: da
     assert moment - begin <= LONGEST.get(unit, timedelta(hours=26))
 
 
+@pytest.mark.slow
 def test_rejects_too_many_time_units_early() -> None:
     start, end = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
     for unit in ("minute", "hour", "day", "week"):

@@ -225,6 +225,7 @@ def pixel_headers(server: Server, headers: Mapping[str, str]) -> Mapping[str, st
         return dict(answer.headers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_whoever_comes_through_a_proxy_or_from_another_site_is_not_on_the_loopback(
     tmp_path: Path, workers: int
@@ -250,6 +251,7 @@ def test_whoever_comes_through_a_proxy_or_from_another_site_is_not_on_the_loopba
             assert "X-Metronome-Error" not in pixel_headers(server, headers)
 
 
+@pytest.mark.slow
 def test_beyond_the_loopback_nothing_but_what_is_public_is_open_without_keys(tmp_path: Path) -> None:
     with running_server(tmp_path / "data", host="0.0.0.0") as server:  # noqa: S104  # for as long as the test takes
         assert [verdict(server, path) for path in GUARDED] == [SENT, OK, OK, NO_KEY]
@@ -264,6 +266,7 @@ def wait_until_turned_away(server: Server, token: str) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_key_that_the_command_makes_works_at_once_and_one_that_it_revokes_no_more(
     tmp_path: Path, workers: int
@@ -282,6 +285,7 @@ def test_a_key_that_the_command_makes_works_at_once_and_one_that_it_revokes_no_m
         wait_until_turned_away(server, token)
 
 
+@pytest.mark.slow
 @pytest.mark.elasticsearch
 def test_with_elasticsearch_keys_are_kept_there(elasticsearch_url: str, tmp_path: Path) -> None:
     prefix = unique_name("test")

@@ -157,6 +157,7 @@ def test_signals_are_ignored_where_the_setting_says_so(sent: Callable[..., dict[
     assert doc["country"] == "US"
 
 
+@pytest.mark.slow
 def test_enrichment_can_be_switched_off_in_parts(sent: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     doc = sent(privacy_signals="ignore", visitors="off", countries="off")
     assert doc["browser"] == "Firefox"

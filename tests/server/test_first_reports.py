@@ -55,6 +55,7 @@ def test_a_tock_right_after_its_tick_is_right_each_time(either: Server) -> None:
     assert views == [{"2015-01-22": 1}] * RUNS
 
 
+@pytest.mark.slow
 async def test_a_report_has_the_events_that_another_worker_has_acknowledged(crew: Server) -> None:
     # Each request is a connection of its own, and so any worker's.
     async with ClientSession(crew.url, connector=TCPConnector(force_close=True)) as http:
@@ -77,6 +78,7 @@ def test_every_kind_of_report_has_the_events_at_once(server: Server, item: str) 
     assert next(row for row in items["items"] if row["id"] == item)["views"] == 3
 
 
+@pytest.mark.slow
 def test_events_of_before_a_crash_are_in_the_first_report_after_it(tmp_path: Path) -> None:
     with Server(tmp_path / "data") as server:
         server.start()

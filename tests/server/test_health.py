@@ -79,6 +79,7 @@ class TestHealth:
                 assert set(told) == {"status", part}
                 assert told[part]["status"] == "ok"
 
+    @pytest.mark.slow
     async def test_the_spool_s_depth_is_told_while_the_store_is_away(self, tmp_path: Path) -> None:
         away = f"http://127.0.0.1:{free_port()}"
         # Keys are in the store too, so nobody is known who could ask for the metrics.
@@ -99,6 +100,7 @@ class TestHealth:
             assert samples["metronome_spool_bytes"] == told["spool"]["bytes"]
             assert 0 < samples["metronome_spool_oldest_seconds"] < 30
 
+    @pytest.mark.slow
     async def test_a_spool_that_is_nearly_full_is_not_ready(self, tmp_path: Path) -> None:
         away = f"http://127.0.0.1:{free_port()}"
         with running_server(tmp_path / "data", store=away, spool_max_bytes=10_000, stop_seconds=1) as server:
@@ -127,6 +129,7 @@ class TestMetrics:
     async def test_no_time_of_creation_is_exported(self, either: Server) -> None:
         assert not [name for name in await metrics(either) if "_created" in name]
 
+    @pytest.mark.slow
     @pytest.mark.crew
     async def test_each_is_counted_over_all_processes(self, either: Server) -> None:
         before = await metrics(either)
@@ -161,6 +164,7 @@ class TestMetrics:
         assert bounds == sorted(bounds)
         assert counts == sorted(counts)
 
+    @pytest.mark.slow
     async def test_asking_all_the_time_disturbs_no_shipment(self, server: Server) -> None:
         item = unique_name()
         done = asyncio.Event()
@@ -286,6 +290,7 @@ class TestStart:
         ended = run_metronome("serve", data=tmp_path / "file", port=free_port())
         assert_sentence(ended, "METRONOME_DATA")
 
+    @pytest.mark.slow
     async def test_with_port_0_all_workers_share_the_port_that_is_logged(
         self, new_server: NewServer, tmp_path: Path
     ) -> None:

@@ -22,6 +22,8 @@ from tests.installations import create_key
 from tests.protocols.forward.test_server import KEY, Client
 from tests.servers import Server, free_port, running_server, unique_name
 
+pytestmark = pytest.mark.slow  # attacks a real server, over and over
+
 HERE: Final = "127.0.0.1"
 SECONDS: Final = 60.0
 MIB: Final = 2**20

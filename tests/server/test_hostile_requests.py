@@ -29,6 +29,8 @@ from tests.attacks import (
 from tests.installations import create_key
 from tests.servers import Server, free_port, running_server, unique_name
 
+pytestmark = pytest.mark.slow  # attacks a real server, over and over
+
 DATA: Final = Path(__file__).parents[1] / "data" / "hostile.ndjson"
 SHARED: Final = Path(__file__).parents[3] / "shared" / "data" / "hostile-events.ndjson"
 

@@ -30,6 +30,7 @@ NOT_DESCRIBED: Final = {
 """The page, scripts, and what accepts any method."""
 
 
+@pytest.mark.slow
 def test_it_is_valid_and_needs_no_key(either: Server) -> None:
     description = either.get("/openapi.json")
     OpenAPIV31SpecValidator(description).validate()
@@ -58,6 +59,7 @@ def test_each_route_is_described_but_those_of_the_page(server: Server) -> None:
     assert described ^ routes == {"GET /", "POST /"}
 
 
+@pytest.mark.slow
 def test_the_server_does_what_it_describes(server: Server, tmp_path: Path) -> None:
     """One random request for each operation: the slow test below sends many."""
     # The server is shared: its events stay.

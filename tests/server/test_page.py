@@ -96,6 +96,7 @@ def test_workers_pass_on_what_protects_the_sign_in(keyed: Keyed) -> None:
     assert "https://stats.example.org/stats/usage.js" in shown.text
 
 
+@pytest.mark.slow
 def test_a_sign_in_ends_when_its_key_is_revoked(keyed: Keyed) -> None:
     data, port = keyed.server.data, keyed.server.port
     made = run_metronome("keys", "create", "guest", "--scope", "query", data=data).stdout.splitlines()[-1]
@@ -135,6 +136,7 @@ def test_the_page_of_a_single_process_is_open_before_the_first_key(server: Serve
     assert '"idsite":1' in called.text
 
 
+@pytest.mark.slow
 def test_a_page_has_every_event_that_was_accepted_before(server: Server, item: str) -> None:
     for count in range(1, 6):
         server.post_events(b'{"id":"%b"}' % item.encode())

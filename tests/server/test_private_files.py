@@ -28,6 +28,7 @@ def modes(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): oct(stat.S_IMODE(path.stat().st_mode)) for path in paths}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_only_the_servers_user_can_read_its_data(tmp_path: Path, workers: int) -> None:
     data = tmp_path / "data"

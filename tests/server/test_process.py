@@ -4,6 +4,8 @@ import subprocess
 import sys
 from typing import Final
 
+import pytest
+
 SECONDS: Final = 30
 
 COLLECT: Final = """
@@ -37,6 +39,7 @@ processes.run_process(main)
 """
 
 
+@pytest.mark.slow
 def test_frees_cycles_of_old_objects_at_intervals() -> None:
     done = subprocess.run([sys.executable, "-c", COLLECT], capture_output=True, text=True, timeout=SECONDS, check=False)
     assert (done.returncode, done.stdout) == (0, "freed\n"), done.stderr

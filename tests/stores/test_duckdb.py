@@ -99,7 +99,7 @@ class OnDuckDBWithSegments(OnDuckDB):
     @pytest.fixture(
         params=[
             pytest.param(SEGMENT_LIMITS, marks=pytest.mark.slow, id="direct"),
-            pytest.param(SEAL_LIMITS, id="sealed"),
+            pytest.param(SEAL_LIMITS, marks=pytest.mark.slow, id="sealed"),
         ]
     )
     async def store(self, tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[DuckDBStore]:

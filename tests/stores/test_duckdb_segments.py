@@ -150,6 +150,7 @@ async def test_deletes_files_that_no_transaction_has_recorded_at_the_next_start(
     assert not any(path.exists() for path in unknown)
 
 
+@pytest.mark.slow
 async def test_moves_the_events_of_an_older_file_month_by_month_and_continues_after_a_restart(tmp_path: Path) -> None:
     documents = [
         event_document(f"2015-{1 + at % 5:02}-{1 + at // 5:02}T12:00:00Z", event_id=f"e{at}", id=f"i{at % 7}", n=at)

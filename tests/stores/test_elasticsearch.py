@@ -605,6 +605,7 @@ def test_rejects_addresses_that_are_not_those_of_one_cluster(url: str) -> None:
     assert "u:p" not in str(caught.value)
 
 
+@pytest.mark.slow
 async def test_a_frozen_node_is_unavailable_within_the_time_of_a_query() -> None:
     connections: list[Any] = []
 

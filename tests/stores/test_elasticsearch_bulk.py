@@ -235,6 +235,7 @@ def test_builds_the_error_of_each_status(status: int, expected: type[Exception])
         assert str(status) in str(error)
 
 
+@pytest.mark.slow
 async def test_retries_searches_with_missing_shards_a_few_times() -> None:
     missing = build_error(503, {"error": {"type": "search_phase_execution_exception", "reason": "missing shards"}})
     assert type(missing) is ShardsUnavailable

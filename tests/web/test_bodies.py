@@ -68,6 +68,7 @@ def test_rejects_a_body_over_the_limit(name: str, encode: Encode) -> None:
             decompress(b"".join(encode(b"x" * size) for size in parts), name, LIMIT)
 
 
+@pytest.mark.slow
 @each_encoder
 def test_a_decompression_bomb_takes_no_more_memory_than_the_limit(name: str, encode: Encode) -> None:
     bomb = encode(b"\0" * 200 * LIMIT)

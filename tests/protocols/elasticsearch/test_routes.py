@@ -142,6 +142,7 @@ def test_a_body_over_the_limit_is_413(server: Server) -> None:
     assert (response.status, response.json["status"]) == (413, 413)
 
 
+@pytest.mark.slow
 def test_a_missing_or_insufficient_key_gets_an_error_in_elasticsearchs_format(tmp_path: Path, item: str) -> None:
     data = tmp_path / "data"
     token, reader = create_key(data, "shipper", Scope.TICK), create_key(data, "reader", Scope.TOCK)
@@ -159,6 +160,7 @@ def test_a_missing_or_insufficient_key_gets_an_error_in_elasticsearchs_format(tm
         assert views(running, item) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_full_spool_rejects_each_document_until_there_is_room(tmp_path: Path, item: str, workers: int) -> None:
     unreachable_store = f"http://127.0.0.1:{free_port()}"

@@ -152,6 +152,7 @@ async def test_closes_the_connection_without_a_handshake_in_time(tmp_path: Path)
         writer.close()
 
 
+@pytest.mark.slow
 async def test_closes_an_idle_connection_without_an_error(tmp_path: Path) -> None:
     async with running_listener(tmp_path, idle_seconds=SHORT, frame_seconds=0.0) as listener:
         reader, writer = await listener.connect()
@@ -213,6 +214,7 @@ async def test_abandons_a_chunk_if_the_spool_is_full_and_the_client_has_left(tmp
         assert listener.ship() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a", ""])
 async def test_abandons_entries_if_the_spool_is_full_at_shutdown(tmp_path: Path, name: str) -> None:
     async with running_listener(tmp_path, spool_max_bytes=20_000) as listener:

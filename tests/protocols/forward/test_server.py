@@ -166,6 +166,7 @@ def test_counts_and_acknowledges_all_four_modes(either: Server, item: str) -> No
     assert views(either, item) == 12
 
 
+@pytest.mark.slow
 @pytest.mark.clock
 def test_the_tag_is_the_type_and_an_access_log_line_is_a_hit(tmp_path: Path) -> None:
     line = '203.0.113.9 - - [{}] "GET /items/7 HTTP/1.1" 200 5 "https://www.example.org/" "curl/8"'
@@ -329,6 +330,7 @@ def test_answers_heartbeats_over_udp_and_accepts_them_over_tcp(either: Server, i
         assert client.acks("c")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("user", "word"), USERS.items())
 def test_authenticated_clients_may_send_any_time(guarded: Server, item: str, user: str, word: str) -> None:
     with Client(port_of(guarded)) as client:
@@ -392,6 +394,7 @@ def test_accepts_no_events_before_the_handshake(guarded: Server, first: bytes) -
     assert guarded.accepted_events() == before
 
 
+@pytest.mark.slow
 def test_accepts_events_over_tls(tmp_path: Path, item: str) -> None:
     authority = trustme.CA()
     certificate, key = tmp_path / "server.pem", tmp_path / "server.key"
@@ -437,6 +440,7 @@ def test_acknowledged_events_survive_a_kill_and_are_counted_once(tmp_path: Path,
         assert server.error_lines() == []
 
 
+@pytest.mark.slow
 def test_stores_received_events_at_shutdown_and_closes(tmp_path: Path, item: str) -> None:
     with running_server(tmp_path / "data", forward_port=free_port()) as running:
         with Client(port_of(running)) as idle, Client(port_of(running)) as half, Client(port_of(running)) as client:
@@ -471,6 +475,7 @@ def test_a_full_spool_acknowledges_nothing(tmp_path: Path, item: str) -> None:
         assert client.acks("c")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "setting"),
     [

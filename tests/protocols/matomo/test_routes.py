@@ -231,6 +231,7 @@ class TestLogImporter:
                 assert response.status == 404
 
 
+@pytest.mark.slow
 def test_stores_neither_keys_nor_whole_addresses(tmp_path_factory: pytest.TempPathFactory) -> None:
     data = tmp_path_factory.mktemp("matomo") / "stored"
     token = create_key(data, "imports", Scope.IMPORT)

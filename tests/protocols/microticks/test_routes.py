@@ -277,6 +277,7 @@ def test_counts_resent_requests_once(server: Server, consumer: tuple[str, str]) 
     assert (sessions[first]["clicks"], sessions[first]["stopped_at"]) == (2, at(2))
 
 
+@pytest.mark.slow
 def test_sessions_survive_a_kill_of_the_server(tmp_path: Path) -> None:
     with Server(tmp_path / "data", microticks_key=READ_KEY) as server:
         server.start()

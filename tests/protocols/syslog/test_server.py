@@ -146,6 +146,7 @@ def stable_fields(document: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in document.items() if name not in changing}
 
 
+@pytest.mark.slow
 @pytest.mark.clock
 def test_stores_hits_objects_and_logs(tmp_path: Path) -> None:
     data = tmp_path / "data"
@@ -302,6 +303,7 @@ async def opened(data: Path, **settings: object) -> AsyncIterator[Context]:
         context.reader.close()
 
 
+@pytest.mark.slow
 async def test_a_connection_waits_while_the_spool_is_full(tmp_path: Path) -> None:
     async with (
         opened(tmp_path / "data", spool_max_bytes=200_000) as context,
