@@ -4,6 +4,7 @@ Players and readers of PDF files request a file in parts, and an interrupted dow
 request with the status 206. The first counts. Those that follow within half an hour are stored as requests.
 """
 
+from collections import OrderedDict
 from typing import Any, Final, NamedTuple
 
 from metronome.times import is_same_visit
@@ -33,7 +34,8 @@ class PartialRequests:
 
     def __init__(self, max_files: int = 50_000) -> None:
         self._max_files = max_files
-        self._openers: dict[int, _Opener] = {}
+        # The first key of a plain dict is found slower the more were deleted before it.
+        self._openers: OrderedDict[int, _Opener] = OrderedDict()
 
     def is_part(self, doc: dict[str, Any], address: object) -> bool:
         """Return whether a document is about a part of a file whose download has been counted.
@@ -67,5 +69,5 @@ class PartialRequests:
         else:
             self._openers[key] = _Opener(event_id, timestamp)
         if len(self._openers) > self._max_files:
-            del self._openers[next(iter(self._openers))]
+            self._openers.popitem(last=False)
         return is_part

@@ -5,6 +5,7 @@ day, an event keeps the ID of the day before if that visitor was seen within the
 this process only, and the events in about the order of time; else there are two visitors, as there would be without it.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
@@ -28,7 +29,7 @@ class RecentVisitors:
 
     def __init__(self, max_visitors: int = _MAX_VISITORS) -> None:
         self._max_visitors = max_visitors
-        self._last_seen: dict[str, str] = {}
+        self._last_seen: OrderedDict[str, str] = OrderedDict()
 
     def resolve(self, visitor: str, timestamp: str, find_earlier: Callable[[], str | None]) -> str:
         """Return the visitor of an event in the half hours around midnight.
@@ -42,7 +43,7 @@ class RecentVisitors:
         if timestamp[11:16] >= LAST_MINUTES:
             self._remember(visitor, timestamp)
             return visitor
-        earlier = find_earlier()
+        earlier = find_earlier() if self._last_seen else None
         last_seen = None if earlier is None else self._last_seen.get(earlier)
         if earlier is None or last_seen is None or not is_same_visit(last_seen, timestamp):
             return visitor
@@ -50,7 +51,7 @@ class RecentVisitors:
         return earlier
 
     def _remember(self, visitor: str, timestamp: str) -> None:
-        self._last_seen.pop(visitor, None)
         self._last_seen[visitor] = timestamp
+        self._last_seen.move_to_end(visitor)
         if len(self._last_seen) > self._max_visitors:
-            del self._last_seen[next(iter(self._last_seen))]
+            self._last_seen.popitem(last=False)

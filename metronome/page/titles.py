@@ -1,6 +1,7 @@
 """The titles of items, which senders may add to their events."""
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
@@ -46,7 +47,7 @@ class Titles:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._titles: dict[str, tuple[float, str]] = {}
+        self._titles: OrderedDict[str, tuple[float, str]] = OrderedDict()
         self._reads: dict[str, asyncio.Task[None]] = {}
 
     async def add_to_page(self, page: Page) -> Page:
@@ -101,10 +102,10 @@ class Titles:
             return
         finally:
             del self._reads[item]
-        self._titles.pop(item, None)
         self._titles[item] = (now.timestamp(), title)
+        self._titles.move_to_end(item)
         while len(self._titles) > MAX_TITLES:
-            del self._titles[next(iter(self._titles))]
+            self._titles.popitem(last=False)
 
 
 def _items(*tables: Table) -> set[str]:
