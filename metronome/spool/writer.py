@@ -8,6 +8,7 @@ One process writes a spool; several may read it (see `metronome.spool.reader`).
 """
 
 import asyncio
+import math
 import queue
 import sqlite3
 import threading
@@ -185,6 +186,8 @@ class SpoolWriter:
         except (sqlite3.Error, OSError) as problem:
             log.error("spool_commit_failed", path=str(self._path), error=str(problem))  # noqa: TRY400  # no bug: no trace
             error = SpoolFull(f"the spool could not be written: {problem}")
+            # A full disk is the likeliest cause, and must be known by the next event.
+            self._space_checked_at = -math.inf
         # The events are on disk by now, even if this fails.
         with suppress(sqlite3.Error, OSError):
             self._check_space()

@@ -33,8 +33,10 @@ async def opened(
         store = ElasticsearchStore(ElasticsearchConfig(url, prefix=prefix))
         request.addfinalizer(lambda: delete_indices(url, prefix))
     await store.setup()
-    yield store
-    await store.close()
+    try:
+        yield store
+    finally:
+        await store.close()
 
 
 @asynccontextmanager

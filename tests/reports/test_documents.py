@@ -31,6 +31,7 @@ def ids(pages: list[list[dict[str, Any]]]) -> list[str]:
     return [fields["event_id"] for page in pages for fields in page]
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_pages_have_each_document_once_in_order(fill: Fill) -> None:
     times = ["2014-05-01", "2015-01-01T09:00:00", "2015-01-01T09:00:00", "2015-01-20T10:00:00.250", "2015-01-31"]
     # Of one time more than a page has, and far from each other.
@@ -50,6 +51,7 @@ async def test_pages_have_each_document_once_in_order(fill: Fill) -> None:
     ]
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_events_of_bots_are_included_unless_they_are_left_out(fill: Fill) -> None:
     times = {"ts": "2015-01-22", "event": "view"}
     store = await fill([{**times, "event_id": "a"}, {**times, "event_id": "b", "bot": "GoogleBot"}])
@@ -58,6 +60,7 @@ async def test_events_of_bots_are_included_unless_they_are_left_out(fill: Fill) 
     assert ids(await read_all(store, "bot!=*")) == ["a"]
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_an_empty_store_has_one_empty_page(fill: Fill) -> None:
     store = await fill([])
     assert await read_all(store) == [[]]
