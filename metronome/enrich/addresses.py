@@ -6,7 +6,7 @@ protocol and log format what its addresses are.
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
@@ -288,6 +288,9 @@ def has_addresses(fields: Mapping[str, Any], address_fields: Iterable[tuple[str,
                     return True
             elif "%3" in value and anonymize_text(value, role) != value:
                 return True
+            if role is AddressRole.NAME and _may_have_ipv6(value) and _ANY_IPV6_PATTERN.search(value) is not None:
+                # Perhaps the client's own, in another spelling.
+                return True
         elif type(value) is dict or type(value) is list:
             return True
     return False
@@ -302,7 +305,7 @@ def anonymize_text(text: str, role: AddressRole = AddressRole.ANY) -> str:
     truncate = _truncate_public_match if role is AddressRole.SERVER else _truncate_match
     if text.count(".") >= _IPV4_DOTS and _LIKELY_IPV4.search(text) is not None:
         text = _ANY_IPV4_PATTERN.sub(truncate, text)
-    if text.count(":") + text.count("%3") >= _IPV6_MIN_COLONS:
+    if _may_have_ipv6(text):
         text = _ANY_IPV6_PATTERN.sub(truncate, text)
     return text
 
@@ -316,18 +319,18 @@ _ENCODED_COLON: Final = re.compile("%3a", re.IGNORECASE)
 
 
 def _truncate_any_match(match: re.Match[str]) -> str:
-    return _truncate_found(match[0], _NOTHING)
+    return _truncate_found(match[0], _NOTHING.contains)
 
 
 def _truncate_match(match: re.Match[str]) -> str:
-    return _truncate_found(match[0], _LOCAL)
+    return _truncate_found(match[0], _LOCAL.contains)
 
 
 def _truncate_public_match(match: re.Match[str]) -> str:
-    return _truncate_found(match[0], PRIVATE_PROXIES)
+    return _truncate_found(match[0], PRIVATE_PROXIES.contains)
 
 
-def _truncate_found(found: str, kept: ProxyNetworks) -> str:
+def _truncate_found(found: str, is_kept: Callable[[str], bool]) -> str:
     """Return the network of an address that was found in a text, or the same text if it is no address."""
     plain = _ENCODED_COLON.sub(":", found)
     begin = end = ""
@@ -338,7 +341,7 @@ def _truncate_found(found: str, kept: ProxyNetworks) -> str:
         if plain.endswith(":") and not plain.endswith("::"):
             end, plain = ":", plain[:-1]
     address = normalize_address(plain.replace("-", ".").replace("_", "."))
-    network = None if address is None or kept.contains(address) else anonymize_address(address)
+    network = None if address is None or is_kept(address) else anonymize_address(address)
     if network is None or network == plain:
         return found
     separator = next((mark for mark in "-_" if mark in found), ".")
@@ -406,7 +409,7 @@ def _anonymize_value(value: Any, role: AddressRole, own: tuple[str, ...], level:
         for address in own:
             if address in text:
                 text = re.sub(rf"(?<![\w.:]){re.escape(address)}(?!\w)", _truncate_match, text)
-        return text
+        return _truncate_other_spellings(text, own) if own and _may_have_ipv6(text) else text
     if kind not in (dict, list):
         return value
     if level >= _MAX_LEVELS:
@@ -421,6 +424,18 @@ def _anonymize_value(value: Any, role: AddressRole, own: tuple[str, ...], level:
         )
         for name, inner in value.items()
     }
+
+
+def _truncate_other_spellings(text: str, own: tuple[str, ...]) -> str:
+    """Return a text with the client's addresses truncated that it has in another spelling of IPv6."""
+    normalized = {normalize_address(address) for address in own}
+    return _ANY_IPV6_PATTERN.sub(
+        lambda match: _truncate_found(match[0], lambda address: address not in normalized), text
+    )
+
+
+def _may_have_ipv6(text: str) -> bool:
+    return text.count(":") + text.count("%3") >= _IPV6_MIN_COLONS
 
 
 _MAX_LEVELS: Final = 32

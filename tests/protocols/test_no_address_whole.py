@@ -140,6 +140,26 @@ def test_the_client_s_own_address_is_in_no_field(address: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("client", "spelling"),
+    [
+        ("203.0.113.77", "::ffff:203.0.113.77"),
+        ("203.0.113.77", "::FFFF:cb00:714d"),
+        ("2001:db8:1:2::3", "2001:DB8:1:2::3"),
+        ("2001:db8:1:2::3", "2001:0db8:0001:0002:0000:0000:0000:0003"),
+        ("2001:db8:1:2::3", "2001%3Adb8%3A1%3A2%3A0%3A0%3A0%3A3"),
+    ],
+)
+def test_an_item_holds_the_client_s_address_in_no_spelling(client: str, spelling: str) -> None:
+    document = build_document(Event({"id": f"/whois/{spelling}", "clientip": client}), CONTEXT, "spare")
+    assert spelling.encode() not in document
+
+
+def test_an_item_that_is_named_like_another_address_stays() -> None:
+    fields = {"id": "/whois/2001:DB8:9:9::9", "clientip": "2001:db8:1:2::3"}
+    assert b'"id":"/whois/2001:DB8:9:9::9"' in build_document(Event(fields), CONTEXT, "spare")
+
+
+@pytest.mark.parametrize(
     "line",
     [
         '198.51.100.7, 10.0.0.1 - - [17/May/2015:10:05:03 +0000] "GET /a HTTP/1.1" 200 5 "-" "curl/8"',
