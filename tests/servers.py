@@ -303,11 +303,12 @@ def unique_name(prefix: str = "x") -> str:
 
 
 def delete_indices(elasticsearch: str, prefix: str) -> None:
-    """Delete an installation's indices, its state and its index template from a node."""
+    """Delete an installation's indices, its state and its templates from a node."""
     url = f"{elasticsearch}/_cat/indices/{prefix}-*?h=index&format=json&expand_wildcards=all"
     with urllib.request.urlopen(url, timeout=REQUEST_TIMEOUT_SECONDS) as response:  # noqa: S310  # our own node
         indices: Sequence[dict[str, str]] = orjson.loads(response.read())
     paths = [*(f"/{index['index']}" for index in indices), f"/state-{prefix}", f"/_index_template/{prefix}"]
+    paths += [f"/_component_template/{prefix}@{name}" for name in ("defaults", "custom")]
     for path in paths:
         request = urllib.request.Request(elasticsearch + path, method="DELETE")  # noqa: S310  # our own node
         with contextlib.suppress(urllib.error.HTTPError):

@@ -10,7 +10,7 @@ import orjson
 from kibana.__main__ import DASHBOARDS, FILES, build_saved_objects, encode_saved_objects
 from kibana.lens import RECORDS_FIELD
 from metronome.fields import TIMING_FIELDS
-from metronome.stores.elasticsearch.template import index_pattern, index_template
+from metronome.stores.elasticsearch.template import defaults_template, index_pattern
 from tests.kibana.kql import fields_in
 from tests.kibana.lens import (
     LAYER_REFERENCE,
@@ -38,7 +38,7 @@ PANELS: Final = of_kind(OBJECTS, "lens")
 def typed_fields() -> dict[str, str]:
     """Return the fields that every index has, by the index template, with their types."""
     found = {}
-    for name, field in index_template("metronome")["template"]["mappings"]["properties"].items():
+    for name, field in defaults_template()["template"]["mappings"]["properties"].items():
         found[name] = field["type"]
         found |= {f"{name}.{inner}": each["type"] for inner, each in field.get("fields", {}).items()}
     return found

@@ -29,7 +29,7 @@ from metronome.stores.elasticsearch.connection import (
 )
 from metronome.stores.elasticsearch.dialects import ElasticsearchDialect
 from metronome.stores.elasticsearch.sequences import iterate_sequences
-from metronome.stores.elasticsearch.template import TEMPLATE_VERSION, index_template
+from metronome.stores.elasticsearch.template import TEMPLATE_VERSION, custom_name, defaults_name, index_template
 from metronome.stores.query import COUNT, AllOf, Equals, Exists, Filter, Metric, Not, Query
 from metronome.stores.sequences import EventSequence, SequenceQuery
 from tests.contracts.store_contract import (
@@ -62,6 +62,14 @@ KNOWN = (
 needs_node = pytest.mark.elasticsearch
 
 
+async def delete_templates(client: AsyncElasticsearch, prefix: str) -> None:
+    """Delete the templates of an installation, as far as they exist."""
+    forgiving = client.options(ignore_status=404)
+    await forgiving.indices.delete_index_template(name=prefix)
+    for name in (defaults_name(prefix), custom_name(prefix)):
+        await forgiving.cluster.delete_component_template(name=name)
+
+
 class OnElasticsearch:
     """Gives each test its own indices on the shared node, and deletes them afterwards."""
 
@@ -76,7 +84,7 @@ class OnElasticsearch:
         indices = await client.indices.get(index=f"{prefix}-*", filter_path="*.aliases", expand_wildcards="all")
         for name in indices.body:
             await client.indices.delete(index=name)
-        await client.options(ignore_status=404).indices.delete_index_template(name=prefix)
+        await delete_templates(client, prefix)
         await client.close()
 
     @pytest.fixture
@@ -328,6 +336,37 @@ class TestIndices(OnElasticsearch):
             assert await version() == version_after
 
     @pytest.mark.slow
+    async def test_what_operators_add_to_the_templates_holds_and_stays(
+        self, store: ElasticsearchStore, client: AsyncElasticsearch, prefix: str
+    ) -> None:
+        added = f"{prefix}@added"
+        await client.cluster.put_component_template(
+            name=custom_name(prefix),
+            template={
+                "settings": {"index.refresh_interval": "7s"},
+                "mappings": {"properties": {"price": {"type": "float"}}},
+            },
+        )
+        await client.cluster.put_component_template(name=added, template={"settings": {"index.codec": "default"}})
+        older = {**index_template(prefix), "version": TEMPLATE_VERSION - 1}
+        older["composed_of"].insert(1, added)
+        older.pop("_meta")
+        await client.indices.put_index_template(name=prefix, **older)
+        await store.setup()
+        found = (await client.indices.get_index_template(name=prefix))["index_templates"][0]["index_template"]
+        assert found["version"] == TEMPLATE_VERSION
+        assert found["composed_of"] == [defaults_name(prefix), added, custom_name(prefix)]
+        await write_new_documents(store, event_document(price=5))
+        index = (await client.indices.get(index=f"{prefix}-*"))[f"{prefix}-2015.01"]
+        settings, properties = index["settings"]["index"], index["mappings"]["properties"]
+        assert (settings["refresh_interval"], settings["codec"]) == ("7s", "default")
+        assert settings["mapping"]["total_fields"]["limit"] == "350"
+        assert (properties["price"]["type"], properties["id"]["type"]) == ("float", "keyword")
+        await client.indices.delete(index=f"{prefix}-2015.01")
+        await delete_templates(client, prefix)
+        await client.cluster.delete_component_template(name=added)
+
+    @pytest.mark.slow
     @pytest.mark.parametrize(("first", "second"), [("", "-dev"), ("-dev", "")])
     async def test_setup_reports_an_overlapping_prefix(
         self, elasticsearch_url: str, client: AsyncElasticsearch, prefix: str, first: str, second: str
@@ -340,9 +379,9 @@ class TestIndices(OnElasticsearch):
         with pytest.raises(TemplateRejected, match=f"{prefix}{second}' overlaps .*{prefix}{first}'") as caught:
             await other.setup()
         assert caught.value.retry
-        await client.indices.delete_index_template(name=prefix + first)
+        await delete_templates(client, prefix + first)
         await other.setup()
-        await client.indices.delete_index_template(name=prefix + second)
+        await delete_templates(client, prefix + second)
         await one.close()
         await other.close()
 

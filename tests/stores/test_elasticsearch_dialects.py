@@ -6,7 +6,7 @@ import pytest
 from metronome.errors import QueryTooExpensive
 from metronome.stores.elasticsearch.dialects import OpenSearchDialect, param_pair
 from metronome.stores.elasticsearch.queries import build_search, first_plan
-from metronome.stores.elasticsearch.template import index_template
+from metronome.stores.elasticsearch.template import defaults_template
 from metronome.stores.query import Equals, Exists, Metric, MetricKind, Prefix, Query
 
 DIALECT = OpenSearchDialect()
@@ -20,7 +20,7 @@ DOCUMENT = {
 
 
 def test_the_template_has_nothing_that_opensearch_rejects() -> None:
-    template = DIALECT.adapt_template(index_template("metronome"))
+    template = DIALECT.adapt_template(defaults_template())
     text = orjson.dumps(template).decode()
     assert not [word for word in ("flattened", "subobjects", "beyond_limit", "event.original") if word in text]
     types = [
@@ -29,7 +29,7 @@ def test_the_template_has_nothing_that_opensearch_rejects() -> None:
         for rule in rules.values()
     ]
     assert types == ["long", "double", "*"]
-    assert "flattened" in orjson.dumps(index_template("metronome")).decode()
+    assert "flattened" in orjson.dumps(defaults_template()).decode()
 
 
 def test_documents_with_params_get_a_field_of_pairs_and_come_back_unchanged() -> None:

@@ -5,7 +5,7 @@ A change needs a new version of the template, or an upgrade of existing files.
 
 from metronome.fields import COLUMN_FIELDS
 from metronome.stores.duckdb.rollup import DAILY
-from metronome.stores.elasticsearch.template import index_template
+from metronome.stores.elasticsearch.template import defaults_template, index_template
 
 KEYWORD = {"type": "keyword", "ignore_above": 1024}
 NUMBER = {**KEYWORD, "fields": {"num": {"type": "double", "ignore_malformed": True}}}
@@ -21,9 +21,9 @@ NUMBER_FIELDS = (
 )
 
 
-def test_elasticsearch_maps_the_known_fields_as_template_version_3_does() -> None:
-    template = index_template("x")
-    assert template["version"] == 3
+def test_elasticsearch_maps_the_known_fields_as_template_version_4_does() -> None:
+    template = defaults_template()
+    assert template["version"] == index_template("x")["version"] == 4
     assert template["template"]["mappings"]["properties"] == {
         "@timestamp": {"type": "date"},
         "@version": {"type": "keyword"},

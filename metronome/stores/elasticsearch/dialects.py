@@ -53,8 +53,11 @@ class ElasticsearchDialect:
     reads_from_documents: ClassVar[bool] = True
     """Whether a search can read fields from the documents that the mapping lacks."""
 
+    needs_every_component: ClassVar[bool] = False
+    """Whether an index template is rejected if one of its component templates does not exist."""
+
     def adapt_template(self, template: dict[str, Any]) -> dict[str, Any]:
-        """Return an index template as the product accepts it."""
+        """Return a component template as the product accepts it."""
         return template
 
     def encode_documents(self, body: bytes) -> bytes:
@@ -96,9 +99,10 @@ class OpenSearchDialect(ElasticsearchDialect):
 
     leaves_fields_unmapped: ClassVar[bool] = False
     reads_from_documents: ClassVar[bool] = False
+    needs_every_component: ClassVar[bool] = True
 
     def adapt_template(self, template: dict[str, Any]) -> dict[str, Any]:
-        """Return an index template without what OpenSearch rejects (see `ElasticsearchDialect.adapt_template`)."""
+        """Return a component template without what OpenSearch rejects (see `ElasticsearchDialect.adapt_template`)."""
         body = template["template"]
         index = {key: value for key, value in body["settings"]["index"].items() if not key.endswith("beyond_limit")}
         properties = dict(body["mappings"]["properties"])

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -34,6 +34,7 @@ from metronome.stores.elasticsearch.bulk import (
     split_headless_documents,
 )
 from metronome.stores.elasticsearch.connection import (
+    BAD_REQUEST_STATUS,
     NOT_FOUND_STATUS,
     ElasticsearchConfig,
     IndexMappingWrong,
@@ -81,6 +82,9 @@ from metronome.stores.elasticsearch.template import (
     ESSENTIAL_TYPES,
     TEMPLATE_PRIORITY,
     TEMPLATE_VERSION,
+    custom_name,
+    defaults_name,
+    defaults_template,
     index_pattern,
     index_template,
     overlaps_prefix,
@@ -148,7 +152,9 @@ class ElasticsearchStore(Store):
         self._detected_dialect: ElasticsearchDialect | None = None
 
     async def setup(self) -> None:
-        """Put the index template, unless a newer one is there.
+        """Put the index template and its components, unless newer ones are there.
+
+        What operators added to the index template, and their own component template, stay.
 
         Raises:
             TemplateRejected: another installation's indices have names that this one's match, or the reverse; or
@@ -157,12 +163,9 @@ class ElasticsearchStore(Store):
         """
         try:
             with translate_errors():
-                if await self._template_version() < TEMPLATE_VERSION:
-                    template = (await self._dialect()).adapt_template(index_template(self._prefix))
-                    response = await self._client.indices.put_index_template(
-                        name=self._prefix, **_client_arguments(template)
-                    )
-                    read_key(response.body, "acknowledged", bool)
+                stored = await self._read_index_template()
+                if int(stored.get("version", 0)) < TEMPLATE_VERSION:
+                    await self._put_templates(stored.get("composed_of", ()))
         except RequestRejected as error:
             raise await self._describe_rejected_template(error) from error
         self._template_checked_at = asyncio.get_running_loop().time()
@@ -416,13 +419,27 @@ class ElasticsearchStore(Store):
             self._names = IndexNames(self._prefix, existing)
         return self._names
 
-    async def _template_version(self) -> int:
+    async def _read_index_template(self) -> dict[str, Any]:
         response = await self._client.options(ignore_status=NOT_FOUND_STATUS).indices.get_index_template(
             name=self._prefix
         )
         for template in response.body.get("index_templates", ()):
-            return int(template["index_template"].get("version", 0))
-        return 0
+            found: dict[str, Any] = template["index_template"]
+            return found
+        return {}
+
+    async def _put_templates(self, composed_of: Iterable[str]) -> None:
+        dialect, cluster = await self._dialect(), self._client.cluster
+        defaults, template = dialect.adapt_template(defaults_template()), index_template(self._prefix, composed_of)
+        await cluster.put_component_template(name=defaults_name(self._prefix), **_client_arguments(defaults))
+        if dialect.needs_every_component:
+            del template["ignore_missing_component_templates"]
+            # One that exists is the operator's.
+            await self._client.options(ignore_status=BAD_REQUEST_STATUS).cluster.put_component_template(
+                name=custom_name(self._prefix), template={}, create=True
+            )
+        response = await self._client.indices.put_index_template(name=self._prefix, **_client_arguments(template))
+        read_key(response.body, "acknowledged", bool)
 
     async def _write_part(self, part: DocumentBatch, heads: list[DocumentHead]) -> WriteResult:
         if len(heads) == part.count:

@@ -1,5 +1,8 @@
 """The index template: its mapping rejects no document and makes every field countable.
 
+It is composed of two component templates: ``<prefix>@defaults`` has Metronome's settings and mapping, and
+``<prefix>@custom`` what the operator adds or changes. Metronome never changes that one.
+
 The events of each UTC month are one index, ``<prefix>-2015.01``; earlier versions had one for each day. Known fields,
 including those of enrichment, have fixed types, so that these do not depend on the first value. Other top-level fields
 are keywords; if the month's first value is a number or the text of one, their numbers are in ``<field>.num``. All other
@@ -11,11 +14,13 @@ from typing import Any, Final
 
 from metronome.fields import FIELDS, VALUE_MAX_CHARACTERS, FieldType
 
-TEMPLATE_VERSION: Final = 3
-"""To be raised with each change: a node only replaces an older template."""
+TEMPLATE_VERSION: Final = 4
+"""To be raised with each change: a node only replaces older templates."""
 
 TEMPLATE_PRIORITY: Final = 300
 """Elasticsearch rejects a template of the same priority that matches the same indices."""
+
+_META: Final = {"managed_by": "metronome"}
 
 _KEYWORD: Final[dict[str, Any]] = {"type": "keyword", "ignore_above": VALUE_MAX_CHARACTERS}
 _STORED_ONLY: Final[dict[str, Any]] = {"type": "keyword", "index": False, "doc_values": False}
@@ -73,12 +78,40 @@ def index_pattern(prefix: str) -> str:
     return f"{prefix}-*"
 
 
-def index_template(prefix: str) -> dict[str, Any]:
-    """Return the body of the index template for the events with that prefix."""
+def defaults_name(prefix: str) -> str:
+    """Return the name of the component template with Metronome's settings and mapping."""
+    return f"{prefix}@defaults"
+
+
+def custom_name(prefix: str) -> str:
+    """Return the name of the component template that is the operator's."""
+    return f"{prefix}@custom"
+
+
+def defaults_template() -> dict[str, Any]:
+    """Return the body of the component template with Metronome's settings and mapping."""
+    return {
+        "version": TEMPLATE_VERSION,
+        "_meta": _META,
+        "template": {"settings": {"index": _SETTINGS}, "mappings": _MAPPINGS},
+    }
+
+
+def index_template(prefix: str, composed_of: Iterable[str] = ()) -> dict[str, Any]:
+    """Return the body of the index template for the events with that prefix.
+
+    Args:
+        prefix: of the names of indices.
+        composed_of: the component templates of an earlier version of it, which an operator may have added to.
+
+    """
+    added = [name for name in composed_of if name not in (defaults_name(prefix), custom_name(prefix))]
     return {
         "index_patterns": [index_pattern(prefix)],
         "priority": TEMPLATE_PRIORITY,
         "version": TEMPLATE_VERSION,
-        "_meta": {"managed_by": "metronome"},
-        "template": {"settings": {"index": _SETTINGS}, "mappings": _MAPPINGS},
+        "_meta": _META,
+        # Of the same setting, the last one holds.
+        "composed_of": [defaults_name(prefix), *added, custom_name(prefix)],
+        "ignore_missing_component_templates": [custom_name(prefix)],
     }
