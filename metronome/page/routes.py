@@ -391,6 +391,7 @@ class PageRoutes:
 
     async def _post_sign_in(self, request: web.Request) -> web.StreamResponse:
         check_same_origin(request)
+        self._context.check_rate(request, self._context.authorizer.public_permissions)
         form = await _read_form(request)
         return_path = safe_return_path(form.get("next", ""), self._base_path)
         token = form.get("key", "").strip()

@@ -44,7 +44,13 @@ def send(server: Server, path: str, body: bytes | None = None, **headers: str) -
 
 @pytest.mark.parametrize(
     ("path", "body", "accepted"),
-    [("/tick", EVENT, 204), ("/tock/x.json", None, 200), ("/", None, 200), ("/es/_bulk", b"\n", 400)],
+    [
+        ("/tick", EVENT, 204),
+        ("/tock/x.json", None, 200),
+        ("/", None, 200),
+        ("/es/_bulk", b"\n", 400),
+        ("/sign-in", b"key=unknown", 401),
+    ],
 )
 def test_a_client_that_sends_too_many_requests_is_told_to_wait(
     limited: Limited, path: str, body: bytes | None, accepted: int
