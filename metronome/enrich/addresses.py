@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from functools import lru_cache
+from hashlib import blake2b
 from ipaddress import ip_address, ip_network
 from typing import Any, Final
 
@@ -264,9 +265,7 @@ def list_address_fields(names: Iterable[str]) -> tuple[tuple[str, AddressRole], 
     return tuple((name, address_role(name)) for name in names if name not in _FIELDS_WITHOUT_ADDRESSES)
 
 
-_FIELDS_WITHOUT_ADDRESSES: Final = frozenset(
-    {"@timestamp", "event_id", "event", "format", "clientip", "method", "status", "bytes"}
-)
+_FIELDS_WITHOUT_ADDRESSES: Final = frozenset({"@timestamp", "clientip", "status", "bytes"})
 
 
 def has_addresses(fields: Mapping[str, Any], address_fields: Iterable[tuple[str, AddressRole]], client: object) -> bool:
@@ -365,6 +364,9 @@ def anonymize_fields(fields: Mapping[str, Any]) -> dict[str, Any] | None:
         kind = type(value)
         if name != "clientip" and (kind is str or kind is dict or kind is list):
             cleaned = _anonymize_value(value, address_role(name), own)
+            if name == "event_id" and kind is str and cleaned != value:
+                # Truncated, the IDs of different clients' events could be the same.
+                cleaned = blake2b(value.encode(errors="surrogatepass"), digest_size=16).hexdigest()
             if cleaned is not value and cleaned != value:
                 changes[name] = cleaned
         has_address_in_name = has_address_in_name or _clean_name(name) != name

@@ -154,6 +154,18 @@ def test_an_item_holds_the_client_s_address_in_no_spelling(client: str, spelling
     assert spelling.encode() not in document
 
 
+@pytest.mark.parametrize("name", ["event", "format", "method", "event_id"])
+def test_names_do_not_hold_the_client_s_address(name: str) -> None:
+    fields = {"id": "a", "clientip": "203.0.113.77", name: "x 203.0.113.77"}
+    assert b"203.0.113.77" not in build_document(Event(fields), CONTEXT, "spare")
+
+
+def test_event_ids_with_the_client_s_address_stay_different() -> None:
+    clients = [f"203.0.113.{number}" for number in (77, 78)]
+    events = [Event({"id": "a", "clientip": client, "event_id": f"{client}-1"}) for client in clients]
+    assert len({build_document(event, CONTEXT, "spare") for event in events}) == len(clients)
+
+
 def test_an_item_that_is_named_like_another_address_stays() -> None:
     fields = {"id": "/whois/2001:DB8:9:9::9", "clientip": "2001:db8:1:2::3"}
     assert b'"id":"/whois/2001:DB8:9:9::9"' in build_document(Event(fields), CONTEXT, "spare")
