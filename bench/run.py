@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from bench import batches, enrichment, imports, middleware, outage, protocols, reports, startup, tick
+from bench import batches, enrichment, floods, imports, middleware, outage, protocols, reports, startup, tick
 from bench.harness import BenchmarkRow
 
 BENCHMARKS: Final[dict[str, Callable[[], list[BenchmarkRow]]]] = {
@@ -30,6 +30,7 @@ BENCHMARKS: Final[dict[str, Callable[[], list[BenchmarkRow]]]] = {
     "tock": reports.measure_tock,
     "queries": reports.measure_queries,
     "outage": outage.measure,
+    "floods": floods.measure,
 }
 _MARKERS: Final = ("<!-- bench -->", "<!-- /bench -->")
 

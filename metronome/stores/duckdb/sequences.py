@@ -8,7 +8,7 @@ import duckdb
 
 from metronome.stores.duckdb.segments import Snapshot
 from metronome.stores.duckdb.sources import EventColumns, EventSource
-from metronome.stores.duckdb.sql import SqlStatement, where_condition
+from metronome.stores.duckdb.sql import SqlStatement, fetch_rows, where_condition
 from metronome.stores.query import Filter
 from metronome.stores.sequences import SequenceQuery, require_top_level_field
 
@@ -62,12 +62,12 @@ def find_newest_documents(
     first = start
     for window_start in (*_window_starts(cursor, snapshot, start, end, FULL_SCAN_MAX_EVENTS), start):
         statement = _compile_newest(snapshot, "ts", limit, where, window_start, end)
-        times = cursor.execute(statement.sql, statement.parameters).fetchall()
+        times = fetch_rows(cursor.execute(statement.sql, statement.parameters))
         if times and (len(times) >= limit or window_start == start):
             first = times[-1][0].replace(tzinfo=UTC)
             break
     statement = _compile_newest(snapshot, "doc", limit, where, first, end)
-    rows = cursor.execute(statement.sql, statement.parameters).fetchall()
+    rows = fetch_rows(cursor.execute(statement.sql, statement.parameters))
     return tuple(document.encode() for (document,) in rows)
 
 
@@ -110,7 +110,7 @@ def find_newest_values(  # noqa: PLR0913, PLR0917  # the method's, and what it r
     rows: list[tuple[str]] = []
     for window_start in (*_window_starts(cursor, snapshot, start, end, full_scan_max_events), start):
         statement = compile_newest_values(snapshot, field, limit, where, window_start, end)
-        rows = cursor.execute(statement.sql, statement.parameters).fetchall()
+        rows = fetch_rows(cursor.execute(statement.sql, statement.parameters))
         if len(rows) >= limit:
             break
     return tuple(value for (value,) in rows)

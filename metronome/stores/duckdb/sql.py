@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta, timezone
 from typing import Any, Final, Protocol
 
+import duckdb
+
 from metronome.fields import (
     COLUMN_FIELDS,
     ROLLUP_FIELDS,
@@ -53,12 +55,24 @@ _INLINE_VALUES_MAX = 20
 _FLOAT_MAX = sys.float_info.max
 
 
+FETCH_ROWS: Final = 2_000
+"""How many rows to fetch at once, which takes a millisecond or two: the event loop waits for that long."""
+
+
 @dataclass(slots=True)
 class SqlStatement:
     """SQL with the values of its placeholders."""
 
     sql: str = ""
     parameters: list[object] = field(default_factory=list)
+
+
+def fetch_rows(result: duckdb.DuckDBPyConnection) -> list[tuple[Any, ...]]:
+    """Return the rows of a result, and let other threads run in between: DuckDB does not while it converts rows."""
+    rows: list[tuple[Any, ...]] = []
+    while some := result.fetchmany(FETCH_ROWS):
+        rows += some
+    return rows
 
 
 class FilterColumns(Protocol):

@@ -34,9 +34,11 @@ from metronome.stores.duckdb.segments import FileKeeper, Filters, Segment, Segme
 from metronome.stores.duckdb.sequences import compile_sequence_query, find_newest_documents, find_newest_values
 from metronome.stores.duckdb.sources import EVENT_ID, EventColumns, Part, quote_name
 from metronome.stores.duckdb.sql import (
+    FETCH_ROWS,
     SqlStatement,
     compile_query,
     compile_sorted_query,
+    fetch_rows,
     format_group,
     is_counted,
     where_condition,
@@ -55,9 +57,6 @@ _READER_THREADS = 3
 _PYTHON_SORT_MAX_ROWS = 10_000
 """Up to this many rows, sorting in Python is faster than a plan of DuckDB."""
 _NICENESS = 10
-_FETCH_ROWS = 10_000
-_PAGE_ROWS = 2_000
-"""Fetching more rows at once would keep the event loop waiting."""
 _RETRY_SECONDS = 60.0
 _MESSAGE_CHARACTERS = 200
 _MOVED_SHARE = 8
@@ -232,7 +231,7 @@ class DuckDBStore(Store):
             return cursor.execute(statement.sql, statement.parameters)
 
         def fetch() -> QueryResult | None:
-            rows = started[0].fetchmany(_PAGE_ROWS)
+            rows = started[0].fetchmany(FETCH_ROWS)
             shown = tuple(_format_row(query, row[:-1]) for row in rows)
             exact = not has_rounded_integers(query, shown)
             return QueryResult(query.columns, shown, rows[0][-1], exact=exact) if rows else None
@@ -371,7 +370,7 @@ class DuckDBStore(Store):
                     self._read_threads,
                     lambda sql=statement: cursor.execute(sql.sql, sql.parameters),  # type: ignore[misc]  # bound at once
                 )
-                while rows := await self._run_in_thread(self._read_threads, lambda: cursor.fetchmany(_FETCH_ROWS)):
+                while rows := await self._run_in_thread(self._read_threads, lambda: cursor.fetchmany(FETCH_ROWS)):
                     yield rows
 
     async def _run_with_timeout(
@@ -815,7 +814,7 @@ class DuckDBStore(Store):
 
     def _run_queries(self, cursor: duckdb.DuckDBPyConnection, queries: tuple[Query, ...]) -> tuple[QueryResult, ...]:
         if combined := compile_combined_query(queries):
-            rows = cursor.execute(combined.statement.sql, combined.statement.parameters).fetchall()
+            rows = fetch_rows(cursor.execute(combined.statement.sql, combined.statement.parameters))
             return tuple(
                 build_result(query, [*query_rows])
                 for query, query_rows in zip(queries, combined.split_rows(rows), strict=True)
@@ -837,7 +836,7 @@ class DuckDBStore(Store):
             shared = [queries[index] for index in indices]
             statement = compile_shared_scan(shared, snapshot)
             cursor.execute(f"{statement.sql} LIMIT {_PYTHON_SORT_MAX_ROWS + 1}", statement.parameters)
-            rows = cursor.fetchall()
+            rows = fetch_rows(cursor)
             if len(rows) > _PYTHON_SORT_MAX_ROWS:
                 continue
             groups: list[list[tuple[Any, ...]]] = [[] for _ in shared]
@@ -851,11 +850,11 @@ class DuckDBStore(Store):
 
     def _run_query(self, cursor: duckdb.DuckDBPyConnection, query: Query, snapshot: Snapshot | None) -> QueryResult:
         statement = _compile(query, snapshot)
-        rows = cursor.execute(f"{statement.sql} LIMIT {_PYTHON_SORT_MAX_ROWS + 1}", statement.parameters).fetchall()
+        rows = fetch_rows(cursor.execute(f"{statement.sql} LIMIT {_PYTHON_SORT_MAX_ROWS + 1}", statement.parameters))
         if len(rows) <= _PYTHON_SORT_MAX_ROWS:
             return build_result(query, [_format_row(query, row) for row in rows])
         statement = compile_sorted_query(query, statement)
-        rows = cursor.execute(statement.sql, statement.parameters).fetchall()
+        rows = fetch_rows(cursor.execute(statement.sql, statement.parameters))
         if not rows:
             # The offset is past the last row, so no row has the total.
             return replace(self._run_query(cursor, replace(query, limit=1, offset=0), snapshot), rows=())
