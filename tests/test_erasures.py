@@ -179,6 +179,17 @@ def test_rejects_what_is_not_a_request(server: Server, body: object, message: st
     assert response["detail"].startswith(message)
 
 
+@pytest.mark.parametrize("path", ["/forget", "/backup"])
+@pytest.mark.parametrize(
+    "headers", [{"Sec-Fetch-Site": "same-site"}, {"Sec-Fetch-Site": "cross-site"}, {"Origin": "http://localhost:1"}]
+)
+def test_rejects_requests_of_other_sites_pages(server: Server, path: str, headers: dict[str, str]) -> None:
+    request = urllib.request.Request(server.url + path, b'{"item":"x"}', headers)  # noqa: S310  # our own server
+    with pytest.raises(urllib.error.HTTPError, match="Forbidden") as raised:
+        urllib.request.urlopen(request)  # noqa: S310  # our own server
+    raised.value.close()
+
+
 def test_asks_before_it_forgets_and_forgets_nothing_in_a_dry_run(server: Server, item: str) -> None:
     send(server, {"id": item, "ts": "2015-01-22"}, {"id": item, "ts": "2015-01-23"})
     for options in (("--dry-run",), ()):

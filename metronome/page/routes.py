@@ -21,6 +21,7 @@ import structlog
 from aiohttp import hdrs, web
 
 from metronome.auth.authorizer import Permissions
+from metronome.auth.client_address import check_same_origin
 from metronome.demo import load_demo
 from metronome.errors import (
     Forbidden,
@@ -43,7 +44,6 @@ from metronome.page.recent import RecentPage, RecentPages
 from metronome.page.render import Site
 from metronome.page.sign_in import (
     SignIns,
-    check_same_origin,
     delete_cookie,
     read_cookie,
     safe_return_path,
@@ -493,8 +493,7 @@ class PageRoutes:
                 is_navigation = redirect and request.method in {hdrs.METH_GET, hdrs.METH_HEAD}
                 if isinstance(error, Unauthorized) and is_navigation and not bearer_token(request.headers):
                     return _redirect(self._sign_in_href(request))
-                self._context.telemetry.count_rejection(error)
-                return self._error_page(request, error)
+                return self._error_page(request, self._context.count_error(request, error))
             except Exception:
                 # A bug: the page says so, instead of an empty response.
                 log.exception("page_failed", path=request.path[:_LOGGED_CHARACTERS])

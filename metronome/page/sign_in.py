@@ -16,13 +16,12 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any, Final, Self
-from urllib.parse import urlsplit
 
-from aiohttp import hdrs, web
+from aiohttp import web
 
 from metronome.auth.authorizer import Authorizer
 from metronome.auth.keys import Key
-from metronome.errors import Forbidden, MetronomeError, StoreUnavailable
+from metronome.errors import MetronomeError, StoreUnavailable
 from metronome.state.base import Record, State
 from metronome.times import format_timestamp
 
@@ -39,7 +38,6 @@ _MAX_SIGN_INS_OF_A_KEY: Final = 50
 _STATE_TIMEOUT_SECONDS: Final = 2.0
 _REMEMBERED: Final = 1000
 """How many sign-ins stay valid in this process while the state is unavailable, as known keys do."""
-_SEC_FETCH_SITE: Final = "Sec-Fetch-Site"
 _DOT_SEGMENT: Final = re.compile(r"/(\.|%2e){1,2}(/|$)", re.IGNORECASE)
 _PATH_PATTERN: Final = re.compile(r"/(?![/\\])[!-\[\]-~]*")
 """A path, perhaps with a query, of printable ASCII without backslashes, which browsers take for slashes."""
@@ -209,29 +207,6 @@ def delete_cookie(request: web.Request, response: web.Response, base_path: str) 
     response.del_cookie(cookie_name(request), path=f"{base_path}/", httponly=True, samesite="Lax")
 
 
-def check_same_origin(request: web.Request) -> None:
-    """Check that no page of another site sent a request that changes something.
-
-    Browsers send ``Sec-Fetch-Site`` over TLS and on localhost, and ``Origin`` with every POST. Other programs send
-    neither, and no cookies of somebody else.
-
-    Raises:
-        Forbidden: another site's page sent it.
-
-    """
-    site = request.headers.get(_SEC_FETCH_SITE)
-    if site is not None:
-        is_same = site in {"same-origin", "none"}
-    else:
-        origin = request.headers.get(hdrs.ORIGIN)
-        is_same = origin is None or _host_of(origin) == request.host.lower()
-    if not is_same:
-        raise Forbidden(
-            "the form was sent from another site, or a proxy replaces the Host header: open this page itself, and let "
-            "the proxy pass Host on unchanged"
-        )
-
-
 def safe_return_path(path: str, base_path: str) -> str:
     """Return a path to go to after signing in: *path* if it is a page of this server, else the overview."""
     is_safe = _PATH_PATTERN.fullmatch(path) is not None and path.startswith(f"{base_path}/")
@@ -239,13 +214,6 @@ def safe_return_path(path: str, base_path: str) -> str:
     # Browsers resolve such segments, out of the base path.
     has_dots = _DOT_SEGMENT.search(path.partition("?")[0]) is not None
     return path if is_safe and is_page and not has_dots else f"{base_path}/"
-
-
-def _host_of(origin: str) -> str:
-    try:
-        return urlsplit(origin).netloc.lower()
-    except ValueError:
-        return ""
 
 
 def _hash_token(token: str) -> str:

@@ -5,6 +5,7 @@ from typing import Any, Final
 import orjson
 from aiohttp import web
 
+from metronome.auth.client_address import check_same_origin
 from metronome.backup import Backups
 from metronome.erasures import Erasure, Erasures
 from metronome.errors import Malformed, NotFound
@@ -21,6 +22,7 @@ def erasure_routes(context: QueryContext, erasures: Erasures) -> list[web.RouteD
     """Return ``POST /forget``, ``GET /forget.json`` and ``GET /forget/{id}.json``; all need the scope ``admin``."""
 
     async def post(request: web.Request) -> web.StreamResponse:
+        check_same_origin(request)
         await context.authorize(request, Scope.ADMIN)
         fields = _parse_body(await read_body(request, _MAX_BODY_BYTES))
         selection = parse_selection(fields)
@@ -43,7 +45,7 @@ def erasure_routes(context: QueryContext, erasures: Erasures) -> list[web.RouteD
             raise NotFound(f"this server has no request to forget events with the ID {name[:100]}")
         return _respond(_describe(erasures, erasure))
 
-    handlers = [handle_errors(context.telemetry, handler) for handler in (post, get_all, get)]
+    handlers = [handle_errors(context, handler) for handler in (post, get_all, get)]
     return [
         web.post("/forget", handlers[0]),
         web.get("/forget.json", handlers[1]),
@@ -55,10 +57,11 @@ def backup_routes(context: QueryContext, backups: Backups) -> list[web.RouteDef]
     """Return ``POST /backup``, which needs the scope ``admin``."""
 
     async def post(request: web.Request) -> web.StreamResponse:
+        check_same_origin(request)
         await context.authorize(request, Scope.ADMIN)
         return _respond({"folder": str(await backups.prepare())})
 
-    return [web.post("/backup", handle_errors(context.telemetry, post))]
+    return [web.post("/backup", handle_errors(context, post))]
 
 
 def _parse_body(body: bytes) -> dict[str, Any]:

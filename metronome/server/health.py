@@ -97,7 +97,7 @@ class HealthRoutes:
             web.get("/health/live", self._live),
             web.get("/health/ready", self._ready),
             web.get("/health/ready/{part}", self._ready),
-            web.get("/metrics", handle_errors(self._context.telemetry, self._metrics)),
+            web.get("/metrics", handle_errors(self._context, self._metrics)),
         ]
 
     async def _live(self, _: web.Request) -> web.Response:

@@ -544,7 +544,7 @@ def document_routes(
     )
     return [
         web.get("/documents", read_handler),
-        web.post("/documents", handle_errors(context.telemetry, post_documents)),
+        web.post("/documents", handle_errors(context, post_documents)),
     ]
 
 

@@ -12,7 +12,7 @@ from aiohttp import hdrs, web
 
 from metronome.auth.authorizer import Authorizer, Permissions
 from metronome.auth.client_address import ClientAddress
-from metronome.errors import MetronomeError, QueryTooExpensive
+from metronome.errors import MetronomeError, QueryTooExpensive, RateLimited, Unauthorized
 from metronome.event import IngestConfig, generate_event_ids, idempotent_event_ids
 from metronome.fields import decode_percent
 from metronome.intake import Intake
@@ -46,6 +46,7 @@ class _RateLimited:
     __slots__ = ()
     rates: RateLimiter
     client_address: ClientAddress
+    telemetry: Telemetry
 
     def check_rate(self, request: web.Request, permissions: Permissions) -> None:
         """Count a request, unless its client may import.
@@ -56,6 +57,20 @@ class _RateLimited:
         """
         if Scope.IMPORT not in permissions.scopes:
             self.rates.check(self.client_address.limited_client(request))
+
+    def count_error(self, request: web.Request, error: MetronomeError) -> MetronomeError:
+        """Count a request that failed, and return the error to respond with.
+
+        It is the same one, unless the request had no valid key, which is found before `check_rate`, and its client
+        sends too many of these.
+        """
+        if isinstance(error, Unauthorized):
+            try:
+                self.rates.check(self.client_address.limited_client(request))
+            except RateLimited as limited:
+                error = limited
+        self.telemetry.count_rejection(error)
+        return error
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +158,7 @@ def build_ingest_handler(endpoint: Endpoint, context: IngestContext) -> Handler:
                 await authorize(protocol.extract_key(ingest_request))
             response = reply_response(await context.intake.ingest(protocol, ingest_request))
         except MetronomeError as error:
-            context.telemetry.count_rejection(error)
+            error = context.count_error(request, error)
             response = error_response(error, protocol.reply_error(ingest_request, error))
         return allow_credentials(request, response) if endpoint.allow_credentials else response
 
@@ -316,7 +331,7 @@ def report_handler(
             _announce_pending(response, pending)
         return response
 
-    return handle_errors(context.telemetry, handle, error_response)
+    return handle_errors(context, handle, error_response)
 
 
 def _announce_pending(response: web.Response, pending: int) -> None:
@@ -328,7 +343,9 @@ def _announce_pending(response: web.Response, pending: int) -> None:
 
 
 def handle_errors(
-    telemetry: Telemetry, handler: Handler, error_response: Callable[[MetronomeError], web.Response] = problem_response
+    context: IngestContext | QueryContext,
+    handler: Handler,
+    error_response: Callable[[MetronomeError], web.Response] = problem_response,
 ) -> Handler:
     """Return a handler that counts the errors of another one and responds with them."""
 
@@ -336,7 +353,6 @@ def handle_errors(
         try:
             return await handler(request)
         except MetronomeError as error:
-            telemetry.count_rejection(error)
-            return error_response(error)
+            return error_response(context.count_error(request, error))
 
     return handle

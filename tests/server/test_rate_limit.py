@@ -50,20 +50,27 @@ def send(server: Server, path: str, body: bytes | None = None, **headers: str) -
         ("/", None, 200),
         ("/es/_bulk", b"\n", 400),
         ("/sign-in", b"key=unknown", 401),
+        # A key is looked up before the request is counted.
+        ("/tick?key", EVENT, 401),
+        ("/items.json?key", None, 401),
+        ("/hit/x?key", None, 401),
+        ("/forget?key", b"{}", 401),
     ],
 )
 def test_a_client_that_sends_too_many_requests_is_told_to_wait(
     limited: Limited, path: str, body: bytes | None, accepted: int
 ) -> None:
     network = f"2001:db8:{len(path)}:{accepted}"
+    headers = {"Authorization": "Bearer unknown"} if path.endswith("key") else {}
     responses = [
-        send(limited.server, path, body, X_Forwarded_For=f"{network}::{number:x}") for number in range(BURST + 15)
+        send(limited.server, path, body, X_Forwarded_For=f"{network}::{number:x}", **headers)
+        for number in range(BURST + 15)
     ]
     statuses = Counter(status for status, _ in responses)
     assert statuses.keys() == {accepted, 429}
     assert statuses[accepted] >= BURST
     assert int(next(headers for status, headers in responses if status == 429)["Retry-After"]) >= 1
-    assert send(limited.server, path, body, X_Forwarded_For="198.51.100.1")[0] == accepted
+    assert send(limited.server, path, body, X_Forwarded_For="198.51.100.1", **headers)[0] == accepted
 
 
 def test_pixels_are_shown_and_counted_as_refused(limited: Limited) -> None:

@@ -229,7 +229,7 @@ def _ingest_handler(
         )
         return reply_response(await operation(fields, session_request))
 
-    handle_all = handle_errors(ingest.telemetry, handle, _error_response)
+    handle_all = handle_errors(ingest, handle, _error_response)
 
     async def handle_with_credentials(request: web.Request) -> web.StreamResponse:
         response = await handle_all(request)

@@ -57,7 +57,7 @@ def tick_route(context: IngestContext) -> web.RouteDef:
             )
             response = reply_response(await intake.ingest(tick, parsed_request))
         except MetronomeError as error:
-            context.telemetry.count_rejection(error)
+            error = context.count_error(request, error)
             response = error_response(error, tick.reply_error(_EMPTY_REQUEST, error))
         return allow_credentials(request, response) if _ORIGIN in headers else response
 
