@@ -102,7 +102,10 @@ SETTING_TOPICS: Final = {
 }
 """The settings by topic, those that matter most first: the order of ``metronome serve --help`` and of the docs."""
 _OTHER_VARIABLES = frozenset(
-    {"KEY", "URL", "LOGS", "CLIENTS", "KIBANA", "KIBANA_KEY", "KIBANA_USER", "KIBANA_PASSWORD", "KIBANA_CA"}
+    {
+        *("KEY", f"KEY{FILE_SUFFIX}", "URL", "LOGS", "CLIENTS", "KIBANA", "KIBANA_USER", "KIBANA_CA"),
+        *("KIBANA_KEY", f"KIBANA_KEY{FILE_SUFFIX}", "KIBANA_PASSWORD", f"KIBANA_PASSWORD{FILE_SUFFIX}"),
+    }
 )
 """Variables of commands, of the Compose file, of the Makefile and of the examples."""
 _OTHER_VARIABLE_PATTERN = re.compile(r"(?:TEST|WORKER)_.*|(?:.*_)?SERVICE_(?:HOST|PORT)(?:_.*)?|(?:.*_)?PORT_\d+_.*")

@@ -58,7 +58,7 @@ _BACKOFF: Final = Backoff(0.25, 8.0)
 _SUCCESS_STATUSES: Final = frozenset({HTTPStatus.OK, HTTPStatus.ACCEPTED})
 _WRONG_URL_STATUSES: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED})
 _KEY_STATUSES: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
-_KEY_HINT: Final = "; set a key with --key or METRONOME_KEY, which `metronome keys create` creates on the server"
+_KEY_HINT: Final = "; set a key with METRONOME_KEY or --key-file, which `metronome keys create` creates on the server"
 _CLIENT_ERRORS: Final = range(400, 500)
 _SERVER_ERRORS: Final = range(500, 600)
 _MAX_DETAIL_CHARACTERS: Final = 300
@@ -404,7 +404,7 @@ def validate_key(key: str) -> str:
 
     """
     if not (key.isascii() and key.isprintable()):
-        raise ConfigurationError("invalid --key: expected printable ASCII characters")
+        raise ConfigurationError("invalid key: expected printable ASCII characters")
     return key
 
 

@@ -264,7 +264,8 @@ def test_a_request_continues_after_a_restart_and_needs_a_key_with_the_scope_admi
         assert request["state"] == "waiting"
         assert "a" not in request.values()
         stopped.start()
-        command = ("forget", "--item=b", "--yes", f"--url={stopped.url}", f"--key={tokens['admin']}")
+        (key_file := tmp_path / "key").write_text(tokens["admin"])
+        command = ("forget", "--item=b", "--yes", f"--url={stopped.url}", f"--key-file={key_file}")
         assert run_metronome(*command).exit_code == 0
         assert views(stopped, "a") == 0
         assert stopped.stop() == 0

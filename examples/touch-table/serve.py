@@ -1,4 +1,4 @@
-"""Serve the touch table with Python's standard library: ``python examples/touch-table/serve.py --key KEY``."""
+"""Serve the touch table with Python's standard library: ``METRONOME_KEY=… python examples/touch-table/serve.py``."""
 
 import argparse
 import json
@@ -56,16 +56,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Serve a touch table that reports its sessions to Metronome.")
     parser.add_argument("--metronome", default=METRONOME, help="URL of Metronome (%(default)s)")
     parser.add_argument(
-        "--key", default=os.environ.get(KEY_VARIABLE, ""), help=f"the table's key; default: {KEY_VARIABLE}"
-    )
-    parser.add_argument(
         "--idle", type=float, default=60, help="seconds without a touch until a session ends (%(default)s)"
     )
     parser.add_argument("--port", type=int, default=8001, help="port of the table; 0 for a free one (%(default)s)")
     arguments = parser.parse_args()
-    if not arguments.key:
-        sys.exit("missing key: create one with `metronome keys create hall` and pass it with --key")
-    setup = {"metronome": arguments.metronome.rstrip("/"), "key": arguments.key, "idleSeconds": arguments.idle}
+    key = os.environ.get(KEY_VARIABLE, "")
+    if not key:
+        sys.exit(f"missing key: create one with `metronome keys create hall` and set {KEY_VARIABLE} to it")
+    setup = {"metronome": arguments.metronome.rstrip("/"), "key": key, "idleSeconds": arguments.idle}
     with ThreadingHTTPServer(("127.0.0.1", arguments.port), partial(Table, setup=setup)) as server:
         print(f"the table is at http://localhost:{server.server_port}", flush=True)
         try:

@@ -20,6 +20,7 @@ import typer
 from yarl import URL
 
 from metronome.cli.errors import print_error, reporting_errors
+from metronome.cli.options import secret_option
 from metronome.cli.output import print_lines
 from metronome.config import read_settings
 from metronome.errors import (
@@ -429,8 +430,8 @@ def install_dashboards(  # noqa: PLR0913  # one argument for each option
         bool, typer.Option("--overwrite/--no-overwrite", help="Whether to replace dashboards installed before.")
     ] = True,
     key: Annotated[
-        str, typer.Option(metavar="KEY", envvar="METRONOME_KIBANA_KEY", help="API key, encoded.", show_default="none")
-    ] = "",
+        str | None, secret_option("--key-file", "METRONOME_KIBANA_KEY", "File with an API key, encoded.")
+    ] = None,
     user: Annotated[
         str,
         typer.Option(
@@ -438,11 +439,8 @@ def install_dashboards(  # noqa: PLR0913  # one argument for each option
         ),
     ] = "",
     password: Annotated[
-        str,
-        typer.Option(
-            metavar="TEXT", envvar="METRONOME_KIBANA_PASSWORD", help="Password of the user.", show_default="none"
-        ),
-    ] = "",
+        str | None, secret_option("--password-file", "METRONOME_KIBANA_PASSWORD", "File with the user's password.")
+    ] = None,
     ca: Annotated[
         Path | None,
         typer.Option(
@@ -461,7 +459,7 @@ def install_dashboards(  # noqa: PLR0913  # one argument for each option
     with reporting_errors("dashboards"):
         prefix = read_settings({"index_prefix": index_prefix}).index_prefix
         saved_objects = load_saved_objects(prefix)
-        client = KibanaClient(kibana, KibanaCredentials(key, user, password), space, ca, retry_timeout)
+        client = KibanaClient(kibana, KibanaCredentials(key or "", user, password or ""), space, ca, retry_timeout)
         result = asyncio.run(
             client.install(
                 encode_saved_objects(saved_objects),

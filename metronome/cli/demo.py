@@ -114,7 +114,7 @@ def _require_old_events_accepted(client: ServerClient, rejected: Sequence[tuple[
     if rejected:
         raise RequestError(
             f"{client.url} rejects events that are {DEMO_DAYS} days old ({rejected[0][1]}); nothing was sent: create a "
-            "key with `metronome keys create demo --scope import`, and set it with --key or METRONOME_KEY, or set "
+            "key with `metronome keys create demo --scope import`, and set it with METRONOME_KEY or --key-file, or set "
             "METRONOME_TICK_MAX_AGE=0 for the server"
         )
 

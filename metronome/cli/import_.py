@@ -247,7 +247,7 @@ def _counting_results(summary: ImportSummary) -> Callable[[SendResult[LogBatch]]
             raise RequestError(
                 f"all {len(result.rejected):,} events of the first batch are too old for the server, so no more are "
                 f"sent: {result.rejected[0][1]}. The setting is METRONOME_TICK_MAX_AGE; a key with the scope import "
-                "(--key or METRONOME_KEY) may send events of any age"
+                "(METRONOME_KEY or --key-file) may send events of any age"
             )
 
     return count

@@ -1,22 +1,58 @@
 """Options that several commands share."""
 
+import os
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 from zoneinfo import ZoneInfo
 
 import typer
 
 from metronome.archive.base import DateRange
+from metronome.config import FILE_SUFFIX
 from metronome.errors import ConfigurationError, Malformed
 from metronome.times import parse_period
 
 DEFAULT_SERVER_URL: Final = "http://127.0.0.1:8080"
 _DAY: Final = timedelta(days=1)
 
+
+def secret_option(name: str, variable: str, description: str) -> Any:
+    """Return an option for a file with a secret, whose value is the secret.
+
+    Other users of the machine can read the command line, so the secret itself is no option: without a file it is
+    taken from the environment.
+
+    Args:
+        name: the option, such as ``--key-file``.
+        variable: the environment variable with the secret; with ``_FILE`` appended, the one with the file's path.
+        description: the help text.
+
+    """
+
+    def read(path: str | None) -> str | None:
+        if not path:
+            return os.environ.get(variable) or None
+        try:
+            return Path(path).read_text(encoding="utf-8").strip()
+        except (OSError, ValueError) as error:
+            raise typer.BadParameter(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+
+    return typer.Option(
+        name,
+        metavar="FILE",
+        envvar=f"{variable}{FILE_SUFFIX}",
+        show_envvar=False,
+        help=f"{description} Without it: {variable}.",
+        callback=read,
+        show_default=False,
+    )
+
+
 UrlOption = Annotated[str, typer.Option(metavar="URL", envvar="METRONOME_URL", help="URL of the Metronome server.")]
 KeyOption = Annotated[
-    str | None, typer.Option(metavar="KEY", envvar="METRONOME_KEY", help="API key, if the server requires one.")
+    str | None,
+    secret_option("--key-file", "METRONOME_KEY", "File with an API key, if the server requires one."),
 ]
 RetryTimeoutOption = Annotated[
     float,

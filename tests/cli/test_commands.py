@@ -101,7 +101,7 @@ def test_help_of_the_server_lists_all_settings_by_topic_within_80_columns() -> N
 @pytest.mark.parametrize("name", ["import", "tock", "query", "replay", "verify"])
 def test_commands_of_a_server_read_its_url_and_key_from_the_environment(name: str) -> None:
     variables = {parameter.name: parameter.envvar for parameter in COMMANDS[name].load(name).params}
-    assert (variables["url"], variables["key"]) == ("METRONOME_URL", "METRONOME_KEY")
+    assert (variables["url"], variables["key"]) == ("METRONOME_URL", "METRONOME_KEY_FILE")
 
 
 def test_a_command_without_a_server_says_how_to_start_one() -> None:

@@ -163,10 +163,12 @@ class TestWaiting:
 
 
 class TestRights:
-    def test_sends_a_key(self, kibana: Kibana, url: str) -> None:
+    def test_sends_a_key(self, kibana: Kibana, url: str, tmp_path: Path) -> None:
         kibana.key = SECRET
         assert install(url, KIBANA_KEY=SECRET).exit_code == 0
-        assert install(url, "--key", SECRET).exit_code == 0
+        file = tmp_path / "key"
+        file.write_text(f"{SECRET}\n")
+        assert install(url, "--key-file", str(file)).exit_code == 0
 
     def test_sends_a_user_and_a_password(self, kibana: Kibana, url: str) -> None:
         kibana.user = ("rosa", "geheim:ä")
@@ -187,7 +189,7 @@ class TestRights:
     def test_rejects_incomplete_or_invalid_credentials(self, url: str) -> None:
         assert "incomplete credentials" in error_message(install(url, KIBANA_USER="rosa"))
         assert "incomplete credentials" in error_message(install(url, KIBANA_PASSWORD="geheim"))  # noqa: S106  # likewise
-        assert "invalid --key" in error_message(install(url, KIBANA_KEY="a\nb"))
+        assert "invalid key" in error_message(install(url, KIBANA_KEY="a\nb"))
 
     def test_secrets_are_never_shown(self, kibana: Kibana, url: str) -> None:
         kibana.user = ("rosa", "geheim")

@@ -311,24 +311,28 @@ async def test_fails_if_the_server_rejects_all_events(
     assert says in result.stderr
 
 
-async def test_sends_the_key(server: Server) -> None:
+async def test_sends_the_key(server: Server, tmp_path: Path) -> None:
     server.key = "mtk_right"
-    assert (await run(LOG, "--url", server.url, "--key", "mtk_right")).exit_code == 0
+    (file := tmp_path / "key").write_text("mtk_right\n")
+    assert (await run(LOG, "--url", server.url, "--key-file", file)).exit_code == 0
     assert (await run(LOG, "--url", server.url, env={"METRONOME_KEY": "mtk_right"})).exit_code == 0
     assert len(server.events) == READABLE
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("options", "status"), [([], 401), (["--key", "mtk_wrong"], 403)])
+@pytest.mark.parametrize(("key", "status"), [("", 401), ("mtk_wrong", 403)])
 @pytest.mark.parametrize("follow", [False, True])
 async def test_reports_the_servers_reason_if_the_key_is_missing_or_wrong(
-    server: Server, tmp_path: Path, options: list[str], status: int, *, follow: bool
+    server: Server, tmp_path: Path, key: str, status: int, *, follow: bool
 ) -> None:
     server.key = "mtk_right"
-    words = ["import", str(LOG), "--url", server.url, *options]
+    words = ["import", str(LOG), "--url", server.url]
     words += ["--follow", "--positions", str(tmp_path / "positions.json")] if follow else []
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", MAIN, *words), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        *(sys.executable, "-c", MAIN, *words),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=os.environ | {"METRONOME_KEY": key},
     )
     output, errors = await process.communicate()
     assert (process.returncode, output) == (1, b"")
@@ -338,9 +342,9 @@ async def test_reports_the_servers_reason_if_the_key_is_missing_or_wrong(
 
 
 async def test_rejects_a_key_that_cannot_be_sent_in_a_header(server: Server) -> None:
-    result = await run(LOG, "--url", server.url, "--key", "a\nb")
+    result = await run(LOG, "--url", server.url, env={"METRONOME_KEY": "a\nb"})
     assert result.exit_code == 2
-    assert "invalid --key: expected printable ASCII" in result.stderr
+    assert "invalid key: expected printable ASCII" in result.stderr
 
 
 async def test_directives_are_neither_requests_nor_unreadable(server: Server, tmp_path: Path) -> None:

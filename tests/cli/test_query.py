@@ -161,7 +161,6 @@ class TestQuery:
                 ["--url", "metronome.example"],
                 "invalid --url or METRONOME_URL 'metronome.example': expected http://host:port",
             ),
-            (["--key", "a\nb"], "invalid --key"),
         ],
     )
     def test_reports_invalid_arguments_in_one_line(self, server: Server, arguments: list[str], said: str) -> None:
@@ -169,6 +168,11 @@ class TestQuery:
         assert (result.exit_code, result.stdout) == (2, "")
         assert said in result.stderr
         assert result.stderr.count("\n") == 1
+
+    def test_reports_a_file_of_a_key_that_cannot_be_read(self) -> None:
+        result = CliRunner().invoke(app, ["query", "--key-file", "/nonexistent"])
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert "cannot read /nonexistent: No such file or directory" in re.sub(r"[│\s]+", " ", result.stderr)
 
     @pytest.mark.parametrize(
         ("arguments", "name"),
@@ -357,13 +361,14 @@ def serving(answer: dict[str, Any], **headers: str) -> Iterator[str]:
 def test_sends_the_key(tmp_path: Path) -> None:
     data = tmp_path / "data"
     token = run("keys", "create", "asker", "--create", "--scope", "query", "--data", str(data)).stdout.splitlines()[-1]
+    (file := tmp_path / "key").write_text(f"{token}\n")
     with running_server(data, public="none") as running:
         for command in (["query"], ["tock", "x"]):
             refused = run(*command, server=running)
             assert refused.exit_code == 1
-            assert "set a key with --key or METRONOME_KEY" in refused.stderr
+            assert "set a key with METRONOME_KEY or --key-file" in refused.stderr
             assert run(*command, server=running, key=token).exit_code == 0
-            assert run(*command, "--key", token, server=running).exit_code == 0
+            assert run(*command, "--key-file", str(file), server=running).exit_code == 0
 
 
 @pytest.mark.parametrize(

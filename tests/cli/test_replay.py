@@ -243,13 +243,13 @@ def test_sends_keys(tmp_path: Path) -> None:
     url, _ = create_archive(tmp_path / "archive", lines_of("x", 1))
     with running_server(tmp_path / "data") as keyed:
         made = run_metronome("keys", "create", "replayer", "--scope=import", "--scope=query", data=keyed.data)
-        key = made.stdout.splitlines()[-1].strip()
+        (key_file := tmp_path / "key").write_text(made.stdout.splitlines()[-1])
         deadline = time.monotonic() + 30
         while "rows" in keyed.get("/query"):
             assert time.monotonic() < deadline, "the server does not ask for a key"
             time.sleep(0.05)
         refused = replay(url, keyed, tmp_path)
-        assert (refused.exit_code, "--key" in refused.stderr) == (1, True)
-        assert replay(url, keyed, tmp_path, f"--key={key}").exit_code == 0
+        assert (refused.exit_code, "METRONOME_KEY" in refused.stderr) == (1, True)
+        assert replay(url, keyed, tmp_path, f"--key-file={key_file}").exit_code == 0
         assert verify(url, keyed).exit_code == 1
-        assert verify(url, keyed, f"--key={key}").exit_code == 0
+        assert verify(url, keyed, f"--key-file={key_file}").exit_code == 0

@@ -66,7 +66,8 @@ def test_no_page_names_a_setting_that_is_none() -> None:
         for name in ("TEST_ELASTICSEARCH", "TEST_CLUSTERS", "LOGS", "KEY", "URL", "CLIENTS", "KIBANA")
     }
     known |= {f"{ENV_PREFIX}KIBANA_{name}" for name in ("KEY", "USER", "PASSWORD", "CA")}
-    known |= {f"{ENV_PREFIX}{name.upper()}{FILE_SUFFIX}" for name in SECRET_SETTINGS}
+    secrets = [*SECRET_SETTINGS, "KEY", "KIBANA_KEY", "KIBANA_PASSWORD"]
+    known |= {f"{ENV_PREFIX}{name.upper()}{FILE_SUFFIX}" for name in secrets}
     named = {name for page in PAGES for name in re.findall(rf"{ENV_PREFIX}[A-Z_]+", page.read_text())}
     assert named <= known
 

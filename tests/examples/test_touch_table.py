@@ -58,7 +58,7 @@ async def touch(page: Page, *targets: str) -> None:
 @in_a_browser
 async def test_each_visitor_is_a_session_with_its_touches(server: Server, browser: Browser, key: str) -> None:
     context = await browser.new_context(has_touch=True)
-    with started("touch-table/serve.py", "--metronome", server.url, "--key", key, "--idle", "1.5") as address:
+    with started("touch-table/serve.py", "--metronome", server.url, "--idle", "1.5", METRONOME_KEY=key) as address:
         page = await context.new_page()
         await page.goto(address)
         await page.wait_for_selector("[data-id=garnet]")
