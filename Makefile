@@ -81,7 +81,13 @@ screenshot: $(INSTALLED_DEV) ## take the README's pictures of the page, with Chr
 
 .PHONY: bench
 bench: $(INSTALLED_DEV) ## measure, and print the table
+	@$(PIP) install --group bench
 	$(BIN)/python -m bench.run $(ARGS)
+
+.PHONY: bench-growth
+bench-growth: $(INSTALLED_DEV) ## measure the store with ever more events, and draw the plot
+	@$(PIP) install --group bench
+	$(BIN)/python -m bench.growth --plot docs/images/growth.svg $(ARGS)
 
 .PHONY: clean
 clean: ## delete generated files and .venv, but no data

@@ -5,6 +5,7 @@ import os
 import random
 import re
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -57,6 +58,26 @@ class BenchmarkRow(NamedTuple):
     reference: str
     ratio: str
     target: str
+
+
+def write_between_markers(path: Path, name: str, text: str) -> None:
+    """Replace the text between ``<!-- name -->`` and ``<!-- /name -->`` of a file.
+
+    Raises:
+        SystemExit: the file has no such markers.
+
+    """
+    before, start, rest = path.read_text().partition(f"<!-- {name} -->")
+    _, end, after = rest.partition(f"<!-- /{name} -->")
+    if not (start and end):
+        raise SystemExit(f"{path} has no markers {f'<!-- {name} -->'} and {f'<!-- /{name} -->'}")
+    path.write_text(f"{before}{start}\n{text}\n{end}{after}")
+
+
+def spread(rates: Sequence[float]) -> str:
+    """Return the median of several measurements, and in parentheses the lowest and the highest."""
+    middle = f"{statistics.median(rates):,.0f}"
+    return f"{middle} ({min(rates):,.0f} to {max(rates):,.0f})" if len(rates) > 1 else middle
 
 
 class LoadResult(NamedTuple):

@@ -2,7 +2,8 @@
 
 Each row compares two measurements of the same run, or one with a limit, so that it is meaningful on any machine.
 ``python -m bench.run`` runs all benchmarks; ``python -m bench.run tick tock`` runs some; ``--quick`` only checks that
-they run; ``--write FILE`` replaces the table between the markers ``<!-- bench -->`` in a file.
+they run; ``--json FILE`` keeps the rows; ``--write FILE`` replaces the table between the markers ``<!-- bench -->`` in
+a file.
 """
 
 import argparse
@@ -14,8 +15,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+import orjson
+
 from bench import batches, enrichment, floods, imports, middleware, outage, protocols, reports, startup, tick
-from bench.harness import BenchmarkRow
+from bench.harness import BenchmarkRow, write_between_markers
 
 BENCHMARKS: Final[dict[str, Callable[[], list[BenchmarkRow]]]] = {
     "startup": startup.measure,
@@ -32,7 +35,6 @@ BENCHMARKS: Final[dict[str, Callable[[], list[BenchmarkRow]]]] = {
     "outage": outage.measure,
     "floods": floods.measure,
 }
-_MARKERS: Final = ("<!-- bench -->", "<!-- /bench -->")
 
 
 def table(rows: list[BenchmarkRow]) -> str:
@@ -57,20 +59,12 @@ def _read_cpuinfo() -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def write_into(path: Path, text: str) -> None:
-    """Replace the table between the markers of a file."""
-    before, start, rest = path.read_text().partition(_MARKERS[0])
-    _, end, after = rest.partition(_MARKERS[1])
-    if not (start and end):
-        raise SystemExit(f"{path} has no markers {_MARKERS[0]} and {_MARKERS[1]}")
-    path.write_text(f"{before}{start}\n{text}\n{end}{after}")
-
-
 def main() -> None:
     """Run the benchmarks that the arguments name."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="NAME", help=f"{', '.join(BENCHMARKS)}; default: all")
     parser.add_argument("--write", type=Path, metavar="FILE", help="a file with the markers")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="a file to keep the rows in")
     parser.add_argument("--quick", action="store_true", help="run with little data, to check that nothing is broken")
     arguments = parser.parse_args()
     if unknown := set(arguments.parts) - set(BENCHMARKS):
@@ -83,8 +77,10 @@ def main() -> None:
         print("\n".join(f"  {row.name}: {row.measured}, {row.ratio}" for row in new_rows), file=sys.stderr, flush=True)
     text = table(rows)
     print(text)
+    if arguments.json:
+        arguments.json.write_bytes(orjson.dumps([row._asdict() for row in rows], option=orjson.OPT_INDENT_2))
     if arguments.write:
-        write_into(arguments.write, text)
+        write_between_markers(arguments.write, "bench", text)
 
 
 if __name__ == "__main__":

@@ -255,6 +255,7 @@ _CLIENT_PATTERN: Final = re.compile(
 )
 # A pattern that begins with a fixed character is searched for ten times as fast as others.
 _LIKELY_IPV4: Final = re.compile(r"\.\d{1,3}\.\d{1,3}\.[1-9]", re.ASCII)
+_LIKELY_IPV6: Final = re.compile(r":[0-9A-Fa-f]{0,4}:", re.ASCII)
 
 
 def list_address_fields(names: Iterable[str]) -> tuple[tuple[str, AddressRole], ...]:
@@ -277,22 +278,31 @@ def has_addresses(fields: Mapping[str, Any], address_fields: Iterable[tuple[str,
         client: the client's address.
 
     """
-    for name, role in address_fields:
+    texts: list[str] = []
+    for name, _ in address_fields:
         value = fields[name]
-        if type(value) is str:
-            if (value.count(".") >= _IPV4_DOTS and _LIKELY_IPV4.search(value) is not None) or (
-                ":" in value and value.count(":") >= _IPV6_MIN_COLONS
-            ):
-                if anonymize_text(value, role) != value or (type(client) is str and client in value):
-                    return True
-            elif "%3" in value and anonymize_text(value, role) != value:
-                return True
-            if role is AddressRole.NAME and _may_have_ipv6(value) and _ANY_IPV6_PATTERN.search(value) is not None:
-                # Perhaps the client's own, in another spelling.
-                return True
-        elif type(value) is dict or type(value) is list:
+        kind = type(value)
+        if kind is str:
+            texts.append(value)
+        elif kind is dict or kind is list:
             return True
-    return False
+    # One search over all texts excludes nearly all events.
+    text = "\n".join(texts)
+    if "%3" not in text and _LIKELY_IPV4.search(text) is None and _LIKELY_IPV6.search(text) is None:
+        return False
+    return any(
+        type(value := fields[name]) is str and _has_address(value, role, client) for name, role in address_fields
+    )
+
+
+def _has_address(text: str, role: AddressRole, client: object) -> bool:
+    if (text.count(".") >= _IPV4_DOTS and _LIKELY_IPV4.search(text) is not None) or text.count(":") >= _IPV6_MIN_COLONS:
+        if anonymize_text(text, role) != text or (type(client) is str and client in text):
+            return True
+    elif "%3" in text and anonymize_text(text, role) != text:
+        return True
+    # Perhaps the client's own, in another spelling.
+    return role is AddressRole.NAME and _may_have_ipv6(text) and _ANY_IPV6_PATTERN.search(text) is not None
 
 
 def anonymize_text(text: str, role: AddressRole = AddressRole.ANY) -> str:
