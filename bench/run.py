@@ -17,7 +17,7 @@ from typing import Final
 
 import orjson
 
-from bench import batches, enrichment, floods, imports, middleware, outage, protocols, reports, startup, tick
+from bench import batches, enrichment, exports, floods, imports, middleware, outage, protocols, reports, startup, tick
 from bench.harness import BenchmarkRow, write_between_markers
 
 BENCHMARKS: Final[dict[str, Callable[[], list[BenchmarkRow]]]] = {
@@ -33,6 +33,7 @@ BENCHMARKS: Final[dict[str, Callable[[], list[BenchmarkRow]]]] = {
     "tock": reports.measure_tock,
     "queries": reports.measure_queries,
     "outage": outage.measure,
+    "exports": exports.measure,
     "floods": floods.measure,
 }
 
