@@ -1,12 +1,12 @@
 """How the embedded store grows: what reports, ingest, memory and the disk cost with ever more events of a year.
 
 ``python -m bench.growth`` fills stores of 100,000, 1,000,000 and 10,000,000 realistic events, which takes half an hour
-and 4 GB of disk, and prints a table; ``--sizes`` names others. ``--plot FILE`` draws it, ``--write FILE`` replaces the
-table between the markers ``<!-- growth -->`` of a file, ``--json FILE`` keeps the numbers.
+and 4 GB of disk, and prints a table; ``--sizes`` names others, and ``--folder DIR`` keeps the stores. ``--plot FILE``
+draws it, ``--write FILE`` replaces the table between the markers ``<!-- growth -->`` of a file, ``--json FILE`` keeps
+the numbers.
 """
 
 import argparse
-import shutil
 import statistics
 import subprocess
 import sys
@@ -24,7 +24,7 @@ import orjson
 from bench.harness import temporary_folder, write_between_markers
 from bench.peers import measure_chdb
 from bench.realistic import draw_documents, draw_events
-from tests.servers import COMMAND, Server, build_environment
+from tests.servers import COMMAND, Server, build_environment, running_server
 
 SIZES: Final = (100_000, 1_000_000, 10_000_000)
 YEAR: Final = timedelta(days=365)
@@ -47,7 +47,7 @@ class Measured(NamedTuple):
         events: how many are stored.
         ingest: documents stored a second, when the last twentieth was added.
         start_seconds: from starting the process to the first tock.
-        memory: peak resident bytes while ingesting and reporting.
+        memory: peak resident bytes while ingesting.
         bytes_per_event: on disk, of segments, filters and the database.
         sent_bytes: mean size of an event's JSON, as it was sent.
         milliseconds: the reports' names and median durations.
@@ -108,44 +108,59 @@ def measure_reports(server: Server, reports: Sequence[Report]) -> dict[str, floa
 
 
 def measure(folder: Path, events: int) -> Measured:
-    """Fill a store and measure it."""
-    now = datetime.now(UTC)
-    start = now - YEAR
-    month = (start + timedelta(days=190)).strftime("%Y-%m")
-    year = f"from={start:%Y-%m-%d}"
-    reports = (
+    """Measure a store with events of a year, and one with as many of a month as that has in it.
+
+    The stores are filled first, unless they are in the folder already.
+    """
+    end = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    filled = fill_once(folder / f"year-{events}", events, end - YEAR, YEAR)
+    start = datetime.fromisoformat(filled["start"])
+    month = (start + YEAR / 2).replace(day=1)
+    share = round(events * 30 / YEAR.days)
+    fill_once(folder / f"month-{events}", share, month, timedelta(days=30))
+    year, only = f"from={start:%Y-%m-%d}", f"from={month:%Y-%m}&to={month:%Y-%m}"
+    of_month = (
+        Report("a month by browser", f"/query?by=browser,device&metrics=count&{only}"),
+        Report("a month by the sender's own field", f"/query?by=topic&metrics=count&{only}"),
+    )
+    of_year = (
         Report("tock of the item with 10 % of the events", f"/tock/doc0.json?{year}"),
         Report("tock of an item with 1 %", f"/tock/doc1.json?{year}"),
         Report("/items.json", f"/items.json?{year}"),
         Report("count by the sender's own field", "/query?by=topic&metrics=count"),
         Report("average of the sender's own number", "/query?by=event&metrics=avg:size"),
-        Report("a month by browser", f"/query?by=browser,device&metrics=count&from={month}&to={month}"),
-        Report("a month by the sender's own field", f"/query?by=topic&metrics=count&from={month}&to={month}"),
+        *of_month,
     )
-    data = folder / "data"
-    with Server(data) as server:
-        server.start()
-        ingest = fill(server, draw_documents(events, start, YEAR), events)
-        _wait_for_merges(data)
-        milliseconds = measure_reports(server, reports)
-        memory = server.peak_memory()
-        server.stop()
-    size = sum(file.stat().st_size for file in data.rglob("*") if file.is_file() and "spool" not in file.parts)
-    started = measure_start(data)
-    shutil.rmtree(data)
-    # The same month alone, with as many events as it has in the year.
-    with Server(data) as server:
-        server.start()
-        first = datetime.fromisoformat(f"{month}-01T00:00:00+00:00")
-        share = round(events * 30 / YEAR.days)
-        fill(server, draw_documents(share, first, timedelta(days=30)), share)
-        _wait_for_merges(data)
-        alone = measure_reports(server, reports[-2:])
-        server.stop()
-    shutil.rmtree(data)
+    with running_server(folder / f"year-{events}") as server:
+        milliseconds = measure_reports(server, of_year)
+        data = server.data
+    with running_server(folder / f"month-{events}") as server:
+        alone = measure_reports(server, of_month)
     milliseconds |= {f"{name}, alone in the store": duration for name, duration in alone.items()}
+    size = sum(file.stat().st_size for file in data.rglob("*") if file.is_file() and "spool" not in file.parts)
     sent = [len(text) for text in draw_events(2_000)]
-    return Measured(events, ingest, started, memory, size / events, statistics.mean(sent), milliseconds)
+    return Measured(
+        events,
+        filled["rate"],
+        measure_start(data),
+        filled["memory"],
+        size / events,
+        statistics.mean(sent),
+        milliseconds,
+    )
+
+
+def fill_once(data: Path, events: int, start: datetime, duration: timedelta) -> dict[str, Any]:
+    """Fill a store unless it was filled before, and return when it starts, the rate and the peak memory."""
+    note = data.with_suffix(".json")
+    if not note.exists():
+        with running_server(data) as server:
+            rate = fill(server, draw_documents(events, start, duration), events)
+            _wait_for_merges(data)
+            filled = {"start": start.isoformat(), "rate": rate, "memory": server.peak_memory()}
+        note.write_bytes(orjson.dumps(filled))
+    noted: dict[str, Any] = orjson.loads(note.read_bytes())
+    return noted
 
 
 def measure_start(data: Path) -> float:
@@ -237,6 +252,7 @@ def main() -> None:
     """Run the benchmark for each size."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, metavar="N", help="numbers of events")
+    parser.add_argument("--folder", type=Path, metavar="DIR", help="where stores are kept, and found again")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="an SVG file to draw to")
     parser.add_argument("--json", type=Path, metavar="FILE", help="a file to write the numbers to")
     parser.add_argument("--write", type=Path, metavar="FILE", help="a file with the markers")
@@ -244,8 +260,12 @@ def main() -> None:
     measured = []
     for events in arguments.sizes:
         print(f"measuring {events:,} events …", file=sys.stderr, flush=True)
-        with temporary_folder() as folder:
-            measured.append(measure(folder, events))
+        if arguments.folder:
+            arguments.folder.mkdir(parents=True, exist_ok=True)
+            measured.append(measure(arguments.folder, events))
+        else:
+            with temporary_folder() as folder:
+                measured.append(measure(folder, events))
     chdb = measure_chdb(min(arguments.sizes[-1], 1_000_000))
     text = f"{table(measured)}\n\n{chdb.describe()}"
     print(text)
