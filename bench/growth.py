@@ -10,12 +10,13 @@ import argparse
 import statistics
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection
-from itertools import count, islice
+from itertools import count, cycle, islice
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -31,6 +32,9 @@ YEAR: Final = timedelta(days=365)
 DOCUMENTS_PER_REQUEST: Final = 5_000
 REPETITIONS: Final = 30
 INGEST_SHARE: Final = 0.05
+EVENTS_PER_REQUEST: Final = 1_000
+INGEST_SECONDS: Final = 10.0
+MIN_TOCKS: Final = 200
 
 
 class Report(NamedTuple):
@@ -46,6 +50,8 @@ class Measured(NamedTuple):
     Attributes:
         events: how many are stored.
         ingest: documents stored a second, when the last twentieth was added.
+        sent_rate: realistic events a second over one connection, from HTTP to the store.
+        tock_p99: milliseconds, while events come in at half that rate.
         start_seconds: from starting the process to the first tock.
         memory: peak resident bytes while ingesting.
         bytes_per_event: on disk, of segments, filters and the database.
@@ -56,6 +62,8 @@ class Measured(NamedTuple):
 
     events: int
     ingest: float
+    sent_rate: float
+    tock_p99: float
     start_seconds: float
     memory: int
     bytes_per_event: float
@@ -133,6 +141,8 @@ def measure(folder: Path, events: int) -> Measured:
     )
     with running_server(folder / f"year-{events}") as server:
         milliseconds = measure_reports(server, of_year)
+        sent_rate, tock_p99 = measure_while_ingesting(server)
+        memory = server.peak_memory()
         data = server.data
     with running_server(folder / f"month-{events}") as server:
         alone = measure_reports(server, of_month)
@@ -142,8 +152,10 @@ def measure(folder: Path, events: int) -> Measured:
     return Measured(
         events,
         filled["rate"],
+        sent_rate,
+        tock_p99,
         measure_start(data),
-        filled["memory"],
+        max(filled["memory"], memory),
         size / events,
         statistics.mean(sent),
         milliseconds,
@@ -161,6 +173,42 @@ def fill_once(data: Path, events: int, start: datetime, duration: timedelta) -> 
         note.write_bytes(orjson.dumps(filled))
     noted: dict[str, Any] = orjson.loads(note.read_bytes())
     return noted
+
+
+def measure_while_ingesting(server: Server) -> tuple[float, float]:
+    """Return how many realistic events a second can be sent, and the p99 milliseconds of tock at half that rate."""
+    events = list(draw_events(20 * EVENTS_PER_REQUEST))
+    bodies = [b"\n".join(events[at : at + EVENTS_PER_REQUEST]) for at in range(0, len(events), EVENTS_PER_REQUEST)]
+    sent, started = 0, time.monotonic()
+    for body in cycle(bodies):
+        post(f"{server.url}/tick", body)
+        sent += EVENTS_PER_REQUEST
+        if time.monotonic() - started > INGEST_SECONDS:
+            break
+    server.wait_until_shipped(600, 0.2)
+    rate = sent / (time.monotonic() - started)
+    stop = threading.Event()
+    sender = threading.Thread(target=_send_at_rate, args=(server, bodies, rate / 2, stop))
+    sender.start()
+    connection = HTTPConnection("127.0.0.1", server.port, timeout=300)
+    durations = []
+    while time.monotonic() - started < 3 * INGEST_SECONDS or len(durations) < MIN_TOCKS:
+        begun = time.perf_counter()
+        connection.request("GET", f"/tock/doc{len(durations) % 100 + 2}.json")
+        connection.getresponse().read()
+        durations.append((time.perf_counter() - begun) * 1000)
+        time.sleep(0.02)
+    stop.set()
+    sender.join()
+    return rate, sorted(durations)[int(len(durations) * 0.99)]
+
+
+def _send_at_rate(server: Server, bodies: Sequence[bytes], rate: float, stop: threading.Event) -> None:
+    started = time.monotonic()
+    for number, body in enumerate(cycle(bodies)):
+        if stop.wait(max(0.0, started + number * EVENTS_PER_REQUEST / rate - time.monotonic())):
+            return
+        post(f"{server.url}/tick", body)
 
 
 def measure_start(data: Path) -> float:
@@ -222,6 +270,13 @@ def table(measured: Sequence[Measured]) -> str:
     for name in measured[0].milliseconds:
         add(name, [one.milliseconds[name] for one in measured], " ms", 1)
     add("documents stored a second", [one.ingest for one in measured], "", 0)
+    add(
+        "realistic events a second over one connection, from HTTP to the store",
+        [one.sent_rate for one in measured],
+        "",
+        0,
+    )
+    add("p99 of tock while events come in at half that rate", [one.tock_p99 for one in measured], " ms", 0)
     add("bytes on disk an event", [one.bytes_per_event for one in measured], "", 0)
     add("of its JSON as sent", [one.bytes_per_event / one.sent_bytes for one in measured], "", 2)
     add("peak memory", [one.memory / 2**20 for one in measured], " MB", 0)
