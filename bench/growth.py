@@ -191,7 +191,7 @@ def measure_while_ingesting(server: Server) -> tuple[float, float]:
     sender = threading.Thread(target=_send_at_rate, args=(server, bodies, rate / 2, stop))
     sender.start()
     connection = HTTPConnection("127.0.0.1", server.port, timeout=300)
-    durations = []
+    durations = list[float]()
     while time.monotonic() - started < 3 * INGEST_SECONDS or len(durations) < MIN_TOCKS:
         begun = time.perf_counter()
         connection.request("GET", f"/tock/doc{len(durations) % 100 + 2}.json")
