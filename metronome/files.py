@@ -161,9 +161,14 @@ class OpenFile:
         self.path = path
         self._identity = self._read_identity()
 
+    @property
+    def was_missing(self) -> bool:
+        """Whether there was no file at the path when this was created."""
+        return self._identity is None
+
     def is_in_place(self) -> bool:
         """Return whether the file is still at its path."""
-        return self._read_identity() == self._identity
+        return self._identity is not None and self._read_identity() == self._identity
 
     def _read_identity(self) -> tuple[int, int] | None:
         try:

@@ -70,17 +70,22 @@ def _has_two_workers(item: pytest.Item) -> bool:
     return parameters.get("workers") == 2 or any(part.startswith("crew") for part in variant)
 
 
+READ_WAIT_SECONDS = 30
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Provide a server with the default settings, which tests in many modules share."""
-    with running_server(tmp_path_factory.mktemp("server") / "data") as running:
+    """Provide a server which tests in many modules share; reads wait for what was sent, however busy the machine is."""
+    with running_server(tmp_path_factory.mktemp("server") / "data", read_wait_seconds=READ_WAIT_SECONDS) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def crew(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Provide a server with two workers and the default settings, which tests in many modules share."""
-    with running_server(tmp_path_factory.mktemp("crew") / "data", workers=2) as running:
+    """Provide a server with two workers, which tests in many modules share; reads wait as those of `server`."""
+    with running_server(
+        tmp_path_factory.mktemp("crew") / "data", workers=2, read_wait_seconds=READ_WAIT_SECONDS
+    ) as running:
         yield running
 
 

@@ -120,8 +120,9 @@ async def test_a_damaged_segment_is_named_and_rejects_no_event(
     assert await store.write(batch(60)) == WriteResult(10, 50)
 
 
-async def test_segments_are_kept_if_the_store_s_file_is_missing(store: DuckDBStore, tmp_path: Path) -> None:
-    await store.write(batch(50))
+@pytest.mark.parametrize("count", [5, 50])
+async def test_no_file_takes_the_place_of_a_missing_one(store: DuckDBStore, tmp_path: Path, count: int) -> None:
+    await store.write(batch(count))
     await store.close()
     (tmp_path / "metronome.duckdb").rename(tmp_path / "moved")
     other = DuckDBStore(tmp_path)
@@ -129,7 +130,30 @@ async def test_segments_are_kept_if_the_store_s_file_is_missing(store: DuckDBSto
         await other.setup()
     (tmp_path / "moved").rename(tmp_path / "metronome.duckdb")
     await other.setup()
-    assert await query_rows(other, Query()) == [(50,)]
+    assert await query_rows(other, Query()) == [(count,)]
+    await other.close()
+
+
+async def test_a_file_that_is_moved_while_it_is_opened_is_opened_again(
+    store: DuckDBStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.write(batch(5))
+    await store.close()
+    path, connect = tmp_path / "metronome.duckdb", duckdb.connect
+
+    def connect_and_move(*args: Any, **options: Any) -> duckdb.DuckDBPyConnection:
+        database = connect(*args, **options)
+        path.rename(tmp_path / "moved")
+        return database
+
+    monkeypatch.setattr(duckdb, "connect", connect_and_move)
+    other = DuckDBStore(tmp_path)
+    with pytest.raises(StoreFileLost):
+        await other.setup()
+    monkeypatch.undo()
+    (tmp_path / "moved").rename(path)
+    await other.setup()
+    assert await other.write(batch(8)) == WriteResult(3, 5)
     await other.close()
 
 

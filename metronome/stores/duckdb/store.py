@@ -436,18 +436,20 @@ class DuckDBStore(Store):
                     raise damage or StoreFileDamaged(
                         f"the store's file {self._path} cannot be read: {message}"
                     ) from error
-                self._file = OpenFile(self._path)
             return self._database
 
     def _connect(self) -> duckdb.DuckDBPyConnection:
-        if not self._path.exists() and any((self._folder / segments.FOLDER_NAME).glob("*/*.parquet")):
-            # Without the file, nothing says which segments belong to the store: they would all be deleted.
-            raise StoreFileDamaged(f"the store's file {self._path} is missing, but the folder has its segments")
-        database = duckdb.connect(self._path, config={"memory_limit": self._memory_limit})
+        segments_folder = self._folder / segments.FOLDER_NAME
+        if not self._path.exists() and segments_folder.exists():
+            # Without the file, nothing says which segments belong to the store: they would all be deleted. And events
+            # that are stored in a new one are lost when the old one is put back.
+            raise StoreFileDamaged(f"the store's file {self._path} is missing, but there is its folder of segments")
+        database = self._connect_file()
         if schema.has_much_free_space(database, _SHRINK_MIN_BYTES):
             database.close()
             schema.shrink_file(self._path)
-            database = duckdb.connect(self._path, config={"memory_limit": self._memory_limit})
+            database = self._connect_file()
+        segments_folder.mkdir(exist_ok=True)
         # In a terminal, DuckDB would draw a progress bar between the lines of the log.
         database.execute("SET TimeZone = 'UTC'; SET checkpoint_threshold = '128MB'; SET enable_progress_bar = false")
         # The files never change, and the description of a large one takes a millisecond to read.
@@ -466,6 +468,15 @@ class DuckDBStore(Store):
         )
         self._hot_rows, last_seq = _fetch_row(database.execute("SELECT count(*), coalesce(max(seq), 0) FROM hot"))
         self._next_seq = last_seq + 1
+        return database
+
+    def _connect_file(self) -> duckdb.DuckDBPyConnection:
+        before = OpenFile(self._path)
+        database = duckdb.connect(self._path, config={"memory_limit": self._memory_limit})
+        self._file = OpenFile(self._path)
+        if self._file.was_missing or not (before.was_missing or before.is_in_place()):
+            database.close()
+            raise StoreFileLost(f"the store's file {self._path} was deleted or replaced while Metronome opened it")
         return database
 
     def _rebuild_totals(self, database: duckdb.DuckDBPyConnection) -> None:
