@@ -28,6 +28,7 @@ import orjson
 
 from metronome.enrich.addresses import (
     PRIVATE_PROXIES,
+    AddressFields,
     AddressRole,
     ProxyNetworks,
     address_role,
@@ -35,8 +36,8 @@ from metronome.enrich.addresses import (
     anonymize_fields,
     anonymize_original,
     anonymize_text,
+    find_address_fields,
     has_addresses,
-    list_address_fields,
     normalize_address,
 )
 from metronome.enrich.enrichment import EMPTY_VALUES, ENRICH_KEPT_FIELD, ENRICH_VERSION_FIELD, NO_SALTS, Enrichment
@@ -245,8 +246,11 @@ def _normalize_fields(
 ) -> None:
     if layout.referrer_fields:
         _set_referrer(layout.referrer_fields, doc, odd, context)
-    if layout.has_number_or_address:
-        _convert_numbers_and_address(doc, odd, context)
+    for name in layout.number_fields:
+        if type(doc.get(name)) is str:
+            doc[name] = _parse_number(doc[name])
+    if layout.has_client_address:
+        _normalize_client_address(doc, odd, context)
 
 
 def _enrich(
@@ -274,12 +278,13 @@ class _FieldLayout(NamedTuple):
     referrer_fields: tuple[str, ...]
     has_event_id: bool
     has_format_or_bot: bool
-    has_number_or_address: bool
+    number_fields: tuple[str, ...]
+    has_client_address: bool
     can_enrich: bool
     enriched_fields: tuple[str, ...]
     has_status: bool
     has_client_fields: bool
-    address_fields: tuple[tuple[str, AddressRole], ...]
+    address_fields: AddressFields
 
 
 class _FieldLayoutCache(dict[tuple[str, ...], _FieldLayout]):
@@ -296,7 +301,8 @@ class _FieldLayoutCache(dict[tuple[str, ...], _FieldLayout]):
             referrer_fields=tuple(name for name in REFERRER_FIELDS if name in name_set),
             has_event_id="event_id" in name_set,
             has_format_or_bot=not name_set.isdisjoint(("format", "bot")),
-            has_number_or_address=not name_set.isdisjoint(("clientip", *CONVERTED_NUMBERS)),
+            number_fields=tuple(name for name in names if name in CONVERTED_NUMBERS),
+            has_client_address="clientip" in name_set,
             # A document that is sent again was enriched before.
             can_enrich=name_set.isdisjoint((ENRICH_VERSION_FIELD, ENRICH_KEPT_FIELD))
             and not name_set.isdisjoint(INPUT_FIELDS),
@@ -306,7 +312,7 @@ class _FieldLayoutCache(dict[tuple[str, ...], _FieldLayout]):
                 (name != "clientip" and address_role(name) is AddressRole.CLIENT) or anonymize_text(name) != name
                 for name in names
             ),
-            address_fields=list_address_fields(names),
+            address_fields=find_address_fields(names),
         )
         if sum(map(len, names)) <= self.MAX_CHARACTERS:
             if len(self) >= self.MAX_LAYOUTS:
@@ -480,10 +486,7 @@ def _set_referrer(names: tuple[str, ...], doc: dict[str, Any], odd: dict[str, An
         (doc if whole_url is None else odd)["referer_url"] = url
 
 
-def _convert_numbers_and_address(doc: dict[str, Any], odd: dict[str, Any], context: DocumentContext) -> None:
-    for name in CONVERTED_NUMBERS:
-        if type(doc.get(name)) is str:
-            doc[name] = _parse_number(doc[name])
+def _normalize_client_address(doc: dict[str, Any], odd: dict[str, Any], context: DocumentContext) -> None:
     address = doc.pop("clientip", odd.pop("clientip", None))
     if address is not None:
         normalize = anonymize_address if context.config.anonymize_addresses else normalize_address

@@ -11,9 +11,10 @@ from enum import Enum
 from functools import lru_cache
 from hashlib import blake2b
 from ipaddress import ip_address, ip_network
-from typing import Any, Final
+from operator import itemgetter
+from typing import Any, Final, NamedTuple
 
-from metronome.enrich.caches import cached
+from metronome.enrich.caches import CACHED_MAX_CHARACTERS, cached
 
 _ADDRESS_MAX_CHARACTERS = 128
 _LIST_MAX_CHARACTERS = 2048
@@ -258,51 +259,83 @@ _LIKELY_IPV4: Final = re.compile(r"\.\d{1,3}\.\d{1,3}\.[1-9]", re.ASCII)
 _LIKELY_IPV6: Final = re.compile(r":[0-9A-Fa-f]{0,4}:", re.ASCII)
 
 
-def list_address_fields(names: Iterable[str]) -> tuple[tuple[str, AddressRole], ...]:
-    """Return which of an event's fields can hold addresses, and what their addresses are.
+class AddressFields(NamedTuple):
+    """The fields of an event that can hold addresses.
 
-    The names of fields are the same for many events, so that this is done once.
+    The names of fields are the same for many events, so that this is made once for each set of names.
+
+    Attributes:
+        roles: their names, and what their addresses are.
+        values: returns their values.
+        template: puts these into one text.
+
     """
-    return tuple((name, address_role(name)) for name in names if name not in _FIELDS_WITHOUT_ADDRESSES)
+
+    roles: tuple[tuple[str, AddressRole], ...]
+    values: Callable[[Mapping[str, Any]], Any]
+    template: str
+
+
+def find_address_fields(names: Iterable[str]) -> AddressFields:
+    """Return which of an event's fields can hold addresses."""
+    checked = [name for name in names if name not in _FIELDS_WITHOUT_ADDRESSES]
+    values = itemgetter(*checked) if checked else _no_values
+    return AddressFields(
+        tuple((name, address_role(name)) for name in checked), values, "\n".join(["%s"] * len(checked))
+    )
+
+
+def _no_values(_: Mapping[str, Any]) -> tuple[()]:
+    return ()
 
 
 _FIELDS_WITHOUT_ADDRESSES: Final = frozenset({"@timestamp", "clientip", "status", "bytes"})
 
 
-def has_addresses(fields: Mapping[str, Any], address_fields: Iterable[tuple[str, AddressRole]], client: object) -> bool:
+def has_addresses(fields: Mapping[str, Any], address_fields: AddressFields, client: object) -> bool:
     """Return whether a field may hold a whole address.
 
     Args:
         fields: of an event.
-        address_fields: those to check (see `list_address_fields`).
+        address_fields: those to check.
         client: the client's address.
 
     """
-    texts: list[str] = []
-    for name, _ in address_fields:
+    # One search over all values excludes nearly all events. Objects and lists are written with brackets.
+    try:
+        text = address_fields.template % address_fields.values(fields)
+    except RecursionError:
+        return True
+    if not (
+        "%3" in text
+        or "[" in text
+        or "{" in text
+        or _LIKELY_IPV4.search(text) is not None
+        or _LIKELY_IPV6.search(text) is not None
+    ):
+        return False
+    for name, role in address_fields.roles:
         value = fields[name]
         kind = type(value)
-        if kind is str:
-            texts.append(value)
-        elif kind is dict or kind is list:
+        if kind is dict or kind is list or (kind is str and _has_address(value, role, client)):
             return True
-    # One search over all texts excludes nearly all events.
-    text = "\n".join(texts)
-    if "%3" not in text and _LIKELY_IPV4.search(text) is None and _LIKELY_IPV6.search(text) is None:
-        return False
-    return any(
-        type(value := fields[name]) is str and _has_address(value, role, client) for name, role in address_fields
-    )
+    return False
 
 
 def _has_address(text: str, role: AddressRole, client: object) -> bool:
     if (text.count(".") >= _IPV4_DOTS and _LIKELY_IPV4.search(text) is not None) or text.count(":") >= _IPV6_MIN_COLONS:
-        if anonymize_text(text, role) != text or (type(client) is str and client in text):
+        if _is_truncated(text, role) or (type(client) is str and client in text):
             return True
-    elif "%3" in text and anonymize_text(text, role) != text:
+    elif "%3" in text and _is_truncated(text, role):
         return True
     # Perhaps the client's own, in another spelling.
     return role is AddressRole.NAME and _may_have_ipv6(text) and _ANY_IPV6_PATTERN.search(text) is not None
+
+
+@cached(CACHED_MAX_CHARACTERS, 4096)
+def _is_truncated(text: str, role: AddressRole) -> bool:
+    """Return whether `anonymize_text` changes a text; user agents with versions such as 3.6.0.12 repeat."""
+    return anonymize_text(text, role) != text
 
 
 def anonymize_text(text: str, role: AddressRole = AddressRole.ANY) -> str:

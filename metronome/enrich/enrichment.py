@@ -98,7 +98,9 @@ class Enrichment:
             Those of `metronome.fields.ENRICHED_FIELDS` that have a value.
 
         """
-        return self._derive_fields(doc, get_user_agent(doc), _get_page(doc))
+        fields: dict[str, Any] = {}
+        self._add_fields(doc, get_user_agent(doc), _get_page(doc), fields)
+        return fields
 
     def list_derivable_fields(self, doc: Mapping[str, Any]) -> set[str]:
         """Return the names of the fields that can follow from a document, with or without a value."""
@@ -139,11 +141,13 @@ class Enrichment:
 
         """
         user_agent, page = get_user_agent(doc), _get_page(doc)
-        fields = self._derive_fields(doc, user_agent, page)
-        is_enriched = bool(fields)
+        # Nothing of what follows depends on a field that is added.
+        fields = doc if not sender_fields else {}
+        is_enriched = self._add_fields(doc, user_agent, page, fields)
         if sender_fields:
             for name in with_dependent_fields(sender_fields):
                 fields.pop(name, None)
+        has_visitor = False
         if user_agent and salts and type(address) is str and doc.get("visitor") in EMPTY_VALUES:
             day = doc["@timestamp"][:10]
             salt = salts.get(day) or salts.get(received_at[:10])
@@ -156,39 +160,45 @@ class Enrichment:
                     )
                     visitor = recent_visitors.resolve(visitor, doc["@timestamp"], find_earlier)
                 fields["visitor"] = visitor
+                has_visitor = True
                 if doc.get("session") in EMPTY_VALUES:
                     fields["session"] = visitor
-        if fields or is_enriched:
-            doc.update(fields)
-            doc[ENRICH_VERSION_FIELD] = ENRICH_VERSION
+        if has_visitor or is_enriched:
             if sender_fields:
+                doc.update(fields)
                 doc[ENRICH_KEPT_FIELD] = ",".join(sorted(sender_fields))
+            doc[ENRICH_VERSION_FIELD] = ENRICH_VERSION
 
-    def _derive_fields(self, doc: Mapping[str, Any], user_agent: str, page: _PageInfo) -> dict[str, Any]:
+    def _add_fields(self, doc: Mapping[str, Any], user_agent: str, page: _PageInfo, fields: dict[str, Any]) -> bool:
+        """Add to *fields*, which may be *doc*, those that follow from a document; return whether there are any."""
         # A rule that is changed here must also be changed in `list_derivable_fields`.
         get = doc.get
-        fields: dict[str, Any] = {}
-        if user_agent:
-            fields |= _user_agent_fields(user_agent)
         address, event, referrer = get("clientip"), get("event"), get_referrer(doc)
+        has_fields = False
+        if user_agent and (of_agent := _user_agent_fields(user_agent)):
+            fields.update(of_agent)
+            has_fields = True
         if address and self._countries is not None and type(address) is str:
             country = self._countries.find_country(address)
             if country:
                 fields[COUNTRY_FIELD] = country
+                has_fields = True
         if page.campaign:
-            fields |= page.campaign
+            fields.update(page.campaign)
+            has_fields = True
         is_visit = event in VISIT_EVENTS
         if referrer or (is_visit and (user_agent or page is not _NO_PAGE)):
             info = self._referrer_info(referrer, page.site, page.medium, page.source, bool(page.campaign))
-            if is_visit:
-                fields |= info.channel
+            if is_visit and info.channel:
+                fields.update(info.channel)
+                has_fields = True
             if info.is_spam:
-                fields |= _SPAM_BOT_FIELDS
-        if event == "error":
-            group = _error_group(doc)
-            if group:
-                fields[ERROR_GROUP_FIELD] = group
-        return fields
+                fields.update(_SPAM_BOT_FIELDS)
+                has_fields = True
+        if event == "error" and (group := _error_group(doc)):
+            fields[ERROR_GROUP_FIELD] = group
+            has_fields = True
+        return has_fields
 
     def _classify_referrer(
         self,
