@@ -3,10 +3,9 @@
 A query for a misspelt field is rejected instead of returning zeros.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from difflib import get_close_matches
 from itertools import chain, islice
-from time import monotonic
 from typing import Final
 
 from metronome.errors import InvalidQuery
@@ -15,9 +14,6 @@ from metronome.reports.parameters import excerpt
 from metronome.reports.query.request import QUERY_PARAMETERS, ParsedQuery
 from metronome.stores.base import LISTED_FIELDS_MAX, Store
 from metronome.stores.query import TIME_UNITS
-
-FIELDS_MAX_AGE_SECONDS: Final = 2.0
-"""How old the list of stored fields may be when a field is missing from it."""
 
 _TEXT_FIELDS: Final = frozenset(field.name for field in FIELDS if field.type is FieldType.TEXT)
 _ITEM_NAMES: Final = frozenset({"item", "items", "item_id"})
@@ -38,15 +34,12 @@ class FieldChecker:
 
     Args:
         store: lists its fields.
-        clock: monotonic, in seconds.
 
     """
 
-    def __init__(self, store: Store, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._clock = clock
         self._stored_fields: frozenset[str] = frozenset()
-        self._read_at = float("-inf")
 
     async def check(self, parsed_query: ParsedQuery) -> None:
         """Check the field names of a query.
@@ -61,9 +54,8 @@ class FieldChecker:
             )
         if not self._unknown_fields(parsed_query):
             return
-        if self._clock() - self._read_at >= FIELDS_MAX_AGE_SECONDS:
-            self._stored_fields = await self._store.list_fields()
-            self._read_at = self._clock()
+        # No list is recent enough to reject a name: an event that was acknowledged just now may have brought the field.
+        self._stored_fields = await self._store.list_fields()
         if unknown := self._unknown_fields(parsed_query):
             raise self._unknown_field_error(min(unknown))
 
