@@ -52,7 +52,10 @@ _VISITOR_PATTERN = re.compile(
     r' "((?:[^"\\]++|\\.|"(?![ "]|\Z))*+)" "((?:[^"\\]++|\\.|"(?![\s"]|\Z))*+)(?:"|\\?\Z) ?(.*+)\Z', re.DOTALL
 )
 _ONE_VALUE_PATTERN = re.compile(rf" {_QUOTED_PATTERN}\Z", re.DOTALL)
-_HEAD_TOKEN_PATTERN = re.compile(r'"[^"]*+"|\[[^\]]*+\](?::\d++)?|[^\s",]++(?:, *+[^\s",]++)*+|\S')
+_HEAD_TOKEN_PATTERN = re.compile(
+    r'"[^"]*+"|\[[^\]]*+\](?::\d++)?(?:, *+[^\s",]++)*+|\([^()\s"]*+(?:, *+[^()\s"]++)*+\)'
+    r'|[^\s",]++(?:, *+[^\s",]++)*+|\S'
+)
 _HEAD_MAX_CHARACTERS: Final = 4096
 _FORWARDED_COLUMN_PATTERN = re.compile(r'"([^"]*+)"|([^\s",]++(?:, *+[^\s",]++)*+)')
 _VHOST_MAX_PORT: Final = 10_000
@@ -266,6 +269,10 @@ def _parse_head(head: str) -> _Head:
     while at < len(texts) and (found := split_addresses(texts[at])):
         addresses += found
         at += 1
+    if addresses and at < len(texts) and texts[at].startswith("("):
+        # The peer, and in parentheses the forwarded addresses.
+        addresses = split_addresses(texts[at][1:-1]) or addresses
+        at += 1
     client_name = ""
     if not addresses:
         client_name = _client_name(texts[at:])
@@ -276,7 +283,7 @@ def _parse_head(head: str) -> _Head:
         if real:
             addresses, at = real, at + 2
     # What follows is the identity, and then the user.
-    if any(split_addresses(text.strip("[]")) for text in texts[at:]):
+    if any(split_addresses(text.strip("[]()")) for text in texts[at:]):
         raise Malformed("an IP address where the identity or the user should be")
     user = head[tokens[at + 1].start() :].rstrip() if len(tokens) > at + 1 else ""
     return _Head(host, addresses, client_name, user.strip('"') if user.count('"') == len('""') else user)

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from metronome.enrich.addresses import split_addresses
+from metronome.enrich.addresses import normalize_address, split_addresses
 from metronome.errors import ConfigurationError, Malformed
 from metronome.protocols.access_logs.common_log import unescape, unescape_request
 from metronome.protocols.access_logs.formats import (
@@ -65,6 +65,8 @@ _SKIPPED: Final = _Column("")
 _NUMBERS: Final = _Column("", _NUMBER)
 _CLIENT: Final = _Column("client", rf"{_ADDRESS}|unix:|-|[A-Za-z0-9_][\w.-]*+")
 _CLIENT_ADDRESS: Final = _Column("client", rf"{_ADDRESS}|unix:")
+_CLIENT_ROLES: Final = frozenset({"client", "client_with_port"})
+_CLIENT_WITH_PORT: Final = _Column("client_with_port", _ADDRESS)
 _FORWARDED: Final = _Column("forwarded", _ADDRESS_LIST)
 _STATUS: Final = _Column("status", r"\d{3}|-1?|0")
 _BYTES: Final = _Column("bytes", _INTEGER)
@@ -114,12 +116,14 @@ _NGINX_VARIABLES: Final = {
     # Names of the formats in this module.
     "duration_ms": _Column("duration_ms", _NUMBER),
     "word": _Column("", _WORD),
+    "client_port": _CLIENT_WITH_PORT,
     "target": _Column("", rf"-|{_ADDRESS}"),
     "cipher": _Column("", r"[\w-]++"),
     "alb_type": _Column("", "https?|h2|grpcs|wss?"),
     "number": _NUMBERS,
     "haproxy_time": _Column("time_haproxy", r"\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d\.\d{3}"),
     "haproxy_timers": _Column("timers", r"[+-]?\d+(?:/[+-]?\d+){3,5}"),
+    "haproxy_tls": _Column("", r"-?\d{1,10}/[0-9a-fA-Fx]{1,20}/-?\d{1,10}(?:/-?\d{1,10}){2}"),
     "haproxy_captures": _Column("captures", r"(?:\{[^}]*+\} )*+"),
 }
 _APACHE_VARIABLES: Final = {
@@ -344,8 +348,8 @@ def _build_fields(values: list[tuple[str, str]], *, is_escaped: bool) -> dict[st
         if text in EMPTY_VALUES or text == "-1":
             continue
         value = unescape(text) if is_escaped else text
-        if role == "client":
-            clients.append(value)
+        if role in _CLIENT_ROLES:
+            clients.append(value if role == "client" else _strip_client_port(value))
         elif role == "forwarded":
             forwarded += split_addresses(value)
         elif role == "request":
@@ -364,6 +368,12 @@ def _build_fields(values: list[tuple[str, str]], *, is_escaped: bool) -> dict[st
     _set_clients(fields, clients, forwarded)
     check_visitor(fields)
     return fields
+
+
+def _strip_client_port(text: str) -> str:
+    """Return a client without its port, which some servers write after IPv6 addresses without brackets, too."""
+    address, _, port = text.rpartition(":")
+    return address if port.isdigit() and normalize_address(address) else text
 
 
 def _set_clients(fields: dict[str, Any], clients: list[str], forwarded: list[str]) -> None:
@@ -519,19 +529,22 @@ def _define(name: str, *texts: str) -> LogFormat:
 
 ALB: Final = _define(
     "aws-alb",
-    "$alb_type $time_iso8601 $word $remote_addr $target $number $number $number $status $word $number $bytes_sent "
+    "$alb_type $time_iso8601 $word $client_port $target $number $number $number $status $word $number $bytes_sent "
     '"$request" "$http_user_agent" $cipher',
 )
 ELB: Final = _define(
     "aws-elb",
-    '$time_iso8601 $word $remote_addr $target $number $number $number $status $word $number $bytes_sent "$request" '
+    '$time_iso8601 $word $client_port $target $number $number $number $status $word $number $bytes_sent "$request" '
     '"$http_user_agent" $cipher',
-    '$time_iso8601 $word $remote_addr $target $number $number $number $status $word $number $bytes_sent "$request"',
+    '$time_iso8601 $word $client_port $target $number $number $number $status $word $number $bytes_sent "$request"',
 )
 HAPROXY: Final = _define(
     "haproxy",
-    "$remote_addr [$haproxy_time] $word $word $haproxy_timers $status $bytes_sent $word $word $word $word $word "
-    '$haproxy_captures"$request"',
+    "$client_port [$haproxy_time] $word $word $haproxy_timers $status $bytes_sent $word $word $word $word "
+    '$word $haproxy_captures"$request"',
+    # option httpslog
+    "$client_port [$haproxy_time] $word $word $haproxy_timers $status $bytes_sent $word $word $word $word "
+    '$word $haproxy_captures"$request" $haproxy_tls $word',
 )
 ENVOY: Final = _define(
     "envoy",

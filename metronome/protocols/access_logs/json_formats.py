@@ -40,18 +40,19 @@ NOT_JSON: Final = "not a JSON object"
 _TARGET_FIELDS: Final = (
     *("requesturi", "urloriginal", "url", "uri", "path", "urlpath", "urlfull", "requesturl", "requestpath"),
     *("clientrequesturi", "clientrequestpath", "httprequestrequesturl", "propertiesrequesturi", "csuristem", "httpurl"),
-    *("requestline", "originalpath", "xenvoyoriginalpath", "httptarget"),
+    *("requestline", "originalpath", "xenvoyoriginalpath", "httptarget", "requrl", "reqoriginalurl"),
 )
 """Fields with the target of a request; ``request``, which may include the method, comes before them."""
 _QUERY_FIELDS: Final = ("urlquery", "querystring", "args", "csuriquery", "requestquery")
 _METHOD_FIELDS: Final = (
     *("verb", "method", "requestmethod", "httprequestmethod", "httpmethod", "clientrequestmethod"),
-    *("httprequestrequestmethod", "propertieshttpmethod", "csmethod"),
+    *("httprequestrequestmethod", "propertieshttpmethod", "csmethod", "reqmethod"),
 )
 _STATUS_FIELDS: Final = (
     *("response", "code", "status", "httpresponsestatuscode", "statuscode", "responsestatus", "responsecode"),
     *("downstreamstatus", "edgeresponsestatus", "httprequeststatus", "propertieshttpstatuscode", "httpstatuscode"),
     *("httpstatus", "scstatus", "responsestatuscode", "respstatus", "propertieshttpstatus", "httpstatuscodevalue"),
+    "resstatuscode",
 )
 _SIZE_FIELDS: Final = (
     *("bytes", "size", "bodybytessent", "bytessent", "httpresponsebodybytes", "responsebytes", "responsesize"),
@@ -63,11 +64,12 @@ _REFERRER_FIELDS: Final = (
     *("referrer", "referer", "httpreferer", "httpreferrer", "httprequestreferrer", "httprequestreferer"),
     *("requestreferer", "clientrequestreferer", "propertiesreferer", "propertiesreferrer", "csreferer"),
     *("requestheadersreferer", "headersreferer", "httprequestheadersreferer", "httprequestheaderreferer"),
+    *("reqheadersreferer", "reqheadersreferrer"),
 )
 _USER_AGENT_FIELDS: Final = (
     *("agent", "useragent", "httpuseragent", "useragentoriginal", "requestuseragent", "clientrequestuseragent"),
     *("httprequestuseragent", "propertiesuseragent", "csuseragent", "requestheadersuseragent", "headersuseragent"),
-    *("httprequestheadersuseragent",),
+    *("httprequestheadersuseragent", "reqheadersuseragent"),
 )
 _TIME_FIELDS: Final = (
     *("@timestamp", "time", "timeiso8601", "timelocal", "msec", "timestamp", "startutc", "starttime", "datetime"),
@@ -75,14 +77,14 @@ _TIME_FIELDS: Final = (
 )
 _HOST_FIELDS: Final = (
     *("host", "servername", "httphost", "requesthost", "clientrequesthost", "authority", "propertieshostname"),
-    *("vhost", "virtualhost", "cshost", "xhostheader", "requestheadershost"),
+    *("vhost", "virtualhost", "cshost", "xhostheader", "requestheadershost", "reqheadershost"),
 )
 _USER_FIELDS: Final = ("remoteuser", "user", "username", "clientusername")
 _CLIENT_FIELDS: Final = (
     *("clientip", "remote", "remoteaddr", "sourceip", "clientaddress", "sourceaddress", "remoteip", "clienthost"),
     *("clientaddr", "httprequestremoteip", "propertiesclientip", "propertiessocketip", "downstreamremoteaddress"),
     *("downstreamdirectremoteaddress", "cip", "remoteaddress", "remotehost", "ipaddress", "ip", "peeraddress"),
-    *("httpclientip", "networkpeeraddress", "netsockpeeraddr", "netpeerip"),
+    *("httpclientip", "networkpeeraddress", "netsockpeeraddr", "netpeerip", "reqremoteaddress"),
 )
 _DURATION_FIELDS: Final = ("requesttime", "httprequestlatency", "propertiestimetaken", "timetaken")
 _CLIENT_COPY_PATHS: Final = (

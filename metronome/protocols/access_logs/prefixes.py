@@ -9,7 +9,9 @@ MAX_LAYERS: Final = 3
 """How many layers are removed at most, such as Docker's around a line with the prefix of syslog."""
 
 _ISO_TIME: Final = r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?: ?(?:Z|[+-]\d\d:?\d\d))?"
-_BSD_TIME: Final = r"[A-Z][a-z]{2} [ \d]\d(?: \d{4})? \d\d:\d\d:\d\d(?:\.\d{1,9})?"
+_BSD_TIME: Final = r"(?:\d{4} )?[A-Z][a-z]{2} [ \d]\d(?: \d{4})? \d\d:\d\d:\d\d(?:\.\d{1,9})?"
+_JOURNAL_TIME: Final = r"[A-Z][a-z]{2} \d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d{1,9})? [A-Z0-9+-]{1,6}"
+"""What ``journalctl -o short-full`` writes."""
 _TAG: Final = r"[^\s:\[\]\"]{1,128}(?:\[[^\]\s]{0,64}\])?:"
 _DATA: Final = r'(?:-|(?:\[[^\s\]"]{1,64}(?: [^\s=\]"]{1,64}="(?:[^"\\]|\\.){0,512}")*\])+)(?: \ufeff?|\Z)'
 _PREFIX_PATTERN: Final = re.compile(
@@ -18,7 +20,7 @@ _PREFIX_PATTERN: Final = re.compile(
             # syslog (RFC 5424): the priority may be missing.
             rf"(?:<\d{{1,3}}>)?1 (?:-|{_ISO_TIME}) \S{{1,255}} \S{{1,128}} \S{{1,128}} \S{{1,128}} {_DATA}",
             # syslog (RFC 3164, and rsyslog's form with an ISO time), and journalctl.
-            rf"(?:<\d{{1,3}}>)?(?:{_BSD_TIME}|{_ISO_TIME}) (?:\S{{1,255}}(?<!:) )?{_TAG} ",
+            rf"(?:<\d{{1,3}}>)?(?:{_BSD_TIME}|{_ISO_TIME}|{_JOURNAL_TIME}) (?:\S{{1,255}}(?<!:) )?{_TAG} ",
             # Kubernetes (CRI).
             rf"{_ISO_TIME} (?:stdout|stderr) [FP](?::\S{{1,32}})? ",
             # Compose, with or without colours.

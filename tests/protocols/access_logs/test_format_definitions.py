@@ -57,6 +57,22 @@ def read(line: str, log_format: LogFormat) -> dict[str, Any]:
             {"bytes": 212},
         ),
         (
+            "haproxy",
+            (
+                "haproxy[1]: 2001:db8::7:443 [06/Feb/2009:12:14:14.655] https-in~ static/srv1 10/0/30/69/109 200 2750 "
+                '- - ---- 1/1/1/1/0 0/0 "GET /d/rivers HTTP/1.1" 0/0000000000000000/0/0/0 a.example/TLSv1.3/AES'
+            ),
+            {"clientip": "2001:db8::7", "duration": 109},
+        ),
+        (
+            "aws-alb",
+            (
+                "h2 2024-05-12T06:41:30.051646Z lb/3 2001:db8::7:41542 10.0.0.6:90 0.001 0.217 0.000 200 200 233 390 "
+                f'"GET https://a.example:443/d/rivers HTTP/2.0" "{AGENT}" ECDHE-RSA TLSv1.2 arn:x "Root=1" "a.example"'
+            ),
+            {"clientip": "2001:db8::7"},
+        ),
+        (
             "envoy",
             (
                 f'[2024-01-01T10:00:00.123Z] "GET /d/rivers HTTP/2" 200 - 0 1200 12 11 "{CLIENT}" "{AGENT}" "abc-1" '
