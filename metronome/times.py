@@ -56,10 +56,12 @@ _QUOTED_MAX_CHARACTERS = 60
 _CLF_TIMESTAMP_PATTERN = re.compile(r"(\d\d)/([A-Z][a-z]{2})/(\d{4}):(\d\d:\d\d:\d\d) ([+-]\d{4})", re.ASCII)
 _CLF_MAX_CHARACTERS = 40
 _RFC2822_PATTERN = re.compile(
-    r"(?:[A-Z][a-z]{2}, ?)?\d{1,2} [A-Z][a-z]{2} \d{4} \d\d:\d\d(?::\d\d)?"
-    r"(?: (?:[+-]\d{4}|[A-Z]{1,5})(?: \([^()]*\))?)?",
-    re.ASCII,
+    r"(?:[a-z]{3,9},? *)?(?:\d{1,2}[ -]+[a-z]{3}[ -]+(?:\d\d|\d{4}) +\d\d:\d\d(?::\d\d)?"
+    r"(?: +(?:[+-]\d{4}|UTC?|GMT|Z|[ECMP][SD]T)(?: +\([^()]*\))?)?|[a-z]{3} +\d{1,2} \d\d:\d\d:\d\d \d{4})",
+    re.ASCII | re.IGNORECASE,
 )
+"""Dates of RFC 2822, and of RFC 850 and C's ``asctime``, which HTTP (RFC 9110) has as well."""
+_UTC_SUFFIX_PATTERN = re.compile(r"(?<=\d) ?(?:\+0000 )?(?:UTC|GMT)", re.ASCII)
 _LEAP_SECOND_PATTERN = re.compile(r"(\d\d:?\d\d:?)60(?!\d)", re.ASCII)
 _TEXT_MAX_CHARACTERS = 100
 """No longer text is a time."""
@@ -108,9 +110,9 @@ def parse_timestamp(value: object) -> str:
 
     Args:
         value: ISO 8601 text (UTC if it has no zone), a period such as ``2015-01`` (its start; see `parse_period`), a
-            date of RFC 2822, or the seconds, milliseconds, microseconds or nanoseconds since 1970 as a number or as
-            text. A number below 100,000,000 is read by its digits: 2015 is a year, 201501 a month, 20150122 a day.
-            Blanks around a text are ignored. A leap second is the second before it, as stored times have none.
+            date of RFC 2822 or HTTP, or the seconds, milliseconds, microseconds or nanoseconds since 1970 as a number
+            or as text. A number below 100,000,000 is read by its digits: 2015 is a year, 201501 a month, 20150122 a
+            day. Blanks around a text are ignored. A leap second is the second before it, as stored times have none.
 
     Raises:
         Malformed: the value is not valid, or is before 1970 or after 9999.
@@ -468,6 +470,13 @@ def _parse_unusual_text(text: str) -> str:
     # A second of 60 is invalid for Python, and so is a Z in lower case.
     usual = _LEAP_SECOND_PATTERN.sub(r"\g<1>59", text, count=1)
     usual = usual[:-1] + "Z" if usual.endswith("z") else usual
+    if (
+        usual[:4].isdigit()
+        and ":" in usual
+        and (suffix := _UTC_SUFFIX_PATTERN.search(usual)) is not None
+        and suffix.end() == len(usual)
+    ):
+        usual = f"{usual[: suffix.start()]}Z"
     if _RFC2822_PATTERN.fullmatch(usual) is not None:
         return _parse_rfc2822(usual)
     return _parse_other_text(text) if usual == text or text.isdigit() else _parse_text(usual)

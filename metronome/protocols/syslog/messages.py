@@ -61,7 +61,8 @@ _RFC3164_TIME_PATTERN: Final = re.compile(
     # Several spaces are an empty host, as NGINX sends it during its start.
     rf"(?P<unsynchronized>[*.])?(?:(?P<iso>{_TIMESTAMP_PATTERN})"
     r"|(?:(?P<first_year>\d{4}) )?(?P<month>[A-Z][a-z]{2}) (?P<day>[ 0-3]?\d)(?: (?P<year>\d{4}))?"
-    rf" (?P<clock>\d\d:\d\d:\d\d)(?P<fraction>\.\d{{1,9}})?(?: (?P<zone>{'|'.join(_ZONE_HOURS)}) ?(?=:))?(?: ?:)?) +",
+    rf" (?P<clock>\d\d:\d\d:\d\d)(?P<fraction>\.\d{{1,9}})?(?: (?P<last_year>(?:19|20)\d\d)(?=:? ))?"
+    rf"(?: (?P<zone>{'|'.join(_ZONE_HOURS)}|[+-]\d\d:?\d\d) ?(?=:))?(?: ?:)?) +",
     re.ASCII,
 )
 _CISCO_PREFIX_PATTERN: Final = re.compile(
@@ -290,9 +291,10 @@ def _parse_rfc3164_timestamp(match: re.Match[str], arrival: _Arrival) -> str:
     """
     if match["month"] not in MONTH_NUMBERS:
         raise Malformed(f"invalid month {match['month']!r}")
-    zone = f"{_ZONE_HOURS.get(match['zone'], 0):+03}:00"
+    zone = match["zone"] or ""
+    zone = zone if zone.startswith(("+", "-")) else f"{_ZONE_HOURS.get(zone, 0):+03}:00"
     rest = f"-{MONTH_NUMBERS[match['month']]:02}-{int(match['day']):02}T{match['clock']}{match['fraction'] or ''}{zone}"
-    if year := match["year"] or match["first_year"]:
+    if year := match["year"] or match["first_year"] or match["last_year"]:
         return parse_timestamp(year + rest)
     last = int(arrival.received_at[:4]) + 1
     for number in range(last, last - _LEAP_YEARS_APART - 2, -1):
