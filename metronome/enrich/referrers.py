@@ -156,11 +156,15 @@ def extract_host(url: str) -> str:
     """
     url = url[:_HOST_MAX_CHARACTERS].lstrip()
     scheme = _NO_SITE_PATTERN.match(url)
-    if scheme is not None and (scheme[1].lower() not in _SITE_SCHEMES or not url[scheme.end() :].strip("/")):
+    if scheme is not None and not (scheme[1].lower() in _SITE_SCHEMES and scheme[2] and url[scheme.end() :].strip("/")):
         # Of other schemes, such as file, data, about and those of extensions, nothing is a site.
         return ""
     match = _HOST_IN_URL_PATTERN.match(url)
-    return _strip_www(_normalize_host(match[1])) if match is not None else ""
+    if match is None or (scheme is not None and match.start(1) < scheme.end()):
+        return ""
+    # The name of an app may be a number, but is never an IP address.
+    is_app = scheme is not None and scheme[1].lower() not in _WEB_SCHEMES
+    return _strip_www(match[1].lower() if is_app else _normalize_host(match[1]))
 
 
 def parse_spam_hosts(lines: Iterable[str]) -> frozenset[str]:
