@@ -306,6 +306,9 @@ def has_addresses(fields: Mapping[str, Any], address_fields: AddressFields, clie
         text = address_fields.template % address_fields.values(fields)
     except RecursionError:
         return True
+    # Names of hosts have it with hyphens.
+    if client and type(client) is str and client.replace(".", "-") in text:
+        return True
     if not (
         "%3" in text
         or "[" in text
@@ -433,13 +436,14 @@ def anonymize_original(text: str, fields: Mapping[str, Any]) -> str:
 
 
 def _own_addresses(fields: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the client's addresses as they are written in its fields."""
+    """Return the client's addresses as they are written in its fields, and IPv4 as in names of hosts."""
     own: tuple[str, ...] = ()
     for name, value in fields.items():
         if type(value) is str and address_role(name) is AddressRole.CLIENT:
             plain = _PLAIN_IPV4.fullmatch(value)
             if plain is not None:
-                own += () if value.startswith("127.") or plain[1] + "0" == value else (value,)
+                if not value.startswith("127.") and plain[1] + "0" != value:
+                    own += (value, value.replace(".", "-"))
                 continue
             for address in split_addresses(value):
                 if not _LOCAL.contains(address) and anonymize_address(address) != address:

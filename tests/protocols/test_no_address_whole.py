@@ -154,6 +154,15 @@ def test_an_item_holds_the_client_s_address_in_no_spelling(client: str, spelling
     assert spelling.encode() not in document
 
 
+@pytest.mark.parametrize("text", ["203-0-113-77", "https://203-0-113-77.isp.example/x", "ip-203-0-113-77.internal"])
+@pytest.mark.parametrize("name", ["id", "url", "referer", "host", "user", "note"])
+def test_names_of_hosts_hold_the_client_s_address_in_no_field(name: str, text: str) -> None:
+    document = build_document(Event({"id": "x", "clientip": "203.0.113.77", name: text}), CONTEXT, "spare")
+    assert b"203-0-113-77" not in document
+    others = build_document(Event({"id": "x", "clientip": "198.51.100.1", name: text}), CONTEXT, "spare")
+    assert b"203-0-113-77" in others
+
+
 @pytest.mark.parametrize("name", ["event", "format", "method", "event_id"])
 def test_names_do_not_hold_the_client_s_address(name: str) -> None:
     fields = {"id": "a", "clientip": "203.0.113.77", name: "x 203.0.113.77"}
