@@ -17,7 +17,20 @@ from typing import Final
 
 import orjson
 
-from bench import batches, enrichment, exports, floods, imports, middleware, outage, protocols, reports, startup, tick
+from bench import (
+    batches,
+    enrichment,
+    exports,
+    floods,
+    imports,
+    middleware,
+    outage,
+    protocols,
+    reports,
+    startup,
+    steps,
+    tick,
+)
 from bench.harness import BenchmarkRow, write_between_markers
 
 BENCHMARKS: Final[dict[str, Callable[[], list[BenchmarkRow]]]] = {
@@ -26,6 +39,7 @@ BENCHMARKS: Final[dict[str, Callable[[], list[BenchmarkRow]]]] = {
     "batches": batches.measure_duckdb,
     "protocols": protocols.measure,
     "enrichment": enrichment.measure,
+    "steps": steps.measure,
     "import": imports.measure_import,
     "archive": imports.measure_archive,
     "middleware": middleware.measure,
