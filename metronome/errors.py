@@ -66,7 +66,7 @@ class InvalidQuery(RequestError):
 
 
 class QueryTooExpensive(RequestError):
-    """A query exceeds the limit of groups, rows or time."""
+    """A query exceeds the limit of groups, rows, time or memory."""
 
     advice = "query a shorter range, fewer groups, or one item at a time"
 

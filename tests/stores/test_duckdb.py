@@ -452,3 +452,18 @@ async def test_senders_cannot_fill_the_list_of_fields(tmp_path: Path, monkeypatc
     listed = await store.list_fields()
     await store.close()
     assert 30 <= len(listed) <= 50
+
+
+async def test_a_query_that_takes_too_much_memory_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = DuckDBStore(tmp_path)
+    await store.setup()
+
+    def run_out_of_memory(*_: object) -> object:
+        raise duckdb.OutOfMemoryException("could not allocate block of size 256.0 KiB")
+
+    monkeypatch.setattr(store, "_run_queries", run_out_of_memory)
+    with pytest.raises(QueryTooExpensive, match="METRONOME_DUCKDB_MEMORY"):
+        await store.query(Query())
+    monkeypatch.undo()
+    assert len(await store.query(Query())) == 1
+    await store.close()

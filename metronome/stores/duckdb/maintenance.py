@@ -39,7 +39,7 @@ class StorageLimits:
 
     table_rows: int = 1_000_000
     direct_rows: int = 5_000
-    hot_rows: int = 500_000
+    hot_rows: int = 250_000
     old_rows: int = 250_000
     merged_segments: int = 16
     segment_rows: int = 4_000_000

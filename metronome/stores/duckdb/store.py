@@ -59,6 +59,7 @@ _PYTHON_SORT_MAX_ROWS = 10_000
 _NICENESS = 10
 _RETRY_SECONDS = 60.0
 _MESSAGE_CHARACTERS = 200
+_OVER_MEMORY = "the query takes more memory than METRONOME_DUCKDB_MEMORY allows"
 _MOVED_SHARE = 8
 _PURGE_POLL_SECONDS = 0.1
 _MIN_SEGMENT_ROWS = 250_000
@@ -256,6 +257,8 @@ class DuckDBStore(Store):
                 page = await self._run_in_thread(self._read_threads, fetch)
         except duckdb.InterruptException:
             raise QueryTooExpensive(f"the query takes over {self._query_timeout:g} s") from None
+        except StoreOutOfMemory as error:
+            raise QueryTooExpensive(_OVER_MEMORY) from error
         finally:
             interrupt.cancel()
             stack.close()
@@ -392,6 +395,8 @@ class DuckDBStore(Store):
             return await self._run_in_thread(readers or self._read_threads, query.run)
         except duckdb.InterruptException:
             raise QueryTooExpensive(f"the query takes over {self._query_timeout:g} s") from None
+        except StoreOutOfMemory as error:
+            raise QueryTooExpensive(_OVER_MEMORY) from error
         finally:
             timers[0].cancel()
 
@@ -400,6 +405,8 @@ class DuckDBStore(Store):
             return await asyncio.get_running_loop().run_in_executor(threads, work)
         except duckdb.InterruptException:
             raise
+        except duckdb.OutOfMemoryException as error:
+            raise StoreOutOfMemory(f"{self._path}: {str(error)[:_MESSAGE_CHARACTERS]}") from error
         except duckdb.FatalException as error:
             self._abandon_database()
             raise StoreUnavailable(f"{self._path}: {error}") from error
