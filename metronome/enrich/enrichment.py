@@ -166,8 +166,9 @@ class Enrichment:
         if has_visitor or is_enriched:
             if sender_fields:
                 doc.update(fields)
-                doc[ENRICH_KEPT_FIELD] = ",".join(sorted(sender_fields))
             doc[ENRICH_VERSION_FIELD] = ENRICH_VERSION
+            if sender_fields:
+                doc[ENRICH_KEPT_FIELD] = ",".join(sorted(sender_fields))
 
     def _add_fields(self, doc: Mapping[str, Any], user_agent: str, page: _PageInfo, fields: dict[str, Any]) -> bool:
         """Add to *fields*, which may be *doc*, those that follow from a document; return whether there are any."""

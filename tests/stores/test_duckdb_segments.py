@@ -37,10 +37,10 @@ def segment(number: int, rows: int, dropped: int = 0, month: date = MONTH) -> Se
 
 def test_seals_the_oldest_month_with_many_events_once_the_hot_table_is_full() -> None:
     february, march = date(2026, 2, 1), date(2026, 3, 1)
-    assert choose_seal({MONTH: (499_999, 5)}, DEFAULT_LIMITS) is None
-    assert choose_seal({MONTH: (200_000, 5), february: (350_000, 6)}, DEFAULT_LIMITS) == Seal(MONTH, 5, 200_000)
-    few_late = {MONTH: (1000, 7), february: (350_000, 6), march: (200_000, 7)}
-    assert choose_seal(few_late, DEFAULT_LIMITS) == Seal(february, 6, 350_000)
+    assert choose_seal({MONTH: (249_999, 5)}, DEFAULT_LIMITS) is None
+    assert choose_seal({MONTH: (100_000, 5), february: (175_000, 6)}, DEFAULT_LIMITS) == Seal(MONTH, 5, 100_000)
+    few_late = {MONTH: (1000, 7), february: (175_000, 6), march: (100_000, 7)}
+    assert choose_seal(few_late, DEFAULT_LIMITS) == Seal(february, 6, 175_000)
     many_months = {date(2025, month, 1): (50_000 + month, month) for month in range(1, 13)}
     assert choose_seal(many_months, DEFAULT_LIMITS) == Seal(date(2025, 12, 1), 12, 50_012)
 
