@@ -352,4 +352,5 @@ def test_what_was_refused_is_forgotten(server: Server, name: str) -> None:
     memory = server.peak_memory()
     answers = send_requests(server, [REFUSED_WHOLE[name]] * 40)
     assert {answer.status // 100 for answer in answers} == {4}
-    assert server.peak_memory() < memory + 32 * MIB
+    # 40 bodies of nearly 2 MiB are 72 MiB.
+    assert server.peak_memory() < memory + 64 * MIB
