@@ -44,7 +44,7 @@ def measure() -> list[BenchmarkRow]:
         BenchmarkRow(
             f"`/query.csv` of {ROWS:,} rows, DuckDB; p99 of `/tick` meanwhile",
             f"{rate:,.0f} rows/s, at most {added / 2**20:,.0f} MB more memory; {waits.tick * 1000:.0f} ms",
-            f"{usual.tick * 1000:.0f} ms (nobody else)",
+            f"{usual.tick * 1000:.0f} ms (no other clients)",
             "",
             "≤ 100 MB, < 50 ms",
         )

@@ -20,7 +20,7 @@ def measure() -> list[BenchmarkRow]:
                 BenchmarkRow(
                     f"`/tick` and `/health/ready` while {CONNECTIONS} connections request `{path}`, p99",
                     f"{waits.tick * 1000:.0f} ms, {waits.ready * 1000:.0f} ms",
-                    f"{usual.tick * 1000:.0f} ms, {usual.ready * 1000:.0f} ms (nobody else)",
+                    f"{usual.tick * 1000:.0f} ms, {usual.ready * 1000:.0f} ms (no other clients)",
                     "",
                     "< 50 ms, < 100 ms",
                 )
